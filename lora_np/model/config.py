@@ -1,0 +1,55 @@
+"""The shape of a model."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A pre-norm decoder-only transformer with learned positions: GPT-2's, at any size.
+
+    Parameters
+    ----------
+    vocab_size : int, V
+    n_positions : int, the longest sequence T
+    d_model : int, C
+    n_layers : int
+    n_heads : int, H, a divisor of d_model
+    d_ff : int, F, the width between the MLP's two layers (4 C in GPT-2)
+    n_classes : int, 0 for a language model (its head is tied to the token embedding), or at least 2
+        for a classifier that reads the last real token
+    dropout : float in [0, 1), on the embeddings and on both residual branches, while training
+    layer_norm_eps : float
+
+    Raises
+    ------
+    ValueError
+        At construction, naming the field, what came and what was expected.
+    """
+
+    vocab_size: int
+    n_positions: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    n_classes: int = 0
+    dropout: float = 0.0
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        for name in ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads: {self.n_heads} does not divide d_model = {self.d_model}")
+        if isinstance(self.n_classes, bool) or not isinstance(self.n_classes, int):
+            raise ValueError(f"n_classes: got {self.n_classes!r}, expected a whole number")
+        if self.n_classes < 0 or self.n_classes == 1:
+            raise ValueError(f"n_classes: got {self.n_classes}, expected 0 (language model) or at least 2")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+
+    def to_dict(self):
+        """The fields as a plain dict, for JSON."""
+        return asdict(self)

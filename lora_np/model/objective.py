@@ -1,0 +1,73 @@
+"""The loss of a batch and its gradients: forward, cross-entropy, backward, in one call."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..ops import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
+from .transformer import backward, forward
+
+
+class Objective(NamedTuple):
+    loss: float  # mean over the real targets, in nats
+    n_targets: int  # how many real targets there were: the weight of this mean in a larger one
+    grads: dict[str, np.ndarray]  # the wanted ones
+
+
+def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None):
+    """Loss of one batch and the gradients of the wanted parameters.
+
+    Parameters
+    ----------
+    params : dict of the base weights
+    batch : anything with the fields ids (B, T), targets ((B, T) or (B,)) and lengths (B,)
+    config : ModelConfig
+    adapter : Adapter or None
+    wanted : names of the parameters whose gradients to compute
+    masks : dict from `draw_masks`, or None
+
+    Returns
+    -------
+    Objective
+    """
+    logits, cache = forward(
+        params, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=wanted, masks=masks
+    )
+    loss, loss_cache = cross_entropy_forward(logits, batch.targets)
+    n_targets = int(np.count_nonzero(batch.targets != IGNORE_INDEX))
+    grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
+    return Objective(float(loss), n_targets, grads)
+
+
+def predict_logits(params, batches, config, adapter=None):
+    """Logits and targets of every batch, without dropout and without keeping anything for gradients.
+
+    Returns
+    -------
+    iterator of (logits, targets), a pair a batch
+    """
+    for batch in batches:
+        logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
+        yield logits, batch.targets
+
+
+def cache_bytes(cache):
+    """Bytes of the activations that a forward pass holds for its backward pass.
+
+    An array that stands in several caches counts once; a view counts as the array that it looks into;
+    the parameters, which exist anyway, do not count.
+    """
+
+    def owner(array):
+        return array if array.base is None else owner(array.base)
+
+    def arrays(value):
+        if isinstance(value, np.ndarray):
+            yield owner(value)
+        elif isinstance(value, tuple):
+            for item in value:
+                yield from arrays(item)
+
+    parameters = {id(owner(array)) for array in cache.call.params.values()}
+    held = {id(a): a for op_cache in cache.ops.values() for a in arrays(op_cache)}
+    return sum(a.nbytes for key, a in held.items() if key not in parameters)

@@ -1,0 +1,365 @@
+"""The transformer's forward and backward pass.
+
+    x = tok_emb[ids] + pos_emb
+    for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
+    logits = head(ln_f(x))
+
+Every activation has a name, `blocks.0.attn.probs` for one. Pass a dict as `record` and the forward
+pass fills it in execution order; pass another to `backward` and it is filled with the gradients of the
+loss with respect to those activations, under the same names, in reverse order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import adapter_parts
+from ..ops import (
+    attention_backward,
+    attention_forward,
+    attention_scores,
+    dropout_backward,
+    dropout_forward,
+    embedding_backward,
+    embedding_forward,
+    gelu_backward,
+    gelu_forward,
+    layer_norm_backward,
+    layer_norm_forward,
+    linear_backward,
+    linear_forward,
+)
+from .config import ModelConfig
+from .projection import project_backward, project_forward
+
+# Where a module stands in its block; q, k and v stand side by side.
+DEPTH_IN_BLOCK = {
+    "ln1": 0,
+    "attn.q_proj": 1,
+    "attn.k_proj": 1,
+    "attn.v_proj": 1,
+    "attn.o_proj": 2,
+    "ln2": 3,
+    "mlp.up_proj": 4,
+    "mlp.down_proj": 5,
+}
+
+
+class Call(NamedTuple):
+    """All of one forward pass that stays the same from layer to layer."""
+
+    params: dict  # base weights, with whole weights of the adapter in their place
+    config: ModelConfig
+    adapter_config: object  # AdapterConfig or None
+    adapter_parts: dict  # layer -> its adapter's arrays
+    masks: dict  # name -> dropout mask, empty in evaluation
+    wanted: frozenset  # names of the parameters whose gradients will be asked for
+    lowest: float  # the depth of the lowest wanted parameter: below it no gradient is needed
+
+    def operands_wanted(self, module):
+        """The operands of a module's operation whose gradients are needed: x, and its own parameters.
+
+        x's gradient is needed just where something lower down is trained. This one line is where
+        the backward pass stops early, and where the cache stops growing.
+        """
+        own = [name.rpartition(".")[2] for name in self.wanted if name.rpartition(".")[0] == module]
+        return tuple(own) + (("x",) if self.lowest < depth(module, self.config) else ())
+
+
+class ForwardCache(NamedTuple):
+    """What `backward` needs: the call, and each operation's cache by its name."""
+
+    call: Call
+    ops: dict
+
+
+def depth(module, config):
+    """How far from the input a module stands; each module reads only from lower ones."""
+    if module in ("tok_emb", "pos_emb"):
+        return 0
+    if module.startswith("blocks."):
+        _, i, rest = module.split(".", 2)
+        return 1 + 6 * int(i) + DEPTH_IN_BLOCK[rest]
+    return 1 + 6 * config.n_layers + (module == "head")  # ln_f, then head
+
+
+def note(record, name, array):
+    """Write an activation or its gradient into the reader's dict, where there is one."""
+    if record is not None and array is not None:
+        record[name] = array
+
+
+def add(*terms):
+    """The sum of the gradients that reach one point by several ways; None where no way is trained."""
+    terms = [term for term in terms if term is not None]
+    return sum(terms[1:], start=terms[0]) if terms else None
+
+
+def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None):
+    """Run the model.
+
+    Parameters
+    ----------
+    params : dict of the base weights (`initial_params`, `load_model`)
+    ids : int array (B, T), right-padded; T at most config.n_positions
+    config : ModelConfig
+    lengths : int array (B,), the real tokens of each row; a classifier reads the last of them.
+        None: no row is padded.
+    adapter : Adapter or None
+    wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` will be
+        asked for. Nothing is kept for any other; with () nothing is kept at all.
+    masks : dict of dropout masks from `draw_masks`, or None in evaluation
+    record : dict to be filled with every activation, by name, in execution order; or None
+
+    Returns
+    -------
+    logits : array (B, T, V) of a language model, (B, n_classes) of a classifier
+    cache : ForwardCache
+
+    Raises
+    ------
+    ValueError
+        For ids outside the vocabulary, a sequence longer than the position table, or unknown names.
+    """
+    call = begin(params, ids, config, lengths, adapter, wanted, masks)
+    ops = {}
+    x = embed_forward(ids, call, ops, record)  # (B, T, C)
+    for i in range(config.n_layers):
+        x = block_forward(x, i, call, ops, record)  # (B, T, C)
+    h = norm_forward(x, "ln_f", call, ops, record)  # (B, T, C)
+    logits = head_forward(h, lengths, call, ops, record)
+    return logits, ForwardCache(call, ops)
+
+
+def backward(dlogits, cache, record=None):
+    """Gradients of the wanted parameters.
+
+    Parameters
+    ----------
+    dlogits : array, the loss's gradient with respect to the logits, of their shape
+    cache : ForwardCache, from `forward`
+    record : dict to be filled with the gradient of every activation, by the names that `forward`
+        gave them, in reverse order; or None. Gradients that no wanted parameter needs are absent.
+
+    Returns
+    -------
+    dict, parameter name -> gradient of its shape: exactly the names in `wanted`
+    """
+    grads = {}
+    note(record, "logits", dlogits)
+    dh = head_backward(dlogits, cache, grads, record)
+    dx = norm_backward(dh, "ln_f", cache, grads, record)
+    for i in reversed(range(cache.call.config.n_layers)):
+        dx = block_backward(dx, i, cache, grads, record)
+        # dx is None once nothing below is trained, and then there is nothing left to do.
+    embed_backward(dx, cache, grads, record)
+    return grads
+
+
+def begin(params, ids, config, lengths, adapter, wanted, masks):
+    """Check the arguments of a forward pass and gather what its layers share."""
+    if ids.ndim != 2 or ids.shape[1] == 0:
+        raise ValueError(f"ids: got shape {ids.shape}, expected (B, T) with T at least 1")
+    if ids.shape[1] > config.n_positions:
+        raise ValueError(
+            f"ids: a sequence of {ids.shape[1]} tokens is longer than the position table "
+            f"(expected at most n_positions = {config.n_positions})"
+        )
+    if lengths is not None and not ((lengths >= 1) & (lengths <= ids.shape[1])).all():
+        raise ValueError(f"lengths: got {lengths}, expected 1 to T = {ids.shape[1]}")
+    weights = adapter.weights if adapter is not None else {}
+    known = {**params, **weights}
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"wanted: no parameter is named {name!r}")
+    depths = [depth(name.rpartition(".")[0], config) for name in wanted]
+    return Call(
+        params=known,
+        config=config,
+        adapter_config=adapter.config if adapter is not None else None,
+        adapter_parts=adapter_parts(adapter) if adapter is not None else {},
+        masks=masks or {},
+        wanted=frozenset(wanted),
+        lowest=min(depths, default=float("inf")),
+    )
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def embed_forward(ids, call, ops, record):
+    params = call.params
+    tok, ops["tok_emb"] = embedding_forward(
+        ids, params["tok_emb.weight"], call.operands_wanted("tok_emb")
+    )  # (B, T, C)
+    positions = np.arange(ids.shape[1])  # (T,)
+    pos, ops["pos_emb"] = embedding_forward(
+        positions, params["pos_emb.weight"], call.operands_wanted("pos_emb")
+    )  # (T, C)
+    note(record, "tok_emb", tok)
+    note(record, "pos_emb", pos)
+    x, ops["embed"] = dropout_forward(tok + pos, call.masks.get("embed"))  # (B, T, C)
+    note(record, "embed", x)
+    return x
+
+
+def embed_backward(dx, cache, grads, record):
+    if dx is None:
+        return
+    note(record, "embed", dx)
+    # x = (tok + pos) ⊙ mask
+    dtok = dropout_backward(dx, cache.ops["embed"]).dx  # (B, T, C)
+    dpos = dtok.sum(axis=0)  # (T, C): every row of the batch adds the same positions
+    note(record, "pos_emb", dpos)
+    note(record, "tok_emb", dtok)
+    through_ids = embedding_backward(dtok, cache.ops["tok_emb"]).dweight
+    # A tied language-model head has left its own term here already.
+    grads["tok_emb.weight"] = add(grads.get("tok_emb.weight"), through_ids)
+    grads["pos_emb.weight"] = embedding_backward(dpos, cache.ops["pos_emb"]).dweight
+    for name in ("tok_emb.weight", "pos_emb.weight"):
+        if grads[name] is None:
+            del grads[name]
+
+
+# ---------------------------------------------------------------- one block
+
+
+def block_forward(x, i, call, ops, record):
+    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout."""
+    attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+
+    h = norm_forward(x, f"blocks.{i}.ln1", call, ops, record)
+    q, k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("q_proj", "k_proj", "v_proj"))
+    if record is not None:
+        note(record, f"{attn}.scores", attention_scores(q, k, call.config.n_heads))  # (B, H, T, T)
+    trained = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
+    context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, trained)
+    note(record, f"{attn}.probs", ops[attn].probs)  # (B, H, T, T)
+    note(record, f"{attn}.context", context)
+    out = linear(context, f"{attn}.o_proj", call, ops, record)
+    out, ops[f"{attn}.dropout"] = dropout_forward(out, call.masks.get(attn))
+    x = x + out
+    note(record, f"{attn}.residual", x)
+
+    h = norm_forward(x, f"blocks.{i}.ln2", call, ops, record)
+    up = linear(h, f"{mlp}.up_proj", call, ops, record)  # (B, T, F)
+    trained = ("x",) if call.operands_wanted(f"{mlp}.up_proj") else ()
+    act, ops[f"{mlp}.gelu"] = gelu_forward(up, trained)  # (B, T, F)
+    note(record, f"{mlp}.gelu", act)
+    out = linear(act, f"{mlp}.down_proj", call, ops, record)
+    out, ops[f"{mlp}.dropout"] = dropout_forward(out, call.masks.get(mlp))
+    x = x + out
+    note(record, f"{mlp}.residual", x)
+    return x
+
+
+def block_backward(dx, i, cache, grads, record):
+    """Return the gradient of the block's input, or None when nothing below needs it.
+
+    Each residual sum x = x + f(x) passes its gradient on twice: as it is, and through f.
+    """
+    if dx is None:
+        return None
+    attn, mlp, ops = f"blocks.{i}.attn", f"blocks.{i}.mlp", cache.ops
+
+    # x = x + dropout(down_proj(gelu(up_proj(ln2(x)))))
+    note(record, f"{mlp}.residual", dx)
+    d = dropout_backward(dx, ops[f"{mlp}.dropout"]).dx
+    d = linear_back(d, f"{mlp}.down_proj", cache, grads, record)  # (B, T, F)
+    note(record, f"{mlp}.gelu", d)
+    d = gelu_backward(d, ops[f"{mlp}.gelu"]).dx if d is not None else None  # (B, T, F)
+    d = linear_back(d, f"{mlp}.up_proj", cache, grads, record)
+    d = norm_backward(d, f"blocks.{i}.ln2", cache, grads, record)
+    if d is None:
+        return None
+    dx = dx + d
+
+    # x = x + dropout(o_proj(attention(q_proj(h), k_proj(h), v_proj(h)))), h = ln1(x)
+    note(record, f"{attn}.residual", dx)
+    d = dropout_backward(dx, ops[f"{attn}.dropout"]).dx
+    dcontext = linear_back(d, f"{attn}.o_proj", cache, grads, record)
+    if dcontext is None:
+        return None
+    note(record, f"{attn}.context", dcontext)
+    d = attention_backward(dcontext, ops[attn])
+    note(record, f"{attn}.probs", d.dprobs)
+    note(record, f"{attn}.scores", d.dscores)
+    through_v = linear_back(d.dv, f"{attn}.v_proj", cache, grads, record)
+    through_k = linear_back(d.dk, f"{attn}.k_proj", cache, grads, record)
+    through_q = linear_back(d.dq, f"{attn}.q_proj", cache, grads, record)
+    dh = add(through_q, through_k, through_v)  # h has gone three ways
+    dh = norm_backward(dh, f"blocks.{i}.ln1", cache, grads, record)
+    return dx + dh if dh is not None else None
+
+
+# ---------------------------------------------------------------- pieces that every block uses
+
+
+def linear(x, module, call, ops, record):
+    y, ops[module] = project_forward(x, module, call)
+    note(record, module, y)
+    return y
+
+
+def linear_back(dy, module, cache, grads, record):
+    if dy is None:
+        return None
+    note(record, module, dy)
+    return project_backward(dy, module, cache, grads)
+
+
+def norm_forward(x, module, call, ops, record):
+    weight, bias = call.params[f"{module}.weight"], call.params[f"{module}.bias"]
+    y, ops[module] = layer_norm_forward(
+        x, weight, bias, call.config.layer_norm_eps, call.operands_wanted(module)
+    )
+    note(record, module, y)
+    return y
+
+
+def norm_backward(dy, module, cache, grads, record):
+    if dy is None:
+        return None
+    note(record, module, dy)
+    dx, dweight, dbias = layer_norm_backward(dy, cache.ops[module])
+    found = {f"{module}.weight": dweight, f"{module}.bias": dbias}
+    grads |= {name: grad for name, grad in found.items() if grad is not None}
+    return dx
+
+
+# ---------------------------------------------------------------- the head
+
+
+def head_weight_name(config):
+    """The weight of the last linear layer: the token embedding again, or the classifier's own."""
+    return "head.weight" if config.n_classes else "tok_emb.weight"
+
+
+def head_forward(h, lengths, call, ops, record):
+    """logits = h Eᵀ at every position, or pooled Wᵀ at the last real token."""
+    if call.config.n_classes:
+        B, T, _ = h.shape
+        last = np.full(B, T - 1) if lengths is None else lengths - 1  # (B,)
+        ops["pooled"] = (last, h.shape)
+        h = h[np.arange(B), last]  # (B, C)
+        note(record, "pooled", h)
+    name = head_weight_name(call.config)
+    wanted = ("weight",) * (name in call.wanted)
+    wanted += ("x",) * (call.lowest < depth("head", call.config))
+    logits, ops["head"] = linear_forward(h, call.params[name], None, wanted)
+    note(record, "logits", logits)
+    return logits
+
+
+def head_backward(dlogits, cache, grads, record):
+    dh, dweight, _ = linear_backward(dlogits, cache.ops["head"])
+    if dweight is not None:
+        grads[head_weight_name(cache.call.config)] = dweight
+    if dh is None or not cache.call.config.n_classes:
+        return dh
+    note(record, "pooled", dh)
+    last, shape = cache.ops["pooled"]
+    # pooled = h[row, last]: every other position gets nothing from the loss directly
+    dpooled, dh = dh, np.zeros(shape, dtype=dh.dtype)  # (B, T, C)
+    dh[np.arange(shape[0]), last] = dpooled
+    return dh

@@ -1,0 +1,38 @@
+"""The operations: one file each, forward and backward side by side, NumPy alone.
+
+Every ``x_forward`` returns ``(output, cache)`` and every ``x_backward(doutput, cache)`` returns a
+NamedTuple of gradients in the order of the forward's operands. ``wanted`` names the operands whose
+gradient will be asked for: the cache keeps only what those need, the backward pass computes only
+those, and the other fields are None.
+"""
+
+from .attention import attention_backward, attention_forward, attention_scores
+from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
+from .dropout import dropout_backward, dropout_forward, dropout_mask
+from .embedding import embedding_backward, embedding_forward
+from .gelu import gelu_backward, gelu_forward
+from .layer_norm import layer_norm_backward, layer_norm_forward
+from .linear import linear_backward, linear_forward
+from .softmax import softmax_backward, softmax_forward
+
+__all__ = [
+    "IGNORE_INDEX",
+    "attention_backward",
+    "attention_forward",
+    "attention_scores",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "dropout_mask",
+    "embedding_backward",
+    "embedding_forward",
+    "gelu_backward",
+    "gelu_forward",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "linear_backward",
+    "linear_forward",
+    "softmax_backward",
+    "softmax_forward",
+]

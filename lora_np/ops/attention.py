@@ -1,0 +1,139 @@
+"""Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
+
+The four projections around it are linear layers of their own, because that is where LoRA goes in.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .softmax import SoftmaxCache, softmax_backward, softmax_forward
+
+
+class AttentionCache(NamedTuple):
+    """The heads' q, k and v are views of the inputs; the weights alone are new memory."""
+
+    q: np.ndarray | None  # (B, H, Tq, D), read by dk
+    k: np.ndarray | None  # (B, H, Tk, D), read by dq
+    v: np.ndarray | None  # (B, H, Tk, D), read by dq and dk
+    probs: np.ndarray | None  # (B, H, Tq, Tk), read by all three
+    wanted: tuple[str, ...]
+
+
+class AttentionGrads(NamedTuple):
+    """dprobs and dscores are the steps between, for readers who follow the chain number by number."""
+
+    dq: np.ndarray | None  # (B, Tq, C)
+    dk: np.ndarray | None  # (B, Tk, C)
+    dv: np.ndarray | None  # (B, Tk, C)
+    dprobs: np.ndarray | None  # (B, H, Tq, Tk)
+    dscores: np.ndarray | None  # (B, H, Tq, Tk)
+
+
+def split_heads(x, n_heads):
+    """(B, T, C) -> (B, H, T, D), a view: head h owns columns hD to (h+1)D − 1."""
+    B, T, C = x.shape
+    return x.reshape(B, T, n_heads, C // n_heads).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x):
+    """(B, H, T, D) -> (B, T, C), the inverse of split_heads."""
+    B, H, T, D = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
+
+
+def causal_mask(n_queries, n_keys, dtype):
+    """(Tq, Tk) array to add to the scores: 0 where query i may look, −inf at keys after it.
+
+    The queries are the last Tq of the Tk positions, so query i stands at position Tk − Tq + i.
+    """
+    allowed = np.tri(n_queries, n_keys, k=n_keys - n_queries, dtype=bool)
+    return np.where(allowed, 0.0, -np.inf).astype(dtype)
+
+
+def attention_scores(q, k, n_heads):
+    """Masked, scaled scores q kᵀ / √D before the softmax.
+
+    Parameters
+    ----------
+    q : array (B, Tq, C); k : array (B, Tk, C)
+    n_heads : int, a divisor of C
+
+    Returns
+    -------
+    scores : array (B, H, Tq, Tk); −inf where a key stands after its query
+    """
+    q, k = split_heads(q, n_heads), split_heads(k, n_heads)
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    scores = (q * scale) @ k.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
+    scores += causal_mask(q.shape[2], k.shape[2], scores.dtype)
+    return scores
+
+
+def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v")):
+    """Each query averages the values at and before its position, weighted by softmax(q kᵀ / √D).
+
+    Parameters
+    ----------
+    q : array (B, Tq, C); k, v : array (B, Tk, C) with Tk ≥ Tq (equal in training)
+    n_heads : int, a divisor of C
+    wanted : names of the operands whose gradient the backward pass will be asked for
+
+    Returns
+    -------
+    context : array (B, Tq, C), the heads side by side
+    cache : AttentionCache
+    """
+    scores = attention_scores(q, k, n_heads)  # (B, H, Tq, Tk)
+    probs, _ = softmax_forward(scores)  # (B, H, Tq, Tk)
+    q, k, v = (split_heads(x, n_heads) for x in (q, k, v))
+    context = merge_heads(probs @ v)  # (B, Tq, C)
+    scores_wanted = "q" in wanted or "k" in wanted
+    cache = AttentionCache(
+        q=q if "k" in wanted else None,
+        k=k if "q" in wanted else None,
+        v=v if scores_wanted else None,
+        probs=probs if wanted else None,
+        wanted=tuple(wanted),
+    )
+    return context, cache
+
+
+def attention_backward(dcontext, cache):
+    """Gradients of causal attention.
+
+    Forward, per head: S = q kᵀ / √D + mask, P = softmax(S), O = P v. Backward, line by line:
+
+        dv = Pᵀ dO        dP = dO vᵀ
+        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 wherever P is 0, so the mask needs no care)
+        dq = dS k / √D    dk = dSᵀ q / √D
+
+    Parameters
+    ----------
+    dcontext : array (B, Tq, C)
+    cache : AttentionCache
+
+    Returns
+    -------
+    AttentionGrads, with None for each operand that was not wanted
+    """
+    dq = dk = dv = dprobs = dscores = None
+    if not cache.wanted:
+        return AttentionGrads(dq, dk, dv, dprobs, dscores)
+    probs = cache.probs
+    d_out = split_heads(dcontext, probs.shape[1])  # (B, H, Tq, D)
+    scale = 1.0 / math.sqrt(d_out.shape[-1])
+    # O = P v
+    if "v" in cache.wanted:
+        dv = merge_heads(probs.transpose(0, 1, 3, 2) @ d_out)  # (B, Tk, C)
+    if "q" in cache.wanted or "k" in cache.wanted:
+        dprobs = d_out @ cache.v.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
+        # P = softmax(S)
+        dscores = softmax_backward(dprobs, SoftmaxCache(probs)).dx  # (B, H, Tq, Tk)
+    # S = q kᵀ / √D + mask
+    if "q" in cache.wanted:
+        dq = merge_heads(dscores @ cache.k) * scale  # (B, Tq, C)
+    if "k" in cache.wanted:
+        dk = merge_heads(dscores.transpose(0, 1, 3, 2) @ cache.q) * scale  # (B, Tk, C)
+    return AttentionGrads(dq, dk, dv, dprobs, dscores)

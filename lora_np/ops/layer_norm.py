@@ -1,0 +1,91 @@
+"""Layer normalisation over the last axis (Ba, Kiros and Hinton 2016, section 3.1)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LayerNormCache(NamedTuple):
+    """x_hat serves dweight and dx; the other two serve dx alone. The mean is not needed again."""
+
+    x_hat: np.ndarray | None  # (..., C), the normalised input
+    inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε)
+    weight: np.ndarray | None  # (C,)
+    wanted: tuple[str, ...]
+
+
+class LayerNormGrads(NamedTuple):
+    dx: np.ndarray | None  # (..., C)
+    dweight: np.ndarray | None  # (C,)
+    dbias: np.ndarray | None  # (C,)
+
+
+def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
+    """Normalise each row of x to mean 0 and variance 1, then scale and shift.
+
+        x̂ = (x − mean(x)) / √(var(x) + ε),    y = x̂ ⊙ w + b
+
+    The variance is the biased one (divided by C) and ε stands inside the root.
+
+    Parameters
+    ----------
+    x : array (..., C)
+    weight, bias : array (C,)
+    eps : float
+    wanted : names of the operands whose gradient the backward pass will be asked for
+
+    Returns
+    -------
+    y : array (..., C)
+    cache : LayerNormCache
+    """
+    centred = x - x.mean(axis=-1, keepdims=True)  # (..., C)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)  # (..., 1)
+    inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
+    x_hat = centred * inv_std  # (..., C)
+    y = x_hat * weight + bias
+    cache = LayerNormCache(
+        x_hat=x_hat if "x" in wanted or "weight" in wanted else None,
+        inv_std=inv_std if "x" in wanted else None,
+        weight=weight if "x" in wanted else None,
+        wanted=tuple(wanted),
+    )
+    return y, cache
+
+
+def layer_norm_backward(dy, cache):
+    """Gradients of layer normalisation.
+
+    y = x̂ ⊙ w + b gives at once db = Σ dy, dw = Σ dy ⊙ x̂ (summed over rows) and dx̂ = dy ⊙ w.
+    An element of x acts on its row in three ways: directly, through the mean and through the
+    variance. With σ = √(var + ε) and C elements in a row,
+
+        ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ
+
+    so that, summed over j,
+
+        dx = (dx̂ − mean(dx̂) − x̂ ⊙ mean(dx̂ ⊙ x̂)) / σ
+
+    Parameters
+    ----------
+    dy : array (..., C)
+    cache : LayerNormCache
+
+    Returns
+    -------
+    LayerNormGrads, with None for each operand that was not wanted
+    """
+    rows = tuple(range(dy.ndim - 1))
+    dx = dweight = dbias = None
+    # y = x̂ w + b
+    if "bias" in cache.wanted:
+        dbias = dy.sum(axis=rows)  # (C,)
+    if "weight" in cache.wanted:
+        dweight = np.sum(dy * cache.x_hat, axis=rows)  # (C,)
+    if "x" in cache.wanted:
+        dx_hat = dy * cache.weight  # (..., C)
+        # x̂ = (x − mean) / σ
+        through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (..., 1)
+        through_variance = np.mean(dx_hat * cache.x_hat, axis=-1, keepdims=True)  # (..., 1)
+        dx = (dx_hat - through_mean - cache.x_hat * through_variance) * cache.inv_std  # (..., C)
+    return LayerNormGrads(dx, dweight, dbias)

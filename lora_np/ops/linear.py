@@ -1,0 +1,77 @@
+"""The linear layer, y = x Wᵀ + b."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LinearCache(NamedTuple):
+    """What the backward pass needs; a field is None where no wanted gradient reads it."""
+
+    x: np.ndarray | None  # (..., in), read by dweight alone: a frozen weight keeps no activation
+    weight: np.ndarray | None  # (out, in), read by dx alone
+    wanted: tuple[str, ...]
+
+
+class LinearGrads(NamedTuple):
+    dx: np.ndarray | None  # (..., in)
+    dweight: np.ndarray | None  # (out, in)
+    dbias: np.ndarray | None  # (out,)
+
+
+def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
+    """Apply y = x Wᵀ + b to the last axis of x.
+
+    Parameters
+    ----------
+    x : array (..., in)
+    weight : array (out, in)
+    bias : array (out,) or None
+    wanted : names of the operands whose gradient the backward pass will be asked for
+
+    Returns
+    -------
+    y : array (..., out)
+    cache : LinearCache
+    """
+    rows = x.reshape(-1, x.shape[-1])  # (N, in): one large product instead of many small ones
+    y = rows @ weight.T  # (N, out)
+    if bias is not None:
+        y += bias
+    cache = LinearCache(
+        x=x if "weight" in wanted else None,
+        weight=weight if "x" in wanted else None,
+        wanted=tuple(wanted),
+    )
+    return y.reshape(*x.shape[:-1], weight.shape[0]), cache  # (..., out)
+
+
+def linear_backward(dy, cache):
+    """Gradients of a linear layer.
+
+    One output element is y_no = Σ_i x_ni W_oi + b_o. Each operand enters linearly, so the chain rule
+    gives, summing over every output that the operand touches,
+
+        dx_ni = Σ_o dy_no W_oi      dx = dy W
+        dW_oi = Σ_n dy_no x_ni      dW = dyᵀ x
+        db_o  = Σ_n dy_no           db = column sums of dy
+
+    Parameters
+    ----------
+    dy : array (..., out)
+    cache : LinearCache
+
+    Returns
+    -------
+    LinearGrads, with None for each operand that was not wanted
+    """
+    drows = dy.reshape(-1, dy.shape[-1])  # (N, out)
+    dx = dweight = dbias = None
+    # y = x Wᵀ + b
+    if "x" in cache.wanted:
+        dx = (drows @ cache.weight).reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)
+    if "weight" in cache.wanted:
+        dweight = drows.T @ cache.x.reshape(-1, cache.x.shape[-1])  # (out, in)
+    if "bias" in cache.wanted:
+        dbias = drows.sum(axis=0)  # (out,)
+    return LinearGrads(dx, dweight, dbias)

@@ -1,0 +1,30 @@
+"""Training: optimiser, schedule, gradients over shards, the loop, and its state on disk."""
+
+from .accumulate import accumulated_gradients, split_batch
+from .adamw import AdamW, adamw_update
+from .clip import clip_by_global_norm, global_norm
+from .evaluate import evaluate
+from .schedule import learning_rate_at
+from .state import TrainState, load_state, save_state
+from .task import attach, model_objective
+from .threads import blas_threads
+from .trainer import TrainConfig, train
+
+__all__ = [
+    "AdamW",
+    "TrainConfig",
+    "TrainState",
+    "accumulated_gradients",
+    "adamw_update",
+    "attach",
+    "blas_threads",
+    "clip_by_global_norm",
+    "evaluate",
+    "global_norm",
+    "learning_rate_at",
+    "load_state",
+    "model_objective",
+    "save_state",
+    "split_batch",
+    "train",
+]

@@ -1,0 +1,49 @@
+"""The gradient of a batch as the weighted sum over its shards, one after another or side by side.
+
+A mean over N targets is Σ (n_i / N) · mean_i over shards of n_i targets. Splitting a batch therefore
+changes memory and time and, up to rounding, nothing else. The shards are added in their own order,
+whichever finishes first, so the result does not depend on the number of threads.
+"""
+
+import numpy as np
+
+from ..ops import IGNORE_INDEX
+
+
+def split_batch(batch, n_shards):
+    """Cut a batch (a NamedTuple of arrays over rows) into at most n_shards, none of them empty.
+
+    A shard without any real target has nothing to average and is left out.
+    """
+    rows = np.array_split(np.arange(len(batch.ids)), min(n_shards, len(batch.ids)))
+    shards = [type(batch)(*(field[part] for field in batch)) for part in rows]
+    return [shard for shard in shards if np.any(shard.targets != IGNORE_INDEX)]
+
+
+def accumulated_gradients(objective, shards, run=map):
+    """Loss and gradients of a whole batch from its shards.
+
+    Parameters
+    ----------
+    objective : function of (index of the shard, shard) -> Objective (loss, n_targets, grads)
+    shards : list of batches
+    run : `map`, or an executor's `map` to work on the shards in parallel threads
+
+    Returns
+    -------
+    loss : float, the mean over all real targets
+    grads : dict of arrays
+    """
+    parts = list(run(objective, range(len(shards)), shards))
+    n_targets = sum(part.n_targets for part in parts)
+    shares = [part.n_targets / n_targets for part in parts]
+    loss = sum(share * part.loss for share, part in zip(shares, parts))
+    if len(parts) == 1:
+        return loss, parts[0].grads
+    grads = {}
+    for name in parts[0].grads:
+        total = shares[0] * parts[0].grads[name]
+        for share, part in zip(shares[1:], parts[1:]):
+            total += share * part.grads[name]
+        grads[name] = total
+    return loss, grads

@@ -1,0 +1,54 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """The optimiser's settings; the learning rate comes with each step, from the schedule."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+
+
+def decays(array):
+    """Weight decay is for matrices; biases and the scales of layer norms have one axis and get none."""
+    return array.ndim >= 2
+
+
+def adamw_update(params, grads, m, v, step, learning_rate, config):
+    """One step of AdamW on a flat dict.
+
+        m ← β₁ m + (1 − β₁) g              mean of the gradient
+        v ← β₂ v + (1 − β₂) g²             mean of its square
+        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      both start at 0: this takes the bias out
+        p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε outside the root
+
+    Parameters
+    ----------
+    params, grads, m, v : dicts of arrays with the same names and shapes
+    step : int, t, from 1
+    learning_rate : float
+    config : AdamW
+
+    Returns
+    -------
+    params, m, v : new dicts of new arrays
+    """
+    # √v̂ + ε and m̂ with the corrections moved into two numbers a step, not two passes over the arrays
+    root_correction = math.sqrt(1.0 - config.beta2**step)
+    step_size = learning_rate / (1.0 - config.beta1**step)
+    new_params, new_m, new_v = {}, {}, {}
+    for name, p in params.items():
+        g = grads[name]
+        new_m[name] = config.beta1 * m[name] + (1.0 - config.beta1) * g
+        new_v[name] = config.beta2 * v[name] + (1.0 - config.beta2) * (g * g)
+        denominator = np.sqrt(new_v[name]) / root_correction + config.eps
+        shrink = 1.0 - learning_rate * config.weight_decay if decays(p) else 1.0
+        new_params[name] = shrink * p - step_size * new_m[name] / denominator
+    return new_params, new_m, new_v

@@ -1,0 +1,29 @@
+"""Gradient clipping by global norm (Pascanu, Mikolov and Bengio 2013)."""
+
+import math
+
+import numpy as np
+
+
+def global_norm(grads):
+    """√Σ g² over every element of every array: the length of the gradient as one long vector."""
+    return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+
+
+def clip_by_global_norm(grads, max_norm):
+    """Shorten the whole gradient to max_norm where it is longer; its direction stays.
+
+    Parameters
+    ----------
+    grads : dict of arrays
+    max_norm : float above 0, or None for no clipping
+
+    Returns
+    -------
+    grads : dict, new arrays where they were scaled
+    norm : float, before clipping
+    """
+    norm = global_norm(grads)
+    if max_norm is None or norm <= max_norm:
+        return grads, norm
+    return {name: g * (max_norm / norm) for name, g in grads.items()}, norm

@@ -1,0 +1,33 @@
+"""The learning rate by step: warm-up, then decay."""
+
+import math
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0, final_share=0.0):
+    """The learning rate of one step.
+
+    It rises linearly over the warm-up, reaches `peak` at its end, and falls to final_share · peak
+    at the last step: linearly, by half a cosine, or not at all.
+
+    Parameters
+    ----------
+    step : int, 0 to total_steps − 1
+    total_steps : int
+    peak : float
+    schedule : "constant", "linear" or "cosine"
+    warmup_steps : int
+    final_share : float, the share of the peak that is left at the end
+
+    Returns
+    -------
+    float, above 0 for every step
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(SCHEDULES)}")
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)  # 0 up to just under 1
+    shape = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    return peak * (final_share + (1.0 - final_share) * shape[schedule])

@@ -1,0 +1,61 @@
+"""The whole state of a training run, on disk so that it can go on bit for bit."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from ..formats import read_tensors, write_tensors
+
+
+class TrainState(NamedTuple):
+    """Everything that the next step depends on, and what has been learnt so far.
+
+    There is no generator's state in it: the shuffling of an epoch and the dropout masks of a step
+    are drawn from generators that are made anew from (seed, epoch) and (seed, step).
+    """
+
+    step: int  # steps done
+    trainable: dict[str, np.ndarray]
+    m: dict[str, np.ndarray]  # AdamW's first moments
+    v: dict[str, np.ndarray]  # and second
+    best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
+    history: dict[str, np.ndarray]  # see `train`
+
+
+def save_state(path, state, label=""):
+    """Write the state to one safetensors file, whole or not at all.
+
+    Parameters
+    ----------
+    path : where to
+    state : TrainState
+    label : str, what the run is (its settings), to be checked when it is resumed
+    """
+    tensors = {
+        f"{group}/{name}": array
+        for group in ("trainable", "m", "v", "best", "history")
+        for name, array in getattr(state, group).items()
+    }
+    write_tensors(path, tensors, {"step": str(state.step), "label": json.dumps(label)})
+
+
+def load_state(path, label=""):
+    """Read what `save_state` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, is no training state, or belongs to a run with other settings.
+    """
+    tensors, metadata = read_tensors(path)
+    if "step" not in metadata or "label" not in metadata:
+        raise ValueError(f"{path}: not a saved training state")
+    saved = json.loads(metadata["label"])
+    if saved != label:
+        raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
+    groups = {group: {} for group in ("trainable", "m", "v", "best", "history")}
+    for key, array in tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = array
+    return TrainState(int(metadata["step"]), **groups)

@@ -1,0 +1,153 @@
+"""The training loop: a pure function of the start, the data, the settings and the seed."""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .accumulate import accumulated_gradients, split_batch
+from .adamw import AdamW, adamw_update
+from .clip import clip_by_global_norm
+from .schedule import learning_rate_at
+from .state import TrainState, load_state, save_state
+
+SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best: lower, higher
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run.
+
+    Parameters
+    ----------
+    steps : int, optimiser steps in all
+    learning_rate : float, the peak
+    schedule, warmup_steps, final_share : see `learning_rate_at`
+    optimiser : AdamW
+    clip_norm : float or None, the longest gradient
+    shards : int, parts that each batch is cut into (gradient accumulation)
+    threads : int, how many shards are worked on side by side; changes the time and no number
+    eval_every : int, steps between evaluations; 0: after the last step alone
+    select : "loss" or "accuracy", the measure by which the best is kept
+    save_every : int, steps between saves of the state, where there is a path for it
+    seed : int
+    """
+
+    steps: int
+    learning_rate: float
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    final_share: float = 0.0
+    optimiser: AdamW = field(default_factory=AdamW)
+    clip_norm: float | None = 1.0
+    shards: int = 1
+    threads: int = 1
+    eval_every: int = 0
+    select: str = "loss"
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("shards", 1), ("threads", 1), ("save_every", 1), ("eval_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0")
+        if self.select not in SELECT:
+            raise ValueError(f"select: got {self.select!r}, expected one of {', '.join(SELECT)}")
+
+
+def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None):
+    """Train a flat dict of arrays.
+
+    Parameters
+    ----------
+    trainable : dict of arrays to start from; left as it is
+    objective : function (trainable, batch, rng) -> Objective (loss, n_targets, grads); rng is for
+        dropout masks and depends on the seed, the step and the shard alone
+    epoch_batches : function (rng) -> list of the batches of one epoch; rng depends on the seed and
+        the number of the epoch alone. Every epoch must have as many batches as the first.
+    config : TrainConfig
+    evaluate : function (trainable) -> dict of floats with config.select among them, or None
+    on_step : function (step, dict of floats), called after each step, for a progress bar or a log
+    state_path : where to keep the state; a state that is there already is gone on from
+
+    Returns
+    -------
+    TrainState
+        `best` holds the arrays of the best evaluation (the last ones without `evaluate`); `history`
+        has plain arrays over steps: "loss", "learning_rate", "grad_norm"; and over evaluations:
+        "eval_step", "eval_loss", … for each measure that `evaluate` returned.
+
+    Raises
+    ------
+    FloatingPointError
+        When the loss or the gradient is no longer finite.
+    """
+    label = repr(config)
+    if state_path is not None and os.path.exists(state_path):
+        state = load_state(state_path, label)
+    else:
+        zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
+        state = TrainState(0, trainable, zeros, zeros, {}, {})
+    history = {name: list(values) for name, values in state.history.items()}
+
+    epoch, batches = None, None
+    pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else nullcontext()
+    with pool:
+        run = map if config.threads == 1 else pool.map
+        while state.step < config.steps:
+            step = state.step
+            if batches is None or step // len(batches) != epoch:
+                if batches is None:  # the length of an epoch is known once one has been made
+                    batches = epoch_batches(np.random.default_rng([config.seed, 0]))
+                epoch = step // len(batches)
+                batches = epoch_batches(np.random.default_rng([config.seed, epoch]))
+            state, measured = train_step(state, objective, batches[step % len(batches)], config, run)
+            for name, value in measured.items():
+                history.setdefault(name, []).append(value)
+
+            last = state.step == config.steps
+            if evaluate is not None and (last or (config.eval_every and state.step % config.eval_every == 0)):
+                scores = evaluate(state.trainable)
+                sign, past = SELECT[config.select], history.get(f"eval_{config.select}", [])
+                if not past or sign * scores[config.select] > max(sign * value for value in past):
+                    state = state._replace(best=state.trainable)
+                for name, value in {"step": state.step, **scores}.items():
+                    history.setdefault(f"eval_{name}", []).append(value)
+                measured = {**measured, **{f"eval_{name}": value for name, value in scores.items()}}
+            elif last and evaluate is None:
+                state = state._replace(best=state.trainable)
+            state = state._replace(history={name: np.array(values) for name, values in history.items()})
+            if state_path is not None and (last or state.step % config.save_every == 0):
+                save_state(state_path, state, label)
+            if on_step is not None:
+                on_step(state.step, measured)
+    return state
+
+
+def train_step(state, objective, batch, config, run=map):
+    """One optimiser step; returns the new state and this step's loss, learning rate and gradient norm."""
+    step = state.step
+
+    def shard_objective(index, shard):
+        return objective(state.trainable, shard, np.random.default_rng([config.seed, step, index]))
+
+    loss, grads = accumulated_gradients(shard_objective, split_batch(batch, config.shards), run)
+    grads, norm = clip_by_global_norm(grads, config.clip_norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(
+            f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; "
+            f"a lower learning rate than {config.learning_rate} usually helps"
+        )
+    learning_rate = learning_rate_at(
+        step, config.steps, config.learning_rate, config.schedule, config.warmup_steps, config.final_share
+    )
+    trainable, m, v = adamw_update(
+        state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser
+    )
+    measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
+    return state._replace(step=step + 1, trainable=trainable, m=m, v=v), measured

