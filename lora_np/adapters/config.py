@@ -20,7 +20,7 @@ class AdapterConfig:
     alpha : float, the numerator of the scale s
     targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
         ("blocks.0.attn.q_proj"), a pattern with * and ? over full names ("blocks.[01].mlp.*"), or
-        "all-linear"
+        "all-linear". With none the adapter is the trained head alone.
     rank_pattern, alpha_pattern : dict, target -> rank or alpha where it differs from r or alpha; keys
         are written as in `targets`, and the first that fits a layer counts
     rslora : bool, scale by α/√r (Kalajdzievski 2023) in place of α/r
@@ -53,8 +53,8 @@ class AdapterConfig:
         for name, rank in ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise ValueError(f"{name}: got {rank!r}, expected a whole number of at least 1")
-        if not self.targets:
-            raise ValueError("targets: got none, expected at least one layer to adapt")
+        if not self.targets and not self.train_head:
+            raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
         if self.init not in INITS:

