@@ -10,7 +10,7 @@ from .spectra import (
     stable_rank,
     truncate,
 )
-from .updates import linear_updates, truncated_update, weight_updates
+from .updates import linear_updates, truncated_updates, weight_updates
 
 __all__ = [
     "Spectrum",
@@ -22,6 +22,6 @@ __all__ = [
     "stable_rank",
     "tensor_bytes",
     "truncate",
-    "truncated_update",
+    "truncated_updates",
     "weight_updates",
 ]

@@ -90,7 +90,16 @@ def truncate(matrix, k):
     -------
     array (out, in), of the matrix's dtype
     """
+    return leading_part(*svd(matrix), k).astype(matrix.dtype)
+
+
+def svd(matrix):
+    """U (out, n), σ (n,) and Vᵀ (n, in) with M = U diag(σ) Vᵀ and n = min(out, in), in float64."""
+    return np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
+
+
+def leading_part(u, sigma, vt, k):
+    """Σ_{i ≤ k} σ_i u_i v_iᵀ, the sum of the first k terms of a decomposition."""
     if k < 0:
         raise ValueError(f"k: got {k}, expected at least 0")
-    u, sigma, vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
-    return ((u[:, :k] * sigma[:k]) @ vt[:k]).astype(matrix.dtype)
+    return (u[:, :k] * sigma[:k]) @ vt[:k]

@@ -1,7 +1,7 @@
 """The weight update ΔW = after − before, as a flat dict, and what is left of it at rank k."""
 
 from ..adapters import LINEAR_LAYERS
-from .spectra import truncate
+from .spectra import leading_part, svd
 
 
 def weight_updates(before, after):
@@ -28,21 +28,25 @@ def linear_updates(before, after):
     }
 
 
-def truncated_update(before, after, k):
-    """The trained model with each linear layer's update cut to its k leading directions.
+def truncated_updates(before, after, ranks):
+    """The trained model with each linear layer's update cut to its k leading directions, for each k.
 
     All else (embeddings, layer norms, biases, head) stays as trained, so that k alone varies.
 
     Parameters
     ----------
     before, after : dicts of arrays, the base and the fully fine-tuned model
-    k : int; 0 leaves the linear layers as they were in the base
+    ranks : iterable of int; 0 leaves the linear layers as they were in the base
 
-    Returns
-    -------
-    dict of after's names
+    Yields
+    ------
+    (k, params) with after's names
     """
-    cut = {
-        name: before[name] + truncate(update, k) for name, update in linear_updates(before, after).items()
-    }
-    return {**after, **cut}
+    # The decompositions are the dear part: once for all ranks.
+    factors = {name: svd(update) for name, update in linear_updates(before, after).items()}
+    for k in ranks:
+        cut = {
+            name: before[name] + leading_part(*usv, k).astype(before[name].dtype)
+            for name, usv in factors.items()
+        }
+        yield k, {**after, **cut}

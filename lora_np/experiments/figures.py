@@ -142,12 +142,10 @@ def update_spectra(outcome):
                 continue
             sigma = np.array([spectrum["singular_values"] for spectrum in spectra])  # (matrices, n)
             sigma = sigma / sigma[:, :1]
-            sigma = np.where(sigma > 1e-5, sigma, np.nan)  # beyond LoRA's rank there is rounding alone
-            n = int(np.max(np.sum(np.isfinite(sigma), axis=1)))
-            index = np.arange(1, n + 1)
-            low, middle, high = np.nanmin(sigma, 0)[:n], np.nanmedian(sigma, 0)[:n], np.nanmax(sigma, 0)[:n]
-            axes.plot(index, middle, color=colour(key), linewidth=2.2, label=label)
-            axes.fill_between(index, low, high, color=colour(key), alpha=0.2, linewidth=0)
+            n = int(np.max(np.sum(sigma > 1e-5, axis=1)))  # beyond LoRA's rank there is rounding alone
+            sigma, index = sigma[:, :n], np.arange(1, n + 1)
+            axes.plot(index, np.median(sigma, axis=0), color=colour(key), linewidth=2.2, label=label)
+            axes.fill_between(index, sigma.min(axis=0), sigma.max(axis=0), color=colour(key), alpha=0.2, linewidth=0)
             ranks = [np.mean([s[field] for s in spectra]) for field in ("stable_rank", "effective_rank", "rank_90")]
             lines.append((colour(key), "{:>6.1f}{:>8.1f}{:>8.1f}".format(*ranks)))
         axes.set_title(kind)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import merge, trainable_report
-from ..analysis import linear_updates, spectrum, tensor_bytes, truncated_update
+from ..analysis import linear_updates, spectrum, tensor_bytes, truncated_updates
 from ..formats import load_pretrained, write_tensors
 from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model_objective, train
 from .methods import BY_KEY, starting_point
@@ -107,8 +107,8 @@ def fine_tune_run(run):
             result["spectra"] = update_spectra(params, merged)
             if run.method == "full":
                 result["truncation"] = {
-                    str(k): score(truncated_update(params, model, k), "test")["accuracy"]
-                    for k in TRUNCATION_RANKS
+                    str(k): score(cut, "test")["accuracy"]
+                    for k, cut in truncated_updates(params, model, TRUNCATION_RANKS)
                 }
     result["seconds"] = time.perf_counter() - started
     return result

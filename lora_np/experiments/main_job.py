@@ -15,10 +15,10 @@ from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
 from .methods import BY_KEY, METHODS, chosen_learning_rate
 from .step_time import compare_step_times
-from .sweep import sweep
+from .sweep import sweep, worker_count
 
-QUICK = {"epochs": 1, "limit": 600}  # at most 30 s on two cores
-QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "lora_all_r8", "full", "scratch")
+QUICK = {"epochs": 2, "limit": 1200}  # at most 30 s on two cores
+QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "full")
 
 
 def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, report=print):
@@ -39,6 +39,7 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     """
     if seeds < 1:
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
+    jobs = worker_count(jobs)
     started = time.perf_counter()
     seeds = 1 if quick else seeds
     keys = QUICK_METHODS if quick else tuple(BY_KEY)

@@ -32,6 +32,15 @@ def worker_environment():
                 os.environ[name] = value
 
 
+def worker_count(jobs=None):
+    """How many processes to use: as many as asked for, or one a core."""
+    if jobs is None:
+        return os.cpu_count() or 1
+    if jobs < 1:
+        raise ValueError(f"jobs: got {jobs}, expected at least 1")
+    return jobs
+
+
 def sweep(function, runs, jobs=None):
     """Carry out runs and yield each with its result as it finishes.
 
@@ -39,18 +48,15 @@ def sweep(function, runs, jobs=None):
     ----------
     function : a module-level function of one run
     runs : list; the long ones are best put first
-    jobs : int, processes; None: one a core. Results do not depend on it.
+    jobs : int, processes, see `worker_count`. Results do not depend on it.
 
     Yields
     ------
     (run, result)
     """
-    jobs = jobs or os.cpu_count() or 1
-    if jobs < 1:
-        raise ValueError(f"jobs: got {jobs}, expected at least 1")
     # "spawn" starts each worker as a fresh interpreter, which reads the environment set here.
     context = multiprocessing.get_context("spawn")
-    with worker_environment(), ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context) as pool:
+    with worker_environment(), ProcessPoolExecutor(min(worker_count(jobs), len(runs)), mp_context=context) as pool:
         futures = {pool.submit(function, run): run for run in runs}
         try:
             for future in as_completed(futures):

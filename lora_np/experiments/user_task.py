@@ -116,7 +116,7 @@ def finetune(
     steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
     settings = TrainConfig(
         steps=epochs * steps_per_epoch,
-        learning_rate=learning_rate or DEFAULT_LEARNING_RATE[method],
+        learning_rate=DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate,
         warmup_steps=steps_per_epoch // 4,
         eval_every=max(1, steps_per_epoch // 2),
         seed=seed,
@@ -179,7 +179,7 @@ def load_task(folder):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder = Path(folder)
-    task = read_json(folder / "task.json")
+    task = read_task(folder / "task.json")
     if task["method"] == "full":
         params, config = load_model(folder)
         return Classifier(params, config, None, load_tokenizer(folder / "tokenizer.json"), task["labels"])
@@ -190,6 +190,18 @@ def load_task(folder):
     params, config = add_head(params, config, len(task["labels"]), np.random.default_rng(0))
     adapter = load_adapter(folder, params)
     return Classifier(params, config, adapter, load_tokenizer(base / "tokenizer.json"), task["labels"])
+
+
+def read_task(path):
+    """The contents of a `task.json`, with what is needed to use it."""
+    task = read_json(path)
+    needed = ["method", "labels"]
+    if isinstance(task, dict) and task.get("method") != "full":
+        needed += ["base", "base_sha256"]
+    missing = [name for name in needed if not isinstance(task, dict) or name not in task]
+    if missing:
+        raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
+    return task
 
 
 def predict(classifier, texts):

@@ -28,6 +28,7 @@ from ..ops import (
     layer_norm_forward,
     linear_backward,
     linear_forward,
+    softmax_forward,
 )
 from .config import ModelConfig
 from .projection import project_backward, project_forward
@@ -53,8 +54,8 @@ class Call(NamedTuple):
     adapter_config: object  # AdapterConfig or None
     adapter_parts: dict  # layer -> its adapter's arrays
     masks: dict  # name -> dropout mask, empty in evaluation
-    wanted: frozenset  # names of the parameters whose gradients will be asked for
-    lowest: float  # the depth of the lowest wanted parameter: below it no gradient is needed
+    wanted: dict  # module -> its own parameters whose gradients will be asked for ("weight", "lora_A", …)
+    lowest: float  # the depth of the lowest module with a wanted parameter: below it no gradient is needed
 
     def operands_wanted(self, module):
         """The operands of a module's operation whose gradients are needed: x, and its own parameters.
@@ -62,8 +63,8 @@ class Call(NamedTuple):
         x's gradient is needed just where something lower down is trained. This one line is where
         the backward pass stops early, and where the cache stops growing.
         """
-        own = [name.rpartition(".")[2] for name in self.wanted if name.rpartition(".")[0] == module]
-        return tuple(own) + (("x",) if self.lowest < depth(module, self.config) else ())
+        x = ("x",) if self.lowest < depth(module, self.config) else ()
+        return self.wanted.get(module, ()) + x
 
 
 class ForwardCache(NamedTuple):
@@ -172,15 +173,18 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
     for name in wanted:
         if name not in known:
             raise ValueError(f"wanted: no parameter is named {name!r}")
-    depths = [depth(name.rpartition(".")[0], config) for name in wanted]
+    own = {}
+    for name in wanted:
+        module, _, leaf = name.rpartition(".")
+        own[module] = own.get(module, ()) + (leaf,)
     return Call(
         params=known,
         config=config,
         adapter_config=adapter.config if adapter is not None else None,
         adapter_parts=adapter_parts(adapter) if adapter is not None else {},
         masks=masks or {},
-        wanted=frozenset(wanted),
-        lowest=min(depths, default=float("inf")),
+        wanted=own,
+        lowest=min((depth(module, config) for module in own), default=float("inf")),
     )
 
 
@@ -230,11 +234,12 @@ def block_forward(x, i, call, ops, record):
 
     h = norm_forward(x, f"blocks.{i}.ln1", call, ops, record)
     q, k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("q_proj", "k_proj", "v_proj"))
-    if record is not None:
-        note(record, f"{attn}.scores", attention_scores(q, k, call.config.n_heads))  # (B, H, T, T)
     trained = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
     context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, trained)
-    note(record, f"{attn}.probs", ops[attn].probs)  # (B, H, T, T)
+    if record is not None:  # what happens inside attention is computed once more, for the reader
+        scores = attention_scores(q, k, call.config.n_heads)  # (B, H, T, T)
+        note(record, f"{attn}.scores", scores)
+        note(record, f"{attn}.probs", softmax_forward(scores)[0])  # (B, H, T, T)
     note(record, f"{attn}.context", context)
     out = linear(context, f"{attn}.o_proj", call, ops, record)
     out, ops[f"{attn}.dropout"] = dropout_forward(out, call.masks.get(attn))
@@ -330,9 +335,9 @@ def norm_backward(dy, module, cache, grads, record):
 # ---------------------------------------------------------------- the head
 
 
-def head_weight_name(config):
-    """The weight of the last linear layer: the token embedding again, or the classifier's own."""
-    return "head.weight" if config.n_classes else "tok_emb.weight"
+def head_module(config):
+    """Whose weight the last linear layer uses: the token embedding's again, or the classifier's own."""
+    return "head" if config.n_classes else "tok_emb"
 
 
 def head_forward(h, lengths, call, ops, record):
@@ -343,10 +348,9 @@ def head_forward(h, lengths, call, ops, record):
         ops["pooled"] = (last, h.shape)
         h = h[np.arange(B), last]  # (B, C)
         note(record, "pooled", h)
-    name = head_weight_name(call.config)
-    wanted = ("weight",) * (name in call.wanted)
-    wanted += ("x",) * (call.lowest < depth("head", call.config))
-    logits, ops["head"] = linear_forward(h, call.params[name], None, wanted)
+    module = head_module(call.config)
+    wanted = call.wanted.get(module, ()) + (("x",) if call.lowest < depth("head", call.config) else ())
+    logits, ops["head"] = linear_forward(h, call.params[f"{module}.weight"], None, wanted)
     note(record, "logits", logits)
     return logits
 
@@ -354,7 +358,7 @@ def head_forward(h, lengths, call, ops, record):
 def head_backward(dlogits, cache, grads, record):
     dh, dweight, _ = linear_backward(dlogits, cache.ops["head"])
     if dweight is not None:
-        grads[head_weight_name(cache.call.config)] = dweight
+        grads[f"{head_module(cache.call.config)}.weight"] = dweight
     if dh is None or not cache.call.config.n_classes:
         return dh
     note(record, "pooled", dh)

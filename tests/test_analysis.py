@@ -1,0 +1,113 @@
+"""Spectra and ranks, on matrices whose answer is known."""
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import AdapterConfig, adapter_deltas, init_adapter
+from lora_np.analysis import (
+    effective_rank,
+    linear_updates,
+    rank_at_energy,
+    singular_values,
+    spectrum,
+    stable_rank,
+    truncate,
+    truncated_updates,
+    weight_updates,
+)
+from lora_np.model import ModelConfig, initial_params
+
+
+def planted(sigma, shape, seed=0):
+    """A matrix with the given singular values."""
+    rng = np.random.default_rng(seed)
+    u = np.linalg.qr(rng.normal(size=(shape[0], len(sigma))))[0]
+    v = np.linalg.qr(rng.normal(size=(shape[1], len(sigma))))[0]
+    return (u * np.array(sigma)) @ v.T
+
+
+def test_singular_values_are_found():
+    sigma = singular_values(planted([5.0, 3.0, 0.5], (7, 4)))
+    assert sigma.shape == (4,)
+    assert np.allclose(sigma, [5.0, 3.0, 0.5, 0.0], atol=1e-12)
+
+
+def test_ranks_of_equal_singular_values_are_their_number():
+    s = spectrum(planted([2.0] * 3, (9, 5)))
+    assert s.stable_rank == pytest.approx(3.0)
+    assert s.effective_rank == pytest.approx(3.0)
+    assert s.rank_90 == 3
+
+
+def test_ranks_by_hand():
+    sigma = np.array([4.0, 2.0, 1.0, 1.0])
+    assert stable_rank(sigma) == pytest.approx((16 + 4 + 1 + 1) / 16)
+    p = sigma / 8
+    assert effective_rank(sigma) == pytest.approx(np.exp(-np.sum(p * np.log(p))))
+    assert [rank_at_energy(sigma, share) for share in (0.5, 16 / 22, 0.75, 0.9, 0.95, 1.0)] == [1, 1, 2, 2, 3, 4]
+
+
+def test_zero_matrix_has_no_rank():
+    s = spectrum(np.zeros((3, 5)))
+    assert (s.stable_rank, s.effective_rank, s.rank_90) == (0.0, 0.0, 0)
+
+
+def test_share_outside_is_refused():
+    with pytest.raises(ValueError, match="share: got 1.5"):
+        rank_at_energy(np.ones(3), 1.5)
+
+
+def test_truncation_is_the_closest_of_its_rank():
+    matrix = planted([5.0, 3.0, 1.0, 0.5], (8, 6))
+    cut = truncate(matrix, 2)
+    assert np.linalg.matrix_rank(cut) == 2
+    # Eckart and Young: the error is what was left out, and no other matrix of rank 2 does better.
+    assert np.linalg.norm(matrix - cut) == pytest.approx(np.hypot(1.0, 0.5))
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        other = cut + 0.1 * truncate(rng.normal(size=cut.shape), 2)
+        assert np.linalg.norm(matrix - truncate(other, 2)) >= np.linalg.norm(matrix - cut) - 1e-12
+
+
+def test_truncation_at_the_ends():
+    matrix = planted([5.0, 3.0], (4, 3)).astype(np.float32)
+    assert not truncate(matrix, 0).any()
+    assert np.allclose(truncate(matrix, 99), matrix, atol=1e-6) and truncate(matrix, 99).dtype == np.float32
+    with pytest.raises(ValueError, match="k: got -1"):
+        truncate(matrix, -1)
+
+
+@pytest.fixture
+def model():
+    return initial_params(ModelConfig(11, 7, 12, 2, 3, 20), np.random.default_rng(0), np.float64)
+
+
+def test_updates_are_differences(model):
+    after = {name: array + 1.0 for name, array in model.items()}
+    updates = weight_updates(model, after)
+    assert list(updates) == list(model)
+    assert all(np.allclose(update, 1.0) for update in updates.values())
+    assert len(linear_updates(model, after)) == 2 * 6
+    assert all(update.ndim == 2 for update in linear_updates(model, after).values())
+
+
+def test_truncated_update_cuts_the_linear_layers_alone(model):
+    rng = np.random.default_rng(1)
+    after = {name: array + rng.normal(size=array.shape) for name, array in model.items()}
+    (_, cut), (_, whole), (_, none) = truncated_updates(model, after, (2, 12, 0))
+    for name, update in weight_updates(model, cut).items():
+        if name in linear_updates(model, after):
+            assert np.linalg.matrix_rank(update) == 2
+        else:
+            assert np.array_equal(cut[name], after[name])
+    assert all(np.array_equal(none[name], model[name]) for name in linear_updates(model, after))
+    assert all(np.allclose(whole[name], after[name]) for name in after)
+
+
+def test_a_lora_update_has_its_rank(model):
+    adapter = init_adapter(model, AdapterConfig(r=3, targets=("all-linear",)), np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    adapter = adapter._replace(weights={k: v + rng.normal(size=v.shape) for k, v in adapter.weights.items()})
+    for name, delta in adapter_deltas(model, adapter).items():
+        assert delta.shape == model[name].shape
+        assert np.linalg.matrix_rank(delta) == 3

@@ -1,0 +1,158 @@
+"""The main job's parts: methods, runs, sweep, table, figures; on a small piece of the real data."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lora_np.experiments.figures import draw_figures
+from lora_np.experiments.fine_tune_run import TRUNCATION_RANKS, Run, fine_tune_run, load_base
+from lora_np.experiments.main_job import format_table, table_row
+from lora_np.experiments.methods import BY_KEY, LEARNING_RATES, METHODS, chosen_learning_rate, starting_point
+from lora_np.experiments.sentiment import load_task
+from lora_np.experiments.sweep import sweep, worker_count, worker_environment
+
+SMALL = {"epochs": 1, "limit": 40}
+
+
+@pytest.fixture(scope="module")
+def results():
+    keys = ("head", "lora_qv_r1", "lora_qv_r8", "lora_all_r8", "full")
+    return [fine_tune_run(Run(key, seed, 1e-3, **SMALL)) for key in keys for seed in (0, 1)]
+
+
+def test_every_method_has_a_learning_rate_chosen_on_validation():
+    found = json.loads(LEARNING_RATES.read_text(encoding="utf-8"))
+    for method in METHODS:
+        scores = found["validation_accuracy"][method.key]
+        best = max(scores, key=scores.get)
+        assert chosen_learning_rate(method.key) == float(best)
+
+
+def test_all_methods_start_from_the_same_model():
+    base, config = load_base()
+    starts = {key: starting_point(BY_KEY[key], base, config, 2, seed=3) for key in BY_KEY}
+    head = starts["full"][0]["head.weight"]
+    for key, (params, class_config, trainable) in starts.items():
+        assert class_config == replace(config, n_classes=2)
+        assert np.array_equal(params["head.weight"], head) or key == "scratch"
+        if key != "scratch":
+            assert all(params[name] is base[name] for name in base)
+        assert "head.weight" in trainable
+    assert list(starts["head"][2]) == ["head.weight"]
+    assert set(starts["full"][2]) == set(base) | {"head.weight"}
+    assert not np.array_equal(starts["scratch"][0]["tok_emb.weight"], base["tok_emb.weight"])
+
+
+def test_lora_on_q_and_v_trains_less_than_one_per_cent_at_rank_8(results):
+    row = next(result for result in results if result["method"] == "lora_qv_r8")
+    C, layers = load_base()[1].d_model, load_base()[1].n_layers
+    assert row["trainable"] == layers * 2 * 8 * (C + C) + 2 * C
+    assert row["percent"] < 1.0
+
+
+def test_a_run_is_a_function_of_its_settings(results):
+    again = fine_tune_run(Run("lora_qv_r8", 1, 1e-3, **SMALL))
+    before = next(r for r in results if r["method"] == "lora_qv_r8" and r["seed"] == 1)
+    for name in ("history", "test_accuracy", "validation_accuracy", "spectra", "saved_bytes"):
+        assert again[name] == before[name], name
+
+
+def test_methods_see_the_same_batches_in_the_same_order(results):
+    first = {r["method"]: r["history"]["loss"][0] for r in results if r["seed"] == 0}
+    # LoRA starts as the base and with the same head, and dropout's masks are the same too.
+    assert first["lora_qv_r8"] == first["lora_all_r8"] == first["full"] == first["head"]
+    assert first["full"] != next(r for r in results if r["seed"] == 1)["history"]["loss"][0]
+
+
+def test_bytes_are_those_of_what_is_trained(results):
+    for result in results:
+        assert result["optimiser_bytes"] == 2 * 4 * result["trainable"]
+        assert 4 * result["trainable"] < result["saved_bytes"] < 4 * result["trainable"] + 8192
+
+
+def test_ranks_of_updates(results):
+    for result in results:
+        ranks = {sum(s > 1e-4 * v["singular_values"][0] for s in v["singular_values"]) for v in result["spectra"].values()}
+        if result["method"] == "head":
+            assert not result["spectra"]
+        elif result["method"] == "lora_qv_r1":
+            assert ranks == {1} and len(result["spectra"]) == 8
+        elif result["method"] == "lora_all_r8":
+            assert max(ranks) <= 8 and len(result["spectra"]) == 24
+        elif result["method"] == "full":
+            assert min(ranks) > 8 and len(result["spectra"]) == 24
+
+
+def test_truncation_at_full_rank_is_the_trained_model(results):
+    for result in (r for r in results if r["method"] == "full"):
+        assert list(result["truncation"]) == [str(k) for k in TRUNCATION_RANKS]
+        assert result["truncation"]["128"] == pytest.approx(result["test_accuracy"], abs=1 / 40)
+
+
+def test_the_test_split_is_not_read_while_learning_rates_are_chosen():
+    result = fine_tune_run(Run("head", 0, 1e-3, test=False, analyse=False, **SMALL))
+    assert "test_accuracy" not in result and "validation_accuracy" in result
+
+
+def test_table_and_figures_come_from_the_json(results, tmp_path):
+    keys = list(dict.fromkeys(r["method"] for r in results))
+    outcome = {
+        "seeds": [0, 1],
+        "runs": results,
+        "table": [table_row(key, [r for r in results if r["method"] == key]) for key in keys],
+        "baseline": {"test_accuracy": 0.7},
+    }
+    outcome = json.loads(json.dumps(outcome))  # what was written is what is drawn
+    table = format_table(outcome)
+    for result in results:
+        assert BY_KEY[result["method"]].label in table and f"{result['trainable']:,}" in table
+    accuracy = [100 * r["test_accuracy"] for r in results if r["method"] == "full"]
+    assert f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f}" in table
+    paths = draw_figures(outcome, tmp_path)
+    assert len(paths) == 4
+    for path in paths:
+        assert path.stat().st_size > 20_000 and path.read_bytes().startswith(b"\x89PNG")
+
+
+def double(x):
+    return 2 * x
+
+
+def fail_at_two(x):
+    if x == 2:
+        raise ValueError("two")
+    return x
+
+
+def test_sweep_gives_every_run_its_result():
+    assert dict(sweep(double, [1, 2, 3], jobs=2)) == {1: 2, 2: 4, 3: 6}
+
+
+def test_sweep_tells_of_a_failed_run():
+    with pytest.raises(ValueError, match="two"):
+        list(sweep(fail_at_two, [1, 2, 3], jobs=1))
+
+
+def test_worker_environment_is_put_back():
+    import os
+
+    before = dict(os.environ)
+    with worker_environment():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+
+
+def test_worker_count():
+    assert worker_count(3) == 3 and worker_count() >= 1
+    with pytest.raises(ValueError, match="jobs: got 0"):
+        worker_count(0)
+
+
+def test_task_is_what_the_splits_hold():
+    task = load_task()
+    assert [len(part.labels) for part in task[:3]] == [6528, 1000, 1000]
+    assert max(len(sequence) for sequence in task.train.sequences) <= 128
+    rows = np.concatenate([batch.rows for batch in task.evaluation_batches("test")])
+    assert sorted(rows) == list(range(1000))
