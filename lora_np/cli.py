@@ -140,12 +140,12 @@ def run_pretrain(arguments):
 
 
 def run_gradcheck(arguments):
-    from .reference.gradcheck import TOLERANCE, failures, format_rows, gradcheck
+    from .reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
 
     rows = gradcheck()
     print(format_rows(rows))
     if arguments.json:
-        write_text(arguments.json, json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+        write_text(arguments.json, json.dumps(rows_to_dicts(rows), indent=2) + "\n")
     failed = failures(rows)
     print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
     return 1 if failed else 0

@@ -1,6 +1,6 @@
 """Print the largest error of each group: the figures of the README come from here."""
 
-from comparison import LARGEST
+from .comparison import LARGEST
 
 
 def pytest_terminal_summary(terminalreporter):

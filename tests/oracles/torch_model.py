@@ -148,6 +148,9 @@ def loss_of(logits, targets):
 # ---------------------------------------------------------------- GPT-2
 
 
+CONV1D = {"attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
+
+
 def gpt2_weights(p, config):
     """lora_np's weights (dict of tensors) in GPT-2's layout, differentiably: a gradient finds its way back.
 
@@ -164,7 +167,7 @@ def gpt2_weights(p, config):
         for leaf in ("weight", "bias"):
             qkv = [p[f"{ours}.attn.{name}.{leaf}"] for name in ("q_proj", "k_proj", "v_proj")]
             w[f"{theirs}.attn.c_attn.{leaf}"] = torch.cat(qkv).T if leaf == "weight" else torch.cat(qkv)
-            for a, b in (("attn.o_proj", "attn.c_proj"), ("mlp.up_proj", "mlp.c_fc"), ("mlp.down_proj", "mlp.c_proj")):
+            for a, b in CONV1D.items():
                 linear = p[f"{ours}.{a}.{leaf}"]
                 w[f"{theirs}.{b}.{leaf}"] = linear.T if leaf == "weight" else linear
             for n in "12":
@@ -178,9 +181,9 @@ def gpt2_weights(p, config):
 
 
 def tiny_config(n_classes=0, dropout=0.0):
-    """Every dimension a different number, so that none can stand in for another."""
+    """Every axis has a length of its own, so that none can stand in for another: heads have 6 columns."""
     return ModelConfig(
-        vocab_size=17, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20,
+        vocab_size=17, n_positions=7, d_model=12, n_layers=2, n_heads=2, d_ff=20,
         n_classes=n_classes, dropout=dropout,
     )  # fmt: skip
 

@@ -1,0 +1,212 @@
+"""The whole model against an independent PyTorch transformer and against transformers' GPT-2.
+
+Logits, the loss and the gradient of every parameter, for the language model with its tied head and for
+the classifier on a right-padded batch; for the base and for the adapted model, where W + s B A is formed
+and differentiated by autograd. And every activation with its gradient.
+"""
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.model import backward, draw_masks, forward, loss_and_gradients
+from lora_np.ops import cross_entropy_backward, cross_entropy_forward
+
+from .comparison import GRADIENT, OUTPUT, check, check_all
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from torch.func import functional_call  # noqa: E402
+
+from .torch_model import (  # noqa: E402
+    TorchModel,
+    gpt2_weights,
+    loss_of,
+    random_batch,
+    random_params,
+    record_activations,
+    set_masks,
+    tiny_config,
+    torch_model,
+)
+
+ZERO = ("k_proj.bias",)
+LENGTHS = {"T=5": (5, 2, 4), "no padding": (4, 4, 4), "T=n_positions": (7, 1, 3)}
+
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.parametrize("seed", [0, 1]),
+    pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier"]),
+]
+
+
+def run_torch(weights, batch, config):
+    """Logits of TorchModel with the given weights (dict of tensors)."""
+    ids, lengths = torch.tensor(batch.ids), torch.tensor(batch.lengths)
+    return functional_call(TorchModel(config).double(), weights, (ids, lengths))
+
+
+def run_gpt2(weights, batch, config):
+    """Logits of GPT-2 with the given weights (dict of tensors under lora_np's names)."""
+    kind = transformers.GPT2ForSequenceClassification if config.n_classes else transformers.GPT2LMHeadModel
+    model = kind(
+        transformers.GPT2Config(
+            vocab_size=config.vocab_size, n_positions=config.n_positions, n_embd=config.d_model,
+            n_layer=config.n_layers, n_head=config.n_heads, n_inner=config.d_ff,
+            num_labels=config.n_classes or 2, activation_function="gelu_new",
+            layer_norm_epsilon=config.layer_norm_eps, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            pad_token_id=0, bos_token_id=0, eos_token_id=0, use_cache=False,
+        )
+    ).double()  # fmt: skip
+    ids = torch.tensor(batch.ids)
+    # A classifier's padding is masked too; a language model's is not, so that all T positions compare.
+    real = (torch.arange(ids.shape[1]) < torch.tensor(batch.lengths)[:, None]).long()
+    options = {"attention_mask": real} if config.n_classes else {}
+    return functional_call(model, gpt2_weights(weights, config), (), {"input_ids": ids, **options}).logits
+
+
+ORACLES = pytest.mark.parametrize("oracle", [run_torch, run_gpt2], ids=["torch", "gpt2"])
+
+
+def random_adapter(params, config, rng):
+    """An adapter with B ≠ 0, a head of its own, and a rank and an alpha that differ from layer to layer."""
+    patterns = dict(rank_pattern={"v_proj": 4}, alpha_pattern={"blocks.1.mlp.*": 7.0})
+    settings = AdapterConfig(r=2, alpha=3.0, targets=("all-linear",), **patterns)
+    adapter = init_adapter(params, settings, rng)
+    return adapter._replace(
+        weights={name: 0.3 * rng.normal(size=array.shape) for name, array in adapter.weights.items()}
+    )
+
+
+def scale_of(module):
+    """α/r of random_adapter, worked out by hand."""
+    return (7.0 if module.startswith("blocks.1.mlp") else 3.0) / (4 if module.endswith("v_proj") else 2)
+
+
+def leaves(arrays):
+    return {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
+
+
+def gradients(tensors):
+    return {name: tensor.grad for name, tensor in tensors.items()}
+
+
+@ORACLES
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_all_gradients_of_the_base(oracle, lengths, n_classes, seed):
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng, lengths)
+    weights = leaves(params)
+    expected = oracle(weights, batch, config)
+    loss = loss_of(expected, batch.targets)
+    loss.backward()
+
+    logits, _ = forward(params, batch.ids, config, lengths=batch.lengths)
+    check("model, logits and loss", "logits", logits, expected, OUTPUT)
+    objective = loss_and_gradients(params, batch, config, wanted=tuple(params))
+    check("model, logits and loss", "loss", objective.loss, loss, OUTPUT)
+    check_all("model, all gradients", objective.grads, gradients(weights), GRADIENT, ZERO)
+
+
+@ORACLES
+def test_random_gradient_at_every_logit(oracle, n_classes, seed):
+    """A random dlogits, at padded positions too, in place of the loss's."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng)
+    weights = leaves(params)
+    expected = oracle(weights, batch, config)
+    dlogits = rng.normal(size=expected.shape)
+    expected.backward(torch.tensor(dlogits))
+
+    _, cache = forward(params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params))
+    check_all("model, all gradients", backward(dlogits, cache), gradients(weights), GRADIENT, ZERO)
+
+
+@ORACLES
+def test_one_token(oracle, n_classes, seed):
+    """T = 1: a token attends to itself alone, so the scores have no say."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng, lengths=(1, 1, 1))
+    weights = leaves(params)
+    expected = oracle(weights, batch, config)
+    dlogits = rng.normal(size=expected.shape)
+    expected.backward(torch.tensor(dlogits))
+
+    logits, cache = forward(params, batch.ids, config, wanted=tuple(params))
+    check("model, logits and loss", "logits", logits, expected, OUTPUT)
+    zero = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
+    check_all("model, all gradients", backward(dlogits, cache), gradients(weights), GRADIENT, zero)
+
+
+@ORACLES
+def test_all_gradients_of_the_adapted_model(oracle, n_classes, seed):
+    """Those of the adapter, and of the base below it, though no one trains both."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng)
+    adapter = random_adapter(params, config, rng)
+    base, added = leaves(params), leaves(adapter.weights)
+    adapted = {**base, **{name: added[name] for name in added if name in base}}
+    for name in added:
+        module, _, leaf = name.rpartition(".")
+        if leaf == "lora_A":
+            update = scale_of(module) * added[f"{module}.lora_B"] @ added[name]
+            adapted[f"{module}.weight"] = base[f"{module}.weight"] + update
+    expected = oracle(adapted, batch, config)
+    loss_of(expected, batch.targets).backward()
+
+    logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
+    check("adapted model, logits", "logits", logits, expected, OUTPUT)
+    expected = gradients({**base, **added})  # the adapter's head takes the place of the base's
+    objective = loss_and_gradients(params, batch, config, adapter, wanted=tuple(expected))
+    check_all("adapted model, all gradients", objective.grads, expected, GRADIENT, ZERO)
+    objective = loss_and_gradients(params, batch, config, adapter, wanted=tuple(added))
+    check_all("adapted model, all gradients", objective.grads, gradients(added), GRADIENT)
+
+
+def test_each_gradient_alone(n_classes, seed):
+    """The backward pass stops below the lowest wanted parameter, and what it does compute stays the same."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng)
+    weights = leaves(params)
+    loss_of(run_torch(weights, batch, config), batch.targets).backward()
+
+    alone = {}
+    for name in params:
+        grads = loss_and_gradients(params, batch, config, wanted=(name,)).grads
+        assert list(grads) == [name], f"wanted {name} alone, got {list(grads)}"
+        alone |= grads
+    check_all("model, all gradients", alone, gradients(weights), GRADIENT, ZERO)
+
+
+def test_every_activation_and_its_gradient(n_classes, seed):
+    """With dropout, whose masks both sides are given."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout=0.25)
+    params, batch = random_params(config, rng), random_batch(config, rng)
+    masks = draw_masks(config, batch.ids.shape, rng, dtype=np.float64)
+    assert len(masks) == 5, f"a mask for the embeddings and two for each block, got {list(masks)}"
+    model = torch_model(params, config)
+    set_masks(model, masks)
+    seen = record_activations(model)
+    logits = model(torch.tensor(batch.ids), torch.tensor(batch.lengths))
+    loss_of(logits, batch.targets).backward()
+    seen.pop("head", None)  # the logits once more
+
+    activations, dactivations, evaluated = {}, {}, {}
+    given = dict(lengths=batch.lengths, masks=masks)
+    logits, cache = forward(params, batch.ids, config, **given, wanted=tuple(params), record=activations)
+    loss, loss_cache = cross_entropy_forward(logits, batch.targets)
+    grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=dactivations)
+
+    assert list(activations) == list(dactivations)[::-1], "gradients stand in reverse order"
+    expected = {name: tensor.grad for name, tensor in seen.items()}
+    check_all("model, gradients of activations", dactivations, expected, GRADIENT)
+    expected = {name: tensor.detach().numpy() for name, tensor in seen.items()}
+    for name in [name for name in activations if name.endswith(".scores")]:
+        masked = np.isneginf(expected[name])
+        assert np.array_equal(np.isneginf(activations[name]), masked), f"{name}: another mask"
+        activations[name], expected[name] = (np.where(masked, 0.0, x[name]) for x in (activations, expected))
+    check_all("model, activations", activations, expected, OUTPUT)
+    forward(params, batch.ids, config, **given, record=evaluated)
+    assert list(evaluated) == list(activations), "a record holds every activation, gradients wanted or not"
+    check_all("model, all gradients", grads, gradients(dict(model.named_parameters())), GRADIENT, ZERO)

@@ -1,0 +1,257 @@
+"""Training against PyTorch: schedule, clipping, AdamW, gradient accumulation, and 100 steps of it all."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.model import draw_masks
+from lora_np.training import (
+    AdamW,
+    TrainConfig,
+    accumulated_gradients,
+    adamw_update,
+    clip_by_global_norm,
+    learning_rate_at,
+    model_objective,
+    split_batch,
+    train,
+)
+
+from .comparison import GRADIENT, OUTPUT, TRAINED, check, check_all
+
+torch = pytest.importorskip("torch")
+
+from torch.optim import lr_scheduler  # noqa: E402
+
+from .torch_model import (  # noqa: E402
+    IGNORED,
+    loss_of,
+    random_batch,
+    random_params,
+    set_masks,
+    tiny_config,
+    torch_model,
+)
+
+ZERO = ("k_proj.bias",)
+
+pytestmark = [pytest.mark.oracle, pytest.mark.parametrize("seed", [0, 1])]
+
+
+# ---------------------------------------------------------------- PyTorch's side
+
+
+def torch_schedule(optimiser, settings):
+    """PyTorch's own schedulers for the warm-up and the decay; none of lora_np's formulas."""
+    peak, warmup, rest = settings.learning_rate, settings.warmup_steps, settings.steps - settings.warmup_steps
+    decay = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimiser, 1.0),
+        "linear": lambda: lr_scheduler.LinearLR(optimiser, 1.0, settings.final_share, rest),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimiser, rest, settings.final_share * peak),
+    }[settings.schedule]
+    if not warmup:
+        return decay()
+    warm_up = lr_scheduler.LinearLR(optimiser, 1.0 / (warmup + 1), 1.0, warmup)
+    return lr_scheduler.SequentialLR(optimiser, [warm_up, decay()], [warmup])
+
+
+def torch_adamw(parameters, settings):
+    """torch.optim.AdamW with decay for arrays of two axes and more alone."""
+    config = settings.optimiser
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, settings.learning_rate, betas=betas, eps=config.eps)
+
+
+def torch_clip(parameters, max_norm):
+    """clip_grad_norm_, freed of the 1e-6 that PyTorch adds to the norm; returns the norm before clipping."""
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in parameters))
+    return float(torch.nn.utils.clip_grad_norm_(parameters, max_norm * (norm + 1e-6) / norm))
+
+
+def torch_train(model, parameters, batches, settings, masks_at):
+    """Train in PyTorch on whole batches; return parameters, m, v and history, as in a TrainState."""
+    optimiser = torch_adamw(parameters.values(), settings)
+    schedule = torch_schedule(optimiser, settings)
+    history = []
+    for step in range(settings.steps):
+        batch = batches[step % len(batches)]
+        set_masks(model.base_model.model if hasattr(model, "base_model") else model, masks_at(step, batch))
+        loss = loss_of(model(torch.tensor(batch.ids), torch.tensor(batch.lengths)), batch.targets)
+        optimiser.zero_grad()
+        loss.backward()
+        norm = torch_clip(list(parameters.values()), settings.clip_norm)
+        history.append((loss.item(), schedule.get_last_lr()[0], norm))
+        optimiser.step()
+        schedule.step()
+    m = {name: optimiser.state[p]["exp_avg"] for name, p in parameters.items()}
+    v = {name: optimiser.state[p]["exp_avg_sq"] for name, p in parameters.items()}
+    history = dict(zip(("loss", "learning_rate", "grad_norm"), np.array(history).T))
+    return parameters, m, v, history
+
+
+# ---------------------------------------------------------------- the parts
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup_steps", [0, 1, 7])
+@pytest.mark.parametrize("final_share", [0.0, 0.1])
+def test_learning_rate(schedule, warmup_steps, final_share, seed):
+    peak = 10.0 ** np.random.default_rng(seed).uniform(-4, -1)
+    settings = TrainConfig(40, peak, schedule, warmup_steps, final_share)
+    optimiser = torch_adamw([torch.zeros(1, requires_grad=True)], settings)
+    scheduler = torch_schedule(optimiser, settings)
+    expected = []
+    for _ in range(settings.steps):
+        expected.append(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    got = [learning_rate_at(step, 40, peak, schedule, warmup_steps, final_share) for step in range(40)]
+    check("training, learning rates", f"{schedule}, {warmup_steps} warm-up steps", got, expected, OUTPUT)
+    assert min(got) > 0, "every step trains"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.999, 1.001, 10.0])
+def test_clipping(share, seed):
+    rng = np.random.default_rng(seed)
+    grads = {"a.weight": rng.normal(size=(3, 5)), "a.bias": rng.normal(size=5), "zero": np.zeros(4)}
+    max_norm = share * math.sqrt(sum(np.sum(g**2) for g in grads.values()))
+    parameters = {name: torch.zeros(g.shape, dtype=torch.float64) for name, g in grads.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = torch.tensor(grads[name])
+    expected_norm = torch_clip(list(parameters.values()), max_norm)
+
+    clipped, norm = clip_by_global_norm(grads, max_norm)
+    check("training, clipping", "norm", norm, expected_norm, OUTPUT)
+    check_all("training, clipping", clipped, {name: p.grad for name, p in parameters.items()}, OUTPUT)
+
+
+OPTIMISERS = [AdamW(), AdamW(0.8, 0.95, 1e-4, 0.3), AdamW(weight_decay=0.0)]
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=str)
+def test_adamw(optimiser, seed):
+    """100 steps on given gradients: from large to far below ε, some of them zero throughout."""
+    rng = np.random.default_rng(seed)
+    settings = TrainConfig(100, 0.01, "cosine", 10, optimiser=optimiser)
+    shapes = {"a.weight": (5, 3), "a.bias": (5,), "b.weight": (4,), "table": (2, 3, 4)}
+    params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    scales = {
+        name: 10.0 ** rng.uniform(-12, 2, shape) * (rng.random(shape) > 0.2) for name, shape in shapes.items()
+    }
+    expected = {name: torch.tensor(array, requires_grad=True) for name, array in params.items()}
+    reference = torch_adamw(expected.values(), settings)
+    scheduler = torch_schedule(reference, settings)
+
+    m = v = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for step in range(100):
+        grads = {name: scales[name] * rng.normal(size=shape) for name, shape in shapes.items()}
+        for name, tensor in expected.items():
+            tensor.grad = torch.tensor(grads[name])
+        reference.step()
+        scheduler.step()
+        rate = learning_rate_at(step, 100, 0.01, "cosine", 10)
+        params, m, v = adamw_update(params, grads, m, v, step + 1, rate, optimiser)
+    check_all("training, AdamW on given gradients", params, expected, OUTPUT)
+    for ours, theirs in ((m, "exp_avg"), (v, "exp_avg_sq")):
+        moments = {name: reference.state[tensor][theirs] for name, tensor in expected.items()}
+        check_all("training, AdamW on given gradients", ours, moments, OUTPUT)
+
+
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier"])
+def test_accumulation(n_classes, n_shards, seed):
+    """The shards of 5 rows have unequal numbers of targets, and one may have none."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
+    params, batch = random_params(config, rng), random_batch(config, rng, lengths=(7, 2, 1, 4, 3))
+    if n_classes:
+        batch.targets[2] = IGNORED  # in a language model, row 2 has a single token and so no target
+    model = torch_model(params, config)
+    expected = loss_of(model(torch.tensor(batch.ids), torch.tensor(batch.lengths)), batch.targets)
+    expected.backward()
+
+    objective = model_objective(params, config)
+    shards = split_batch(batch, n_shards)
+    loss, grads = accumulated_gradients(lambda index, shard: objective(params, shard, None), shards)
+    check("training, gradients over shards", "loss", loss, expected, OUTPUT)
+    expected_grads = {name: p.grad for name, p in model.named_parameters()}
+    check_all("training, gradients over shards", grads, expected_grads, GRADIENT, ZERO)
+
+
+# ---------------------------------------------------------------- 100 steps
+
+QV = dict(r=2, alpha=4.0, targets=("q_proj", "v_proj"))
+ALL = dict(r=3, alpha=6.0, targets=("all-linear",), rslora=True)
+COSINE = dict(schedule="cosine", warmup_steps=10, final_share=0.1)
+LINEAR = dict(schedule="linear", warmup_steps=6)
+RUNS = {  # (classes, adapter, dropout, schedule, shards, clip_norm: near the middle of the run's norms)
+    "full, language model": (0, None, 0.0, COSINE, 3, 1.5),
+    "full, classifier": (4, None, 0.0, LINEAR, 2, 0.3),
+    "full, dropout": (0, None, 0.2, LINEAR, 2, 1.5),
+    "LoRA q,v and head, classifier": (4, QV, 0.0, LINEAR, 3, 1.0),
+    "LoRA all linear, language model": (0, ALL, 0.0, COSINE, 2, 2.4),
+    "LoRA all linear and head, dropout": (4, dict(ALL, dropout=0.3), 0.2, COSINE, 2, 2.0),
+}
+
+
+@pytest.mark.parametrize("n_classes, adapter, dropout, schedule, shards, clip_norm", RUNS.values(), ids=RUNS)
+def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, seed):
+    """Clipped, scheduled, decayed and accumulated; PyTorch sees each batch whole."""
+    rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout)
+    params = random_params(config, rng)
+    batches = [random_batch(config, rng, rng.integers(2, 6, size=8)) for _ in range(3)]
+    optimiser = AdamW(weight_decay=0.1)
+    settings = TrainConfig(
+        100, 0.01, **schedule, optimiser=optimiser, clip_norm=clip_norm, shards=shards, seed=seed
+    )
+    if adapter is None:
+        adapter_config, trainable, model = None, params, torch_model(params, config)
+        parameters = dict(model.named_parameters())
+    else:
+        adapter_config, trainable, model, parameters = lora_run(adapter, params, config, rng)
+
+    def masks_at(step, batch):
+        """The masks that each shard draws, one above the other: dropout is data here, not under test."""
+        rows = np.array_split(batch.ids, shards)
+        attached = adapter and Adapter(adapter_config, trainable)
+        drawn = [
+            draw_masks(config, ids.shape, np.random.default_rng([seed, step, index]), attached, np.float64)
+            for index, ids in enumerate(rows)
+        ]
+        return {name: np.concatenate([masks[name] for masks in drawn]) for name in drawn[0]}
+
+    expected, m, v, history = torch_train(model, parameters, batches, settings, masks_at)
+    state = train(trainable, model_objective(params, config, adapter_config), lambda rng: batches, settings)
+
+    clipped = (history["grad_norm"] > clip_norm).mean()
+    assert 0.1 < clipped < 0.9, f"{clipped:.0%} of the steps are clipped: no test of both ways"
+    assert history["loss"][-10:].mean() < 0.8 * history["loss"][:10].mean(), "learns something"
+    group = "100 steps of LoRA" if adapter else "100 steps in full"
+    # A key's bias has rounding errors for a gradient, and AdamW divides them by ε = 1e-8.
+    check_all(f"{group}, parameters", state.trainable, expected, TRAINED, ZERO)
+    check_all(f"{group}, AdamW's m", state.m, m, TRAINED, ZERO)
+    check_all(f"{group}, AdamW's v", state.v, v, TRAINED, ZERO)
+    check_all(f"{group}, losses, rates and norms", state.history, history, TRAINED)
+
+
+def lora_run(settings, params, config, rng):
+    """A fresh adapter's config and weights (B = 0), PEFT's model with it, and the parameters PEFT trains."""
+    peft = pytest.importorskip("peft")
+    from .peft_model import peft_model, trained_parameters
+
+    adapter = init_adapter(params, AdapterConfig(**settings), rng)
+    targets = settings["targets"]
+    lora_config = peft.LoraConfig(
+        r=settings["r"],
+        lora_alpha=settings["alpha"],
+        target_modules=r".*_proj" if targets == ("all-linear",) else list(targets),
+        use_rslora=settings.get("rslora", False),
+        modules_to_save=["head"] if config.n_classes else None,
+    )
+    model = peft_model(params, config, lora_config, adapter)
+    return adapter.config, adapter.weights, model, trained_parameters(model)

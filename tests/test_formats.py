@@ -1,0 +1,559 @@
+"""lora_np.formats: what is saved comes back, what is damaged is refused by name, nothing is half-written."""
+
+import json
+import os
+import stat
+import struct
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.formats import (
+    load_adapter,
+    load_model,
+    load_pretrained,
+    read_json,
+    read_tensors,
+    save_adapter,
+    save_model,
+    write_json,
+    write_tensors,
+)
+from lora_np.model import forward, parameter_shapes
+
+
+@pytest.fixture(params=["language", "classifier"])
+def config(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def saved_model(classifier, random_params, tmp_path):
+    """A saved classifier: its folder, and what is in it."""
+    params = random_params(classifier, np.float32)
+    save_model(tmp_path / "model", params, classifier)
+    return tmp_path / "model", params
+
+
+@pytest.fixture
+def saved_adapter(classifier, random_params, random_adapter, tmp_path):
+    """A saved adapter with patterns: its folder, the adapter, the base."""
+    params = random_params(classifier, np.float32)
+    adapter = random_adapter(params, rank_pattern={"v_proj": 2}, alpha_pattern={"blocks.0.*": 3.0}, dropout=0.1)
+    save_adapter(tmp_path / "adapter", adapter)
+    return tmp_path / "adapter", adapter, params
+
+
+def raw_safetensors(header, data=b""):
+    """A safetensors file by hand: 8 bytes of length, the JSON header, the data."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def edit_json(path, **changes):
+    """Change fields of a JSON file; None takes a field out."""
+    values = {**json.loads(path.read_text("utf-8")), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+# ------------------------------------------------------------------ round trips
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_model_comes_back_bit_for_bit(config, random_params, random_batch, tmp_path, dtype):
+    params = random_params(config, dtype)
+    save_model(tmp_path / "a" / "b", params, config)
+    assert sorted(os.listdir(tmp_path / "a" / "b")) == ["config.json", "model.safetensors"]
+    loaded, loaded_config = load_model(tmp_path / "a" / "b", dtype)
+    assert loaded_config == config
+    assert list(loaded) == list(parameter_shapes(config)), "in execution order"
+    for name, array in params.items():
+        assert loaded[name].dtype == dtype and loaded[name].tobytes() == array.tobytes(), name
+        assert loaded[name].flags.writeable
+    batch = random_batch(config)
+    logits = [forward(p, batch.ids, config, lengths=batch.lengths)[0] for p in (params, loaded)]
+    assert logits[0].tobytes() == logits[1].tobytes()
+
+
+def test_a_model_saved_in_float16(config, random_params, tmp_path):
+    params = random_params(config, np.float32)
+    before = {name: array.copy() for name, array in params.items()}
+    save_model(tmp_path / "half", params, config, "float16")
+    save_model(tmp_path / "full", params, config)
+    sizes = [(tmp_path / kind / "model.safetensors").stat().st_size for kind in ("half", "full")]
+    assert sizes[0] < 0.8 * sizes[1]
+    assert {a.dtype for a in read_tensors(tmp_path / "half" / "model.safetensors")[0].values()} == {np.dtype("f2")}
+    for dtype in (np.float32, np.float64):
+        loaded, _ = load_model(tmp_path / "half", dtype)
+        for name, array in params.items():
+            assert loaded[name].dtype == dtype
+            np.testing.assert_array_equal(loaded[name], array.astype(np.float16).astype(dtype), err_msg=name)
+    assert all(np.array_equal(params[name], array) for name, array in before.items())
+
+
+def test_a_weight_that_float16_cannot_hold_is_not_saved_as_infinity(language, random_params, tmp_path):
+    params = random_params(language, np.float32)
+    params["ln_f.weight"][3] = 1e5
+    with pytest.raises(ValueError, match="ln_f.weight"):
+        save_model(tmp_path, params, language, "float16")
+
+
+def test_float64_load_of_a_float32_file_is_exact(saved_model):
+    folder, params = saved_model
+    loaded, _ = load_model(folder, np.float64)
+    assert all(np.array_equal(loaded[name], array.astype(np.float64)) for name, array in params.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, str])
+def test_a_model_is_loaded_as_float32_or_float64(saved_model, dtype):
+    with pytest.raises((ValueError, TypeError), match="dtype"):
+        load_model(saved_model[0], dtype)
+
+
+def test_saving_again_replaces(saved_model, random_params, classifier):
+    folder, _ = saved_model
+    other = random_params(classifier, np.float32, seed=7)
+    save_model(folder, other, classifier)
+    loaded, _ = load_model(folder)
+    assert all(np.array_equal(loaded[name], array) for name, array in other.items())
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+
+
+def test_an_adapter_comes_back_bit_for_bit(saved_adapter):
+    folder, adapter, params = saved_adapter
+    assert sorted(os.listdir(folder)) == ["adapter.json", "adapter.safetensors"]
+    loaded = load_adapter(folder, params)
+    assert loaded.config == adapter.config
+    assert list(loaded.weights) == list(adapter.weights)
+    assert "head.weight" in loaded.weights, "the trained head is part of the adapter"
+    for name, array in adapter.weights.items():
+        assert loaded.weights[name].tobytes() == array.tobytes(), name
+
+
+def test_an_adapter_takes_the_bases_dtype(saved_adapter):
+    folder, adapter, params = saved_adapter
+    double = {name: array.astype(np.float64) for name, array in params.items()}
+    loaded = load_adapter(folder, double)
+    assert {array.dtype for array in loaded.weights.values()} == {np.dtype(np.float64)}
+    assert all(np.array_equal(loaded.weights[name], array) for name, array in adapter.weights.items())
+
+
+def test_every_setting_of_an_adapter_survives(classifier, random_params, tmp_path):
+    params = random_params(classifier, np.float32)
+    settings = AdapterConfig(
+        r=2,
+        alpha=3.5,
+        targets=("blocks.1.*", "q_proj"),
+        rank_pattern={"blocks.1.attn.*": 3},
+        alpha_pattern={"q_proj": 0.25},
+        rslora=True,
+        dropout=0.05,
+        init="gaussian",
+        train_head=False,
+    )
+    save_adapter(tmp_path, init_adapter(params, settings, np.random.default_rng(0)))
+    assert load_adapter(tmp_path, params).config == settings
+
+
+def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):
+    params = random_params(classifier, np.float32)
+    save_adapter(tmp_path, init_adapter(params, AdapterConfig(targets=()), np.random.default_rng(0)))
+    assert list(load_adapter(tmp_path, params).weights) == ["head.weight"]
+
+
+AWKWARD = {
+    "transposed": np.arange(12, dtype=np.float32).reshape(3, 4).T,
+    "column-major": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    "every second": np.arange(20, dtype=np.float32)[::2],
+    "backwards": np.arange(5, dtype=np.float32)[::-1],
+    "broadcast": np.broadcast_to(np.float32([1, 2, 3]), (4, 3)),
+    "heads": np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(1, 0, 2),
+    "big-endian": np.arange(4, dtype=">f4"),
+    "scalar": np.array(1.5),
+    "empty": np.zeros((0, 3), dtype=np.float32),
+    "int64": np.array([[-1], [2**40]]),
+    "bool": np.array([True, False]),
+    "float16": np.array([0.1, -65504], dtype=np.float16),
+    "special": np.array([np.nan, np.inf, -0.0, 5e-324]),
+}
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_awkward_arrays_are_saved_right(tmp_path, kind):
+    array = AWKWARD[kind]
+    write_tensors(tmp_path / "t", {"näme/ x.y": array, "other": np.ones(2)})
+    loaded, _ = read_tensors(tmp_path / "t")
+    back = loaded["näme/ x.y"]
+    assert back.shape == array.shape and back.dtype == array.dtype.newbyteorder("=")
+    assert np.ascontiguousarray(back).tobytes() == array.astype(back.dtype).tobytes()
+
+
+def test_a_model_of_views_is_saved_right(language, random_params, tmp_path):
+    """A transposed view has the right shape and the wrong bytes: the commonest way to save garbage."""
+    params = random_params(language, np.float32)
+    views = {name: np.asfortranarray(array) for name, array in params.items()}
+    assert not views["blocks.0.mlp.up_proj.weight"].flags.c_contiguous
+    save_model(tmp_path, views, language)
+    assert all(np.array_equal(array, params[name]) for name, array in load_model(tmp_path)[0].items())
+
+
+def test_metadata_comes_back(tmp_path):
+    write_tensors(tmp_path / "t", {"a": np.ones(1)}, {"format": "pt", "note": "ümläut \"quoted\"\n"})
+    assert read_tensors(tmp_path / "t")[1] == {"format": "pt", "note": "ümläut \"quoted\"\n"}
+    write_tensors(tmp_path / "t", {})
+    assert read_tensors(tmp_path / "t") == ({}, {})
+
+
+def test_json_round_trips(tmp_path):
+    value = {"ä": [1, 2.5, None, True], "nested": {"α": "β"}}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json") == value
+    text = (tmp_path / "v.json").read_text("utf-8")
+    assert text.endswith("}\n") and '\n  "ä": [' in text, "readable: indented, and letters as they are"
+
+
+def test_the_files_can_be_read_by_the_group(tmp_path):
+    """A temporary file is private; what it becomes has the mode that any new file has."""
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    write_json(tmp_path / "v.json", 1)
+    assert stat.S_IMODE((tmp_path / "v.json").stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_another_safetensors_reader_reads_it(saved_model):
+    from safetensors.numpy import load_file
+
+    folder, params = saved_model
+    loaded = load_file(folder / "model.safetensors")
+    assert set(loaded) == set(params) and all(np.array_equal(loaded[name], params[name]) for name in params)
+
+
+# ------------------------------------------------------------------ damaged tensors
+
+
+def test_truncated_tensors_are_refused(saved_model):
+    path = saved_model[0] / "model.safetensors"
+    whole = path.read_bytes()
+    for size in (0, 1, 7, 8, 50, 1000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="model.safetensors: not a whole safetensors file"):
+            load_model(saved_model[0])
+
+
+def damaged(kind, whole):
+    header = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    entry = header["w"]
+    return {
+        "text": b"this is no safetensors file, whatever its name says",
+        "bytes on top": whole + b"x",
+        "header of a gigabyte": struct.pack("<Q", 2**30) + whole[8:],
+        "header that is no JSON": whole[:8] + b"!" + whole[9:],
+        "offsets beyond the end": raw_safetensors({"w": {**entry, "data_offsets": [0, 8]}}, b"1234"),
+        "offsets that do not fit the shape": raw_safetensors({"w": {**entry, "shape": [3]}}, bytes(8)),
+        "unknown dtype": raw_safetensors({"w": {**entry, "dtype": "F7"}}, bytes(8)),
+        "bfloat16": raw_safetensors({"w": {**entry, "dtype": "BF16", "shape": [4]}}, bytes(8)),
+        "overlap": raw_safetensors({"w": entry, "v": entry}, bytes(8)),
+        "pickle": b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+    }[kind]
+
+
+DAMAGES = ["text", "bytes on top", "header of a gigabyte", "header that is no JSON", "offsets beyond the end"]
+DAMAGES += ["offsets that do not fit the shape", "unknown dtype", "bfloat16", "overlap", "pickle"]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_tensors_are_refused(saved_model, kind):
+    path = saved_model[0] / "model.safetensors"
+    path.write_bytes(damaged(kind, path.read_bytes()))
+    with pytest.raises(ValueError, match="model.safetensors"):
+        load_model(saved_model[0])
+
+
+NAME = "blocks.1.mlp.down_proj.weight"
+CHANGES = {
+    "missing": (lambda t: t.pop(NAME), f"{NAME} is missing"),
+    "unexpected": (lambda t: t.update({"lm_head.weight": np.ones(2)}), "unexpected tensor lm_head.weight"),
+    "transposed": (lambda t: t.update({NAME: t[NAME].T}), rf"{NAME} has shape \(20, 12\), expected \(12, 20\)"),
+    "one axis more": (lambda t: t.update({NAME: t[NAME][None]}), rf"{NAME} has shape \(1, 12, 20\)"),
+    "integers": (lambda t: t.update({NAME: t[NAME].astype(np.int32)}), f"{NAME} is of dtype int32"),
+    "nan": (lambda t: t[NAME].__setitem__((11, 19), np.nan), f"{NAME} holds values that are not finite"),
+    "infinity": (lambda t: t[NAME].__setitem__((0, 0), -np.inf), f"{NAME} holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("change, message", CHANGES.values(), ids=CHANGES.keys())
+def test_tensors_that_are_not_the_models(saved_model, change, message):
+    folder, params = saved_model
+    tensors = {name: array.copy() for name, array in params.items()}
+    change(tensors)
+    write_tensors(folder / "model.safetensors", tensors)
+    with pytest.raises(ValueError, match=f"model.safetensors: {message}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", ""])
+def test_missing_files_are_named(saved_model, missing):
+    folder, _ = saved_model
+    if missing:
+        (folder / missing).unlink()
+        with pytest.raises(FileNotFoundError, match=missing):
+            load_model(folder)
+    else:
+        with pytest.raises(FileNotFoundError, match="nowhere.*config.json"):
+            load_model(folder / "nowhere")
+
+
+# ------------------------------------------------------------------ damaged configurations
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"d_model": None}, "d_model"),
+        ({"colour": "red"}, "unknown field 'colour'; expected vocab_size, "),
+        ({"d_model": "12"}, "d_model: got '12', expected a whole number"),
+        ({"d_model": 12.0}, "d_model: got 12.0"),
+        ({"n_heads": 5}, "n_heads: 5 does not divide d_model = 12"),
+        ({"n_layers": True}, "n_layers: got True"),
+        ({"n_classes": []}, "n_classes"),
+        ({"dropout": "none"}, "dropout"),
+        ({"dropout": 2}, "dropout: got 2"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps"),
+    ],
+    ids=str,
+)
+def test_fields_of_a_models_configuration(saved_model, changes, message):
+    folder, _ = saved_model
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "not a JSON file"),
+        (b'{"d_model": 12', "not a JSON file"),
+        (b"d_model = 12", "not a JSON file"),
+        (b'{"d_model": "\xff"}', "not a JSON file"),
+        (b"[1, 2]", "got a JSON list, expected an object"),
+        (b"null", "got a JSON NoneType, expected an object"),
+        (b"{}", "vocab_size"),
+        (b"[" * 100_000, "not a JSON file"),
+    ],
+    ids=["empty", "cut off", "ini", "not UTF-8", "list", "null", "no fields", "deep"],
+)
+def test_configurations_that_are_no_json_object(saved_model, content, message):
+    folder, _ = saved_model
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
+        load_model(folder)
+
+
+def test_a_configuration_of_another_model(saved_model, classifier):
+    """Both files are whole, and do not belong together."""
+    folder, _ = saved_model
+    for other in (replace(classifier, n_layers=3), replace(classifier, n_classes=0), replace(classifier, d_ff=24)):
+        write_json(folder / "config.json", asdict(other))
+        with pytest.raises(ValueError, match="model.safetensors: (.* is missing|unexpected tensor|.* has shape)"):
+            load_model(folder)
+
+
+# ------------------------------------------------------------------ adapters that do not fit
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"r": 0}, "adapter.json: r: got 0"),
+        ({"r": 3.0}, "adapter.json: r: got 3.0"),
+        ({"r": 4}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(4, 12\)"),
+        ({"r": 13}, "adapter.json: .*q_proj: r: got 13, expected at most"),
+        ({"targets": ["q_proj"], "rank_pattern": {}}, "adapter.safetensors: "),
+        ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' fits no layer"),
+        ({"targets": 3}, "adapter.json: .*"),
+        ({"targets": "q_proj"}, "adapter.json: targets"),
+        ({"kind": "magic"}, "adapter.json: kind: got 'magic'"),
+        ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
+        ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' fits no layer"),
+        ({"alpha": "6"}, "adapter.json: alpha"),
+        ({"alpha_pattern": {"q_proj": []}}, "adapter.json: alpha_pattern"),
+        ({"rslora": "no"}, "adapter.json: rslora"),
+        ({"dropout": 1}, "adapter.json: dropout"),
+        ({"init": "lazy"}, "adapter.json: init: got 'lazy'"),
+        ({"lora_alpha": 8}, "adapter.json: unknown field 'lora_alpha'"),
+        ({"train_head": False}, "adapter.safetensors: unexpected tensor head.weight"),
+    ],
+    ids=str,
+)
+def test_fields_of_an_adapters_configuration(saved_adapter, changes, message):
+    folder, _, params = saved_adapter
+    edit_json(folder / "adapter.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(folder, params)
+
+
+LORA_B = "blocks.1.attn.v_proj.lora_B"
+ADAPTER_CHANGES = {
+    "missing": (lambda t: t.pop(LORA_B), f"{LORA_B} is missing"),
+    "no head": (lambda t: t.pop("head.weight"), "head.weight is missing"),
+    "unexpected": (lambda t: t.update({f"{LORA_B}.weight": t[LORA_B]}), f"unexpected tensor {LORA_B}.weight"),
+    "transposed": (lambda t: t.update({LORA_B: t[LORA_B].T}), rf"{LORA_B} has shape \(2, 12\), expected \(12, 2\)"),
+    "nan": (lambda t: t[LORA_B].fill(np.nan), f"{LORA_B} holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("change, message", ADAPTER_CHANGES.values(), ids=ADAPTER_CHANGES.keys())
+def test_tensors_that_are_not_the_adapters(saved_adapter, change, message):
+    folder, adapter, params = saved_adapter
+    tensors = {name: array.copy() for name, array in adapter.weights.items()}
+    change(tensors)
+    save_adapter(folder, Adapter(adapter.config, tensors))
+    with pytest.raises(ValueError, match=f"adapter.safetensors: {message}"):
+        load_adapter(folder, params)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"d_model": 24}, "adapter.safetensors: blocks.0.attn.q_proj.lora_A has shape"),
+        ({"n_layers": 1}, "adapter.safetensors: unexpected tensor blocks.1."),
+        ({"n_layers": 3}, "adapter.safetensors: blocks.2.attn.q_proj.lora_A is missing"),
+        ({"n_classes": 0}, "adapter.safetensors: unexpected tensor head.weight"),
+        ({"n_classes": 3}, r"adapter.safetensors: head.weight has shape \(4, 12\), expected \(3, 12\)"),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_base(saved_adapter, classifier, random_params, changes, message):
+    folder, _, _ = saved_adapter
+    with pytest.raises(ValueError, match=message):
+        load_adapter(folder, random_params(replace(classifier, **changes)))
+
+
+@pytest.mark.parametrize("missing", ["adapter.safetensors", "adapter.json"])
+def test_missing_files_of_an_adapter_are_named(saved_adapter, missing):
+    folder, _, params = saved_adapter
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=missing):
+        load_adapter(folder, params)
+
+
+def test_a_truncated_adapter_is_refused(saved_adapter):
+    folder, _, params = saved_adapter
+    path = folder / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="adapter.safetensors: not a whole safetensors file"):
+        load_adapter(folder, params)
+
+
+# ------------------------------------------------------------------ nothing is half-written
+
+
+class FullDisk:
+    """A file that takes half of what it is given, and then the disk is full."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self.file.__exit__(*error)
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
+        raise OSError(28, "No space left on device")
+
+
+def fail(*args):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, moment, existing):
+    path = tmp_path / "t.safetensors"
+    if existing:
+        write_tensors(path, {"a": np.arange(3.0)})
+    before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        if moment == "write":
+            real = os.fdopen
+            patch.setattr(os, "fdopen", lambda *args: FullDisk(real(*args)))
+        else:
+            patch.setattr(os, moment, fail)
+        for write in (
+            lambda: write_tensors(path, {"a": np.ones(1000)}),
+            lambda: write_json(path, {"a": 1}),
+        ):
+            with pytest.raises(OSError, match="No space left"):
+                write()
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    """A rename that overtakes its data leaves an empty file when the power fails."""
+    path, events, rename = tmp_path / "v.json", [], os.replace
+
+    def flush(descriptor):
+        events.append(("flush", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def note(source, target):
+        events.append(("rename", os.stat(source).st_ino, os.stat(source).st_size))
+        assert os.path.dirname(source) == str(tmp_path), "a rename is in one piece within a file system alone"
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", note)
+    write_json(path, "whole")
+    file = (path.stat().st_ino, len('"whole"\n'))
+    assert events == [("flush", *file), ("rename", *file)]
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(tmp_path / "t", {"a": np.ones(3)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "v.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "v.json", {"a": object()})
+    write_tensors(tmp_path / "t", {"a": np.ones(1)})
+    with pytest.raises(Exception, match="dtype|type"):
+        write_tensors(tmp_path / "t", {"a": np.array([object()])})
+    assert read_json(tmp_path / "v.json") == 1 and read_tensors(tmp_path / "t")[0]["a"] == [1.0]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["t", "v.json"]
+
+
+def test_readers_see_the_old_file_or_the_new_one(tmp_path):
+    """A file that was opened before stays whole: it is replaced, not written over."""
+    path = tmp_path / "v.json"
+    write_json(path, "old" * 1000)
+    with path.open() as reader:
+        write_json(path, "new")
+        assert json.loads(reader.read()) == "old" * 1000
+    assert read_json(path) == "new"
+
+
+# ------------------------------------------------------------------ the model that ships
+
+
+def test_the_shipped_model_loads():
+    params, config = load_pretrained()
+    assert list(params) == list(parameter_shapes(config))
+    assert {array.dtype for array in params.values()} == {np.dtype(np.float32)}
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.n_positions))
+    logits, _ = forward(params, ids, config)
+    assert np.isfinite(logits).all() and config.n_classes == 0

@@ -1,0 +1,237 @@
+"""The gradient check: all its rows, and that it leaves nothing out."""
+
+import copy
+import importlib
+import json
+import math
+import pkgutil
+
+import numpy as np
+import pytest
+
+from lora_np import ops
+from lora_np.adapters import KINDS
+from lora_np.model import backward, forward
+from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
+from lora_np.reference import CASES, TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
+
+check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
+STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
+
+
+def leaves(value):
+    """Every array in nested dicts and tuples."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (dict, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from leaves(item)
+
+
+def backward_passes():
+    """The name of every x_backward in the files of lora_np.ops, exported or not."""
+    for info in pkgutil.iter_modules(ops.__path__):
+        module = importlib.import_module(f"lora_np.ops.{info.name}")
+        yield from (n for n in vars(module) if n.endswith("_backward"))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return gradcheck()
+
+
+# ------------------------------------------------------------------ the rows
+
+
+def test_every_row_passes(rows):
+    assert failures(rows) == []
+    # Well below the tolerance, or it would be luck: a right backward pass has errors near 1e-9 and less.
+    assert max(row.error for row in rows) < TOLERANCE / 10
+
+
+def test_two_seeds_check_every_case_alike(rows):
+    first, second = ([(r.name, r.operand, r.n_checked) for r in rows if r.seed == seed] for seed in (0, 1))
+    assert first == second
+    assert list(dict.fromkeys(row.name for row in rows)) == list(CASES)
+    assert len({(row.name, row.operand, row.seed) for row in rows}) == len(rows)
+
+
+def test_every_operation_has_a_row(rows):
+    checked = {row.name.partition(":")[0] for row in rows}
+    assert {name.removesuffix("_backward") for name in backward_passes()} <= checked
+    assert {f"{kind} adapter" for kind in KINDS} <= checked
+
+
+def test_every_kind_of_adapter_goes_through_both_models():
+    assert {f"{model}: {kind}" for model in ("language model", "classifier") for kind in KINDS} <= set(CASES)
+
+
+def test_one_case_can_be_chosen():
+    assert {row.name for row in gradcheck(seeds=(3,), only="softmax")} == {"softmax"}
+    assert [row.seed for row in gradcheck(seeds=(3, 5), only="softmax")] == [3, 5]
+    with pytest.raises(ValueError, match="only: no case's name contains 'rnn'"):
+        gradcheck(only="rnn")
+
+
+# ------------------------------------------------------------------ each case is worth its name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_mutates_its_inputs(name):
+    case, doutput = check.draw_case(name, 0)
+    before = copy.deepcopy((case.operands, case.constants, doutput))
+    output, pull = case.run(tuple(case.operands), **case.operands, **case.constants)
+    kept = np.copy(output)
+    pull(doutput)
+    after = (case.operands, case.constants, doutput)
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(after), leaves(before), strict=True))
+    assert np.array_equal(output, kept)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_second_backward_pass_gives_the_same(name):
+    """The cache is an input too: what a backward pass writes into it, the next one reads."""
+    case, doutput = check.draw_case(name, 0)
+    _, pull = case.run(tuple(case.operands), **case.operands, **case.constants)
+    first = copy.deepcopy(pull(doutput))
+    second = pull(doutput)
+    assert all(np.array_equal(second[operand], first[operand]) for operand in case.operands)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_gradient_is_zero_from_the_start(name):
+    """A gradient of zeros would be right by chance, as lora_A's is at B = 0."""
+    case, doutput = check.draw_case(name, 0)
+    claimed = check.claimed_gradients(case, doutput, tuple(case.operands))
+    for operand in case.operands:
+        # softmax does not feel a number added to every score, so no loss feels k's bias
+        if not operand.endswith("k_proj.bias"):
+            assert np.linalg.norm(claimed[operand]) > 1e-4 * np.linalg.norm(doutput), operand
+
+
+@pytest.mark.parametrize("name", [n for n, draw in CASES.items() if draw(np.random.default_rng(0)).selective])
+def test_what_is_wanted_comes_back_the_same_and_nothing_else(name):
+    case, doutput = check.draw_case(name, 0)
+    alone = [(operand,) for operand in case.operands]
+    all_but = [tuple(other for other in case.operands if other != operand) for operand in case.operands]
+    together = check.claimed_gradients(case, doutput, tuple(case.operands))
+    for wanted in [(), *alone, *all_but]:
+        found = check.claimed_gradients(case, doutput, wanted)
+        assert {n for n, grad in found.items() if grad is not None} - STEPS_BETWEEN == set(wanted)
+        assert all(np.array_equal(found[operand], together[operand]) for operand in wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "model" not in name and "classifier" not in name])
+def test_float32_stays_float32(name):
+    case, doutput = check.draw_case(name, 0)
+    operands, constants = (
+        {n: a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a for n, a in part.items()}
+        for part in (case.operands, case.constants)
+    )
+    output, pull = case.run(tuple(operands), **operands, **constants)
+    claimed = pull(np.float32(doutput))
+    exact = check.claimed_gradients(case, doutput, tuple(operands))
+    assert output.dtype == np.float32
+    for operand in operands:
+        assert claimed[operand].dtype == np.float32
+        assert relative_error(claimed[operand], exact[operand]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["language model", "classifier"])
+def test_every_activation_has_a_gradient_in_reverse_order(name):
+    config, params, _ = check.draw_model(np.random.default_rng(0), 3 * (name == "classifier"), 0.0, None)
+    batch = check.draw_batch(np.random.default_rng(0), config.n_classes)
+    activations, gradients = {}, {}
+    logits, cache = forward(
+        params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=activations
+    )
+    backward(np.ones_like(logits), cache, record=gradients)
+    assert list(gradients) == list(reversed(activations))
+    assert {n: a.shape for n, a in gradients.items()} == {n: a.shape for n, a in activations.items()}
+
+
+def test_the_recorded_gradients_inside_attention():
+    """Nothing reads the recorded scores and probs, so no nudge can measure their gradients; they are
+    attention_backward's, and "attention: steps between" measures those."""
+    config, params, _ = check.draw_model(np.random.default_rng(0), 0, 0.0, None)
+    batch = check.draw_batch(np.random.default_rng(0), 0)
+    activations, gradients = {}, {}
+    logits, cache = forward(params, batch.ids, config, wanted=tuple(params), record=activations)
+    backward(np.random.default_rng(1).normal(size=logits.shape), cache, record=gradients)
+    for i in range(config.n_layers):
+        attn = f"blocks.{i}.attn"
+        q, k, v = (activations[f"{attn}.{name}_proj"] for name in "qkv")
+        context, attention_cache = ops.attention_forward(q, k, v, config.n_heads)
+        expected = ops.attention_backward(gradients[f"{attn}.context"], attention_cache)
+        assert relative_error(activations[f"{attn}.context"], context) < 1e-14
+        assert relative_error(gradients[f"{attn}.probs"], expected.dprobs) < 1e-14
+        assert relative_error(gradients[f"{attn}.scores"], expected.dscores) < 1e-14
+
+
+# ------------------------------------------------------------------ the judge
+
+
+def test_the_measured_gradient_of_a_cubic():
+    x = np.array([[0.5, -2.0, 30.0]])
+    measured = numerical_gradient(lambda a: np.sum(a**3), x)
+    assert relative_error(measured, 3 * x**2) < 1e-9
+    with pytest.raises(TypeError, match="float64"):
+        numerical_gradient(np.sum, x.astype(np.float32))
+
+
+def test_halving_the_step_quarters_the_error_of_a_right_backward():
+    """So that what is left of the error is the differences' own truncation, and no bug."""
+    case, doutput = check.draw_case("language model: lora", 0)
+    claimed = check.claimed_gradients(case, doutput, tuple(case.operands))
+    name = "blocks.1.attn.q_proj.lora_B"
+
+    def loss(array):
+        return float(doutput * case.run((), **{**case.operands, name: array}, **case.constants)[0])
+
+    errors = [
+        relative_error(numerical_gradient(loss, case.operands[name], step), claimed[name])
+        for step in (4e-3, 2e-3, 1e-3)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.05)
+    assert errors[1] / errors[2] == pytest.approx(4.0, rel=0.05)
+
+
+def test_the_difference_of_gradients():
+    a, b = np.array([[3.0, 4.0]]), np.array([1.0])
+    assert check.difference({"a": a, "b": b}, {"b": b, "a": a}) == 0.0
+    assert check.difference({"a": a}, {"a": 0.9 * a}) == pytest.approx(0.1)
+    assert check.difference({"a": a}, {"a": a.T}) == math.inf
+    assert check.difference({"a": a}, {}) == math.inf
+    assert check.difference({}, {"a": a}) == math.inf
+    assert math.isnan(check.difference({"a": np.nan * a}, {"a": a}))
+    assert math.isnan(check.difference({"a": a}, {"a": np.nan * a}))
+    assert check.difference({"a": 0 * a}, {"a": 0 * a}) == 0.0
+
+
+# ------------------------------------------------------------------ the report
+
+
+def bad_rows():
+    return [Row("gelu", "x", 0, error, 60) for error in (1e-9, 2e-7, math.inf, math.nan)]
+
+
+def test_which_rows_fail():
+    rows = bad_rows()
+    assert failures(rows) == rows[1:]
+    assert failures(rows[:1]) == []
+
+
+def test_the_table_for_the_terminal():
+    lines = format_rows(bad_rows()).splitlines()
+    assert lines[0].split() == ["case", "operand", "seed", "numbers", "error"]
+    assert lines[1].split() == ["gelu", "x", "0", "60", "1.0e-09"]
+    assert [line.endswith("FAIL") for line in lines[1:]] == [False, True, True, True]
+
+
+def test_the_rows_as_json():
+    plain = rows_to_dicts(bad_rows())
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    first = {"name": "gelu", "operand": "x", "seed": 0, "error": 1e-9, "n_checked": 60, "passed": True}
+    assert plain[0] == first
+    assert [row["error"] for row in plain[1:]] == [2e-7, None, None]
+    assert [row["passed"] for row in plain] == [True, False, False, False]

@@ -1,0 +1,346 @@
+"""The house stands: imports go downward, and each floor keeps to what it may do.
+
+`problems` looks at the source of a whole package, as a dict of files, and returns what is wrong with it. The
+real package must have none, and each rule must find the small violation that is planted for it.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS = {
+    "ops": 1,
+    "compress": 1,
+    "data": 1,
+    "adapters": 2,
+    "model": 3,
+    "classroom": 3,
+    "formats": 4,
+    "analysis": 4,
+    "training": 5,
+    "experiments": 6,
+    "reference": 6,
+    "cli": 7,
+    "__main__": 8,  # starts the cli
+    "__init__": 9,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
+}
+NUMPY_ALONE = ("ops", "compress")  # not even inside a function do these import another package
+READERS = ("formats", "data")  # the rooms below floor 5 whose job is files
+QUIET_BELOW = 5
+
+WORLDLY = {"time", "datetime", "matplotlib", "tqdm", "logging"}  # clocks, plots, output
+FILE_MODULES = {"os", "io", "pathlib", "tempfile", "shutil", "glob", "subprocess", "mmap", "csv"}
+FILE_CALLS = {"open", "fromfile", "tofile", "loadtxt", "savetxt", "genfromtxt", "savez", "savez_compressed"}
+FILE_CALLS |= {"read_text", "read_bytes", "write_text", "write_bytes", "memmap"}
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+RANDOM_OBJECTS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "PCG64DXSM", "Philox"}
+MOST_LINES = 400
+
+
+# ------------------------------------------------------------------ what a file says
+
+
+def module_name(path):
+    """"model/config.py" -> ("model", "config"), "model/__init__.py" -> ("model",), "cli.py" -> ("cli",)."""
+    parts = path.removesuffix(".py").split("/")
+    return tuple(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def imports(tree):
+    """Every import as (level, module, name, where): `from ..ops import x` is (2, "ops", "x", …).
+
+    `where` is "top" for what runs when the file is imported, "function" inside one, "typing" under
+    `if TYPE_CHECKING:`, which runs nowhere.
+    """
+    found = []
+
+    def visit(node, where):
+        if isinstance(node, ast.Import):
+            found.extend((0, alias.name, None, where) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.extend((node.level, node.module or "", alias.name, where) for alias in node.names)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            where = "function"
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for child in node.body:
+                visit(child, "typing")
+            for child in node.orelse:
+                visit(child, where)
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child, where)
+
+    visit(tree, "top")
+    return found
+
+
+def inside(path, level, module, name, modules):
+    """The package's own module that an import reaches, as a tuple of names; None for a foreign one."""
+    if level == 0:
+        parts = module.split(".")
+        if parts[0] != "lora_np":
+            return None
+        parts = parts[1:]
+    else:
+        here = path.split("/")[:-1]  # the folder that the file stands in
+        parts = here[: len(here) - (level - 1)] + (module.split(".") if module else [])
+    if name is not None and (*parts, name) in modules:
+        return (*parts, name)
+    return tuple(parts) or ("__init__",)
+
+
+def calls(tree):
+    """Names of everything that is called: `open(…)` is "open", `path.open(…)` too; methods have a dot first."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id, node
+            elif isinstance(node.func, ast.Attribute):
+                yield node.func.attr, node
+
+
+def global_randomness(tree):
+    """Names taken from numpy.random that are no explicit generator, however NumPy was imported."""
+    numpy_names, random_names = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "numpy":
+                    numpy_names.add(alias.asname or "numpy")
+                elif alias.name == "numpy.random":
+                    (random_names if alias.asname else numpy_names).add(alias.asname or "numpy")
+        elif isinstance(node, ast.ImportFrom) and node.module == "numpy":
+            random_names |= {alias.asname or alias.name for alias in node.names if alias.name == "random"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "numpy.random":
+            yield from (alias.name for alias in node.names if alias.name not in RANDOM_OBJECTS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr not in RANDOM_OBJECTS:
+            owner = node.value
+            through_numpy = (
+                isinstance(owner, ast.Attribute)
+                and owner.attr == "random"
+                and isinstance(owner.value, ast.Name)
+                and owner.value.id in numpy_names
+            )
+            if through_numpy or (isinstance(owner, ast.Name) and owner.id in random_names):
+                yield node.attr
+
+
+# ------------------------------------------------------------------ the rules
+
+
+def problems(files):
+    """What is wrong with a package.
+
+    Parameters
+    ----------
+    files : dict, path inside the package ("model/config.py") -> source
+
+    Returns
+    -------
+    list of str, each with the path in front
+    """
+    modules = {module_name(path) for path in files}
+    trees = {path: ast.parse(source, path) for path, source in files.items()}
+    found, graph = [], {}
+    for path, tree in trees.items():
+        room = module_name(path)[0]
+        if room not in FLOORS:
+            found.append(f"{path}: {room} has no floor in DESIGN.md's table")
+            continue
+        graph[module_name(path)] = set()
+        for level, module, name, where in imports(tree):
+            target = inside(path, level, module, name, modules)
+            if target is None:
+                found += foreign_import(path, room, module.split(".")[0], where)
+                continue
+            if target == ("__init__",):
+                if name != "__version__":
+                    found.append(f"{path}: imports {name} from the package's front door")
+                continue
+            graph[module_name(path)].add(target)
+            if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
+                found.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
+        found += [f"{path}: {problem}" for problem in deeds(tree, room)]
+        if files[path].count("\n") > MOST_LINES:
+            found.append(f"{path}: longer than {MOST_LINES} lines")
+        if "util" in module_name(path)[-1] or "util" in room:
+            found.append(f"{path}: is named after no topic")
+    return found + [f"{'/'.join(ring[0])}: imports in a ring: {ring}" for ring in rings(graph)]
+
+
+def foreign_import(path, room, package, where):
+    """Problems with importing a package that is not ours."""
+    heavy = package not in sys.stdlib_module_names and package != "numpy"
+    if heavy and where == "top":
+        yield f"{path}: imports {package} at the top of the file"
+    if heavy and where == "function" and room in NUMPY_ALONE:
+        yield f"{path}: imports {package}, and {room} may import NumPy alone"
+    if package in PICKLES:
+        yield f"{path}: imports {package}: nothing is read or written with pickle"
+    if package == "random":
+        yield f"{path}: imports the standard library's random, one global generator"
+    if FLOORS[room] < QUIET_BELOW and package in WORLDLY:
+        yield f"{path}: imports {package} below floor {QUIET_BELOW}"
+    if FLOORS[room] < QUIET_BELOW and room not in READERS and package in FILE_MODULES:
+        yield f"{path}: imports {package}, and {room} has no business with files"
+
+
+def deeds(tree, room):
+    """Problems with what a file does, wherever in it."""
+    quiet = FLOORS[room] < QUIET_BELOW
+    for name, node in calls(tree):
+        if quiet and name == "print":
+            yield "prints"
+        method_of_numpy = isinstance(node.func, ast.Attribute) and name in ("load", "save")
+        if quiet and room not in READERS and (name in FILE_CALLS or method_of_numpy):
+            yield f"reads or writes a file ({name})"
+        for keyword in node.keywords:
+            if keyword.arg == "allow_pickle" and getattr(keyword.value, "value", True) is not False:
+                yield "allows pickle"
+    for name in global_randomness(tree):
+        yield f"uses np.random.{name}, not an explicit generator"
+
+
+def rings(graph):
+    """Every import ring once, as a list of modules, by depth-first search."""
+    found, done = [], set()
+
+    def visit(module, way):
+        if module in way:
+            found.append(way[way.index(module) :])
+        elif module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, [*way, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return found
+
+
+# ------------------------------------------------------------------ the package, and proof that the rules bite
+
+
+def package_files():
+    folder = ROOT / "lora_np"
+    return {str(path.relative_to(folder).as_posix()): path.read_text("utf-8") for path in folder.rglob("*.py")}
+
+
+def test_the_house_stands():
+    files = package_files()
+    assert {"ops/linear.py", "model/transformer.py", "training/trainer.py"} <= set(files)
+    assert problems(files) == []
+
+
+VIOLATIONS = {
+    "upward": ({"ops/linear.py": "from ..model import forward", "model/__init__.py": ""}, "upward"),
+    "upward, absolute": ({"adapters/a.py": "import lora_np.training.trainer"}, "upward"),
+    "upward, in a function": ({"ops/a.py": "def f():\n    from ..adapters import KINDS"}, "upward"),
+    "upward, for typing": (
+        {"ops/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..model import ModelConfig"},
+        "upward",
+    ),
+    "sideways": ({"classroom/a.py": "from ..model import forward"}, "upward"),
+    "sideways from the top": ({"training/a.py": "from .. import experiments", "experiments/__init__.py": ""}, "upward"),
+    "front door": ({"model/a.py": "from .. import forward"}, "front door"),
+    "no floor": ({"helpers/a.py": ""}, "no floor"),
+    "ring of two": ({"model/a.py": "from .b import f", "model/b.py": "from .a import g"}, "ring"),
+    "ring of three": (
+        {"ops/a.py": "from . import b", "ops/b.py": "import lora_np.ops.c", "ops/c.py": "def f():\n    from .a import x"},
+        "ring",
+    ),
+    "ring with the folder": ({"ops/__init__.py": "from .a import f", "ops/a.py": "from . import f"}, "ring"),
+    "heavy at the top": ({"training/a.py": "import tqdm"}, "top of the file"),
+    "heavy in a class body": ({"cli.py": "class A:\n    from matplotlib import pyplot"}, "top of the file"),
+    "heavy under try": ({"data/a.py": "try:\n    import tokenizers\nexcept ImportError:\n    pass"}, "top of the file"),
+    "heavy in ops": ({"ops/a.py": "def f():\n    import scipy.linalg"}, "NumPy alone"),
+    "print": ({"model/a.py": "def f():\n    print(1)"}, "prints"),
+    "plot": ({"analysis/a.py": "def f():\n    import matplotlib.pyplot as plt"}, "below floor 5"),
+    "clock": ({"ops/a.py": "from time import perf_counter"}, "below floor 5"),
+    "open": ({"analysis/a.py": "def f(p):\n    return open(p).read()"}, "reads or writes"),
+    "path": ({"model/a.py": "def f(p):\n    return p.read_text()"}, "reads or writes"),
+    "np.load": ({"model/a.py": "import numpy as np\ndef f(p):\n    return np.load(p)"}, "reads or writes"),
+    "pathlib": ({"adapters/a.py": "from pathlib import Path"}, "no business with files"),
+    "pickle": ({"formats/a.py": "import pickle"}, "pickle"),
+    "pickle in a function": ({"cli.py": "def f():\n    from joblib import load"}, "pickle"),
+    "allow_pickle": ({"formats/a.py": "import numpy as np\nnp.load('a', allow_pickle=True)"}, "allows pickle"),
+    "allow_pickle, unknown": ({"data/a.py": "import numpy as np\ndef f(x):\n    np.load('a', allow_pickle=x)"}, "allows"),
+    "seed": ({"training/a.py": "import numpy as np\nnp.random.seed(0)"}, "np.random.seed"),
+    "global draw": ({"cli.py": "import numpy\nx = numpy.random.randn(3)"}, "np.random.randn"),
+    "global draw, renamed": ({"cli.py": "from numpy import random as r\nx = r.normal()"}, "np.random.normal"),
+    "global draw, by name": ({"cli.py": "from numpy.random import shuffle"}, "np.random.shuffle"),
+    "RandomState": ({"cli.py": "import numpy.random as r\nx = r.RandomState(0)"}, "np.random.RandomState"),
+    "random": ({"data/a.py": "import random"}, "global generator"),
+    "long": ({"model/a.py": "x = 1\n" * 401}, "longer than 400"),
+    "utils": ({"ops/utils.py": ""}, "no topic"),
+}
+
+
+@pytest.mark.parametrize("files, message", VIOLATIONS.values(), ids=VIOLATIONS.keys())
+def test_a_planted_violation_is_found(files, message):
+    found = problems(files)
+    assert any(message in problem for problem in found), found
+
+
+def test_what_is_allowed_is_not_reported():
+    files = {
+        "__init__.py": "from .ops import linear_forward\n__version__ = '1'",
+        "ops/__init__.py": "from .linear import linear_forward",
+        "ops/linear.py": "import numpy as np\nimport math\ndef linear_forward(rng=np.random.default_rng(0)): ...",
+        "adapters/lora.py": "from ..ops.linear import linear_forward\nfrom ..ops import linear",
+        "data/text.py": "import io\ndef f(path):\n    from tokenizers import Tokenizer\n    return open(path)",
+        "training/a.py": "import os, time\nfrom .. import __version__\ndef f(): print(open('a'))",
+        "cli.py": "import argparse\nfrom .training import a\ndef f():\n    import matplotlib",
+    }
+    assert problems(files) == []
+
+
+# ------------------------------------------------------------------ what importing loads, and what lies at the top
+
+
+def loaded_by(statement):
+    """Top-level names of the foreign packages that a statement loads in a fresh interpreter."""
+    code = (
+        "import sys, json\nbefore = set(sys.modules)\n"
+        f"{statement}\n"
+        "print(json.dumps(sorted({n.split('.')[0] for n in set(sys.modules) - before})))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {n for n in json.loads(result.stdout) if n not in sys.stdlib_module_names and n != "__mp_main__"}
+
+
+def test_import_loads_numpy_at_most():
+    assert "safetensors" in loaded_by("import safetensors.numpy"), "the check cannot see what is loaded"
+    assert loaded_by("import lora_np") <= {"lora_np", "numpy"}
+
+
+def test_every_file_imports_with_numpy_alone():
+    """Whoever has only NumPy can import every file; a heavier package is asked for where it is used."""
+    modules = [".".join(("lora_np", *module_name(path))) for path in sorted(package_files())]
+    modules = [name.removesuffix(".__init__") for name in modules if not name.endswith("__main__")]
+    assert len(modules) > 30
+    assert loaded_by(f"import {', '.join(modules)}") == {"lora_np", "numpy"}
+
+
+def test_nothing_else_lies_at_the_top_level():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    allowed = {"README.md", "requirements.txt", "lora_np", "notebooks", "tests", "figures"}
+    allowed |= {"pyproject.toml", "LICENSE", ".gitignore", ".ci"}
+    assert {line.split("/")[0] for line in tracked.splitlines()} - allowed == set()
+
+
+def test_no_two_tests_of_one_file_share_a_name():
+    """The second would silently take the first one's place."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        names = [n.name for n in ast.parse(path.read_text("utf-8")).body if isinstance(n, ast.FunctionDef)]
+        assert [name for name, times in Counter(names).items() if times > 1] == [], path

@@ -1,0 +1,561 @@
+"""The gradient check can fail: each bug planted below, in a copy of the package, must show in a row.
+
+A bug is a replacement of text that stands exactly once in its file. None of them makes Python raise: each is
+caught by a number in a row. `test_every_line_of_every_backward_pass_has_a_bug` keeps the list whole.
+"""
+
+import ast
+import compileall
+import difflib
+import functools
+import importlib
+import itertools
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import lora_np
+
+PACKAGE = Path(lora_np.__file__).parent
+check = importlib.import_module("lora_np.reference.gradcheck")
+NUMBER = itertools.count()
+
+
+class Bug(NamedTuple):
+    what: str
+    case: str  # of the gradient check: where it must show
+    operand: str | None  # in which row; None: in any
+    file: str
+    right: str
+    wrong: str
+
+
+# ------------------------------------------------------------------ the bugs
+
+LINEAR, NORM, SOFTMAX, GELU = (f"ops/{name}.py" for name in ("linear", "layer_norm", "softmax", "gelu"))
+EMBEDDING, ENTROPY, DROPOUT = (f"ops/{name}.py" for name in ("embedding", "cross_entropy", "dropout"))
+ATTENTION, LORA, MODEL = "ops/attention.py", "adapters/lora.py", "model/transformer.py"
+PROJECTION, OBJECTIVE = "model/projection.py", "model/objective.py"
+ALONE = "each one alone"
+
+BUGS = [
+    # linear
+    Bug("rows flattened column by column", "linear", "weight", LINEAR,
+        "drows = dy.reshape(-1, dy.shape[-1])", "drows = dy.swapaxes(0, 1).reshape(-1, dy.shape[-1])"),
+    Bug("dx averaged over rows", "linear", "x", LINEAR,
+        "(drows @ cache.weight)", "(drows @ cache.weight / len(drows))"),
+    Bug("dweight transposed", "linear", "weight", LINEAR,
+        "drows.T @ cache.x.reshape(-1, cache.x.shape[-1])",
+        "cache.x.reshape(-1, cache.x.shape[-1]).T @ drows"),
+    Bug("dweight averaged over rows", "linear: no bias", "weight", LINEAR,
+        "dweight = drows.T @", "dweight = drows.T / len(drows) @"),
+    Bug("dbias averaged over rows", "linear", "bias", LINEAR,
+        "drows.sum(axis=0)", "drows.mean(axis=0)"),
+    Bug("dbias summed over everything", "linear", "bias", LINEAR,
+        "drows.sum(axis=0)", "drows.sum(axis=0) * 0 + drows.sum()"),
+    Bug("gradients in the wrong order", "linear", "bias", LINEAR,
+        "return LinearGrads(dx, dweight, dbias)", "return LinearGrads(dx, dbias, dweight)"),
+    Bug("dbias only where dx is wanted too", "linear", ALONE, LINEAR,
+        'if "bias" in cache.wanted:', 'if "bias" in cache.wanted and "x" in cache.wanted:'),
+    # layer norm
+    Bug("dbias summed over one axis too few", "layer_norm", "bias", NORM,
+        "rows = tuple(range(dy.ndim - 1))", "rows = tuple(range(dy.ndim - 2))"),
+    Bug("dbias averaged over rows", "layer_norm", "bias", NORM,
+        "dbias = dy.sum(axis=rows)", "dbias = dy.mean(axis=rows)"),
+    Bug("dweight without the normalised input", "layer_norm", "weight", NORM,
+        "np.sum(dy * cache.x_hat, axis=rows)", "np.sum(dy, axis=rows)"),
+    Bug("the weight forgotten", "layer_norm", "x", NORM,
+        "dx_hat = dy * cache.weight", "dx_hat = dy"),
+    Bug("the mean taken over all rows", "layer_norm", "x", NORM,
+        "through_mean = dx_hat.mean(axis=-1, keepdims=True)", "through_mean = dx_hat.mean()"),
+    Bug("the term through the mean dropped", "layer_norm", "x", NORM,
+        "dx_hat - through_mean - cache", "dx_hat - cache"),
+    Bug("the term through the variance dropped", "layer_norm", "x", NORM,
+        " - cache.x_hat * through_variance)", ")"),
+    Bug("the term through the variance with the wrong sign", "layer_norm", "x", NORM,
+        "- cache.x_hat * through_variance", "+ cache.x_hat * through_variance"),
+    Bug("the term through the variance without x_hat outside", "layer_norm", "x", NORM,
+        "- cache.x_hat * through_variance", "- through_variance"),
+    Bug("the term through the variance without x_hat inside", "layer_norm", "x", NORM,
+        "np.mean(dx_hat * cache.x_hat, axis=-1, keepdims=True)", "np.mean(dx_hat, axis=-1, keepdims=True)"),
+    Bug("the unbiased variance's C - 1", "layer_norm", "x", NORM,
+        "through_variance = np.mean(dx_hat * cache.x_hat, axis=-1, keepdims=True)",
+        "through_variance = np.sum(dx_hat * cache.x_hat, axis=-1, keepdims=True) / (dy.shape[-1] - 1)"),
+    Bug("inv_std missing", "layer_norm", "x", NORM,
+        "through_variance) * cache.inv_std", "through_variance)"),
+    Bug("inv_std biased by eps", "layer_norm", "x", NORM,
+        'inv_std=inv_std if "x"', 'inv_std=1.0 / np.sqrt(variance) if "x"'),
+    Bug("x_hat biased by eps", "layer_norm", "weight", NORM,
+        'x_hat=x_hat if "x"', 'x_hat=centred / np.sqrt(variance) if "x"'),
+    Bug("weight and bias swapped", "layer_norm", "bias", NORM,
+        "return LayerNormGrads(dx, dweight, dbias)", "return LayerNormGrads(dx, dbias, dweight)"),
+    # softmax
+    Bug("the other outputs forgotten", "softmax", "x", SOFTMAX,
+        "cache.probs * (dprobs - expected)", "cache.probs * dprobs"),
+    Bug("the wrong sign", "softmax", "x", SOFTMAX,
+        "(dprobs - expected)", "(dprobs + expected)"),
+    Bug("the outer factor forgotten", "softmax", "x", SOFTMAX,
+        "cache.probs * (dprobs - expected)", "dprobs - expected"),
+    Bug("the expectation without its weights", "softmax", "x", SOFTMAX,
+        "np.sum(dprobs * cache.probs, axis=-1", "np.sum(dprobs, axis=-1"),
+    Bug("the expectation over the wrong axis", "softmax", "x", SOFTMAX,
+        "np.sum(dprobs * cache.probs, axis=-1", "np.sum(dprobs * cache.probs, axis=0"),
+    Bug("the diagonal of the Jacobian alone", "softmax", "x", SOFTMAX,
+        "cache.probs * (dprobs - expected)", "dprobs * cache.probs * (1.0 - cache.probs)"),
+    # gelu
+    Bug("the forgotten 0.5 of x", "gelu", "x", GELU,
+        "through_x = 0.5 * (1.0 + t)", "through_x = 1.0 + t"),
+    Bug("the forgotten 0.5 of tanh", "gelu", "x", GELU,
+        "through_t = 0.5 * x *", "through_t = x *"),
+    Bug("tanh's derivative without the square", "gelu", "x", GELU,
+        "(1.0 - t * t)", "(1.0 - t)"),
+    Bug("the inner derivative dropped", "gelu", "x", GELU,
+        "(1.0 - t * t) * du_dx", "(1.0 - t * t)"),
+    Bug("the 3 of the cubic forgotten", "gelu", "x", GELU,
+        "(1.0 + 3.0 * CUBIC * x_squared)", "(1.0 + CUBIC * x_squared)"),
+    Bug("the cube taken as the square", "gelu", "x", GELU,
+        "x_squared = x * x", "x_squared = x"),
+    Bug("tanh of another argument", "gelu", "x", GELU,
+        "np.tanh(SQRT_2_OVER_PI * x * (1.0 + CUBIC * x_squared))", "np.tanh(SQRT_2_OVER_PI * x)"),
+    Bug("tanh held constant", "gelu", "x", GELU,
+        "dy * (through_x + through_t)", "dy * through_x"),
+    Bug("the derivative of the exact GELU", "gelu", "x", GELU,
+        "through_x = 0.5 * (1.0 + t)", "through_x = 0.5 * (1.0 + np.vectorize(math.erf)(x / 2**0.5))"),
+    Bug("x taken for a ReLU's", "gelu", "x", GELU,
+        "x = cache.x\n", "x = np.maximum(cache.x, 0.0)\n"),
+    Bug("a gradient that was not wanted", "gelu", ALONE, GELU,
+        "return GeluGrads(None)", "return GeluGrads(dy)"),
+    # embedding
+    Bug("a repeated id counted once", "embedding", "weight", EMBEDDING,
+        "np.add.at(dweight, cache.ids.ravel(), dy.reshape(-1, dy.shape[-1]))", "dweight[cache.ids] += dy"),
+    Bug("a repeated id averaged", "embedding", "weight", EMBEDDING,
+        "    return EmbeddingGrads(dweight)",
+        "    return EmbeddingGrads(dweight / np.maximum(np.bincount(cache.ids.ravel(), minlength=7), "
+        "1)[:, None])"),
+    Bug("a table of ones to start from", "embedding", "weight", EMBEDDING,
+        "np.zeros(cache.table_shape, dtype=dy.dtype)", "np.ones(cache.table_shape, dtype=dy.dtype)"),
+    Bug("a gradient that was not wanted", "embedding", ALONE, EMBEDDING,
+        "return EmbeddingGrads(None)", "return EmbeddingGrads(np.zeros(cache.table_shape))"),
+    # cross-entropy
+    Bug("class 0 taken for padding", "cross_entropy", "logits", ENTROPY,
+        "real = cache.real\n", "real = cache.targets > 0\n"),
+    Bug("averaged over all targets", "cross_entropy", "logits", ENTROPY,
+        "(dloss / real.sum())", "(dloss / real.size)"),
+    Bug("not averaged at all", "cross_entropy", "logits", ENTROPY,
+        "(dloss / real.sum())", "dloss"),
+    Bug("dloss taken as 1", "cross_entropy", "logits", ENTROPY,
+        "(dloss / real.sum())", "(1.0 / real.sum())"),
+    Bug("ignored targets not masked", "cross_entropy", "logits", ENTROPY,
+        "weight = (real * (dloss", "weight = (np.ones(real.shape) * (dloss"),
+    Bug("exp in place of softmax", "cross_entropy", "logits", ENTROPY,
+        "cache.exp * (weight / cache.exp_sum)", "cache.exp * weight"),
+    Bug("the 1 of the target forgotten", "cross_entropy", "logits", ENTROPY,
+        "np.take_along_axis(dlogits, picked, axis=-1) - weight",
+        "np.take_along_axis(dlogits, picked, axis=-1)"),
+    Bug("1 at the target whatever the weight", "cross_entropy", "logits", ENTROPY,
+        "picked, axis=-1) - weight", "picked, axis=-1) - 1.0"),
+    Bug("the class beside the target", "cross_entropy", "logits", ENTROPY,
+        "np.where(real, cache.targets, 0)", "np.where(real, cache.targets - 1, 0)"),
+    Bug("the target's gradient never written", "cross_entropy", "logits", ENTROPY,
+        "np.put_along_axis(dlogits, picked, at_target, axis=-1)",
+        "np.put_along_axis(dlogits.copy(), picked, at_target, axis=-1)"),
+    Bug("the wrong sign", "cross_entropy", "logits", ENTROPY,
+        "return CrossEntropyGrads(dlogits)", "return CrossEntropyGrads(-dlogits)"),
+    # dropout
+    Bug("the mask forgotten", "dropout", "x", DROPOUT,
+        "dy if cache.mask is None else dy * cache.mask", "dy"),
+    Bug("masked but not scaled", "dropout", "x", DROPOUT,
+        "dy * cache.mask)", "dy * (cache.mask > 0))"),
+    # attention
+    Bug("heads not transposed on the way in", "attention", "v", ATTENTION,
+        "d_out = split_heads(dcontext, probs.shape[1])", "d_out = dcontext.reshape(*probs.shape[:3], -1)"),
+    Bug("scaled by D in place of its root", "attention", "q", ATTENTION,
+        "scale = 1.0 / math.sqrt(d_out.shape[-1])", "scale = 1.0 / d_out.shape[-1]"),
+    Bug("scaled by the model's width", "attention", "k", ATTENTION,
+        "scale = 1.0 / math.sqrt(d_out.shape[-1])", "scale = 1.0 / math.sqrt(dcontext.shape[-1])"),
+    Bug("probs not transposed for dv", "attention", "v", ATTENTION,
+        "probs.transpose(0, 1, 3, 2) @ d_out", "probs @ d_out"),
+    Bug("probs of the neighbouring head for dv", "attention", "v", ATTENTION,
+        "probs.transpose(0, 1, 3, 2) @ d_out", "probs[:, ::-1].transpose(0, 1, 3, 2) @ d_out"),
+    Bug("dprobs without the values", "attention", "q", ATTENTION,
+        "dprobs = d_out @ cache.v.transpose(0, 1, 3, 2)",
+        "dprobs = d_out @ np.ones_like(cache.v).transpose(0, 1, 3, 2)"),
+    Bug("softmax skipped", "attention", "k", ATTENTION,
+        "dscores = softmax_backward(dprobs, SoftmaxCache(probs)).dx", "dscores = dprobs"),
+    Bug("softmax of something else", "attention: steps between", "scores", ATTENTION,
+        "SoftmaxCache(probs)", "SoftmaxCache(probs * probs)"),
+    Bug("missing 1/sqrt(D) of dq", "attention", "q", ATTENTION,
+        "merge_heads(dscores @ cache.k) * scale", "merge_heads(dscores @ cache.k)"),
+    Bug("missing 1/sqrt(D) of dk", "attention: Tq < Tk", "k", ATTENTION,
+        "@ cache.q) * scale", "@ cache.q)"),
+    Bug("dscores not transposed for dk", "attention", "k", ATTENTION,
+        "dscores.transpose(0, 1, 3, 2) @ cache.q", "dscores @ cache.q"),
+    Bug("dq and dk swapped", "attention", "q", ATTENTION,
+        "\n    return AttentionGrads(dq, dk, dv, dprobs, dscores)",
+        "\n    return AttentionGrads(dk, dq, dv, dprobs, dscores)"),
+    Bug("dprobs and dscores swapped", "attention: steps between", "probs", ATTENTION,
+        "\n    return AttentionGrads(dq, dk, dv, dprobs, dscores)",
+        "\n    return AttentionGrads(dq, dk, dv, dscores, dprobs)"),
+    Bug("gives up where dv is not wanted", "attention", ALONE, ATTENTION,
+        "if not cache.wanted:\n        return AttentionGrads(dq, dk, dv, dprobs, dscores)",
+        'if "v" not in cache.wanted:\n        return AttentionGrads(dq, dk, dv, dprobs, dscores)'),
+    Bug("a gradient that was not wanted", "attention", ALONE, ATTENTION,
+        "        return AttentionGrads(dq, dk, dv, dprobs, dscores)",
+        "        return AttentionGrads(dcontext, dk, dv, dprobs, dscores)"),
+    Bug("heads in reverse order", "attention", "v", ATTENTION,
+        "probs = cache.probs\n", "probs = cache.probs[:, ::-1]\n"),
+    Bug("dk only where dq is wanted too", "attention", ALONE, ATTENTION,
+        'if "k" in cache.wanted:\n        dk', 'if "k" in cache.wanted and "q" in cache.wanted:\n        dk'),
+    # LoRA
+    Bug("the base's gradients scaled", "lora adapter: trained base", "weight", LORA,
+        "through_base = linear_backward(dy, cache.base)",
+        "through_base = linear_backward(cache.scale * dy, cache.base)"),
+    Bug("dB unscaled", "lora adapter", "lora_B", LORA,
+        'z, up = linear_forward(scale * u, adapter["lora_B"], None, up_wanted)',
+        'z, up = linear_forward(u, adapter["lora_B"], None, up_wanted); z = scale * z'),
+    Bug("dB scaled twice", "lora adapter: rslora", "lora_B", LORA,
+        "through_up = linear_backward(dy, cache.up)",
+        "through_up = linear_backward(cache.scale * dy, cache.up)"),
+    Bug("s left out of du", "lora adapter", "lora_A", LORA,
+        "du = cache.scale * through_up.dx", "du = through_up.dx"),
+    Bug("alpha / sqrt(r) in the backward pass alone", "lora adapter", "x", LORA,
+        "du = cache.scale * through_up.dx",
+        "du = cache.scale * math.sqrt(through_up.dx.shape[-1]) * through_up.dx"),
+    Bug("dA without the dropout mask", "lora adapter: dropout", "lora_A", LORA,
+        "down = down._replace(x=dropout_forward(down.x, cache.dropout.mask)[0])", "down = down"),
+    Bug("dA masked only where dB is wanted too", "lora adapter: dropout", ALONE, LORA,
+        "        down = cache.down\n        if down.x is not None:",
+        '        down = cache.down\n        if down.x is not None and "lora_B" in cache.wanted:'),
+    Bug("the adapter's dx without the dropout mask", "lora adapter: dropout", "x", LORA,
+        "dropout_backward(through_down.dx, cache.dropout).dx", "through_down.dx"),
+    Bug("the mask on the base's dx too", "lora adapter: dropout", "x", LORA,
+        "through_base.dx + dropout_backward(through_down.dx, cache.dropout).dx",
+        "dropout_backward(through_base.dx + through_down.dx, cache.dropout).dx"),
+    Bug("dx without the adapter's part", "lora adapter", "x", LORA,
+        "through_base.dx + dropout_backward(through_down.dx, cache.dropout).dx", "through_base.dx"),
+    Bug("dx without the base's part", "lora adapter: no bias", "x", LORA,
+        "through_base.dx + dropout_backward", "dropout_backward"),
+    Bug("dA from the unscaled dy", "lora adapter", "lora_A", LORA,
+        "through_down = linear_backward(du, down)", "through_down = linear_backward(through_up.dx, down)"),
+    Bug("dA scaled twice", "lora adapter", "lora_A", LORA,
+        "        down = cache.down\n",
+        "        down = cache.down if cache.down.x is None else "
+        "cache.down._replace(x=cache.scale * cache.down.x)\n"),
+    Bug("dB returned for dA", "lora adapter", "lora_A", LORA,
+        'grads["lora_A"] = through_down.dweight', 'grads["lora_A"] = through_up.dweight'),
+    Bug("the trained base's bias forgotten", "lora adapter: trained base", "bias", LORA,
+        '"bias": through_base.dbias', '"bias": None'),
+    Bug("dB left out of the answer", "lora adapter", "lora_B", LORA,
+        "return dx, {name: grads[name] for name in grads if name in cache.wanted}",
+        'return dx, {name: grads[name] for name in grads if name in cache.wanted and name != "lora_B"}'),
+    Bug("B kept for dA alone, though dx reads it too", "lora adapter", ALONE, LORA,
+        'u_wanted = "x" in wanted or "lora_A" in wanted', 'u_wanted = "lora_A" in wanted'),
+    # the projection of every linear layer
+    Bug("an adapted layer goes back as a plain one", "language model: lora", None, PROJECTION,
+        "dx, found = KINDS[cache.call.adapter_config.kind].backward(dy, op_cache)",
+        "_, found = KINDS[cache.call.adapter_config.kind].backward(dy, op_cache); dx = dy @ "
+        "cache.call.params[f'{module}.weight']"),
+    Bug("every layer goes back with the batch reversed", "language model", None, PROJECTION,
+        "dx, dweight, dbias = linear_backward(dy, op_cache)",
+        "dx, dweight, dbias = linear_backward(dy[::-1], op_cache)"),
+    Bug("the keys' layer reads the queries' cache", "language model", None, PROJECTION,
+        "op_cache = cache.ops[module]", 'op_cache = cache.ops[module.replace("k_proj", "q_proj")]'),
+    Bug("biases forgotten", "language model", None, PROJECTION,
+        'found = {"weight": dweight, "bias": dbias}', 'found = {"weight": dweight}'),
+    Bug("parameters' gradients of another sign", "classifier", None, PROJECTION,
+        'grads |= {f"{module}.{leaf}": grad for', 'grads |= {f"{module}.{leaf}": -grad for'),
+    Bug("dx returned halved", "classifier: lora", None, PROJECTION,
+        "    return dx\n", "    return None if dx is None else 0.5 * dx\n"),
+    # the head
+    Bug("the tied head's term dropped", "language model", None, MODEL,
+        'add(grads.get("tok_emb.weight"), through_ids)', "through_ids"),
+    Bug("the tied embedding's term dropped", "language model", None, MODEL,
+        'add(grads.get("tok_emb.weight"), through_ids)', 'grads.get("tok_emb.weight")'),
+    Bug("a head's gradient for another batch", "classifier", None, MODEL,
+        'linear_backward(dlogits, cache.ops["head"])', 'linear_backward(dlogits[::-1], cache.ops["head"])'),
+    Bug("the head's own gradient dropped", "classifier: lora", None, MODEL,
+        '.weight"] = dweight', '.weight"] = 0 * dweight'),
+    Bug("a language model's dh halved", "language model", None, MODEL,
+        "        return dh\n    note", "        return None if dh is None else 0.5 * dh\n    note"),
+    Bug("pooled at the last position, padding or not", "classifier", None, MODEL,
+        "dh[np.arange(shape[0]), last] = dpooled", "dh[np.arange(shape[0]), -1] = dpooled"),
+    Bug("pooled one position late", "classifier", None, MODEL,
+        'last, shape = cache.ops["pooled"]',
+        'last, shape = cache.ops["pooled"][0] - 1, cache.ops["pooled"][1]'),
+    Bug("a pooled gradient spread over all positions", "classifier", None, MODEL,
+        "dpooled, dh = dh, np.zeros(shape, dtype=dh.dtype)",
+        "dpooled, dh = dh, np.broadcast_to(dh[:, None], shape).copy()"),
+    Bug("the pooled state's gradient recorded as 0", "classifier: activations", None, MODEL,
+        'note(record, "pooled", dh)', 'note(record, "pooled", 0 * dh)'),
+    Bug("a head's gradient not handed down", "classifier: lora", None, MODEL,
+        "    dh[np.arange(shape[0]), last] = dpooled\n    return dh",
+        "    dh[np.arange(shape[0]), last] = dpooled\n    return 0 * dh"),
+    # backward and its loop
+    Bug("the head's gradients collected in another dict", "classifier", None, MODEL,
+        "dh = head_backward(dlogits, cache, grads, record)",
+        "dh = head_backward(dlogits, cache, {}, record)"),
+    Bug("gradients kept from before", "language model", ALONE, MODEL,
+        '    grads = {}\n    note(record, "logits", dlogits)',
+        '    grads = {"tok_emb.weight": np.ones_like(cache.call.params["tok_emb.weight"])}\n'
+        '    note(record, "logits", dlogits)'),
+    Bug("the logits' gradient recorded as 0", "language model: activations", None, MODEL,
+        'note(record, "logits", dlogits)', 'note(record, "logits", 0 * dlogits)'),
+    Bug("the last layer norm skipped", "language model: lora", None, MODEL,
+        'dx = norm_backward(dh, "ln_f", cache, grads, record)', "dx = dh"),
+    Bug("blocks in forward order", "language model", None, MODEL,
+        "for i in reversed(range(cache.call.config.n_layers)):",
+        "for i in range(cache.call.config.n_layers):"),
+    Bug("each block from the top again", "language model", None, MODEL,
+        "dx = block_backward(dx, i, cache, grads, record)", "block_backward(dx, i, cache, grads, record)"),
+    Bug("the embeddings left out", "language model: activations", None, MODEL,
+        "    embed_backward(dx, cache, grads, record)\n    return grads", "    return grads"),
+    Bug("a gradient lost at the last moment", "classifier", None, MODEL,
+        "    embed_backward(dx, cache, grads, record)\n    return grads",
+        "    embed_backward(dx, cache, grads, record)\n"
+        "    return {n: grads[n] for n in grads if n != 'pos_emb.weight'}"),
+    # the embeddings
+    Bug("the embeddings' dropout mask forgotten", "classifier", None, MODEL,
+        'dtok = dropout_backward(dx, cache.ops["embed"]).dx', "dtok = dx"),
+    Bug("positions averaged over the batch", "language model", None, MODEL,
+        "dpos = dtok.sum(axis=0)", "dpos = dtok.mean(axis=0)"),
+    Bug("the positions' gradient recorded as 0", "language model: activations", None, MODEL,
+        'note(record, "pos_emb", dpos)', 'note(record, "pos_emb", 0 * dpos)'),
+    Bug("the tokens' gradient recorded before the mask", "language model: activations", None, MODEL,
+        'note(record, "tok_emb", dtok)', 'note(record, "tok_emb", dx)'),
+    Bug("the embeddings' gradient recorded after the mask", "language model: activations", None, MODEL,
+        'note(record, "embed", dx)', 'note(record, "embed", dropout_backward(dx, cache.ops["embed"]).dx)'),
+    Bug("tokens looked up with another row's ids", "language model", None, MODEL,
+        'embedding_backward(dtok, cache.ops["tok_emb"])',
+        'embedding_backward(dtok[::-1], cache.ops["tok_emb"])'),
+    Bug("positions counted from the end", "language model", None, MODEL,
+        'embedding_backward(dpos, cache.ops["pos_emb"])',
+        'embedding_backward(dpos[::-1], cache.ops["pos_emb"])'),
+    # a block's MLP
+    Bug("the first block's MLP in every block", "language model: lora", None, MODEL,
+        'f"blocks.{i}.mlp", cache.ops', 'f"blocks.0.mlp", cache.ops'),
+    Bug("the MLP's residual gradient recorded as 0", "language model: activations", None, MODEL,
+        'note(record, f"{mlp}.residual", dx)', 'note(record, f"{mlp}.residual", 0 * dx)'),
+    Bug("the MLP's dropout mask forgotten", "language model: lora", None, MODEL,
+        'd = dropout_backward(dx, ops[f"{mlp}.dropout"]).dx', "d = dx"),
+    Bug("down_proj's gradient halved", "language model", None, MODEL,
+        'd = linear_back(d, f"{mlp}.down_proj", cache, grads, record)',
+        'd = linear_back(0.5 * d, f"{mlp}.down_proj", cache, grads, record)'),
+    Bug("the activation's gradient recorded as 0", "language model: activations", None, MODEL,
+        'note(record, f"{mlp}.gelu", d)', 'note(record, f"{mlp}.gelu", 0 * d)'),
+    Bug("gelu skipped", "language model", None, MODEL,
+        'd = gelu_backward(d, ops[f"{mlp}.gelu"]).dx if d is not None else None',
+        "d = d if d is not None else None"),
+    Bug("up_proj's gradient with the wrong sign", "classifier: lora", None, MODEL,
+        'd = linear_back(d, f"{mlp}.up_proj", cache, grads, record)',
+        'd = linear_back(None if d is None else -d, f"{mlp}.up_proj", cache, grads, record)'),
+    Bug("ln2 skipped", "language model: lora", None, MODEL,
+        'd = norm_backward(d, f"blocks.{i}.ln2", cache, grads, record)', "d = d"),
+    Bug("the MLP's residual term dropped", "language model", None, MODEL,
+        "    dx = dx + d\n", "    dx = d\n"),
+    Bug("the MLP's own term dropped", "language model: lora", None, MODEL,
+        "    dx = dx + d\n", "    dx = dx\n"),
+    # a block's attention
+    Bug("attention's residual gradient recorded without the MLP's", "language model: activations",
+        None, MODEL,
+        'note(record, f"{attn}.residual", dx)', 'note(record, f"{attn}.residual", dx - d)'),
+    Bug("the attention's dropout mask forgotten", "classifier: lora", None, MODEL,
+        'd = dropout_backward(dx, ops[f"{attn}.dropout"]).dx', "d = dx"),
+    Bug("o_proj's gradient from above the mask", "classifier", None, MODEL,
+        'dcontext = linear_back(d, f"{attn}.o_proj", cache, grads, record)',
+        'dcontext = linear_back(dx, f"{attn}.o_proj", cache, grads, record)'),
+    Bug("the context's gradient recorded as 0", "classifier: activations", None, MODEL,
+        'note(record, f"{attn}.context", dcontext)', 'note(record, f"{attn}.context", 0 * dcontext)'),
+    Bug("attention of the reversed batch", "language model", None, MODEL,
+        "d = attention_backward(dcontext, ops[attn])", "d = attention_backward(dcontext[::-1], ops[attn])"),
+    Bug("the values given the keys' gradient", "language model", "all parameters", MODEL,
+        'linear_back(d.dv, f"{attn}.v_proj"', 'linear_back(d.dk, f"{attn}.v_proj"'),
+    Bug("the keys given the queries' gradient", "classifier", "all parameters", MODEL,
+        'linear_back(d.dk, f"{attn}.k_proj"', 'linear_back(d.dq, f"{attn}.k_proj"'),
+    Bug("the queries given the keys' gradient", "language model: lora", "all parameters", MODEL,
+        'linear_back(d.dq, f"{attn}.q_proj"', 'linear_back(d.dk, f"{attn}.q_proj"'),
+    Bug("the way through the keys dropped", "language model", None, MODEL,
+        "dh = add(through_q, through_k, through_v)", "dh = add(through_q, through_v)"),
+    Bug("the way through the queries counted twice", "language model: lora", None, MODEL,
+        "dh = add(through_q, through_k, through_v)", "dh = add(through_q, through_q, through_k, through_v)"),
+    Bug("ln1 skipped", "language model: lora", None, MODEL,
+        'dh = norm_backward(dh, f"blocks.{i}.ln1", cache, grads, record)', "dh = dh"),
+    Bug("the attention's residual term dropped", "language model", None, MODEL,
+        "return dx + dh if dh is not None else None", "return dh"),
+    Bug("the attention's own term dropped", "language model", None, MODEL,
+        "return dx + dh if dh is not None else None", "return dx if dh is not None else None"),
+    # pieces that every block uses
+    Bug("all linear layers' gradients recorded as 0", "language model: activations", None, MODEL,
+        "    note(record, module, dy)\n    return project_backward",
+        "    note(record, module, 0 * dy)\n    return project_backward"),
+    Bug("all linear layers averaged over the batch", "language model", None, MODEL,
+        "return project_backward(dy, module, cache, grads)",
+        "return project_backward(dy / len(dy), module, cache, grads)"),
+    Bug("all layer norms' gradients recorded as 0", "language model: activations", None, MODEL,
+        "    note(record, module, dy)\n    dx, dweight", "    note(record, module, 0 * dy)\n    dx, dweight"),
+    Bug("a layer norm's weight and bias swapped", "language model", None, MODEL,
+        "dx, dweight, dbias = layer_norm_backward(dy", "dx, dbias, dweight = layer_norm_backward(dy"),
+    Bug("a layer norm's bias forgotten", "language model", None, MODEL,
+        'found = {f"{module}.weight": dweight, f"{module}.bias": dbias}',
+        'found = {f"{module}.weight": dweight}'),
+    Bug("a layer norm's gradients of another sign", "language model", None, MODEL,
+        "grads |= {name: grad for name, grad in found.items() if grad is not None}",
+        "grads |= {name: -grad for name, grad in found.items() if grad is not None}"),
+    Bug("a layer norm's dx halved", "classifier: lora", None, MODEL,
+        "if grad is not None}\n    return dx\n",
+        "if grad is not None}\n    return None if dx is None else 0.5 * dx\n"),
+    Bug("three ways taken for two", "language model: lora", None, MODEL,
+        "sum(terms[1:], start=terms[0])", "sum(terms[1:2], start=terms[0])"),
+    # where the backward pass stops
+    Bug("stops at the highest wanted parameter", "language model", None, MODEL,
+        "lowest=min((depth", "lowest=max((depth"),
+    Bug("stops one layer early", "language model: lora", ALONE, MODEL,
+        "if self.lowest < depth(module, self.config)", "if self.lowest < depth(module, self.config) - 1"),
+    Bug("blocks that overlap", "language model", ALONE, MODEL,
+        "return 1 + 6 * int(i)", "return 1 + 4 * int(i)"),
+    Bug("ln_f below the last block", "classifier", ALONE, MODEL,
+        "return 1 + 6 * config.n_layers", "return 6 * config.n_layers"),
+    Bug("v's gradient never asked for", "language model: lora", None, MODEL,
+        'for name in "qkv" if call.operands_wanted', 'for name in "qk" if call.operands_wanted'),
+    Bug("the tied head's gradient never asked for", "language model", None, MODEL,
+        "wanted = call.wanted.get(module, ())", 'wanted = call.wanted.get("head", ())'),
+    # the objective
+    Bug("divided by the number of targets again", "language model", None, OBJECTIVE,
+        "cross_entropy_backward(1.0, loss_cache)", "cross_entropy_backward(1.0 / n_targets, loss_cache)"),
+]
+
+
+# ------------------------------------------------------------------ planting
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A folder with the package's source, compiled once for all copies, and on the path."""
+    folder = tmp_path_factory.mktemp("planted")
+
+    def no_source(here, names):
+        files = [name for name in names if (Path(here) / name).is_file()]
+        return ["__pycache__", *(name for name in files if not name.endswith(".py"))]
+
+    shutil.copytree(PACKAGE, folder / "right", ignore=no_source)
+    compileall.compile_dir(folder / "right", quiet=2)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture
+def plant(workshop):
+    """Function (bug) -> the gradient check of a copy of the package with that bug; None: without one."""
+    name = f"lora_np_bug_{next(NUMBER)}"
+    folder = workshop / name
+
+    def make(bug):
+        shutil.copytree(workshop / "right", folder)
+        if bug is not None:
+            file = folder / bug.file
+            text = file.read_text(encoding="utf-8")
+            times = text.count(bug.right)
+            assert times == 1, f"{bug.file}: {bug.right!r} stands there {times} times"
+            file.write_text(text.replace(bug.right, bug.wrong), encoding="utf-8")
+            for compiled in file.parent.glob(f"__pycache__/{file.stem}.*"):
+                compiled.unlink()
+        importlib.invalidate_caches()
+        copy = importlib.import_module(f"{name}.reference.gradcheck")
+        assert copy.ops.linear_backward.__module__ == f"{name}.ops.linear"  # not the package's own
+        return copy
+
+    yield make
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        del sys.modules[module]
+    shutil.rmtree(folder)
+
+
+@functools.cache
+def measured_by_the_package(name):
+    return check.measured_gradients(*check.draw_case(name, 0))
+
+
+def rows_of(copy, case, monkeypatch):
+    """The rows of one case, with the first seed."""
+    with monkeypatch.context() as patch:
+        if "model" in case or "classifier" in case:
+            # A whole model's differences take a second. They need its forward pass alone, where no bug is.
+            patch.setattr(copy, "measured_gradients", lambda *_: measured_by_the_package(case))
+        return copy.check_case(case, 0)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.file}: {bug.what}")
+def test_the_bug_is_caught(bug, plant, monkeypatch):
+    copy = plant(bug)
+    caught = [row.operand for row in copy.failures(rows_of(copy, bug.case, monkeypatch))]
+    assert caught, f"no row of {bug.case} is above {copy.TOLERANCE:.0e}"
+    assert bug.operand is None or bug.operand in caught
+
+
+# ------------------------------------------------------------------ controls
+
+
+def test_a_copy_without_a_bug_passes(plant, monkeypatch):
+    copy = plant(None)
+    for case in sorted({bug.case for bug in BUGS}):
+        rows = rows_of(copy, case, monkeypatch)
+        assert rows and copy.failures(rows) == []
+
+
+@pytest.mark.parametrize("text", ["no such line", "return"])
+def test_text_that_does_not_stand_there_once_is_an_error(text, plant):
+    with pytest.raises(AssertionError, match="stands there"):
+        plant(Bug("", "linear", None, LINEAR, text, ""))
+
+
+def test_no_two_bugs_are_one():
+    assert len({(bug.file, bug.right, bug.wrong) for bug in BUGS}) == len(BUGS)
+
+
+def backward_functions():
+    """(file, text, syntax tree) of every function below this check that goes backward."""
+    for folder in ("ops", "adapters", "model"):
+        for file in sorted((PACKAGE / folder).glob("*.py")):
+            text = file.read_text(encoding="utf-8")
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.FunctionDef) and re.search(r"(^|_)back(ward)?$", node.name):
+                    yield file.relative_to(PACKAGE).as_posix(), text, node
+
+
+def working_lines(function):
+    """(first, last) line of each statement that computes: no docstring, no `= None`, no `return None`."""
+    simple = (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)
+    for node in ast.walk(function):
+        if isinstance(node, simple) and node.value is not None and not isinstance(node.value, ast.Constant):
+            yield node.lineno, node.end_lineno
+
+
+def lines_with_a_bug(file, text):
+    """The numbers of the lines that a planted bug changes or takes away."""
+    for bug in BUGS:
+        if bug.file == file and bug.right in text:
+            before, _, after = text.partition(bug.right)
+            right, wrong = text.splitlines(), (before + bug.wrong + after).splitlines()
+            for tag, first, last, _, _ in difflib.SequenceMatcher(None, right, wrong, False).get_opcodes():
+                if tag != "equal":
+                    yield from range(first + 1, last + 1)
+
+
+# What a whole model's record says inside attention: test_gradcheck.py holds it against attention_backward.
+ELSEWHERE = {'note(record, f"{attn}.probs", d.dprobs)', 'note(record, f"{attn}.scores", d.dscores)'}
+
+
+def test_every_line_of_every_backward_pass_has_a_bug():
+    """A new line of a backward pass asks for a bug in the list above."""
+    missing = []
+    for file, text, function in backward_functions():
+        touched = set(lines_with_a_bug(file, text))
+        for first, last in working_lines(function):
+            line = text.splitlines()[first - 1].strip()
+            if touched.isdisjoint(range(first, last + 1)) and line not in ELSEWHERE:
+                missing.append(f"{file}:{first}: {line}")
+    assert missing == []

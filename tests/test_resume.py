@@ -1,0 +1,460 @@
+"""A training run that was stopped goes on bit for bit, whatever stopped it and whenever.
+
+The runs here have all that a state must carry: shuffled epochs, dropout in the model and on the adapters'
+inputs, shards, a warm-up, evaluations and a best one.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.data import Batch
+from lora_np.formats import read_tensors, write_tensors
+from lora_np.model import ModelConfig, initial_params
+from lora_np.training import (
+    AdamW,
+    TrainConfig,
+    TrainState,
+    attach,
+    evaluate,
+    load_state,
+    model_objective,
+    save_state,
+    train,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+FIELDS = ("trainable", "m", "v", "best", "history")
+
+MODEL = ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20, dropout=0.1)
+LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
+SETTINGS = TrainConfig(  # five batches an epoch, so that epochs end within and between evaluations and saves
+    steps=14, learning_rate=2e-2, warmup_steps=3, schedule="cosine", shards=2, eval_every=4, save_every=1, seed=3
+)
+
+
+class Task(NamedTuple):
+    """A run but for its settings and its state's path."""
+
+    trainable: dict
+    objective: object
+    epoch_batches: object
+    evaluate: object
+
+
+def make_task(adapter_settings):
+    """LoRA on every linear layer, or the whole model where the settings are None."""
+    rng = np.random.default_rng(0)
+    params = initial_params(MODEL, rng)
+    trainable = params if adapter_settings is None else init_adapter(params, adapter_settings, rng).weights
+    stream = [rng.integers(0, 13, (4, 7)) for _ in range(6)]
+    batches = [Batch(ids[:, :-1], ids[:, 1:], np.full(4, 6), np.arange(4)) for ids in stream]
+
+    def measure(arrays):
+        model, adapter = attach(params, adapter_settings, arrays)
+        return evaluate(model, batches[5:], MODEL, adapter)
+
+    def epoch_batches(rng):
+        return [batches[i] for i in rng.permutation(5)]
+
+    return Task(trainable, model_objective(params, MODEL, adapter_settings), epoch_batches, measure)
+
+
+def run(task, settings, path=None, on_step=None):
+    return train(task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path)
+
+
+class Stopped(Exception):
+    pass
+
+
+def run_until(task, settings, path, stop):
+    """Train until after step `stop`; the saved state may be older than that."""
+
+    def on_step(step, measured):
+        if step == stop:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(task, settings, path, on_step)
+
+
+def saved_step(path):
+    return int(read_tensors(path)[1]["step"])
+
+
+def assert_same_run(state, expected):
+    """Bit-identical arrays and history, under the same names in the same order."""
+    assert state.step == expected.step
+    for field in FIELDS:
+        got, wanted = getattr(state, field), getattr(expected, field)
+        assert set(got) == set(wanted), field
+        for name, array in wanted.items():
+            assert got[name].dtype == array.dtype and got[name].shape == array.shape, (field, name)
+            assert got[name].tobytes() == array.tobytes(), (field, name)
+
+
+@pytest.fixture(scope="module", params=[LORA, None], ids=["lora", "full"])
+def task(request):
+    return make_task(request.param)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(task):
+    return run(task, SETTINGS)
+
+
+# ------------------------------------------------------------------ stopped and gone on
+
+
+def test_the_task_would_show_a_difference(task, uninterrupted):
+    """Other masks, another order or a lost moment change the numbers; else the tests below prove nothing."""
+    again = run(task, SETTINGS)
+    assert_same_run(again, uninterrupted)
+    other = run(task, replace(SETTINGS, seed=4))
+    assert not np.array_equal(other.history["loss"], uninterrupted.history["loss"])
+    assert len(uninterrupted.history["eval_loss"]) == 4
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5, 6, 10, 13])
+def test_a_resumed_run_is_the_uninterrupted_one(task, uninterrupted, tmp_path, stop):
+    """Stopped at the start, between and at evaluations (4, 8, 12), and at the ends of epochs (5, 10)."""
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, stop)
+    assert saved_step(path) == stop
+    assert_same_run(run(task, SETTINGS, path), uninterrupted)
+
+
+def test_stopped_at_every_step(task, uninterrupted, tmp_path):
+    path = tmp_path / "state.safetensors"
+    for stop in range(1, 14):
+        run_until(task, SETTINGS, path, stop)
+    assert_same_run(run(task, SETTINGS, path), uninterrupted)
+    assert saved_step(path) == 14
+
+
+@pytest.mark.parametrize("save_every, stop, saved", [(3, 8, 6), (4, 7, 4), (5, 13, 10), (100, 9, None)])
+def test_steps_since_the_last_save_are_done_again(task, tmp_path, save_every, stop, saved):
+    settings = replace(SETTINGS, save_every=save_every)
+    path = tmp_path / "state.safetensors"
+    run_until(task, settings, path, stop)
+    assert path.exists() == (saved is not None)
+    if saved is not None:
+        assert saved_step(path) == saved
+    assert_same_run(run(task, settings, path), run(task, settings))
+
+
+def test_resuming_with_another_number_of_threads(task, uninterrupted, tmp_path):
+    """`threads` and `save_every` change no number, so a run may go on with others."""
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, 6)
+    state = run(task, replace(SETTINGS, threads=2, save_every=7), path)
+    assert_same_run(state, uninterrupted)
+
+
+def test_a_finished_run_is_read_and_not_run(task, uninterrupted, tmp_path):
+    path = tmp_path / "state.safetensors"
+    run(task, SETTINGS, path)
+
+    def objective(*_):
+        raise AssertionError("a finished run has nothing to compute")
+
+    again = train(task.trainable, objective, task.epoch_batches, SETTINGS, task.evaluate, state_path=path)
+    assert_same_run(again, uninterrupted)
+
+
+def test_arrays_come_back_in_their_order(task, uninterrupted, tmp_path):
+    """Dropout masks are drawn layer by layer: another order of the same arrays is another run."""
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, 5)
+    state = run(task, SETTINGS, path)
+    for group in (state.trainable, state.m, state.v, state.best):
+        assert list(group) == list(task.trainable)
+
+
+def test_the_optimisers_settings_are_part_of_the_run(task, tmp_path):
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, 2)
+    with pytest.raises(ValueError, match="state.safetensors: saved by a run with other settings"):
+        run(task, replace(SETTINGS, optimiser=AdamW(beta2=0.98)), path)
+
+
+# ------------------------------------------------------------------ states that do not belong
+
+
+@pytest.mark.parametrize("change", [{"steps": 15}, {"learning_rate": 1e-3}, {"seed": 4}, {"shards": 3}], ids=str)
+def test_a_state_of_other_settings_is_refused(task, tmp_path, change):
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, 2)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="saved by a run with other settings\n  saved: .*\n  this run: "):
+        run(task, replace(SETTINGS, **change), path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "other", [replace(LORA, r=2), replace(LORA, targets=("q_proj",)), None], ids=["rank", "targets", "full"]
+)
+def test_a_state_of_other_arrays_is_refused(tmp_path, other):
+    """The settings of the loop agree, what is trained does not."""
+    path = tmp_path / "state.safetensors"
+    run_until(make_task(other), SETTINGS, path, 2)
+    with pytest.raises(ValueError, match="state.safetensors"):
+        run(make_task(LORA), SETTINGS, path)
+
+
+def test_a_truncated_state_is_refused(task, tmp_path):
+    path = tmp_path / "state.safetensors"
+    run_until(task, SETTINGS, path, 2)
+    whole = path.read_bytes()
+    for size in (0, 1, 7, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="state.safetensors: not a whole safetensors file"):
+            run(task, SETTINGS, path)
+        assert path.read_bytes() == whole[:size]
+
+
+def write_foreign(path, kind):
+    weights = {"blocks.0.attn.q_proj.lora_A": np.ones((2, 3), np.float32)}
+    label = '"' + repr(SETTINGS).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if kind == "text":
+        path.write_text("hello\n" * 100)
+    elif kind == "weights":
+        write_tensors(path, weights)
+    elif kind == "other metadata":
+        write_tensors(path, weights, {"format": "pt"})
+    elif kind == "step that is no number":
+        write_tensors(path, weights, {"step": "many", "label": label})
+    elif kind == "label that is no JSON":
+        write_tensors(path, weights, {"step": "3", "label": "{"})
+    elif kind == "arrays of no group":
+        write_tensors(path, weights, {"step": "3", "label": label})
+    elif kind == "folder":
+        path.mkdir()
+
+
+KINDS = ["text", "weights", "other metadata", "step that is no number", "label that is no JSON"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "arrays of no group", "folder"])
+def test_a_foreign_file_is_refused(tmp_path, kind):
+    path = tmp_path / "state.safetensors"
+    write_foreign(path, kind)
+    with pytest.raises(ValueError, match="state.safetensors"):
+        run(make_task(LORA), SETTINGS, path)
+
+
+def test_a_state_round_trips(tmp_path):
+    rng = np.random.default_rng(0)
+    group = {"b.w": rng.standard_normal((3, 2)).astype(np.float32), "a/b": rng.standard_normal(4)}
+    state = TrainState(7, group, group, group, {}, {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])})
+    save_state(tmp_path / "s", state, "näme \"quoted\"\n")
+    back = load_state(tmp_path / "s", "näme \"quoted\"\n")
+    assert back.step == 7 and back.best == {}
+    assert_same_run(back, state)
+
+
+# ------------------------------------------------------------------ a save that fails
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failing_save_leaves_the_last_state(task, uninterrupted, tmp_path, monkeypatch, function):
+    """A full disk, for one: the run stops with the error, and goes on from the save before."""
+    path = tmp_path / "state.safetensors"
+    real, calls = getattr(os, function), []
+
+    def fail_the_fifth_time(*args):
+        calls.append(args)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail_the_fifth_time)
+        with pytest.raises(OSError, match="No space left"):
+            run(task, SETTINGS, path)
+    assert os.listdir(tmp_path) == ["state.safetensors"]
+    assert saved_step(path) == 4
+    assert_same_run(run(task, SETTINGS, path), uninterrupted)
+
+
+# ------------------------------------------------------------------ killed
+
+# The trainer as a program of its own: `python trainer.py tests_folder state_path [crash step]`. With a crash
+# it kills itself with signal 9 at one point of the save of that step.
+TRAINER = """
+    import os, signal, sys
+    sys.path[:0] = [{tests!r}, {root!r}]
+    import test_resume as here
+
+    path, crash, when = sys.argv[1:4]
+    saves = 0
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def count(real):
+        def counted(*args, **kwargs):
+            global saves
+            saves += 1
+            if saves == int(when):
+                if crash == "half-written":
+                    handle, mode = args
+                    os.write(handle, b"x" * 1000)
+                    die()
+            return real(*args, **kwargs)
+        return counted
+
+    def dying(real, before):
+        def call(*args):
+            if saves == int(when) and before:
+                die()
+            result = real(*args)
+            if saves == int(when):
+                die()
+            return result
+        return call
+
+    os.fdopen = count(os.fdopen)
+    if crash == "written, not flushed":
+        os.fsync = dying(os.fsync, True)
+    elif crash == "flushed, not renamed":
+        os.replace = dying(os.replace, True)
+    elif crash == "renamed":
+        os.replace = dying(os.replace, False)
+    task = here.make_task(here.LORA)
+    print("ready", flush=True)
+    here.run(task, here.KILLED, path)
+    print("done", flush=True)
+"""
+KILLED = replace(SETTINGS, steps=60)  # some tenths of a second, of which saving takes a good part
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    """Function (state path, crash, step) -> the started trainer, at the moment when training begins."""
+    program = tmp_path_factory.mktemp("trainer") / "trainer.py"
+    program.write_text(textwrap.dedent(TRAINER).format(tests=str(ROOT / "tests"), root=str(ROOT)))
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    processes = []
+
+    def start(path, crash="", step=0):
+        command = [sys.executable, str(program), str(path), crash, str(step)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def unkilled():
+    return run(make_task(LORA), KILLED)
+
+
+@pytest.fixture(scope="module")
+def run_time(trainer, tmp_path_factory):
+    """Seconds that the trainer needs, and proof that another process computes the same bits."""
+    path = tmp_path_factory.mktemp("whole") / "state.safetensors"
+    process = trainer(path)
+    started = time.perf_counter()
+    assert process.wait(timeout=300) == 0
+    return time.perf_counter() - started
+
+
+def assert_prefix(path, expected):
+    """What a kill left is a whole state of some step of the run; return the step, 0 where nothing is saved."""
+    if not path.exists():
+        return 0
+    tensors, _ = read_tensors(path)
+    history = {key.removeprefix("history/"): array for key, array in tensors.items() if key.startswith("history/")}
+    assert {"loss", "learning_rate", "grad_norm"} <= set(history) <= set(expected.history)
+    for name, saved in history.items():
+        assert saved.tobytes() == expected.history[name][: len(saved)].tobytes(), name
+    assert len(history["loss"]) == saved_step(path)
+    return saved_step(path)
+
+
+def kill_and_resume(trainer, path, delay, unkilled):
+    """Kill the trainer after `delay` seconds of training, look at what it left, and finish the run here."""
+    process = trainer(path)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    code = process.wait(timeout=300)
+    assert code in (-signal.SIGKILL, 0)
+    step = assert_prefix(path, unkilled)
+    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
+    return step, code
+
+
+CRASHES = ["half-written", "written, not flushed", "flushed, not renamed", "renamed"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_killed_within_a_save(trainer, tmp_path, unkilled):
+    """One run, killed at every point of a save; what each kill leaves behind does not disturb the next."""
+    path = tmp_path / "state.safetensors"
+    saved = 0
+    for crash in CRASHES:
+        assert trainer(path, crash, 5).wait(timeout=300) == -signal.SIGKILL
+        step = assert_prefix(path, unkilled)
+        saved += 5 if crash == "renamed" else 4
+        assert step == saved, crash
+    leftovers = set(os.listdir(tmp_path)) - {"state.safetensors"}
+    assert len(leftovers) == 3, "the first three kills leave a temporary file each"
+    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_killed_at_random_moments(trainer, tmp_path, unkilled, run_time):
+    moments = random.Random()
+    for i in range(4):
+        delay = moments.uniform(0, run_time)
+        kill_and_resume(trainer, tmp_path / f"{i}.safetensors", delay, unkilled)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled, run_time):
+    """Twenty runs, each killed once and resumed; then one run that is killed twenty times on its way."""
+    moments = random.Random()
+    seen = []
+    for i in range(20):
+        delay = moments.uniform(0, run_time)
+        seen.append(kill_and_resume(trainer, tmp_path / f"{i}.safetensors", delay, unkilled))
+    assert len({step for step, _ in seen}) > 5, f"the moments are not spread: {seen}"
+    assert sum(code == -signal.SIGKILL for _, code in seen) >= 10, seen
+    path = tmp_path / "chain.safetensors"
+    for _ in range(20):
+        process = trainer(path)
+        time.sleep(moments.uniform(0, run_time / 10))
+        process.kill()
+        process.wait(timeout=300)
+        assert_prefix(path, unkilled)
+    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
+
+
+def test_leftover_temporary_files_do_not_disturb(task, uninterrupted, tmp_path):
+    path = tmp_path / "state.safetensors"
+    for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
+        (tmp_path / name).write_bytes(b"half of a state")
+    run_until(task, SETTINGS, path, 5)
+    assert_same_run(run(task, SETTINGS, path), uninterrupted)
+    tensors, metadata = read_tensors(path)
+    assert tensors and metadata["step"] == "14"
