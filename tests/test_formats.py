@@ -200,8 +200,8 @@ def test_a_model_of_views_is_saved_right(language, random_params, tmp_path):
 
 
 def test_metadata_comes_back(tmp_path):
-    write_tensors(tmp_path / "t", {"a": np.ones(1)}, {"format": "pt", "note": "ümläut \"quoted\"\n"})
-    assert read_tensors(tmp_path / "t")[1] == {"format": "pt", "note": "ümläut \"quoted\"\n"}
+    write_tensors(tmp_path / "t", {"a": np.ones(1)}, {"format": "pt", "note": 'ümläut "quoted"\n'})
+    assert read_tensors(tmp_path / "t")[1] == {"format": "pt", "note": 'ümläut "quoted"\n'}
     write_tensors(tmp_path / "t", {})
     assert read_tensors(tmp_path / "t") == ({}, {})
 

@@ -48,7 +48,7 @@ MOST_LINES = 400
 
 
 def module_name(path):
-    """"model/config.py" -> ("model", "config"), "model/__init__.py" -> ("model",), "cli.py" -> ("cli",)."""
+    """ "model/config.py" -> ("model", "config"), "model/__init__.py" -> ("model",), "cli.py" -> ("cli",)."""
     parts = path.removesuffix(".py").split("/")
     return tuple(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
@@ -97,7 +97,7 @@ def inside(path, level, module, name, modules):
 
 
 def calls(tree):
-    """Names of everything that is called: `open(…)` is "open", `path.open(…)` too; methods have a dot first."""
+    """(name, node) of everything that is called; `open(…)` and `path.open(…)` are both "open"."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name):
@@ -254,7 +254,11 @@ VIOLATIONS = {
     "no floor": ({"helpers/a.py": ""}, "no floor"),
     "ring of two": ({"model/a.py": "from .b import f", "model/b.py": "from .a import g"}, "ring"),
     "ring of three": (
-        {"ops/a.py": "from . import b", "ops/b.py": "import lora_np.ops.c", "ops/c.py": "def f():\n    from .a import x"},
+        {
+            "ops/a.py": "from . import b",
+            "ops/b.py": "import lora_np.ops.c",
+            "ops/c.py": "def f():\n    from .a import x",
+        },
         "ring",
     ),
     "ring with the folder": ({"ops/__init__.py": "from .a import f", "ops/a.py": "from . import f"}, "ring"),
@@ -272,7 +276,10 @@ VIOLATIONS = {
     "pickle": ({"formats/a.py": "import pickle"}, "pickle"),
     "pickle in a function": ({"cli.py": "def f():\n    from joblib import load"}, "pickle"),
     "allow_pickle": ({"formats/a.py": "import numpy as np\nnp.load('a', allow_pickle=True)"}, "allows pickle"),
-    "allow_pickle, unknown": ({"data/a.py": "import numpy as np\ndef f(x):\n    np.load('a', allow_pickle=x)"}, "allows"),
+    "allow_pickle, unknown": (
+        {"data/a.py": "import numpy as np\ndef f(x):\n    np.load('a', allow_pickle=x)"},
+        "allows",
+    ),
     "seed": ({"training/a.py": "import numpy as np\nnp.random.seed(0)"}, "np.random.seed"),
     "global draw": ({"cli.py": "import numpy\nx = numpy.random.randn(3)"}, "np.random.randn"),
     "global draw, renamed": ({"cli.py": "from numpy import random as r\nx = r.normal()"}, "np.random.normal"),

@@ -65,9 +65,7 @@ def test_activations_are_the_same_whatever_is_wanted(config, random_params, rand
 def test_gradients_of_activations_have_the_same_names_in_reverse(config, random_params, random_batch):
     params, batch = random_params(config), random_batch(config)
     there, back = {}, {}
-    logits, cache = forward(
-        params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=there
-    )
+    logits, cache = forward(params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=there)
     backward(np.random.default_rng(0).standard_normal(logits.shape), cache, back)
     assert list(back) == list(reversed(there))
     assert {name: array.shape for name, array in back.items()} == {n: a.shape for n, a in there.items()}
@@ -432,7 +430,9 @@ def test_blocks_below_the_adapter_hold_no_array():
     assert holding and all(name.startswith(("blocks.3.", "ln_f", "head")) for name in holding), holding
     assert "blocks.3.ln1" not in holding
     _, cache = kept(WIDE, wanted=parameter_shapes(WIDE))
-    assert {name.split(".")[1] for name in cache.ops if "blocks" in name and holds_arrays(cache.ops[name])} == set("0123")
+    assert {name.split(".")[1] for name in cache.ops if "blocks" in name and holds_arrays(cache.ops[name])} == set(
+        "0123"
+    )
 
 
 # ------------------------------------------------------------------ dtypes

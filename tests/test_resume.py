@@ -259,8 +259,8 @@ def test_a_state_round_trips(tmp_path):
     rng = np.random.default_rng(0)
     group = {"b.w": rng.standard_normal((3, 2)).astype(np.float32), "a/b": rng.standard_normal(4)}
     state = TrainState(7, group, group, group, {}, {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])})
-    save_state(tmp_path / "s", state, "näme \"quoted\"\n")
-    back = load_state(tmp_path / "s", "näme \"quoted\"\n")
+    save_state(tmp_path / "s", state, 'näme "quoted"\n')
+    back = load_state(tmp_path / "s", 'näme "quoted"\n')
     assert back.step == 7 and back.best == {}
     assert_same_run(back, state)
 

@@ -10,7 +10,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Keeps the input alone: tanh is cheaper to compute again than an (..., F) array is to hold."""
+    """Keeps the input alone: the gate is cheaper to compute again than an (..., F) array is to hold."""
 
     x: np.ndarray | None  # (..., F)
 
@@ -19,8 +19,25 @@ class GeluGrads(NamedTuple):
     dx: np.ndarray | None  # (..., F)
 
 
+def gate(x):
+    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): how much of x passes, 0 to 1.
+
+    One array is made and then worked on in place: on arrays of (..., F) new memory costs more than
+    the arithmetic.
+    """
+    g = x * x
+    g *= CUBIC
+    g += 1.0
+    g *= x
+    g *= SQRT_2_OVER_PI  # u
+    np.tanh(g, out=g)
+    g += 1.0
+    g *= 0.5
+    return g
+
+
 def gelu_forward(x, wanted=("x",)):
-    """y = ½ x (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³), element by element.
+    """y = x g(x), element by element; see `gate`.
 
     Parameters
     ----------
@@ -32,17 +49,18 @@ def gelu_forward(x, wanted=("x",)):
     y : array, x's shape
     cache : GeluCache
     """
-    u = SQRT_2_OVER_PI * x * (1.0 + CUBIC * x * x)
-    y = 0.5 * x * (1.0 + np.tanh(u))
+    y = gate(x)
+    y *= x
     return y, GeluCache(x if "x" in wanted else None)
 
 
 def gelu_backward(dy, cache):
     """Gradient of the tanh GELU.
 
-    The product rule on y = ½ x (1 + t), t = tanh(u), with dt/du = 1 − t²:
+    With t = tanh(u), dt/du = 1 − t² = (1 − t)(1 + t); as g = ½ (1 + t), that is dg/du = 2 g (1 − g).
+    The product rule on y = x g then gives
 
-        dy/dx = ½ (1 + t) + ½ x (1 − t²) u′,    u′ = √(2/π) (1 + 3 · 0.044715 x²)
+        dy/dx = g + x · 2 g (1 − g) u′ = g (1 + 2 x (1 − g) u′),    u′ = √(2/π) (1 + 3 · 0.044715 x²)
 
     Parameters
     ----------
@@ -56,10 +74,14 @@ def gelu_backward(dy, cache):
     if cache.x is None:
         return GeluGrads(None)
     x = cache.x
-    x_squared = x * x
-    t = np.tanh(SQRT_2_OVER_PI * x * (1.0 + CUBIC * x_squared))
-    du_dx = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x_squared)
-    # y = ½ x (1 + t)
-    through_x = 0.5 * (1.0 + t)
-    through_t = 0.5 * x * (1.0 - t * t) * du_dx
-    return GeluGrads(dy * (through_x + through_t))
+    g = gate(x)
+    dx = x * x
+    dx *= 3.0 * CUBIC * SQRT_2_OVER_PI
+    dx += SQRT_2_OVER_PI  # u′
+    dx *= x
+    dx *= 2.0 - 2.0 * g
+    dx += 1.0  # 1 + 2 x (1 − g) u′
+    # y = x g
+    dx *= g
+    dx *= dy
+    return GeluGrads(dx)

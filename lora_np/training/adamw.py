@@ -46,9 +46,15 @@ def adamw_update(params, grads, m, v, step, learning_rate, config):
     new_params, new_m, new_v = {}, {}, {}
     for name, p in params.items():
         g = grads[name]
-        new_m[name] = config.beta1 * m[name] + (1.0 - config.beta1) * g
-        new_v[name] = config.beta2 * v[name] + (1.0 - config.beta2) * (g * g)
-        denominator = np.sqrt(new_v[name]) / root_correction + config.eps
+        # Each line makes one array and then works on it in place: inputs stay as they are.
+        new_m[name] = config.beta1 * m[name]
+        new_m[name] += (1.0 - config.beta1) * g
+        new_v[name] = config.beta2 * v[name]
+        new_v[name] += (1.0 - config.beta2) * (g * g)
+        denominator = np.sqrt(new_v[name])
+        denominator /= root_correction
+        denominator += config.eps
         shrink = 1.0 - learning_rate * config.weight_decay if decays(p) else 1.0
-        new_params[name] = shrink * p - step_size * new_m[name] / denominator
+        new_params[name] = shrink * p
+        new_params[name] -= step_size * new_m[name] / denominator
     return new_params, new_m, new_v

@@ -13,6 +13,9 @@ def global_norm(grads):
 def clip_by_global_norm(grads, max_norm):
     """Shorten the whole gradient to max_norm where it is longer; its direction stays.
 
+    The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6 instead, which
+    makes its clipped gradients shorter by about 1e-6 / norm.
+
     Parameters
     ----------
     grads : dict of arrays

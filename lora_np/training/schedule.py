@@ -9,7 +9,8 @@ def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0,
     """The learning rate of one step.
 
     It rises linearly over the warm-up, reaches `peak` at its end, and falls to final_share · peak
-    at the last step: linearly, by half a cosine, or not at all.
+    at the last step: linearly, by half a cosine, or not at all. The first step of a warm-up of w
+    steps has peak / (w + 1), so that none is wasted at a rate of 0, as transformers' schedules do.
 
     Parameters
     ----------
