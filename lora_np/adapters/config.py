@@ -48,7 +48,23 @@ class AdapterConfig:
     kind: str = "lora"
 
     def __post_init__(self):
+        if isinstance(self.targets, str):
+            raise ValueError(f"targets: got the text {self.targets!r}, expected a tuple: ({self.targets!r},)")
         object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("rank_pattern", "alpha_pattern"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a dict of target -> number")
+        for name in ("rslora", "train_head"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
+        alphas = {"alpha": self.alpha, **{f"alpha_pattern[{k!r}]": v for k, v in self.alpha_pattern.items()}}
+        for name, alpha in alphas.items():
+            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+                raise ValueError(f"{name}: got {alpha!r}, expected a finite number")
+        # A NumPy scalar would turn float32 arrays into float64.
+        object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "alpha_pattern", {k: float(v) for k, v in self.alpha_pattern.items()})
+        object.__setattr__(self, "dropout", float(self.dropout))
         ranks = {"r": self.r, **{f"rank_pattern[{k!r}]": v for k, v in self.rank_pattern.items()}}
         for name, rank in ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:

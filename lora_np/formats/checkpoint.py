@@ -23,7 +23,11 @@ def save_model(folder, params, config, dtype=None):
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None keeps the arrays' own
     """
     folder = Path(folder)
-    tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in params.items()}
+    with np.errstate(over="ignore"):
+        tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in params.items()}
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")
     write_tensors(folder / "model.safetensors", tensors)
     write_json(folder / "config.json", asdict(config))
 
@@ -46,6 +50,8 @@ def load_model(folder, dtype=np.float32):
     FileNotFoundError, ValueError
         If a file is missing, damaged, or its tensors are not those of the configuration.
     """
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
     tensors, _ = read_tensors(folder / "model.safetensors")
@@ -98,7 +104,10 @@ def load_adapter(folder, params):
     config = read_config(folder / "adapter.json", AdapterConfig)
     tensors, _ = read_tensors(folder / "adapter.safetensors")
     dtype = params["tok_emb.weight"].dtype
-    fresh = init_adapter(params, config, np.random.default_rng(0)).weights  # for its names and shapes
+    try:
+        fresh = init_adapter(params, config, np.random.default_rng(0)).weights  # for its names and shapes
+    except ValueError as error:
+        raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
     shapes = {name: array.shape for name, array in fresh.items()}
     check_tensors(folder / "adapter.safetensors", tensors, shapes)
     return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})

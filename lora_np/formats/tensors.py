@@ -50,7 +50,7 @@ def write_tensors(path, tensors, metadata=None):
     # safetensors writes an array's buffer as it lies: a transposed view must be laid out first
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     contiguous = {name: a.reshape(tensors[name].shape) for name, a in contiguous.items()}
-    write_atomically(path, save(contiguous, metadata or {}))
+    write_atomically(path, save(contiguous, metadata or None))
 
 
 def read_tensors(path):
@@ -74,7 +74,7 @@ def read_tensors(path):
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, bfloat16
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
 
 
@@ -97,5 +97,5 @@ def read_json(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
         return json.loads(Path(path).read_bytes().decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None

@@ -75,6 +75,8 @@ def add_head(params, config, n_classes, rng):
     params : dict with a new head.weight (n_classes, C), normal with standard deviation 0.02
     config : ModelConfig with n_classes
     """
+    if n_classes < 2:
+        raise ValueError(f"n_classes: got {n_classes}, expected at least 2")
     config = replace(config, n_classes=n_classes)
     dtype = params["tok_emb.weight"].dtype
     head = rng.normal(0.0, 0.02, (n_classes, config.d_model)).astype(dtype)

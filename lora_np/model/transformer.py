@@ -159,6 +159,8 @@ def backward(dlogits, cache, record=None):
 
 def begin(params, ids, config, lengths, adapter, wanted, masks):
     """Check the arguments of a forward pass and gather what its layers share."""
+    if not (isinstance(ids, np.ndarray) and np.issubdtype(ids.dtype, np.integer)):
+        raise TypeError(f"ids: got {getattr(ids, 'dtype', type(ids).__name__)}, expected an array of integers")
     if ids.ndim != 2 or ids.shape[1] == 0:
         raise ValueError(f"ids: got shape {ids.shape}, expected (B, T) with T at least 1")
     if ids.shape[1] > config.n_positions:
@@ -166,10 +168,18 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
             f"ids: a sequence of {ids.shape[1]} tokens is longer than the position table "
             f"(expected at most n_positions = {config.n_positions})"
         )
+    if lengths is not None and lengths.shape != ids.shape[:1]:
+        raise ValueError(f"lengths: got shape {lengths.shape}, expected ({len(ids)},), one for each row")
     if lengths is not None and not ((lengths >= 1) & (lengths <= ids.shape[1])).all():
         raise ValueError(f"lengths: got {lengths}, expected 1 to T = {ids.shape[1]}")
     weights = adapter.weights if adapter is not None else {}
     known = {**params, **weights}
+    if config.n_classes and "head.weight" not in known:
+        raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
+    parts = adapter_parts(adapter) if adapter is not None else {}
+    for module in parts:
+        if f"{module}.weight" not in params:
+            raise ValueError(f"adapter: the model has no layer {module}")
     for name in wanted:
         if name not in known:
             raise ValueError(f"wanted: no parameter is named {name!r}")
@@ -181,7 +191,7 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
         params=known,
         config=config,
         adapter_config=adapter.config if adapter is not None else None,
-        adapter_parts=adapter_parts(adapter) if adapter is not None else {},
+        adapter_parts=parts,
         masks=masks or {},
         wanted=own,
         lowest=min((depth(module, config) for module in own), default=float("inf")),

@@ -34,6 +34,8 @@ def accumulated_gradients(objective, shards, run=map):
     loss : float, the mean over all real targets
     grads : dict of arrays
     """
+    if not shards:
+        raise ValueError("targets: every one of the batch is ignored; expected a real one")
     parts = list(run(objective, range(len(shards)), shards))
     n_targets = sum(part.n_targets for part in parts)
     shares = [part.n_targets / n_targets for part in parts]

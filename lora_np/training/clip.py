@@ -27,6 +27,7 @@ def clip_by_global_norm(grads, max_norm):
     norm : float, before clipping
     """
     norm = global_norm(grads)
+    max_norm = None if max_norm is None else float(max_norm)
     if max_norm is None or norm <= max_norm:
         return grads, norm
     return {name: g * (max_norm / norm) for name, g in grads.items()}, norm

@@ -4,14 +4,14 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .accumulate import accumulated_gradients, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
-from .schedule import learning_rate_at
+from .schedule import SCHEDULES, learning_rate_at
 from .state import TrainState, load_state, save_state
 
 SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best: lower, higher
@@ -51,11 +51,18 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("shards", 1), ("threads", 1), ("save_every", 1), ("eval_every", 0)):
+        for name, least in (("steps", 1), ("shards", 1), ("threads", 1), ("save_every", 1), ("eval_every", 0), ("warmup_steps", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0")
+        # NumPy's scalars would turn float32 arrays into float64.
+        for name in ("learning_rate", "final_share"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: got {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: got {self.clip_norm}, expected a number above 0, or None")
         if self.select not in SELECT:
             raise ValueError(f"select: got {self.select!r}, expected one of {', '.join(SELECT)}")
 
@@ -87,9 +94,9 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     FloatingPointError
         When the loss or the gradient is no longer finite.
     """
-    label = repr(config)
+    label = repr(replace(config, threads=1, save_every=1))  # the two that change no number
     if state_path is not None and os.path.exists(state_path):
-        state = load_state(state_path, label)
+        state = load_state(state_path, label, trainable)
     else:
         zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
         state = TrainState(0, trainable, zeros, zeros, {}, {})
@@ -104,8 +111,15 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
             if batches is None or step // len(batches) != epoch:
                 if batches is None:  # the length of an epoch is known once one has been made
                     batches = epoch_batches(np.random.default_rng([config.seed, 0]))
-                epoch = step // len(batches)
-                batches = epoch_batches(np.random.default_rng([config.seed, epoch]))
+                if not batches:
+                    raise ValueError("epoch_batches: got no batches, expected at least one")
+                n_batches, epoch = len(batches), step // len(batches)
+                if epoch:
+                    batches = epoch_batches(np.random.default_rng([config.seed, epoch]))
+                if len(batches) != n_batches:
+                    raise ValueError(
+                        f"epoch_batches: epoch {epoch} has {len(batches)} batches, expected {n_batches} as the first"
+                    )
             state, measured = train_step(state, objective, batches[step % len(batches)], config, run)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
