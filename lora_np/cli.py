@@ -63,6 +63,7 @@ def build_parser():
     run.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
 
     tune = command("tune", run_tune, "choose each method's learning rate on the validation split")
+    tune.add_argument("--methods", nargs="+", metavar="KEY", help="only these, such as full or lora_qv_r8")
     tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs at each rate (default 1)")
     tune.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
     tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that run reads)")
@@ -119,7 +120,9 @@ def run_tune(arguments):
     from .experiments.methods import LEARNING_RATES
     from .experiments.tune import tune
 
-    outcome = tune(arguments.seeds, arguments.jobs, arguments.out or LEARNING_RATES, report=print_now)
+    outcome = tune(
+        arguments.methods, arguments.seeds, arguments.jobs, arguments.out or LEARNING_RATES, report=print_now
+    )
     for key, rate in outcome["chosen"].items():
         print(f"{key:<12} {rate:g}")
     return 0

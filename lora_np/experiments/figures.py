@@ -8,7 +8,7 @@ import numpy as np
 COLOURS = {
     "full": "#0072B2",
     "lora_qv": "#D55E00",
-    "lora_all_r8": "#009E73",
+    "lora_all": "#009E73",
     "head": "#CC79A7",
     "scratch": "#7F7F7F",
     "tfidf": "#000000",
@@ -58,7 +58,7 @@ def new_figure(width, height):
 
 
 def colour(key):
-    return COLOURS["lora_qv" if key.startswith("lora_qv") else key]
+    return COLOURS[key.rpartition("_r")[0] if key.startswith("lora") else key]
 
 
 def runs_of(outcome, key):
@@ -75,17 +75,18 @@ def parameters_against_accuracy(outcome):
     figure = new_figure(9, 5.4)
     axes = figure.subplots()
     rows = {row["method"]: row for row in outcome["table"]}
-    curve = [row for key, row in rows.items() if key.startswith("lora_qv")]
-    axes.plot(
-        [row["trainable"] for row in curve],
-        [100 * row["accuracy_mean"] for row in curve],
-        color=COLOURS["lora_qv"],
-        alpha=0.5,
-        zorder=1,
-    )
-    labels = {"head": "head only", "lora_all_r8": "LoRA, all linear layers, r=8", "full": "full fine-tuning"}
-    labels |= {"scratch": "full, from random weights", "lora_qv_r1": "LoRA on q and v, by rank"}
-    markers = {"head": "v", "lora_all_r8": "D", "full": "s", "scratch": "X"}
+    for family in ("lora_qv", "lora_all"):
+        curve = [row for key, row in rows.items() if key.startswith(family)]
+        axes.plot(
+            [row["trainable"] for row in curve],
+            [100 * row["accuracy_mean"] for row in curve],
+            color=COLOURS[family],
+            alpha=0.5,
+            zorder=1,
+        )
+    labels = {"head": "head only", "full": "full fine-tuning", "scratch": "full, from random weights"}
+    labels |= {"lora_qv_r1": "LoRA on q and v", "lora_all_r8": "LoRA on all linear layers"}
+    markers = {"head": "v", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
     for key, row in rows.items():
         axes.errorbar(
             row["trainable"],
@@ -97,7 +98,7 @@ def parameters_against_accuracy(outcome):
             capsize=4,
             label=labels.get(key),
         )
-        if row["rank"] is not None and key.startswith("lora_qv"):
+        if row["rank"] is not None:
             axes.annotate(
                 f"r={row['rank']}",
                 (row["trainable"], 100 * row["accuracy_mean"]),
@@ -221,6 +222,8 @@ def loss_curves(outcome):
     styles = {"lora_qv_r1": "--"}
     for key, label in shown:
         runs = runs_of(outcome, key)
+        if not runs:  # the quick main job leaves some methods out
+            continue
         loss = np.array([run["history"]["loss"] for run in runs])  # (seeds, steps)
         width = max(1, loss.shape[1] // 40)
         window = np.ones(width) / width

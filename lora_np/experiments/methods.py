@@ -29,7 +29,7 @@ def lora(r, targets):
 METHODS = [
     Method("head", "head only", AdapterConfig(targets=())),
     *(Method(f"lora_qv_r{r}", f"LoRA q,v r={r}", lora(r, ("q_proj", "v_proj"))) for r in (1, 2, 4, 8, 16)),
-    Method("lora_all_r8", "LoRA all linear r=8", lora(8, ("all-linear",))),
+    *(Method(f"lora_all_r{r}", f"LoRA all linear r={r}", lora(r, ("all-linear",))) for r in (1, 8)),
     Method("full", "full fine-tuning", None),
     Method("scratch", "full, from random weights", None, from_base=False),
 ]
