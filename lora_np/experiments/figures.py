@@ -102,7 +102,7 @@ def parameters_against_accuracy(outcome):
             axes.annotate(
                 f"r={row['rank']}",
                 (row["trainable"], 100 * row["accuracy_mean"]),
-                xytext=(7, -14),
+                xytext=(8, -15) if key.startswith("lora_qv") else (-4, 10),
                 textcoords="offset points",
                 fontsize=11,
             )
@@ -119,8 +119,8 @@ def parameters_against_accuracy(outcome):
     axes.set_xscale("log")
     axes.set_xlabel("trained parameters")
     axes.set_ylabel("test accuracy in %")
-    axes.set_title(f"Rotten Tomatoes sentiment: what is trained, and how well ({seeds_text(outcome)})")
-    axes.legend(loc="lower right", fontsize=11)
+    axes.set_title(f"Rotten Tomatoes sentiment: what is trained, and how well\n({seeds_text(outcome)})")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=11)
     return figure
 
 

@@ -13,11 +13,11 @@ from ..formats import write_json
 from .baseline import tfidf_baseline
 from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
-from .methods import BY_KEY, METHODS, chosen_learning_rate
+from .methods import BY_KEY, chosen_learning_rate
 from .step_time import compare_step_times
 from .sweep import sweep, worker_count
 
-QUICK = {"epochs": 2, "limit": 1200}  # at most 30 s on two cores
+QUICK = {"epochs": 2, "limit": 800}  # at most 30 s on two cores
 QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "full")
 
 

@@ -32,7 +32,7 @@ class Task(NamedTuple):
     def evaluation_batches(self, split) -> list[Batch]:
         """The batches of "validation" or "test", in a fixed order."""
         part = getattr(self, split)
-        return class_batches(part.sequences, part.labels, 100, self.pad_id)
+        return class_batches(part.sequences, part.labels, BATCH_SIZE, self.pad_id)
 
 
 @lru_cache(maxsize=2)

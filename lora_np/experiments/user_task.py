@@ -26,6 +26,7 @@ from .progress import progress_bar
 
 METHODS = ("lora", "full", "head")
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
+EVALUATION_BATCH = 32  # rows at once where nothing is trained; small arrays stay in the processor's cache
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # where the test part is a file of its own
 
@@ -111,7 +112,7 @@ def finetune(
 
     def score(arrays, part):
         model, adapter = attach(params, adapter_config, arrays)
-        return evaluate(model, class_batches(*part, 100, pad_id), config, adapter)
+        return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad_id), config, adapter)
 
     steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
     settings = TrainConfig(
@@ -219,7 +220,7 @@ def predict(classifier, texts):
     params, config, adapter, tokenizer, labels = classifier
     sequences = encode(tokenizer, texts, config.n_positions)
     no_labels = np.zeros(len(texts), dtype=np.int64)
-    batches = class_batches(sequences, no_labels, 100, tokenizer.token_to_id(PAD))
+    batches = class_batches(sequences, no_labels, EVALUATION_BATCH, tokenizer.token_to_id(PAD))
     found = [None] * len(texts)
     with blas_threads(1):
         for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter)):
