@@ -1,6 +1,6 @@
 """The shape of a model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,3 @@ class ModelConfig:
             raise ValueError(f"dropout: got {self.dropout!r}, expected a number")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
-
-    def to_dict(self):
-        """The fields as a plain dict, for JSON."""
-        return asdict(self)

@@ -51,7 +51,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("shards", 1), ("threads", 1), ("save_every", 1), ("eval_every", 0), ("warmup_steps", 0)):
+        at_least_one, at_least_zero = ("steps", "shards", "threads", "save_every"), ("eval_every", "warmup_steps")
+        for name, least in [(n, 1) for n in at_least_one] + [(n, 0) for n in at_least_zero]:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -135,8 +136,10 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
                 measured = {**measured, **{f"eval_{name}": value for name, value in scores.items()}}
             elif last and evaluate is None:
                 state = state._replace(best=state.trainable)
-            state = state._replace(history={name: np.array(values) for name, values in history.items()})
-            if state_path is not None and (last or state.step % config.save_every == 0):
+            save = state_path is not None and (last or state.step % config.save_every == 0)
+            if last or save:  # the history grows with the steps: made into arrays where they are read
+                state = state._replace(history={name: np.array(values) for name, values in history.items()})
+            if save:
                 save_state(state_path, state, label)
             if on_step is not None:
                 on_step(state.step, measured)
