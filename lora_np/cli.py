@@ -3,9 +3,8 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
-# What a user can get wrong or the world can lack; anything else is a bug and keeps its traceback.
+# What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
@@ -62,9 +61,9 @@ def build_parser():
     run.add_argument("--json", metavar="FILE", help="where to write the numbers (default DIR/main_job.json)")
     run.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
 
-    tune = command("tune", run_tune, "choose each method's learning rate on the validation split")
+    tune = command("tune", run_tune, "choose each method's learning rate and dropout on validation")
     tune.add_argument("--methods", nargs="+", metavar="KEY", help="only these, such as full or lora_qv_r8")
-    tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs at each rate (default 1)")
+    tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs at each setting (default 1)")
     tune.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
     tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that run reads)")
 
@@ -92,6 +91,7 @@ def build_parser():
         help="layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a "
         "pattern such as 'blocks.0.*' (default q_proj v_proj)",
     )  # fmt: skip
+    tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
     tuning.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (default by method)")
     tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
@@ -117,14 +117,14 @@ def run_main_job(arguments):
 
 
 def run_tune(arguments):
-    from .experiments.methods import LEARNING_RATES
+    from .experiments.methods import SETTINGS
     from .experiments.tune import tune
 
     outcome = tune(
-        arguments.methods, arguments.seeds, arguments.jobs, arguments.out or LEARNING_RATES, report=print_now
+        arguments.methods, arguments.seeds, arguments.jobs, arguments.out or SETTINGS, report=print_now
     )
-    for key, rate in outcome["chosen"].items():
-        print(f"{key:<12} {rate:g}")
+    for key, chosen in outcome["chosen"].items():
+        print(f"{key:<12} lr {chosen['learning_rate']:<8g} dropout {chosen['dropout']:g}")
     return 0
 
 
@@ -177,11 +177,17 @@ def run_finetune(arguments):
         batch_size=arguments.batch_size,
         seed=arguments.seed,
         base=arguments.base or PRETRAINED,
+        dropout=arguments.dropout,
         test_data=arguments.test,
     )
     rows = result["rows"]
     print(f"labels: {', '.join(result['labels'])}")
     print(f"rows: {rows['train']} to train, {rows['validation']} to choose the best, {rows['test']} to test")
+    if rows["left_out"]:
+        print(f"      {rows['left_out']} of {arguments.data} left out: their texts are in {arguments.test}")
+    if result["longer_texts"]:
+        longer, n = result["longer_texts"], result["n_positions"]
+        print(f"      {longer} texts have more than {n} tokens; what follows is not read")
     print(f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)")
     print(
         f"test accuracy {100 * result['test_accuracy']:.1f} % "
@@ -193,14 +199,14 @@ def run_finetune(arguments):
 
 def run_predict(arguments):
     from .data import read_table
-    from .experiments.user_task import load_task, predict
+    from .experiments.user_task import load_classifier, predict
 
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
     if arguments.data and not arguments.text:
         raise ValueError("--data also needs --text, the name of its column of texts")
     texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
-    found = predict(load_task(arguments.model), texts)
+    found = predict(load_classifier(arguments.model), texts)
     if arguments.out:
         lines = (
             json.dumps({"text": text, "label": label, "probability": round(p, 6)}, ensure_ascii=False)
@@ -215,9 +221,9 @@ def run_predict(arguments):
 
 
 def write_text(path, text):
-    from .formats.tensors import write_atomically
+    from .formats import write_atomically
 
-    write_atomically(Path(path), text.encode("utf-8"))
+    write_atomically(path, text.encode("utf-8"))
 
 
 def print_now(line):

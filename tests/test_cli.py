@@ -45,7 +45,7 @@ def tickets(tmp_path):
 
 
 def finetune(data, out, base, *more):
-    columns = ["--text", "body", "--label", "topic", "--epochs", "6", "--lr", "0.02"]
+    columns = ["--text", "body", "--label", "topic", "--epochs", "6", "--lr", "0.01"]
     return main(["finetune", "--data", str(data), *columns, "--out", str(out), "--base", str(base), *more])
 
 
@@ -64,7 +64,7 @@ def test_finetune_and_predict(method, tickets, tmp_path, base, capsys):
     assert finetune(tickets, out, base, "--method", method) == 0
     assert "labels: delivery, praise" in capsys.readouterr().out
     task = json.loads((out / "task.json").read_text(encoding="utf-8"))
-    assert task["rows"] == {"train": 72, "validation": 9, "test": 9}
+    assert task["rows"] == {"train": 72, "validation": 9, "test": 9, "left_out": 0}
     if method != "head":  # a random base's features tell a linear head little
         assert task["test_accuracy"] > 0.8
 
@@ -77,7 +77,8 @@ def test_finetune_and_predict(method, tickets, tmp_path, base, capsys):
     assert main(["predict", "--model", str(out), *columns]) == 0
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 90
-    share = np.mean([line["label"] == "delivery" for line in lines[:45]] + [line["label"] == "praise" for line in lines[45:]])
+    expected = ["delivery"] * 45 + ["praise"] * 45
+    share = np.mean([line["label"] == label for line, label in zip(lines, expected)])
     assert share >= (0.5 if method == "head" else 0.8)
 
 
@@ -96,7 +97,7 @@ def test_an_adapter_is_small_and_holds_its_head(tickets, tmp_path, base):
 def test_predictions_do_not_depend_on_their_neighbours(tickets, tmp_path, base):
     out = tmp_path / "out"
     assert finetune(tickets, out, base) == 0
-    classifier = user_task.load_task(out)
+    classifier = user_task.load_classifier(out)
     texts = ["the parcel never came", "great help " * 30, "lovely"]
     together = user_task.predict(classifier, texts)
     alone = [user_task.predict(classifier, [text])[0] for text in texts]
@@ -168,7 +169,60 @@ def test_a_test_file_of_its_own(tickets, tmp_path, base):
     out = tmp_path / "out"
     assert finetune(tickets, out, base, "--test", str(test)) == 0
     rows = json.loads((out / "task.json").read_text(encoding="utf-8"))["rows"]
-    assert rows == {"train": 81, "validation": 9, "test": 2}
+    assert rows == {"train": 81, "validation": 9, "test": 2, "left_out": 0}
+
+
+def test_what_is_in_the_test_file_is_not_trained_on(tickets, tmp_path, base, capsys):
+    known = [("The parcel never came -- ticket 3", "delivery"), ("thank you so much, ticket 0", "praise")]
+    test = write_csv(tmp_path / "test.csv", [*known, ("never seen", "praise")])
+    out = tmp_path / "out"
+    assert finetune(tickets, out, base, "--test", str(test)) == 0
+    rows = json.loads((out / "task.json").read_text(encoding="utf-8"))["rows"]
+    assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 88
+    assert "2 of" in capsys.readouterr().out
+    fails(capsys, finetune(tickets, tmp_path / "other", base, "--test", str(tickets)), "test_data", "nothing is left")
+
+
+def test_texts_beyond_the_position_table_are_counted(tmp_path, base, capsys):
+    rows = [(f"{text}, ticket {i} {'and so on ' * 9 * (i < 4)}", text.split()[0]) for i in range(12) for text in GOOD]
+    assert finetune(write_csv(tmp_path / "long.csv", rows), tmp_path / "out", base) == 0
+    assert "12 texts have more than 24 tokens" in capsys.readouterr().out
+
+
+def test_validation_accuracy_is_that_of_the_weights_kept(tickets, tmp_path, base, monkeypatch):
+    scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
+    monkeypatch.setattr(user_task, "evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
+    assert finetune(tickets, tmp_path / "out", base, "--epochs", "1") == 0
+    assert json.loads((tmp_path / "out" / "task.json").read_text(encoding="utf-8"))["validation_accuracy"] == 0.8
+
+
+def test_the_base_is_never_written_over(tickets, base, capsys):
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    fails(capsys, finetune(tickets, base, base, "--method", "full"), "out", "the base itself")
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+
+
+def test_an_unusable_folder_is_refused_before_the_training(tickets, tmp_path, base, capsys, monkeypatch):
+    monkeypatch.setattr(user_task, "train", None)
+    fails(capsys, finetune(tickets, tickets, base), "out", "is a file")
+    fails(capsys, finetune(tickets, tickets / "below", base), "out", "is a file")
+
+
+def test_text_on_the_command_line_that_is_not_utf8(tickets, tmp_path, base, capsys):
+    out = tmp_path / "out"
+    assert finetune(tickets, out, base, "--epochs", "1") == 0
+    capsys.readouterr()
+    text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands such a byte over
+    fails(capsys, main(["predict", "--model", str(out), "hello", text]), "text 1", "not UTF-8")
+
+
+@pytest.mark.parametrize("labels", [["delivery"], ["a", "b", "c"], 5, [1, 2], "ab"], ids=str)
+def test_labels_that_do_not_fit_a_full_model(labels, tickets, tmp_path, base, capsys):
+    out = tmp_path / "out"
+    assert finetune(tickets, out, base, "--epochs", "1", "--method", "full") == 0
+    edit(out / "task.json", labels=labels)
+    capsys.readouterr()
+    fails(capsys, main(["predict", "--model", str(out), "hello"]), "task.json", "labels")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +236,8 @@ def test_a_test_file_of_its_own(tickets, tmp_path, base):
         (["--lr", "-1"], ["learning_rate", "-1"]),
         (["--lr", "0"], ["learning_rate", "0"]),
         (["--batch-size", "0"], ["batch_size", "0"]),
+        (["--dropout", "1"], ["dropout", "1"]),
+        (["--seed", "-1"], ["seed", "-1"]),
     ],
 )
 def test_bad_options(more, parts, tickets, tmp_path, base, capsys):
@@ -205,7 +261,7 @@ def test_nan_in_the_loss(tickets, tmp_path, base, capsys):
 @pytest.mark.parametrize(
     "damage, parts",
     [
-        (lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 nothing"), ["adapter.safetensors", "safetensors"]),
+        (lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 no"), ["adapter.safetensors", "safetensors"]),
         (lambda f: truncate(f / "adapter.safetensors"), ["adapter.safetensors", "not a whole"]),
         (lambda f: (f / "adapter.json").write_text("{"), ["adapter.json", "not a JSON file"]),
         (lambda f: edit(f / "adapter.json", r=3), ["lora_A", "shape", "(3, 16)"]),

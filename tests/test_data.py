@@ -508,6 +508,8 @@ def test_json_labels_may_be_numbers_or_booleans(write):
         ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,y\n", "line 2: byte 0xe9 is not UTF-8"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "row 2, line 2: list; expected an object"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n\nhello\n', "row 2, line 3: not JSON"),
+        ("a.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}\n", "row 1, line 1: not JSON"),
+        ("a.jsonl", "[" * 100_000 + "\n", "row 1, line 1: not JSON"),
         ("a.jsonl", '{"text": 3, "label": "b"}', "row 1, line 1: 'text' is 3; expected a string"),
         ("a.jsonl", '{"text": "a", "label": null}', "row 1, line 1: 'label' is null; expected a string"),
         ("a.jsonl", '{"text": "a\\ud83d", "label": "b"}', "row 1, line 1: 'text' has half a surrogate pair"),

@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lora_np.experiments import tune as tuning
 from lora_np.experiments.figures import draw_figures
 from lora_np.experiments.fine_tune_run import TRUNCATION_RANKS, Run, fine_tune_run, load_base
 from lora_np.experiments.main_job import format_table, table_row
-from lora_np.experiments.methods import BY_KEY, LEARNING_RATES, METHODS, chosen_learning_rate, starting_point
+from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settings, starting_point
 from lora_np.experiments.sentiment import load_task
 from lora_np.experiments.sweep import sweep, worker_count, worker_environment
+from lora_np.experiments.tune import DROPOUTS, RATES
 
 SMALL = {"epochs": 1, "limit": 40}
 
@@ -22,12 +24,42 @@ def results():
     return [fine_tune_run(Run(key, seed, 1e-3, **SMALL)) for key in keys for seed in (0, 1)]
 
 
-def test_every_method_has_a_learning_rate_chosen_on_validation():
-    found = json.loads(LEARNING_RATES.read_text(encoding="utf-8"))
+def test_every_method_has_settings_chosen_on_validation():
+    found = json.loads(SETTINGS.read_text(encoding="utf-8"))
     for method in METHODS:
-        scores = found["validation_accuracy"][method.key]
-        best = max(scores, key=scores.get)
-        assert chosen_learning_rate(method.key) == float(best)
+        tried = {
+            (entry["learning_rate"], entry["dropout"]): entry["validation_accuracy"].values()
+            for entry in found["tried"][method.key]
+        }
+        assert set(tried) == {(rate, dropout) for rate in RATES[method.key] for dropout in DROPOUTS}
+        mean = {pair: sum(scores) / len(scores) for pair, scores in tried.items()}
+        chosen = chosen_settings(method.key)
+        assert mean[chosen["learning_rate"], chosen["dropout"]] == max(mean.values())
+
+
+def one_score_a_run(run):
+    assert not run.test and not run.analyse and run.seed >= 100
+    return {"validation_accuracy": 0.5 + 0.1 * (run.learning_rate == 3e-3) + 0.2 * run.dropout * (run.seed == 101)}
+
+
+def test_tuning_goes_on_where_it_stopped_and_takes_the_best_mean(tmp_path, monkeypatch):
+    asked = []
+
+    def sweep(function, runs, jobs):
+        asked.extend(runs)
+        yield from ((run, one_score_a_run(run)) for run in runs)
+
+    monkeypatch.setattr(tuning, "sweep", sweep)
+    out = tmp_path / "settings.json"
+    one_seed = tuning.tune(["head"], out=out, report=lambda line: None)
+    assert one_seed["chosen"] == {"head": {"learning_rate": 3e-3, "dropout": 0.0}}  # the first of two equal ones
+    assert len(asked) == len(RATES["head"]) * len(DROPOUTS)
+    two_seeds = tuning.tune(["full", "head"], seeds=2, out=out, report=lambda line: None)
+    assert two_seeds == json.loads(out.read_text(encoding="utf-8"))
+    assert two_seeds["chosen"]["head"] == {"learning_rate": 3e-3, "dropout": 0.1}
+    assert len(asked) == len(set(asked)) == 2 * len(DROPOUTS) * (len(RATES["head"]) + len(RATES["full"]))
+    with pytest.raises(ValueError, match="'tail'"):
+        tuning.tune(["tail"], out=out)
 
 
 def test_all_methods_start_from_the_same_model():
@@ -74,7 +106,8 @@ def test_bytes_are_those_of_what_is_trained(results):
 
 def test_ranks_of_updates(results):
     for result in results:
-        ranks = {sum(s > 1e-4 * v["singular_values"][0] for s in v["singular_values"]) for v in result["spectra"].values()}
+        sigmas = [spectrum["singular_values"] for spectrum in result["spectra"].values()]
+        ranks = {sum(s > 1e-4 * sigma[0] for s in sigma) for sigma in sigmas}
         if result["method"] == "head":
             assert not result["spectra"]
         elif result["method"] == "lora_qv_r1":
@@ -91,7 +124,7 @@ def test_truncation_at_full_rank_is_the_trained_model(results):
         assert result["truncation"]["128"] == pytest.approx(result["test_accuracy"], abs=1 / 40)
 
 
-def test_the_test_split_is_not_read_while_learning_rates_are_chosen():
+def test_the_test_split_is_not_read_while_settings_are_chosen():
     result = fine_tune_run(Run("head", 0, 1e-3, test=False, analyse=False, **SMALL))
     assert "test_accuracy" not in result and "validation_accuracy" in result
 

@@ -254,13 +254,15 @@ def damaged(kind, whole):
         "offsets that do not fit the shape": raw_safetensors({"w": {**entry, "shape": [3]}}, bytes(8)),
         "unknown dtype": raw_safetensors({"w": {**entry, "dtype": "F7"}}, bytes(8)),
         "bfloat16": raw_safetensors({"w": {**entry, "dtype": "BF16", "shape": [4]}}, bytes(8)),
+        "float8": raw_safetensors({"w": {**entry, "dtype": "F8_E4M3", "shape": [8]}}, bytes(8)),
         "overlap": raw_safetensors({"w": entry, "v": entry}, bytes(8)),
         "pickle": b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
     }[kind]
 
 
 DAMAGES = ["text", "bytes on top", "header of a gigabyte", "header that is no JSON", "offsets beyond the end"]
-DAMAGES += ["offsets that do not fit the shape", "unknown dtype", "bfloat16", "overlap", "pickle"]
+DAMAGES += ["offsets that do not fit the shape", "unknown dtype", "bfloat16", "float8", "overlap"]
+DAMAGES += ["pickle"]
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -291,6 +293,29 @@ def test_tensors_that_are_not_the_models(saved_model, change, message):
     write_tensors(folder / "model.safetensors", tensors)
     with pytest.raises(ValueError, match=f"model.safetensors: {message}"):
         load_model(folder)
+
+
+def test_a_kill_between_the_two_files_leaves_nothing_that_loads(saved_adapter, monkeypatch):
+    """A new adapter of the same shapes beside the old one's alpha would be loaded with a wrong scale."""
+    folder, adapter, params = saved_adapter
+
+    def killed(path, value):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_np.formats.checkpoint.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_adapter(folder, adapter._replace(config=replace(adapter.config, alpha=99.0)))
+    with pytest.raises(FileNotFoundError, match="adapter.json"):
+        load_adapter(folder, params)
+
+
+def test_an_adapter_that_is_not_finite_is_not_saved(saved_adapter):
+    folder, adapter, params = saved_adapter
+    name = next(iter(adapter.weights))
+    broken = {**adapter.weights, name: np.full_like(adapter.weights[name], np.nan)}
+    with pytest.raises(ValueError, match=f"{name}: holds values"):
+        save_adapter(folder, adapter._replace(weights=broken))
+    assert load_adapter(folder, params).config == adapter.config
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json", ""])
@@ -411,7 +436,7 @@ def test_tensors_that_are_not_the_adapters(saved_adapter, change, message):
     folder, adapter, params = saved_adapter
     tensors = {name: array.copy() for name, array in adapter.weights.items()}
     change(tensors)
-    save_adapter(folder, Adapter(adapter.config, tensors))
+    write_tensors(folder / "adapter.safetensors", tensors)
     with pytest.raises(ValueError, match=f"adapter.safetensors: {message}"):
         load_adapter(folder, params)
 

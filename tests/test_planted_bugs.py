@@ -423,7 +423,7 @@ BUGS = [
     Bug("stops at the highest wanted parameter", "language model", None, MODEL,
         "lowest=min((depth", "lowest=max((depth"),
     Bug("stops one layer early", "language model: lora", ALONE, MODEL,
-        "if self.lowest < depth(module, self.config)", "if self.lowest < depth(module, self.config) - 1"),
+        "self.lowest < depth(place or module, self.config)", "self.lowest < depth(place or module, self.config) - 1"),
     Bug("blocks that overlap", "language model", ALONE, MODEL,
         "return 1 + 6 * int(i)", "return 1 + 4 * int(i)"),
     Bug("ln_f below the last block", "classifier", ALONE, MODEL,
@@ -431,7 +431,9 @@ BUGS = [
     Bug("v's gradient never asked for", "language model: lora", None, MODEL,
         'for name in "qkv" if call.operands_wanted', 'for name in "qk" if call.operands_wanted'),
     Bug("the tied head's gradient never asked for", "language model", None, MODEL,
-        "wanted = call.wanted.get(module, ())", 'wanted = call.wanted.get("head", ())'),
+        'call.operands_wanted(module, place="head")', 'call.operands_wanted("head")'),
+    Bug("the tied head taken to stand at the input", "language model", None, MODEL,
+        'call.operands_wanted(module, place="head")', "call.operands_wanted(module)"),
     # the objective
     Bug("divided by the number of targets again", "language model", None, OBJECTIVE,
         "cross_entropy_backward(1.0, loss_cache)", "cross_entropy_backward(1.0 / n_targets, loss_cache)"),
@@ -475,7 +477,8 @@ def plant(workshop):
                 compiled.unlink()
         importlib.invalidate_caches()
         copy = importlib.import_module(f"{name}.reference.gradcheck")
-        assert copy.ops.linear_backward.__module__ == f"{name}.ops.linear"  # not the package's own
+        cases = sys.modules[f"{name}.reference.gradcheck_cases"]
+        assert cases.ops.linear_backward.__module__ == f"{name}.ops.linear"  # not the package's own
         return copy
 
     yield make

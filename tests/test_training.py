@@ -23,6 +23,7 @@ from lora_np.training import (
     learning_rate_at,
     model_objective,
     split_batch,
+    stream,
     train,
 )
 
@@ -478,10 +479,15 @@ def test_training_mutates_nothing_that_it_was_given(classifier, random_params, r
     assert not any(np.shares_memory(state.trainable[name], trainable[name]) for name in trainable)
 
 
-@pytest.mark.parametrize("rate", [1e-3, np.float64(1e-3), np.float32(1e-3)], ids=["float", "float64", "float32"])
-def test_float32_is_trained_in_float32(classifier, run, rate):
-    """Also with a rate that came out of a NumPy array, such as np.logspace(-4, -2, 5)[2]."""
-    state = train(*run(classifier, LORA), TrainConfig(steps=2, learning_rate=rate))
+@pytest.mark.parametrize("number", [float, np.float64, np.float32])
+def test_float32_is_trained_in_float32(classifier, run, number):
+    """Also with settings that came out of a NumPy array, such as np.logspace(-4, -2, 5)[2]."""
+    model = replace(classifier, dropout=number(0.25), layer_norm_eps=number(1e-5))
+    optimiser = AdamW(*map(number, (0.9, 0.99, 1e-8, 0.1)))
+    settings = TrainConfig(
+        steps=2, learning_rate=number(1e-3), final_share=number(0.5), clip_norm=number(1e-3), optimiser=optimiser
+    )
+    state = train(*run(model, LORA), settings)
     for group in (state.trainable, state.m, state.v, state.best):
         assert {array.dtype for array in group.values()} == {np.dtype(np.float32)}
 
@@ -526,7 +532,10 @@ def test_a_learning_rate_that_is_far_too_high(language, run):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"steps": 0}, "steps: got 0, expected at least 1"),
+        ({"steps": 0}, "steps: got 0, expected a whole number of at least 1"),
+        ({"steps": 10.5}, "steps: got 10.5"),
+        ({"shards": True}, "shards: got True"),
+        ({"seed": -1}, "seed: got -1"),
         ({"shards": 0}, "shards: got 0"),
         ({"threads": 0}, "threads: got 0"),
         ({"save_every": 0}, "save_every: got 0"),
@@ -544,6 +553,20 @@ def test_a_learning_rate_that_is_far_too_high(language, run):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**{"steps": 10, "learning_rate": 1e-3, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"beta1": 1.0}, "beta1: got 1.0, expected 0 ≤ beta1 < 1"),
+        ({"beta2": -0.1}, "beta2: got -0.1"),
+        ({"eps": 0.0}, "eps: got 0.0, expected a number above 0"),
+        ({"weight_decay": math.nan}, "weight_decay: got nan, expected at least 0"),
+    ],
+)
+def test_optimiser_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AdamW(**settings)
 
 
 def test_epochs_of_unequal_length_are_refused(language, run):
@@ -574,3 +597,29 @@ def test_threads_of_the_matrix_products_are_set_and_set_back():
     with blas_threads(1):
         assert threads() == {1}
     assert threads() == before
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run(language, run):
+    """Also the last one, after which no step would notice."""
+    setup = run(language)
+    settings = TrainConfig(steps=2, learning_rate=1e-3)
+    with pytest.raises(FloatingPointError, match="evaluation's loss became nan after step 2"):
+        train(setup.trainable, setup.objective, setup.epoch_batches, settings, lambda arrays: {"loss": math.nan})
+
+
+# ------------------------------------------------------------------ random streams
+
+
+def test_streams_of_one_seed_are_different_and_come_back():
+    keys = [("weights",), ("head",), ("adapter",)]
+    keys += [("shuffle", epoch) for epoch in range(3)]
+    keys += [("masks", step, shard) for step in range(3) for shard in range(3)]
+    drawn = [stream(seed, *key).random(4) for seed in (0, 1) for key in keys]
+    assert len({array.tobytes() for array in drawn}) == 2 * len(keys)
+    assert np.array_equal(stream(1, *keys[-1]).random(4), drawn[-1])
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True], ids=repr)
+def test_seeds_that_are_none(seed):
+    with pytest.raises(ValueError, match="seed: got .*, expected a whole number of at least 0"):
+        stream(seed, "head")

@@ -26,7 +26,7 @@ class AdapterConfig:
     rslora : bool, scale by α/√r (Kalajdzievski 2023) in place of α/r
     dropout : float in [0, 1), on the adapter's input, while training
     init : "kaiming" (A uniform in ±1/√in, as PEFT's default) or "gaussian" (A normal with standard
-        deviation 1/r, as in the paper's section 4.1)
+        deviation 1/r, as PEFT's; the paper's section 4.1 leaves the deviation open)
     train_head : bool, train the classifier head in full beside the adapter
     kind : str, a key of `adapters.KINDS`
 

@@ -1,4 +1,4 @@
-"""How many directions a matrix has: its singular values, and four ways to count them."""
+"""How many directions a matrix has: its singular values, and three ways to count them."""
 
 from typing import NamedTuple
 
@@ -59,8 +59,7 @@ def rank_at_energy(sigma, share=0.9):
     if not sigma[0] > 0:
         return 0
     energy = np.cumsum(sigma**2)
-    # Rounding can leave the last sum a hair above `share · total`'s reach; the full rank always holds all.
-    return int(min(np.searchsorted(energy, share * energy[-1]) + 1, len(sigma)))
+    return int(np.searchsorted(energy, share * energy[-1])) + 1
 
 
 def spectrum(matrix):

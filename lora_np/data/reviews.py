@@ -97,7 +97,7 @@ def labelled(rows: list[tuple[str, str]]) -> Labelled:
     return Labelled([text for text, _ in rows], np.array([int(label) for _, label in rows], dtype=np.int64))
 
 
-def text_digest(text: str, salt: bytes) -> bytes:
+def text_digest(text: str, salt: bytes = b"") -> bytes:
     """SHA-256 of `salt` and the text's letters and digits, for finding repeats and for a fixed order.
 
     Case, white space, ASCII punctuation and ``<br />`` do not count, so a text and its retyped copy are

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .reviews import text_digest
+from .tokenizer import has_surrogate
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl")
@@ -52,7 +53,7 @@ def read_table(path: str | Path, text_column: str, label_column: str | None) -> 
     Returns
     -------
     Table
-        Labels are str, stripped of white space; JSON numbers and booleans become ``"1"``, ``"true"``.
+        Labels are str, stripped of white space; JSON integers and booleans become ``"1"``, ``"true"``.
 
     Raises
     ------
@@ -123,7 +124,8 @@ def split_table(table: Table, fractions: tuple[float, float, float], seed: int) 
     turn goes to the part that is furthest behind its fraction. So every part is within one text of its
     size, every class is spread evenly, and the same table and seed give the same parts on every machine.
     A text that occurs several times goes to one part with all its rows: none is both learned and tested.
-    Each class's first text goes to train, so that train knows every class, however rare.
+    Each class's first text goes to train, so that train knows it, however rare (unless the class has
+    only texts that occurred earlier with another label).
 
     Parameters
     ----------
@@ -235,7 +237,7 @@ def json_records(path: Path, content: str) -> Iterator[Record]:
         place = f"row {row}, line {line_number}"
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also: an integer of thousands of digits, deep nesting
             raise ValueError(f"{path}, {place}: not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}, {place}: {type(values).__name__}; expected an object {{...}} on each line")
@@ -257,7 +259,7 @@ def cell(path: Path, place: str, values: dict[str, Any], column: str, argument: 
         raise ValueError(f"{path}, {place}: {column!r} is {json.dumps(value)}; expected a string")
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
-    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON can write what UTF-8 cannot
+    if has_surrogate(value):  # JSON can write what UTF-8 cannot
         raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is no character")
     return value
 

@@ -192,9 +192,20 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raise TypeError unless `texts` is a sequence of str (and not one str: its letters would pass)."""
+    """Raise unless `texts` is a sequence of str (and not one str: its letters would pass), all of them UTF-8."""
     if isinstance(texts, str):
         raise TypeError("texts is a str; expected a list of str: wrap a single text as [text]")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row} has type {type(text).__name__}; expected str")
+        if has_surrogate(text):  # Python's stand-in for a byte of the command line that is not UTF-8
+            raise ValueError(f"text {row} is {text!r}, which is not UTF-8; expected characters alone")
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a str holds half a surrogate pair, which no UTF-8 can say."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,8 +1,11 @@
 """The four figures of the main job, drawn from its JSON alone."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+
+from ..formats import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 COLOURS = {
@@ -40,14 +43,15 @@ def draw_figures(outcome, folder):
     import matplotlib
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in FIGURES.items():
         # An object of its own, not pyplot's: no window, no state that a notebook would share.
         with matplotlib.rc_context(STYLE):
             figure = draw(outcome)
             paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], bbox_inches="tight")
+            png = io.BytesIO()
+            figure.savefig(png, format="png", bbox_inches="tight")
+            write_atomically(paths[-1], png.getvalue())
     return paths
 
 

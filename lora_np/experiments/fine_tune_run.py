@@ -1,4 +1,4 @@
-"""One run of the comparison: a method, a seed, a learning rate -> what was measured."""
+"""One run of the comparison: a method, a seed, its settings -> what was measured."""
 
 import tempfile
 import time
@@ -11,7 +11,7 @@ import numpy as np
 from ..adapters import merge, trainable_report
 from ..analysis import linear_updates, spectrum, tensor_bytes, truncated_updates
 from ..formats import load_pretrained, write_tensors
-from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model_objective, train
+from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
 from .methods import BY_KEY, starting_point
 from .sentiment import load_task
 
@@ -26,7 +26,7 @@ class Run:
     limit : at most so many snippets of each split, or None
     dropout : of the model, while training
     analyse : also measure the spectra of the update and, for full fine-tuning, its truncations
-    test : read the test split; False while learning rates are chosen
+    test : read the test split; False while settings are chosen
     """
 
     method: str
@@ -34,7 +34,7 @@ class Run:
     learning_rate: float
     epochs: int = 4
     limit: int | None = None
-    dropout: float = 0.1
+    dropout: float = 0.0
     analyse: bool = True
     test: bool = True
 
@@ -59,7 +59,7 @@ def fine_tune_run(run):
     base, base_config = load_base()
     base_config = replace(base_config, dropout=run.dropout)
     params, config, trainable = starting_point(method, base, base_config, 2, run.seed)
-    steps_per_epoch = len(task.epoch_batches(np.random.default_rng(0)))
+    steps_per_epoch = len(task.epoch_batches(stream(run.seed, "shuffle", 0)))
     settings = TrainConfig(
         steps=run.epochs * steps_per_epoch,
         learning_rate=run.learning_rate,
@@ -90,6 +90,7 @@ def fine_tune_run(run):
             "method": run.method,
             "seed": run.seed,
             "learning_rate": run.learning_rate,
+            "dropout": run.dropout,
             "trainable": report.trainable,
             "total": report.total,
             "percent": report.percent,

@@ -13,7 +13,7 @@ from ..formats import write_json
 from .baseline import tfidf_baseline
 from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
-from .methods import BY_KEY, chosen_learning_rate
+from .methods import BY_KEY, chosen_settings
 from .step_time import compare_step_times
 from .sweep import sweep, worker_count
 
@@ -46,7 +46,7 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     settings = QUICK if quick else {}
     # The slow ones first, so that none is left to run alone at the end.
     order = sorted(keys, key=lambda key: (BY_KEY[key].adapter is not None, key == "head"))
-    runs = [Run(key, seed, chosen_learning_rate(key), **settings) for seed in range(seeds) for key in order]
+    runs = [Run(key, seed, **chosen_settings(key), **settings) for seed in range(seeds) for key in order]
 
     step_time = compare_step_times(repeats=5 if quick else 30)
     report(
@@ -68,7 +68,7 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
         "quick": quick,
         "seeds": list(range(seeds)),
         "base": asdict(load_base()[1]),
-        "settings": asdict(runs[0]) | {"method": "each", "seed": "each", "learning_rate": "chosen by tune"},
+        "settings": {"epochs": runs[0].epochs, "limit": runs[0].limit},
         "table": [table_row(key, [r for r in results if r["method"] == key]) for key in keys],
         "baseline": baseline,
         "step_time": step_time,
@@ -96,6 +96,7 @@ def table_row(key, runs):
         "label": BY_KEY[key].label,
         "rank": adapter.r if adapter is not None and adapter.targets else None,
         "learning_rate": first["learning_rate"],
+        "dropout": first["dropout"],
         "trainable": first["trainable"],
         "percent": first["percent"],
         "accuracy_mean": float(accuracy.mean()),

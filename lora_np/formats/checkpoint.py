@@ -25,11 +25,7 @@ def save_model(folder, params, config, dtype=None):
     folder = Path(folder)
     with np.errstate(over="ignore"):
         tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in params.items()}
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")
-    write_tensors(folder / "model.safetensors", tensors)
-    write_json(folder / "config.json", asdict(config))
+    write_pair(folder / "model.safetensors", tensors, folder / "config.json", config)
 
 
 def load_model(folder, dtype=np.float32):
@@ -79,8 +75,7 @@ def save_adapter(folder, adapter):
     adapter : Adapter
     """
     folder = Path(folder)
-    write_tensors(folder / "adapter.safetensors", adapter.weights)
-    write_json(folder / "adapter.json", asdict(adapter.config))
+    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", adapter.config)
 
 
 def load_adapter(folder, params):
@@ -111,6 +106,20 @@ def load_adapter(folder, params):
     shapes = {name: array.shape for name, array in fresh.items()}
     check_tensors(folder / "adapter.safetensors", tensors, shapes)
     return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})
+
+
+def write_pair(tensors_path, tensors, config_path, config):
+    """Write tensors and their configuration over an earlier pair.
+
+    The old configuration goes first and the new one comes last: a kill in between leaves a folder that
+    lacks it and is refused, never new tensors that are read by old settings.
+    """
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")
+    config_path.unlink(missing_ok=True)
+    write_tensors(tensors_path, tensors)
+    write_json(config_path, asdict(config))
 
 
 def read_config(path, kind):

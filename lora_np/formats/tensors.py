@@ -74,7 +74,7 @@ def read_tensors(path):
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, bfloat16
+    except (SafetensorError, TypeError, AttributeError) as error:  # the last two: dtypes that NumPy lacks
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
 
 

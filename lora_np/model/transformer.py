@@ -57,13 +57,14 @@ class Call(NamedTuple):
     wanted: dict  # module -> its own parameters whose gradients will be asked for ("weight", "lora_A", …)
     lowest: float  # the depth of the lowest module with a wanted parameter: below it no gradient is needed
 
-    def operands_wanted(self, module):
+    def operands_wanted(self, module, place=None):
         """The operands of a module's operation whose gradients are needed: x, and its own parameters.
 
         x's gradient is needed just where something lower down is trained. This one line is where
-        the backward pass stops early, and where the cache stops growing.
+        the backward pass stops early, and where the cache stops growing. `place` is where the module
+        stands, if that is not where its name says: the token embedding serves as the head once more.
         """
-        x = ("x",) if self.lowest < depth(module, self.config) else ()
+        x = ("x",) if self.lowest < depth(place or module, self.config) else ()
         return self.wanted.get(module, ()) + x
 
 
@@ -244,8 +245,8 @@ def block_forward(x, i, call, ops, record):
 
     h = norm_forward(x, f"blocks.{i}.ln1", call, ops, record)
     q, k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("q_proj", "k_proj", "v_proj"))
-    trained = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
-    context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, trained)
+    asked = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
+    context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked)
     if record is not None:  # what happens inside attention is computed once more, for the reader
         scores = attention_scores(q, k, call.config.n_heads)  # (B, H, T, T)
         note(record, f"{attn}.scores", scores)
@@ -258,8 +259,8 @@ def block_forward(x, i, call, ops, record):
 
     h = norm_forward(x, f"blocks.{i}.ln2", call, ops, record)
     up = linear(h, f"{mlp}.up_proj", call, ops, record)  # (B, T, F)
-    trained = ("x",) if call.operands_wanted(f"{mlp}.up_proj") else ()
-    act, ops[f"{mlp}.gelu"] = gelu_forward(up, trained)  # (B, T, F)
+    asked = ("x",) if call.operands_wanted(f"{mlp}.up_proj") else ()
+    act, ops[f"{mlp}.gelu"] = gelu_forward(up, asked)  # (B, T, F)
     note(record, f"{mlp}.gelu", act)
     out = linear(act, f"{mlp}.down_proj", call, ops, record)
     out, ops[f"{mlp}.dropout"] = dropout_forward(out, call.masks.get(mlp))
@@ -359,8 +360,8 @@ def head_forward(h, lengths, call, ops, record):
         h = h[np.arange(B), last]  # (B, C)
         note(record, "pooled", h)
     module = head_module(call.config)
-    wanted = call.wanted.get(module, ()) + (("x",) if call.lowest < depth("head", call.config) else ())
-    logits, ops["head"] = linear_forward(h, call.params[f"{module}.weight"], None, wanted)
+    weight = call.params[f"{module}.weight"]
+    logits, ops["head"] = linear_forward(h, weight, None, call.operands_wanted(module, place="head"))
     note(record, "logits", logits)
     return logits
 

@@ -6,6 +6,7 @@ from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
+from .streams import stream
 from .task import attach, model_objective
 from .threads import blas_threads
 from .trainer import TrainConfig, train
@@ -26,5 +27,6 @@ __all__ = [
     "model_objective",
     "save_state",
     "split_batch",
+    "stream",
     "train",
 ]

@@ -8,12 +8,31 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AdamW:
-    """The optimiser's settings; the learning rate comes with each step, from the schedule."""
+    """The optimiser's settings; the learning rate comes with each step, from the schedule.
+
+    Parameters
+    ----------
+    beta1, beta2 : float in [0, 1), how much of the mean gradient and of its square a step keeps
+    eps : float above 0, outside the root
+    weight_decay : float ≥ 0, λ
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
+
+    def __post_init__(self):
+        for name in ("beta1", "beta2", "eps", "weight_decay"):
+            # NumPy's scalars would turn float32 arrays into float64.
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 ≤ {name} < 1")
+        if not self.eps > 0.0:
+            raise ValueError(f"eps: got {self.eps}, expected a number above 0")
+        if not self.weight_decay >= 0.0:
+            raise ValueError(f"weight_decay: got {self.weight_decay}, expected at least 0")
 
 
 def decays(array):
@@ -40,6 +59,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config):
     -------
     params, m, v : new dicts of new arrays
     """
+    learning_rate = float(learning_rate)  # as in the settings
     # √v̂ + ε and m̂ with the corrections moved into two numbers a step, not two passes over the arrays
     root_correction = math.sqrt(1.0 - config.beta2**step)
     step_size = learning_rate / (1.0 - config.beta1**step)

@@ -8,9 +8,10 @@ SCHEDULES = ("constant", "linear", "cosine")
 def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0, final_share=0.0):
     """The learning rate of one step.
 
-    It rises linearly over the warm-up, reaches `peak` at its end, and falls to final_share · peak
-    at the last step: linearly, by half a cosine, or not at all. The first step of a warm-up of w
-    steps has peak / (w + 1), so that none is wasted at a rate of 0, as transformers' schedules do.
+    It rises linearly over the warm-up, reaches `peak` at the step after it, and falls towards
+    final_share · peak, linearly, by half a cosine, or not at all. No step is wasted at a rate of 0:
+    the first of a warm-up of w steps has peak / (w + 1), and final_share · peak itself would come one
+    step after the last (transformers' schedules, by contrast, start at 0).
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0,
 
     Returns
     -------
-    float, above 0 for every step
+    float, above 0 for every step from 0 to total_steps − 1
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(SCHEDULES)}")

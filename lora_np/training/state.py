@@ -13,7 +13,7 @@ class TrainState(NamedTuple):
     """Everything that the next step depends on, and what has been learnt so far.
 
     There is no generator's state in it: the shuffling of an epoch and the dropout masks of a step
-    are drawn from generators that are made anew from (seed, epoch) and (seed, step).
+    are drawn from generators that are made anew for each, see `stream`.
     """
 
     step: int  # steps done

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
 from .schedule import SCHEDULES, learning_rate_at
 from .state import TrainState, load_state, save_state
+from .streams import stream
 
 SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best: lower, higher
 
@@ -51,24 +53,26 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        at_least_one, at_least_zero = ("steps", "shards", "threads", "save_every"), ("eval_every", "warmup_steps")
+        at_least_one = ("steps", "shards", "threads", "save_every")
+        at_least_zero = ("eval_every", "warmup_steps", "seed")
         for name, least in [(n, 1) for n in at_least_one] + [(n, 0) for n in at_least_zero]:
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0")
-        # NumPy's scalars would turn float32 arrays into float64.
-        for name in ("learning_rate", "final_share"):
-            object.__setattr__(self, name, float(getattr(self, name)))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule: got {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: got {self.clip_norm}, expected a number above 0, or None")
         if self.select not in SELECT:
             raise ValueError(f"select: got {self.select!r}, expected one of {', '.join(SELECT)}")
+        for name in ("learning_rate", "final_share", "clip_norm"):
+            if getattr(self, name) is not None:  # NumPy's scalars would turn float32 arrays into float64
+                object.__setattr__(self, name, float(getattr(self, name)))
 
 
-def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None):
+def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None, label=""):
     """Train a flat dict of arrays.
 
     Parameters
@@ -82,6 +86,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     evaluate : function (trainable) -> dict of floats with config.select among them, or None
     on_step : function (step, dict of floats), called after each step, for a progress bar or a log
     state_path : where to keep the state; a state that is there already is gone on from
+    label : str, what else the run depends on (data, model), in any words: with the settings it is kept
+        in the state, and a state of another label is refused
 
     Returns
     -------
@@ -93,9 +99,9 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     Raises
     ------
     FloatingPointError
-        When the loss or the gradient is no longer finite.
+        When the loss, the gradient or an evaluation is no longer finite.
     """
-    label = repr(replace(config, threads=1, save_every=1))  # the two that change no number
+    label = repr(replace(config, threads=1, save_every=1)) + label  # the two that change no number
     if state_path is not None and os.path.exists(state_path):
         state = load_state(state_path, label, trainable)
     else:
@@ -103,31 +109,34 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
         state = TrainState(0, trainable, zeros, zeros, {}, {})
     history = {name: list(values) for name, values in state.history.items()}
 
-    epoch, batches = None, None
+    @lru_cache(maxsize=1)
+    def batches_of(epoch):
+        return epoch_batches(stream(config.seed, "shuffle", epoch))
+
+    n_batches = len(batches_of(0))
+    if not n_batches:
+        raise ValueError("epoch_batches: got no batches, expected at least one")
+
     pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else nullcontext()
     with pool:
         run = map if config.threads == 1 else pool.map
         while state.step < config.steps:
-            step = state.step
-            if batches is None or step // len(batches) != epoch:
-                if batches is None:  # the length of an epoch is known once one has been made
-                    batches = epoch_batches(np.random.default_rng([config.seed, 0]))
-                if not batches:
-                    raise ValueError("epoch_batches: got no batches, expected at least one")
-                n_batches, epoch = len(batches), step // len(batches)
-                if epoch:
-                    batches = epoch_batches(np.random.default_rng([config.seed, epoch]))
-                if len(batches) != n_batches:
-                    raise ValueError(
-                        f"epoch_batches: epoch {epoch} has {len(batches)} batches, expected {n_batches} as the first"
-                    )
-            state, measured = train_step(state, objective, batches[step % len(batches)], config, run)
+            epoch, index = divmod(state.step, n_batches)
+            batches = batches_of(epoch)
+            if len(batches) != n_batches:
+                raise ValueError(
+                    f"epoch_batches: epoch {epoch} has {len(batches)} batches, expected {n_batches} as the first"
+                )
+            state, measured = train_step(state, objective, batches[index], config, run)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
 
             last = state.step == config.steps
             if evaluate is not None and (last or (config.eval_every and state.step % config.eval_every == 0)):
                 scores = evaluate(state.trainable)
+                for name, value in scores.items():
+                    if not math.isfinite(value):
+                        raise FloatingPointError(f"the evaluation's {name} became {value} after step {state.step}")
                 sign, past = SELECT[config.select], history.get(f"eval_{config.select}", [])
                 if not past or sign * scores[config.select] > max(sign * value for value in past):
                     state = state._replace(best=state.trainable)
@@ -151,7 +160,7 @@ def train_step(state, objective, batch, config, run=map):
     step = state.step
 
     def shard_objective(index, shard):
-        return objective(state.trainable, shard, np.random.default_rng([config.seed, step, index]))
+        return objective(state.trainable, shard, stream(config.seed, "masks", step, index))
 
     loss, grads = accumulated_gradients(shard_objective, split_batch(batch, config.shards), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm)

@@ -1,0 +1,255 @@
+"""What the gradient check checks: each operation, each kind of adapter, the whole model.
+
+A case is drawn from a generator, so that every seed gives other weights, inputs and masks.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import ops
+from ..adapters import KINDS, Adapter, AdapterConfig, init_adapter
+from ..data import Batch
+from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from ..ops.attention import merge_heads, split_heads
+
+
+class Case(NamedTuple):
+    """One thing to check.
+
+    run(wanted, **operands, **constants) goes forward and returns (output, pull); pull(doutput) goes
+    backward and returns the gradients as a dict by operand, None or nothing for what was not wanted.
+    """
+
+    run: object
+    operands: dict  # name -> float64 array; each index is nudged
+    constants: dict = {}  # the other arguments, by name: masks, ids, frozen weights
+    together: str | None = None  # the name of one row for all operands; None: a row for each
+    selective: bool = True  # whether the operation can be told which gradients are wanted
+
+
+# ---------------------------------------------------------------- the operations
+
+
+def named(grads):
+    """A backward pass's gradients by operand: its field dx is x's."""
+    return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
+
+
+def operation(forward, backward, operands, selective=True, **constants):
+    """The case of one operation, whose forward pass names its arguments as `operands` and `constants` do."""
+
+    def run(wanted, **arguments):
+        output, cache = forward(**arguments, **({"wanted": wanted} if selective else {}))
+        return output, lambda doutput: named(backward(doutput, cache))
+
+    return Case(run, operands, constants, selective=selective)
+
+
+def normal(rng, **shapes):
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def linear(rng, **bias):
+    operands = normal(rng, x=(2, 3, 5), weight=(4, 5), **bias)
+    return operation(ops.linear_forward, ops.linear_backward, operands)
+
+
+def layer_norm(rng):
+    operands = normal(rng, x=(2, 3, 5), weight=(5,), bias=(5,))
+    # With so large an ε, a backward pass that forgets it shows.
+    return operation(ops.layer_norm_forward, ops.layer_norm_backward, operands, eps=0.1)
+
+
+def gelu(rng):
+    x = 2.0 * rng.normal(size=(3, 4, 5))
+    return operation(ops.gelu_forward, ops.gelu_backward, {"x": x})
+
+
+def softmax(rng):
+    operands = normal(rng, x=(2, 3, 5))
+    return operation(ops.softmax_forward, ops.softmax_backward, operands, selective=False)
+
+
+def attention(rng, n_queries=5, n_keys=5):
+    operands = normal(rng, q=(2, n_queries, 12), k=(2, n_keys, 12), v=(2, n_keys, 12))
+    return operation(ops.attention_forward, ops.attention_backward, operands, n_heads=3)
+
+
+def attention_steps(rng):
+    """The gradients between, of scores and probs: each is nudged by an array that starts at 0."""
+
+    def run(wanted, scores, probs, q, k, v):
+        nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
+        context = merge_heads((nudged + probs) @ split_heads(v, 3))
+        _, cache = ops.attention_forward(q, k, v, 3)
+        return context, lambda dcontext: named(ops.attention_backward(dcontext, cache))
+
+    zeros = {name: np.zeros((2, 3, 5, 5)) for name in ("scores", "probs")}
+    return Case(run, zeros, normal(rng, q=(2, 5, 12), k=(2, 5, 12), v=(2, 5, 12)), selective=False)
+
+
+def embedding(rng):
+    ids = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # some repeated, 2 and 4 not there
+    return operation(ops.embedding_forward, ops.embedding_backward, normal(rng, weight=(7, 5)), ids=ids)
+
+
+def cross_entropy(rng):
+    operands = {"logits": 2.0 * rng.normal(size=(2, 3, 5))}
+    targets = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
+    return operation(ops.cross_entropy_forward, ops.cross_entropy_backward, operands, False, targets=targets)
+
+
+def dropout(rng):
+    mask = ops.dropout_mask((3, 4, 5), 0.4, rng, "float64")
+    return operation(ops.dropout_forward, ops.dropout_backward, normal(rng, x=(3, 4, 5)), False, mask=mask)
+
+
+# ---------------------------------------------------------------- adapters, of every kind
+
+
+def perturb(arrays, rng):
+    """Away from the start: at B = 0 most of an adapter's gradients are zero, and so right by chance."""
+    return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
+
+
+def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, **settings):
+    config = AdapterConfig(kind=kind, r=3, alpha=5.0, **settings)
+    x = rng.normal(size=(2, 3, 6))
+    base = normal(rng, weight=(4, 6), bias=(4,)) if bias else {**normal(rng, weight=(4, 6)), "bias": None}
+    adapter = perturb(KINDS[kind].init(base["weight"], config, rng), rng)
+
+    def run(wanted, x, weight, bias, mask=None, **adapter):
+        y, cache = KINDS[kind].forward(x, weight, bias, adapter, config, wanted, mask)
+
+        def pull(dy):
+            dx, grads = KINDS[kind].backward(dy, cache)
+            return {"x": dx, **grads}
+
+        return y, pull
+
+    constants = {"mask": ops.dropout_mask(x.shape, dropout, rng, x.dtype)} if dropout else {}
+    if trained_base:
+        return Case(run, {"x": x, **base, **adapter}, constants)
+    return Case(run, {"x": x, **adapter}, {**base, **constants})
+
+
+# ---------------------------------------------------------------- whole models
+
+
+def draw_model(rng, n_classes, dropout, kind, n_layers=2):
+    """A model with weights of the size that training gives them, and an adapter or None."""
+    config = ModelConfig(7, 5, 6, n_layers, n_heads=3, d_ff=8, n_classes=n_classes, dropout=dropout)
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        value = rng.normal(size=shape)
+        if len(shape) == 1:
+            params[name] = 0.2 * value + name.endswith("weight")
+        else:
+            params[name] = value if "emb" in name else value / math.sqrt(shape[1])
+    if kind is None:
+        return config, params, None
+    patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
+    adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, dropout=dropout, **patterns)
+    fresh = init_adapter(params, adapter_config, rng)
+    return config, params, Adapter(adapter_config, perturb(fresh.weights, rng))
+
+
+def draw_batch(rng, n_classes):
+    """Right-padded rows. A language model's padded targets are ignored, and so are each row's last."""
+    ids, lengths = rng.integers(0, 7, (2, 4)), np.array([4, 2])
+    if n_classes:
+        targets = rng.integers(0, n_classes, 2)
+    else:
+        has_next = np.arange(4) < lengths[:, None] - 1
+        targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
+    return Batch(ids, targets, lengths, np.arange(2))
+
+
+def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
+    """Every parameter that is trained: the adapter's where there is one, else the model's own."""
+    config, params, adapter = draw_model(rng, n_classes, dropout, kind)
+    batch = draw_batch(rng, n_classes)
+    masks = draw_masks(config, batch.ids.shape, rng, adapter, "float64")
+
+    def run(wanted, batch, masks, base=None, **trained):
+        weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
+        found = loss_and_gradients(weights, batch, config, attached, wanted, masks)
+        return found.loss, lambda dloss: {name: dloss * grad for name, grad in found.grads.items()}
+
+    trained, frozen = (adapter.weights, {"base": params}) if adapter else (params, {})
+    return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
+
+
+class Nudge(dict):
+    """A record that adds to what it records. `forward` notes each activation before anything reads it,
+    so what follows is computed from the nudged one."""
+
+    def __init__(self, nudges):
+        self.nudges = nudges
+
+    def __setitem__(self, name, array):
+        array += self.nudges.get(name, 0.0)
+        super().__setitem__(name, array)
+
+
+def activations(rng, n_classes=0, dropout=0.0, kind=None):
+    """Every activation that has a name, nudged by an array that starts at 0."""
+    config, params, adapter = draw_model(rng, n_classes, dropout, kind, n_layers=1)
+    batch = draw_batch(rng, n_classes)
+    settings = {"lengths": batch.lengths, "adapter": adapter, "wanted": ("tok_emb.weight", "pos_emb.weight")}
+    settings["masks"] = draw_masks(config, batch.ids.shape, rng, adapter, "float64")
+
+    def run(wanted, params, batch, **nudges):
+        logits, cache = forward(params, batch.ids, config, **settings, record=Nudge(nudges))
+        loss, loss_cache = ops.cross_entropy_forward(logits, batch.targets)
+
+        def pull(dloss):
+            grads = {}
+            backward(ops.cross_entropy_backward(dloss, loss_cache).dlogits, cache, record=grads)
+            return grads
+
+        return loss, pull
+
+    record = {}
+    forward(params, batch.ids, config, **settings, record=record)
+    # Scores and probs are noted for the reader alone; "attention: steps between" checks theirs.
+    zeros = {n: np.zeros_like(a) for n, a in record.items() if not n.endswith(("scores", "probs"))}
+    return Case(run, zeros, {"params": params, "batch": batch}, "all activations", selective=False)
+
+
+# ---------------------------------------------------------------- the table of cases
+
+ADAPTER_VARIANTS = {
+    "": {},
+    ": no bias": {"bias": False},
+    ": rslora": {"rslora": True},
+    ": dropout": {"dropout": 0.4},
+    ": trained base": {"trained_base": True, "dropout": 0.4},
+}
+CASES = {  # name -> function of a generator, to a Case
+    "linear": partial(linear, bias=(4,)),
+    "linear: no bias": linear,
+    "layer_norm": layer_norm,
+    "gelu": gelu,
+    "softmax": softmax,
+    "attention": attention,
+    "attention: Tq < Tk": partial(attention, n_queries=4, n_keys=7),
+    "attention: steps between": attention_steps,
+    "embedding": embedding,
+    "cross_entropy": cross_entropy,
+    "dropout": dropout,
+    **{
+        f"{kind} adapter{variant}": partial(adapted_linear, kind=kind, **settings)
+        for kind in KINDS
+        for variant, settings in ADAPTER_VARIANTS.items()
+    },
+    "language model": whole_model,
+    "language model: activations": partial(activations, dropout=0.2),
+    **{f"language model: {kind}": partial(whole_model, dropout=0.2, kind=kind) for kind in KINDS},
+    "classifier": partial(whole_model, n_classes=3, dropout=0.2),
+    "classifier: activations": partial(activations, n_classes=3, kind="lora"),
+    **{f"classifier: {kind}": partial(whole_model, n_classes=3, dropout=0.2, kind=kind) for kind in KINDS},
+}
