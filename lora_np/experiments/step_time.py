@@ -1,7 +1,6 @@
 """The time of one training step, full and LoRA, measured in turns on the same batch."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "h
     states, objectives, held = {}, {}, {}
     for key in keys:
         method = BY_KEY[key]
-        params, config, trainable = starting_point(method, base, replace(base_config, dropout=0.0), 2, 0)
+        params, config, trainable = starting_point(method, base, base_config, 2, 0)
         zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
         states[key] = TrainState(0, trainable, zeros, zeros, {}, {})
         objectives[key] = model_objective(params, config, method.adapter)

@@ -20,6 +20,7 @@ RATES = {
     **{key: QV_RATES for key in BY_KEY if key.startswith("lora_qv")},
     "lora_qv_r1": (*QV_RATES, 2.4e-2),
     **{key: ALL_LINEAR_RATES for key in BY_KEY if key.startswith("lora_all")},
+    "lora_all_r8": (3.75e-4, *ALL_LINEAR_RATES),
     "full": FULL_RATES,
     "scratch": FULL_RATES,
 }
