@@ -11,7 +11,7 @@ from .sweep import sweep
 
 DROPOUTS = (0.0, 0.1)
 # LoRA's best rate is usually about ten times full fine-tuning's, and the fewer numbers move, the
-# higher it is; each grid reaches past both sides of its best.
+# higher it is; each grid reaches past both sides of its best, or to where two rates do as well.
 FULL_RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 ALL_LINEAR_RATES = (7.5e-4, 1.5e-3, 3e-3, 6e-3)
 QV_RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
