@@ -11,6 +11,7 @@ from ..formats import write_atomically
 COLOURS = {
     "full": "#0072B2",
     "lora_qv": "#D55E00",
+    "lora_vomlp": "#56B4E9",
     "lora_all": "#009E73",
     "head": "#CC79A7",
     "scratch": "#7F7F7F",
@@ -89,8 +90,9 @@ def parameters_against_accuracy(outcome):
             zorder=1,
         )
     labels = {"head": "head only", "full": "full fine-tuning", "scratch": "full, from random weights"}
-    labels |= {"lora_qv_r1": "LoRA on q and v", "lora_all_r8": "LoRA on all linear layers"}
-    markers = {"head": "v", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
+    labels |= {"lora_qv_r1": "LoRA on q and v", "lora_vomlp_r2": "LoRA on v, o, up and down"}
+    labels |= {"lora_all_r8": "LoRA on all linear layers"}
+    markers = {"head": "v", "lora_vomlp_r2": "^", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
     for key, row in rows.items():
         axes.errorbar(
             row["trainable"],
@@ -106,7 +108,7 @@ def parameters_against_accuracy(outcome):
             axes.annotate(
                 f"r={row['rank']}",
                 (row["trainable"], 100 * row["accuracy_mean"]),
-                xytext=(8, -15) if key.startswith("lora_qv") else (-4, 10),
+                xytext=(8, -15),
                 textcoords="offset points",
                 fontsize=11,
             )

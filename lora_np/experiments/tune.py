@@ -13,14 +13,14 @@ DROPOUTS = (0.0, 0.1)
 # LoRA's best rate is usually about ten times full fine-tuning's, and the fewer numbers move, the
 # higher it is; each grid reaches past both sides of its best, or to where two rates do as well.
 FULL_RATES = (1e-4, 2e-4, 4e-4, 8e-4)
-ALL_LINEAR_RATES = (7.5e-4, 1.5e-3, 3e-3, 6e-3)
+MANY_LAYERS_RATES = (7.5e-4, 1.5e-3, 3e-3, 6e-3)
 QV_RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 RATES = {
     "head": (1e-3, 3e-3, 1e-2, 3e-2),
     **{key: QV_RATES for key in BY_KEY if key.startswith("lora_qv")},
     "lora_qv_r1": (*QV_RATES, 2.4e-2),
-    **{key: ALL_LINEAR_RATES for key in BY_KEY if key.startswith("lora_all")},
-    "lora_all_r8": (3.75e-4, *ALL_LINEAR_RATES),
+    **{key: MANY_LAYERS_RATES for key in BY_KEY if key.startswith(("lora_vomlp", "lora_all"))},
+    "lora_all_r8": (3.75e-4, *MANY_LAYERS_RATES),
     "full": FULL_RATES,
     "scratch": FULL_RATES,
 }
