@@ -14,6 +14,7 @@ from lora_np.adapters import KINDS
 from lora_np.model import backward, forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
 from lora_np.reference import CASES, TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
+from lora_np.reference.gradcheck_cases import draw_batch, draw_model
 
 check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
@@ -139,8 +140,8 @@ def test_float32_stays_float32(name):
 
 @pytest.mark.parametrize("name", ["language model", "classifier"])
 def test_every_activation_has_a_gradient_in_reverse_order(name):
-    config, params, _ = check.draw_model(np.random.default_rng(0), 3 * (name == "classifier"), 0.0, None)
-    batch = check.draw_batch(np.random.default_rng(0), config.n_classes)
+    config, params, _ = draw_model(np.random.default_rng(0), 3 * (name == "classifier"), 0.0, None)
+    batch = draw_batch(np.random.default_rng(0), config.n_classes)
     activations, gradients = {}, {}
     logits, cache = forward(
         params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=activations
@@ -153,8 +154,8 @@ def test_every_activation_has_a_gradient_in_reverse_order(name):
 def test_the_recorded_gradients_inside_attention():
     """Nothing reads the recorded scores and probs, so no nudge can measure their gradients; they are
     attention_backward's, and "attention: steps between" measures those."""
-    config, params, _ = check.draw_model(np.random.default_rng(0), 0, 0.0, None)
-    batch = check.draw_batch(np.random.default_rng(0), 0)
+    config, params, _ = draw_model(np.random.default_rng(0), 0, 0.0, None)
+    batch = draw_batch(np.random.default_rng(0), 0)
     activations, gradients = {}, {}
     logits, cache = forward(params, batch.ids, config, wanted=tuple(params), record=activations)
     backward(np.random.default_rng(1).normal(size=logits.shape), cache, record=gradients)
