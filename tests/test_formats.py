@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.formats import (
     load_adapter,
     load_model,

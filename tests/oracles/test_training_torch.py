@@ -16,6 +16,7 @@ from lora_np.training import (
     learning_rate_at,
     model_objective,
     split_batch,
+    stream,
     train,
 )
 
@@ -220,7 +221,7 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
         rows = np.array_split(batch.ids, shards)
         attached = adapter and Adapter(adapter_config, trainable)
         drawn = [
-            draw_masks(config, ids.shape, np.random.default_rng([seed, step, index]), attached, np.float64)
+            draw_masks(config, ids.shape, stream(seed, "masks", step, index), attached, np.float64)
             for index, ids in enumerate(rows)
         ]
         return {name: np.concatenate([masks[name] for masks in drawn]) for name in drawn[0]}
