@@ -143,6 +143,7 @@ def run_pretrain(arguments):
 
 
 def run_gradcheck(arguments):
+    from .formats import write_text
     from .reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
 
     rows = gradcheck()
@@ -200,6 +201,7 @@ def run_finetune(arguments):
 def run_predict(arguments):
     from .data import read_table
     from .experiments.user_task import load_classifier, predict
+    from .formats import write_text
 
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
@@ -218,12 +220,6 @@ def run_predict(arguments):
         for text, (label, p) in zip(texts, found):
             print(f"{label}\t{p:.3f}\t{' '.join(text.split())[:100]}")
     return 0
-
-
-def write_text(path, text):
-    from .formats import write_atomically
-
-    write_atomically(path, text.encode("utf-8"))
 
 
 def print_now(line):

@@ -208,6 +208,13 @@ def test_an_unusable_folder_is_refused_before_the_training(tickets, tmp_path, ba
     fails(capsys, finetune(tickets, tickets / "below", base), "out", "is a file")
 
 
+@pytest.mark.parametrize("command", [["run", "--quick"], ["pretrain", "--reviews", "1"]], ids=" ".join)
+def test_an_output_folder_that_is_a_file_is_refused_at_once(command, tickets, capsys):
+    before = tickets.read_bytes()
+    fails(capsys, main([*command, "--out", str(tickets)]), "out", "is a file")
+    assert tickets.read_bytes() == before
+
+
 def test_text_on_the_command_line_that_is_not_utf8(tickets, tmp_path, base, capsys):
     out = tmp_path / "out"
     assert finetune(tickets, out, base, "--epochs", "1") == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..formats import write_json
+from ..formats import check_folder, write_json
 from .baseline import tfidf_baseline
 from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
@@ -40,6 +40,10 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     if seeds < 1:
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
     jobs = worker_count(jobs)
+    out = Path(out)
+    json_path = Path(json_path or out / "main_job.json")
+    check_folder(out, "out")
+    check_folder(json_path.parent, "json_path")
     started = time.perf_counter()
     seeds = 1 if quick else seeds
     keys = QUICK_METHODS if quick else tuple(BY_KEY)
@@ -78,11 +82,10 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     }
     report("")
     report(format_table(outcome))
-    out = Path(out)
-    write_json(json_path or out / "main_job.json", outcome)
+    write_json(json_path, outcome)
     paths = draw_figures(outcome, out)
     outcome["seconds"] = time.perf_counter() - started
-    write_json(json_path or out / "main_job.json", outcome)
+    write_json(json_path, outcome)
     report(f"\n{outcome['seconds']:.0f} s in all; figures: " + ", ".join(str(path) for path in paths))
     return outcome
 

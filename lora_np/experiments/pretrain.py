@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import __version__
 from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, save_model, write_atomically, write_json
+from ..formats import PRETRAINED, check_folder, save_model, write_json, write_text
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, stream, train
 from .progress import progress_bar
@@ -41,6 +41,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     out = Path(out)
+    check_folder(out, "out")
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -103,6 +104,6 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
     save_model(out, state.best, MODEL, "float16")
-    write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode("utf-8"))
+    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(out / "training_log.json", log)
     return log

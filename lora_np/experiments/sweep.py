@@ -54,6 +54,8 @@ def sweep(function, runs, jobs=None):
     ------
     (run, result)
     """
+    if not runs:
+        return
     # "spawn" starts each worker as a fresh interpreter, which reads the environment set here.
     context = multiprocessing.get_context("spawn")
     with worker_environment(), ProcessPoolExecutor(min(worker_count(jobs), len(runs)), mp_context=context) as pool:

@@ -54,34 +54,31 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
     outcome = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}}
     outcome["command"] = f"python -m lora_np tune --seeds {seeds}"
-    names = [str(FIRST_SEED + seed) for seed in range(seeds)]
-    runs = []
-    for key in reversed(methods or RATES):  # the long runs first
-        before = {(e["learning_rate"], e["dropout"]): e for e in outcome["tried"].get(key, ())}
-        grid = [(rate, dropout) for dropout in DROPOUTS for rate in RATES[key]]
-        outcome["tried"][key] = [
-            before.get(pair, {"learning_rate": pair[0], "dropout": pair[1], "validation_accuracy": {}})
-            for pair in grid
-        ]
-        runs += [
-            Run(key, int(name), e["learning_rate"], dropout=e["dropout"], analyse=False, test=False)
-            for e in outcome["tried"][key]
-            for name in names
-            if name not in e["validation_accuracy"]
-        ]
-    for run, result in sweep(fine_tune_run, runs, jobs) if runs else ():
-        entry = next(
-            e
-            for e in outcome["tried"][run.method]
-            if (e["learning_rate"], e["dropout"]) == (run.learning_rate, run.dropout)
-        )
+    keys, names = list(methods or RATES), [str(FIRST_SEED + seed) for seed in range(seeds)]
+
+    before = {(key, e["learning_rate"], e["dropout"]): e for key in keys for e in outcome["tried"].get(key, ())}
+    entries = {}  # (method, rate, dropout) -> what the file holds of it
+    for key in keys:
+        for dropout in DROPOUTS:
+            for rate in RATES[key]:
+                new = {"learning_rate": rate, "dropout": dropout, "validation_accuracy": {}}
+                entries[key, rate, dropout] = before.get((key, rate, dropout), new)
+        outcome["tried"][key] = [entry for setting, entry in entries.items() if setting[0] == key]
+    runs = [
+        Run(key, int(name), rate, dropout=dropout, analyse=False, test=False)
+        for (key, rate, dropout), entry in reversed(entries.items())  # the long runs first
+        for name in names
+        if name not in entry["validation_accuracy"]
+    ]
+    for run, result in sweep(fine_tune_run, runs, jobs):
+        entry = entries[run.method, run.learning_rate, run.dropout]
         entry["validation_accuracy"][str(run.seed)] = result["validation_accuracy"]
         write_json(out, outcome)
         report(
             f"{run.method:<12} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   "
             f"validation {result['validation_accuracy']:.4f}"
         )
-    for key in methods or RATES:
+    for key in keys:
         best = max(
             outcome["tried"][key],
             key=lambda entry: np.mean([entry["validation_accuracy"][name] for name in names]),

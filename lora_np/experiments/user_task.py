@@ -1,7 +1,6 @@
 """A user's own classification task: train on a table, save the result, apply it to new texts."""
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +22,14 @@ from ..data import (
 )
 from ..formats import (
     PRETRAINED,
+    check_folder,
     load_adapter,
     load_model,
     read_json,
     save_adapter,
     save_model,
-    write_atomically,
     write_json,
+    write_text,
 )
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
@@ -98,7 +98,9 @@ def finetune(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
-    check_folder(out, base)
+    check_folder(out, "out")
+    if Path(out).resolve() == Path(base).resolve():
+        raise ValueError(f"out: {out} holds the base itself; expected another folder")
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
     if test_data is None:
@@ -176,18 +178,6 @@ def finetune(
     return result
 
 
-def check_folder(out, base):
-    """Refuse at once, not after the training, a folder that cannot be written or that holds the base."""
-    out = Path(out).resolve()
-    if out == Path(base).resolve():
-        raise ValueError(f"out: {out} holds the base itself; expected another folder")
-    there = next(path for path in (out, *out.parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"out: {there} is a file, expected a folder")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"out: {there} cannot be written to")
-
-
 def without_texts(table, texts):
     """The rows of a table whose text is not one of these, whatever their case and spacing."""
     seen = {text_digest(text) for text in texts}
@@ -202,7 +192,7 @@ def save_task(out, model_and_adapter, config, tokenizer, base, result):
     model, adapter = model_and_adapter
     if adapter is None:
         save_model(out, model, config)
-        write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode("utf-8"))
+        write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     else:
         save_adapter(out, adapter)
     about_base = {} if adapter is None else {"base": base_name(base), "base_sha256": model_sha256(base)}

@@ -29,6 +29,26 @@ def write_atomically(path, data):
         raise
 
 
+def check_folder(path, argument):
+    """Refuse at once, and not after hours of work, a folder that could not be written to.
+
+    Parameters
+    ----------
+    path : the folder; it need not be there yet
+    argument : str, what the caller calls it, for the message
+
+    Raises
+    ------
+    ValueError
+    """
+    path = Path(path).resolve()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{argument}: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{argument}: {there} cannot be written to")
+
+
 def current_umask():
     """The process's umask; the system lets one read it only by setting it."""
     mask = os.umask(0)
@@ -78,10 +98,14 @@ def read_tensors(path):
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
 
 
+def write_text(path, text):
+    """Write a text as UTF-8."""
+    write_atomically(path, text.encode("utf-8"))
+
+
 def write_json(path, value):
     """Write a value as JSON, indented by 2."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode("utf-8"))
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path):
