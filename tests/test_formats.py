@@ -207,11 +207,11 @@ def test_metadata_comes_back(tmp_path):
 
 
 def test_json_round_trips(tmp_path):
-    value = {"ä": [1, 2.5, None, True], "nested": {"α": "β"}}
+    value = {"ä": [1, -2.5e-7, 3], "nested": {"α": [[1], []]}, "mixed": [1, None, "[\n1,\n2\n]"]}
     write_json(tmp_path / "v.json", value)
     assert read_json(tmp_path / "v.json") == value
     text = (tmp_path / "v.json").read_text("utf-8")
-    assert text.endswith("}\n") and '\n  "ä": [' in text, "readable: indented, and letters as they are"
+    assert text.endswith("}\n") and '\n  "ä": [1, -2.5e-07, 3],\n' in text, "readable, letters too"
 
 
 def test_the_files_can_be_read_by_the_group(tmp_path):

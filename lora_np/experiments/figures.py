@@ -90,9 +90,9 @@ def parameters_against_accuracy(outcome):
             zorder=1,
         )
     labels = {"head": "head only", "full": "full fine-tuning", "scratch": "full, from random weights"}
-    labels |= {"lora_qv_r1": "LoRA on q and v", "lora_vomlp_r2": "LoRA on v, o, up and down"}
+    labels |= {"lora_qv_r1": "LoRA on q and v", "lora_vomlp_r4": "LoRA on v, o, up and down"}
     labels |= {"lora_all_r8": "LoRA on all linear layers"}
-    markers = {"head": "v", "lora_vomlp_r2": "^", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
+    markers = {"head": "v", "lora_vomlp_r4": "^", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
     for key, row in rows.items():
         axes.errorbar(
             row["trainable"],

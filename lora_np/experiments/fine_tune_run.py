@@ -15,7 +15,7 @@ from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model
 from .methods import BY_KEY, starting_point
 from .sentiment import load_task
 
-TRUNCATION_RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+TRUNCATION_RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Run:
     method: str
     seed: int
     learning_rate: float
-    epochs: int = 4
+    epochs: int = 3
     limit: int | None = None
     dropout: float = 0.0
     analyse: bool = True

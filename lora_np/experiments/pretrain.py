@@ -14,9 +14,9 @@ from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, stream, train
 from .progress import progress_bar
 
-MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=128, n_layers=4, n_heads=4, d_ff=512)
+MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
-EPOCHS = 5
+EPOCHS = 4
 
 
 def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
@@ -57,7 +57,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     config = TrainConfig(
         steps=epochs * steps_per_epoch,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         schedule="cosine",
         warmup_steps=min(200, epochs * steps_per_epoch // 10),
         final_share=0.02,

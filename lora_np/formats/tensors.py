@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -104,8 +105,11 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    """Write a value as JSON, indented by 2."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as JSON, indented by 2, a list of numbers on one line."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # Nothing inside a string can match: JSON writes a string's own line breaks as \n.
+    text = re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
+    write_text(path, text + "\n")
 
 
 def read_json(path):
