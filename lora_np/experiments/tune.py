@@ -18,6 +18,7 @@ RATES = {
     "head": (1e-3, 3e-3, 1e-2, 3e-2),
     **{key: QV_RATES for key in BY_KEY if key.startswith("lora_qv")},
     **{key: MANY_LAYERS_RATES for key in BY_KEY if key.startswith(("lora_vomlp", "lora_all"))},
+    "lora_all_r1": (*MANY_LAYERS_RATES, 1.2e-2),
     "lora_all_r8": (3.75e-4, *MANY_LAYERS_RATES),
     "full": FULL_RATES,
     "scratch": FULL_RATES,
