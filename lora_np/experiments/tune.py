@@ -53,8 +53,11 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
             raise ValueError(f"methods: got {key!r}, expected some of {', '.join(RATES)}")
     if seeds < 1:
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
-    outcome = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}}
-    outcome["command"] = f"python -m lora_np tune --seeds {seeds}"
+    outcome = read_json(out) if Path(out).exists() else {"commands": [], "chosen": {}, "tried": {}}
+    chosen_methods = f" --methods {' '.join(methods)}" if methods else ""
+    command = f"python -m lora_np tune --seeds {seeds}{chosen_methods}"
+    if command not in outcome["commands"]:
+        outcome["commands"].append(command)
     keys, names = list(methods or RATES), [str(FIRST_SEED + seed) for seed in range(seeds)]
 
     before = {(key, e["learning_rate"], e["dropout"]): e for key in keys for e in outcome["tried"].get(key, ())}
