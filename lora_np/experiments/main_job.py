@@ -17,7 +17,7 @@ from .methods import BY_KEY, chosen_settings
 from .step_time import compare_step_times
 from .sweep import sweep, worker_count
 
-QUICK = {"epochs": 2, "limit": 800}  # at most 30 s on two cores
+QUICK = {"epochs": 2, "limit": 640}  # at most 30 s on two cores
 QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "full")
 
 
