@@ -45,8 +45,8 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
 
     Returns
     -------
-    dict: "chosen", method -> {"learning_rate", "dropout"}; "tried", method -> list of those two with
-        "validation_accuracy", seed -> accuracy
+    dict: "commands", those that made it; "chosen", method -> {"learning_rate", "dropout"}; "tried",
+        method -> list of those two with "validation_accuracy", seed -> accuracy
     """
     for key in methods or ():
         if key not in RATES:
