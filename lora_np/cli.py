@@ -124,7 +124,7 @@ def run_tune(arguments):
         arguments.methods, arguments.seeds, arguments.jobs, arguments.out or SETTINGS, report=print_now
     )
     for key, chosen in outcome["chosen"].items():
-        print(f"{key:<12} lr {chosen['learning_rate']:<8g} dropout {chosen['dropout']:g}")
+        print(f"{key:<14} lr {chosen['learning_rate']:<8g} dropout {chosen['dropout']:g}")
     return 0
 
 

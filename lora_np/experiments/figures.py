@@ -62,8 +62,13 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def family(key):
+    """A method without its rank: "lora_qv_r8" -> "lora_qv"."""
+    return key.rpartition("_r")[0] if key.startswith("lora") else key
+
+
 def colour(key):
-    return COLOURS[key.rpartition("_r")[0] if key.startswith("lora") else key]
+    return COLOURS[family(key)]
 
 
 def runs_of(outcome, key):
@@ -80,43 +85,43 @@ def parameters_against_accuracy(outcome):
     figure = new_figure(9, 5.4)
     axes = figure.subplots()
     rows = {row["method"]: row for row in outcome["table"]}
-    for family in ("lora_qv", "lora_all"):
-        curve = [row for key, row in rows.items() if key.startswith(family)]
+    for name in ("lora_qv", "lora_all"):
+        curve = [row for key, row in rows.items() if family(key) == name]
         axes.plot(
             [row["trainable"] for row in curve],
             [100 * row["accuracy_mean"] for row in curve],
-            color=COLOURS[family],
+            color=COLOURS[name],
             alpha=0.5,
             zorder=1,
         )
     labels = {"head": "head only", "full": "full fine-tuning", "scratch": "full, from random weights"}
     labels |= {"lora_qv_r1": "LoRA on q and v", "lora_vomlp_r4": "LoRA on v, o, up and down"}
     labels |= {"lora_all_r8": "LoRA on all linear layers"}
-    markers = {"head": "v", "lora_vomlp_r4": "^", "lora_all_r1": "D", "lora_all_r8": "D", "full": "s", "scratch": "X"}
+    markers = {"head": "v", "lora_qv": "o", "lora_vomlp": "^", "lora_all": "D", "full": "s", "scratch": "X"}
     for key, row in rows.items():
         axes.errorbar(
             row["trainable"],
             100 * row["accuracy_mean"],
             yerr=100 * row["accuracy_std"] if row["accuracy_std"] is not None else None,
-            fmt=markers.get(key, "o"),
+            fmt=markers[family(key)],
             color=colour(key),
             markersize=9,
             capsize=4,
             label=labels.get(key),
         )
         if row["rank"] is not None:
-            family, std = key.rpartition("_r")[0], row["accuracy_std"] or 0
+            std = row["accuracy_std"] or 0
             offset, side, end = {
                 "lora_qv": ((0, -17), "center", -std),  # below its error bar; the others above theirs
                 "lora_vomlp": ((2, 6), "right", std),
                 "lora_all": ((-2, 6), "left", std),
-            }[family]
+            }[family(key)]
             axes.annotate(
                 f"r={row['rank']}",
                 (row["trainable"], 100 * (row["accuracy_mean"] + end)),
                 xytext=offset,
                 ha=side,
-                color=COLOURS[family],
+                color=colour(key),
                 textcoords="offset points",
                 fontsize=11,
             )

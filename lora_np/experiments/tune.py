@@ -79,7 +79,7 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
         entry["validation_accuracy"][str(run.seed)] = result["validation_accuracy"]
         write_json(out, outcome)
         report(
-            f"{run.method:<12} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   "
+            f"{run.method:<14} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   "
             f"validation {result['validation_accuracy']:.4f}"
         )
     for key in keys:
