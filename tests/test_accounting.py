@@ -3,6 +3,7 @@ and bytes of what a real step holds."""
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -340,3 +341,31 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
     found = adapter_shapes(adapter_config, parameter_shapes(classifier))
     assert list(found.items()) == [(n, array.shape) for n, array in fresh.items()]
+
+
+# ------------------------------------------------------------------ beside the measured times
+
+
+def test_predicted_stands_beside_measured():
+    from lora_np.experiments.fine_tune_run import load_base
+    from lora_np.experiments.methods import BY_KEY
+    from lora_np.experiments.sentiment import load_task
+    from lora_np.experiments.step_time import compare_step_times
+
+    costs = compare_step_times(repeats=1, keys=("full", "lora_qv_r8"))
+    batch = load_task().epoch_batches(np.random.default_rng(0))[0]
+    config = replace(load_base()[1], n_classes=2)
+    adapter_config = BY_KEY["lora_qv_r8"].adapter
+    lora = costs["lora_qv_r8"]
+    assert lora["predicted_ratio"] == predicted_ratio(config, *batch.ids.shape, adapter_config)
+    assert lora["flops"] == sum(step_flops(config, *batch.ids.shape, adapter_config).values())
+    assert lora["activation_bytes"] == sum(step_bytes(config, *batch.ids.shape, adapter_config).activations.values())
+    assert costs["full"]["predicted_ratio"] == costs["full"]["pass_ratio"] == 1.0
+    assert lora["pass_ratio"] > 0
+
+
+def test_the_table_of_the_readme_is_the_one_that_is_counted():
+    from lora_np.experiments.step_time import cost_table
+
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    assert cost_table() in readme

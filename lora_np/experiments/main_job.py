@@ -53,9 +53,10 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     runs = [Run(key, seed, **chosen_settings(key), **settings) for seed in range(seeds) for key in order]
 
     step_time = compare_step_times(repeats=5 if quick else 30)
+    full, lora = step_time["full"], step_time["lora_qv_r8"]
     report(
-        f"one step on one thread: full {1e3 * step_time['full']['seconds']:.0f} ms, "
-        f"LoRA q,v r=8 {step_time['lora_qv_r8']['ratio']:.2f} of that"
+        f"one step on one thread: full {1e3 * full['seconds']:.0f} ms, LoRA q,v r=8 {lora['ratio']:.2f} of that; "
+        f"forward and backward: predicted {lora['predicted_ratio']:.2f} from FLOPs, measured {lora['pass_ratio']:.2f}"
     )
     results = []
     for run, result in sweep(fine_tune_run, runs, jobs):
