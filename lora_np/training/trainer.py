@@ -163,7 +163,7 @@ def train_step(state, objective, batch, config, run=map):
         return objective(state.trainable, shard, stream(config.seed, "masks", step, index))
 
     loss, grads = accumulated_gradients(shard_objective, split_batch(batch, config.shards), run)
-    grads, norm = clip_by_global_norm(grads, config.clip_norm)
+    grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(
             f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; "
@@ -173,7 +173,7 @@ def train_step(state, objective, batch, config, run=map):
         step, config.steps, config.learning_rate, config.schedule, config.warmup_steps, config.final_share
     )
     trainable, m, v = adamw_update(
-        state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser
+        state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run
     )
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
     return state._replace(step=step + 1, trainable=trainable, m=m, v=v), measured
