@@ -6,9 +6,7 @@ import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..model import cache_bytes, forward
-from ..training import TrainConfig, attach, blas_threads, model_objective
-from ..training.state import TrainState
-from ..training.trainer import train_step
+from ..training import TrainConfig, attach, blas_threads, initial_state, model_objective, train_step
 from .fine_tune_run import load_base
 from .methods import BY_KEY, starting_point
 from .sentiment import load_task
@@ -41,8 +39,7 @@ def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "h
     for key in keys:
         method = BY_KEY[key]
         params, config, trainable = starting_point(method, base, base_config, 2, 0)
-        zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
-        states[key] = TrainState(0, trainable, zeros, zeros, {}, {})
+        states[key] = initial_state(trainable)
         objectives[key] = timed(model_objective(params, config, method.adapter), pass_seconds[key])
         model, adapter = attach(params, method.adapter, trainable)
         _, cache = forward(

@@ -227,13 +227,11 @@ def embed_backward(dx, cache, grads, record):
     dpos = dtok.sum(axis=0)  # (T, C): every row of the batch adds the same positions
     note(record, "pos_emb", dpos)
     note(record, "tok_emb", dtok)
-    through_ids = embedding_backward(dtok, cache.ops["tok_emb"]).dweight
-    # A tied language-model head has left its own term here already.
-    grads["tok_emb.weight"] = add(grads.get("tok_emb.weight"), through_ids)
-    grads["pos_emb.weight"] = embedding_backward(dpos, cache.ops["pos_emb"]).dweight
-    for name in ("tok_emb.weight", "pos_emb.weight"):
-        if grads[name] is None:
-            del grads[name]
+    # A tied language-model head has left its own term of the table's gradient here already.
+    through_ids = embedding_backward(dtok, cache.ops["tok_emb"], into=grads.get("tok_emb.weight")).dweight
+    through_positions = embedding_backward(dpos, cache.ops["pos_emb"]).dweight
+    found = {"tok_emb.weight": through_ids, "pos_emb.weight": through_positions}
+    grads |= {name: grad for name, grad in found.items() if grad is not None}
 
 
 # ---------------------------------------------------------------- one block

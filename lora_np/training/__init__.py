@@ -9,7 +9,7 @@ from .state import TrainState, load_state, save_state
 from .streams import stream
 from .task import attach, model_objective
 from .threads import blas_threads
-from .trainer import TrainConfig, train
+from .trainer import TrainConfig, initial_state, train, train_step
 
 __all__ = [
     "AdamW",
@@ -22,6 +22,7 @@ __all__ = [
     "clip_by_global_norm",
     "evaluate",
     "global_norm",
+    "initial_state",
     "learning_rate_at",
     "load_state",
     "model_objective",
@@ -29,4 +30,5 @@ __all__ = [
     "split_batch",
     "stream",
     "train",
+    "train_step",
 ]

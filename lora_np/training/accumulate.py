@@ -8,7 +8,8 @@ whichever finishes first, so the result does not depend on the number of threads
 import numpy as np
 
 from ..ops import IGNORE_INDEX
-from .blocks import balanced_groups, blocks
+from ..ops.blocks import blocks
+from .groups import balanced_groups
 
 
 def split_batch(batch, n_shards):

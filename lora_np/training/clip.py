@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .blocks import balanced_groups
+from .groups import balanced_groups
 
 
 def global_norm(grads, run=map):

@@ -105,8 +105,7 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     if state_path is not None and os.path.exists(state_path):
         state = load_state(state_path, label, trainable)
     else:
-        zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
-        state = TrainState(0, trainable, zeros, zeros, {}, {})
+        state = initial_state(trainable)
     history = {name: list(values) for name, values in state.history.items()}
 
     @lru_cache(maxsize=1)
@@ -139,7 +138,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
                         raise FloatingPointError(f"the evaluation's {name} became {value} after step {state.step}")
                 sign, past = SELECT[config.select], history.get(f"eval_{config.select}", [])
                 if not past or sign * scores[config.select] > max(sign * value for value in past):
-                    state = state._replace(best=state.trainable)
+                    best = {name: array.copy() for name, array in state.trainable.items()}
+                    state = state._replace(best=best)
                 for name, value in {"step": state.step, **scores}.items():
                     history.setdefault(f"eval_{name}", []).append(value)
                 measured = {**measured, **{f"eval_{name}": value for name, value in scores.items()}}
@@ -155,8 +155,27 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     return state
 
 
+def initial_state(trainable):
+    """The state before the first step, with arrays of its own: `train_step` writes into them."""
+    copies = {name: np.array(array, order="C") for name, array in trainable.items()}
+    m, v = ({name: np.zeros_like(array) for name, array in copies.items()} for _ in range(2))
+    return TrainState(0, copies, m, v, {}, {})
+
+
 def train_step(state, objective, batch, config, run=map):
-    """One optimiser step; returns the new state and this step's loss, learning rate and gradient norm."""
+    """One optimiser step.
+
+    Parameters
+    ----------
+    state : TrainState; its trainable arrays and moments are written into, so it is used up
+    objective, batch, config : see `train`
+    run : `map`, or a pool's `map`
+
+    Returns
+    -------
+    state : TrainState, the next one
+    measured : dict, this step's loss, learning rate and gradient norm
+    """
     step = state.step
 
     def shard_objective(index, shard):
@@ -172,8 +191,7 @@ def train_step(state, objective, batch, config, run=map):
     learning_rate = learning_rate_at(
         step, config.steps, config.learning_rate, config.schedule, config.warmup_steps, config.final_share
     )
-    trainable, m, v = adamw_update(
-        state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run
-    )
+    groups = state.trainable, state.m, state.v
+    adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
-    return state._replace(step=step + 1, trainable=trainable, m=m, v=v), measured
+    return state._replace(step=step + 1), measured

@@ -1,8 +1,7 @@
-"""Elementwise work over flat dicts: which arrays to hand to which thread, and in what pieces."""
+"""Sharing out the arrays of a flat dict among threads."""
 
 WORTHWHILE = 2**18  # elements: below, handing work to a thread costs more than it saves
 MOST_GROUPS = 8
-BLOCK = 2**16  # elements: what is made of them on the way stays in a core's own cache
 
 
 def balanced_groups(arrays):
@@ -25,13 +24,3 @@ def balanced_groups(arrays):
         groups[smallest].append(name)
         sizes[smallest] += arrays[name].size
     return [group for group in groups if group]
-
-
-def blocks(*arrays):
-    """Arrays of one shape, cut alike: yields tuples of flat pieces, of each array one.
-
-    A piece of a C-contiguous array is a view: what is written into it stands in the array.
-    """
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield tuple(array[start : start + BLOCK] for array in flat)
