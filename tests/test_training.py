@@ -317,7 +317,7 @@ def test_a_step_is_gradient_clip_schedule_and_adamw(language, random_params, ran
     states = []
 
     def evaluate_first(trainable):
-        states.append(trainable)
+        states.append({name: array.copy() for name, array in trainable.items()})  # the next step writes into them
         if len(states) == 2:
             raise Enough
         return {"loss": 0.0}

@@ -83,7 +83,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends on the seed and
         the number of the epoch alone. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : function (trainable) -> dict of floats with config.select among them, or None
+    evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays
+        are the run's own, and its next step writes into them
     on_step : function (step, dict of floats), called after each step, for a progress bar or a log
     state_path : where to keep the state; a state that is there already is gone on from
     label : str, what else the run depends on (data, model), in any words: with the settings it is kept
