@@ -5,8 +5,9 @@ settings alone, so where it is carried out, and beside which others, changes no 
 same kind the numbers are equal to the last digit. Between kinds, BLAS adds up in another order and the last
 digits may differ, which training then enlarges.
 
-Workers that are started elsewhere, by Dask or MPI, need this version of lora_np with its extra `experiments`,
-and the environment of `processes.WORKER_ENVIRONMENT` set before they start: one thread for matrix products
+Workers that are started elsewhere, by Dask or MPI, need this version of lora_np with its extra `experiments`
+(and so does Dask's scheduler, which unpacks each run on its way), and the environment of
+`processes.WORKER_ENVIRONMENT` set before they start: one thread for matrix products
 (OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1) and, with glibc, freed memory kept
 (MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184). Give them one run at a time, as in
 `dask worker ADDRESS --nworkers auto --nthreads 1`: the limit on BLAS threads holds for a whole process.
