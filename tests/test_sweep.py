@@ -447,7 +447,7 @@ def test_dask_gives_the_same_although_a_worker_is_killed(cluster, serial, tmp_pa
 @pytest.mark.slow
 def test_dask_reports_failed_runs_and_those_that_kill_their_workers(cluster, tmp_path):
     deeds = {2: "raise", 3: "die"}
-    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(6)]
+    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(6)]  # some wait behind the one that kills
     with open_executor(dask=cluster.scheduler_address) as executor:
         endings = list(sweep(carry_out, tasks, executor, tmp_path / "kept.jsonl"))
     assert squares(endings) == {i: i**2 for i in (0, 1, 4, 5)}
@@ -457,12 +457,35 @@ def test_dask_reports_failed_runs_and_those_that_kill_their_workers(cluster, tmp
     assert len(read_finished(tmp_path / "kept.jsonl")) == 4
 
 
+def test_runs_that_shared_a_killed_worker_are_tried_again_alone():
+    """An executor that blames all it holds, as Dask may: only the run that fails alone too is reported."""
+
+    class KilledWorker(Exception):
+        pass
+
+    class Blaming(Serial):
+        held = 5  # it gives up as many at first
+
+        def submit(self, function, task):
+            self.held -= 1
+            if self.held >= 0 or task.deed == "die":
+                future = Future()
+                future.set_exception(KilledWorker("on 4 different workers"))
+                return future
+            return super().submit(function, task)
+
+    endings = list(sweep(carry_out, [Task(i, deed="die" if i == 2 else "") for i in range(8)], Blaming()))
+    assert squares(endings) == {i: i**2 for i in range(8) if i != 2}
+    assert [(e.run.number, e.error) for e in endings if e.error] == [(2, "KilledWorker: on 4 different workers")]
+
+
 @pytest.mark.slow
 def test_dask_does_not_carry_out_again_what_a_killed_worker_had_finished(cluster, tmp_path):
     tasks = [Task(i, str(tmp_path), seconds=1.0 if i > 3 else 0.0) for i in range(6)]
     with open_executor(dask=cluster.scheduler_address) as executor:
         endings = sweep(carry_out, tasks, executor)
         first = [next(endings) for _ in range(4)]
+        wait_for(lambda: len(cluster.scheduler.tasks) == 2, seconds=5)  # it hears a little later what is let go
         for number in (4, 5):  # one on each worker, so that both are killed
             os.kill(wait_for(lambda n=number: begun(tmp_path).get(n))[0], signal.SIGKILL)
         rest = list(endings)

@@ -23,7 +23,7 @@ Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, whe
 """
 
 from concurrent.futures import BrokenExecutor, CancelledError, Future, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from .finished import add_finished, read_finished, run_key
@@ -111,17 +111,37 @@ def sweep(function, runs, executor=None, kept=None):
         else:
             todo.append(run)
     with open_executor() if executor is None else nullcontext(executor) as executor:
-        futures = {submit(executor, function, run): run for run in todo}
-        try:
-            for future in as_completed(futures):
-                ended = end(futures.pop(future), future)
-                del future  # Dask would carry out again what is held here when the worker that holds it too dies
+        with closing(carry_out(function, todo, executor)) as endings:
+            for ended in endings:
                 if kept is not None and ended.error is None:
                     add_finished(kept, run_key(ended.run), ended.result)
                 yield ended
-        finally:
-            for future in futures:
-                future.cancel()
+
+
+def carry_out(function, runs, executor):
+    """Yield an `Ended` for each run as it ends.
+
+    When a worker dies, Dask blames every run that it held, also those that only waited there behind the
+    one that killed it. So the runs that Dask gave up are carried out once more at the end, one at a time:
+    then each answers for itself.
+    """
+    futures = {submit(executor, function, run): run for run in runs}
+    suspects = []
+    try:
+        for future in as_completed(futures):
+            ended = end(futures.pop(future), future)
+            del future  # Dask would carry out again what is held here when the worker that holds it too dies
+            if ended.error is not None and ended.error.startswith("KilledWorker:"):
+                suspects.append(ended.run)
+            else:
+                yield ended
+        for run in suspects:
+            future = submit(executor, function, run)
+            futures = {future: run}
+            yield end(run, future)
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def submit(executor, function, run):
