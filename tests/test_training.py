@@ -22,6 +22,8 @@ from lora_np.training import (
     global_norm,
     learning_rate_at,
     model_objective,
+    process_environment,
+    shard_threads,
     split_batch,
     stream,
     train,
@@ -623,3 +625,16 @@ def test_streams_of_one_seed_are_different_and_come_back():
 def test_seeds_that_are_none(seed):
     with pytest.raises(ValueError, match="seed: got .*, expected a whole number of at least 0"):
         stream(seed, "head")
+
+
+def test_a_variable_that_is_set_stays(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert "trim_threshold" in process_environment()["GLIBC_TUNABLES"]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    assert process_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_shard_threads_keep_the_order():
+    for n in (1, 2, 3):
+        with shard_threads(n) as run:
+            assert list(run(lambda a, b: a - b, range(10), range(0, 20, 2))) == [-i for i in range(10)]

@@ -7,24 +7,17 @@ import threading
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 
-# Read by each worker at its start. One thread for matrix products: with as many workers as cores, more
-# would only wait. And memory that is freed stays with the process: a training step asks for the same
-# large arrays again and again, and a page that went back to the system is zeroed anew each time.
-WORKER_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-}
+from ..training import process_environment
+
 TRIES = 3  # times that a call is begun when its process dies each time, before it counts as failed
 
 
 @contextmanager
 def worker_environment():
     """Set the environment that processes started here inherit, and put it back afterwards."""
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    os.environ.update(WORKER_ENVIRONMENT)
+    environment = process_environment()
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         yield
     finally:

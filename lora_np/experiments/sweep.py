@@ -7,9 +7,8 @@ digits may differ, which training then enlarges.
 
 Workers that are started elsewhere, by Dask or MPI, need this version of lora_np with its extra `experiments`
 (and so does Dask's scheduler, which unpacks each run on its way), and the environment of
-`processes.WORKER_ENVIRONMENT` set before they start: one thread for matrix products
-(OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1) and, with glibc, freed memory kept
-(MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184). Give them one run at a time, as in
+`training.process_environment` set before they start: one thread for matrix products, and with glibc freed
+memory kept (`print(process_environment())` shows it). Give them one run at a time, as in
 `dask worker ADDRESS --nworkers auto --nthreads 1`: the limit on BLAS threads holds for a whole process.
 
 Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, where job.py says

@@ -8,7 +8,7 @@ from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
 from .task import attach, model_objective
-from .threads import blas_threads
+from .threads import blas_threads, process_environment, shard_threads
 from .trainer import TrainConfig, initial_state, train, train_step
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "learning_rate_at",
     "load_state",
     "model_objective",
+    "process_environment",
     "save_state",
+    "shard_threads",
     "split_batch",
     "stream",
     "train",

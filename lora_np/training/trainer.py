@@ -2,8 +2,6 @@
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -15,6 +13,7 @@ from .clip import clip_by_global_norm
 from .schedule import SCHEDULES, learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
+from .threads import shard_threads
 
 SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best: lower, higher
 
@@ -117,9 +116,7 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     if not n_batches:
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
-    pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else nullcontext()
-    with pool:
-        run = map if config.threads == 1 else pool.map
+    with shard_threads(config.threads) as run:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
