@@ -317,7 +317,8 @@ def fail(run):
 
 @pytest.fixture
 def small_job(monkeypatch):
-    measured = {"seconds": 0.1, "ratio": 1.0, "activation_bytes": 1}
+    names = ("seconds", "ratio", "pass_ratio", "predicted_ratio", "activation_bytes")
+    measured = dict.fromkeys(names, 1.0)
     monkeypatch.setattr(main_job, "fine_tune_run", small_run)
     monkeypatch.setattr(
         main_job, "compare_step_times", lambda repeats: dict.fromkeys(("full", "lora_qv_r8"), measured)

@@ -202,12 +202,14 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
 # ---------------------------------------------------------------- embeddings
 
 
-def embed_forward(ids, call, ops, record):
+def embed_forward(ids, call, ops, record, past=None):
+    """Token and position embedding; the first id stands behind the tokens of `past` (generate.Past)."""
     params = call.params
     tok, ops["tok_emb"] = embedding_forward(
         ids, params["tok_emb.weight"], call.operands_wanted("tok_emb")
     )  # (B, T, C)
-    positions = np.arange(ids.shape[1])  # (T,)
+    start = past.length if past is not None else 0
+    positions = np.arange(start, start + ids.shape[1])  # (T,)
     pos, ops["pos_emb"] = embedding_forward(
         positions, params["pos_emb.weight"], call.operands_wanted("pos_emb")
     )  # (T, C)
@@ -237,12 +239,17 @@ def embed_backward(dx, cache, grads, record):
 # ---------------------------------------------------------------- one block
 
 
-def block_forward(x, i, call, ops, record):
-    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout."""
+def block_forward(x, i, call, ops, record, past=None):
+    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout.
+
+    With `past` (generate.Past) the queries also look at the keys and values that are kept there.
+    """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
     h = norm_forward(x, f"blocks.{i}.ln1", call, ops, record)
     q, k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("q_proj", "k_proj", "v_proj"))
+    if past is not None:
+        k, v = past.extended(f"{attn}.k_proj", k), past.extended(f"{attn}.v_proj", v)
     asked = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
     context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked)
     if record is not None:  # what happens inside attention is computed once more, for the reader

@@ -67,7 +67,8 @@ def attention_scores(q, k, n_heads):
     q, k = split_heads(q, n_heads), split_heads(k, n_heads)
     scale = 1.0 / math.sqrt(q.shape[-1])
     scores = (q * scale) @ k.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
-    scores += causal_mask(q.shape[2], k.shape[2], scores.dtype)
+    if q.shape[2] > 1:  # a single query stands last and may look at every key
+        scores += causal_mask(q.shape[2], k.shape[2], scores.dtype)
     return scores
 
 
