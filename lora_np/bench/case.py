@@ -1,0 +1,105 @@
+"""The weights, the adapter and the batch of one rung and kind of work: the same numbers for every side.
+
+Each side builds them in its own process from the same seed.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import Adapter, AdapterConfig, init_adapter
+from ..data import Batch
+from ..model import ModelConfig, initial_params
+from .rungs import GENERATED_ROWS, RANK, TARGETS, Rung, prompt_length
+
+LEARNING_RATE = 1e-4
+WEIGHT_DECAY = 0.01  # on matrices, as lora_np's AdamW has it
+N_CLASSES = 2
+
+
+class Case(NamedTuple):
+    rung: Rung
+    work: str
+    config: ModelConfig
+    params: dict[str, np.ndarray]
+    adapter: Adapter | None
+    batch: Batch  # in generation `ids` is the prompt, and there are no targets
+    trained: tuple[str, ...]  # names of the parameters that a step trains; () where it trains none
+    n_new: int  # tokens to generate
+
+
+class Side(NamedTuple):
+    """One implementation, ready to do one kind of work.
+
+    check() -> (loss, dict of arrays): the gradients of a training step under lora_np's names, the "logits"
+    of a forward pass, the "tokens" of a generation (whose loss is 0). It changes nothing.
+    step() -> float, the loss: one unit of work, to be timed.
+    """
+
+    check: Callable[[], tuple[float, dict[str, np.ndarray]]]
+    step: Callable[[], float]
+    activation_bytes: int | None = None  # held between forward and backward, where a side can tell
+
+
+def make_case(rung, work, seed=0):
+    """Draw the case of one rung and kind of work.
+
+    No array is zero or one throughout, as biases, layer norms and LoRA's B are in a fresh model: what
+    is zero hides what is wrong.
+    """
+    weights_rng, batch_rng, adapter_rng = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
+    )
+    config = ModelConfig(
+        vocab_size=rung.vocab_size,
+        n_positions=rung.length,
+        d_model=rung.d_model,
+        n_layers=rung.n_layers,
+        n_heads=rung.n_heads,
+        d_ff=4 * rung.d_model,
+        n_classes=N_CLASSES if work == "classifier" else 0,
+    )
+    params = initial_params(config, weights_rng)
+    for name, array in params.items():
+        if array.ndim == 1:
+            params[name] = array + weights_rng.normal(0.0, 0.02, array.shape).astype(array.dtype)
+    adapter = None
+    if work in TARGETS:
+        adapter_config = AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=TARGETS[work])
+        adapter = init_adapter(params, adapter_config, adapter_rng)
+        for name, array in adapter.weights.items():
+            if name.endswith("lora_B"):
+                adapter.weights[name] = adapter_rng.normal(0.0, 0.02, array.shape).astype(array.dtype)
+    return Case(
+        rung,
+        work,
+        config,
+        params,
+        adapter,
+        draw_batch(rung, work, batch_rng),
+        trained=trained_names(work, params, adapter),
+        n_new=rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0,
+    )
+
+
+def draw_batch(rung, work, rng):
+    """A batch of random tokens: whole rows for a language model, right-padded ones for a classifier."""
+    B = GENERATED_ROWS.get(work, rung.batch)
+    T = prompt_length(rung) if work in GENERATED_ROWS else rung.length
+    ids = rng.integers(0, rung.vocab_size, (B, T))
+    lengths = np.full(B, T)
+    targets = rng.integers(0, rung.vocab_size, (B, T))
+    if work == "classifier":
+        # Rows of similar length stand together in real batches: half of the longest is the least here.
+        lengths[1:] = rng.integers(T // 2, T + 1, B - 1)
+        ids[np.arange(T) >= lengths[:, None]] = 0
+        targets = rng.integers(0, N_CLASSES, B)
+    return Batch(ids, targets, lengths, np.arange(B))
+
+
+def trained_names(work, params, adapter):
+    """What a step trains: an adapter alone, every parameter, or nothing."""
+    if adapter is not None:
+        return tuple(adapter.weights)
+    return tuple(params) if work in ("full", "classifier") else ()

@@ -1,0 +1,125 @@
+"""The process of one side. It reads commands as lines of JSON and answers each with one.
+
+    {"do": "versions"}                                       -> {"versions": {...}}
+    {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
+    {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...], "seconds": ...}
+    {"do": "turn", "steps": 20}                              -> {"seconds": [...]}
+    {"do": "quit"}
+
+`check` writes the side's arrays into the file and then does three steps. `turn` does one step untimed,
+which fills the caches, and then the timed ones. An error is an answer too: {"error": "..."}.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from ..formats import write_tensors
+from .case import make_case
+from .rungs import Rung
+from .sides import make_side
+
+FIRST_STEPS = 3
+PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib", "threadpoolctl")
+
+
+def main(argv=None):
+    """Answer commands until "quit", or until the parent is gone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args(argv)
+    answers = answers_only()
+    limit_cores(arguments.threads)
+    with ExitStack() as stack:
+        worker = Worker(arguments.side, arguments.threads, stack)
+        for line in sys.stdin:
+            command = json.loads(line)
+            if command["do"] == "quit":
+                break
+            try:
+                answer = worker.answer(command)
+            except Exception as error:  # whatever a library raises: the parent decides what becomes of it
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+def answers_only():
+    """The real standard output, kept for answers: whatever a library prints goes to the error output."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def limit_cores(threads):
+    """Keep the process on as many cores as it may use: the one limit that every library obeys alike."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+class Worker:
+    """The side that this process holds: the one thing that a command leaves to the next."""
+
+    def __init__(self, name, threads, stack):
+        self.name, self.threads, self.stack, self.side = name, threads, stack, None
+
+    def answer(self, command):
+        return getattr(self, command.pop("do"))(**command)
+
+    def versions(self):
+        return {"versions": versions()}
+
+    def make(self, rung, work, seed):
+        self.side = None
+        self.stack.close()  # the case before this one, with all that it held
+        gc.collect()
+        case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
+        self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
+        return {"activation_bytes": self.side.activation_bytes}
+
+    def check(self, file):
+        loss, arrays = self.side.check()
+        write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
+        del arrays
+        losses = [self.side.step() for _ in range(FIRST_STEPS - 1)]
+        started = time.perf_counter()
+        losses.append(self.side.step())
+        return {"loss": loss, "losses": losses, "seconds": time.perf_counter() - started}
+
+    def turn(self, steps):
+        self.side.step()
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            self.side.step()
+            seconds.append(time.perf_counter() - started)
+        return {"seconds": seconds}
+
+
+def versions():
+    """Versions of Python and of the packages, and what the matrix products of NumPy run on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if "threadpoolctl" in found:
+        from threadpoolctl import threadpool_info
+
+        for pool in threadpool_info():
+            if pool["user_api"] == "blas":
+                found["blas"] = f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', '?')}"
+    return found
+
+
+if __name__ == "__main__":
+    main()
