@@ -60,8 +60,11 @@ def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, see
                 row = measure(rung, work, peers, rounds, seed, workers)
                 rows.append(row)
                 tell(row)
-            versions |= workers.versions()
-            workers.stop([OURS, *peers])  # the next rung's begin with clean memory
+                for side, found in workers.versions().items():
+                    versions[side] = versions.get(side, {}) | found
+                # Each kind of work in a process of its own: what one leaves in the allocator changes the next
+                # one's time, up to a factor of two for a forward pass.
+                workers.stop([OURS, *peers])
     setting = {
         "machine": processor_name(),
         "cores": available_cores(),

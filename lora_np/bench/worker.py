@@ -18,7 +18,7 @@ import platform
 import sys
 import time
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from .rungs import Rung
 from .sides import make_side
 
 FIRST_STEPS = 3
-PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib", "threadpoolctl")
+PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
 
 
 def main(argv=None):
@@ -105,19 +105,15 @@ class Worker:
 
 
 def versions():
-    """Versions of Python and of the packages, and what the matrix products of NumPy run on."""
+    """Versions of Python and of the packages that this process has loaded, and its libraries of matrix products."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    if "threadpoolctl" in found:
+    found |= {package: version(package) for package in PACKAGES if package in sys.modules}
+    try:
         from threadpoolctl import threadpool_info
-
-        for pool in threadpool_info():
-            if pool["user_api"] == "blas":
-                found["blas"] = f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', '?')}"
+    except ImportError:
+        return found
+    libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    found |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
     return found
 
 
