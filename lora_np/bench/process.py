@@ -1,5 +1,6 @@
 """The parent's hand on a worker: starts it, asks it, and survives its death."""
 
+import contextlib
 import json
 import os
 import queue
@@ -50,7 +51,8 @@ class Process:
             encoding="utf-8",
         )
         self.lines = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def read(self):
         for line in self.popen.stdout:
@@ -77,11 +79,10 @@ class Process:
         except queue.Empty:
             self.stop()
             raise WorkerError(f"{do} took longer than {timeout:.0f} s") from None
-        except (BrokenPipeError, OSError):
+        except OSError:
             line = None
         if line is None:
-            code = self.popen.wait()
-            last = self.last_words()
+            code, last = self.popen.wait(), self.last_words()
             self.stop()
             raise WorkerError(f"the process ended with code {code}" + (f": {last}" if last else ""))
         answer = json.loads(line)
@@ -99,21 +100,16 @@ class Process:
         return self.popen.poll() is None
 
     def stop(self):
-        """End the process, and whatever it has started."""
-        if self.alive():
-            try:
-                self.popen.stdin.write('{"do": "quit"}\n')
-                self.popen.stdin.close()
-                self.popen.wait(timeout=2)
-            except (OSError, ValueError, subprocess.TimeoutExpired):
-                pass
+        """End the process, and whatever it has started. It holds nothing that would be worth saving."""
         if hasattr(os, "killpg"):
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
         self.popen.kill()
         self.popen.wait()
+        self.reader.join()
+        with contextlib.suppress(OSError):  # a command that a dead process has not read
+            self.popen.stdin.close()
+        self.popen.stdout.close()
         self.log.close()
 
 

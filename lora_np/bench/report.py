@@ -71,13 +71,15 @@ def notes_list(rows):
 
 
 def setting_lines(setting):
-    """The machine and the versions."""
+    """The machine, the versions, and what the user's environment sets that could change a time."""
     lines = [
         f"{setting['machine']}, {setting['cores']} cores; {setting['threads']} threads, {setting['rounds']} rounds, "
         f"{setting['seconds']:.0f} s in all"
     ]
     for side, found in setting["versions"].items():
         lines.append(f"{side}: " + ", ".join(f"{name} {number}" for name, number in found.items()))
+    if setting["environment"]:
+        lines.append("set here: " + ", ".join(f"{name}={value}" for name, value in setting["environment"].items()))
     return "\n".join(lines)
 
 

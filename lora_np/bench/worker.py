@@ -2,12 +2,12 @@
 
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
-    {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...], "seconds": ...}
-    {"do": "turn", "steps": 20}                              -> {"seconds": [...]}
-    {"do": "quit"}
+    {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
+    {"do": "turn", "seconds": 0.3}                           -> {"seconds": [...]}
 
 `check` writes the side's arrays into the file and then does three steps. `turn` does one step untimed,
-which fills the caches, and then the timed ones. An error is an answer too: {"error": "..."}.
+which fills the caches, and then timed ones for so many seconds, at least one. An error is an answer
+too: {"error": "..."}.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
 
 
 def main(argv=None):
-    """Answer commands until "quit", or until the parent is gone."""
+    """Answer commands until the parent closes the pipe, or is gone."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -43,8 +43,6 @@ def main(argv=None):
         worker = Worker(arguments.side, arguments.threads, stack)
         for line in sys.stdin:
             command = json.loads(line)
-            if command["do"] == "quit":
-                break
             try:
                 answer = worker.answer(command)
             except Exception as error:  # whatever a library raises: the parent decides what becomes of it
@@ -89,19 +87,16 @@ class Worker:
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
         del arrays
-        losses = [self.side.step() for _ in range(FIRST_STEPS - 1)]
-        started = time.perf_counter()
-        losses.append(self.side.step())
-        return {"loss": loss, "losses": losses, "seconds": time.perf_counter() - started}
+        return {"loss": loss, "losses": [self.side.step() for _ in range(FIRST_STEPS)]}
 
-    def turn(self, steps):
+    def turn(self, seconds):
         self.side.step()
-        seconds = []
-        for _ in range(steps):
+        times, end = [], time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
             started = time.perf_counter()
             self.side.step()
-            seconds.append(time.perf_counter() - started)
-        return {"seconds": seconds}
+            times.append(time.perf_counter() - started)
+        return {"seconds": times}
 
 
 def versions():

@@ -5,9 +5,11 @@ import platform
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from ..formats import read_tensors
 from .agreement import Found, compare
@@ -17,11 +19,14 @@ from .results import Row
 from .rungs import RUNGS, WORKS, flops
 from .sides import OURS, PEERS
 
-TURN = 0.5  # seconds that a turn should last,
-LEAST_STEPS = 3  # unless that is less than so many steps
+TURN = 0.3  # seconds that a turn lasts after its first step, which is not timed; or one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
 PATIENCE = {"compile": 120.0}  # seconds until a side must be ready; C++ compilers can take for ever
 DEFAULT_PATIENCE = 600.0
+
+# Variables that change how fast a library is. They are left as the user has them, and told with the numbers.
+SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
+SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, seed=0, report=lambda line: None):
@@ -73,66 +78,76 @@ def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, see
         "seed": seed,
         "seconds": time.perf_counter() - started,
         "versions": versions,
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)},
     }
     return rows, setting
 
 
 def measure(rung, work, peers, rounds, seed, workers):
     """Check the sides against one another, then let them take turns."""
-    notes, agreements, steps = {}, {}, {}
-    ours, answer = None, {}
-    for name in [OURS, *(peer for peer in peers if work in PEERS[peer].works)]:
+    names = [OURS, *(peer for peer in peers if work in PEERS[peer].works)]
+    # What is not timed, imports and compilers above all, is done side by side.
+    with ThreadPoolExecutor(len(names)) as pool:
+        pending = {name: pool.submit(prepare, workers, name, rung, work, seed) for name in names}
         try:
-            found, answer_of = prepare(workers, name, rung, work, seed)
+            wait(pending.values())
+        except BaseException:  # a reader who has seen enough should not wait for a compiler
+            workers.stop(names)
+            raise
+    ready, notes, agreements = {}, {}, {}
+    for name in names:
+        try:
+            ready[name] = pending[name].result()
         except WorkerError as error:
             notes[name] = f"not available: {error}"
-            if name == OURS:
-                break  # nothing to compare with
-            continue
-        if name == OURS:
-            ours, answer = found, answer_of
-        else:
-            agreements[name] = compare(found, ours)
-            if agreements[name].problem:
-                notes[name] = f"disagrees: {agreements[name].problem}"
-                continue
-        steps[name] = max(LEAST_STEPS, round(TURN / answer_of["seconds"]))
-    seconds = {}
-    if ours is not None:
-        steps["peak"] = LEAST_STEPS
-        seconds = take_turns(workers, steps, rounds, notes)
-    return Row(rung, work, flops(rung, work), seconds, agreements, notes, answer.get("activation_bytes"))
+    if OURS not in ready:  # nothing to compare with
+        return Row(rung, work, flops(rung, work), {}, {}, notes, None)
+    for name in list(ready)[1:]:
+        agreements[name] = compare(ready[name].found, ready[OURS].found)
+        if agreements[name].problem:
+            notes[name] = f"disagrees: {agreements[name].problem}"
+            del ready[name]
+    processes = {**{name: side.process for name, side in ready.items()}, "peak": workers.get("peak")}
+    seconds = take_turns(processes, rounds, notes)
+    return Row(rung, work, flops(rung, work), seconds, agreements, notes, ready[OURS].activation_bytes)
+
+
+class Ready(NamedTuple):
+    """A side that has the case in it."""
+
+    process: Process
+    found: Found
+    activation_bytes: int | None
 
 
 def prepare(workers, name, rung, work, seed):
     """A side with the case in it, and what its check gave."""
     deadline = time.monotonic() + PATIENCE.get(name, DEFAULT_PATIENCE)
-    worker = workers.get(name)
+    process = workers.get(name)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        made = worker.ask("make", rung=list(rung), work=work, seed=seed, timeout=deadline - time.monotonic())
-        checked = worker.ask("check", file=file, timeout=max(1.0, deadline - time.monotonic()))
+        made = process.ask("make", rung=list(rung), work=work, seed=seed, timeout=deadline - time.monotonic())
+        checked = process.ask("check", file=file, timeout=max(1.0, deadline - time.monotonic()))
         arrays, _ = read_tensors(file)
-    return Found(checked["loss"], arrays, checked["losses"]), {**made, **checked}
+    return Ready(process, Found(checked["loss"], arrays, checked["losses"]), made["activation_bytes"])
 
 
-def take_turns(workers, steps, rounds, notes):
+def take_turns(processes, rounds, notes):
     """Median seconds of a step, a round, of each side; a side that fails on the way has none.
 
     Every second round goes backwards, so that no side always runs in the other's warmth.
 
     Parameters
     ----------
-    workers : Workers
-    steps : dict, side -> timed steps of a turn
+    processes : dict, side -> Process
     rounds : int
     notes : dict, into which the reason of a failure is written
     """
-    seconds = {name: [] for name in steps}
+    seconds = {name: [] for name in processes}
     for r in range(rounds):
         for name in list(seconds) if r % 2 == 0 else list(reversed(seconds)):
             try:
-                turn = workers.get(name).ask("turn", steps=steps[name], timeout=DEFAULT_PATIENCE)["seconds"]
+                turn = processes[name].ask("turn", seconds=TURN, timeout=DEFAULT_PATIENCE)["seconds"]
                 seconds[name].append(median(turn))
             except WorkerError as error:
                 notes[name] = f"failed in round {r + 1}: {error}"
