@@ -3,6 +3,7 @@
 Each side builds them in its own process from the same seed.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..adapters import Adapter, AdapterConfig, init_adapter
 from ..data import Batch
-from ..model import ModelConfig, initial_params
+from ..model import ModelConfig, parameter_shapes
 from .rungs import GENERATED_ROWS, RANK, TARGETS, Rung, prompt_length
 
 LEARNING_RATE = 1e-4
@@ -43,11 +44,7 @@ class Side(NamedTuple):
 
 
 def make_case(rung, work, seed=0):
-    """Draw the case of one rung and kind of work.
-
-    No array is zero or one throughout, as biases, layer norms and LoRA's B are in a fresh model: what
-    is zero hides what is wrong.
-    """
+    """Draw the case of one rung and kind of work."""
     weights_rng, batch_rng, adapter_rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
     )
@@ -60,17 +57,14 @@ def make_case(rung, work, seed=0):
         d_ff=4 * rung.d_model,
         n_classes=N_CLASSES if work == "classifier" else 0,
     )
-    params = initial_params(config, weights_rng)
-    for name, array in params.items():
-        if array.ndim == 1:
-            params[name] = array + weights_rng.normal(0.0, 0.02, array.shape).astype(array.dtype)
+    params = draw_params(config, weights_rng)
     adapter = None
     if work in TARGETS:
         adapter_config = AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=TARGETS[work])
         adapter = init_adapter(params, adapter_config, adapter_rng)
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):
-                adapter.weights[name] = adapter_rng.normal(0.0, 0.02, array.shape).astype(array.dtype)
+                adapter.weights[name] = adapter_rng.normal(0.0, 0.1, array.shape).astype(array.dtype)
     return Case(
         rung,
         work,
@@ -81,6 +75,22 @@ def make_case(rung, work, seed=0):
         trained=trained_names(work, params, adapter),
         n_new=rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0,
     )
+
+
+def draw_params(config, rng):
+    """Random weights as large as a trained model's, and none of them zero or one throughout.
+
+    In a fresh model what is zero or small hides what is wrong: GELU by tanh and by the error function
+    differ in no digit that counts on activations of 0.1.
+    """
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        if len(shape) == 2:
+            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # keeps the size of what it multiplies
+        else:
+            value = rng.normal(float(name.endswith(".weight")), 0.1, shape)
+        params[name] = value.astype(np.float32)
+    return params
 
 
 def draw_batch(rung, work, rng):
