@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 # What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -76,6 +77,20 @@ def build_parser():
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against centred differences")
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+
+    timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
+    timing.add_argument(
+        "--peers", nargs="*", metavar="PEER", help="torch, compile, jax (default: those installed); none: no peer"
+    )
+    timing.add_argument(
+        "--rungs", nargs="+", metavar="RUNG",
+        help="model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)",
+    )  # fmt: skip
+    timing.add_argument("--work", nargs="+", metavar="KIND", help="kinds of work (default: all seven)")
+    timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one a core)")
+    timing.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default 5)")
+    timing.add_argument("--seed", type=int, default=0, metavar="N")
+    timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
 
     tuning = command("finetune", run_finetune, "train a classifier on your own CSV, TSV or JSONL file")
     tuning.add_argument("--data", required=True, metavar="FILE")
@@ -165,6 +180,31 @@ def run_gradcheck(arguments):
     failed = failures(rows)
     print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
     return 1 if failed else 0
+
+
+def run_bench(arguments):
+    from .bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
+    from .formats import check_folder, write_json
+
+    peers, absent = parse_peers(arguments.peers)
+    rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
+    if arguments.json:
+        check_folder(Path(arguments.json).parent, "json")
+    if absent:
+        print_now("left out: " + "; ".join(absent))
+    rows, setting = bench(
+        rungs,
+        tuple(WORKS) if arguments.work is None else arguments.work,
+        peers,
+        arguments.threads,
+        arguments.rounds,
+        arguments.seed,
+        report=print_now,
+    )
+    print("\n" + format_tables(rows, setting, peers))
+    if arguments.json:
+        write_json(arguments.json, to_dicts(rows, setting, peers))
+    return 1 if any(row.failed for row in rows) else 0
 
 
 def run_finetune(arguments):

@@ -27,6 +27,7 @@ FLOORS = {
     "training": 5,
     "experiments": 6,
     "reference": 6,
+    "bench": 6,
     "cli": 7,
     "__main__": 8,  # starts the cli
     "__init__": 9,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more

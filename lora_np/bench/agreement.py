@@ -1,0 +1,94 @@
+"""Whether two sides compute the same: before anything is timed."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is seen
+ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is seen
+LOSSES = 1e-5  # of the losses of the first steps, which show whether the optimisers do the same; 8e-7 is seen
+
+# Zero in theory (softmax does not feel a number added to all scores) and rounding in practice: judged against
+# the norm of all gradients.
+ZERO = "k_proj.bias"
+
+
+class Found(NamedTuple):
+    """What a side's `check` and first steps gave."""
+
+    loss: float
+    arrays: dict
+    losses: list
+
+
+class Agreement(NamedTuple):
+    problem: str  # "" where the two agree
+    loss_error: float
+    array_error: float  # the largest
+    worst: str  # the name of that array
+    losses_error: float
+
+
+def compare(got, expected):
+    """A peer's numbers against lora_np's.
+
+    Parameters
+    ----------
+    got, expected : Found
+
+    Returns
+    -------
+    Agreement
+    """
+    loss_error = relative(got.loss, expected.loss)
+    losses_error = max((relative(a, b) for a, b in zip(got.losses, expected.losses)), default=0.0)
+    if set(got.arrays) != set(expected.arrays):
+        names = sorted(set(got.arrays) ^ set(expected.arrays))
+        return Agreement(f"only one side has {', '.join(names[:3])}", loss_error, float("inf"), names[0], losses_error)
+    if "tokens" in expected.arrays:
+        problem = different_tokens(got.arrays["tokens"], expected.arrays["tokens"])
+        return Agreement(problem, loss_error, float(bool(problem)), "tokens", losses_error)
+    errors = array_errors(got.arrays, expected.arrays)
+    worst = max(errors, key=errors.get, default="")
+    array_error = errors.get(worst, 0.0)
+    problem = ""
+    # Written so that NaN is a problem.
+    if not loss_error <= LOSS:
+        problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
+    elif not array_error <= ARRAYS:
+        problem = f"its {worst} is off by {array_error:.1e} of its norm (at most {ARRAYS:.0e})"
+    elif not losses_error <= LOSSES:
+        problem = f"its first steps' losses are {got.losses}, lora_np's {expected.losses}"
+    return Agreement(problem, loss_error, array_error, worst, losses_error)
+
+
+def relative(a, b):
+    """|a − b| / |b|, and 0 where both are 0."""
+    return abs(a - b) / abs(b) if b else float(a != b)
+
+
+def array_errors(got, expected):
+    """‖got − expected‖ / ‖expected‖ of each array; inf for a wrong shape or NaN."""
+    norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
+    whole = float(np.linalg.norm(list(norms.values())))
+    errors = {}
+    for name, array in expected.items():
+        if got[name].shape != array.shape:
+            errors[name] = float("inf")
+            continue
+        scale = whole if name.endswith(ZERO) else norms[name]
+        difference = float(np.linalg.norm(got[name] - array))
+        errors[name] = difference / scale if scale else difference
+        if not np.isfinite(errors[name]):
+            errors[name] = float("inf")
+    return errors
+
+
+def different_tokens(got, expected):
+    """Where two generations part, or "" where they do not."""
+    if got.shape != expected.shape:
+        return f"its tokens are of shape {got.shape}, lora_np's {expected.shape}"
+    rows, positions = np.nonzero(got != expected)
+    if not len(rows):
+        return ""
+    return f"its tokens part from lora_np's at position {positions.min()} (in {len(set(rows))} of {len(got)} rows)"

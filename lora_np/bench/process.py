@@ -1,0 +1,119 @@
+"""The parent's hand on a worker: starts it, asks it, and survives its death."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from .sides import OURS
+
+# Memory that is freed stays with the process: a step asks for the same large arrays again and again, and a
+# page that went back to the system is zeroed anew each time.
+OUR_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+def our_environment():
+    """What lora_np's own worker processes add to the user's environment. Threads are set in the worker."""
+    return OUR_ENVIRONMENT
+
+
+def peer_environment():
+    """What a peer's process adds to the user's environment: nothing that could help or hurt it."""
+    return {"HF_HUB_OFFLINE": "1"}
+
+
+class WorkerError(Exception):
+    """A worker answered with an error, died, or took too long. The message says which."""
+
+
+class Process:
+    """A worker process of one side."""
+
+    def __init__(self, side, threads):
+        self.side = side
+        self.log = tempfile.TemporaryFile()
+        added = our_environment() if side in (OURS, "peak") else peer_environment()
+        search_path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "lora_np.bench.worker", "--side", side, "--threads", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={**os.environ, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))},
+            start_new_session=True,  # so that it can be stopped together with compilers that it has started
+            text=True,
+            encoding="utf-8",
+        )
+        self.lines = queue.Queue()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.popen.stdout:
+            self.lines.put(line)
+        self.lines.put(None)  # the process is gone
+
+    def ask(self, do, timeout=None, **arguments):
+        """Send one command and return the answer.
+
+        Parameters
+        ----------
+        do : str, see the worker's commands
+        timeout : float, seconds, or None to wait for as long as it takes
+
+        Raises
+        ------
+        WorkerError
+            After a death or a time-out the process is stopped.
+        """
+        try:
+            self.popen.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.popen.stdin.flush()
+            line = self.lines.get(timeout=timeout)
+        except queue.Empty:
+            self.stop()
+            raise WorkerError(f"{do} took longer than {timeout:.0f} s") from None
+        except OSError:
+            line = None
+        if line is None:
+            code, last = self.popen.wait(), self.last_words()
+            self.stop()
+            raise WorkerError(f"the process ended with code {code}" + (f": {last}" if last else ""))
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(shorten(answer["error"]))
+        return answer
+
+    def last_words(self):
+        """The last line that the process wrote to its error output."""
+        self.log.seek(0)
+        lines = self.log.read().decode("utf-8", "replace").strip().splitlines()
+        return shorten(lines[-1]) if lines else ""
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def stop(self):
+        """End the process, and whatever it has started. It holds nothing that would be worth saving."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.kill()
+        self.popen.wait()
+        self.reader.join()
+        with contextlib.suppress(OSError):  # a command that a dead process has not read
+            self.popen.stdin.close()
+        self.popen.stdout.close()
+        self.log.close()
+
+
+def shorten(text, most=200):
+    """The first line of a library's message, cut where it goes on for too long."""
+    first = text.strip().splitlines()[0] if text.strip() else text
+    return first if len(first) <= most else first[: most - 1] + "…"

@@ -1,0 +1,98 @@
+"""What was measured on one rung and kind of work, and what the times say."""
+
+from math import exp, log
+from statistics import fmean, median
+from typing import NamedTuple
+
+from . import peak
+from .rungs import TARGETS, Rung
+from .sides import OURS
+
+
+class Row(NamedTuple):
+    """One rung and kind of work."""
+
+    rung: Rung
+    work: str
+    flops: int
+    seconds: dict  # side -> list of its median seconds, one a round
+    agreements: dict  # peer -> Agreement
+    notes: dict  # side -> why it has no time
+    activation_bytes: int | None
+
+    @property
+    def failed(self):
+        """Whether lora_np has no time, or a peer came to other numbers; a peer that is not there is no failure."""
+        return OURS in self.notes or any(agreement.problem for agreement in self.agreements.values())
+
+
+def ratios(row, peer):
+    """The peer's time over lora_np's, round by round: above 1, lora_np is the faster."""
+    return [theirs / ours for theirs, ours in zip(row.seconds[peer], row.seconds[OURS])]
+
+
+def gflops(row, name=OURS):
+    """Billions of floating-point operations a second; of a side, those that `flops` counts."""
+    return (peak.FLOPS if name == "peak" else row.flops) / median(row.seconds[name]) / 1e9
+
+
+def share_of_peak(row, name=OURS):
+    """A side's operations a second as a share of what this machine reaches on one large product."""
+    return gflops(row, name) / gflops(row, "peak") if "peak" in row.seconds else None
+
+
+def timed(rows, work, *names):
+    """The rows of one kind of work in which all these sides have a time."""
+    return [row for row in rows if row.work == work and all(name in row.seconds for name in names)]
+
+
+def summary(rows, works, peers):
+    """Geometric mean and lowest of the median ratios over the rungs, by kind of work and peer.
+
+    Returns
+    -------
+    list of dicts: "work", "peer", "rungs" (how many), "mean", "lowest", "lowest_rung"
+    """
+    found = []
+    for work in works:
+        for peer in peers:
+            middle = {row.rung: median(ratios(row, peer)) for row in timed(rows, work, OURS, peer)}
+            if middle:
+                lowest = min(middle, key=middle.get)
+                mean = exp(fmean(log(ratio) for ratio in middle.values()))
+                found.append(
+                    {
+                        "work": work,
+                        "peer": peer,
+                        "rungs": len(middle),
+                        "mean": mean,
+                        "lowest": middle[lowest],
+                        "lowest_rung": list(lowest),
+                    }
+                )
+    return found
+
+
+def lora_shares(rows):
+    """What a LoRA step costs of a full step on the same rung.
+
+    Returns
+    -------
+    list of dicts: "rung", "work"; "time" measured, "flops" predicted, "activation_bytes" held, each as a
+    share of the full step's
+    """
+    full = {row.rung: row for row in timed(rows, "full", OURS)}
+    found = []
+    for row in rows:
+        if row.work in TARGETS and row.rung in full and OURS in row.seconds:
+            whole = full[row.rung]
+            found.append(
+                {
+                    "rung": list(row.rung),
+                    "work": row.work,
+                    "time": median(row.seconds[OURS]) / median(whole.seconds[OURS]),
+                    "flops": row.flops / whole.flops,
+                    "activation_bytes": row.activation_bytes / whole.activation_bytes,
+                }
+            )
+    return found

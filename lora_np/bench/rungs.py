@@ -1,0 +1,136 @@
+"""What is timed: the rungs of a ladder of model sizes, the kinds of work, and the multiplications that each needs."""
+
+from typing import NamedTuple
+
+from ..adapters import LINEAR_LAYERS
+
+
+class Rung(NamedTuple):
+    """The shapes of one model and its batch."""
+
+    d_model: int  # C; the MLP is F = 4 C wide
+    n_layers: int
+    n_heads: int
+    length: int  # T, tokens in a row
+    batch: int  # B, rows
+    vocab_size: int  # V
+
+
+RUNGS = (
+    Rung(64, 2, 4, 64, 32, 2048),
+    Rung(128, 4, 4, 64, 32, 4096),
+    Rung(256, 4, 8, 64, 32, 4096),
+    Rung(512, 6, 8, 128, 8, 8192),
+    Rung(768, 2, 12, 128, 8, 8192),
+)
+
+WORKS = {
+    "full": "a step of full training: forward, backward, AdamW",
+    "lora_qv": "a LoRA step, r = 8 on q and v",
+    "lora_all": "a LoRA step, r = 8 on every linear layer",
+    "classifier": "a step of a classifier trained in full, on padded rows",
+    "forward": "logits and loss, no gradients",
+    "generate_1": "greedy generation of one row, with a key-value cache",
+    "generate_8": "greedy generation of eight rows, with a key-value cache",
+}
+RANK = 8
+TARGETS = {"lora_qv": ("q_proj", "v_proj"), "lora_all": LINEAR_LAYERS}
+GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
+
+
+def parse_rung(text):
+    """A rung from its text: all six numbers, "64,2,4,64,32,2048", or the width alone of one in RUNGS, "64".
+
+    Raises
+    ------
+    ValueError
+        For anything else, with what came and what was expected.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"rungs: got {text!r}, expected whole numbers: {', '.join(Rung._fields)}") from None
+    if len(numbers) == 1:
+        found = [rung for rung in RUNGS if rung.d_model == numbers[0]]
+        if not found:
+            widths = ", ".join(str(rung.d_model) for rung in RUNGS)
+            raise ValueError(f"rungs: got {text!r}, expected one of {widths}, or all of {','.join(Rung._fields)}")
+        return found[0]
+    if len(numbers) != len(Rung._fields) or min(numbers) < 1:
+        raise ValueError(f"rungs: got {text!r}, expected six numbers of at least 1: {','.join(Rung._fields)}")
+    rung = Rung(*numbers)
+    if rung.d_model % rung.n_heads:
+        raise ValueError(f"rungs: in {text!r} n_heads = {rung.n_heads} does not divide d_model = {rung.d_model}")
+    if rung.length < 4:
+        raise ValueError(f"rungs: in {text!r} length is {rung.length}, expected at least 4, a quarter is the prompt")
+    if rung.d_model < RANK:
+        raise ValueError(f"rungs: in {text!r} d_model is {rung.d_model}, expected at least LoRA's rank {RANK}")
+    return rung
+
+
+def format_rung(rung):
+    """The text that `parse_rung` reads."""
+    return ",".join(str(number) for number in rung)
+
+
+def prompt_length(rung):
+    """Tokens of a generation's prompt: a quarter of T. The other three quarters are generated."""
+    return rung.length // 4
+
+
+# ---------------------------------------------------------------- floating-point operations
+
+
+def flops(rung, work):
+    """Floating-point operations of the matrix products that a unit of work needs.
+
+    A product of (m, k) and (k, n) counts 2 m n k; nothing else counts. Attention counts all T × T scores,
+    the masked half too, as whoever multiplies whole matrices does. A backward pass has one product for
+    each operand whose gradient is needed, so LoRA's has none for a frozen weight, and none below the
+    lowest trained layer. What a side computes twice to save memory is not counted twice.
+    """
+    if work in GENERATED_ROWS:
+        return generation_flops(rung, GENERATED_ROWS[work])
+    rows = rung.batch * rung.length
+    targets, trains_base = TARGETS.get(work, ()), work in ("full", "classifier")
+    total = 0
+    for block in range(rung.n_layers):
+        # Below block 0's first adapter or weight there is nothing to train, unless the embedding is.
+        input_wanted = trains_base or (block > 0 and bool(targets))
+        for name, (n_in, n_out) in linear_shapes(rung.d_model).items():
+            base = 2 * rows * n_in * n_out
+            adapter = 2 * rows * RANK * (n_in + n_out) if name in targets else 0
+            dx = input_wanted or (bool(targets) and name not in ("q_proj", "k_proj", "v_proj"))
+            total += base + adapter  # forward
+            total += base * (dx + trains_base)  # dx = dy W, dW = dyᵀ x
+            total += adapter  # dB = dyᵀ u, dA = duᵀ x: as many as forward
+            if adapter:
+                total += 2 * rows * RANK * (n_out + n_in * dx)  # du = dy B, dx += du A
+        product = 2 * rung.batch * rung.length**2 * rung.d_model  # q kᵀ, and as many for probs v
+        # dprobs = dcontext vᵀ and, where asked for, dq = dscores k, dk = dscoresᵀ q, dv = probsᵀ dcontext
+        asked = [input_wanted or name in targets for name in ("q_proj", "k_proj", "v_proj")]
+        total += product * (2 + (asked[0] or asked[1]) + sum(asked))
+    if work == "classifier":
+        return total + 3 * 2 * rung.batch * rung.d_model * 2  # two classes
+    head = 2 * rows * rung.d_model * rung.vocab_size
+    return total + head * {"forward": 1, "full": 3}.get(work, 2)
+
+
+def generation_flops(rung, rows):
+    """The prompt at once, then a token at a time against the keys and values that are kept.
+
+    Only the last position of each pass goes through the head; the last token made is not read again.
+    """
+    prompt, made = prompt_length(rung), rung.length - prompt_length(rung)
+    linear = rung.n_layers * sum(2 * n_in * n_out for n_in, n_out in linear_shapes(rung.d_model).values())
+    attention = 4 * rung.d_model * rung.n_layers  # of one query and one key: a score, and its share of the values
+    pairs = prompt**2 + sum(range(prompt + 1, prompt + made))
+    head = 2 * rung.d_model * rung.vocab_size
+    return rows * (linear * (prompt + made - 1) + attention * pairs + head * made)
+
+
+def linear_shapes(d_model):
+    """(in, out) of the linear layers of one block."""
+    C = d_model
+    square = {name: (C, C) for name in LINEAR_LAYERS[:4]}
+    return {**square, "up_proj": (C, 4 * C), "down_proj": (4 * C, C)}

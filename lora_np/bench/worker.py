@@ -1,0 +1,116 @@
+"""The process of one side. It reads commands as lines of JSON and answers each with one.
+
+    {"do": "versions"}                                       -> {"versions": {...}}
+    {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
+    {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
+    {"do": "turn", "seconds": 0.3}                           -> {"seconds": [...]}
+
+`check` writes the side's arrays into the file and then does three steps. `turn` does one step untimed,
+which fills the caches, and then timed ones for so many seconds, at least one. An error is an answer
+too: {"error": "..."}.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import ExitStack
+from importlib.metadata import version
+
+import numpy as np
+
+from ..formats import write_tensors
+from .case import make_case
+from .rungs import Rung
+from .sides import make_side
+
+FIRST_STEPS = 3
+PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
+
+
+def main(argv=None):
+    """Answer commands until the parent closes the pipe, or is gone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args(argv)
+    answers = answers_only()
+    limit_cores(arguments.threads)
+    with ExitStack() as stack:
+        worker = Worker(arguments.side, arguments.threads, stack)
+        for line in sys.stdin:
+            command = json.loads(line)
+            try:
+                answer = worker.answer(command)
+            except Exception as error:  # whatever a library raises: the parent decides what becomes of it
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+def answers_only():
+    """The real standard output, kept for answers: whatever a library prints goes to the error output."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def limit_cores(threads):
+    """Keep the process on as many cores as it may use: the one limit that every library obeys alike."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+class Worker:
+    """The side that this process holds: the one thing that a command leaves to the next."""
+
+    def __init__(self, name, threads, stack):
+        self.name, self.threads, self.stack, self.side = name, threads, stack, None
+
+    def answer(self, command):
+        return getattr(self, command.pop("do"))(**command)
+
+    def versions(self):
+        return {"versions": versions()}
+
+    def make(self, rung, work, seed):
+        self.side = None
+        self.stack.close()  # the case before this one, with all that it held
+        gc.collect()
+        case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
+        self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
+        return {"activation_bytes": self.side.activation_bytes}
+
+    def check(self, file):
+        loss, arrays = self.side.check()
+        write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
+        del arrays
+        return {"loss": loss, "losses": [self.side.step() for _ in range(FIRST_STEPS)]}
+
+    def turn(self, seconds):
+        self.side.step()
+        times, end = [], time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            started = time.perf_counter()
+            self.side.step()
+            times.append(time.perf_counter() - started)
+        return {"seconds": times}
+
+
+def versions():
+    """Versions of Python and of the packages that this process has loaded, and its libraries of matrix products."""
+    found = {"python": platform.python_version()}
+    found |= {package: version(package) for package in PACKAGES if package in sys.modules}
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return found
+    libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    found |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
+    return found
+
+
+if __name__ == "__main__":
+    main()

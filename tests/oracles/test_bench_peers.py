@@ -1,0 +1,128 @@
+"""The yardstick's peers compute what lora_np computes, at every kind of work, and a wrong one is told from it.
+
+The bench itself checks this before it times anything, on the sizes that it times. Here the sizes are tiny.
+"""
+
+import numpy as np
+import pytest
+
+from lora_np import model
+from lora_np.bench import torch_peer
+from lora_np.bench.agreement import Found, compare
+from lora_np.bench.case import make_case
+from lora_np.bench.rungs import GENERATED_ROWS, Rung
+from lora_np.bench.sides import PEERS, STEPS, make_side, missing_packages
+from lora_np.model import forward
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.oracle
+
+TINY = Rung(24, 2, 3, 12, 5, 37)
+
+
+def what(name, case, steps=3):
+    """What a side's check and first steps give."""
+    with make_side(name, case, 1) as side:
+        loss, arrays = side.check()
+        arrays = {key: np.array(array) for key, array in arrays.items()}
+        return Found(loss, arrays, [side.step() for _ in range(steps)])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("work", STEPS)
+@pytest.mark.parametrize("peer", ["torch", "jax"])
+def test_a_peer_agrees(peer, work):
+    if missing_packages(PEERS[peer]):
+        pytest.skip(f"{peer} is not installed")
+    case = make_case(TINY, work)
+    ours, theirs = what("lora_np", case), what(peer, case)
+    if case.trained:
+        assert set(ours.arrays) == set(case.trained)
+        assert ours.losses[2] < ours.losses[0]
+    assert compare(theirs, ours).problem == ""
+
+
+def slowly(case):
+    """Greedy generation without anything kept: the whole text once more for every token."""
+    ids = case.batch.ids
+    for _ in range(case.n_new):
+        logits, _ = forward(case.params, ids, case.config)
+        ids = np.concatenate([ids, logits[:, -1].argmax(-1)[:, None]], axis=1)
+    return ids
+
+
+@pytest.mark.parametrize("work", GENERATED_ROWS)
+def test_generation_agrees(work):
+    case = make_case(TINY, work)
+    expected = Found(0.0, {"tokens": slowly(case)}, [0.0] * 3)
+    assert expected.arrays["tokens"].shape == (GENERATED_ROWS[work], TINY.length)
+    assert compare(what("torch", case), expected).problem == ""
+    if not hasattr(model, "generate"):
+        pytest.skip("lora_np generates nothing yet")
+    assert compare(what("lora_np", case), expected).problem == ""
+
+
+# ------------------------------------------------------------------ planted differences
+
+
+def changed_decoder(change):
+    """torch_peer's decoder with something else in it."""
+    right = torch_peer.decoder
+
+    def decoder(config):
+        model = right(config)
+        change(model)
+        return model
+
+    return decoder
+
+
+def other_eps(model):
+    model.ln_f.eps = 1e-3
+
+
+def other_gelu(model):
+    import torch
+
+    model.blocks[0].mlp.forward = lambda h, mlp=model.blocks[0].mlp: mlp.down_proj(
+        torch.nn.functional.gelu(mlp.up_proj(h))
+    )
+
+
+def frozen_bias(model):
+    model.blocks[1].attn.o_proj.bias.requires_grad_(False)
+
+
+@pytest.mark.parametrize("change", [other_eps, other_gelu, frozen_bias])
+def test_a_wrong_model_is_reported(change, monkeypatch):
+    case = make_case(TINY, "full")
+    monkeypatch.setattr(torch_peer, "decoder", changed_decoder(change))
+    assert compare(what("torch", case), what("lora_np", case)).problem
+
+
+def test_another_scale_of_the_adapter_is_reported(monkeypatch):
+    case = make_case(TINY, "lora_qv")
+    right = torch_peer.adapted
+
+    def adapted(model, adapter):
+        from dataclasses import replace
+
+        return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)))
+
+    monkeypatch.setattr(torch_peer, "adapted", adapted)
+    assert compare(what("torch", case), what("lora_np", case)).problem
+
+
+def test_another_learning_rate_is_reported(monkeypatch):
+    case = make_case(TINY, "full")
+    ours = what("lora_np", case)
+    monkeypatch.setattr(torch_peer, "LEARNING_RATE", 2e-4)
+    assert "first steps" in compare(what("torch", case), ours).problem
+
+
+def test_other_weights_are_reported():
+    with_seed = [what("torch" if seed else "lora_np", make_case(TINY, "forward", seed)) for seed in (0, 1)]
+    assert compare(*with_seed).problem

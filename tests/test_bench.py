@@ -1,0 +1,307 @@
+"""The yardstick: what it measures, how it judges, and that nothing a worker does can bring it down.
+
+No time is asserted. The comparison with PyTorch and JAX stands in tests/oracles/test_bench_peers.py.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_np.bench import agreement, bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
+from lora_np.bench.agreement import Agreement, Found, compare
+from lora_np.bench.case import make_case
+from lora_np.bench.process import Process, WorkerError
+from lora_np.bench.results import Row, gflops, lora_shares, ratios, share_of_peak, summary
+from lora_np.bench.rungs import GENERATED_ROWS, RUNGS, WORKS, Rung, flops, format_rung
+from lora_np.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = Rung(16, 2, 2, 8, 4, 32)
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    monkeypatch.setattr(turns, "TURN", 0.0)
+    monkeypatch.setattr(turns, "PAUSE", 0.0)
+
+
+# ------------------------------------------------------------------ rungs and their operations
+
+
+def test_a_rung_and_its_text():
+    assert parse_rung("64") == RUNGS[0]
+    assert parse_rung(format_rung(TINY)) == TINY
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("65", "64, 128, 256, 512, 768"),
+        ("wide", "whole numbers"),
+        ("64,2,4", "six numbers"),
+        ("64,2,4,64,32,0", "at least 1"),
+        ("64,2,5,64,32,2048", "does not divide"),
+        ("64,2,4,3,32,2048", "length"),
+        ("4,2,2,64,32,2048", "rank"),
+    ],
+)
+def test_a_wrong_rung_is_refused(text, message):
+    with pytest.raises(ValueError, match="rungs: .*" + message):
+        parse_rung(text)
+
+
+def test_flops_of_a_full_step_are_three_forwards():
+    C, layers, _, T, B, V = TINY
+    forward = layers * (24 * B * T * C * C + 4 * B * T * T * C) + 2 * B * T * C * V
+    assert flops(TINY, "forward") == forward
+    assert flops(TINY, "full") == 3 * forward
+    head = 2 * B * T * C * V
+    assert flops(TINY, "classifier") == 3 * (forward - head) + 3 * 2 * B * C * 2
+
+
+def test_flops_of_a_lora_step():
+    """One block, by hand: nothing is multiplied below the lowest adapter, and no frozen weight has a gradient."""
+    rung = TINY._replace(n_layers=1)
+    C, _, _, T, B, V = rung
+    N, r = B * T, 8
+    linear, attention, head = 2 * N * C * C, 2 * B * T * T * C, 2 * N * C * V
+    low_rank = 2 * N * r * C
+    forward = 12 * linear + 2 * attention + head + 2 * 2 * low_rank
+    # dx of head, down, up and o; dprobs, dv and dq, but no dk; dB, du, dA of q and v, no dx
+    backward = head + 9 * linear + 3 * attention + 2 * 3 * low_rank
+    assert flops(rung, "lora_qv") == forward + backward
+    # all-linear: dk too, and the six adapters, whose down- and up-projections are C or 4 C wide
+    forward = 12 * linear + 2 * attention + head + (8 + 10) * low_rank
+    backward = head + 9 * linear + 4 * attention + (8 + 10) * low_rank + (4 + 5) * low_rank + (1 + 5) * low_rank
+    assert flops(rung, "lora_all") == forward + backward
+
+
+def test_flops_of_generation_are_those_of_its_passes():
+    C, layers, _, T, _, V = TINY
+    prompt = T // 4
+    passes = [(prompt, prompt)] + [(1, t) for t in range(prompt + 1, T)]  # new tokens, tokens that they look at
+    one_row = sum(layers * (24 * n * C * C + 4 * n * t * C) + 2 * C * V for n, t in passes)
+    assert flops(TINY, "generate_1") == one_row
+    assert flops(TINY, "generate_8") == 8 * one_row
+
+
+# ------------------------------------------------------------------ the case
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(work):
+    case, again = make_case(TINY, work, seed=3), make_case(TINY, work, seed=3)
+    arrays = {**case.params, **(case.adapter.weights if case.adapter else {})}
+    others = {**again.params, **(again.adapter.weights if again.adapter else {})}
+    for name, array in arrays.items():
+        assert array.dtype == np.float32 and np.array_equal(array, others[name])
+        assert np.unique(array).size > 1, name
+    assert np.array_equal(case.batch.ids, again.batch.ids)
+    assert bool(case.trained) == (work not in ("forward", *GENERATED_ROWS))
+    assert (case.n_new == 6) == (work in GENERATED_ROWS)
+    if work == "classifier":
+        assert case.batch.lengths.min() < TINY.length == case.batch.lengths.max()
+
+
+# ------------------------------------------------------------------ judging
+
+
+def found(loss=2.0, losses=(2.0, 1.9), **changes):
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal((3, 4), dtype=np.float32) for name in ("a.weight", "b.weight")}
+    arrays["k_proj.bias"] = 1e-8 * rng.standard_normal(4, dtype=np.float32)
+    return Found(loss, {**arrays, **changes}, list(losses))
+
+
+def test_rounding_is_no_disagreement():
+    noise = found().arrays["k_proj.bias"] + 1e-6  # zero in theory: another's noise is as good
+    assert compare(found(2.0 + 1e-6, **{"k_proj.bias": noise}), found()).problem == ""
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (found(2.001), "loss"),
+        (found(math.nan), "loss"),
+        (found(losses=(2.0, 1.8)), "first steps"),
+        (found(**{"b.weight": 1.001 * found().arrays["b.weight"]}), "b.weight is off"),
+        (found(**{"b.weight": np.full((3, 4), np.nan, np.float32)}), "b.weight is off"),
+        (found(**{"b.weight": np.zeros((4, 3), np.float32)}), "b.weight is off"),
+        (found(**{"k_proj.bias": np.ones(4, np.float32)}), "k_proj.bias is off"),
+        (found(**{"c.weight": np.ones(3)}), "only one side has c.weight"),
+    ],
+)
+def test_a_planted_disagreement_is_found(wrong, message):
+    assert message in compare(wrong, found()).problem
+
+
+def test_tokens_must_be_equal():
+    tokens = np.arange(12).reshape(2, 6)
+    other = tokens.copy()
+    other[1, 4] = 0
+    expected = Found(0.0, {"tokens": tokens}, [])
+    assert compare(expected, expected).problem == ""
+    assert "position 4 (in 1 of 2 rows)" in compare(Found(0.0, {"tokens": other}, []), expected).problem
+    assert agreement.different_tokens(tokens[:, :5], tokens)
+
+
+# ------------------------------------------------------------------ the arithmetic of the results
+
+
+def row(rung, work, ours, theirs, bytes_held=100):
+    seconds = {"lora_np": ours, "torch": theirs, "peak": [2.0 * 2048**3 / 1e11] * len(ours)}
+    return Row(rung, work, 10**9, seconds, {"torch": Agreement("", 0.0, 0.0, "", 0.0)}, {}, bytes_held)
+
+
+def test_ratios_pair_the_rounds():
+    one = row(TINY, "full", [0.1, 0.2, 0.1], [0.2, 0.2, 0.3])
+    assert ratios(one, "torch") == pytest.approx([2.0, 1.0, 3.0])
+    assert gflops(one) == pytest.approx(10.0) and gflops(one, "peak") == pytest.approx(100.0)
+    assert share_of_peak(one) == pytest.approx(0.1)
+
+
+def test_the_summary_is_the_geometric_mean_and_the_lowest():
+    wide = TINY._replace(d_model=32)
+    rows = [row(TINY, "full", [1.0], [8.0]), row(wide, "full", [1.0], [0.5]), row(wide, "lora_qv", [0.4], [1.0], 60)]
+    full, lora = summary(rows, ["full", "lora_qv"], ["torch"])
+    assert full == {
+        "work": "full", "peer": "torch", "rungs": 2, "mean": pytest.approx(2.0), "lowest": 0.5,
+        "lowest_rung": list(wide),
+    }  # fmt: skip
+    assert lora["mean"] == pytest.approx(2.5)
+    (share,) = lora_shares(rows)
+    assert share["time"] == pytest.approx(0.4) and share["activation_bytes"] == pytest.approx(0.6)
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_without_peers(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    code = main(
+        ["bench", "--peers", "--rungs", format_rung(TINY), "--work", "full", "lora_all", "classifier", "forward",
+         "--rounds", "2", "--threads", "1", "--json", str(path)]
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert "GFLOP/s" in printed and "share of its full step" in printed
+    outcome = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["work"] for row in outcome["rows"]] == ["full", "lora_all", "classifier", "forward"]
+    for row in outcome["rows"]:
+        assert set(row["seconds"]) == {"lora_np", "peak"} and row["notes"] == {}
+        assert len(row["seconds"]["lora_np"]) == 2 and min(row["seconds"]["lora_np"]) > 0.0
+    assert outcome["versions"]["lora_np"]["numpy"] == np.__version__ and outcome["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--peers", "tensorflow"], "peers: got 'tensorflow'"),
+        (["--peers", "--work", "sleep"], "work: got 'sleep'"),
+        (["--peers", "--rounds", "0"], "rounds: got 0"),
+        (["--peers", "--threads", "0"], "threads: got 0"),
+        (["--peers", "--threads", "100000"], "threads: got 100000"),
+        (["--peers", "--rungs", "7"], "rungs: got '7'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_runs(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(turns, "measure", None)
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_peers_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr(sides, "missing_packages", lambda peer: [p for p in peer.packages if p == "jax"])
+    peers, absent = parse_peers(None)
+    assert peers == ["torch", "compile"] and absent == ["jax (not installed: jax)"]
+    assert parse_peers(["torch,compile", "torch"]) == (["torch", "compile"], [])
+    with pytest.raises(ValueError, match="jax needs the package jax"):
+        parse_peers(["torch,jax"])
+
+
+def test_a_peer_that_disagrees_or_is_not_there_is_told_and_not_timed(monkeypatch):
+    real = turns.prepare
+
+    def prepare(workers, name, rung, work, seed):
+        if name == "jax":
+            raise WorkerError("no such instruction")
+        ready = real(workers, "lora_np" if name == "lora_np" else "peak", rung, work, seed)
+        return ready if name == "lora_np" else ready._replace(found=found())
+
+    monkeypatch.setattr(turns, "prepare", prepare)
+    peers = ["torch", "jax"]
+    rows, setting = bench([TINY], ["full"], peers, threads=1, rounds=1)
+    assert set(rows[0].seconds) == {"lora_np", "peak"} and rows[0].failed
+    assert "disagrees" in rows[0].notes["torch"] and rows[0].notes["jax"] == "not available: no such instruction"
+    assert "no such instruction" in format_tables(rows, setting, peers)
+    json.dumps(to_dicts(rows, setting, peers))
+    assert not rows[0]._replace(agreements={}).failed  # a peer that is not there is nobody's fault
+
+
+# ------------------------------------------------------------------ workers
+
+
+@pytest.fixture
+def process():
+    process = Process("lora_np", 1)
+    yield process
+    process.stop()
+
+
+def test_an_error_is_an_answer(process):
+    with pytest.raises(WorkerError, match="TypeError"):
+        process.ask("make", rung=[1, 2], work="full", seed=0)
+    assert process.ask("make", rung=list(TINY), work="lora_qv", seed=0)["activation_bytes"] > 0
+    assert len(process.ask("turn", seconds=0.0)["seconds"]) == 1
+
+
+def test_a_worker_that_dies_is_reported_and_skipped(process):
+    other = Process("lora_np", 1)
+    try:
+        for one in (process, other):
+            one.ask("make", rung=list(TINY), work="full", seed=0)
+        process.popen.kill()
+        notes = {}
+        seconds = turns.take_turns({"torch": process, "lora_np": other}, 2, notes)
+    finally:
+        other.stop()
+    assert set(seconds) == {"lora_np"} and len(seconds["lora_np"]) == 2
+    assert "failed in round 1: the process ended with code -9" in notes["torch"]
+
+
+def test_a_dead_worker_is_started_again():
+    with turns.Workers(1) as workers:
+        first = workers.get("lora_np")
+        first.popen.kill()
+        first.popen.wait()
+        assert workers.get("lora_np") is not first
+        workers.get("lora_np").ask("make", rung=list(TINY), work="forward", seed=0)
+    assert not workers.running
+
+
+def test_a_worker_that_takes_too_long_is_stopped(process):
+    process.ask("make", rung=list(TINY), work="full", seed=0)
+    with pytest.raises(WorkerError, match="turn took longer than 0 s"):
+        process.ask("turn", seconds=60.0, timeout=0.01)
+    assert not process.alive()
+
+
+def test_the_last_words_of_a_worker_are_told():
+    process = Process("lora_np", 1)
+    process.popen.stdin.write("no JSON\n")
+    with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
+        process.ask("versions", timeout=60.0)
+
+
+def test_what_a_library_prints_is_no_answer():
+    code = (
+        "import os\nfrom lora_np.bench.worker import answers_only\nanswers = answers_only()\n"
+        "print('noise', flush=True)\nos.write(1, b'more noise')\nprint('answer', file=answers, flush=True)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "answer\n" and "noise" in result.stderr
