@@ -34,14 +34,18 @@ def shard_threads(n):
         yield pool.map
 
 
-def process_environment():
+def process_environment(blas_threads=1):
     """Environment variables for a new process that trains; NumPy's libraries read them when they are loaded.
 
-    One BLAS thread a product, see above. With glibc, memory that is freed stays with the process, in one
+    One BLAS thread a product, see above, unless more are asked for. With glibc, memory that is freed stays with the process, in one
     heap and in large pages: a training step asks for the same large arrays again and again, and a page that
     went back to the system is zeroed anew each time.
 
     A variable that is set already is left as it is, so that each can be tried out.
+
+    Parameters
+    ----------
+    blas_threads : int, the most that one product may use
 
     Returns
     -------
@@ -49,9 +53,9 @@ def process_environment():
     """
     heap = {"hugetlb": 1, "mmap_max": 0, "trim_threshold": 2**34, "arena_max": 1}
     wanted = {
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": str(blas_threads),
+        "OMP_NUM_THREADS": str(blas_threads),
+        "MKL_NUM_THREADS": str(blas_threads),
         "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in heap.items()),
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
