@@ -46,7 +46,8 @@ def test_greedy_tokens_are_those_of_the_whole_model(language, random_params, ran
 
 def test_an_adapter_changes_the_text(language, random_params, random_adapter):
     params = random_params(language)
-    assert (generate(params, PROMPTS, language, 4) != generate(params, PROMPTS, language, 4, random_adapter(params))).any()
+    adapted = generate(params, PROMPTS, language, 4, random_adapter(params))
+    assert (generate(params, PROMPTS, language, 4) != adapted).any()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..training import process_environment
 from .sides import OURS
 
+
 def peer_environment():
     """What a peer's process adds to the user's environment: nothing that could help or hurt it."""
     return {"HF_HUB_OFFLINE": "1"}

@@ -64,6 +64,8 @@ class Call(NamedTuple):
         the backward pass stops early, and where the cache stops growing. `place` is where the module
         stands, if that is not where its name says: the token embedding serves as the head once more.
         """
+        if not self.wanted:  # nothing is trained
+            return ()
         x = ("x",) if self.lowest < depth(place or module, self.config) else ()
         return self.wanted.get(module, ()) + x
 

@@ -20,9 +20,10 @@ class LayerNormGrads(NamedTuple):
     dbias: np.ndarray | None  # (C,)
 
 
-def mean_of_product(a, b):
-    """Mean of a ⊙ b over the last axis, which stays with length 1; a ⊙ b itself is never made."""
-    return np.einsum("...c,...c->...", a, b)[..., None] / a.shape[-1]
+def row_mean(a, b=None):
+    """Mean over the last axis, which stays with length 1, of a or of a ⊙ b; a ⊙ b itself is never made."""
+    total = np.einsum("...c->...", a) if b is None else np.einsum("...c,...c->...", a, b)
+    return total[..., None] / a.shape[-1]
 
 
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
@@ -44,8 +45,8 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
     y : array (..., C)
     cache : LayerNormCache
     """
-    x_hat = x - x.mean(axis=-1, keepdims=True)  # (..., C), so far only centred
-    variance = mean_of_product(x_hat, x_hat)  # (..., 1)
+    x_hat = x - row_mean(x)  # (..., C), so far only centred
+    variance = row_mean(x_hat, x_hat)  # (..., 1)
     inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
     x_hat *= inv_std
     y = x_hat * weight  # (..., C)
@@ -91,8 +92,8 @@ def layer_norm_backward(dy, cache):
     if "x" in cache.wanted:
         dx = dy * cache.weight  # dx̂ (..., C)
         # x̂ = (x − mean) / σ
-        through_mean = dx.mean(axis=-1, keepdims=True)  # (..., 1)
-        through_variance = mean_of_product(dx, cache.x_hat)  # (..., 1)
+        through_mean = row_mean(dx)  # (..., 1)
+        through_variance = row_mean(dx, cache.x_hat)  # (..., 1)
         dx -= through_mean
         dx -= cache.x_hat * through_variance
         dx *= cache.inv_std

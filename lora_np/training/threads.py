@@ -37,9 +37,9 @@ def shard_threads(n):
 def process_environment(blas_threads=1):
     """Environment variables for a new process that trains; NumPy's libraries read them when they are loaded.
 
-    One BLAS thread a product, see above, unless more are asked for. With glibc, memory that is freed stays with the process, in one
-    heap and in large pages: a training step asks for the same large arrays again and again, and a page that
-    went back to the system is zeroed anew each time.
+    One BLAS thread a product, see above, unless more are asked for. With glibc, memory that is freed stays
+    with the process, in one heap and in large pages: a training step asks for the same large arrays again and
+    again, and a page that went back to the system is zeroed anew each time.
 
     A variable that is set already is left as it is, so that each can be tried out.
 
