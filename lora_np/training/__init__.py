@@ -4,6 +4,7 @@ from .accumulate import accumulated_gradients, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
+from .groups import balanced_groups
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
@@ -18,6 +19,7 @@ __all__ = [
     "accumulated_gradients",
     "adamw_update",
     "attach",
+    "balanced_groups",
     "blas_threads",
     "clip_by_global_norm",
     "evaluate",
