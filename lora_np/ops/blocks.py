@@ -2,7 +2,8 @@
 
 NumPy carries out a formula one operation after another, each over the whole array. On an array that is
 larger than a core's own cache every step then waits for memory. Block by block, all but the first and
-the last step find their operands in the cache. The numbers are the same.
+the last step find their operands in the cache. What is done element by element comes out bit for bit the
+same; where a function sums a row, to rounding.
 """
 
 import numpy as np
@@ -22,6 +23,8 @@ def blocks(*arrays):
     tuples of pieces (n, K_i), of each array one: of a C-contiguous array a view, so that what is written
     into it stands in the array
     """
+    if not arrays[0].size:
+        return
     rows = [array.reshape(-1, *array.shape[-1:]) for array in arrays]
     n = max(1, BLOCK // rows[0].shape[-1])
     for start in range(0, len(rows[0]), n):
