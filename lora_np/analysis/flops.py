@@ -23,6 +23,7 @@ the lowest trained layer there is no dx either, which in a model of few layers c
 """
 
 from ..adapters import LINEAR_LAYERS
+from ..model.config import positions_read
 from .step_plan import lora_operands, plan_step
 
 
@@ -63,7 +64,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
         for name in ("q_proj", "k_proj", "v_proj"):
             terms |= layer_flops(f"{attn}.{name}", plan)
         asked = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
-        terms |= attention_flops(attn, B, T, C, asked)
+        terms |= attention_flops(attn, B, positions_read(config, f"{attn}.q_proj", T), T, C, asked)
         terms |= layer_flops(f"{attn}.o_proj", plan)
         terms |= layer_flops(f"{mlp}.up_proj", plan)
         terms |= layer_flops(f"{mlp}.down_proj", plan)
@@ -75,7 +76,8 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
 def layer_flops(module, plan):
     """One of the blocks' linear layers, adapted or not."""
-    rows, shape = plan.B * plan.T, plan.shapes[f"{module}.weight"]
+    rows = plan.B * positions_read(plan.config, module, plan.T)
+    shape = plan.shapes[f"{module}.weight"]
     wanted = plan.call.operands_wanted(module)
     if module not in plan.call.adapter_parts:
         return linear_flops(module, rows, shape, wanted)
@@ -95,13 +97,13 @@ def linear_flops(name, rows, shape, wanted):
     return terms
 
 
-def attention_flops(name, B, T, C, wanted):
-    """All heads' q kᵀ and P v, and the two gradients of each, are T · T · C multiply-adds a row.
+def attention_flops(name, B, Tq, Tk, C, wanted):
+    """All heads' q kᵀ and P v, and the two gradients of each, are Tq · Tk · C multiply-adds a row.
 
     The masked half is counted, because it is computed. A frozen q and k need no gradient of the scores,
     and then none of the weights.
     """
-    flops = 2 * B * T * T * C
+    flops = 2 * B * Tq * Tk * C
     scores_wanted = "q" in wanted or "k" in wanted
     needed = {
         "scores.forward": True,

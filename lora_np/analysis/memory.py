@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..model.config import positions_read
 from .step_plan import lora_operands, plan_step
 
 INDEX_BYTES = np.dtype(np.int64).itemsize  # of ids, positions, lengths and targets
@@ -69,11 +70,15 @@ def activation_bytes(plan, item):
     def array(name, *shape):
         return {name: math.prod(shape) * item}
 
+    def at(module):
+        return positions_read(config, module, T)
+
     def dropout(place):
-        return array(f"{place}.mask", B, T, masks[place]) if place in masks else {}
+        module = place.removesuffix(".adapter")
+        return array(f"{place}.mask", B, at(module), masks[place]) if place in masks else {}
 
     def norm(module):
-        x_hat, inv_std = array(f"{module}.x_hat", B, T, C), array(f"{module}.inv_std", B, T)
+        x_hat, inv_std = array(f"{module}.x_hat", B, at(module), C), array(f"{module}.inv_std", B, at(module))
         return layer_norm_cache(x_hat, inv_std, asked(module))
 
     def layer(x, module):
@@ -90,22 +95,22 @@ def activation_bytes(plan, item):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
         h = array(f"blocks.{i}.ln1", B, T, C)
         held |= norm(f"blocks.{i}.ln1")
-        for name in ("q_proj", "k_proj", "v_proj"):
-            held |= layer(h, f"{attn}.{name}")  # one h for all three
-        q, k, v = (array(f"{attn}.{name}_proj", B, T, C) for name in "qkv")
-        probs = array(f"{attn}.probs", B, H, T, T)
+        Tq = at(f"{attn}.q_proj")  # 1 in a classifier's last block
+        for name in ("q_proj", "k_proj", "v_proj"):  # one h for all three, or a row of it for q
+            held |= layer(h if at(f"{attn}.{name}") == T else array(f"{attn}.q_proj.x", B, Tq, C), f"{attn}.{name}")
+        q, k, v = (array(f"{attn}.{name}_proj", B, at(f"{attn}.{name}_proj"), C) for name in "qkv")
+        probs = array(f"{attn}.probs", B, H, Tq, T)
         held |= attention_cache(q, k, v, probs, [name for name in "qkv" if asked(f"{attn}.{name}_proj")])
-        held |= layer(array(f"{attn}.context", B, T, C), f"{attn}.o_proj")
+        held |= layer(array(f"{attn}.context", B, Tq, C), f"{attn}.o_proj")
         held |= dropout(attn)
 
         held |= norm(f"blocks.{i}.ln2")
-        held |= layer(array(f"blocks.{i}.ln2", B, T, C), f"{mlp}.up_proj")
-        held |= gelu_cache(array(f"{mlp}.up_proj", B, T, F), asked(f"{mlp}.up_proj"))
-        held |= layer(array(f"{mlp}.gelu", B, T, F), f"{mlp}.down_proj")
+        held |= layer(array(f"blocks.{i}.ln2", B, Tq, C), f"{mlp}.up_proj")
+        held |= gelu_cache(array(f"{mlp}.up_proj", B, Tq, F), asked(f"{mlp}.up_proj"))
+        held |= layer(array(f"{mlp}.gelu", B, Tq, F), f"{mlp}.down_proj")
         held |= dropout(mlp)
     held |= norm("ln_f")
     if config.n_classes:
-        held["last"] = B * INDEX_BYTES  # the position that each row is read at
         return held | linear_cache(array("pooled", B, C), asked("head"))
     return held | linear_cache(array("ln_f", B, T, C), asked("tok_emb", place="head"))
 
@@ -158,7 +163,7 @@ def lora_cache(x, module, array, plan, wanted):
     """x for dW and for dA, and s u for dB. `array` makes a named array."""
     operands = lora_operands(wanted)
     r = plan.shapes[f"{module}.lora_A"][0]
-    su = array(f"{module}.lora_A", plan.B, plan.T, r)
+    su = array(f"{module}.lora_A", plan.B, positions_read(plan.config, module, plan.T), r)
     return linear_cache(x, operands.base) | linear_cache(x, operands.down) | linear_cache(su, operands.up)
 
 

@@ -50,7 +50,7 @@ def next_logits(call, ids, past):
     for i in range(call.config.n_layers):
         x = block_forward(x, i, call, ops, None, past)  # (B, T, C)
     h = norm_forward(x[:, -1:], "ln_f", call, ops, None)  # (B, 1, C): only the last position is asked for
-    logits = head_forward(h, None, call, ops, None)  # (B, 1, V)
+    logits = head_forward(h, call, ops, None)  # (B, 1, V)
     return logits[:, 0], past._replace(length=past.length + ids.shape[1])
 
 
