@@ -119,8 +119,33 @@ def test_shapes_of_activations(config, random_params, random_batch):
     special |= {"attn.scores": (B, H, T, T), "attn.probs": (B, H, T, T)}
     expected = {f"blocks.{i}.{name}": special.get(name, (B, T, C)) for i in range(2) for name in BLOCK}
     expected |= {"tok_emb": (B, T, C), "pos_emb": (T, C), "embed": (B, T, C), "ln_f": (B, T, C)}
+    if config.n_classes:  # what leads to the one position alone that is read is computed there
+        at_all = {"ln1", "attn.k_proj", "attn.v_proj"}
+        one = [f"blocks.1.{name}" for name in BLOCK if name not in at_all] + ["ln_f"]
+        expected |= {name: (B, 1, *expected[name][2:]) for name in one}
+        expected |= {f"blocks.1.attn.{name}": (B, H, 1, T) for name in ("scores", "probs")}
     expected |= {"pooled": (B, C), "logits": (B, 4)} if config.n_classes else {"logits": (B, T, V)}
     assert {name: array.shape for name, array in record.items()} == expected
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_classifier_is_the_language_model_read_at_one_position(
+    language, classifier, random_params, random_batch, padded
+):
+    """What it computes at one position alone is what a pass over all positions has there."""
+    params, batch = random_params(classifier), random_batch(classifier, padded=padded)
+    whole, read = {}, {}
+    forward(params, batch.ids, language, record=whole)
+    lengths = batch.lengths if padded else None
+    logits, _ = forward(params, batch.ids, classifier, lengths=lengths, record=read)
+    rows, last = np.arange(3), batch.lengths - 1
+    for name, array in read.items():
+        expected = whole.get(name)
+        if name in ("pooled", "logits"):
+            expected = whole["ln_f"][rows, last] @ (np.eye(12) if name == "pooled" else params["head.weight"].T)
+        elif array.shape[-2] == 1 != expected.shape[-2]:
+            expected = np.take_along_axis(expected, last.reshape(-1, *[1] * (expected.ndim - 1)), axis=-2)
+        np.testing.assert_allclose(array, expected, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_the_recorded_numbers_hang_together(config, random_params, random_batch):
@@ -132,18 +157,17 @@ def test_the_recorded_numbers_hang_together(config, random_params, random_batch)
     np.testing.assert_allclose(a["blocks.0.attn.residual"], a["embed"] + a["blocks.0.attn.o_proj"], **close)
     residual = a["blocks.1.attn.residual"] + a["blocks.1.mlp.down_proj"]
     np.testing.assert_allclose(a["blocks.1.mlp.residual"], residual, **close)
-    q, k = (a[f"blocks.1.attn.{name}"][1, :, 4:8] for name in ("q_proj", "k_proj"))  # row 1, head 1, D = 4
-    scores, probs = a["blocks.1.attn.scores"][1, 1], a["blocks.1.attn.probs"][1, 1]
+    q, k = (a[f"blocks.0.attn.{name}"][1, :, 4:8] for name in ("q_proj", "k_proj"))  # row 1, head 1, D = 4
+    scores, probs = a["blocks.0.attn.scores"][1, 1], a["blocks.0.attn.probs"][1, 1]
     allowed = np.tri(6, dtype=bool)
     np.testing.assert_allclose(scores[allowed], (q @ k.T / 2.0)[allowed], **close)
     assert (scores[~allowed] == -np.inf).all() and (probs[~allowed] == 0).all()
     np.testing.assert_allclose(probs.sum(axis=-1), 1.0, **close)
     np.testing.assert_allclose(probs[5], np.exp(scores[5]) / np.exp(scores[5]).sum(), **close)
-    context = a["blocks.1.attn.context"][1, :, 4:8]
-    np.testing.assert_allclose(context, probs @ a["blocks.1.attn.v_proj"][1, :, 4:8], **close)
+    context = a["blocks.0.attn.context"][1, :, 4:8]
+    np.testing.assert_allclose(context, probs @ a["blocks.0.attn.v_proj"][1, :, 4:8], **close)
     if config.n_classes:
-        rows = np.arange(3)
-        np.testing.assert_array_equal(a["pooled"], a["ln_f"][rows, batch.lengths - 1])
+        np.testing.assert_array_equal(a["pooled"], a["ln_f"][:, 0])
         np.testing.assert_allclose(a["logits"], a["pooled"] @ params["head.weight"].T, **close)
     else:
         np.testing.assert_allclose(a["logits"], a["ln_f"] @ params["tok_emb.weight"].T, **close)
