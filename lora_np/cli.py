@@ -18,7 +18,7 @@ def main(argv=None):
 
     Returns
     -------
-    int, the exit code: 0 done, 1 a check failed, 2 unusable input
+    int, the exit code: 0 done, 1 a check or some runs of a sweep failed, 2 unusable input
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
@@ -60,12 +60,12 @@ def build_parser():
     run.add_argument("--quick", action="store_true", help="one seed, part of the data, at most 30 s")
     run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
     run.add_argument("--json", metavar="FILE", help="where to write the numbers (default DIR/main_job.json)")
-    run.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
+    add_workers(run)
 
     tune = command("tune", run_tune, "choose each method's learning rate and dropout on validation")
     tune.add_argument("--methods", nargs="+", metavar="KEY", help="only these, such as full or lora_qv_r8")
     tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs at each setting (default 1)")
-    tune.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
+    add_workers(tune)
     tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that run reads)")
 
     pretrain = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
@@ -123,24 +123,36 @@ def build_parser():
     return parser
 
 
+def add_workers(command):
+    """Where a sweep's runs are carried out."""
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
+    where.add_argument(
+        "--dask", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs (needs the extra cluster)"
+    )
+
+
 def run_main_job(arguments):
     from .experiments.main_job import main_job
+    from .experiments.sweep import open_executor
 
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
-    main_job(arguments.seeds, arguments.quick, out, arguments.json, arguments.jobs, report=print_now)
-    return 0
+    with open_executor(arguments.jobs, arguments.dask) as executor:
+        outcome = main_job(arguments.seeds, arguments.quick, out, arguments.json, executor, report=print_now)
+    return 1 if outcome["failed"] else 0
 
 
 def run_tune(arguments):
     from .experiments.methods import SETTINGS
+    from .experiments.sweep import open_executor
     from .experiments.tune import tune
 
-    outcome = tune(
-        arguments.methods, arguments.seeds, arguments.jobs, arguments.out or SETTINGS, report=print_now
-    )
+    out = arguments.out or SETTINGS
+    with open_executor(arguments.jobs, arguments.dask) as executor:
+        outcome = tune(arguments.methods, arguments.seeds, out, executor, report=print_now)
     for key, chosen in outcome["chosen"].items():
         print(f"{key:<14} lr {chosen['learning_rate']:<8g} dropout {chosen['dropout']:g}")
-    return 0
+    return 1 if outcome["failed"] else 0
 
 
 def run_pretrain(arguments):

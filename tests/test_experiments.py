@@ -1,4 +1,4 @@
-"""The main job's parts: methods, runs, sweep, table, figures; on a small piece of the real data."""
+"""The main job's parts: methods, runs, tuning, table, figures; on a small piece of the real data."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from lora_np.experiments.fine_tune_run import TRUNCATION_RANKS, Run, fine_tune_r
 from lora_np.experiments.main_job import format_table, table_row
 from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settings, starting_point
 from lora_np.experiments.sentiment import load_task
-from lora_np.experiments.sweep import sweep, worker_count, worker_environment
+from lora_np.experiments.sweep import Ended
 from lora_np.experiments.tune import DROPOUTS, RATES
 
 SMALL = {"epochs": 1, "limit": 40}
@@ -45,9 +45,9 @@ def one_score_a_run(run):
 def test_tuning_goes_on_where_it_stopped_and_takes_the_best_mean(tmp_path, monkeypatch):
     asked = []
 
-    def sweep(function, runs, jobs):
+    def sweep(function, runs, executor):
         asked.extend(runs)
-        yield from ((run, one_score_a_run(run)) for run in runs)
+        yield from (Ended(run, one_score_a_run(run)) for run in runs)
 
     monkeypatch.setattr(tuning, "sweep", sweep)
     out = tmp_path / "settings.json"
@@ -55,7 +55,7 @@ def test_tuning_goes_on_where_it_stopped_and_takes_the_best_mean(tmp_path, monke
     assert one_seed["chosen"] == {"full": {"learning_rate": 2e-4, "dropout": 0.0}}  # the first of two equal ones
     assert len(asked) == len(RATES["full"]) * len(DROPOUTS["full"])
     two_seeds = tuning.tune(["full", "head"], seeds=2, out=out, report=lambda line: None)
-    assert two_seeds == json.loads(out.read_text(encoding="utf-8"))
+    assert two_seeds == json.loads(out.read_text(encoding="utf-8")) | {"failed": []}
     assert two_seeds["chosen"] == {
         "full": {"learning_rate": 2e-4, "dropout": 0.1},
         "head": {"learning_rate": 1e-3, "dropout": 0.0},
@@ -150,40 +150,6 @@ def test_table_and_figures_come_from_the_json(results, tmp_path):
     assert len(paths) == 4
     for path in paths:
         assert path.stat().st_size > 20_000 and path.read_bytes().startswith(b"\x89PNG")
-
-
-def double(x):
-    return 2 * x
-
-
-def fail_at_two(x):
-    if x == 2:
-        raise ValueError("two")
-    return x
-
-
-def test_sweep_gives_every_run_its_result():
-    assert dict(sweep(double, [1, 2, 3], jobs=2)) == {1: 2, 2: 4, 3: 6}
-
-
-def test_sweep_tells_of_a_failed_run():
-    with pytest.raises(ValueError, match="two"):
-        list(sweep(fail_at_two, [1, 2, 3], jobs=1))
-
-
-def test_worker_environment_is_put_back():
-    import os
-
-    before = dict(os.environ)
-    with worker_environment():
-        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-    assert dict(os.environ) == before
-
-
-def test_worker_count():
-    assert worker_count(3) == 3 and worker_count() >= 1
-    with pytest.raises(ValueError, match="jobs: got 0"):
-        worker_count(0)
 
 
 def test_task_is_what_the_splits_hold():

@@ -16,12 +16,15 @@ from lora_np.training import (
     accumulated_gradients,
     adamw_update,
     attach,
+    balanced_groups,
     blas_threads,
     clip_by_global_norm,
     evaluate,
     global_norm,
     learning_rate_at,
     model_objective,
+    process_environment,
+    shard_threads,
     split_batch,
     stream,
     train,
@@ -317,7 +320,7 @@ def test_a_step_is_gradient_clip_schedule_and_adamw(language, random_params, ran
     states = []
 
     def evaluate_first(trainable):
-        states.append(trainable)
+        states.append({name: array.copy() for name, array in trainable.items()})  # the next step writes into them
         if len(states) == 2:
             raise Enough
         return {"loss": 0.0}
@@ -623,3 +626,60 @@ def test_streams_of_one_seed_are_different_and_come_back():
 def test_seeds_that_are_none(seed):
     with pytest.raises(ValueError, match="seed: got .*, expected a whole number of at least 0"):
         stream(seed, "head")
+
+
+def test_a_variable_that_is_set_stays(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert "trim_threshold" in process_environment()["GLIBC_TUNABLES"]
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    assert process_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_shard_threads_keep_the_order():
+    for n in (1, 2, 3):
+        with shard_threads(n) as run:
+            assert list(run(lambda a, b: a - b, range(10), range(0, 20, 2))) == [-i for i in range(10)]
+
+
+def test_no_number_depends_on_the_threads(language, random_params, random_batch, monkeypatch):
+    """Loss, gradients, norm and update, with arrays shared out in many groups and cut in many blocks."""
+    monkeypatch.setattr("lora_np.training.groups.WORTHWHILE", 100)
+    monkeypatch.setattr("lora_np.ops.blocks.BLOCK", 50)
+    params = random_params(language, np.float32)
+    assert len(balanced_groups(params)) > 2
+    shards = split_batch(random_batch(language, B=5), 3)
+
+    def one_step(run):
+        def objective(index, shard):
+            return loss_and_gradients(params, shard, language, wanted=tuple(params))
+
+        loss, grads = accumulated_gradients(objective, shards, run)
+        clipped, norm = clip_by_global_norm(grads, 0.1, run)
+        new = adamw_update(params, clipped, grads, {n: g * g for n, g in grads.items()}, 3, 0.1, AdamW(), run)
+        return {"loss": np.array(loss), "norm": np.array(norm)}, grads, clipped, *new
+
+    alone = one_step(map)
+    for n in (2, 3):
+        with shard_threads(n) as run:
+            for got, expected in zip(one_step(run), alone):
+                assert same_bits(got, expected)
+
+
+def test_adamw_in_place_is_adamw(language, random_params):
+    params, grads = random_params(language, np.float32), random_params(language, np.float32, seed=1)
+    m, v = random_params(language, np.float32, seed=2), {n: a * a for n, a in params.items()}
+    expected = adamw_update(params, grads, m, v, 2, 0.1, AdamW())
+    own = tuple({n: a.copy() for n, a in arrays.items()} for arrays in (params, m, v))
+    got = adamw_update(own[0], grads, own[1], own[2], 2, 0.1, AdamW(), out=own)
+    assert all(g is o for g, o in zip(got, own)) and all(map(same_bits, got, expected))
+    turned = {**own[0], "tok_emb.weight": np.asfortranarray(own[0]["tok_emb.weight"])}
+    with pytest.raises(ValueError, match="out: tok_emb.weight is not C-contiguous"):
+        adamw_update(params, grads, m, v, 2, 0.1, AdamW(), out=(turned, *own[1:]))
+
+
+def test_a_run_leaves_what_it_started_from_as_it_was(language, random_params, random_batch):
+    params = random_params(language)
+    before = {name: array.copy() for name, array in params.items()}
+    batch = random_batch(language)
+    state = train(params, model_objective(params, language), lambda rng: [batch], TrainConfig(3, 0.1))
+    assert same_bits(params, before) and not same_bits(state.trainable, before)

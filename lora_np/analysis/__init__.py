@@ -1,5 +1,7 @@
-"""Looking at what training changed: spectra, ranks, truncated updates, sizes in bytes."""
+"""Looking at what training changed (spectra, ranks, truncated updates) and at what it costs (FLOPs, bytes)."""
 
+from .flops import flops_by_kind, flops_by_phase, predicted_ratio, step_flops
+from .memory import StepBytes, step_bytes
 from .sizes import tensor_bytes
 from .spectra import (
     Spectrum,
@@ -14,12 +16,18 @@ from .updates import linear_updates, truncated_updates, weight_updates
 
 __all__ = [
     "Spectrum",
+    "StepBytes",
     "effective_rank",
+    "flops_by_kind",
+    "flops_by_phase",
     "linear_updates",
+    "predicted_ratio",
     "rank_at_energy",
     "singular_values",
     "spectrum",
     "stable_rank",
+    "step_bytes",
+    "step_flops",
     "tensor_bytes",
     "truncate",
     "truncated_updates",

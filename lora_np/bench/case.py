@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, AdapterConfig, init_adapter
+from ..adapters import Adapter, init_adapter
 from ..data import Batch
 from ..model import ModelConfig, parameter_shapes
-from .rungs import GENERATED_ROWS, RANK, TARGETS, Rung, prompt_length
+from .rungs import GENERATED_ROWS, N_CLASSES, TARGETS, Rung, adapter_config, model_config, prompt_length
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01  # on matrices, as lora_np's AdamW has it
-N_CLASSES = 2
 
 
 class Case(NamedTuple):
@@ -48,20 +47,11 @@ def make_case(rung, work, seed=0):
     weights_rng, batch_rng, adapter_rng = (
         np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
     )
-    config = ModelConfig(
-        vocab_size=rung.vocab_size,
-        n_positions=rung.length,
-        d_model=rung.d_model,
-        n_layers=rung.n_layers,
-        n_heads=rung.n_heads,
-        d_ff=4 * rung.d_model,
-        n_classes=N_CLASSES if work == "classifier" else 0,
-    )
+    config = model_config(rung, work)
     params = draw_params(config, weights_rng)
     adapter = None
     if work in TARGETS:
-        adapter_config = AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=TARGETS[work])
-        adapter = init_adapter(params, adapter_config, adapter_rng)
+        adapter = init_adapter(params, adapter_config(work), adapter_rng)
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):
                 adapter.weights[name] = adapter_rng.normal(0.0, 0.1, array.shape).astype(array.dtype)

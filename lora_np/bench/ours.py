@@ -1,23 +1,21 @@
 """lora_np's side."""
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
-
-from ..model import cache_bytes, forward
+from ..model import cache_bytes, forward, generate
 from ..ops import cross_entropy_forward
 from ..training import (
     AdamW,
     TrainConfig,
-    TrainState,
     accumulated_gradients,
     attach,
     blas_threads,
+    initial_state,
     model_objective,
+    shard_threads,
     split_batch,
+    train_step,
 )
-from ..training.trainer import train_step
 from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 
@@ -31,8 +29,7 @@ def make_side(case, threads):
         with blas_threads(threads):
             yield generation_side(case)
         return
-    with blas_threads(1), ThreadPoolExecutor(threads) as pool:
-        run = pool.map if threads > 1 else map
+    with blas_threads(1), shard_threads(threads) as run:
         yield training_side(case, threads, run) if case.trained else forward_side(case, threads, run)
 
 
@@ -50,8 +47,7 @@ def training_side(case, threads, run):
     arrays = {**case.params, **(case.adapter.weights if case.adapter is not None else {})}
     trainable = {name: arrays[name] for name in case.trained}
     objective = model_objective(case.params, case.config, adapter_config)
-    zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
-    state = TrainState(0, trainable, zeros, zeros, {}, {})
+    state = initial_state(trainable)
 
     def check():
         shards = split_batch(case.batch, threads)
@@ -85,8 +81,6 @@ def forward_side(case, threads, run):
 
 
 def generation_side(case):
-    from ..model import generate
-
     def check():
         return 0.0, {"tokens": generate(case.params, case.batch.ids, case.config, case.n_new)}
 

@@ -11,16 +11,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from ..training import process_environment
 from .sides import OURS
-
-# Memory that is freed stays with the process: a step asks for the same large arrays again and again, and a
-# page that went back to the system is zeroed anew each time.
-OUR_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-
-
-def our_environment():
-    """What lora_np's own worker processes add to the user's environment. Threads are set in the worker."""
-    return OUR_ENVIRONMENT
 
 
 def peer_environment():
@@ -38,7 +30,7 @@ class Process:
     def __init__(self, side, threads):
         self.side = side
         self.log = tempfile.TemporaryFile()
-        added = our_environment() if side in (OURS, "peak") else peer_environment()
+        added = process_environment(threads) if side in (OURS, "peak") else peer_environment()
         search_path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "lora_np.bench.worker", "--side", side, "--threads", str(threads)],

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from ..adapters import LINEAR_LAYERS
+from ..adapters import LINEAR_LAYERS, AdapterConfig
+from ..analysis import step_flops
+from ..model import ModelConfig
 
 
 class Rung(NamedTuple):
@@ -34,6 +36,7 @@ WORKS = {
     "generate_8": "greedy generation of eight rows, with a key-value cache",
 }
 RANK = 8
+N_CLASSES = 2
 TARGETS = {"lora_qv": ("q_proj", "v_proj"), "lora_all": LINEAR_LAYERS}
 GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
@@ -78,42 +81,36 @@ def prompt_length(rung):
     return rung.length // 4
 
 
+def model_config(rung, work):
+    """The model of one rung and kind of work."""
+    return ModelConfig(
+        vocab_size=rung.vocab_size,
+        n_positions=rung.length,
+        d_model=rung.d_model,
+        n_layers=rung.n_layers,
+        n_heads=rung.n_heads,
+        d_ff=4 * rung.d_model,
+        n_classes=N_CLASSES if work == "classifier" else 0,
+    )
+
+
+def adapter_config(work):
+    """The adapter that a kind of work trains, or None."""
+    return AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=TARGETS[work]) if work in TARGETS else None
+
+
 # ---------------------------------------------------------------- floating-point operations
 
 
 def flops(rung, work):
-    """Floating-point operations of the matrix products that a unit of work needs.
+    """Floating-point operations of the matrix products that a unit of work needs; see `step_flops`.
 
-    A product of (m, k) and (k, n) counts 2 m n k; nothing else counts. Attention counts all T × T scores,
-    the masked half too, as whoever multiplies whole matrices does. A backward pass has one product for
-    each operand whose gradient is needed, so LoRA's has none for a frozen weight, and none below the
-    lowest trained layer. What a side computes twice to save memory is not counted twice.
+    What a side computes twice to save memory is not counted twice.
     """
     if work in GENERATED_ROWS:
         return generation_flops(rung, GENERATED_ROWS[work])
-    rows = rung.batch * rung.length
-    targets, trains_base = TARGETS.get(work, ()), work in ("full", "classifier")
-    total = 0
-    for block in range(rung.n_layers):
-        # Below block 0's first adapter or weight there is nothing to train, unless the embedding is.
-        input_wanted = trains_base or (block > 0 and bool(targets))
-        for name, (n_in, n_out) in linear_shapes(rung.d_model).items():
-            base = 2 * rows * n_in * n_out
-            adapter = 2 * rows * RANK * (n_in + n_out) if name in targets else 0
-            dx = input_wanted or (bool(targets) and name not in ("q_proj", "k_proj", "v_proj"))
-            total += base + adapter  # forward
-            total += base * (dx + trains_base)  # dx = dy W, dW = dyᵀ x
-            total += adapter  # dB = dyᵀ u, dA = duᵀ x: as many as forward
-            if adapter:
-                total += 2 * rows * RANK * (n_out + n_in * dx)  # du = dy B, dx += du A
-        product = 2 * rung.batch * rung.length**2 * rung.d_model  # q kᵀ, and as many for probs v
-        # dprobs = dcontext vᵀ and, where asked for, dq = dscores k, dk = dscoresᵀ q, dv = probsᵀ dcontext
-        asked = [input_wanted or name in targets for name in ("q_proj", "k_proj", "v_proj")]
-        total += product * (2 + (asked[0] or asked[1]) + sum(asked))
-    if work == "classifier":
-        return total + 3 * 2 * rung.batch * rung.d_model * 2  # two classes
-    head = 2 * rows * rung.d_model * rung.vocab_size
-    return total + head * {"forward": 1, "full": 3}.get(work, 2)
+    wanted = () if work == "forward" else None
+    return sum(step_flops(model_config(rung, work), rung.batch, rung.length, adapter_config(work), wanted).values())
 
 
 def generation_flops(rung, rows):

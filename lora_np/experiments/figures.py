@@ -39,7 +39,7 @@ def draw_figures(outcome, folder):
 
     Returns
     -------
-    list of Path
+    list of Path; a figure that has no run to show is left out
     """
     import matplotlib
 
@@ -49,6 +49,8 @@ def draw_figures(outcome, folder):
         # An object of its own, not pyplot's: no window, no state that a notebook would share.
         with matplotlib.rc_context(STYLE):
             figure = draw(outcome)
+            if figure is None:
+                continue
             paths.append(folder / f"{name}.png")
             png = io.BytesIO()
             figure.savefig(png, format="png", bbox_inches="tight")
@@ -145,10 +147,12 @@ def parameters_against_accuracy(outcome):
 
 def update_spectra(outcome):
     """Figure 2: the singular values of ΔW, layer type by layer type, full against LoRA."""
-    figure = new_figure(13, 7.6)
-    grid = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
     shown = [("full", "full fine-tuning"), ("lora_all_r8", "LoRA, all linear layers, r=8")]
     shown += [("lora_qv_r8", "LoRA on q and v, r=8")]
+    if not any(runs_of(outcome, key) for key, _ in shown):
+        return None
+    figure = new_figure(13, 7.6)
+    grid = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
     for axes, kind in zip(grid, ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")):
         lines = []
         for key, label in shown:
@@ -194,9 +198,11 @@ def update_spectra(outcome):
 
 def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is cut to rank k."""
+    full = runs_of(outcome, "full")
+    if not full:
+        return None
     figure = new_figure(9, 5.2)
     axes = figure.subplots()
-    full = runs_of(outcome, "full")
     ranks = sorted(int(k) for k in full[0]["truncation"])
     accuracy = 100 * np.array([[run["truncation"][str(k)] for k in ranks] for run in full])  # (seeds, ranks)
     position = np.arange(len(ranks))
@@ -215,7 +221,7 @@ def truncated_accuracy(outcome):
     axes.errorbar(
         [ranks.index(row["rank"]) for row in rows],
         [100 * row["accuracy_mean"] for row in rows],
-        yerr=[100 * row["accuracy_std"] for row in rows] if rows[0]["accuracy_std"] is not None else None,
+        yerr=[np.nan if row["accuracy_std"] is None else 100 * row["accuracy_std"] for row in rows],  # nan: no bar
         fmt="o",
         color=COLOURS["lora_qv"],
         capsize=4,
@@ -234,10 +240,12 @@ def truncated_accuracy(outcome):
 
 def loss_curves(outcome):
     """Figure 4: training and validation loss of full fine-tuning and LoRA, same batches, same order."""
-    figure = new_figure(12, 5)
-    left, right = figure.subplots(1, 2, sharey=True)
     shown = [("full", "full fine-tuning"), ("lora_all_r8", "LoRA, all linear, r=8")]
     shown += [("lora_qv_r8", "LoRA on q and v, r=8"), ("lora_qv_r1", "LoRA on q and v, r=1")]
+    if not any(runs_of(outcome, key) for key, _ in shown):
+        return None
+    figure = new_figure(12, 5)
+    left, right = figure.subplots(1, 2, sharey=True)
     styles = {"lora_qv_r1": "--"}
     for key, label in shown:
         runs = runs_of(outcome, key)

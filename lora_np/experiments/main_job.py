@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,14 +16,17 @@ from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
 from .methods import BY_KEY, chosen_settings
 from .step_time import compare_step_times
-from .sweep import sweep, worker_count
+from .sweep import sweep
 
 QUICK = {"epochs": 2, "limit": 640}  # at most 30 s on two cores
 QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "full")
 
 
-def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, report=print):
+def main_job(seeds=1, quick=False, out="figures", json_path=None, executor=None, report=print):
     """Train every method at every seed, print the table, write it as JSON and draw the four figures.
+
+    What has finished is kept beside the JSON until all has: a job that was stopped goes on, and after one
+    in which runs failed, only those are tried again.
 
     Parameters
     ----------
@@ -30,16 +34,21 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     quick : bool, one seed of a few methods on a part of the data: to see that it works, not to compare
     out : folder for the figures, and for main_job.json unless json_path says otherwise
     json_path : where to write the JSON
-    jobs : int, processes side by side; None: one a core
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
     report : function of a line of text, called as results come
 
     Returns
     -------
-    dict, what the JSON holds
+    dict, what the JSON holds. "failed" lists the runs that failed, with "error", the reason; a method
+        without any run that finished is in no table and no figure.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unusable, or no run at all finished.
     """
     if seeds < 1:
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
-    jobs = worker_count(jobs)
     out = Path(out)
     json_path = Path(json_path or out / "main_job.json")
     check_folder(out, "out")
@@ -53,17 +62,26 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     runs = [Run(key, seed, **chosen_settings(key), **settings) for seed in range(seeds) for key in order]
 
     step_time = compare_step_times(repeats=5 if quick else 30)
+    full, lora = step_time["full"], step_time["lora_qv_r8"]
     report(
-        f"one step on one thread: full {1e3 * step_time['full']['seconds']:.0f} ms, "
-        f"LoRA q,v r=8 {step_time['lora_qv_r8']['ratio']:.2f} of that"
+        f"one step on one thread: full {1e3 * full['seconds']:.0f} ms, LoRA q,v r=8 {lora['ratio']:.2f} of that; "
+        f"forward and backward: predicted {lora['predicted_ratio']:.2f} from FLOPs, measured {lora['pass_ratio']:.2f}"
     )
-    results = []
-    for run, result in sweep(fine_tune_run, runs, jobs):
-        results.append(result)
-        report(
-            f"[{len(results):>2}/{len(runs)}] {BY_KEY[run.method].label:<27} seed {run.seed}   "
-            f"test accuracy {100 * result['test_accuracy']:.1f} %   ({result['seconds']:.0f} s)"
-        )
+    unfinished = json_path.with_suffix(".unfinished.jsonl")
+    results, failed, resumed = [], [], 0
+    with closing(sweep(fine_tune_run, runs, executor, unfinished)) as endings:
+        for run, result, error, earlier in endings:
+            resumed += earlier
+            if error is None:
+                results.append(result)
+                text = f"test accuracy {100 * result['test_accuracy']:.1f} %   ({result['seconds']:.0f} s)"
+            else:
+                failed.append(asdict(run) | {"error": error})
+                text = f"FAILED: {error}"
+            done = len(results) + len(failed)
+            report(f"[{done:>2}/{len(runs)}] {BY_KEY[run.method].label:<27} seed {run.seed}   {text}")
+    if not results:
+        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
     results.sort(key=lambda result: (keys.index(result["method"]), result["seed"]))
     baseline = tfidf_baseline(settings.get("limit"))
     outcome = {
@@ -73,11 +91,13 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
         "seeds": list(range(seeds)),
         "base": asdict(load_base()[1]),
         "settings": {"epochs": runs[0].epochs, "limit": runs[0].limit},
-        "table": [table_row(key, [r for r in results if r["method"] == key]) for key in keys],
+        "table": [table_row(key, found) for key in keys if (found := [r for r in results if r["method"] == key])],
         "baseline": baseline,
         "step_time": step_time,
         "seconds": time.perf_counter() - started,
         "versions": versions(),
+        "failed": failed,
+        "resumed": resumed,  # runs whose results an earlier start had left; "seconds" is without their time
         "runs": results,
     }
     report("")
@@ -87,6 +107,10 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, jobs=None, rep
     outcome["seconds"] = time.perf_counter() - started
     write_json(json_path, outcome)
     report(f"\n{outcome['seconds']:.0f} s in all; figures: " + ", ".join(str(path) for path in paths))
+    if failed:
+        report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
+    else:
+        unfinished.unlink(missing_ok=True)
     return outcome
 
 

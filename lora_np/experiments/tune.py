@@ -1,5 +1,7 @@
 """Choosing each method's learning rate and dropout on the validation split."""
 
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ DROPOUTS = {key: (0.0, 0.1) if key in ("full", "scratch") else (0.0,) for key in
 FIRST_SEED = 100  # apart from the main job's, which count from 0
 
 
-def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
+def tune(methods=None, seeds=1, out=SETTINGS, executor=None, report=print):
     """Try every learning rate and dropout of every method's grid; keep the best.
 
     Best is the highest mean validation accuracy; the test split is not read. Of equal ones no dropout
@@ -39,14 +41,21 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
     ----------
     methods : keys of the methods to tune; None: all. What the file says of others stays.
     seeds : int, runs at each setting; they are numbered from 100, apart from the main job's
-    jobs : int, processes side by side; None: one a core
     out : where to write the JSON that the main job reads
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
     report : function of a line of text
 
     Returns
     -------
     dict: "commands", those that made it; "chosen", method -> {"learning_rate", "dropout"}; "tried",
-        method -> list of those two with "validation_accuracy", seed -> accuracy
+        method -> list of those two with "validation_accuracy", seed -> accuracy; and, not in the file,
+        "failed", the runs that failed, with "error", the reason. A method with a failed run keeps its
+        earlier choice, if it had one.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unusable, or there were runs to do and none finished.
     """
     for key in methods or ():
         if key not in RATES:
@@ -74,15 +83,24 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
         for name in names
         if name not in entry["validation_accuracy"]
     ]
-    for run, result in sweep(fine_tune_run, runs, jobs):
-        entry = entries[run.method, run.learning_rate, run.dropout]
-        entry["validation_accuracy"][str(run.seed)] = result["validation_accuracy"]
-        write_json(out, outcome)
-        report(
-            f"{run.method:<14} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   "
-            f"validation {result['validation_accuracy']:.4f}"
-        )
-    for key in keys:
+    failed = []
+    with closing(sweep(fine_tune_run, runs, executor)) as endings:
+        for run, result, error, _ in endings:
+            if error is None:
+                entry = entries[run.method, run.learning_rate, run.dropout]
+                entry["validation_accuracy"][str(run.seed)] = result["validation_accuracy"]
+                write_json(out, outcome)
+                text = f"validation {result['validation_accuracy']:.4f}"
+            else:
+                failed.append(asdict(run) | {"error": error})
+                text = f"FAILED: {error}"
+            report(
+                f"{run.method:<14} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   {text}"
+            )
+    if runs and len(failed) == len(runs):
+        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
+    incomplete = {run["method"] for run in failed}
+    for key in [key for key in keys if key not in incomplete]:
         best = max(
             outcome["tried"][key],
             key=lambda entry: np.mean([entry["validation_accuracy"][name] for name in names]),
@@ -92,4 +110,9 @@ def tune(methods=None, seeds=1, jobs=None, out=SETTINGS, report=print):
         part: {key: outcome[part][key] for key in BY_KEY if key in outcome[part]} for part in ("chosen", "tried")
     }
     write_json(out, outcome)
-    return outcome
+    if failed:
+        report(
+            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them. "
+            f"Until then nothing is chosen anew for {', '.join(key for key in keys if key in incomplete)}"
+        )
+    return outcome | {"failed": failed}

@@ -1,6 +1,7 @@
 """The transformer: configuration, initial weights, forward and backward."""
 
 from .config import ModelConfig
+from .generate import Past, empty_past, generate, next_logits
 from .initial import add_head, initial_params, parameter_shapes
 from .masks import draw_masks
 from .objective import Objective, cache_bytes, loss_and_gradients, predict_logits
@@ -10,13 +11,17 @@ __all__ = [
     "ForwardCache",
     "ModelConfig",
     "Objective",
+    "Past",
     "add_head",
     "backward",
     "cache_bytes",
     "draw_masks",
+    "empty_past",
     "forward",
+    "generate",
     "initial_params",
     "loss_and_gradients",
+    "next_logits",
     "parameter_shapes",
     "predict_logits",
 ]

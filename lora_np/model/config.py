@@ -4,6 +4,26 @@ from dataclasses import dataclass
 from numbers import Real
 
 
+def positions_read(config, module, T):
+    """At how many of a row's T positions a module works: at all of them, or at one.
+
+    A classifier reads one position of the last block's output. What leads there alone, from that block's
+    query to `ln_f`, is computed at that position and nowhere else; only its keys and values, which the query
+    looks at, are needed at all of them.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    module : str, such as "blocks.0.attn.q_proj", or a block's branch such as "blocks.0.mlp"
+    T : int
+    """
+    if not config.n_classes:
+        return T
+    last = f"blocks.{config.n_layers - 1}."
+    after_keys = module.startswith(last) and not module.endswith((".ln1", ".k_proj", ".v_proj"))
+    return 1 if after_keys or module in ("ln_f", "head") else T
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A pre-norm decoder-only transformer with learned positions: GPT-2's, at any size.

@@ -2,6 +2,7 @@
 
 from ..adapters import adapter_parts
 from ..ops import dropout_mask
+from .config import positions_read
 
 
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
@@ -20,18 +21,22 @@ def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
 
     Returns
     -------
-    dict, name -> array (B, T, width) with 0 or 1/(1−p); empty where nothing is dropped
+    dict, name -> array with 0 or 1/(1−p), (B, T, width), or (B, 1, width) where a classifier works at one
+        position alone (`positions_read`); empty where nothing is dropped
     """
+    B, T = shape
+
+    def mask(module, width, p):
+        return dropout_mask((B, positions_read(config, module, T), width), p, rng, dtype)
+
     masks = {}
     if config.dropout:
         names = ["embed"]
         for i in range(config.n_layers):
             names += [f"blocks.{i}.attn", f"blocks.{i}.mlp"]
-        masks = {
-            name: dropout_mask((*shape, config.d_model), config.dropout, rng, dtype) for name in names
-        }
+        masks = {name: mask(name, config.d_model, config.dropout) for name in names}
     if adapter is not None and adapter.config.dropout:
         for module in adapter_parts(adapter):
             width = config.d_ff if module.endswith("down_proj") else config.d_model
-            masks[f"{module}.adapter"] = dropout_mask((*shape, width), adapter.config.dropout, rng, dtype)
+            masks[f"{module}.adapter"] = mask(module, width, adapter.config.dropout)
     return masks

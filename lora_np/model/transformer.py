@@ -56,6 +56,7 @@ class Call(NamedTuple):
     masks: dict  # name -> dropout mask, empty in evaluation
     wanted: dict  # module -> its own parameters whose gradients will be asked for ("weight", "lora_A", …)
     lowest: float  # the depth of the lowest module with a wanted parameter: below it no gradient is needed
+    read: np.ndarray | None  # (B,), the position of each row that a classifier reads; None: a language model
 
     def operands_wanted(self, module, place=None):
         """The operands of a module's operation whose gradients are needed: x, and its own parameters.
@@ -64,6 +65,8 @@ class Call(NamedTuple):
         the backward pass stops early, and where the cache stops growing. `place` is where the module
         stands, if that is not where its name says: the token embedding serves as the head once more.
         """
+        if not self.wanted:  # nothing is trained
+            return ()
         x = ("x",) if self.lowest < depth(place or module, self.config) else ()
         return self.wanted.get(module, ()) + x
 
@@ -129,7 +132,7 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     for i in range(config.n_layers):
         x = block_forward(x, i, call, ops, record)  # (B, T, C)
     h = norm_forward(x, "ln_f", call, ops, record)  # (B, T, C)
-    logits = head_forward(h, lengths, call, ops, record)
+    logits = head_forward(h, call, ops, record)
     return logits, ForwardCache(call, ops)
 
 
@@ -196,18 +199,27 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
         masks=masks or {},
         wanted=own,
         lowest=min((depth(module, config) for module in own), default=float("inf")),
+        read=read_positions(ids, lengths) if config.n_classes else None,
     )
+
+
+def read_positions(ids, lengths):
+    """(B,) the last real token of each row."""
+    B, T = ids.shape
+    return np.full(B, T - 1) if lengths is None else lengths - 1
 
 
 # ---------------------------------------------------------------- embeddings
 
 
-def embed_forward(ids, call, ops, record):
+def embed_forward(ids, call, ops, record, past=None):
+    """Token and position embedding; the first id stands behind the tokens of `past` (generate.Past)."""
     params = call.params
     tok, ops["tok_emb"] = embedding_forward(
         ids, params["tok_emb.weight"], call.operands_wanted("tok_emb")
     )  # (B, T, C)
-    positions = np.arange(ids.shape[1])  # (T,)
+    start = past.length if past is not None else 0
+    positions = np.arange(start, start + ids.shape[1])  # (T,)
     pos, ops["pos_emb"] = embedding_forward(
         positions, params["pos_emb.weight"], call.operands_wanted("pos_emb")
     )  # (T, C)
@@ -227,34 +239,42 @@ def embed_backward(dx, cache, grads, record):
     dpos = dtok.sum(axis=0)  # (T, C): every row of the batch adds the same positions
     note(record, "pos_emb", dpos)
     note(record, "tok_emb", dtok)
-    through_ids = embedding_backward(dtok, cache.ops["tok_emb"]).dweight
-    # A tied language-model head has left its own term here already.
-    grads["tok_emb.weight"] = add(grads.get("tok_emb.weight"), through_ids)
-    grads["pos_emb.weight"] = embedding_backward(dpos, cache.ops["pos_emb"]).dweight
-    for name in ("tok_emb.weight", "pos_emb.weight"):
-        if grads[name] is None:
-            del grads[name]
+    # A tied language-model head has left its own term of the table's gradient here already.
+    through_ids = embedding_backward(dtok, cache.ops["tok_emb"], into=grads.get("tok_emb.weight")).dweight
+    through_positions = embedding_backward(dpos, cache.ops["pos_emb"]).dweight
+    found = {"tok_emb.weight": through_ids, "pos_emb.weight": through_positions}
+    grads |= {name: grad for name, grad in found.items() if grad is not None}
 
 
 # ---------------------------------------------------------------- one block
 
 
-def block_forward(x, i, call, ops, record):
-    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout."""
+def block_forward(x, i, call, ops, record, past=None):
+    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout.
+
+    But for a classifier's last block: after it one position of each row is read, so the query and all that
+    follows are computed there alone, and x leaves as (B, 1, C); see `positions_read`.
+    With `past` (generate.Past) the queries also look at the keys and values that are kept there.
+    """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
     h = norm_forward(x, f"blocks.{i}.ln1", call, ops, record)
-    q, k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("q_proj", "k_proj", "v_proj"))
+    ops[f"{attn}.all_positions"] = h.shape
+    q = linear(at_read(h, i, call), f"{attn}.q_proj", call, ops, record)
+    k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("k_proj", "v_proj"))
+    if past is not None:
+        k, v = past.extended(f"{attn}.k_proj", k), past.extended(f"{attn}.v_proj", v)
     asked = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
-    context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked)
+    positions = call.read[:, None] if reads_one(i, call) else None
+    context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked, positions)
     if record is not None:  # what happens inside attention is computed once more, for the reader
-        scores = attention_scores(q, k, call.config.n_heads)  # (B, H, T, T)
+        scores = attention_scores(q, k, call.config.n_heads, positions)  # (B, H, T, T)
         note(record, f"{attn}.scores", scores)
         note(record, f"{attn}.probs", softmax_forward(scores)[0])  # (B, H, T, T)
     note(record, f"{attn}.context", context)
     out = linear(context, f"{attn}.o_proj", call, ops, record)
     out, ops[f"{attn}.dropout"] = dropout_forward(out, call.masks.get(attn))
-    x = x + out
+    x = at_read(x, i, call) + out
     note(record, f"{attn}.residual", x)
 
     h = norm_forward(x, f"blocks.{i}.ln2", call, ops, record)
@@ -303,9 +323,28 @@ def block_backward(dx, i, cache, grads, record):
     through_v = linear_back(d.dv, f"{attn}.v_proj", cache, grads, record)
     through_k = linear_back(d.dk, f"{attn}.k_proj", cache, grads, record)
     through_q = linear_back(d.dq, f"{attn}.q_proj", cache, grads, record)
-    dh = add(through_q, through_k, through_v)  # h has gone three ways
+    dh = add(at_read_backward(through_q, i, cache), through_k, through_v)  # h has gone three ways
     dh = norm_backward(dh, f"blocks.{i}.ln1", cache, grads, record)
-    return dx + dh if dh is not None else None
+    return at_read_backward(dx, i, cache) + dh if dh is not None else None
+
+
+def reads_one(i, call):
+    """Whether block i is a classifier's last."""
+    return call.read is not None and i == call.config.n_layers - 1
+
+
+def at_read(x, i, call):
+    """The position of each row of x that a classifier reads, (B, 1, C), in its last block; elsewhere x."""
+    return x[np.arange(len(x)), call.read][:, None] if reads_one(i, call) else x
+
+
+def at_read_backward(dy, i, cache):
+    """y = x[row, read]: every other position gets nothing."""
+    if dy is None or not reads_one(i, cache.call):
+        return dy
+    dx = np.zeros(cache.ops[f"blocks.{i}.attn.all_positions"], dtype=dy.dtype)  # (B, T, C)
+    dx[np.arange(len(dx)), cache.call.read] = dy[:, 0]
+    return dx
 
 
 # ---------------------------------------------------------------- pieces that every block uses
@@ -351,13 +390,10 @@ def head_module(config):
     return "head" if config.n_classes else "tok_emb"
 
 
-def head_forward(h, lengths, call, ops, record):
-    """logits = h Eᵀ at every position, or pooled Wᵀ at the last real token."""
+def head_forward(h, call, ops, record):
+    """logits = h Eᵀ at every position, or pooled Wᵀ of a classifier, whose h is (B, 1, C)."""
     if call.config.n_classes:
-        B, T, _ = h.shape
-        last = np.full(B, T - 1) if lengths is None else lengths - 1  # (B,)
-        ops["pooled"] = (last, h.shape)
-        h = h[np.arange(B), last]  # (B, C)
+        h = h[:, 0]  # (B, C)
         note(record, "pooled", h)
     module = head_module(call.config)
     weight = call.params[f"{module}.weight"]
@@ -373,8 +409,5 @@ def head_backward(dlogits, cache, grads, record):
     if dh is None or not cache.call.config.n_classes:
         return dh
     note(record, "pooled", dh)
-    last, shape = cache.ops["pooled"]
-    # pooled = h[row, last]: every other position gets nothing from the loss directly
-    dpooled, dh = dh, np.zeros(shape, dtype=dh.dtype)  # (B, T, C)
-    dh[np.arange(shape[0]), last] = dpooled
-    return dh
+    # pooled = h[:, 0]
+    return dh[:, None]  # (B, 1, C)

@@ -43,22 +43,26 @@ def merge_heads(x):
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
 
 
-def causal_mask(n_queries, n_keys, dtype):
-    """(Tq, Tk) array to add to the scores: 0 where query i may look, −inf at keys after it.
+def causal_mask(positions, n_keys, dtype):
+    """(…, Tq, Tk) array to add to the scores: 0 at keys where the query may look, −inf at keys after it.
 
-    The queries are the last Tq of the Tk positions, so query i stands at position Tk − Tq + i.
+    Parameters
+    ----------
+    positions : int array (…, Tq), where each query stands
+    n_keys : int, Tk
     """
-    allowed = np.tri(n_queries, n_keys, k=n_keys - n_queries, dtype=bool)
+    allowed = np.arange(n_keys) <= positions[..., None]  # (…, Tq, Tk)
     return np.where(allowed, 0.0, -np.inf).astype(dtype)
 
 
-def attention_scores(q, k, n_heads):
+def attention_scores(q, k, n_heads, positions=None):
     """Masked, scaled scores q kᵀ / √D before the softmax.
 
     Parameters
     ----------
     q : array (B, Tq, C); k : array (B, Tk, C)
     n_heads : int, a divisor of C
+    positions : see `attention_forward`
 
     Returns
     -------
@@ -67,11 +71,15 @@ def attention_scores(q, k, n_heads):
     q, k = split_heads(q, n_heads), split_heads(k, n_heads)
     scale = 1.0 / math.sqrt(q.shape[-1])
     scores = (q * scale) @ k.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
-    scores += causal_mask(q.shape[2], k.shape[2], scores.dtype)
+    n_queries, n_keys = scores.shape[2:]
+    if positions is not None:
+        scores += causal_mask(positions[:, None], n_keys, scores.dtype)  # (B, 1, Tq, Tk): the same for all heads
+    elif n_queries > 1:  # a single query stands last and may look at every key
+        scores += causal_mask(np.arange(n_keys - n_queries, n_keys), n_keys, scores.dtype)  # (Tq, Tk)
     return scores
 
 
-def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v")):
+def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     """Each query averages the values at and before its position, weighted by softmax(q kᵀ / √D).
 
     Parameters
@@ -79,13 +87,14 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v")):
     q : array (B, Tq, C); k, v : array (B, Tk, C) with Tk ≥ Tq (equal in training)
     n_heads : int, a divisor of C
     wanted : names of the operands whose gradient the backward pass will be asked for
+    positions : int array (B, Tq), where each query stands among the keys; None: at the last Tq of them
 
     Returns
     -------
     context : array (B, Tq, C), the heads side by side
     cache : AttentionCache
     """
-    scores = attention_scores(q, k, n_heads)  # (B, H, Tq, Tk)
+    scores = attention_scores(q, k, n_heads, positions)  # (B, H, Tq, Tk)
     probs, _ = softmax_forward(scores)  # (B, H, Tq, Tk)
     q, k, v = (split_heads(x, n_heads) for x in (q, k, v))
     context = merge_heads(probs @ v)  # (B, Tq, C)

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .blocks import by_blocks
+
 IGNORE_INDEX = -100  # the target of a position that does not count; PyTorch's value
 
 
@@ -50,12 +52,12 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX):
         )
     if not real.any():
         raise ValueError(f"targets: every one is {ignore_index} (ignored); expected a real one")
-    shifted = logits - logits.max(axis=-1, keepdims=True)  # (..., K), at most 0
+    largest = logits.max(axis=-1, keepdims=True)  # (..., 1)
     picked = np.where(real, targets, 0)[..., None]  # (..., 1)
-    shifted_target = np.take_along_axis(shifted, picked, axis=-1)[..., 0]  # (...,)
-    exp = np.exp(shifted, out=shifted)  # (..., K)
-    exp_sum = exp.sum(axis=-1, keepdims=True)  # (..., 1), at least 1
-    losses = np.log(exp_sum[..., 0]) - shifted_target  # (...,)
+    target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
+    exp = by_blocks(lambda x, largest: np.exp(x - largest), logits, largest)  # (..., K)
+    exp_sum = np.einsum("...k->...", exp)[..., None]  # (..., 1), at least 1
+    losses = np.log(exp_sum) - (target_logits - largest)  # (..., 1)
     return losses[real].mean(), CrossEntropyCache(exp, exp_sum, targets, real)
 
 

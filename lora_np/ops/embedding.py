@@ -43,16 +43,19 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     return weight[ids], cache  # (..., C)
 
 
-def embedding_backward(dy, cache):
+def embedding_backward(dy, cache, into=None):
     """Gradient of the table.
 
     A row of the table is copied to every place where its id occurs, so its gradient is the sum over
-    those places: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Repeated ids accumulate.
+    those places: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Repeated ids accumulate: sorted by id, the rows
+    that belong together stand together, and each run of them is summed.
 
     Parameters
     ----------
     dy : array (..., C)
     cache : EmbeddingCache
+    into : array (V, C) or None, a gradient that the same table has from elsewhere (a tied head's). It is
+        added to in place, as another array of V rows would cost more than all else here.
 
     Returns
     -------
@@ -60,7 +63,9 @@ def embedding_backward(dy, cache):
     """
     if cache.ids is None:
         return EmbeddingGrads(None)
-    dweight = np.zeros(cache.table_shape, dtype=dy.dtype)  # (V, C)
-    # y = weight[ids]; `dweight[ids] += dy` would count a repeated id once, add.at counts every one
-    np.add.at(dweight, cache.ids.ravel(), dy.reshape(-1, dy.shape[-1]))
+    dweight = np.zeros(cache.table_shape, dtype=dy.dtype) if into is None else into  # (V, C)
+    order = np.argsort(cache.ids, axis=None, kind="stable")  # (N,)
+    ids, starts = np.unique(cache.ids.ravel()[order], return_index=True)  # (U,), no id twice
+    # y = weight[ids]; `dweight[ids] += dy` with repeated ids would count each once
+    dweight[ids] += np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)  # (U, C)
     return EmbeddingGrads(dweight)

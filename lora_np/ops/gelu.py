@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .blocks import by_blocks
+
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 CUBIC = 0.044715
 
@@ -20,20 +22,28 @@ class GeluGrads(NamedTuple):
 
 
 def gate(x):
-    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): how much of x passes, 0 to 1.
-
-    One array is made and then worked on in place: on arrays of (..., F) new memory costs more than
-    the arithmetic.
-    """
+    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): how much of x passes, 0 to 1."""
     g = x * x
-    g *= CUBIC
-    g += 1.0
-    g *= x
-    g *= SQRT_2_OVER_PI  # u
+    g *= SQRT_2_OVER_PI * CUBIC
+    g += SQRT_2_OVER_PI
+    g *= x  # u
     np.tanh(g, out=g)
-    g += 1.0
     g *= 0.5
+    g += 0.5
     return g
+
+
+def slope(x):
+    """dy/dx of y = x g(x); derived in `gelu_backward`."""
+    g = gate(x)
+    s = x * x
+    s *= 2.0 * SQRT_2_OVER_PI * 3.0 * CUBIC
+    s += 2.0 * SQRT_2_OVER_PI  # 2 u′
+    s *= x
+    s *= 1.0 - g
+    s += 1.0  # 1 + 2 x (1 − g) u′
+    s *= g
+    return s
 
 
 def gelu_forward(x, wanted=("x",)):
@@ -49,8 +59,7 @@ def gelu_forward(x, wanted=("x",)):
     y : array, x's shape
     cache : GeluCache
     """
-    y = gate(x)
-    y *= x
+    y = by_blocks(lambda x: x * gate(x), x)
     return y, GeluCache(x if "x" in wanted else None)
 
 
@@ -73,15 +82,5 @@ def gelu_backward(dy, cache):
     """
     if cache.x is None:
         return GeluGrads(None)
-    x = cache.x
-    g = gate(x)
-    dx = x * x
-    dx *= 3.0 * CUBIC * SQRT_2_OVER_PI
-    dx += SQRT_2_OVER_PI  # u′
-    dx *= x
-    dx *= 2.0 - 2.0 * g
-    dx += 1.0  # 1 + 2 x (1 − g) u′
-    # y = x g
-    dx *= g
-    dx *= dy
-    return GeluGrads(dx)
+    # y = x g(x)
+    return GeluGrads(by_blocks(lambda x, dy: dy * slope(x), cache.x, dy))

@@ -20,6 +20,12 @@ class LayerNormGrads(NamedTuple):
     dbias: np.ndarray | None  # (C,)
 
 
+def row_mean(a, b=None):
+    """Mean over the last axis, which stays with length 1, of a or of a ⊙ b; a ⊙ b itself is never made."""
+    total = np.einsum("...c->...", a) if b is None else np.einsum("...c,...c->...", a, b)
+    return total[..., None] / a.shape[-1]
+
+
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
     """Normalise each row of x to mean 0 and variance 1, then scale and shift.
 
@@ -39,11 +45,12 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
     y : array (..., C)
     cache : LayerNormCache
     """
-    centred = x - x.mean(axis=-1, keepdims=True)  # (..., C)
-    variance = np.mean(centred * centred, axis=-1, keepdims=True)  # (..., 1)
+    x_hat = x - row_mean(x)  # (..., C), so far only centred
+    variance = row_mean(x_hat, x_hat)  # (..., 1)
     inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
-    x_hat = centred * inv_std  # (..., C)
-    y = x_hat * weight + bias
+    x_hat *= inv_std
+    y = x_hat * weight  # (..., C)
+    y += bias
     cache = LayerNormCache(
         x_hat=x_hat if "x" in wanted or "weight" in wanted else None,
         inv_std=inv_std if "x" in wanted else None,
@@ -75,17 +82,19 @@ def layer_norm_backward(dy, cache):
     -------
     LayerNormGrads, with None for each operand that was not wanted
     """
-    rows = tuple(range(dy.ndim - 1))
+    C = dy.shape[-1]
     dx = dweight = dbias = None
     # y = x̂ w + b
     if "bias" in cache.wanted:
-        dbias = dy.sum(axis=rows)  # (C,)
+        dbias = dy.reshape(-1, C).sum(axis=0)  # (C,)
     if "weight" in cache.wanted:
-        dweight = np.sum(dy * cache.x_hat, axis=rows)  # (C,)
+        dweight = np.einsum("nc,nc->c", dy.reshape(-1, C), cache.x_hat.reshape(-1, C))  # (C,)
     if "x" in cache.wanted:
-        dx_hat = dy * cache.weight  # (..., C)
+        dx = dy * cache.weight  # dx̂ (..., C)
         # x̂ = (x − mean) / σ
-        through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (..., 1)
-        through_variance = np.mean(dx_hat * cache.x_hat, axis=-1, keepdims=True)  # (..., 1)
-        dx = (dx_hat - through_mean - cache.x_hat * through_variance) * cache.inv_std  # (..., C)
+        through_mean = row_mean(dx)  # (..., 1)
+        through_variance = row_mean(dx, cache.x_hat)  # (..., 1)
+        dx -= through_mean
+        dx -= cache.x_hat * through_variance
+        dx *= cache.inv_std
     return LayerNormGrads(dx, dweight, dbias)

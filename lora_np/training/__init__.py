@@ -4,12 +4,13 @@ from .accumulate import accumulated_gradients, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
+from .groups import balanced_groups
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
 from .task import attach, model_objective
-from .threads import blas_threads
-from .trainer import TrainConfig, train
+from .threads import blas_threads, process_environment, shard_threads
+from .trainer import TrainConfig, initial_state, train, train_step
 
 __all__ = [
     "AdamW",
@@ -18,15 +19,20 @@ __all__ = [
     "accumulated_gradients",
     "adamw_update",
     "attach",
+    "balanced_groups",
     "blas_threads",
     "clip_by_global_norm",
     "evaluate",
     "global_norm",
+    "initial_state",
     "learning_rate_at",
     "load_state",
     "model_objective",
+    "process_environment",
     "save_state",
+    "shard_threads",
     "split_batch",
     "stream",
     "train",
+    "train_step",
 ]

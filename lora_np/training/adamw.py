@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ops.blocks import blocks
+from .groups import balanced_groups
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -40,7 +43,7 @@ def decays(array):
     return array.ndim >= 2
 
 
-def adamw_update(params, grads, m, v, step, learning_rate, config):
+def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None):
     """One step of AdamW on a flat dict.
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
@@ -48,33 +51,51 @@ def adamw_update(params, grads, m, v, step, learning_rate, config):
         m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      both start at 0: this takes the bias out
         p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε outside the root
 
+    Every element is on its own, so groups of arrays can be worked on side by side.
+
     Parameters
     ----------
     params, grads, m, v : dicts of arrays with the same names and shapes
     step : int, t, from 1
     learning_rate : float
     config : AdamW
+    run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
+    out : three dicts of C-contiguous arrays to write params, m and v into, or None for new ones. They may
+        be the old ones themselves, as each element is read before it is written: that moves least memory.
 
     Returns
     -------
-    params, m, v : new dicts of new arrays
+    params, m, v : new dicts of new arrays, or `out`
     """
     learning_rate = float(learning_rate)  # as in the settings
-    # √v̂ + ε and m̂ with the corrections moved into two numbers a step, not two passes over the arrays
+    # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ): the corrections are two
+    # numbers a step, not two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
-    step_size = learning_rate / (1.0 - config.beta1**step)
-    new_params, new_m, new_v = {}, {}, {}
-    for name, p in params.items():
-        g = grads[name]
-        # Each line makes one array and then works on it in place: inputs stay as they are.
-        new_m[name] = config.beta1 * m[name]
-        new_m[name] += (1.0 - config.beta1) * g
-        new_v[name] = config.beta2 * v[name]
-        new_v[name] += (1.0 - config.beta2) * (g * g)
-        denominator = np.sqrt(new_v[name])
-        denominator /= root_correction
-        denominator += config.eps
-        shrink = 1.0 - learning_rate * config.weight_decay if decays(p) else 1.0
-        new_params[name] = shrink * p
-        new_params[name] -= step_size * new_m[name] / denominator
-    return new_params, new_m, new_v
+    step_size = learning_rate * root_correction / (1.0 - config.beta1**step)
+    if out is None:
+        out = tuple({name: np.empty_like(p, order="C") for name, p in params.items()} for _ in range(3))
+    new_params, new_m, new_v = out
+    for name in params:
+        if not all(arrays[name].flags.c_contiguous for arrays in out):
+            raise ValueError(f"out: {name} is not C-contiguous, so it cannot be written in pieces")
+
+    def update(names):
+        for name in names:
+            shrink = 1.0 - learning_rate * config.weight_decay if decays(params[name]) else 1.0
+            old = params[name], grads[name], m[name], v[name]
+            for pieces in blocks(*old, new_params[name], new_m[name], new_v[name]):
+                update_piece(*pieces, shrink)
+
+    def update_piece(p, g, m, v, new_p, new_m, new_v, shrink):
+        """The formulas above, on one piece of one array; writes the last three."""
+        np.multiply(config.beta1, m, out=new_m)
+        new_m += (1.0 - config.beta1) * g
+        np.multiply(config.beta2, v, out=new_v)
+        new_v += (1.0 - config.beta2) * g * g
+        denominator = np.sqrt(new_v)
+        denominator += config.eps * root_correction
+        np.multiply(shrink, p, out=new_p)
+        new_p -= step_size * new_m / denominator
+
+    list(run(update, balanced_groups(params)))
+    return out

@@ -4,13 +4,19 @@ import math
 
 import numpy as np
 
+from .groups import balanced_groups
 
-def global_norm(grads):
+
+def global_norm(grads, run=map):
     """√Σ g² over every element of every array: the length of the gradient as one long vector."""
-    return math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+
+    def sum_of_squares(names):
+        return sum(float(np.vdot(grads[name], grads[name])) for name in names)
+
+    return math.sqrt(sum(run(sum_of_squares, balanced_groups(grads))))
 
 
-def clip_by_global_norm(grads, max_norm):
+def clip_by_global_norm(grads, max_norm, run=map):
     """Shorten the whole gradient to max_norm where it is longer; its direction stays.
 
     The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6 instead, which
@@ -20,13 +26,14 @@ def clip_by_global_norm(grads, max_norm):
     ----------
     grads : dict of arrays
     max_norm : float above 0, or None for no clipping
+    run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
 
     Returns
     -------
     grads : dict, new arrays where they were scaled
     norm : float, before clipping
     """
-    norm = global_norm(grads)
+    norm = global_norm(grads, run)
     max_norm = None if max_norm is None else float(max_norm)
     if max_norm is None or norm <= max_norm:
         return grads, norm

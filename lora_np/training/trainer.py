@@ -2,8 +2,6 @@
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -15,6 +13,7 @@ from .clip import clip_by_global_norm
 from .schedule import SCHEDULES, learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
+from .threads import shard_threads
 
 SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best: lower, higher
 
@@ -83,7 +82,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends on the seed and
         the number of the epoch alone. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : function (trainable) -> dict of floats with config.select among them, or None
+    evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays
+        are the run's own, and its next step writes into them
     on_step : function (step, dict of floats), called after each step, for a progress bar or a log
     state_path : where to keep the state; a state that is there already is gone on from
     label : str, what else the run depends on (data, model), in any words: with the settings it is kept
@@ -105,8 +105,7 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     if state_path is not None and os.path.exists(state_path):
         state = load_state(state_path, label, trainable)
     else:
-        zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
-        state = TrainState(0, trainable, zeros, zeros, {}, {})
+        state = initial_state(trainable)
     history = {name: list(values) for name, values in state.history.items()}
 
     @lru_cache(maxsize=1)
@@ -117,9 +116,7 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     if not n_batches:
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
-    pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else nullcontext()
-    with pool:
-        run = map if config.threads == 1 else pool.map
+    with shard_threads(config.threads) as run:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
@@ -139,7 +136,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
                         raise FloatingPointError(f"the evaluation's {name} became {value} after step {state.step}")
                 sign, past = SELECT[config.select], history.get(f"eval_{config.select}", [])
                 if not past or sign * scores[config.select] > max(sign * value for value in past):
-                    state = state._replace(best=state.trainable)
+                    best = {name: array.copy() for name, array in state.trainable.items()}
+                    state = state._replace(best=best)
                 for name, value in {"step": state.step, **scores}.items():
                     history.setdefault(f"eval_{name}", []).append(value)
                 measured = {**measured, **{f"eval_{name}": value for name, value in scores.items()}}
@@ -155,15 +153,34 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     return state
 
 
+def initial_state(trainable):
+    """The state before the first step, with arrays of its own: `train_step` writes into them."""
+    copies = {name: np.array(array, order="C") for name, array in trainable.items()}
+    m, v = ({name: np.zeros_like(array) for name, array in copies.items()} for _ in range(2))
+    return TrainState(0, copies, m, v, {}, {})
+
+
 def train_step(state, objective, batch, config, run=map):
-    """One optimiser step; returns the new state and this step's loss, learning rate and gradient norm."""
+    """One optimiser step.
+
+    Parameters
+    ----------
+    state : TrainState; its trainable arrays and moments are written into, so it is used up
+    objective, batch, config : see `train`
+    run : `map`, or a pool's `map`
+
+    Returns
+    -------
+    state : TrainState, the next one
+    measured : dict, this step's loss, learning rate and gradient norm
+    """
     step = state.step
 
     def shard_objective(index, shard):
         return objective(state.trainable, shard, stream(config.seed, "masks", step, index))
 
     loss, grads = accumulated_gradients(shard_objective, split_batch(batch, config.shards), run)
-    grads, norm = clip_by_global_norm(grads, config.clip_norm)
+    grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(
             f"the loss became {loss} (gradient norm {norm}) at step {step + 1}; "
@@ -172,8 +189,7 @@ def train_step(state, objective, batch, config, run=map):
     learning_rate = learning_rate_at(
         step, config.steps, config.learning_rate, config.schedule, config.warmup_steps, config.final_share
     )
-    trainable, m, v = adamw_update(
-        state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser
-    )
+    groups = state.trainable, state.m, state.v
+    adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
-    return state._replace(step=step + 1, trainable=trainable, m=m, v=v), measured
+    return state._replace(step=step + 1), measured

@@ -1,0 +1,26 @@
+"""Sharing out the arrays of a flat dict among threads."""
+
+WORTHWHILE = 2**18  # elements: below, handing work to a thread costs more than it saves
+MOST_GROUPS = 8
+
+
+def balanced_groups(arrays):
+    """Names in groups of about as many elements each.
+
+    Parameters
+    ----------
+    arrays : dict of arrays
+
+    Returns
+    -------
+    list of lists of names; one group for a small dict. The groups depend on the arrays alone, never on
+    the number of threads.
+    """
+    total = sum(array.size for array in arrays.values())
+    groups = [[] for _ in range(max(1, min(MOST_GROUPS, total // WORTHWHILE)))]
+    sizes = [0] * len(groups)
+    for name in sorted(arrays, key=lambda name: -arrays[name].size):
+        smallest = sizes.index(min(sizes))
+        groups[smallest].append(name)
+        sizes[smallest] += arrays[name].size
+    return [group for group in groups if group]

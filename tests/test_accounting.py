@@ -1,0 +1,371 @@
+"""FLOPs and bytes counted from shapes are those of the arrays: matrix products counted as they are carried out,
+and bytes of what a real step holds."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.analysis import (
+    flops_by_kind,
+    flops_by_phase,
+    predicted_ratio,
+    step_bytes,
+    step_flops,
+    tensor_bytes,
+)
+from lora_np.analysis.step_plan import adapter_shapes
+from lora_np.model import ForwardCache, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
+from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
+from lora_np.ops.cross_entropy import CrossEntropyCache
+from lora_np.training import AdamW, adamw_update
+
+# ------------------------------------------------------------------ counting matrix products as they happen
+
+
+class Counted(np.ndarray):
+    """An array whose matrix products are noted, and whose results are such arrays again.
+
+    A vector as operand makes a sum over rows or columns of the product, however it is written; those are not
+    counted. An einsum is a product where its indices span more than its largest operand.
+    """
+
+    products = []  # FLOPs of each, in order
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        inputs = [plain(x) for x in inputs]
+        kwargs = {name: plain(x) for name, x in kwargs.items()}
+        if out is not None:
+            kwargs["out"] = tuple(plain(x) for x in out)
+        result = getattr(ufunc, method)(*inputs, **kwargs)
+        if ufunc is np.matmul and min(np.ndim(x) for x in inputs) > 1:
+            Counted.products.append(2 * result.size * inputs[0].shape[-1])
+        return out[0] if out is not None else counted(result)
+
+    def __array_function__(self, func, types, args, kwargs):
+        if func is np.einsum:
+            operands = [plain(x) for x in args[1:]]
+            sizes = dict(zip(args[0].split("->")[0].replace(",", ""), [n for x in operands for n in x.shape]))
+            if math.prod(sizes.values()) > max(x.size for x in operands):
+                Counted.products.append(2 * math.prod(sizes.values()))
+            return counted(np.einsum(args[0], *operands, **{name: plain(x) for name, x in kwargs.items()}))
+        assert func not in (np.dot, np.inner, np.outer, np.tensordot, np.vdot), f"{func} is not counted"
+        return super().__array_function__(func, types, args, kwargs)
+
+    def dot(self, *args, **kwargs):  # a method that goes past both protocols
+        raise AssertionError("dot is not counted")
+
+
+def plain(x):
+    return x.view(np.ndarray) if isinstance(x, Counted) else x
+
+
+def counted(x):
+    return x.view(Counted) if isinstance(x, np.ndarray) else x
+
+
+def flops_of(function, *args, **kwargs):
+    """(what the function returns, the FLOPs of the matrix products that it carried out)."""
+    Counted.products = []
+    result = function(*args, **kwargs)
+    return result, sum(Counted.products)
+
+
+def test_the_counter_by_hand():
+    rng = np.random.default_rng(0)
+    x, weight = (rng.normal(size=shape).view(Counted) for shape in ((2, 3, 5), (7, 5)))
+    (y, cache), flops = flops_of(linear_forward, x, weight)
+    assert type(y) is Counted and flops == 2 * (2 * 3) * 5 * 7
+    _, flops = flops_of(linear_backward, np.ones((2, 3, 7)), cache)
+    assert flops == 2 * (2 * (2 * 3) * 5 * 7)
+    assert flops_of(lambda: x @ x.swapaxes(1, 2))[1] == 2 * 2 * 3 * 3 * 5
+    assert flops_of(np.einsum, "btc,oc->bto", x, weight)[1] == 2 * 2 * 3 * 5 * 7
+    assert flops_of(np.einsum, "btc,btc->bt", x, x)[1] == flops_of(lambda: x @ np.ones(5))[1] == 0
+    for product in (lambda: np.dot(x, weight.T), lambda: x.dot(weight.T)):
+        with pytest.raises(AssertionError, match="not counted"):
+            product()
+
+
+# ------------------------------------------------------------------ models and trainings
+
+MODELS = {
+    "language": (ModelConfig(13, 7, 12, n_layers=2, n_heads=3, d_ff=20), 3, 6),
+    "language, deep": (ModelConfig(11, 9, 6, n_layers=3, n_heads=2, d_ff=14, dropout=0.3), 2, 7),
+    "language, one token": (ModelConfig(5, 4, 3, n_layers=1, n_heads=1, d_ff=7), 1, 1),
+    "classifier": (ModelConfig(13, 7, 12, n_layers=2, n_heads=3, d_ff=20, n_classes=4), 3, 6),
+    "classifier, one block": (ModelConfig(17, 8, 10, n_layers=1, n_heads=5, d_ff=9, n_classes=2, dropout=0.2), 5, 3),
+    "classifier, deep": (ModelConfig(10, 12, 8, n_layers=3, n_heads=2, d_ff=24, n_classes=3), 2, 11),
+}
+MODEL = pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
+
+ALL_LINEAR = AdapterConfig(r=2, targets=("all-linear",))
+LAST = "blocks.{last}."
+TRAININGS = {
+    "full": (None, None),
+    "forward alone": (None, ()),
+    "forward alone, adapted": (ALL_LINEAR, ()),
+    "LoRA q,v": (AdapterConfig(r=3), None),
+    "LoRA q,v without the head": (AdapterConfig(r=1, train_head=False), None),
+    "LoRA all linear, dropped": (AdapterConfig(r=2, targets=("all-linear",), dropout=0.4), None),
+    "LoRA of two ranks": (AdapterConfig(r=1, targets=("k_proj", "down_proj"), rank_pattern={"k_proj": 3}), None),
+    "LoRA, one layer above": (AdapterConfig(r=2, targets=(LAST + "mlp.up_proj",), train_head=False), None),
+    "LoRA, o_proj above": (AdapterConfig(r=2, targets=(LAST + "attn.o_proj",)), None),
+    "LoRA, A alone": (ALL_LINEAR, (LAST + "attn.v_proj.lora_A",)),
+    "LoRA, B alone": (ALL_LINEAR, (LAST + "attn.k_proj.lora_B", LAST + "mlp.down_proj.lora_B")),
+    "LoRA and its base weight": (ALL_LINEAR, (LAST + "attn.v_proj.weight", LAST + "attn.v_proj.lora_A")),
+    "head": (AdapterConfig(targets=()), None),
+    "one base weight": (None, (LAST + "mlp.up_proj.weight",)),
+    "biases": (None, (LAST + "attn.q_proj.bias", LAST + "ln2.bias")),
+    "embeddings": (None, ("tok_emb.weight",)),
+}
+
+
+def training(name, config):
+    """(adapter configuration, wanted or None) with the number of the last block filled in."""
+    adapter_config, wanted = TRAININGS[name]
+    last = config.n_layers - 1
+    if adapter_config is not None:
+        adapter_config = replace(adapter_config, targets=[t.format(last=last) for t in adapter_config.targets])
+    return adapter_config, wanted if wanted is None else tuple(n.format(last=last) for n in wanted)
+
+
+class RealStep(NamedTuple):
+    """What one real step held and what it multiplied."""
+
+    tensors: dict  # base and adapter
+    grads: dict
+    cache: ForwardCache
+    loss_cache: CrossEntropyCache
+    forward_flops: int
+    backward_flops: int
+
+
+@pytest.fixture
+def real_step(random_params, random_batch):
+    """Function (config, B, T, adapter_config, wanted, dtype=float64, count=False) -> RealStep."""
+
+    def make(config, B, T, adapter_config, wanted, dtype=np.float64, count=False):
+        params, batch = random_params(config, dtype), random_batch(config, B, T, padded=T > 2)
+        adapter = adapter_config and init_adapter(params, adapter_config, np.random.default_rng(1))
+        weights = adapter.weights if adapter else {}
+        if wanted is None:
+            wanted = tuple(weights if adapter else params)
+        masks = draw_masks(config, (B, T), np.random.default_rng(2), adapter, dtype) if wanted else None
+        if count:
+            params = {name: counted(array) for name, array in params.items()}
+            adapter = adapter and adapter._replace(weights={name: counted(a) for name, a in weights.items()})
+        options = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks}
+        (logits, cache), forward_flops = flops_of(forward, params, batch.ids, config, **options)
+        _, loss_cache = cross_entropy_forward(logits, batch.targets)
+        dlogits = cross_entropy_backward(1.0, loss_cache).dlogits
+        grads, backward_flops = flops_of(backward, dlogits, cache) if wanted else ({}, 0)
+        assert set(grads) == set(wanted)
+        if count:
+            assert type(logits) is type(dlogits) is Counted
+        return RealStep({**params, **weights}, grads, cache, loss_cache, forward_flops, backward_flops)
+
+    return make
+
+
+def assert_flops(config, B, T, adapter_config, wanted, real_step):
+    real = real_step(config, B, T, adapter_config, wanted, count=True)
+    phases = flops_by_phase(step_flops(config, B, T, adapter_config, wanted))
+    assert phases["forward"] == real.forward_flops
+    assert phases["dx"] + phases["dweight"] == real.backward_flops
+
+
+def assert_bytes(config, B, T, adapter_config, wanted, real_step, dtype=np.float32):
+    real = real_step(config, B, T, adapter_config, wanted, dtype)
+    found = step_bytes(config, B, T, adapter_config, wanted, dtype)
+    trainable = {name: real.tensors[name] for name in real.grads}
+    zeros = {name: np.zeros_like(array) for name, array in trainable.items()}
+    _, m, v = adamw_update(trainable, real.grads, zeros, zeros, 1, 1e-3, AdamW())
+    assert found.parameters == tensor_bytes(real.tensors)
+    assert found.gradients == tensor_bytes(real.grads)
+    assert found.optimiser == tensor_bytes(m) + tensor_bytes(v)
+    assert sum(found.activations.values()) == cache_bytes(real.cache)
+    assert found.loss == sum(field.nbytes for field in real.loss_cache if isinstance(field, np.ndarray))
+
+
+@MODEL
+@pytest.mark.parametrize("name", TRAININGS)
+def test_flops_are_those_of_the_products_carried_out(config, B, T, name, real_step):
+    assert_flops(config, B, T, *training(name, config), real_step)
+
+
+@MODEL
+@pytest.mark.parametrize("name", TRAININGS)
+def test_bytes_are_those_of_the_arrays_held(config, B, T, name, real_step):
+    assert_bytes(config, B, T, *training(name, config), real_step)
+
+
+def test_every_parameter_alone_and_many_at_random(language, classifier, real_step):
+    rng = np.random.default_rng(0)
+    for config in (language, classifier):
+        shapes = parameter_shapes(config)
+        names = [*shapes, *(n for n in adapter_shapes(ALL_LINEAR, shapes) if n not in shapes)]
+        subsets = [(name,) for name in names]
+        subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
+        for wanted in subsets:
+            assert_flops(config, 2, 5, ALL_LINEAR, wanted, real_step)
+            assert_bytes(config, 2, 5, ALL_LINEAR, wanted, real_step, np.float64)
+
+
+def test_the_check_sees_a_product_too_many(language, real_step, monkeypatch):
+    """With the gradient of a frozen weight computed and thrown away, everything but the FLOPs is as before."""
+    adapter_config = AdapterConfig(r=3)
+    assert_flops(language, 3, 6, adapter_config, None, real_step)
+
+    def wasteful(dy, cache):
+        dy.reshape(-1, dy.shape[-1]).T @ np.ones((dy.size // dy.shape[-1], 4))
+        return linear_backward(dy, cache)
+
+    monkeypatch.setattr("lora_np.model.projection.linear_backward", wasteful)
+    with pytest.raises(AssertionError):
+        assert_flops(language, 3, 6, adapter_config, None, real_step)
+
+
+def test_the_check_sees_an_array_too_many(language, real_step, monkeypatch):
+    assert_bytes(language, 3, 6, AdapterConfig(r=3), None, real_step)
+
+    def hoarding(x, weight, bias, wanted):
+        y, cache = linear_forward(x, weight, bias, wanted)
+        return y, cache._replace(x=x)
+
+    monkeypatch.setattr("lora_np.model.projection.linear_forward", hoarding)
+    with pytest.raises(AssertionError):
+        assert_bytes(language, 3, 6, AdapterConfig(r=3), None, real_step)
+
+
+# ------------------------------------------------------------------ terms by hand
+
+
+def test_terms_by_hand():
+    """One block, LoRA on v alone: every product that the backward pass carries out, and no other."""
+    B, T, V, C, F, r = 3, 5, 11, 6, 10, 2
+    config = ModelConfig(V, 7, C, n_layers=1, n_heads=2, d_ff=F)
+    terms = step_flops(config, B, T, AdapterConfig(r=r, targets=("v_proj",)))
+    attn, mlp = "blocks.0.attn.", "blocks.0.mlp."
+    square, wide, low = 2 * B * T * C * C, 2 * B * T * C * F, 2 * B * T * C * r
+    pairs, head = 2 * B * T * T * C, 2 * B * T * C * V
+    assert terms == {
+        **{f"{attn}{name}.forward": square for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
+        **{f"{attn}v_proj.lora_A.{phase}": low for phase in ("forward", "dweight")},
+        **{f"{attn}v_proj.lora_B.{phase}": low for phase in ("forward", "dx", "dweight")},
+        **{f"{attn}{name}": pairs for name in ("scores.forward", "context.forward", "context.dv")},
+        f"{attn}o_proj.dx": square,
+        **{f"{mlp}{name}.{phase}": wide for name in ("up_proj", "down_proj") for phase in ("forward", "dx")},
+        "head.forward": head,
+        "head.dx": head,
+    }
+    assert flops_by_kind(terms) == {
+        "projections": 5 * square + 4 * wide,
+        "attention": 3 * pairs,
+        "head": 2 * head,
+        "adapter": 5 * low,
+    }
+    assert flops_by_phase(terms)["dweight"] == 2 * low
+
+
+@MODEL
+@pytest.mark.parametrize("name", TRAININGS)
+def test_totals_are_of_all_terms(config, B, T, name):
+    terms = step_flops(config, B, T, *training(name, config))
+    assert sum(flops_by_phase(terms).values()) == sum(flops_by_kind(terms).values()) == sum(terms.values())
+
+
+def test_two_thirds():
+    """In the middle layers of a deep model LoRA needs 2 N² + 6 N R multiply-adds where full needs 3 N²."""
+    N, R = 64, 4
+    config = ModelConfig(10, 16, N, n_layers=3, n_heads=4, d_ff=4 * N)
+    full = step_flops(config, 2, 16)
+    lora = step_flops(config, 2, 16, AdapterConfig(r=R, targets=("all-linear",)))
+
+    def of_layer(terms):
+        return sum(flops for name, flops in terms.items() if name.startswith("blocks.1.attn.q_proj."))
+
+    assert of_layer(lora) * 3 * N**2 == of_layer(full) * (2 * N**2 + 6 * N * R)
+
+
+def test_one_activation_has_one_name():
+    """q, k and v read one array; LoRA on two of them keeps it once."""
+    config = ModelConfig(11, 7, 6, n_layers=1, n_heads=2, d_ff=10)
+    B, T, C, r = 3, 5, 6, 2
+    assert step_bytes(config, B, T, AdapterConfig(r=r)).activations == {
+        "blocks.0.ln1": 4 * B * T * C,
+        "blocks.0.attn.q_proj.lora_A": 4 * B * T * r,
+        "blocks.0.attn.v_proj.lora_A": 4 * B * T * r,
+        "blocks.0.attn.k_proj": 4 * B * T * C,
+        "blocks.0.attn.v_proj": 4 * B * T * C,
+        "blocks.0.attn.probs": 4 * B * 2 * T * T,
+        "blocks.0.ln2.x_hat": 4 * B * T * C,
+        "blocks.0.ln2.inv_std": 4 * B * T,
+        "blocks.0.mlp.up_proj": 4 * B * T * 10,
+        "ln_f.x_hat": 4 * B * T * C,
+        "ln_f.inv_std": 4 * B * T,
+    }
+
+
+def test_ratio_of_a_step():
+    config = ModelConfig(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
+    assert predicted_ratio(config, 32, 64) == 1.0
+    assert 0.6 < predicted_ratio(config, 32, 64, AdapterConfig(r=8)) < 2 / 3
+    assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"B": 0}, "B: got 0, expected a whole number of at least 1"),
+        ({"T": 1.5}, "T: got 1.5"),
+        ({"T": 8}, "T: got 8, expected at most n_positions = 7"),
+        ({"wanted": ("blocks.9.ln1.bias",)}, "wanted: no parameter is named 'blocks.9.ln1.bias'"),
+        ({"adapter_config": AdapterConfig(targets=("qkv",))}, "targets: 'qkv' fits no layer"),
+        ({"adapter_config": AdapterConfig(r=13)}, "blocks.0.attn.q_proj: r: got 13, expected at most"),
+        ({"adapter_config": AdapterConfig(kind="none")}, "kind: got 'none', expected one of lora"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(options, message, language):
+    for count in (step_flops, step_bytes):
+        with pytest.raises(ValueError, match=message):
+            count(language, **{"B": 2, "T": 5, **options})
+
+
+@pytest.mark.parametrize("name", [name for name in TRAININGS if TRAININGS[name][0] is not None])
+def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
+    adapter_config, _ = training(name, classifier)
+    fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
+    found = adapter_shapes(adapter_config, parameter_shapes(classifier))
+    assert list(found.items()) == [(n, array.shape) for n, array in fresh.items()]
+
+
+# ------------------------------------------------------------------ beside the measured times
+
+
+def test_predicted_stands_beside_measured():
+    from lora_np.experiments.fine_tune_run import load_base
+    from lora_np.experiments.methods import BY_KEY
+    from lora_np.experiments.sentiment import load_task
+    from lora_np.experiments.step_time import compare_step_times
+
+    costs = compare_step_times(repeats=1, keys=("full", "lora_qv_r8"))
+    batch = load_task().epoch_batches(np.random.default_rng(0))[0]
+    config = replace(load_base()[1], n_classes=2)
+    adapter_config = BY_KEY["lora_qv_r8"].adapter
+    lora = costs["lora_qv_r8"]
+    assert lora["predicted_ratio"] == predicted_ratio(config, *batch.ids.shape, adapter_config)
+    assert lora["flops"] == sum(step_flops(config, *batch.ids.shape, adapter_config).values())
+    assert lora["activation_bytes"] == sum(step_bytes(config, *batch.ids.shape, adapter_config).activations.values())
+    assert costs["full"]["predicted_ratio"] == costs["full"]["pass_ratio"] == 1.0
+    assert lora["pass_ratio"] > 0
+
+
+def test_the_table_of_the_readme_is_the_one_that_is_counted():
+    from lora_np.experiments.step_time import cost_table
+
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    assert cost_table() in readme

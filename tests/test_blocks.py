@@ -1,0 +1,271 @@
+"""Work in pieces: rows cut into blocks give the whole's numbers, and names are shared out among threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lora_np import ops
+from lora_np.ops.blocks import BLOCK, blocks, by_blocks
+from lora_np.training import AdamW, adamw_update, global_norm
+from lora_np.training.groups import MOST_GROUPS, WORTHWHILE, balanced_groups
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Function (elements): from now on a block holds so many."""
+    return lambda elements: monkeypatch.setattr("lora_np.ops.blocks.BLOCK", elements)
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# ------------------------------------------------------------------ blocks
+
+SHAPES = [(), (1,), (11,), (7, 5), (1, 5), (7, 1), (2, 3, 5), (4, 1, 3), (2, 3, 2, 5)]
+ROOMS = [1, 4, 5, 6, 12, 10**6]  # less than a row, one, one and a bit, some, all
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pieces_are_views_that_cover_each_element_once(shape, room, small):
+    small(room)
+    array, companion = np.zeros(shape), np.zeros(shape[:-1] + (1,) if shape else ())
+    for number, (piece, beside) in enumerate(blocks(array, companion)):
+        assert np.shares_memory(piece, array) and np.shares_memory(beside, companion)
+        assert len(piece) == len(beside)
+        piece += 1 + number
+        beside += 1 + number
+    # Each element was written once, and the rows of both arrays by the same piece, in their order.
+    assert (array == companion).all() and array.min() == 1
+    assert set(array.ravel()) == set(range(1, number + 2))
+    assert (np.diff(array.ravel()) >= 0).all()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape], ids=str)
+def test_a_piece_is_as_many_whole_rows_as_fit_and_at_least_one(shape, room, small):
+    small(room)
+    *full, last = [piece.shape for (piece,) in blocks(np.zeros(shape))]
+    fit = max(1, room // shape[-1])
+    assert set(full) <= {(fit, shape[-1])}
+    assert 1 <= last[0] <= fit and last[1] == shape[-1]
+
+
+def test_the_first_array_says_how_many_rows_fit(small):
+    small(10)
+    pieces = list(blocks(np.zeros((7, 5)), np.zeros((7, 1)), np.zeros((7, 9))))
+    assert [[piece.shape for piece in row] for row in pieces] == [
+        *[[(2, 5), (2, 1), (2, 9)]] * 3,
+        [(1, 5), (1, 1), (1, 9)],
+    ]
+
+
+def test_an_array_in_another_order_is_read_right(small):
+    small(6)
+    array = np.arange(30.0).reshape(5, 3, 2).transpose(2, 1, 0)
+    pieces = [piece for (piece,) in blocks(array)]
+    assert len(pieces) > 1
+    assert np.array_equal(np.concatenate(pieces), array.reshape(6, 5))
+
+
+# ------------------------------------------------------------------ by_blocks
+
+ROWWISE = {
+    "of one": lambda x: np.tanh(x) * x,
+    "of two": lambda x, y: x * y + 1.0,
+    "with a companion": lambda x, y, c: np.exp(x - c) * y,
+    "of whole rows": lambda x, y, c: c * (x - np.einsum("...k,...k->...", x, y)[..., None]),
+}
+
+
+def arguments(function, shape, dtype, seed=0):
+    """As many arrays as the function takes; the third is (..., 1)."""
+    rng = np.random.default_rng(seed)
+    shapes = (shape, shape, shape[:-1] + (1,) if shape else ())
+    return [rng.normal(size=s).astype(dtype) for s in shapes[: function.__code__.co_argcount]]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "name, shape",
+    # One number, of shape (), has no rows.
+    [(name, shape) for name in ROWWISE for shape in SHAPES if shape or name != "of whole rows"],
+    ids=str,
+)
+def test_by_blocks_is_the_function_on_the_whole(name, shape, dtype, room, small):
+    function = ROWWISE[name]
+    arrays = arguments(function, shape, dtype)
+    before = [array.copy() for array in arrays]
+    small(room)
+    # Of arrays of shape (), a function makes a NumPy scalar.
+    assert same_bits(np.asarray(by_blocks(function, *arrays)), np.asarray(function(*arrays)))
+    assert all(same_bits(a, b) for a, b in zip(arrays, before))
+
+
+def test_one_number_larger_than_a_block(small):
+    small(0)
+    x = np.array(3.0)
+    found = by_blocks(lambda x: x + 1.0, x)
+    assert found.shape == () and found == 4.0
+
+
+def test_by_blocks_calls_the_function_on_pieces_only_above_a_block(small):
+    small(10)
+    seen = []
+
+    def function(x):
+        seen.append(x.shape)
+        return 2.0 * x
+
+    by_blocks(function, np.zeros((2, 5)))
+    assert seen == [(2, 5)]  # as it is
+    seen.clear()
+    by_blocks(function, np.zeros((5, 1, 5)))
+    assert seen == [(2, 5), (2, 5), (1, 5)]
+
+
+def test_by_blocks_of_an_array_in_another_order(small):
+    small(8)
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).transpose(1, 2, 0)
+    found = by_blocks(lambda x: x * x + 1.0, x)
+    assert same_bits(found, x * x + 1.0)
+    assert found.flags.c_contiguous
+
+
+def test_an_array_that_is_truly_larger_than_a_block():
+    x = np.random.default_rng(0).normal(size=(BLOCK // 64 + 3, 64)).astype(np.float32)
+    assert x.size > BLOCK
+    assert same_bits(by_blocks(lambda x: x * x, x), x * x)
+
+
+def test_nothing_to_do(small):
+    small(4)
+    assert by_blocks(np.exp, np.zeros((0, 5))).shape == (0, 5)
+    assert by_blocks(np.exp, np.zeros((3, 0))).shape == (3, 0)
+    assert list(blocks(np.zeros((0, 5)))) == []
+
+
+# ------------------------------------------------------------------ the operations that work by blocks
+
+
+def gelu(rng, shape, dtype):
+    y, cache = ops.gelu_forward(3.0 * rng.normal(size=shape).astype(dtype))
+    return y, *ops.gelu_backward(rng.normal(size=shape).astype(dtype), cache)
+
+
+def softmax(rng, shape, dtype):
+    x = rng.normal(size=shape).astype(dtype)
+    x[..., 1:] = np.where(rng.random(x[..., 1:].shape) < 0.3, -np.inf, x[..., 1:])  # as a causal mask does
+    probs, cache = ops.softmax_forward(x)
+    return probs, *ops.softmax_backward(rng.normal(size=shape).astype(dtype), cache)
+
+
+def cross_entropy(rng, shape, dtype):
+    targets = rng.integers(0, shape[-1], shape[:-1])
+    targets.flat[1::3] = ops.IGNORE_INDEX
+    loss, cache = ops.cross_entropy_forward(3.0 * rng.normal(size=shape).astype(dtype), targets)
+    return loss, cache.exp, cache.exp_sum, *ops.cross_entropy_backward(dtype(0.7), cache)
+
+
+@pytest.mark.parametrize("room", [1, 7, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(67,), (9, 13), (3, 4, 13), (2, 3, 5, 6), (6, 1), (3, 300)], ids=str)
+@pytest.mark.parametrize("operation", [gelu, softmax, cross_entropy])
+def test_an_operation_by_blocks_has_the_same_bits(operation, shape, dtype, room, small):
+    whole = operation(np.random.default_rng(5), shape, dtype)
+    small(room)
+    in_pieces = operation(np.random.default_rng(5), shape, dtype)
+    assert len(whole) == len(in_pieces) >= 2
+    assert all(same_bits(a, b) for a, b in zip(whole, in_pieces))
+
+
+@pytest.mark.parametrize("operation", [gelu, softmax, cross_entropy])
+def test_an_operation_does_go_by_blocks(operation, monkeypatch):
+    """Or the test above would compare one thing with itself."""
+    calls = []
+    monkeypatch.setattr(
+        f"lora_np.ops.{operation.__name__}.by_blocks", lambda *args: calls.append(args) or by_blocks(*args)
+    )
+    operation(np.random.default_rng(0), (3, 5), np.float64)
+    assert len(calls) == (1 if operation is cross_entropy else 2)
+
+
+# ------------------------------------------------------------------ groups for threads
+
+
+def sized(*sizes):
+    """Arrays of these sizes that take no memory."""
+    return {f"array {i}": np.broadcast_to(np.float32(0), size) for i, size in enumerate(sizes)}
+
+
+def loads(groups, arrays):
+    return [sum(arrays[name].size for name in group) for group in groups]
+
+
+DRAWN = [tuple(np.random.default_rng(seed).integers(1, 4 * WORTHWHILE, 5 + 7 * seed).tolist()) for seed in range(5)]
+
+
+@pytest.mark.parametrize("sizes", [(), (3,), (5, 5, 5), (WORTHWHILE,) * 16, (40 * WORTHWHILE, 1, 1), *DRAWN])
+def test_every_name_is_in_one_group(sizes):
+    arrays = sized(*sizes)
+    groups = balanced_groups(arrays)
+    assert sorted(name for group in groups for name in group) == sorted(arrays)
+    assert all(groups)  # none is empty
+
+
+def test_a_small_dict_is_one_group():
+    assert balanced_groups(sized(4, 9, 2)) == [["array 1", "array 0", "array 2"]]
+    assert len(balanced_groups(sized(WORTHWHILE, WORTHWHILE - 1))) == 1
+    assert len(balanced_groups(sized(WORTHWHILE, WORTHWHILE))) == 2
+    assert balanced_groups({}) == []
+
+
+def test_no_more_groups_than_the_most():
+    assert len(balanced_groups(sized(*[WORTHWHILE] * 50))) == MOST_GROUPS
+
+
+@pytest.mark.parametrize("sizes", DRAWN)
+def test_groups_are_balanced(sizes):
+    arrays = sized(*sizes)
+    found = loads(balanced_groups(arrays), arrays)
+    # No group is larger than another by more than the array that came to it last.
+    assert max(found) - min(found) <= max(sizes)
+    assert max(found) <= sum(sizes) / len(found) + max(sizes)
+
+
+def test_equal_arrays_are_shared_out_equally():
+    arrays = sized(*[WORTHWHILE] * 24)
+    assert loads(balanced_groups(arrays), arrays) == [3 * WORTHWHILE] * 8
+
+
+def test_one_huge_array_has_a_group_of_its_own():
+    groups = balanced_groups(sized(5, 40 * WORTHWHILE, 7, 6))
+    assert ["array 1"] in groups
+
+
+@pytest.mark.parametrize("sizes", DRAWN)
+def test_the_groups_depend_on_the_arrays_alone(sizes):
+    arrays = sized(*sizes)
+    expected = balanced_groups(arrays)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(balanced_groups, [arrays] * 8)) == [expected] * 8
+    # Different sizes: not even the order of the names in the dict counts.
+    assert len(set(sizes)) == len(sizes)
+    assert balanced_groups(dict(reversed(arrays.items()))) == expected
+
+
+def test_the_number_of_threads_changes_no_bit():
+    rng = np.random.default_rng(0)
+    shapes = {"a": (300, 1000), "b": (1000,), "c": (500, 700), "d": (100, 3000), "e": (7, 11, 13)}
+    p, g, m = ({n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()} for _ in range(3))
+    v = {n: np.square(array) for n, array in m.items()}
+    assert len(balanced_groups(p)) > 1
+    norm, updated = global_norm(g), adamw_update(p, g, m, v, 3, 1e-3, AdamW())
+    for n_threads in (1, 2, 3):
+        with ThreadPoolExecutor(n_threads) as pool:
+            assert global_norm(g, pool.map) == norm
+            found = adamw_update(p, g, m, v, 3, 1e-3, AdamW(), pool.map)
+        assert all(same_bits(a[n], b[n]) for a, b in zip(found, updated) for n in shapes)

@@ -1,0 +1,496 @@
+"""Sweeps: the same results from every executor, failures reported and the rest kept, stopped ones go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from lora_np import cli
+from lora_np.experiments import finished, main_job, tune
+from lora_np.experiments import sweep as sweeping
+from lora_np.experiments.figures import draw_figures
+from lora_np.experiments.fine_tune_run import Run, fine_tune_run
+from lora_np.experiments.finished import add_finished, read_finished, run_key
+from lora_np.experiments.main_job import table_row
+from lora_np.experiments.processes import TRIES, worker_count, worker_environment
+from lora_np.experiments.sweep import Ended, open_executor, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {"epochs": 1, "limit": 40}
+RUNS = [Run(key, seed, 1e-3, **SMALL) for key in ("full", "lora_qv_r1", "head") for seed in (0, 1)]
+
+
+class Serial(Executor):
+    """One call after the other, here."""
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run for the workers below: what it does, and where it leaves traces."""
+
+    number: int
+    folder: str = ""
+    seconds: float = 0.0
+    deed: str = ""
+
+
+def carry_out(task):
+    """Leave a trace with the process's id, then do the deed."""
+    if task.folder:
+        with open(Path(task.folder) / f"{task.number}.begun", "a") as file:
+            file.write(f"{os.getpid()}\n")
+    time.sleep(task.seconds)
+    if task.deed == "raise":
+        raise ArithmeticError(f"no {task.number}\nhere")
+    if task.deed == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.deed == "lambda":
+        return lambda: None
+    if task.deed == "odd error":
+        raise OddError("a", "b")
+    return {"square": task.number**2, "process": os.getpid()}
+
+
+class OddError(Exception):
+    """Cannot be unpacked: it is packed with one argument and made from two."""
+
+    def __init__(self, one, two):
+        super().__init__(one + two)
+
+
+def begun(folder):
+    """number -> the processes in which its run was begun."""
+    return {int(path.stem): [int(line) for line in path.read_text().split()] for path in Path(folder).glob("*.begun")}
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return found
+
+
+def alive(pid):
+    """Whether a process is there and not a corpse that nobody has fetched."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def squares(endings):
+    return {e.run.number: e.result["square"] for e in endings if e.error is None}
+
+
+def without_times(result):
+    return {name: value for name, value in result.items() if name not in ("seconds", "step_seconds")}
+
+
+def by_run(endings):
+    endings = list(endings)
+    assert [e.error for e in endings] == [None] * len(endings)
+    assert len({e.run for e in endings}) == len(endings)
+    return {e.run: without_times(e.result) for e in endings}
+
+
+@pytest.fixture(scope="module")
+def serial():
+    return by_run(sweep(fine_tune_run, RUNS, Serial()))
+
+
+def noted_run(folder, run):
+    """A real run that tells at its start in which process it is, and lasts long enough to be killed in."""
+    path = Path(folder) / f"{RUNS.index(run)}.begun"
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(0.3)
+    return fine_tune_run(run)
+
+
+# ---------------------------------------------------------------- processes of this machine
+
+
+def test_two_processes_give_what_one_after_the_other_gives(serial, tmp_path):
+    with open_executor(jobs=2) as executor:
+        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    assert found == serial
+    assert len({pids[0] for pids in begun(tmp_path).values()}) == 2
+
+
+def test_a_killed_process_takes_no_result_along(serial, tmp_path):
+    killed = []
+
+    def kill_one():
+        killed.append(wait_for(lambda: begun(tmp_path).get(1))[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with open_executor(jobs=2) as executor:
+        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    killer.join()
+    assert found == serial
+    pids = begun(tmp_path)
+    assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
+    assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
+
+
+def test_failed_runs_are_reported_and_the_rest_is_kept(tmp_path):
+    deeds = {2: "raise", 3: "die", 5: "lambda", 6: "odd error"}
+    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(9)]
+    with open_executor(jobs=2) as executor:
+        endings = list(sweep(carry_out, tasks, executor))
+    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 7, 8)}
+    errors = {e.run.number: e.error for e in endings if e.error is not None}
+    assert set(errors) == set(deeds)
+    assert errors[2] == "ArithmeticError: no 2 here"
+    assert f"died {TRIES} times, last by signal 9" in errors[3]
+    assert "pickle" in errors[5]
+    assert "missing 1 required positional argument" in errors[6]
+    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {i: TRIES if i == 3 else 1 for i in range(9)}
+
+
+def test_without_an_executor_the_sweep_opens_its_own():
+    endings = list(sweep(carry_out, [Task(3), Task(4)]))
+    assert squares(endings) == {3: 9, 4: 16}
+    assert os.getpid() not in {e.result["process"] for e in endings}
+    assert list(sweep(carry_out, [])) == []
+
+
+def test_leaving_a_sweep_ends_its_processes(tmp_path):
+    with open_executor(jobs=2) as executor:
+        endings = sweep(carry_out, [Task(0), *(Task(i, str(tmp_path), seconds=60) for i in range(1, 5))], executor)
+        assert next(endings).run.number == 0
+        wait_for(lambda: len(begun(tmp_path)) == 2)
+    endings.close()
+    for pids in begun(tmp_path).values():
+        assert not alive(pids[0])
+    assert len(begun(tmp_path)) == 2
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(carry_out, Task(1))
+
+
+def test_a_broken_pool_of_the_standard_library_fails_what_was_left():
+    """What a pool of another kind does not carry out again is reported all the same."""
+    tasks = [Task(0), Task(1), Task(2, deed="die"), Task(3), Task(4)]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        endings = list(sweep(carry_out, tasks, pool))
+        again = list(sweep(carry_out, [Task(5)], pool))  # it refuses even to take a run
+    assert len(endings) == 5 and squares(endings) == {0: 0, 1: 1}
+    assert all("BrokenProcessPool" in e.error for e in [*endings, *again] if e.error is not None) and again[0].error
+
+
+def test_one_thread_for_matrix_products_and_the_environment_put_back():
+    before = dict(os.environ)
+    with worker_environment():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+    with open_executor(1) as executor:
+        assert f"trim_threshold={2**34}" in executor.submit(os.getenv, "GLIBC_TUNABLES").result()
+    assert dict(os.environ) == before
+
+
+def test_worker_count():
+    assert worker_count(3) == 3 and worker_count() >= 1
+    with pytest.raises(ValueError, match="jobs: got 0"):
+        worker_count(0)
+
+
+# ---------------------------------------------------------------- stopped, and going on
+
+
+def test_what_has_finished_is_not_run_again(tmp_path):
+    kept = tmp_path / "new" / "kept.jsonl"
+    tasks = [Task(i, str(tmp_path), deed="raise" if i == 2 else "") for i in range(4)]
+    first = list(sweep(carry_out, tasks, Serial(), kept))
+    assert squares(first) == {0: 0, 1: 1, 3: 9} and not any(e.earlier for e in first)
+
+    again = list(sweep(carry_out, [*tasks, Task(4)], Serial(), kept))
+    assert squares(again) == {0: 0, 1: 1, 3: 9, 4: 16}
+    assert [e.run.number for e in again if e.earlier] == [0, 1, 3]
+    assert [e.run.number for e in again if e.error] == [2]  # what failed is tried again
+    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {0: 1, 1: 1, 2: 2, 3: 1}
+
+
+def test_another_setting_base_version_or_source_is_another_run(tmp_path, monkeypatch):
+    run = Run("head", 0, 1e-3)
+    others = [replace(run, **{name: value}) for name, value in (
+        ("method", "full"), ("seed", 1), ("learning_rate", 2e-3), ("epochs", 4), ("limit", 5), ("dropout", 0.1),
+        ("analyse", False), ("test", False),
+    )]  # fmt: skip
+    assert len(others) == len(asdict(run))
+    assert len({run_key(r) for r in [run, *others]}) == 9
+
+    keys = [run_key(run)]
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / file).write_text(file)
+    monkeypatch.setattr(finished, "PRETRAINED", tmp_path)
+    for change in (
+        lambda: None,
+        lambda: (tmp_path / "model.safetensors").write_text("other weights"),
+        lambda: monkeypatch.setattr(finished, "__version__", "99"),
+        lambda: monkeypatch.setattr(finished, "PACKAGE", tmp_path),
+    ):
+        change()
+        finished.made_with.cache_clear()
+        keys.append(run_key(run))
+    finished.made_with.cache_clear()
+    assert len(set(keys)) == 5
+
+
+def test_a_line_that_was_cut_off_spoils_nothing(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    results = {f"run {i}": {"accuracy": 0.1 * i, "note": "ä\n"} for i in range(3)}
+    for key, result in results.items():
+        add_finished(path, key, result)
+    whole = path.read_bytes()
+    assert read_finished(path) == results
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        found = read_finished(path)
+        assert found.items() <= results.items()
+        assert len(found) >= whole[:length].count(b"}}\n")
+        add_finished(path, "run 3", {"accuracy": 1.0})
+        assert read_finished(path) == {**found, "run 3": {"accuracy": 1.0}}
+    path.write_bytes(whole + b"\0\0\xff\n[1]\n3\n{}\n")
+    assert read_finished(path) == results
+    assert read_finished(tmp_path / "none") == {}
+
+
+def long_sweep(folder):
+    """Started in a process of its own, to be killed."""
+    tasks = [Task(i, folder, seconds=0.0 if i < 3 else 60.0) for i in range(6)]
+    with open_executor(jobs=2) as executor:
+        for ended in sweep(carry_out, tasks, executor, Path(folder) / "kept.jsonl"):
+            print(ended.run.number, flush=True)
+
+
+def test_a_killed_sweep_goes_on_and_leaves_no_process(tmp_path):
+    code = f"from tests.test_sweep import long_sweep; long_sweep({str(tmp_path)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert sorted(int(process.stdout.readline()) for _ in range(3)) == [0, 1, 2]
+    pids = wait_for(lambda: (b := begun(tmp_path)).keys() >= {3, 4} and b[3] + b[4])
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    wait_for(lambda: not any(alive(pid) for pid in pids), seconds=5)
+
+    tasks = [Task(i, str(tmp_path), seconds=0.0 if i < 3 else 60.0) for i in range(6)]
+    kept = read_finished(tmp_path / "kept.jsonl")
+    assert set(kept) == {run_key(task) for task in tasks[:3]}
+    endings = sweep(carry_out, tasks, Serial(), tmp_path / "kept.jsonl")
+    assert [next(endings) for _ in range(3)] == [Ended(t, kept[run_key(t)], earlier=True) for t in tasks[:3]]
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def small_run(run):
+    """Stands in for `fine_tune_run`: on a small piece of the data, and LoRA at rank 8 fails."""
+    if run.method == "lora_qv_r8":
+        raise FloatingPointError("loss is nan")
+    return fine_tune_run(replace(run, **SMALL))
+
+
+def fail(run):
+    raise FloatingPointError("loss is nan")
+
+
+@pytest.fixture
+def small_job(monkeypatch):
+    names = ("seconds", "ratio", "pass_ratio", "predicted_ratio", "activation_bytes")
+    measured = dict.fromkeys(names, 1.0)
+    monkeypatch.setattr(main_job, "fine_tune_run", small_run)
+    monkeypatch.setattr(
+        main_job, "compare_step_times", lambda repeats: dict.fromkeys(("full", "lora_qv_r8"), measured)
+    )
+    monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
+    monkeypatch.setattr(main_job, "draw_figures", lambda outcome, folder: [])  # they have a test of their own
+
+
+def test_the_main_job_reports_what_failed_and_goes_on_with_it(small_job, tmp_path, monkeypatch, capsys):
+    command = ["run", "--quick", "--out", str(tmp_path), "--jobs", "2"]
+    assert cli.main(command) == 1
+    out = capsys.readouterr().out
+    assert "FAILED: FloatingPointError: loss is nan" in out and "1 of 4 runs failed" in out
+    written = json.loads((tmp_path / "main_job.json").read_text("utf-8"))
+    assert [row["method"] for row in written["table"]] == ["head", "lora_qv_r1", "full"]
+    (failed,) = written["failed"]
+    assert (failed["method"], failed["seed"], failed["error"]) == ("lora_qv_r8", 0, "FloatingPointError: loss is nan")
+    assert written["resumed"] == 0
+    assert (tmp_path / "main_job.unfinished.jsonl").exists()
+
+    asked = []
+    again = lambda run: asked.append(run) or fine_tune_run(replace(run, **SMALL))  # noqa: E731
+    monkeypatch.setattr(main_job, "fine_tune_run", again)
+    outcome = main_job.main_job(quick=True, out=tmp_path, executor=Serial(), report=lambda line: None)
+    assert [run.method for run in asked] == ["lora_qv_r8"]
+    assert outcome["failed"] == [] and outcome["resumed"] == 3
+    assert outcome == json.loads((tmp_path / "main_job.json").read_text("utf-8"))
+    assert [row["method"] for row in outcome["table"]] == ["head", "lora_qv_r1", "lora_qv_r8", "full"]
+    assert outcome["runs"][0] == written["runs"][0]
+    assert not (tmp_path / "main_job.unfinished.jsonl").exists()
+
+
+def test_a_main_job_of_which_nothing_finished_says_so(small_job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main_job, "fine_tune_run", fail)
+    assert cli.main(["run", "--quick", "--out", str(tmp_path), "--jobs", "1"]) == 2
+    assert "none of the 4 runs finished; the first failed with FloatingPointError" in capsys.readouterr().err
+    assert not (tmp_path / "main_job.json").exists()
+
+
+def half_a_tuning(run):
+    if run.learning_rate == 1e-4:
+        raise FloatingPointError("loss is nan")
+    return {"validation_accuracy": 0.5}
+
+
+def test_tuning_chooses_nothing_for_a_method_with_a_failed_run(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "settings.json"
+    monkeypatch.setattr(tune, "fine_tune_run", half_a_tuning)
+    assert cli.main(["tune", "--methods", "full", "head", "--out", str(out), "--jobs", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 14 runs failed" in said and "nothing is chosen anew for full" in said
+    written = json.loads(out.read_text("utf-8"))
+    assert list(written["chosen"]) == ["head"] and "failed" not in written
+    monkeypatch.setattr(tune, "fine_tune_run", fail)
+    assert cli.main(["tune", "--methods", "full", "--out", str(out), "--jobs", "1"]) == 2
+    assert "none of the 2 runs finished" in capsys.readouterr().err
+
+
+def test_figures_come_from_whatever_is_there(serial, tmp_path):
+    for keys in (["head"], ["lora_qv_r1"], ["full", "lora_qv_r1"]):
+        results = [r | {"step_seconds": 0.1} for r in serial.values() if r["method"] in keys]
+        results = results[:-1]  # one seed less of the last one
+        table = [table_row(key, [r for r in results if r["method"] == key]) for key in keys]
+        outcome = {"seeds": [0, 1], "runs": results, "table": table, "baseline": {"test_accuracy": 0.7}}
+        drawn = {path.name[0] for path in draw_figures(json.loads(json.dumps(outcome)), tmp_path)}
+        expected = {"head": "1", "full": "1234", "lora_qv_r1": "14"}
+        assert drawn == set("".join(expected[key] for key in keys))
+
+
+def test_jobs_and_dask_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["run", "--jobs", "2", "--dask", "tcp://127.0.0.1:8786"])
+    assert error.value.code == 2 and "not allowed with" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="jobs: got 2 together with dask='tcp"):
+        with open_executor(jobs=2, dask="tcp://127.0.0.1:8786"):
+            pass
+
+
+# ---------------------------------------------------------------- Dask; slow, as CI installs it after the quick tests
+
+
+def test_without_dask_the_error_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert cli.main(["run", "--dask", "tcp://127.0.0.1:8786"]) == 2
+    assert 'pip install ".[cluster]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_not_there(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(sweeping, "CONNECT_SECONDS", 0.2)
+    for address in ("tcp://127.0.0.1:9", "nowhere", "", "odd://127.0.0.1:9"):
+        with pytest.raises(ValueError, match=f"no scheduler answered at '{address}'"):
+            with open_executor(dask=address):
+                pass
+
+
+@pytest.fixture
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+def test_dask_gives_the_same_although_a_worker_is_killed(cluster, serial, tmp_path):
+    killed = []
+
+    def kill_one():
+        killed.append(wait_for(lambda: begun(tmp_path).get(1))[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with open_executor(dask=cluster.scheduler_address) as executor:
+        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    killer.join()
+    assert found == serial
+    pids = begun(tmp_path)
+    assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
+    assert len({pid for of_run in pids.values() for pid in of_run}) >= 2
+    assert os.getpid() not in {pid for of_run in pids.values() for pid in of_run}
+
+
+@pytest.mark.slow
+def test_dask_reports_failed_runs_and_those_that_kill_their_workers(cluster, tmp_path):
+    deeds = {2: "raise", 3: "die"}
+    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(6)]  # some wait behind the one that kills
+    with open_executor(dask=cluster.scheduler_address) as executor:
+        endings = list(sweep(carry_out, tasks, executor, tmp_path / "kept.jsonl"))
+    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 5)}
+    errors = {e.run.number: e.error for e in endings if e.error is not None}
+    assert errors[2] == "ArithmeticError: no 2 here"
+    assert errors[3].startswith("KilledWorker: ")
+    assert len(read_finished(tmp_path / "kept.jsonl")) == 4
+
+
+def test_runs_that_shared_a_killed_worker_are_tried_again_alone():
+    """An executor that blames all it holds, as Dask may: only the run that fails alone too is reported."""
+
+    class KilledWorker(Exception):
+        pass
+
+    class Blaming(Serial):
+        held = 5  # it gives up as many at first
+
+        def submit(self, function, task):
+            self.held -= 1
+            if self.held >= 0 or task.deed == "die":
+                future = Future()
+                future.set_exception(KilledWorker("on 4 different workers"))
+                return future
+            return super().submit(function, task)
+
+    endings = list(sweep(carry_out, [Task(i, deed="die" if i == 2 else "") for i in range(8)], Blaming()))
+    assert squares(endings) == {i: i**2 for i in range(8) if i != 2}
+    assert [(e.run.number, e.error) for e in endings if e.error] == [(2, "KilledWorker: on 4 different workers")]
+
+
+@pytest.mark.slow
+def test_dask_does_not_carry_out_again_what_a_killed_worker_had_finished(cluster, tmp_path):
+    tasks = [Task(i, str(tmp_path), seconds=1.0 if i > 3 else 0.0) for i in range(6)]
+    with open_executor(dask=cluster.scheduler_address) as executor:
+        endings = sweep(carry_out, tasks, executor)
+        first = [next(endings) for _ in range(4)]
+        wait_for(lambda: len(cluster.scheduler.tasks) == 2, seconds=5)  # it hears a little later what is let go
+        for number in (4, 5):  # one on each worker, so that both are killed
+            os.kill(wait_for(lambda n=number: begun(tmp_path).get(n))[0], signal.SIGKILL)
+        rest = list(endings)
+    assert squares([*first, *rest]) == {i: i**2 for i in range(6)}
+    pids = begun(tmp_path)
+    assert [len(pids[i]) for i in range(4)] == [1] * 4
+    assert len(pids[4]) >= 2 and len(pids[5]) >= 2
