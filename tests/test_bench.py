@@ -129,6 +129,7 @@ def test_rounding_is_no_disagreement():
         (found(2.001), "loss"),
         (found(math.nan), "loss"),
         (found(losses=(2.0, 1.8)), "first steps"),
+        (found(losses=(2.0, math.nan)), "first steps"),
         (found(**{"b.weight": 1.001 * found().arrays["b.weight"]}), "b.weight is off"),
         (found(**{"b.weight": np.full((3, 4), np.nan, np.float32)}), "b.weight is off"),
         (found(**{"b.weight": np.zeros((4, 3), np.float32)}), "b.weight is off"),
@@ -140,13 +141,17 @@ def test_a_planted_disagreement_is_found(wrong, message):
     assert message in compare(wrong, found()).problem
 
 
+def test_a_small_loss_at_the_end_is_judged_by_the_largest():
+    assert compare(found(losses=(2.0, 1.00002e-3)), found(losses=(2.0, 1e-3))).problem == ""
+
+
 def test_tokens_must_be_equal():
     tokens = np.arange(12).reshape(2, 6)
     other = tokens.copy()
     other[1, 4] = 0
-    expected = Found(0.0, {"tokens": tokens}, [])
+    expected = Found(0.0, {"tokens": tokens}, [0.0])
     assert compare(expected, expected).problem == ""
-    assert "position 4 (in 1 of 2 rows)" in compare(Found(0.0, {"tokens": other}, []), expected).problem
+    assert "position 4 (in 1 of 2 rows)" in compare(Found(0.0, {"tokens": other}, [0.0]), expected).problem
     assert agreement.different_tokens(tokens[:, :5], tokens)
 
 

@@ -3,7 +3,7 @@
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
-    {"do": "turn", "seconds": 0.3}                           -> {"seconds": [...]}
+    {"do": "turn", "seconds": 0.25}                          -> {"seconds": [...]}
 
 `check` writes the side's arrays into the file and then does three steps. `turn` does one step untimed,
 which fills the caches, and then timed ones for so many seconds, at least one. An error is an answer
