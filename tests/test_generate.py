@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np.model import empty_past, forward, generate, next_logits
-from lora_np.model.transformer import begin
+from lora_np.model.call import begin
 
 PROMPTS = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]])
 

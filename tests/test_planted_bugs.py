@@ -38,7 +38,7 @@ class Bug(NamedTuple):
 
 LINEAR, NORM, SOFTMAX, GELU = (f"ops/{name}.py" for name in ("linear", "layer_norm", "softmax", "gelu"))
 EMBEDDING, ENTROPY, DROPOUT = (f"ops/{name}.py" for name in ("embedding", "cross_entropy", "dropout"))
-ATTENTION, LORA, MODEL = "ops/attention.py", "adapters/lora.py", "model/transformer.py"
+ATTENTION, LORA, MODEL, CALL = "ops/attention.py", "adapters/lora.py", "model/transformer.py", "model/call.py"
 PROJECTION, OBJECTIVE = "model/projection.py", "model/objective.py"
 ALONE = "each one alone"
 
@@ -94,7 +94,7 @@ BUGS = [
     Bug("the first array squared in place of a product", "layer_norm", "x", NORM,
         'np.einsum("...c,...c->...", a, b)', 'np.einsum("...c,...c->...", a, a)'),
     Bug("one mean for all rows", "layer_norm", "x", NORM,
-        "return total[..., None] / a.shape[-1]", "return 0 * total[..., None] + total.mean() / a.shape[-1]"),
+        "return total[..., None] / a.shape[-1]", "return (0 * total + total.mean())[..., None] / len(a)"),
     Bug("inv_std biased by eps", "layer_norm", "x", NORM,
         'inv_std=inv_std if "x"', 'inv_std=1.0 / np.sqrt(variance) if "x"'),
     Bug("x_hat biased by eps", "layer_norm", "weight", NORM,
@@ -358,7 +358,7 @@ BUGS = [
     Bug("the read position's gradient not handed down", "classifier", None, MODEL,
         "= dy[:, 0]\n    return dx", "= dy[:, 0]\n    return 0 * dx"),
     Bug("the last block's gradients left as they are in every block", "classifier", None, MODEL,
-        "if dy is None or not reads_one(i, cache.call):", "if dy is None or i < 9:"),
+        "if dy is None or not cache.call.reads_one(i):", "if dy is None or i < 9:"),
     Bug("the last block's query taken as all positions'", "classifier", None, MODEL,
         "        return dy\n    dx = np.zeros", "        return 2 * dy if dy is not None else None\n    dx = np.zeros"),
     Bug("the pooled state's gradient recorded as 0", "classifier: activations", None, MODEL,
@@ -491,13 +491,13 @@ BUGS = [
     Bug("a classifier's head tied too", "classifier", None, MODEL,
         'return "head" if config.n_classes else "tok_emb"', 'return "tok_emb"'),
     # where the backward pass stops
-    Bug("stops at the highest wanted parameter", "language model", None, MODEL,
+    Bug("stops at the highest wanted parameter", "language model", None, CALL,
         "lowest=min((depth", "lowest=max((depth"),
-    Bug("stops one layer early", "language model: lora", ALONE, MODEL,
+    Bug("stops one layer early", "language model: lora", ALONE, CALL,
         "self.lowest < depth(place or module, self.config)", "self.lowest < depth(place or module, self.config) - 1"),
-    Bug("blocks that overlap", "language model", ALONE, MODEL,
+    Bug("blocks that overlap", "language model", ALONE, CALL,
         "return 1 + 6 * int(i)", "return 1 + 4 * int(i)"),
-    Bug("ln_f below the last block", "classifier", ALONE, MODEL,
+    Bug("ln_f below the last block", "classifier", ALONE, CALL,
         "return 1 + 6 * config.n_layers", "return 6 * config.n_layers"),
     Bug("v's gradient never asked for", "language model: lora", None, MODEL,
         'for name in "qkv" if call.operands_wanted', 'for name in "qk" if call.operands_wanted'),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..adapters import Adapter, adapted_modules, module_config
 from ..model import ModelConfig, parameter_shapes
-from ..model.transformer import Call, begin
+from ..model.call import Call, begin
 
 
 class StepPlan(NamedTuple):

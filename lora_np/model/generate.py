@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .transformer import begin, block_forward, embed_forward, head_forward, norm_forward
+from .call import begin
+from .transformer import block_forward, embed_forward, head_forward, norm_forward
 
 
 class Past(NamedTuple):
@@ -36,7 +37,7 @@ def next_logits(call, ids, past):
 
     Parameters
     ----------
-    call : transformer.Call, from `begin`
+    call : call.Call, from `begin`
     ids : int array (B, T), the tokens after those in `past`; of equal length in every row
     past : Past; its arrays are written to
 

@@ -11,7 +11,7 @@ def project_forward(x, module, call):
     ----------
     x : array (..., in)
     module : str, such as "blocks.0.attn.q_proj"
-    call : the forward pass that this is part of (transformer.Call)
+    call : the forward pass that this is part of (call.Call)
 
     Returns
     -------
