@@ -90,6 +90,10 @@ def build_parser():
     timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one a core)")
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
+    timing.add_argument(
+        "--as-set", action="store_true",
+        help="leave variables that pin a library's kernels, such as OPENBLAS_CORETYPE, as they are set",
+    )  # fmt: skip
     timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
 
     tuning = command("finetune", run_finetune, "train a classifier on your own CSV, TSV or JSONL file")
@@ -199,6 +203,7 @@ def run_bench(arguments):
         arguments.threads,
         arguments.rounds,
         arguments.seed,
+        arguments.as_set,
         report=print_now,
     )
     print("\n" + format_tables(rows, setting, peers))

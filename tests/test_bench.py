@@ -15,7 +15,7 @@ import pytest
 from lora_np.bench import agreement, bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
 from lora_np.bench.agreement import Agreement, Found, compare
 from lora_np.bench.case import make_case
-from lora_np.bench.process import Process, WorkerError
+from lora_np.bench.process import Process, WorkerError, side_environment
 from lora_np.bench.results import Row, gflops, lora_shares, ratios, share_of_peak, summary
 from lora_np.bench.rungs import GENERATED_ROWS, RUNGS, WORKS, Rung, flops, format_rung
 from lora_np.cli import main
@@ -261,6 +261,13 @@ def process():
     process.stop()
 
 
+def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    for side in ("lora_np", "torch"):
+        assert "OPENBLAS_CORETYPE" not in side_environment(side, 2, False)
+        assert side_environment(side, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
+
+
 def test_an_error_is_an_answer(process):
     with pytest.raises(WorkerError, match="TypeError"):
         process.ask("make", rung=[1, 2], work="full", seed=0)
@@ -283,7 +290,7 @@ def test_a_worker_that_dies_is_reported_and_skipped(process):
 
 
 def test_a_dead_worker_is_started_again():
-    with turns.Workers(1) as workers:
+    with turns.Workers(1, False) as workers:
         first = workers.get("lora_np")
         first.popen.kill()
         first.popen.wait()

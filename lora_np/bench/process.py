@@ -14,10 +14,34 @@ from pathlib import Path
 from ..training import process_environment
 from .sides import OURS
 
+# Variables that pin a library to kernels other than those that it would choose for the processor. One that is
+# set for NumPy's sake alone would slow lora_np and not its peers, so no side sees them.
+PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
+PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
-def peer_environment():
-    """What a peer's process adds to the user's environment: nothing that could help or hurt it."""
-    return {"HF_HUB_OFFLINE": "1"}
+
+def pinned():
+    """Those that are set, name -> value."""
+    return {name: os.environ[name] for name in PINS if name in os.environ}
+
+
+def side_environment(side, threads, as_set):
+    """The environment of a side's process.
+
+    A peer gets the user's, and nothing that could help or hurt it. lora_np gets that of its own workers.
+
+    Parameters
+    ----------
+    side, threads, as_set : see `Process`
+
+    Returns
+    -------
+    dict, name -> value
+    """
+    inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
+    added = process_environment(threads) if side in (OURS, "peak") else {"HF_HUB_OFFLINE": "1"}
+    search_path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**inherited, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
 
 
 class WorkerError(Exception):
@@ -25,19 +49,24 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A worker process of one side."""
+    """A worker process of one side.
 
-    def __init__(self, side, threads):
+    Parameters
+    ----------
+    side : str, see `sides.make_side`
+    threads : int
+    as_set : bool, leave PINS in its environment
+    """
+
+    def __init__(self, side, threads, as_set=False):
         self.side = side
         self.log = tempfile.TemporaryFile()
-        added = process_environment(threads) if side in (OURS, "peak") else peer_environment()
-        search_path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "lora_np.bench.worker", "--side", side, "--threads", str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env={**os.environ, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))},
+            env=side_environment(side, threads, as_set),
             start_new_session=True,  # so that it can be stopped together with compilers that it has started
             text=True,
             encoding="utf-8",

@@ -80,6 +80,11 @@ def setting_lines(setting):
         lines.append(f"{side}: " + ", ".join(f"{name} {number}" for name, number in found.items()))
     if setting["environment"]:
         lines.append("set here: " + ", ".join(f"{name}={value}" for name, value in setting["environment"].items()))
+    if setting["not_passed_on"]:
+        lines.append(
+            "set here, and kept from every side: "
+            + ", ".join(f"{name}={value}" for name, value in setting["not_passed_on"].items())
+        )
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..formats import read_tensors
 from .agreement import Found, compare
-from .process import Process, WorkerError
+from .process import PINS, Process, WorkerError, pinned
 from .report import format_row
 from .results import Row
 from .rungs import RUNGS, WORKS, flops
@@ -29,7 +29,9 @@ SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "D
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
-def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, seed=0, report=lambda line: None):
+def bench(
+    rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, seed=0, as_set=False, report=lambda line: None
+):
     """Time lora_np and its peers.
 
     Parameters
@@ -40,6 +42,8 @@ def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, see
     threads : int, threads and cores of every side; None: all cores
     rounds : int, turns of each side
     seed : int
+    as_set : bool, leave variables that pin a library's kernels (`process.PINS`) as they are set; by default
+        every side goes without them, with the kernels that its libraries choose
     report : function of a line, called as the rows come in
 
     Returns
@@ -59,7 +63,7 @@ def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, see
         if work not in WORKS:
             raise ValueError(f"work: got {work!r}, expected some of {', '.join(WORKS)}")
     started, rows, versions = time.perf_counter(), [], {}
-    with Workers(threads) as workers, progress(len(rungs) * len(works), report) as tell:
+    with Workers(threads, as_set) as workers, progress(len(rungs) * len(works), report) as tell:
         for rung in rungs:
             for work in works:
                 row = measure(rung, work, peers, rounds, seed, workers)
@@ -78,7 +82,12 @@ def bench(rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, see
         "seed": seed,
         "seconds": time.perf_counter() - started,
         "versions": versions,
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)},
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(SWITCHES) and (as_set or name not in PINS)
+        },
+        "not_passed_on": {} if as_set else pinned(),
     }
     return rows, setting
 
@@ -159,8 +168,8 @@ def take_turns(processes, rounds, notes):
 class Workers:
     """The worker processes, started when they are first asked for, and again after a death."""
 
-    def __init__(self, threads):
-        self.threads, self.running = threads, {}
+    def __init__(self, threads, as_set):
+        self.threads, self.as_set, self.running = threads, as_set, {}
 
     def __enter__(self):
         return self
@@ -171,7 +180,7 @@ class Workers:
     def get(self, name):
         if name not in self.running or not self.running[name].alive():
             self.stop([name])
-            self.running[name] = Process(name, self.threads)
+            self.running[name] = Process(name, self.threads, self.as_set)
             if name == "peak":  # its one case needs no rung
                 self.running[name].ask("make", rung=[], work="", seed=0, timeout=DEFAULT_PATIENCE)
         return self.running[name]
