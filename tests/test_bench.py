@@ -186,6 +186,15 @@ def test_the_summary_is_the_geometric_mean_and_the_lowest():
     assert share["time"] == pytest.approx(0.4) and share["activation_bytes"] == pytest.approx(0.6)
 
 
+def test_a_busy_machine_is_told():
+    quiet = row(TINY, "full", [0.1, 0.1], [0.2, 0.2])
+    busy = quiet._replace(seconds={**quiet.seconds, "peak": [0.1, 0.13]})
+    setting = {"machine": "a", "cores": 2, "threads": 2, "rounds": 2, "seconds": 1.0, "versions": {}}
+    setting |= {"environment": {}, "not_passed_on": {}}
+    assert "busy" not in format_tables([quiet], setting, ["torch"])
+    assert "peak itself varied by a factor of 1.30" in format_tables([busy], setting, ["torch"])
+
+
 # ------------------------------------------------------------------ the command
 
 

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from .results import gflops, lora_shares, ratios, share_of_peak, summary, timed
+from .results import disturbed, gflops, lora_shares, peak_spread, ratios, share_of_peak, summary, timed
 from .rungs import WORKS, format_rung
 from .sides import OURS
 
@@ -16,6 +16,7 @@ def format_row(row):
         if peer in row.seconds and OURS in row.seconds:
             parts.append(f"{peer} {median(ratios(row, peer)):.2f}")
     parts += [f"{name} {note}" for name, note in row.notes.items()]
+    parts += ["the machine was busy"] * disturbed(row)
     return "   ".join(parts)
 
 
@@ -64,10 +65,14 @@ def lora_table(rows):
 
 
 def notes_list(rows):
-    """Why some sides have no time."""
-    return "\n".join(
-        f"{format_rung(row.rung)} {row.work}: {name} {note}" for row in rows for name, note in row.notes.items()
-    )
+    """Why some sides have no time, and which times are not to be trusted."""
+    lines = []
+    for row in rows:
+        notes = [f"{name} {note}" for name, note in row.notes.items()]
+        if disturbed(row):
+            notes.append(f"the machine was busy: its peak itself varied by a factor of {peak_spread(row):.2f}")
+        lines += [f"{format_rung(row.rung)} {row.work}: {note}" for note in notes]
+    return "\n".join(lines)
 
 
 def setting_lines(setting):
@@ -128,6 +133,7 @@ def row_to_dict(row):
         "ratios": {peer: ratios(row, peer) for peer in row.agreements if {peer, OURS} <= set(row.seconds)},
         "gflops": {name: gflops(row, name) for name in row.seconds},
         "share_of_peak": {name: share_of_peak(row, name) for name in row.seconds},
+        "peak_spread": peak_spread(row),
         "agreement": {peer: agreement._asdict() for peer, agreement in row.agreements.items()},
         "notes": row.notes,
     }

@@ -8,6 +8,8 @@ from . import peak
 from .rungs import TARGETS, Rung
 from .sides import OURS
 
+QUIET = 1.15  # the largest `peak_spread` of a quiet machine
+
 
 class Row(NamedTuple):
     """One rung and kind of work."""
@@ -39,6 +41,20 @@ def gflops(row, name=OURS):
 def share_of_peak(row, name=OURS):
     """A side's operations a second as a share of what this machine reaches on one large product."""
     return gflops(row, name) / gflops(row, "peak") if "peak" in row.seconds else None
+
+
+def peak_spread(row):
+    """The slowest round of the peak over its fastest: 1 to 1.1 on a machine that does nothing else.
+
+    A side whose threads wait for one another by spinning, as OpenMP's do, suffers from company far more
+    than one whose threads sleep, so ratios from a busy machine say little.
+    """
+    return max(row.seconds["peak"]) / min(row.seconds["peak"]) if "peak" in row.seconds else None
+
+
+def disturbed(row):
+    """Whether something else ran on the machine meanwhile."""
+    return (peak_spread(row) or 1.0) > QUIET
 
 
 def timed(rows, work, *names):
