@@ -42,8 +42,8 @@ def compare(got, expected):
     """
     loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
     # A classifier of few rows may learn them in a step: then the last loss is small, and its rounding is not.
-    theirs, ours = np.array(got.losses), np.array(expected.losses)
-    losses_error = float(relative_to(np.max(np.abs(theirs - ours)), np.max(np.abs(ours))))
+    differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
+    losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
     if set(got.arrays) != set(expected.arrays):
         names = sorted(set(got.arrays) ^ set(expected.arrays))
         return Agreement(f"only one side has {', '.join(names[:3])}", loss_error, float("inf"), names[0], losses_error)

@@ -19,7 +19,7 @@ from .results import Row
 from .rungs import RUNGS, WORKS, flops
 from .sides import OURS, PEERS
 
-TURN = 0.25  # seconds that a turn lasts after its first step, which is not timed; or one step
+TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; or one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
 PATIENCE = {"compile": 120.0}  # seconds until a side must be ready; C++ compilers can take for ever
 DEFAULT_PATIENCE = 600.0

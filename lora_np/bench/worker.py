@@ -3,11 +3,11 @@
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
-    {"do": "turn", "seconds": 0.25}                          -> {"seconds": [...]}
+    {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...]}
 
-`check` writes the side's arrays into the file and then does three steps. `turn` does one step untimed,
-which fills the caches, and then timed ones for so many seconds, at least one. An error is an answer
-too: {"error": "..."}.
+`check` writes the side's arrays into the file and then, where a step trains, does three of them. `turn`
+does one step untimed, which fills the caches, and then timed ones for so many seconds, at least one. An
+error is an answer too: {"error": "..."}.
 """
 
 import argparse
@@ -67,7 +67,8 @@ class Worker:
     """The side that this process holds: the one thing that a command leaves to the next."""
 
     def __init__(self, name, threads, stack):
-        self.name, self.threads, self.stack, self.side = name, threads, stack, None
+        self.name, self.threads, self.stack = name, threads, stack
+        self.side, self.first_steps = None, 0
 
     def answer(self, command):
         return getattr(self, command.pop("do"))(**command)
@@ -81,13 +82,14 @@ class Worker:
         gc.collect()
         case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
         self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
+        self.first_steps = FIRST_STEPS if case is not None and case.trained else 0
         return {"activation_bytes": self.side.activation_bytes}
 
     def check(self, file):
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
         del arrays
-        return {"loss": loss, "losses": [self.side.step() for _ in range(FIRST_STEPS)]}
+        return {"loss": loss, "losses": [self.side.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
         self.side.step()
