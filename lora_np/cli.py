@@ -80,13 +80,14 @@ def build_parser():
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
     timing.add_argument(
-        "--peers", nargs="*", metavar="PEER", help="torch, compile, jax (default: those installed); none: no peer"
-    )
+        "--peers", nargs="*", action="extend", metavar="PEER",
+        help="torch, compile, jax (default: those installed); none: no peer",
+    )  # fmt: skip
     timing.add_argument(
-        "--rungs", nargs="+", metavar="RUNG",
+        "--rungs", nargs="+", action="extend", metavar="RUNG",
         help="model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)",
     )  # fmt: skip
-    timing.add_argument("--work", nargs="+", metavar="KIND", help="kinds of work (default: all seven)")
+    timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help="kinds of work (default: all seven)")
     timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one a core)")
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")

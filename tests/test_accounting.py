@@ -304,7 +304,7 @@ def test_one_activation_has_one_name():
         "blocks.0.attn.probs": 4 * B * 2 * T * T,
         "blocks.0.ln2.x_hat": 4 * B * T * C,
         "blocks.0.ln2.inv_std": 4 * B * T,
-        "blocks.0.mlp.up_proj": 4 * B * T * 10,
+        "blocks.0.mlp.slope": 4 * B * T * 10,
         "ln_f.x_hat": 4 * B * T * C,
         "ln_f.inv_std": 4 * B * T,
     }

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.model import empty_past, forward, generate, next_logits
-from lora_np.model.call import begin
+from lora_np.adapters import merge
+from lora_np.model import empty_past, forward, generate, make_decoder, next_logits
 
 PROMPTS = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]])
 
@@ -19,11 +19,11 @@ def test_logits_with_a_past_are_those_without(language, random_params, random_ad
     adapter = random_adapter(params) if adapted else None
     ids = np.random.default_rng(0).integers(0, language.vocab_size, (3, 7))
     expected, _ = forward(params, ids, language, adapter=adapter)
-    call = begin(params, ids, language, None, adapter, (), None)
+    decoder = make_decoder(params, language, adapter)
     for cuts in [(7,), (1,) * 7, (3, 1, 2, 1), (2, 5)]:
-        past, end = empty_past(language, 3, dtype), 0
+        past, end = empty_past(decoder, 3), 0
         for n in cuts:
-            logits, past = next_logits(call, ids[:, end : end + n], past)
+            logits, past = next_logits(decoder, ids[:, end : end + n], past)
             end += n
             assert past.length == end and logits.dtype == dtype and logits.shape == (3, language.vocab_size)
             np.testing.assert_allclose(logits, expected[:, end - 1], rtol=0, atol=tolerance * np.abs(expected).max())
@@ -69,3 +69,13 @@ def test_bad_input_is_named(language, random_params, changes, message):
 def test_a_classifier_generates_nothing(language, random_params):
     with pytest.raises(ValueError, match="expected a language model"):
         generate(random_params(language), PROMPTS, replace(language, n_classes=2), 1)
+
+
+def test_an_adapter_of_another_model_is_refused(language, random_params, random_adapter):
+    params = random_params(language)
+    adapter = random_adapter(params)
+    shallow = {name: array for name, array in params.items() if not name.startswith("blocks.1.")}
+    with pytest.raises(ValueError, match="adapter: the model has no layer blocks.1"):
+        merge(shallow, adapter)
+    with pytest.raises(ValueError, match="adapter: the model has no layer blocks.1"):
+        generate(shallow, PROMPTS, language, 1, adapter)

@@ -1,6 +1,6 @@
 """Adapters: small trainable additions to the linear layers of a frozen model."""
 
-from .adapter import Adapter, adapter_deltas, adapter_parts, init_adapter
+from .adapter import Adapter, adapter_deltas, adapter_parts, fitting_parts, init_adapter
 from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, module_config, scaling
 from .kinds import KINDS
 from .merge import merge, unmerge
@@ -15,6 +15,7 @@ __all__ = [
     "adapted_modules",
     "adapter_deltas",
     "adapter_parts",
+    "fitting_parts",
     "init_adapter",
     "merge",
     "module_config",

@@ -63,10 +63,19 @@ def adapter_parts(adapter):
     return parts
 
 
+def fitting_parts(params, adapter):
+    """`adapter_parts`, after a check that the model has all the layers that they stand for."""
+    parts = adapter_parts(adapter)
+    for module in parts:
+        if f"{module}.weight" not in params:
+            raise ValueError(f"adapter: the model has no layer {module}")
+    return parts
+
+
 def adapter_deltas(params, adapter):
     """ΔW of every adapted layer: {"blocks.0.attn.q_proj.weight": (out, in) array}."""
     kind = KINDS[adapter.config.kind]
     return {
         f"{module}.weight": kind.delta(params[f"{module}.weight"], parts, module_config(adapter.config, module))
-        for module, parts in adapter_parts(adapter).items()
+        for module, parts in fitting_parts(params, adapter).items()
     }

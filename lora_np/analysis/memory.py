@@ -106,7 +106,7 @@ def activation_bytes(plan, item):
 
         held |= norm(f"blocks.{i}.ln2")
         held |= layer(array(f"blocks.{i}.ln2", B, Tq, C), f"{mlp}.up_proj")
-        held |= gelu_cache(array(f"{mlp}.up_proj", B, Tq, F), asked(f"{mlp}.up_proj"))
+        held |= gelu_cache(array(f"{mlp}.slope", B, Tq, F), asked(f"{mlp}.up_proj"))
         held |= layer(array(f"{mlp}.gelu", B, Tq, F), f"{mlp}.down_proj")
         held |= dropout(mlp)
     held |= norm("ln_f")
@@ -155,8 +155,8 @@ def attention_cache(q, k, v, probs, wanted):
     }
 
 
-def gelu_cache(x, wanted):
-    return x if wanted else {}
+def gelu_cache(slope, wanted):
+    return slope if wanted else {}
 
 
 def lora_cache(x, module, array, plan, wanted):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import adapter_parts
+from ..adapters import fitting_parts
 from .config import ModelConfig
 
 # Where a module stands in its block; q, k and v stand side by side.
@@ -59,8 +59,8 @@ def depth(module, config):
     return 1 + 6 * config.n_layers + (module == "head")  # ln_f, then head
 
 
-def begin(params, ids, config, lengths, adapter, wanted, masks):
-    """Check the arguments of a forward pass and gather what its layers share."""
+def check_ids(ids, config):
+    """Raise unless ids is an int array (B, T) with T from 1 to config.n_positions."""
     if not (isinstance(ids, np.ndarray) and np.issubdtype(ids.dtype, np.integer)):
         raise TypeError(f"ids: got {getattr(ids, 'dtype', type(ids).__name__)}, expected an array of integers")
     if ids.ndim != 2 or ids.shape[1] == 0:
@@ -70,6 +70,11 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
             f"ids: a sequence of {ids.shape[1]} tokens is longer than the position table "
             f"(expected at most n_positions = {config.n_positions})"
         )
+
+
+def begin(params, ids, config, lengths, adapter, wanted, masks):
+    """Check the arguments of a forward pass and gather what its layers share."""
+    check_ids(ids, config)
     if lengths is not None and lengths.shape != ids.shape[:1]:
         raise ValueError(f"lengths: got shape {lengths.shape}, expected ({len(ids)},), one for each row")
     if lengths is not None and not ((lengths >= 1) & (lengths <= ids.shape[1])).all():
@@ -78,10 +83,7 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
     known = {**params, **weights}
     if config.n_classes and "head.weight" not in known:
         raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
-    parts = adapter_parts(adapter) if adapter is not None else {}
-    for module in parts:
-        if f"{module}.weight" not in params:
-            raise ValueError(f"adapter: the model has no layer {module}")
+    parts = fitting_parts(params, adapter) if adapter is not None else {}
     for name in wanted:
         if name not in known:
             raise ValueError(f"wanted: no parameter is named {name!r}")

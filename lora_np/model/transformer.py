@@ -116,14 +116,12 @@ def backward(dlogits, cache, record=None):
 # ---------------------------------------------------------------- embeddings
 
 
-def embed_forward(ids, call, ops, record, past=None):
-    """Token and position embedding; the first id stands behind the tokens of `past` (generate.Past)."""
+def embed_forward(ids, call, ops, record):
     params = call.params
     tok, ops["tok_emb"] = embedding_forward(
         ids, params["tok_emb.weight"], call.operands_wanted("tok_emb")
     )  # (B, T, C)
-    start = past.length if past is not None else 0
-    positions = np.arange(start, start + ids.shape[1])  # (T,)
+    positions = np.arange(ids.shape[1])  # (T,)
     pos, ops["pos_emb"] = embedding_forward(
         positions, params["pos_emb.weight"], call.operands_wanted("pos_emb")
     )  # (T, C)
@@ -153,12 +151,11 @@ def embed_backward(dx, cache, grads, record):
 # ---------------------------------------------------------------- one block
 
 
-def block_forward(x, i, call, ops, record, past=None):
+def block_forward(x, i, call, ops, record):
     """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout.
 
     But for a classifier's last block: after it one position of each row is read, so the query and all that
     follows are computed there alone, and x leaves as (B, 1, C); see `positions_read`.
-    With `past` (generate.Past) the queries also look at the keys and values that are kept there.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -166,8 +163,6 @@ def block_forward(x, i, call, ops, record, past=None):
     ops[f"{attn}.all_positions"] = h.shape
     q = linear(at_read(h, i, call), f"{attn}.q_proj", call, ops, record)
     k, v = (linear(h, f"{attn}.{name}", call, ops, record) for name in ("k_proj", "v_proj"))
-    if past is not None:
-        k, v = past.extended(f"{attn}.k_proj", k), past.extended(f"{attn}.v_proj", v)
     asked = [name for name in "qkv" if call.operands_wanted(f"{attn}.{name}_proj")]
     positions = call.read[:, None] if call.reads_one(i) else None
     context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked, positions)

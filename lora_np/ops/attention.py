@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .softmax import SoftmaxCache, softmax_backward, softmax_forward
+from .softmax import SoftmaxCache, softmax, softmax_backward
 
 
 class AttentionCache(NamedTuple):
@@ -79,6 +79,12 @@ def attention_scores(q, k, n_heads, positions=None):
     return scores
 
 
+def attend(q, k, v, n_heads, positions=None):
+    """The context of `attention_forward`, and the weights that average it, (B, H, Tq, Tk)."""
+    probs = softmax(attention_scores(q, k, n_heads, positions))  # (B, H, Tq, Tk)
+    return merge_heads(probs @ split_heads(v, n_heads)), probs
+
+
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     """Each query averages the values at and before its position, weighted by softmax(q kᵀ / √D).
 
@@ -94,15 +100,12 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
     context : array (B, Tq, C), the heads side by side
     cache : AttentionCache
     """
-    scores = attention_scores(q, k, n_heads, positions)  # (B, H, Tq, Tk)
-    probs, _ = softmax_forward(scores)  # (B, H, Tq, Tk)
-    q, k, v = (split_heads(x, n_heads) for x in (q, k, v))
-    context = merge_heads(probs @ v)  # (B, Tq, C)
+    context, probs = attend(q, k, v, n_heads, positions)  # (B, Tq, C)
     scores_wanted = "q" in wanted or "k" in wanted
     cache = AttentionCache(
-        q=q if "k" in wanted else None,
-        k=k if "q" in wanted else None,
-        v=v if scores_wanted else None,
+        q=split_heads(q, n_heads) if "k" in wanted else None,
+        k=split_heads(k, n_heads) if "q" in wanted else None,
+        v=split_heads(v, n_heads) if scores_wanted else None,
         probs=probs if wanted else None,
         wanted=tuple(wanted),
     )

@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .blocks import by_blocks
+from .blocks import blocks, by_blocks
 
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Keeps the input alone: the gate is cheaper to compute again than an (..., F) array is to hold."""
+    """Keeps the slope in the input's place: as large, and it is computed while the gate is at hand."""
 
-    x: np.ndarray | None  # (..., F)
+    slope: np.ndarray | None  # (..., F), dy/dx
 
 
 class GeluGrads(NamedTuple):
@@ -33,17 +33,20 @@ def gate(x):
     return g
 
 
-def slope(x):
-    """dy/dx of y = x g(x); derived in `gelu_backward`."""
-    g = gate(x)
+def slope(x, g, y):
+    """dy/dx of y = x g(x), from x, its gate and y; derived in `gelu_backward`."""
     s = x * x
     s *= 2.0 * SQRT_2_OVER_PI * 3.0 * CUBIC
     s += 2.0 * SQRT_2_OVER_PI  # 2 u′
-    s *= x
+    s *= y
     s *= 1.0 - g
-    s += 1.0  # 1 + 2 x (1 − g) u′
-    s *= g
+    s += g
     return s
+
+
+def gelu(x):
+    """y of `gelu_forward` alone."""
+    return by_blocks(lambda x: x * gate(x), x)
 
 
 def gelu_forward(x, wanted=("x",)):
@@ -59,8 +62,14 @@ def gelu_forward(x, wanted=("x",)):
     y : array, x's shape
     cache : GeluCache
     """
-    y = by_blocks(lambda x: x * gate(x), x)
-    return y, GeluCache(x if "x" in wanted else None)
+    if "x" not in wanted:
+        return gelu(x), GeluCache(None)
+    y, dy_dx = np.empty_like(x, order="C"), np.empty_like(x, order="C")
+    for x_piece, y_piece, slope_piece in blocks(x, y, dy_dx):
+        g = gate(x_piece)
+        np.multiply(x_piece, g, out=y_piece)
+        slope_piece[...] = slope(x_piece, g, y_piece)
+    return y, GeluCache(dy_dx)
 
 
 def gelu_backward(dy, cache):
@@ -69,7 +78,7 @@ def gelu_backward(dy, cache):
     With t = tanh(u), dt/du = 1 − t² = (1 − t)(1 + t); as g = ½ (1 + t), that is dg/du = 2 g (1 − g).
     The product rule on y = x g then gives
 
-        dy/dx = g + x · 2 g (1 − g) u′ = g (1 + 2 x (1 − g) u′),    u′ = √(2/π) (1 + 3 · 0.044715 x²)
+        dy/dx = g + x · 2 g (1 − g) u′ = g + 2 y (1 − g) u′,    u′ = √(2/π) (1 + 3 · 0.044715 x²)
 
     Parameters
     ----------
@@ -80,7 +89,7 @@ def gelu_backward(dy, cache):
     -------
     GeluGrads
     """
-    if cache.x is None:
+    if cache.slope is None:
         return GeluGrads(None)
     # y = x g(x)
-    return GeluGrads(by_blocks(lambda x, dy: dy * slope(x), cache.x, dy))
+    return GeluGrads(dy * cache.slope)

@@ -1,5 +1,6 @@
 """Layer normalisation over the last axis (Ba, Kiros and Hinton 2016, section 3.1)."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,34 @@ class LayerNormGrads(NamedTuple):
     dbias: np.ndarray | None  # (C,)
 
 
+@cache
+def averaging(n, dtype):
+    """(n,) array of 1/n: a row's product with it is the row's mean."""
+    return np.full(n, 1.0 / n, dtype)
+
+
 def row_mean(a, b=None):
     """Mean over the last axis, which stays with length 1, of a or of a ⊙ b; a ⊙ b itself is never made."""
-    total = np.einsum("...c->...", a) if b is None else np.einsum("...c,...c->...", a, b)
-    return total[..., None] / a.shape[-1]
+    if b is None:
+        return (a @ averaging(a.shape[-1], a.dtype))[..., None]
+    return np.vecdot(a, b)[..., None] / a.shape[-1]
+
+
+def normalise(x, eps):
+    """x̂ (..., C), each row of x with mean 0 and variance 1, and 1 / √(variance + ε), (..., 1)."""
+    x_hat = x - row_mean(x)  # (..., C), so far only centred
+    variance = row_mean(x_hat, x_hat)  # (..., 1)
+    inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
+    x_hat *= inv_std
+    return x_hat, inv_std
+
+
+def layer_norm(x, weight, bias, eps=1e-5):
+    """y of `layer_norm_forward` alone."""
+    y, _ = normalise(x, eps)
+    y *= weight
+    y += bias
+    return y
 
 
 def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")):
@@ -45,10 +70,7 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
     y : array (..., C)
     cache : LayerNormCache
     """
-    x_hat = x - row_mean(x)  # (..., C), so far only centred
-    variance = row_mean(x_hat, x_hat)  # (..., 1)
-    inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
-    x_hat *= inv_std
+    x_hat, inv_std = normalise(x, eps)
     y = x_hat * weight  # (..., C)
     y += bias
     cache = LayerNormCache(

@@ -22,6 +22,11 @@ def normalised_exp(x):
     return p
 
 
+def softmax(x):
+    """p of `softmax_forward` alone."""
+    return by_blocks(normalised_exp, x)
+
+
 def softmax_forward(x):
     """p_i = exp(x_i) / Σ_j exp(x_j), row by row.
 
@@ -37,12 +42,12 @@ def softmax_forward(x):
     probs : array (..., K); each row sums to 1
     cache : SoftmaxCache
     """
-    probs = by_blocks(normalised_exp, x)  # (..., K)
+    probs = softmax(x)  # (..., K)
     return probs, SoftmaxCache(probs)
 
 
 def pull_back(dp, p):
-    expected = np.einsum("...k,...k->...", dp, p)[..., None]  # (..., 1), Σ_j dp_j p_j
+    expected = np.vecdot(dp, p)[..., None]  # (..., 1), Σ_j dp_j p_j
     return p * (dp - expected)
 
 
