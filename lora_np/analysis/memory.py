@@ -174,9 +174,4 @@ def loss_cache(plan, item):
     """The cross-entropy's, whose rows are texts for a classifier and positions for a language model."""
     config = plan.config
     rows = plan.B if config.n_classes else plan.B * plan.T
-    return {
-        "exp": rows * (config.n_classes or config.vocab_size) * item,
-        "exp_sum": rows * item,
-        "targets": rows * INDEX_BYTES,
-        "real": rows * np.dtype(bool).itemsize,
-    }
+    return {"dlogits": rows * (config.n_classes or config.vocab_size) * item} if plan.trained else {}

@@ -33,7 +33,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     logits, cache = forward(
         params, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=wanted, masks=masks
     )
-    loss, loss_cache = cross_entropy_forward(logits, batch.targets)
+    loss, loss_cache = cross_entropy_forward(logits, batch.targets, wanted=("logits",) if wanted else ())
     n_targets = int(np.count_nonzero(batch.targets != IGNORE_INDEX))
     grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
     return Objective(float(loss), n_targets, grads)

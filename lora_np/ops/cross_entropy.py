@@ -4,23 +4,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .blocks import by_blocks
+from .blocks import blocks
 
 IGNORE_INDEX = -100  # the target of a position that does not count; PyTorch's value
 
 
 class CrossEntropyCache(NamedTuple):
-    exp: np.ndarray  # (..., K), exp(x − max): softmax before its division
-    exp_sum: np.ndarray  # (..., 1)
-    targets: np.ndarray  # (...,) int
-    real: np.ndarray  # (...,) bool, which targets count
+    """Keeps the gradient itself: the forward pass has every exponential that it needs at hand."""
+
+    dlogits: np.ndarray | None  # (..., K), dloss/dlogits
 
 
 class CrossEntropyGrads(NamedTuple):
     dlogits: np.ndarray  # (..., K)
 
 
-def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX):
+def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",)):
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
 
     log p_t = (x_t − max) − log Σ_j exp(x_j − max): written so, neither a huge logit overflows nor
@@ -31,6 +30,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX):
     logits : array (..., K)
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
+    wanted : ("logits",), or () when no gradient will be asked for
 
     Returns
     -------
@@ -52,13 +52,25 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX):
         )
     if not real.any():
         raise ValueError(f"targets: every one is {ignore_index} (ignored); expected a real one")
-    largest = logits.max(axis=-1, keepdims=True)  # (..., 1)
+    weight = (real / real.sum()).astype(logits.dtype)[..., None]  # (..., 1), a row's share in the mean
     picked = np.where(real, targets, 0)[..., None]  # (..., 1)
     target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
-    exp = by_blocks(lambda x, largest: np.exp(x - largest), logits, largest)  # (..., K)
-    exp_sum = np.einsum("...k->...", exp)[..., None]  # (..., 1), at least 1
-    losses = np.log(exp_sum) - (target_logits - largest)  # (..., 1)
-    return losses[real].mean(), CrossEntropyCache(exp, exp_sum, targets, real)
+    losses = np.empty_like(target_logits)  # (..., 1)
+    dlogits = np.empty_like(logits, order="C") if "logits" in wanted else None  # (..., K)
+    kept = [dlogits] if dlogits is not None else []
+    for x, x_t, w, loss, *dx in blocks(logits, target_logits, weight, losses, *kept):
+        largest = x.max(axis=-1, keepdims=True)
+        exp = np.subtract(x, largest, out=dx[0] if dx else None)
+        np.exp(exp, out=exp)
+        exp_sum = np.einsum("nk->n", exp)[:, None]  # at least 1
+        loss[...] = np.log(exp_sum) - (x_t - largest)
+        if dx:
+            exp *= w / exp_sum  # dx, but for the targets
+        del exp  # where it is kept nowhere, its memory is the next piece's
+    if dlogits is not None:
+        at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
+        np.put_along_axis(dlogits, picked, at_target, axis=-1)
+    return losses[real].mean(), CrossEntropyCache(dlogits)
 
 
 def cross_entropy_backward(dloss, cache):
@@ -71,18 +83,14 @@ def cross_entropy_backward(dloss, cache):
 
     Parameters
     ----------
-    dloss : float, the gradient of the loss itself (1.0 at the end of a model)
+    dloss : float, the gradient of the loss itself (1.0 at the end of a model: then dx is the cache's array)
     cache : CrossEntropyCache
 
     Returns
     -------
     CrossEntropyGrads
     """
-    real = cache.real
+    if cache.dlogits is None or dloss == 1.0:
+        return CrossEntropyGrads(cache.dlogits)
     # loss = mean(log Σ exp(x) − x_t)
-    weight = (real * (dloss / real.sum())).astype(cache.exp.dtype)[..., None]  # (..., 1)
-    dlogits = cache.exp * (weight / cache.exp_sum)  # (..., K)
-    picked = np.where(real, cache.targets, 0)[..., None]  # (..., 1)
-    at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
-    np.put_along_axis(dlogits, picked, at_target, axis=-1)
-    return CrossEntropyGrads(dlogits)
+    return CrossEntropyGrads(cache.dlogits * float(dloss))

@@ -99,7 +99,7 @@ def embedding(rng):
 def cross_entropy(rng):
     operands = {"logits": 2.0 * rng.normal(size=(2, 3, 5))}
     targets = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
-    return operation(ops.cross_entropy_forward, ops.cross_entropy_backward, operands, False, targets=targets)
+    return operation(ops.cross_entropy_forward, ops.cross_entropy_backward, operands, targets=targets)
 
 
 def dropout(rng):

@@ -24,7 +24,7 @@ def evaluate(params, batches, config, adapter=None):
     for logits, targets in predict_logits(params, batches, config, adapter):
         real = targets != IGNORE_INDEX
         n = int(real.sum())
-        loss_sum += n * float(cross_entropy_forward(logits, targets)[0])
+        loss_sum += n * float(cross_entropy_forward(logits, targets, wanted=())[0])
         correct += int(np.sum((logits.argmax(axis=-1) == targets) & real))
         total += n
     if not total:
