@@ -105,19 +105,23 @@ BUGS = [
         "return LayerNormGrads(dx, dweight, dbias)", "return LayerNormGrads(dx, dbias, dweight)"),
     # softmax
     Bug("the other outputs forgotten", "softmax", "x", SOFTMAX,
-        "p * (dp - expected)", "p * dp"),
+        "np.subtract(dp, expected, out=dx_piece)", "dx_piece[...] = dp"),
     Bug("the wrong sign", "softmax", "x", SOFTMAX,
-        "(dp - expected)", "(dp + expected)"),
+        "np.subtract(dp, expected,", "np.add(dp, expected,"),
     Bug("the outer factor forgotten", "softmax", "x", SOFTMAX,
-        "p * (dp - expected)", "dp - expected"),
+        "        dx_piece *= p\n", ""),
     Bug("the expectation without its weights", "softmax", "x", SOFTMAX,
         "np.vecdot(dp, p)", "dp.sum(axis=-1)"),
     Bug("the expectation over the wrong axis", "softmax", "x", SOFTMAX,
         "np.vecdot(dp, p)[..., None]", "np.sum(dp * p, axis=0, keepdims=True)"),
     Bug("the diagonal of the Jacobian alone", "softmax", "x", SOFTMAX,
-        "p * (dp - expected)", "dp * p * (1.0 - p)"),
+        "np.subtract(dp, expected, out=dx_piece)", "np.multiply(dp, 1.0 - p, out=dx_piece)"),
     Bug("the outputs taken for their gradient", "softmax", "x", SOFTMAX,
-        "by_blocks(pull_back, dprobs, cache.probs)", "by_blocks(pull_back, cache.probs, dprobs)"),
+        "blocks(dprobs, cache.probs, dx)", "blocks(cache.probs, dprobs, dx)"),
+    Bug("most of the digits lost", "softmax", "x", SOFTMAX,
+        'np.empty_like(dprobs, order="C")', "np.empty_like(dprobs, np.float16)"),
+    Bug("the gradient of the negative", "softmax", "x", SOFTMAX,
+        "return SoftmaxGrads(dx)", "return SoftmaxGrads(-dx)"),
     # gelu
     Bug("the gate held constant", "gelu", "x", GELU,
         "slope_piece[...] = slope(x_piece, g, y_piece)", "slope_piece[...] = g"),
@@ -611,7 +615,7 @@ def backward_functions():
     """(file, text, syntax tree) of every function below this check that goes backward.
 
     Those are the backward passes, the slope that GELU's forward pass keeps for its own, and each function of
-    the same file that one of them names. `blocks.by_blocks` is a file of its own: test_blocks.py.
+    the same file that one of them names. `blocks` is a file of its own: test_blocks.py.
     """
     for folder in ("ops", "adapters", "model"):
         for file in sorted((PACKAGE / folder).glob("*.py")):

@@ -6,8 +6,6 @@ the last step find their operands in the cache. What is done element by element 
 same; where a function sums a row, to rounding.
 """
 
-import numpy as np
-
 BLOCK = 2**18  # elements: 1 MB in float32
 
 
@@ -21,31 +19,14 @@ def blocks(*arrays):
     Yields
     ------
     tuples of pieces (n, K_i), of each array one: of a C-contiguous array a view, so that what is written
-    into it stands in the array
+    into it stands in the array. Of small arrays, the arrays as they are.
     """
     if not arrays[0].size:
+        return
+    if arrays[0].size <= BLOCK:
+        yield arrays
         return
     rows = [array.reshape(-1, *array.shape[-1:]) for array in arrays]
     n = max(1, BLOCK // rows[0].shape[-1])
     for start in range(0, len(rows[0]), n):
         yield tuple(array[start : start + n] for array in rows)
-
-
-def by_blocks(function, *arrays):
-    """function(*arrays), for a function that treats each row (or each element) on its own.
-
-    Parameters
-    ----------
-    function : of arrays as given here, to one of the first's shape and dtype
-    arrays : arrays (..., K_i) with the same leading axes
-
-    Returns
-    -------
-    array of the first's shape
-    """
-    if arrays[0].size <= BLOCK:
-        return function(*arrays)
-    out = np.empty_like(arrays[0], order="C")
-    for out_piece, *pieces in blocks(out, *arrays):
-        out_piece[...] = function(*pieces)
-    return out

@@ -62,7 +62,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         largest = x.max(axis=-1, keepdims=True)
         exp = np.subtract(x, largest, out=dx[0] if dx else None)
         np.exp(exp, out=exp)
-        exp_sum = np.einsum("nk->n", exp)[:, None]  # at least 1
+        exp_sum = np.einsum("...k->...", exp)[..., None]  # at least 1
         loss[...] = np.log(exp_sum) - (x_t - largest)
         if dx:
             exp *= w / exp_sum  # dx, but for the targets

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .blocks import by_blocks
+from .blocks import blocks
 
 
 class SoftmaxCache(NamedTuple):
@@ -15,16 +15,15 @@ class SoftmaxGrads(NamedTuple):
     dx: np.ndarray  # (..., K)
 
 
-def normalised_exp(x):
-    # On short rows, an initial value makes max twice as fast, and einsum sums five times as fast as sum.
-    p = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    p /= np.einsum("...k->...", p)[..., None]
-    return p
-
-
 def softmax(x):
     """p of `softmax_forward` alone."""
-    return by_blocks(normalised_exp, x)
+    probs = np.empty_like(x, order="C")  # (..., K)
+    for x_piece, p in blocks(x, probs):
+        # On short rows, an initial value makes max twice as fast, and einsum sums five times as fast as sum.
+        np.subtract(x_piece, x_piece.max(axis=-1, keepdims=True, initial=-np.inf), out=p)
+        np.exp(p, out=p)
+        p /= np.einsum("...k->...", p)[..., None]
+    return probs
 
 
 def softmax_forward(x):
@@ -46,11 +45,6 @@ def softmax_forward(x):
     return probs, SoftmaxCache(probs)
 
 
-def pull_back(dp, p):
-    expected = np.vecdot(dp, p)[..., None]  # (..., 1), Σ_j dp_j p_j
-    return p * (dp - expected)
-
-
 def softmax_backward(dprobs, cache):
     """Gradient of softmax.
 
@@ -68,4 +62,9 @@ def softmax_backward(dprobs, cache):
     SoftmaxGrads
     """
     # p = softmax(x)
-    return SoftmaxGrads(by_blocks(pull_back, dprobs, cache.probs))
+    dx = np.empty_like(dprobs, order="C")  # (..., K)
+    for dp, p, dx_piece in blocks(dprobs, cache.probs, dx):
+        expected = np.vecdot(dp, p)[..., None]  # (..., 1), Σ_j dp_j p_j
+        np.subtract(dp, expected, out=dx_piece)
+        dx_piece *= p
+    return SoftmaxGrads(dx)
