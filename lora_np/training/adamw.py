@@ -87,15 +87,23 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
                 update_piece(*pieces, shrink)
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink):
-        """The formulas above, on one piece of one array; writes the last three."""
+        """The formulas above, on one piece of one array; writes the last three.
+
+        One array serves all that lies between, as it then stays in the core's cache.
+        """
+        term = (1.0 - config.beta1) * g
         np.multiply(config.beta1, m, out=new_m)
-        new_m += (1.0 - config.beta1) * g
+        new_m += term
+        np.multiply(g, g, out=term)
+        term *= 1.0 - config.beta2
         np.multiply(config.beta2, v, out=new_v)
-        new_v += (1.0 - config.beta2) * g * g
-        denominator = np.sqrt(new_v)
-        denominator += config.eps * root_correction
+        new_v += term
+        np.sqrt(new_v, out=term)
+        term += config.eps * root_correction
+        np.divide(new_m, term, out=term)
+        term *= step_size
         np.multiply(shrink, p, out=new_p)
-        new_p -= step_size * new_m / denominator
+        new_p -= term
 
     list(run(update, balanced_groups(params)))
     return out
