@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -136,18 +137,24 @@ def test_two_processes_give_what_one_after_the_other_gives(serial, tmp_path):
     assert len({pids[0] for pids in begun(tmp_path).values()}) == 2
 
 
-def test_a_killed_process_takes_no_result_along(serial, tmp_path):
+@contextmanager
+def the_process_of_run_1_killed(folder):
+    """Kill the process of run 1 as soon as it has begun. Yields a list, in which its id then stands."""
     killed = []
 
     def kill_one():
-        killed.append(wait_for(lambda: begun(tmp_path).get(1))[0])
+        killed.append(wait_for(lambda: begun(folder).get(1))[0])
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with open_executor(jobs=2) as executor:
-        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    yield killed
     killer.join()
+
+
+def test_a_killed_process_takes_no_result_along(serial, tmp_path):
+    with the_process_of_run_1_killed(tmp_path) as killed, open_executor(jobs=2) as executor:
+        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
     assert found == serial
     pids = begun(tmp_path)
     assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
@@ -427,17 +434,8 @@ def cluster():
 
 @pytest.mark.slow
 def test_dask_gives_the_same_although_a_worker_is_killed(cluster, serial, tmp_path):
-    killed = []
-
-    def kill_one():
-        killed.append(wait_for(lambda: begun(tmp_path).get(1))[0])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    with open_executor(dask=cluster.scheduler_address) as executor:
+    with the_process_of_run_1_killed(tmp_path) as killed, open_executor(dask=cluster.scheduler_address) as executor:
         found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    killer.join()
     assert found == serial
     pids = begun(tmp_path)
     assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
