@@ -55,7 +55,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     weight = (real / real.sum()).astype(logits.dtype)[..., None]  # (..., 1), a row's share in the mean
     picked = np.where(real, targets, 0)[..., None]  # (..., 1)
     target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
-    losses = np.empty_like(target_logits)  # (..., 1)
+    losses = np.empty_like(target_logits, order="C")  # (..., 1)
     dlogits = np.empty_like(logits, order="C") if "logits" in wanted else None  # (..., K)
     kept = [dlogits] if dlogits is not None else []
     for x, x_t, w, loss, *dx in blocks(logits, target_logits, weight, losses, *kept):
@@ -65,7 +65,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         exp_sum = np.einsum("...k->...", exp)[..., None]  # at least 1
         loss[...] = np.log(exp_sum) - (x_t - largest)
         if dx:
-            exp *= w / exp_sum  # dx, but for the targets
+            exp *= w / exp_sum  # dx, as below, but for the targets
         del exp  # where it is kept nowhere, its memory is the next piece's
     if dlogits is not None:
         at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
