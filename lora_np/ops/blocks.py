@@ -6,6 +6,8 @@ the last step find their operands in the cache. What is done element by element 
 same; where a function sums a row, to rounding.
 """
 
+import numpy as np
+
 BLOCK = 2**18  # elements: 1 MB in float32
 
 
@@ -19,7 +21,8 @@ def blocks(*arrays):
     Yields
     ------
     tuples of pieces (n, K_i), of each array one: of a C-contiguous array a view, so that what is written
-    into it stands in the array. Of small arrays, the arrays as they are.
+    into it stands in the array; of another a read-only copy, into which nothing can be written in vain.
+    Of small arrays, the arrays as they are.
     """
     if not arrays[0].size:
         return
@@ -27,6 +30,8 @@ def blocks(*arrays):
         yield arrays
         return
     rows = [array.reshape(-1, *array.shape[-1:]) for array in arrays]
+    for array, its_rows in zip(arrays, rows):
+        its_rows.flags.writeable = array.flags.writeable and np.may_share_memory(array, its_rows)
     n = max(1, BLOCK // rows[0].shape[-1])
     for start in range(0, len(rows[0]), n):
         yield tuple(array[start : start + n] for array in rows)

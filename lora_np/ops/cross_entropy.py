@@ -83,12 +83,12 @@ def cross_entropy_backward(dloss, cache):
 
     Parameters
     ----------
-    dloss : float, the gradient of the loss itself (1.0 at the end of a model: then dx is the cache's array)
+    dloss : float, the gradient of the loss itself: 1.0 at the end of a model
     cache : CrossEntropyCache
 
     Returns
     -------
-    CrossEntropyGrads
+    CrossEntropyGrads; at dloss = 1.0 with the cache's own array, which is not to be written into
     """
     if cache.dlogits is None or dloss == 1.0:
         return CrossEntropyGrads(cache.dlogits)

@@ -50,7 +50,14 @@ def dropout_forward(x, mask=None):
     -------
     y : array, x's shape
     cache : DropoutCache
+
+    Raises
+    ------
+    ValueError
+        If the mask has another shape, which might fit all the same, spread over some axis.
     """
+    if mask is not None and mask.shape != x.shape:
+        raise ValueError(f"mask: got shape {mask.shape}, expected x's {x.shape}")
     return (x if mask is None else x * mask), DropoutCache(mask)
 
 

@@ -57,7 +57,7 @@ def gelu_forward(x, wanted=("x",)):
 
     Parameters
     ----------
-    x : array, any shape
+    x : array (..., F)
     wanted : ("x",), or () when no gradient will be asked for
 
     Returns

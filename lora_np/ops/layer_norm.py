@@ -1,6 +1,6 @@
 """Layer normalisation over the last axis (Ba, Kiros and Hinton 2016, section 3.1)."""
 
-from functools import cache
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ class LayerNormGrads(NamedTuple):
     dbias: np.ndarray | None  # (C,)
 
 
-@cache
+@functools.cache
 def averaging(n, dtype):
     """(n,) array of 1/n: a row's product with it is the row's mean."""
     return np.full(n, 1.0 / n, dtype)

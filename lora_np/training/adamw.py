@@ -91,7 +91,7 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
         One array serves all that lies between, as it then stays in the core's cache.
         """
-        term = (1.0 - config.beta1) * g
+        term = np.asarray((1.0 - config.beta1) * g)  # of shape () the product alone would be no array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term
         np.multiply(g, g, out=term)
