@@ -44,6 +44,15 @@ def test_greedy_tokens_are_those_of_the_whole_model(language, random_params, ran
         assert generate(params, PROMPTS[row : row + 1], language, 4, adapter).tolist() == [text[row].tolist()]
 
 
+def test_a_prompt_of_a_narrow_type(language, random_params):
+    """The tokens that come may be larger than it can hold."""
+    wide = replace(language, vocab_size=1000)
+    params = random_params(wide)
+    text = generate(params, PROMPTS.astype(np.uint8), wide, 4)
+    assert text.dtype == np.int64 and text.max() > 255
+    assert text.tolist() == generate(params, PROMPTS, wide, 4).tolist()
+
+
 def test_an_adapter_changes_the_text(language, random_params, random_adapter):
     params = random_params(language)
     adapted = generate(params, PROMPTS, language, 4, random_adapter(params))
@@ -64,6 +73,23 @@ def test_bad_input_is_named(language, random_params, changes, message):
     arguments = {"ids": PROMPTS, "n_new": 4, **changes}
     with pytest.raises(ValueError, match=message):
         generate(random_params(language), config=language, **arguments)
+
+
+@pytest.mark.parametrize(
+    "ids, error, message",
+    [
+        (PROMPTS[:2], ValueError, "ids: got 2 rows, expected 3 as in the past"),
+        (PROMPTS[:, [0, 1, 2, 0, 1]], ValueError, "ids: 3 tokens and 5 more are more than n_positions = 7"),
+        (PROMPTS[:, :0], ValueError, r"ids: got shape \(3, 0\)"),
+        (PROMPTS[0], ValueError, r"ids: got shape \(3,\)"),
+        (PROMPTS.astype(float), TypeError, "ids: got float64, expected an array of integers"),
+    ],
+)
+def test_tokens_that_do_not_fit_the_past(language, random_params, ids, error, message):
+    decoder = make_decoder(random_params(language), language)
+    _, past = next_logits(decoder, PROMPTS, empty_past(decoder, 3))
+    with pytest.raises(error, match=message):
+        next_logits(decoder, ids, past)
 
 
 def test_a_classifier_generates_nothing(language, random_params):

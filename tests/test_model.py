@@ -606,6 +606,15 @@ def test_dropout_is_off_without_masks_and_acts_with_each(language, random_params
         np.testing.assert_array_equal(forward(params, ids, config, masks={name: ones})[0], base)
 
 
+def test_a_mask_of_another_shape_is_refused(classifier, random_params, random_batch):
+    """Over all positions of a classifier's last block, which works at one, it would fit and mean another."""
+    params, batch = random_params(classifier), random_batch(classifier)
+    B, T = batch.ids.shape
+    mask = np.ones((B, T, classifier.d_model))
+    with pytest.raises(ValueError, match=rf"mask: got shape \({B}, {T}, 12\), expected x's \({B}, 1, 12\)"):
+        forward(params, batch.ids, classifier, lengths=batch.lengths, masks={"blocks.1.attn": mask})
+
+
 # ------------------------------------------------------------------ configuration
 
 

@@ -40,7 +40,10 @@ class Decoder(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Keys and values of the tokens so far, with room for all that will come."""
+    """Keys and values of the tokens so far, with room for all that will come.
+
+    To go on from one text in several ways, copy both arrays for each.
+    """
 
     keys: np.ndarray  # (n_layers, B, n_positions, C)
     values: np.ndarray  # (n_layers, B, n_positions, C)
@@ -107,7 +110,7 @@ def next_logits(decoder, ids, past):
     ----------
     decoder : Decoder
     ids : int array (B, T), the tokens after those in `past`; of equal length in every row
-    past : Past; its arrays are written to
+    past : Past; its arrays are written into, so it is used up: go on from the one that is returned
 
     Returns
     -------
@@ -116,10 +119,18 @@ def next_logits(decoder, ids, past):
 
     Raises
     ------
-    ValueError
-        If an id is outside the vocabulary.
+    TypeError, ValueError
+        For ids that are no (B, T) array of integers, outside the vocabulary, of another number of rows
+        than the past's, or more than there are positions left.
     """
     params, config = decoder.params, decoder.config
+    check_ids(ids, config)
+    if len(ids) != past.keys.shape[1]:
+        raise ValueError(f"ids: got {len(ids)} rows, expected {past.keys.shape[1]} as in the past")
+    if past.length + ids.shape[1] > config.n_positions:
+        raise ValueError(
+            f"ids: {past.length} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
+        )
     B, T = ids.shape
     C, eps, start, end = config.d_model, config.layer_norm_eps, past.length, past.length + T
     tok, _ = embedding_forward(ids, params["tok_emb.weight"], ())  # (B, T, C)
@@ -151,7 +162,7 @@ def generate(params, ids, config, n_new, adapter=None):
 
     Returns
     -------
-    int array (B, T + n_new)
+    int64 array (B, T + n_new)
 
     Raises
     ------
@@ -167,9 +178,10 @@ def generate(params, ids, config, n_new, adapter=None):
             f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"
         )
     past = empty_past(decoder, len(ids))
-    text, new = [ids], ids
+    new = ids.astype(np.int64)  # a narrow type may hold the prompt and not the tokens to come
+    text = [new]
     for _ in range(n_new):
         logits, past = next_logits(decoder, new, past)  # (B, V)
-        new = logits.argmax(axis=-1)[:, None].astype(ids.dtype)  # (B, 1)
+        new = logits.argmax(axis=-1)[:, None]  # (B, 1)
         text.append(new)
     return np.concatenate(text, axis=1)

@@ -82,8 +82,8 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     ops = {}
     x = embed_forward(ids, call, ops, record)  # (B, T, C)
     for i in range(config.n_layers):
-        x = block_forward(x, i, call, ops, record)  # (B, T, C)
-    h = norm_forward(x, "ln_f", call, ops, record)  # (B, T, C)
+        x = block_forward(x, i, call, ops, record)  # (B, T, C); (B, 1, C) after a classifier's last
+    h = norm_forward(x, "ln_f", call, ops, record)  # like x
     logits = head_forward(h, call, ops, record)
     return logits, ForwardCache(call, ops)
 
@@ -152,10 +152,10 @@ def embed_backward(dx, cache, grads, record):
 
 
 def block_forward(x, i, call, ops, record):
-    """x + attention(ln1(x)), then x + mlp(ln2(x)); x is (B, T, C) throughout.
+    """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, Tq, C).
 
-    But for a classifier's last block: after it one position of each row is read, so the query and all that
-    follows are computed there alone, and x leaves as (B, 1, C); see `positions_read`.
+    Tq is T but for a classifier's last block: after it one position of each row is read, so the query and all
+    that follows are computed there alone, and Tq is 1; see `positions_read`.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
@@ -167,9 +167,9 @@ def block_forward(x, i, call, ops, record):
     positions = call.read[:, None] if call.reads_one(i) else None
     context, ops[attn] = attention_forward(q, k, v, call.config.n_heads, asked, positions)
     if record is not None:  # what happens inside attention is computed once more, for the reader
-        scores = attention_scores(q, k, call.config.n_heads, positions)  # (B, H, T, T)
+        scores = attention_scores(q, k, call.config.n_heads, positions)  # (B, H, Tq, T)
         note(record, f"{attn}.scores", scores)
-        note(record, f"{attn}.probs", softmax_forward(scores)[0])  # (B, H, T, T)
+        note(record, f"{attn}.probs", softmax_forward(scores)[0])  # (B, H, Tq, T)
     note(record, f"{attn}.context", context)
     out = linear(context, f"{attn}.o_proj", call, ops, record)
     out, ops[f"{attn}.dropout"] = dropout_forward(out, call.masks.get(attn))
@@ -177,9 +177,9 @@ def block_forward(x, i, call, ops, record):
     note(record, f"{attn}.residual", x)
 
     h = norm_forward(x, f"blocks.{i}.ln2", call, ops, record)
-    up = linear(h, f"{mlp}.up_proj", call, ops, record)  # (B, T, F)
+    up = linear(h, f"{mlp}.up_proj", call, ops, record)  # (B, Tq, F)
     asked = ("x",) if call.operands_wanted(f"{mlp}.up_proj") else ()
-    act, ops[f"{mlp}.gelu"] = gelu_forward(up, asked)  # (B, T, F)
+    act, ops[f"{mlp}.gelu"] = gelu_forward(up, asked)  # (B, Tq, F)
     note(record, f"{mlp}.gelu", act)
     out = linear(act, f"{mlp}.down_proj", call, ops, record)
     out, ops[f"{mlp}.dropout"] = dropout_forward(out, call.masks.get(mlp))
@@ -200,9 +200,9 @@ def block_backward(dx, i, cache, grads, record):
     # x = x + dropout(down_proj(gelu(up_proj(ln2(x)))))
     note(record, f"{mlp}.residual", dx)
     d = dropout_backward(dx, ops[f"{mlp}.dropout"]).dx
-    d = linear_back(d, f"{mlp}.down_proj", cache, grads, record)  # (B, T, F)
+    d = linear_back(d, f"{mlp}.down_proj", cache, grads, record)  # (B, Tq, F)
     note(record, f"{mlp}.gelu", d)
-    d = gelu_backward(d, ops[f"{mlp}.gelu"]).dx if d is not None else None  # (B, T, F)
+    d = gelu_backward(d, ops[f"{mlp}.gelu"]).dx if d is not None else None  # (B, Tq, F)
     d = linear_back(d, f"{mlp}.up_proj", cache, grads, record)
     d = norm_backward(d, f"blocks.{i}.ln2", cache, grads, record)
     if d is None:
