@@ -288,8 +288,8 @@ BUGS = [
         "through_base = linear_backward(dy, cache.base)",
         "through_base = linear_backward(cache.scale * dy, cache.base)"),
     Bug("dB unscaled", "lora adapter", "lora_B", LORA,
-        'z, up = linear_forward(scale * u, adapter["lora_B"], None, up_wanted)',
-        'z, up = linear_forward(u, adapter["lora_B"], None, up_wanted); z = scale * z'),
+        'z, up = linear_forward(scale * u, adapter["lora_B"], None, asked.up)',
+        'z, up = linear_forward(u, adapter["lora_B"], None, asked.up); z = scale * z'),
     Bug("dB scaled twice", "lora adapter: rslora", "lora_B", LORA,
         "through_up = linear_backward(dy, cache.up)",
         "through_up = linear_backward(cache.scale * dy, cache.up)"),
@@ -578,7 +578,7 @@ def rows_of(copy, case, monkeypatch):
     """The rows of one case, with the first seed."""
     with monkeypatch.context() as patch:
         if "model" in case or "classifier" in case:
-            # A whole model's differences take a second. They need its forward pass alone, where no bug is.
+            # A whole model's differences take a second. They need the loss alone, which no bug changes.
             patch.setattr(copy, "measured_gradients", lambda *_: measured_by_the_package(case))
         return copy.check_case(case, 0)
 
@@ -615,7 +615,8 @@ def backward_functions():
     """(file, text, syntax tree) of every function below this check that goes backward.
 
     Those are the backward passes, the slope that GELU's forward pass keeps for its own, and each function of
-    the same file that one of them names. `blocks` is a file of its own: test_blocks.py.
+    the same file that one of them names; and of the cross-entropy's forward pass what it does where a gradient
+    is wanted. `blocks` is a file of its own: test_blocks.py.
     """
     for folder in ("ops", "adapters", "model"):
         for file in sorted((PACKAGE / folder).glob("*.py")):
@@ -623,9 +624,18 @@ def backward_functions():
             functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
             names = [name for name in functions if re.search(r"(^|_)(back(ward)?|slope)$", name)]
             for name in names:  # the list grows on the way
-                named = {node.id for node in ast.walk(functions[name]) if isinstance(node, ast.Name)}
+                named = {node.id for node in names_in(functions[name])}
                 names += [helper for helper in functions if helper in named and helper not in names]
                 yield file.relative_to(PACKAGE).as_posix(), text, functions[name]
+            if file.name == "cross_entropy.py":
+                branches = [n for n in ast.walk(functions["cross_entropy_forward"]) if isinstance(n, ast.If)]
+                going_back = [n for n in branches if {"dx", "dlogits"} & {m.id for m in names_in(n.test)}]
+                assert len(going_back) == 2
+                yield from ((f"ops/{file.name}", text, branch) for branch in going_back)
+
+
+def names_in(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
 
 
 def working_lines(function):

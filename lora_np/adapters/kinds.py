@@ -4,6 +4,9 @@
     forward(x, weight, bias, adapter, config, wanted, mask) -> (y, cache)
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
+
+For its FLOPs and bytes to be counted before it is made, it has a line more in KIND_SHAPES, KIND_FLOPS and
+KIND_CACHES of `analysis/`.
 """
 
 from . import lora

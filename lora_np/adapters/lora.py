@@ -26,6 +26,14 @@ class LoRACache(NamedTuple):
     wanted: tuple[str, ...]
 
 
+class LoRAOperands(NamedTuple):
+    """What each of the three linear layers is asked for: names among x, weight and bias."""
+
+    base: tuple[str, ...]  # x Wᵀ + b
+    down: tuple[str, ...]  # u = x̃ Aᵀ
+    up: tuple[str, ...]  # z = (s u) Bᵀ
+
+
 def init(weight, config, rng):
     """A random, B zero: ΔW = 0, so the adapted model starts as the base.
 
@@ -64,6 +72,19 @@ def init(weight, config, rng):
     }
 
 
+def operands_wanted(wanted):
+    """The gradients that the layer is asked for, as those of its three linear layers.
+
+    dx goes back through W and through A, and du = s dy B leads on to dx and to dA.
+    """
+    u_wanted = "x" in wanted or "lora_A" in wanted
+    return LoRAOperands(
+        base=tuple(name for name in ("x", "weight", "bias") if name in wanted),
+        down=("x",) * ("x" in wanted) + ("weight",) * ("lora_A" in wanted),
+        up=("x",) * u_wanted + ("weight",) * ("lora_B" in wanted),
+    )
+
+
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
     """The adapted layer's output.
 
@@ -81,17 +102,13 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
     y : array (..., out)
     cache : LoRACache
     """
-    u_wanted = "x" in wanted or "lora_A" in wanted  # du leads on to both
-    base_wanted = [name for name in ("x", "weight", "bias") if name in wanted]
-    down_wanted = [operand for name, operand in (("x", "x"), ("lora_A", "weight")) if name in wanted]
-    up_wanted = ["x"] * u_wanted + ["weight"] * ("lora_B" in wanted)
-
+    asked = operands_wanted(wanted)
     scale = scaling(config)
-    y, base = linear_forward(x, weight, bias, base_wanted)  # (..., out)
+    y, base = linear_forward(x, weight, bias, asked.base)  # (..., out)
     dropped, dropout = dropout_forward(x, mask)  # (..., in)
-    u, down = linear_forward(dropped, adapter["lora_A"], None, down_wanted)  # (..., r)
+    u, down = linear_forward(dropped, adapter["lora_A"], None, asked.down)  # (..., r)
     # s multiplies u, which has r columns, and not z, which has `out`: the same number, fewer products.
-    z, up = linear_forward(scale * u, adapter["lora_B"], None, up_wanted)  # (..., out)
+    z, up = linear_forward(scale * u, adapter["lora_B"], None, asked.up)  # (..., out)
     y += z
     # x stands in its neighbours' caches too, as one array. x ⊙ mask would be one array more, so it is
     # the mask that is kept, and the backward pass multiplies again.

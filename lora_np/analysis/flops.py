@@ -23,8 +23,9 @@ the lowest trained layer there is no dx either, which in a model of few layers c
 """
 
 from ..adapters import LINEAR_LAYERS
+from ..adapters.lora import operands_wanted
 from ..model.config import positions_read
-from .step_plan import lora_operands, plan_step
+from .step_plan import plan_step
 
 
 def step_flops(config, B, T, adapter_config=None, wanted=None):
@@ -118,7 +119,7 @@ def attention_flops(name, B, Tq, Tk, C, wanted):
 
 def lora_flops(name, rows, shape, parts, wanted):
     """x Wᵀ, u = x Aᵀ and s u Bᵀ: three linear layers."""
-    operands = lora_operands(wanted)
+    operands = operands_wanted(wanted)
     return {
         **linear_flops(name, rows, shape, operands.base),
         **linear_flops(f"{name}.lora_A", rows, parts["lora_A"], operands.down),

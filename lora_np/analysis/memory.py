@@ -5,8 +5,8 @@ as the cache's NamedTuple in `ops/` has it; a change there is a change of one li
 {name: bytes}. One that stands in several caches has one name, and a dict holds a name once. Parameters in the
 caches are counted as parameters.
 
-Not counted is what lives for a moment: outputs that no gradient reads, the backward pass's own arrays, and the
-new arrays that AdamW makes before the old ones go.
+Not counted is what lives for a moment: outputs that no gradient reads, the backward pass's own arrays, the
+gradients of single shards before they are added up, and the scaled copies that clipping makes.
 """
 
 import math
@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..adapters.lora import operands_wanted
 from ..model.config import positions_read
-from .step_plan import lora_operands, plan_step
+from .step_plan import plan_step
 
 INDEX_BYTES = np.dtype(np.int64).itemsize  # of ids, positions, lengths and targets
 
@@ -161,7 +162,7 @@ def gelu_cache(slope, wanted):
 
 def lora_cache(x, module, array, plan, wanted):
     """x for dW and for dA, and s u for dB. `array` makes a named array."""
-    operands = lora_operands(wanted)
+    operands = operands_wanted(wanted)
     r = plan.shapes[f"{module}.lora_A"][0]
     su = array(f"{module}.lora_A", plan.B, positions_read(plan.config, module, plan.T), r)
     return linear_cache(x, operands.base) | linear_cache(x, operands.down) | linear_cache(su, operands.up)

@@ -89,20 +89,3 @@ def lora_shapes(n_out, n_in, r):
 
 
 KIND_SHAPES = {"lora": lora_shapes}
-
-
-class LoRAOperands(NamedTuple):
-    """What each of an adapted layer's three linear layers is asked for."""
-
-    base: tuple[str, ...]  # x Wᵀ + b
-    down: tuple[str, ...]  # u = x Aᵀ
-    up: tuple[str, ...]  # s u Bᵀ
-
-
-def lora_operands(wanted):
-    """As in `lora.forward`: dx goes through W and A, and du = s dy B leads on to dx and to dA."""
-    return LoRAOperands(
-        base=tuple(name for name in ("x", "weight") if name in wanted),
-        down=("x",) * ("x" in wanted) + ("weight",) * ("lora_A" in wanted),
-        up=("x",) * ("x" in wanted or "lora_A" in wanted) + ("weight",) * ("lora_B" in wanted),
-    )
