@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 # What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -175,9 +174,11 @@ def run_pretrain(arguments):
 
 
 def run_gradcheck(arguments):
-    from .formats import write_text
+    from .formats import check_file, write_text
     from .reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
 
+    if arguments.json:
+        check_file(arguments.json, "json")
     rows = gradcheck()
     print(format_rows(rows))
     if arguments.json:
@@ -189,12 +190,12 @@ def run_gradcheck(arguments):
 
 def run_bench(arguments):
     from .bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
-    from .formats import check_folder, write_json
+    from .formats import check_file, write_json
 
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
     if arguments.json:
-        check_folder(Path(arguments.json).parent, "json")
+        check_file(arguments.json, "json")
     if absent:
         print_now("left out: " + "; ".join(absent))
     rows, setting = bench(
@@ -259,12 +260,14 @@ def run_finetune(arguments):
 def run_predict(arguments):
     from .data import read_table
     from .experiments.user_task import load_classifier, predict
-    from .formats import write_text
+    from .formats import check_file, write_text
 
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
     if arguments.data and not arguments.text:
         raise ValueError("--data also needs --text, the name of its column of texts")
+    if arguments.out:
+        check_file(arguments.out, "out")
     texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
     found = predict(load_classifier(arguments.model), texts)
     if arguments.out:

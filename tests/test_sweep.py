@@ -63,6 +63,8 @@ def carry_out(task):
         raise ArithmeticError(f"no {task.number}\nhere")
     if task.deed == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.deed == "leave":
+        os._exit(3)
     if task.deed == "lambda":
         return lambda: None
     if task.deed == "odd error":
@@ -162,18 +164,19 @@ def test_a_killed_process_takes_no_result_along(serial, tmp_path):
 
 
 def test_failed_runs_are_reported_and_the_rest_is_kept(tmp_path):
-    deeds = {2: "raise", 3: "die", 5: "lambda", 6: "odd error"}
+    deeds = {2: "raise", 3: "die", 5: "lambda", 6: "odd error", 7: "leave"}
     tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(9)]
     with open_executor(jobs=2) as executor:
         endings = list(sweep(carry_out, tasks, executor))
-    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 7, 8)}
+    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 8)}
     errors = {e.run.number: e.error for e in endings if e.error is not None}
     assert set(errors) == set(deeds)
     assert errors[2] == "ArithmeticError: no 2 here"
-    assert f"died {TRIES} times, last by signal 9" in errors[3]
+    assert f"killed {TRIES} times, last by signal 9 (out of memory?)" in errors[3]
+    assert f"ended {TRIES} times, last with exit code 3; the reason is in its error output" in errors[7]
     assert "pickle" in errors[5]
     assert "missing 1 required positional argument" in errors[6]
-    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {i: TRIES if i == 3 else 1 for i in range(9)}
+    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {i: TRIES if i in (3, 7) else 1 for i in range(9)}
 
 
 def test_without_an_executor_the_sweep_opens_its_own():
@@ -217,7 +220,7 @@ def test_one_thread_for_matrix_products_and_the_environment_put_back():
 
 
 def test_worker_count():
-    assert worker_count(3) == 3 and worker_count() >= 1
+    assert worker_count(3) == 3 and 1 <= worker_count() <= os.cpu_count()
     with pytest.raises(ValueError, match="jobs: got 0"):
         worker_count(0)
 
@@ -236,6 +239,18 @@ def test_what_has_finished_is_not_run_again(tmp_path):
     assert [e.run.number for e in again if e.earlier] == [0, 1, 3]
     assert [e.run.number for e in again if e.error] == [2]  # what failed is tried again
     assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {0: 1, 1: 1, 2: 2, 3: 1}
+
+
+def test_code_that_is_edited_during_a_run_is_not_the_runs(tmp_path, monkeypatch):
+    code = ["as it was"]
+    monkeypatch.setattr(sweeping, "run_key", lambda task: f"{task.number}, {code[0]}")
+
+    def edit_and_carry_out(task):
+        code[0] = "edited"
+        return carry_out(task)
+
+    list(sweep(edit_and_carry_out, [Task(0), Task(1)], Serial(), tmp_path / "kept.jsonl"))
+    assert set(read_finished(tmp_path / "kept.jsonl")) == {"0, as it was", "1, as it was"}
 
 
 def test_another_setting_base_version_or_source_is_another_run(tmp_path, monkeypatch):
@@ -382,6 +397,28 @@ def test_tuning_chooses_nothing_for_a_method_with_a_failed_run(tmp_path, monkeyp
     monkeypatch.setattr(tune, "fine_tune_run", fail)
     assert cli.main(["tune", "--methods", "full", "--out", str(out), "--jobs", "1"]) == 2
     assert "none of the 2 runs finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', "[]"])
+def test_tuning_writes_into_no_other_file(content, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "other.json"
+    out.write_text(content)
+    monkeypatch.setattr(tune, "sweep", None)
+    assert cli.main(["tune", "--methods", "head", "--out", str(out), "--jobs", "1"]) == 2
+    assert "other.json holds no tuning" in capsys.readouterr().err
+    assert out.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "--quick", "--json"], ["tune", "--out"], ["bench", "--json"], ["gradcheck", "--json"]]
+)
+def test_a_file_that_is_a_folder_is_refused_at_once(command, tmp_path, monkeypatch, capsys):
+    for function in ("main_job.compare_step_times", "tune.sweep"):
+        monkeypatch.setattr(f"lora_np.experiments.{function}", None)
+    monkeypatch.setattr("lora_np.bench.bench", None)
+    monkeypatch.setattr("lora_np.reference.gradcheck", None)
+    assert cli.main([*command, str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err
 
 
 def test_figures_come_from_whatever_is_there(serial, tmp_path):

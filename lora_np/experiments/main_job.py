@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..formats import check_folder, write_json
+from ..formats import check_file, check_folder, write_json
 from .baseline import tfidf_baseline
 from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
@@ -52,7 +52,7 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, executor=None,
     out = Path(out)
     json_path = Path(json_path or out / "main_job.json")
     check_folder(out, "out")
-    check_folder(json_path.parent, "json_path")
+    check_file(json_path, "json_path")
     started = time.perf_counter()
     seeds = 1 if quick else seeds
     keys = QUICK_METHODS if quick else tuple(BY_KEY)

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ..training import process_environment
+from ..training import available_cores, process_environment
 
 TRIES = 3  # times that a call is begun when its process dies each time, before it counts as failed
 
@@ -29,9 +29,9 @@ def worker_environment():
 
 
 def worker_count(jobs=None):
-    """How many processes to use: as many as asked for, or one a core."""
+    """How many processes to use: as many as asked for, or one for each core that this one may run on."""
     if jobs is None:
-        return os.cpu_count() or 1
+        return available_cores()
     if jobs < 1:
         raise ValueError(f"jobs: got {jobs}, expected at least 1")
     return jobs
@@ -100,8 +100,12 @@ class LocalProcesses(ThreadPoolExecutor):
         if self._stopped:
             raise BrokenExecutor("the processes were stopped")
         code = process.exitcode
-        cause = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        raise BrokenExecutor(f"its process was killed or died {TRIES} times, last by {cause} (out of memory?)")
+        if code is not None and code < 0:
+            raise BrokenExecutor(f"its process was killed {TRIES} times, last by signal {-code} (out of memory?)")
+        raise BrokenExecutor(
+            f"its process ended {TRIES} times, last with exit code {code}; the reason is in its error output "
+            "(does the script start its work outside `if __name__ == \"__main__\":`?)"
+        )
 
     def _start(self):
         # "spawn" starts each worker as a fresh interpreter, which reads the environment set here.

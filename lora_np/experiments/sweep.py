@@ -90,6 +90,9 @@ def sweep(function, runs, executor=None, kept=None):
     that is killed is the executor's affair: `open_executor`'s processes and Dask carry it out again and
     give it up after some times, ProcessPoolExecutor fails it and all that were not finished.
 
+    As each process imports the script that started it, a script calls this, or `main_job` or `tune`, under
+    `if __name__ == "__main__":`.
+
     Parameters
     ----------
     function : a module-level function of one run
@@ -102,18 +105,20 @@ def sweep(function, runs, executor=None, kept=None):
     ------
     Ended; those kept from an earlier start come first
     """
+    # The keys are taken before the first run starts: of the code that it starts with, whatever is edited meanwhile.
+    keys = {} if kept is None else {id(run): run_key(run) for run in runs}
     before = {} if kept is None else read_finished(kept)
     todo = []
     for run in runs:
-        if before and (key := run_key(run)) in before:
-            yield Ended(run, before[key], earlier=True)
+        if keys.get(id(run)) in before:
+            yield Ended(run, before[keys[id(run)]], earlier=True)
         else:
             todo.append(run)
     with open_executor() if executor is None else nullcontext(executor) as executor:
         with closing(carry_out(function, todo, executor)) as endings:
             for ended in endings:
                 if kept is not None and ended.error is None:
-                    add_finished(kept, run_key(ended.run), ended.result)
+                    add_finished(kept, keys[id(ended.run)], ended.result)
                 yield ended
 
 

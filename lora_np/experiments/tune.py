@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..formats import read_json, write_json
+from ..formats import check_file, read_json, write_json
 from .fine_tune_run import Run, fine_tune_run
 from .methods import BY_KEY, SETTINGS
 from .sweep import sweep
@@ -62,7 +62,11 @@ def tune(methods=None, seeds=1, out=SETTINGS, executor=None, report=print):
             raise ValueError(f"methods: got {key!r}, expected some of {', '.join(RATES)}")
     if seeds < 1:
         raise ValueError(f"seeds: got {seeds}, expected at least 1")
-    outcome = read_json(out) if Path(out).exists() else {"commands": [], "chosen": {}, "tried": {}}
+    check_file(out, "out")
+    empty = {"commands": [], "chosen": {}, "tried": {}}
+    outcome = read_json(out) if Path(out).exists() else empty
+    if not (isinstance(outcome, dict) and empty.keys() <= outcome.keys()):
+        raise ValueError(f"out: {out} holds no tuning, expected a new file or one with {', '.join(empty)}")
     only = f" --methods {' '.join(methods)}" if methods else ""
     command = f"python -m lora_np tune --seeds {seeds}{only}"
     if command not in outcome["commands"]:

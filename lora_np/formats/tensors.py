@@ -50,6 +50,13 @@ def check_folder(path, argument):
         raise ValueError(f"{argument}: {there} cannot be written to")
 
 
+def check_file(path, argument):
+    """Refuse at once a file that could not be written; see `check_folder`."""
+    if Path(path).is_dir():
+        raise ValueError(f"{argument}: {path} is a folder, expected a file")
+    check_folder(Path(path).parent, argument)
+
+
 def current_umask():
     """The process's umask; the system lets one read it only by setting it."""
     mask = os.umask(0)

@@ -9,7 +9,7 @@ from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
 from .task import attach, model_objective
-from .threads import blas_threads, process_environment, shard_threads
+from .threads import available_cores, blas_threads, process_environment, shard_threads
 from .trainer import TrainConfig, initial_state, train, train_step
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "adamw_update",
     "attach",
     "balanced_groups",
+    "available_cores",
     "blas_threads",
     "clip_by_global_norm",
     "evaluate",

@@ -1,9 +1,10 @@
 """Threads, and what a process's libraries read at its start: all that the mathematics knows nothing of.
 
 A batch is cut into shards (`split_batch`), and each shard's forward and backward pass runs in a Python
-thread of its own, whose matrix products use one BLAS thread. NumPy releases the interpreter's lock in
-whatever takes long, so the shards do run side by side, softmax and layer norm too, which BLAS's own
-threads would leave to one core.
+thread of its own, whose matrix products are to use one BLAS thread: `blas_threads(1)`, which whoever calls
+`train` enters, as it holds for the whole process. NumPy releases the interpreter's lock in whatever takes
+long, so the shards do run side by side, softmax and layer norm too, which BLAS's own threads would leave to
+one core.
 """
 
 import os
@@ -32,6 +33,11 @@ def shard_threads(n):
         return
     with ThreadPoolExecutor(n) as pool:
         yield pool.map
+
+
+def available_cores():
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_environment(blas_threads=1):

@@ -30,7 +30,7 @@ class TrainConfig:
     optimiser : AdamW
     clip_norm : float or None, the longest gradient
     shards : int, parts that each batch is cut into (gradient accumulation)
-    threads : int, how many shards are worked on side by side; changes the time and no number
+    threads : int, how many shards are worked on side by side; changes the time and no number; see `threads.py`
     eval_every : int, steps between evaluations; 0: after the last step alone
     select : "loss" or "accuracy", the measure by which the best is kept
     save_every : int, steps between saves of the state, where there is a path for it
