@@ -224,6 +224,7 @@ def test_the_command_without_peers(tmp_path, capsys):
         (["--peers", "--threads", "0"], "threads: got 0"),
         (["--peers", "--threads", "100000"], "threads: got 100000"),
         (["--peers", "--rungs", "7"], "rungs: got '7'"),
+        (["--peers", "--seed", "-1"], "seed: got -1"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_runs(arguments, message, capsys, monkeypatch):
@@ -258,6 +259,29 @@ def test_a_peer_that_disagrees_or_is_not_there_is_told_and_not_timed(monkeypatch
     assert "no such instruction" in format_tables(rows, setting, peers)
     json.dumps(to_dicts(rows, setting, peers))
     assert not rows[0]._replace(agreements={}).failed  # a peer that is not there is nobody's fault
+
+
+def test_an_unknown_peer_is_refused_in_python_too():
+    with pytest.raises(ValueError, match="peers: got 'tensorflow', expected some of torch"):
+        bench([TINY], ["full"], ["tensorflow"])
+
+
+def test_rows_survive_a_worker_that_does_not(monkeypatch):
+    """Whatever is lost with it, the times of the others are kept."""
+    real = Process.ask
+
+    def ask(process, do, **arguments):
+        if do == "versions" or process.side == "peak":
+            process.stop()
+            raise WorkerError("the process ended with code -9")
+        return real(process, do, **arguments)
+
+    monkeypatch.setattr(Process, "ask", ask)
+    rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=1)
+    assert [set(row.seconds) for row in rows] == [{"lora_np"}] * 2 and not any(row.failed for row in rows)
+    assert rows[0].notes == {"peak": "not available: the process ended with code -9"}
+    assert "peak not available" in format_tables(rows, setting, [])
+    assert setting["versions"] == {} and json.dumps(to_dicts(rows, setting, []))
 
 
 # ------------------------------------------------------------------ workers

@@ -104,7 +104,7 @@ def spread(row, peer):
 
 
 def table(header, body):
-    """Columns as wide as they must be: texts to the left, numbers to the right."""
+    """Columns as wide as they must be, flush right."""
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -1,10 +1,11 @@
 """What is timed: the rungs of a ladder of model sizes, the kinds of work, and the multiplications that each needs."""
 
+from math import prod
 from typing import NamedTuple
 
 from ..adapters import LINEAR_LAYERS, AdapterConfig
 from ..analysis import step_flops
-from ..model import ModelConfig
+from ..model import ModelConfig, parameter_shapes
 
 
 class Rung(NamedTuple):
@@ -119,15 +120,9 @@ def generation_flops(rung, rows):
     Only the last position of each pass goes through the head; the last token made is not read again.
     """
     prompt, made = prompt_length(rung), rung.length - prompt_length(rung)
-    linear = rung.n_layers * sum(2 * n_in * n_out for n_in, n_out in linear_shapes(rung.d_model).values())
+    shapes = parameter_shapes(model_config(rung, "generate_1"))
+    linear = sum(2 * prod(shape) for name, shape in shapes.items() if name.startswith("blocks.") and len(shape) == 2)
     attention = 4 * rung.d_model * rung.n_layers  # of one query and one key: a score, and its share of the values
     pairs = prompt**2 + sum(range(prompt + 1, prompt + made))
     head = 2 * rung.d_model * rung.vocab_size
     return rows * (linear * (prompt + made - 1) + attention * pairs + head * made)
-
-
-def linear_shapes(d_model):
-    """(in, out) of the linear layers of one block."""
-    C = d_model
-    square = {name: (C, C) for name in LINEAR_LAYERS[:4]}
-    return {**square, "up_proj": (C, 4 * C), "down_proj": (4 * C, C)}

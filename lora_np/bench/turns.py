@@ -6,12 +6,13 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from ..formats import read_tensors
+from ..training import available_cores
 from .agreement import Found, compare
 from .process import PINS, Process, WorkerError, pinned
 from .report import format_row
@@ -54,11 +55,16 @@ def bench(
     Raises
     ------
     ValueError
-        For an unknown kind of work or a number below 1.
+        For an unknown kind of work or peer, or a number that is too small.
     """
     threads = check_threads(threads)
     if rounds < 1:
         raise ValueError(f"rounds: got {rounds}, expected at least 1")
+    if seed < 0:
+        raise ValueError(f"seed: got {seed}, expected at least 0")
+    for peer in peers:
+        if peer not in PEERS:
+            raise ValueError(f"peers: got {peer!r}, expected some of {', '.join(PEERS)}")
     for work in works:
         if work not in WORKS:
             raise ValueError(f"work: got {work!r}, expected some of {', '.join(WORKS)}")
@@ -116,7 +122,11 @@ def measure(rung, work, peers, rounds, seed, workers):
         if agreements[name].problem:
             notes[name] = f"disagrees: {agreements[name].problem}"
             del ready[name]
-    processes = {**{name: side.process for name, side in ready.items()}, "peak": workers.get("peak")}
+    processes = {name: side.process for name, side in ready.items()}
+    try:
+        processes["peak"] = workers.get("peak")
+    except WorkerError as error:
+        notes["peak"] = f"not available: {error}"
     seconds = take_turns(processes, rounds, notes)
     return Row(rung, work, flops(rung, work), seconds, agreements, notes, ready[OURS].activation_bytes)
 
@@ -188,7 +198,7 @@ class Workers:
     def versions(self):
         found = {}
         for name, process in self.running.items():
-            if process.alive():
+            with suppress(WorkerError):  # one that has died since
                 found[name] = process.ask("versions", timeout=DEFAULT_PATIENCE)["versions"]
         return found
 
@@ -199,11 +209,6 @@ class Workers:
 
 
 # ---------------------------------------------------------------- the machine
-
-
-def available_cores():
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_threads(threads):
