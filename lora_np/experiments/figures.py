@@ -114,7 +114,7 @@ def parameters_against_accuracy(outcome):
         if row["rank"] is not None:
             std = row["accuracy_std"] or 0
             offset, side, end = {
-                "lora_qv": ((0, -17), "center", -std),  # below its error bar; the others above theirs
+                "lora_qv": ((5, -17), "right", -std),  # below its error bar; the others above theirs
                 "lora_vomlp": ((2, 6), "right", std),
                 "lora_all": ((-2, 6), "left", std),
             }[family(key)]
