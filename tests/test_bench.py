@@ -284,6 +284,22 @@ def test_rows_survive_a_worker_that_does_not(monkeypatch):
     assert setting["versions"] == {} and json.dumps(to_dicts(rows, setting, []))
 
 
+def test_a_row_survives_a_worker_that_was_stopped_in_its_turn(monkeypatch):
+    """As one that takes too long is: it can be asked nothing any more, not even for its versions."""
+    real = Process.ask
+
+    def ask(process, do, **arguments):
+        if do == "turn" and process.side == "peak":
+            process.stop()
+            raise WorkerError("turn took longer than 0 s")
+        return real(process, do, **arguments)
+
+    monkeypatch.setattr(Process, "ask", ask)
+    (row,), setting = bench([TINY], ["forward"], threads=1, rounds=1)
+    assert set(row.seconds) == {"lora_np"} and "took longer" in row.notes["peak"]
+    assert set(setting["versions"]) == {"lora_np"}
+
+
 # ------------------------------------------------------------------ workers
 
 

@@ -198,8 +198,9 @@ class Workers:
     def versions(self):
         found = {}
         for name, process in self.running.items():
-            with suppress(WorkerError):  # one that has died since
-                found[name] = process.ask("versions", timeout=DEFAULT_PATIENCE)["versions"]
+            if process.alive():
+                with suppress(WorkerError):  # it may die at this very moment
+                    found[name] = process.ask("versions", timeout=DEFAULT_PATIENCE)["versions"]
         return found
 
     def stop(self, names):
