@@ -78,7 +78,7 @@ def test_nothing_can_be_written_in_vain(small):
     """Into a copy of an array in another order, of which the array itself would know nothing."""
     small(6)
     array = np.zeros((5, 3, 2))
-    pieces = list(blocks(array, array.T.copy().T))
+    pieces = list(blocks(array, np.asfortranarray(array)))
     assert [[piece.flags.writeable for piece in pair] for pair in pieces] == [[True, False]] * 5
     array.flags.writeable = False
     assert not any(piece.flags.writeable for (piece,) in blocks(array))
@@ -134,23 +134,19 @@ def test_an_operation_by_blocks_has_the_same_bits(operation, shape, dtype, room,
     assert all(same_bits(a, b) for a, b in zip(whole, in_pieces))
 
 
-def other_order(array):
-    """The same array, its axes the other way round in memory."""
-    return array.T.copy().T
-
-
 @pytest.mark.parametrize("room", [7, 10**6])
-@pytest.mark.parametrize("logits_order, targets_order", [(np.array, other_order), (other_order, np.array)])
+@pytest.mark.parametrize("logits_order, targets_order", [("C", "F"), ("F", "C")])
 def test_operands_in_another_order_give_the_same_numbers(logits_order, targets_order, room, small):
     rng = np.random.default_rng(5)
     logits, targets = rng.normal(size=(4, 6, 13)), rng.integers(0, 13, (4, 6))
     loss, cache = ops.cross_entropy_forward(logits, targets)
     small(room)
-    found, found_cache = ops.cross_entropy_forward(logits_order(logits), targets_order(targets))
+    logits_so = np.asarray(logits, order=logits_order)
+    found, found_cache = ops.cross_entropy_forward(logits_so, np.asarray(targets, order=targets_order))
     np.testing.assert_allclose(found, loss, rtol=1e-14)
     np.testing.assert_allclose(found_cache.dlogits, cache.dlogits, rtol=1e-13)
     for forward in (ops.gelu_forward, ops.softmax_forward):
-        for a, b in zip(forward(logits_order(logits)), forward(logits)):
+        for a, b in zip(forward(logits_so), forward(logits)):
             np.testing.assert_allclose(a, b, rtol=1e-13)
 
 

@@ -175,7 +175,7 @@ def update_spectra(outcome):
         axes.set_title(kind)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_ylim(1e-4, 1.6)  # the lowest part is for the figures
+        axes.set_ylim(1e-4, 1.6)  # leaves room for the ranks below the curves
         text = [("black", "stable  effect.   90 %")] + lines
         for row, (shade, line) in enumerate(text):
             axes.text(
