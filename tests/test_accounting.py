@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.adapters import AdapterConfig, adapter_shapes, init_adapter
 from lora_np.analysis import (
     flops_by_kind,
     flops_by_phase,
@@ -18,7 +18,7 @@ from lora_np.analysis import (
     step_flops,
     tensor_bytes,
 )
-from lora_np.analysis.step_plan import adapter_shapes
+from lora_np.analysis.step_plan import hollow
 from lora_np.model import ForwardCache, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.ops.cross_entropy import CrossEntropyCache
@@ -207,7 +207,7 @@ def test_every_parameter_alone_and_many_at_random(language, classifier, real_ste
     rng = np.random.default_rng(0)
     for config in (language, classifier):
         shapes = parameter_shapes(config)
-        names = [*shapes, *(n for n in adapter_shapes(ALL_LINEAR, shapes) if n not in shapes)]
+        names = [*shapes, *(n for n in adapter_shapes(hollow(shapes), ALL_LINEAR) if n not in shapes)]
         subsets = [(name,) for name in names]
         subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
         for wanted in subsets:
@@ -339,7 +339,7 @@ def test_what_cannot_be_counted_is_refused(options, message, language):
 def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
     adapter_config, _ = training(name, classifier)
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
-    found = adapter_shapes(adapter_config, parameter_shapes(classifier))
+    found = adapter_shapes(hollow(parameter_shapes(classifier)), adapter_config)
     assert list(found.items()) == [(n, array.shape) for n, array in fresh.items()]
 
 

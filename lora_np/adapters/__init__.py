@@ -1,6 +1,14 @@
 """Adapters: small trainable additions to the linear layers of a frozen model."""
 
-from .adapter import Adapter, adapter_deltas, adapter_parts, fitting_parts, init_adapter
+from .adapter import (
+    Adapter,
+    adapter_deltas,
+    adapter_parts,
+    adapter_shapes,
+    fitting_parts,
+    init_adapter,
+    whole_weights,
+)
 from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, module_config, scaling
 from .kinds import KINDS
 from .merge import merge, unmerge
@@ -15,6 +23,7 @@ __all__ = [
     "adapted_modules",
     "adapter_deltas",
     "adapter_parts",
+    "adapter_shapes",
     "fitting_parts",
     "init_adapter",
     "merge",
@@ -22,4 +31,5 @@ __all__ = [
     "scaling",
     "trainable_report",
     "unmerge",
+    "whole_weights",
 ]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .config import AdapterConfig, adapted_modules, module_config
+from .config import AdapterConfig, adapted_modules, module_config, module_rank
 from .kinds import KINDS
 
 HEAD = "head.weight"
@@ -19,6 +19,38 @@ class Adapter(NamedTuple):
 
     config: AdapterConfig
     weights: dict[str, np.ndarray]
+
+
+def adapter_kind(config):
+    """The functions of the adapter's kind."""
+    if config.kind not in KINDS:
+        raise ValueError(f"kind: got {config.kind!r}, expected one of {', '.join(KINDS)}")
+    return KINDS[config.kind]
+
+
+def adapter_shapes(params, config):
+    """Name -> shape of every array of an adapter, in execution order.
+
+    Parameters
+    ----------
+    params : dict, the base model's weights (only their shapes are looked at)
+    config : AdapterConfig
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind or target, or a rank above min(out, in) of a layer, which is named.
+    """
+    kind, found = adapter_kind(config), {}
+    for module in adapted_modules(config, params):
+        try:
+            shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
+        except ValueError as error:
+            raise ValueError(f"{module}: {error}") from None
+        found |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
+    if config.train_head and HEAD in params:
+        found[HEAD] = params[HEAD].shape
+    return found
 
 
 def init_adapter(params, config, rng):
@@ -37,16 +69,12 @@ def init_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        For an unknown kind or target, or a rank above min(out, in) of a layer, which is named.
+        See `adapter_shapes`.
     """
-    if config.kind not in KINDS:
-        raise ValueError(f"kind: got {config.kind!r}, expected one of {', '.join(KINDS)}")
+    adapter_shapes(params, config)  # for what it refuses
     weights = {}
     for module in adapted_modules(config, params):
-        try:
-            parts = KINDS[config.kind].init(params[f"{module}.weight"], module_config(config, module), rng)
-        except ValueError as error:
-            raise ValueError(f"{module}: {error}") from None
+        parts = KINDS[config.kind].init(params[f"{module}.weight"], module_config(config, module), rng)
         weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
     if config.train_head and HEAD in params:
         weights[HEAD] = params[HEAD].copy()
@@ -63,18 +91,41 @@ def adapter_parts(adapter):
     return parts
 
 
+def whole_weights(adapter):
+    """The arrays that take the place of the base's own, such as a trained head."""
+    return {name: array for name, array in adapter.weights.items() if name.endswith((".weight", ".bias"))}
+
+
 def fitting_parts(params, adapter):
-    """`adapter_parts`, after a check that the model has all the layers that they stand for."""
+    """`adapter_parts`, after a check that the model has all the layers that they stand for, in their shapes.
+
+    Raises
+    ------
+    ValueError
+        For an adapter of another model: the first array that does not fit is named.
+    """
     parts = adapter_parts(adapter)
-    for module in parts:
+    for module, arrays in parts.items():
         if f"{module}.weight" not in params:
             raise ValueError(f"adapter: the model has no layer {module}")
+        n_out, n_in = params[f"{module}.weight"].shape
+        shapes = adapter_kind(adapter.config).shapes(n_out, n_in, module_rank(adapter.config, module))
+        for leaf, shape in shapes.items():
+            got = arrays[leaf].shape if leaf in arrays else "none"
+            if got != shape:
+                raise ValueError(
+                    f"adapter: {module}.{leaf} has shape {got}, expected {shape} for a base weight of shape "
+                    f"{(n_out, n_in)}"
+                )
+    for name, array in whole_weights(adapter).items():
+        if name in params and array.shape != params[name].shape:
+            raise ValueError(f"adapter: {name} has shape {array.shape}, expected the base's {params[name].shape}")
     return parts
 
 
 def adapter_deltas(params, adapter):
     """ΔW of every adapted layer: {"blocks.0.attn.q_proj.weight": (out, in) array}."""
-    kind = KINDS[adapter.config.kind]
+    kind = adapter_kind(adapter.config)
     return {
         f"{module}.weight": kind.delta(params[f"{module}.weight"], parts, module_config(adapter.config, module))
         for module, parts in fitting_parts(params, adapter).items()

@@ -120,16 +120,22 @@ def adapted_modules(config, params):
     return [m for m in modules if any(matches(m, target) for target in config.targets)]
 
 
+def pick(module, pattern, default):
+    """What a pattern says of one layer: the value of the first key that fits it."""
+    return next((value for key, value in pattern.items() if matches(module, key)), default)
+
+
+def module_rank(config, module):
+    """The rank of one layer's adapter."""
+    return pick(module, config.rank_pattern, config.r)
+
+
 def module_config(config, module):
     """The adapter's settings for one layer: the patterns resolved, r and alpha its own."""
-
-    def pick(pattern, default):
-        return next((value for key, value in pattern.items() if matches(module, key)), default)
-
     return replace(
         config,
-        r=pick(config.rank_pattern, config.r),
-        alpha=pick(config.alpha_pattern, config.alpha),
+        r=module_rank(config, module),
+        alpha=pick(module, config.alpha_pattern, config.alpha),
         rank_pattern={},
         alpha_pattern={},
     )

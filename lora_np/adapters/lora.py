@@ -34,6 +34,30 @@ class LoRAOperands(NamedTuple):
     up: tuple[str, ...]  # z = (s u) Bᵀ
 
 
+def shapes(n_out, n_in, r):
+    """Shapes of the arrays of one layer's adapter.
+
+    Parameters
+    ----------
+    n_out, n_in : int, of the layer's base weight
+    r : int
+
+    Returns
+    -------
+    dict: lora_A (r, in), lora_B (out, r)
+
+    Raises
+    ------
+    ValueError
+        If r is above min(out, in): a larger rank adds parameters and no freedom.
+    """
+    if r > min(n_out, n_in):
+        raise ValueError(
+            f"r: got {r}, expected at most min(out, in) = {min(n_out, n_in)} for a weight of shape {(n_out, n_in)}"
+        )
+    return {"lora_A": (r, n_in), "lora_B": (n_out, r)}
+
+
 def init(weight, config, rng):
     """A random, B zero: ΔW = 0, so the adapted model starts as the base.
 
@@ -53,22 +77,17 @@ def init(weight, config, rng):
     Raises
     ------
     ValueError
-        If r is above min(out, in): a larger rank adds parameters and no freedom.
+        See `shapes`.
     """
-    n_out, n_in = weight.shape
-    if config.r > min(n_out, n_in):
-        raise ValueError(
-            f"r: got {config.r}, expected at most min(out, in) = {min(n_out, n_in)} "
-            f"for a weight of shape {weight.shape}"
-        )
+    shape = shapes(*weight.shape, config.r)
     if config.init == "kaiming":
-        bound = 1.0 / math.sqrt(n_in)  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
-        lora_A = rng.uniform(-bound, bound, (config.r, n_in))
+        bound = 1.0 / math.sqrt(weight.shape[1])  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
+        lora_A = rng.uniform(-bound, bound, shape["lora_A"])
     else:
-        lora_A = rng.normal(0.0, 1.0 / config.r, (config.r, n_in))
+        lora_A = rng.normal(0.0, 1.0 / config.r, shape["lora_A"])
     return {
         "lora_A": lora_A.astype(weight.dtype),
-        "lora_B": np.zeros((n_out, config.r), dtype=weight.dtype),
+        "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype),
     }
 
 

@@ -82,7 +82,7 @@ def layer_flops(module, plan):
     wanted = plan.call.operands_wanted(module)
     if module not in plan.call.adapter_parts:
         return linear_flops(module, rows, shape, wanted)
-    parts = plan.call.adapter_parts[module]
+    parts = {leaf: array.shape for leaf, array in plan.call.adapter_parts[module].items()}
     return KIND_FLOPS[plan.call.adapter_config.kind](module, rows, shape, parts, wanted)
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, adapted_modules, module_config
+from ..adapters import Adapter, adapter_shapes
 from ..model import ModelConfig, parameter_shapes
 from ..model.call import Call, begin
 
@@ -15,13 +15,9 @@ class StepPlan(NamedTuple):
     config: ModelConfig
     B: int
     T: int
-    call: Call  # of the real forward pass, with shapes where that has arrays: it says which gradients are wanted
+    call: Call  # of the real forward pass, on hollow arrays: it says which gradients are wanted
     trained: tuple[str, ...]  # names of the parameters whose gradients are computed
-
-    @property
-    def shapes(self):
-        """Name -> shape of every parameter, the base's and the adapter's."""
-        return self.call.params
+    shapes: dict[str, tuple]  # of every parameter, the base's and the adapter's
 
 
 def plan_step(config, B, T, adapter_config=None, wanted=None):
@@ -50,42 +46,19 @@ def plan_step(config, B, T, adapter_config=None, wanted=None):
             raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
     if T > config.n_positions:
         raise ValueError(f"T: got {T}, expected at most n_positions = {config.n_positions}")
-    shapes = parameter_shapes(config)
+    params = hollow(parameter_shapes(config))
     adapter = None
     if adapter_config is not None:
-        adapter = Adapter(adapter_config, adapter_shapes(adapter_config, shapes))
+        adapter = Adapter(adapter_config, hollow(adapter_shapes(params, adapter_config)))
     if wanted is None:
-        wanted = shapes if adapter is None else adapter.weights
+        wanted = params if adapter is None else adapter.weights
     wanted = tuple(dict.fromkeys(wanted))
-    ids = np.broadcast_to(np.int64(0), (B, T))  # a shape with one number behind it
-    return StepPlan(config, B, T, begin(shapes, ids, config, None, adapter, wanted, None), wanted)
+    ids = np.broadcast_to(np.int64(0), (B, T))
+    call = begin(params, ids, config, None, adapter, wanted, None)
+    return StepPlan(config, B, T, call, wanted, {name: array.shape for name, array in call.params.items()})
 
 
-def adapter_shapes(adapter_config, shapes):
-    """Name -> shape of every array that `init_adapter` makes.
+def hollow(shapes):
+    """An array for each shape, with one number behind it."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
-    Parameters
-    ----------
-    adapter_config : AdapterConfig
-    shapes : dict, name -> shape of the base's parameters
-    """
-    if adapter_config.kind not in KIND_SHAPES:
-        raise ValueError(f"kind: got {adapter_config.kind!r}, expected one of {', '.join(KIND_SHAPES)}")
-    found = {}
-    for module in adapted_modules(adapter_config, shapes):
-        n_out, n_in = shapes[f"{module}.weight"]
-        r = module_config(adapter_config, module).r
-        if r > min(n_out, n_in):
-            raise ValueError(f"{module}: r: got {r}, expected at most min(out, in) = {min(n_out, n_in)}")
-        parts = KIND_SHAPES[adapter_config.kind](n_out, n_in, r)
-        found |= {f"{module}.{leaf}": shape for leaf, shape in parts.items()}
-    if adapter_config.train_head and "head.weight" in shapes:
-        found["head.weight"] = shapes["head.weight"]
-    return found
-
-
-def lora_shapes(n_out, n_in, r):
-    return {"lora_A": (r, n_in), "lora_B": (n_out, r)}
-
-
-KIND_SHAPES = {"lora": lora_shapes}

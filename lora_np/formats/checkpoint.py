@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters import Adapter, AdapterConfig, init_adapter
+from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..model import ModelConfig, parameter_shapes
 from .tensors import read_json, read_tensors, write_json, write_tensors
 
@@ -100,10 +100,9 @@ def load_adapter(folder, params):
     tensors, _ = read_tensors(folder / "adapter.safetensors")
     dtype = params["tok_emb.weight"].dtype
     try:
-        fresh = init_adapter(params, config, np.random.default_rng(0)).weights  # for its names and shapes
+        shapes = adapter_shapes(params, config)
     except ValueError as error:
         raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
-    shapes = {name: array.shape for name, array in fresh.items()}
     check_tensors(folder / "adapter.safetensors", tensors, shapes)
     return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})
 
