@@ -9,25 +9,57 @@ from .adapter import (
     init_adapter,
     whole_weights,
 )
-from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, module_config, scaling
+from .compact import compact_pattern, compact_targets
+from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, module_config, module_rank, scaling
 from .kinds import KINDS
-from .merge import merge, unmerge
+from .merge import MergeErrors, merge, merge_errors, unmerge
+from .mix import Compressed, compress, mix
+from .named import (
+    AdapterRow,
+    AdapterSet,
+    activate,
+    active_adapter,
+    adapter_set,
+    add_adapter,
+    add_mix,
+    list_adapters,
+    remove_adapter,
+    row_adapters,
+)
 from .report import TrainableReport, trainable_report
 
 __all__ = [
-    "KINDS",
-    "LINEAR_LAYERS",
     "Adapter",
     "AdapterConfig",
+    "AdapterRow",
+    "AdapterSet",
+    "Compressed",
+    "KINDS",
+    "LINEAR_LAYERS",
+    "MergeErrors",
     "TrainableReport",
+    "activate",
+    "active_adapter",
     "adapted_modules",
     "adapter_deltas",
     "adapter_parts",
+    "adapter_set",
     "adapter_shapes",
+    "add_adapter",
+    "add_mix",
+    "compact_pattern",
+    "compact_targets",
+    "compress",
     "fitting_parts",
     "init_adapter",
+    "list_adapters",
     "merge",
+    "merge_errors",
+    "mix",
     "module_config",
+    "module_rank",
+    "remove_adapter",
+    "row_adapters",
     "scaling",
     "trainable_report",
     "unmerge",

@@ -1,6 +1,19 @@
 """Merging: W′ = W + ΔW, after which the adapted model costs what the base costs."""
 
-from .adapter import adapter_deltas
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .adapter import Adapter, adapter_deltas, whole_weights
+
+
+class MergeErrors(NamedTuple):
+    """What rounding does to a merge, relative, in Frobenius norm over all adapted layers together."""
+
+    merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
+    update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖: how much of the update is lost
+    restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, after `unmerge`
 
 
 def merge(params, adapter):
@@ -16,7 +29,7 @@ def merge(params, adapter):
     dict of the base's names; a whole weight that the adapter carries (a head) replaces the base's
     """
     deltas = adapter_deltas(params, adapter)
-    whole = {name: array for name, array in adapter.weights.items() if name in params}
+    whole = {name: array for name, array in whole_weights(adapter).items() if name in params}
     return {**params, **{name: params[name] + delta for name, delta in deltas.items()}, **whole}
 
 
@@ -24,7 +37,7 @@ def unmerge(merged, adapter, params=None):
     """Take the adapter's update out of merged weights again: W = W′ − ΔW.
 
     Floating-point addition rounds, so the weights come back to about one unit in the last place and
-    not bit for bit; keep the base where that matters.
+    not bit for bit; `merge_errors` measures it. Keep the base where that matters.
 
     Parameters
     ----------
@@ -37,5 +50,48 @@ def unmerge(merged, adapter, params=None):
     dict of the base's names
     """
     deltas = adapter_deltas(merged, adapter)
-    whole = {name: params[name] for name in adapter.weights if params is not None and name in params}
+    whole = {name: params[name] for name in whole_weights(adapter) if params is not None and name in params}
     return {**merged, **{name: merged[name] - delta for name, delta in deltas.items()}, **whole}
+
+
+def merge_errors(params, adapter, dtype):
+    """Merge and unmerge with all arrays in a number format, and compare with float64.
+
+    The addition rounds to W's last digit, and ΔW is much smaller than W: in float16, with three digits, a good
+    part of an update can be lost. W and the adapter are taken as the format holds them, so it is merging alone
+    that is measured.
+
+    Parameters
+    ----------
+    params : dict, the base's weights
+    adapter : Adapter of at least one layer
+    dtype : np.float16, np.float32 or np.float64
+
+    Returns
+    -------
+    MergeErrors
+    """
+    low = {name: array.astype(dtype) for name, array in params.items()}
+    low_adapter = Adapter(adapter.config, {name: array.astype(dtype) for name, array in adapter.weights.items()})
+    merged = merge(low, low_adapter)
+    restored = unmerge(merged, low_adapter)
+    deltas = adapter_deltas(as_float64(low), Adapter(adapter.config, as_float64(low_adapter.weights)))
+    if not deltas:
+        raise ValueError("adapter: adapts no layer, expected at least one to merge")
+    of_merging = of_restoring = size_merged = size_update = size_base = 0.0  # sums of squares
+    for name, delta in deltas.items():
+        W = low[name].astype(np.float64)
+        of_merging += np.sum((merged[name] - (W + delta)) ** 2)
+        of_restoring += np.sum((restored[name] - W) ** 2)
+        size_merged += np.sum((W + delta) ** 2)
+        size_update += np.sum(delta**2)
+        size_base += np.sum(W**2)
+    return MergeErrors(
+        merged=math.sqrt(of_merging / size_merged),
+        update=math.sqrt(of_merging / size_update) if size_update else 0.0,
+        restored=math.sqrt(of_restoring / size_base),
+    )
+
+
+def as_float64(arrays):
+    return {name: array.astype(np.float64) for name, array in arrays.items()}

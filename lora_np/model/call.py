@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import fitting_parts
+from ..adapters import Adapter, fitting_parts, whole_weights
 from .config import ModelConfig
 
 # Where a module stands in its block; q, k and v stand side by side.
@@ -20,6 +20,15 @@ DEPTH_IN_BLOCK = {
 }
 
 
+class RowGroup(NamedTuple):
+    """The rows of a batch that share an adapter, where not all do."""
+
+    rows: np.ndarray  # their numbers
+    params: dict  # base weights, with whole weights of the adapter in their place
+    adapter_config: object  # AdapterConfig or None
+    adapter_parts: dict  # layer -> its adapter's arrays
+
+
 class Call(NamedTuple):
     """All of one forward pass that stays the same from layer to layer."""
 
@@ -31,6 +40,7 @@ class Call(NamedTuple):
     wanted: dict  # module -> its own parameters whose gradients will be asked for ("weight", "lora_A", …)
     lowest: float  # the depth of the lowest module with a wanted parameter: below it no gradient is needed
     read: np.ndarray | None  # (B,), the position of each row that a classifier reads; None: a language model
+    groups: tuple[RowGroup, ...] = ()  # empty where all rows have the same adapter, or none has one
 
     def operands_wanted(self, module, place=None):
         """The operands of a module's operation whose gradients are needed: x, and its own parameters.
@@ -79,10 +89,16 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
         raise ValueError(f"lengths: got shape {lengths.shape}, expected ({len(ids)},), one for each row")
     if lengths is not None and not ((lengths >= 1) & (lengths <= ids.shape[1])).all():
         raise ValueError(f"lengths: got {lengths}, expected 1 to T = {ids.shape[1]}")
+    groups = ()
+    if adapter is not None and not isinstance(adapter, Adapter):
+        groups, adapter = row_groups(params, adapter, len(ids)), None
+        if wanted:
+            raise ValueError(f"wanted: got {len(wanted)} names; rows with adapters of their own are for evaluation")
     weights = adapter.weights if adapter is not None else {}
     known = {**params, **weights}
-    if config.n_classes and "head.weight" not in known:
-        raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
+    if config.n_classes:
+        for held in [group.params for group in groups] or [known]:
+            check_head(held, config)
     parts = fitting_parts(params, adapter) if adapter is not None else {}
     for name in wanted:
         if name not in known:
@@ -100,7 +116,62 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
         wanted=own,
         lowest=min((depth(module, config) for module in own), default=float("inf")),
         read=read_positions(ids, lengths) if config.n_classes else None,
+        groups=groups,
     )
+
+
+def rows_by_adapter(adapters, B):
+    """Which rows of a batch share an adapter.
+
+    Parameters
+    ----------
+    adapters : sequence of B, an Adapter or None for each row
+    B : int
+
+    Returns
+    -------
+    rows : dict, a key for each distinct adapter -> array of row numbers
+    found : dict, the same keys -> Adapter or None
+    """
+    if len(adapters) != B:
+        raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
+    rows, found = {}, {}
+    for row, adapter in enumerate(adapters):
+        if adapter is not None and not isinstance(adapter, Adapter):
+            raise TypeError(f"adapter: got {type(adapter).__name__} for row {row}, expected an Adapter or None")
+        rows.setdefault(id(adapter), []).append(row)
+        found[id(adapter)] = adapter
+    return {key: np.array(numbers) for key, numbers in rows.items()}, found
+
+
+def row_groups(params, adapters, B):
+    """A `RowGroup` for each distinct adapter of a batch.
+
+    Parameters
+    ----------
+    params : dict of the base weights
+    adapters : sequence of B, an Adapter or None for each row
+    B : int
+    """
+    rows, found = rows_by_adapter(adapters, B)
+    groups = []
+    for key, adapter in found.items():
+        parts, config, whole = {}, None, {}
+        if adapter is not None:
+            parts, config, whole = fitting_parts(params, adapter), adapter.config, whole_weights(adapter)
+        if set(whole) - {"head.weight"}:
+            raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows share")
+        groups.append(RowGroup(rows[key], {**params, **whole}, config, parts))
+    return tuple(groups)
+
+
+def check_head(params, config):
+    """Raise ValueError unless there is a classifier's head of the right shape."""
+    if "head.weight" not in params:
+        raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
+    got, expected = params["head.weight"].shape, (config.n_classes, config.d_model)
+    if got != expected:
+        raise ValueError(f"params: head.weight has shape {got}, expected (n_classes, d_model) = {expected}")
 
 
 def read_positions(ids, lengths):

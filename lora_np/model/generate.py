@@ -1,187 +1,123 @@
-"""Generating text token by token, with the keys and values of all earlier tokens kept.
-
-Under a causal mask a token's keys and values depend on earlier tokens alone, so they never change once
-they are computed. Each new token then costs one row through the model, and not the whole text again: every
-weight is read from memory once for a single product with it, and little else takes time. Hence a forward
-pass of its own, the same as `forward` and shorter: nothing is kept for a backward pass, an adapter is merged,
-and q, k and v come from one product.
-"""
-
-from typing import NamedTuple
+"""Generating text: read the prompt, choose a token, read it, and so on."""
 
 import numpy as np
 
-from ..adapters import merge
-from ..ops import embedding_forward
-from ..ops.attention import attend
-from ..ops.gelu import gelu
-from ..ops.layer_norm import layer_norm
-from .call import check_ids
-from .config import ModelConfig
+from ..adapters import Adapter
+from .call import check_ids, rows_by_adapter
+from .decoder import empty_past, make_decoder, next_logits
+from .sampling import GREEDY, choose
 
 
-class DecoderBlock(NamedTuple):
-    """One block's layers, each as (weight, bias)."""
-
-    ln1: tuple[np.ndarray, np.ndarray]  # (C,), (C,)
-    qkv_proj: tuple[np.ndarray, np.ndarray]  # (3C, C), (3C,): q_proj above k_proj above v_proj
-    o_proj: tuple[np.ndarray, np.ndarray]  # (C, C), (C,)
-    ln2: tuple[np.ndarray, np.ndarray]
-    up_proj: tuple[np.ndarray, np.ndarray]  # (F, C), (F,)
-    down_proj: tuple[np.ndarray, np.ndarray]  # (C, F), (C,)
-
-
-class Decoder(NamedTuple):
-    """A language model made ready to read one token after another."""
-
-    params: dict[str, np.ndarray]  # with the adapter merged; what it does not touch is the base's, not a copy
-    blocks: list[DecoderBlock]
-    config: ModelConfig
-
-
-class Past(NamedTuple):
-    """Keys and values of the tokens so far, with room for all that will come.
-
-    To go on from one text in several ways, copy both arrays for each.
-    """
-
-    keys: np.ndarray  # (n_layers, B, n_positions, C)
-    values: np.ndarray  # (n_layers, B, n_positions, C)
-    length: int  # how many tokens are in them
-
-
-def make_decoder(params, config, adapter=None):
-    """Gather what `next_logits` reads.
+def generate(params, ids, config, n_new, adapter=None, **settings):
+    """Continue each row, token by token.
 
     Parameters
     ----------
-    params : dict of a language model's weights; left as they are
-    config : ModelConfig
-    adapter : Adapter or None
+    params, ids, config, n_new, adapter, settings : see `generate_tokens`
 
     Returns
     -------
-    Decoder; of the weights, q_proj, k_proj, v_proj and those that the adapter touches are copies
-
-    Raises
-    ------
-    ValueError
-        For a classifier, or an adapter of a layer that the model lacks.
+    int64 array (B, T + n), n at most n_new; a row that ended before the others is filled up with the stop
+    token that ended it
     """
-    if config.n_classes:
-        raise ValueError(f"config: a classifier of {config.n_classes} classes, expected a language model")
-    if adapter is not None:
-        params = merge(params, adapter)
-
-    def layer(i, *names):
-        parts = [[params[f"blocks.{i}.{name}.{leaf}"] for name in names] for leaf in ("weight", "bias")]
-        return tuple(np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in parts)
-
-    blocks = [
-        DecoderBlock(
-            ln1=layer(i, "ln1"),
-            qkv_proj=layer(i, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
-            o_proj=layer(i, "attn.o_proj"),
-            ln2=layer(i, "ln2"),
-            up_proj=layer(i, "mlp.up_proj"),
-            down_proj=layer(i, "mlp.down_proj"),
-        )
-        for i in range(config.n_layers)
-    ]
-    return Decoder(params, blocks, config)
+    new = generate_tokens(params, ids, config, n_new, adapter, **settings)  # checks ids
+    return np.concatenate([ids.astype(np.int64), np.stack(list(new), axis=1)], axis=1)
 
 
-def empty_past(decoder, batch_size):
-    """The past before the first token."""
-    config, dtype = decoder.config, decoder.params["tok_emb.weight"].dtype
-    shape = (config.n_layers, batch_size, config.n_positions, config.d_model)
-    return Past(np.empty(shape, dtype), np.empty(shape, dtype), 0)
-
-
-def linear(x, weight, bias):
-    """x Wᵀ + b, for a handful of rows. (W xᵀ)ᵀ is the same, and BLAS takes half the time for it."""
-    return np.add((weight @ x.T).T, bias, order="C")  # (N, out)
-
-
-def next_logits(decoder, ids, past):
-    """Read more tokens and say what may come after the last of them.
-
-    Parameters
-    ----------
-    decoder : Decoder
-    ids : int array (B, T), the tokens after those in `past`; of equal length in every row
-    past : Past; its arrays are written into, so it is used up: go on from the one that is returned
-
-    Returns
-    -------
-    logits : array (B, V)
-    past : Past, with the tokens in it
-
-    Raises
-    ------
-    TypeError, ValueError
-        For ids that are no (B, T) array of integers, outside the vocabulary, of another number of rows
-        than the past's, or more than there are positions left.
-    """
-    params, config = decoder.params, decoder.config
-    check_ids(ids, config)
-    if len(ids) != past.keys.shape[1]:
-        raise ValueError(f"ids: got {len(ids)} rows, expected {past.keys.shape[1]} as in the past")
-    if past.length + ids.shape[1] > config.n_positions:
-        raise ValueError(
-            f"ids: {past.length} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
-        )
-    B, T = ids.shape
-    C, eps, start, end = config.d_model, config.layer_norm_eps, past.length, past.length + T
-    tok, _ = embedding_forward(ids, params["tok_emb.weight"], ())  # (B, T, C)
-    x = (tok + params["pos_emb.weight"][start:end]).reshape(B * T, C)
-    for block, keys, values in zip(decoder.blocks, past.keys, past.values, strict=True):
-        h = layer_norm(x, *block.ln1, eps)  # (BT, C)
-        qkv = linear(h, *block.qkv_proj).reshape(B, T, 3 * C)
-        q, keys[:, start:end], values[:, start:end] = qkv[..., :C], qkv[..., C : 2 * C], qkv[..., 2 * C :]
-        context, _ = attend(q, keys[:, :end], values[:, :end], config.n_heads)  # (B, T, C)
-        x = x + linear(context.reshape(B * T, C), *block.o_proj)  # (BT, C)
-        h = layer_norm(x, *block.ln2, eps)  # (BT, C)
-        act = gelu(linear(h, *block.up_proj))  # (BT, F)
-        x = x + linear(act, *block.down_proj)  # (BT, C)
-    last = x.reshape(B, T, C)[:, -1]  # (B, C)
-    h = layer_norm(last, params["ln_f.weight"], params["ln_f.bias"], eps)
-    return (params["tok_emb.weight"] @ h.T).T, past._replace(length=end)
-
-
-def generate(params, ids, config, n_new, adapter=None):
-    """Continue each row with its most probable tokens, one after another (greedy decoding).
+def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), slide=False):
+    """The same, one step at a time, for who wants to show each token as it comes.
 
     Parameters
     ----------
     params : dict of a language model's weights
     ids : int array (B, T), the prompts, of equal length and without padding
     config : ModelConfig
-    n_new : int, tokens to add to each row; T + n_new at most config.n_positions
-    adapter : Adapter or None
+    n_new : int, the most tokens to add to each row
+    adapter : Adapter or None; or a list with one of them for each row
+    sampling : Sampling; by default the most probable token is taken
+    rng : np.random.Generator, needed unless sampling.temperature is 0; each step takes B numbers from it
+    stop : ids of tokens that end a row; when every row has ended, there are no more steps
+    slide : what becomes of a text longer than the position table. False: it is refused. True: a prompt is
+        read from its last n_positions tokens on; and whenever the table is full, the last n_positions // 2
+        tokens are read anew, as if the text began there.
 
     Returns
     -------
-    int64 array (B, T + n_new)
+    iterator of int64 arrays (B,), the next token of each row; of a row that ended, its stop token again
 
     Raises
     ------
-    ValueError
-        For a classifier, an n_new below 1, or more tokens than the model has positions.
+    TypeError, ValueError
+        At the call, for a classifier, an empty prompt, an n_new below 1, more tokens than the model has
+        positions (unless slide), ids outside the vocabulary, or a missing rng.
+    FloatingPointError
+        When logits are not finite.
     """
-    decoder = make_decoder(params, config, adapter)
-    check_ids(ids, config)
+    prompt = check_prompt(ids, config, slide)
     if isinstance(n_new, bool) or not isinstance(n_new, (int, np.integer)) or n_new < 1:
         raise ValueError(f"n_new: got {n_new!r}, expected a whole number of at least 1")
-    if ids.shape[1] + n_new > config.n_positions:
+    if not slide and ids.shape[1] + n_new > config.n_positions:
         raise ValueError(
             f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"
         )
-    past = empty_past(decoder, len(ids))
-    new = ids.astype(np.int64)  # a narrow type may hold the prompt and not the tokens to come
-    text = [new]
+    if rng is None and sampling.temperature > 0:
+        raise ValueError("rng: got None, expected a np.random.Generator to draw tokens with")
+    for token in stop:
+        if not 0 <= token < config.vocab_size:
+            raise ValueError(f"stop: got {token}, expected ids from 0 to {config.vocab_size - 1}")
+    readers = make_readers(params, config, adapter, len(ids))
+    return continued(readers, prompt, config, n_new, sampling, rng, np.array(stop, dtype=np.int64))
+
+
+def continued(readers, text, config, n_new, sampling, rng, stop):
+    """The loop of `generate_tokens`, on checked arguments: text (B, T) int64, stop (n,) int64."""
+    unread, length = text, 0  # what no past holds yet (B, ...), and how many tokens the pasts hold
+    ended = np.zeros(len(text), dtype=bool)  # (B,)
+    pasts = [empty_past(decoder, len(rows)) for rows, decoder in readers]
     for _ in range(n_new):
-        logits, past = next_logits(decoder, new, past)  # (B, V)
-        new = logits.argmax(axis=-1)[:, None]  # (B, 1)
-        text.append(new)
-    return np.concatenate(text, axis=1)
+        if length + unread.shape[1] > config.n_positions:
+            unread, length = text[:, -max(1, config.n_positions // 2) :], 0
+            pasts = [past._replace(length=0) for past in pasts]
+        logits, pasts = read(readers, unread, pasts)  # (B, V)
+        length += unread.shape[1]
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("the logits of the next token are not finite; are the weights?")
+        new = choose(logits, text, sampling, rng)  # (B,)
+        new = np.where(ended, text[:, -1], new)
+        yield new
+        ended |= np.isin(new, stop)
+        if ended.all():
+            return
+        unread = new[:, None]
+        text = np.concatenate([text, unread], axis=1)
+
+
+def make_readers(params, config, adapter, B):
+    """The rows that share an adapter and the decoder that reads them, [(rows, Decoder), ...].
+
+    A decoder has its adapter merged, which costs copies of the weights that are adapted and no time at each token.
+    """
+    if adapter is None or isinstance(adapter, Adapter):
+        return [(np.arange(B), make_decoder(params, config, adapter))]
+    rows, adapters = rows_by_adapter(adapter, B)
+    return [(rows[key], make_decoder(params, config, adapters[key])) for key in rows]
+
+
+def read(readers, ids, pasts):
+    """`next_logits` of all rows: logits (B, V), and the pasts of the readers."""
+    if len(readers) == 1:
+        logits, past = next_logits(readers[0][1], ids, pasts[0])
+        return logits, [past]
+    parts = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
+    logits = np.empty((len(ids), parts[0][0].shape[1]), dtype=parts[0][0].dtype)
+    for (rows, _), (found, _) in zip(readers, parts):
+        logits[rows] = found
+    return logits, [past for _, past in parts]
+
+
+def check_prompt(ids, config, slide):
+    """The prompt as int64 (B, T): a narrow type may hold it and not the tokens to come."""
+    if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
+        ids = ids[:, -config.n_positions :]
+    check_ids(ids, config)
+    return ids.astype(np.int64)

@@ -30,7 +30,7 @@ from ..ops import (
     softmax_forward,
 )
 from .call import Call, begin
-from .projection import project_backward, project_forward
+from .projection import project_backward, project_forward, rows_forward
 
 
 class ForwardCache(NamedTuple):
@@ -62,7 +62,7 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     config : ModelConfig
     lengths : int array (B,), the real tokens of each row; a classifier reads the last of them.
         None: no row is padded.
-    adapter : Adapter or None
+    adapter : Adapter or None; or, in evaluation, a list with one of them for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` will be
         asked for. Nothing is kept for any other; with () nothing is kept at all.
     masks : dict of dropout masks from `draw_masks`, or None in evaluation
@@ -290,6 +290,10 @@ def head_forward(h, call, ops, record):
         h = h[:, 0]  # (B, C)
         note(record, "pooled", h)
     module = head_module(call.config)
+    if call.groups:
+        logits = rows_forward(h, module, call)
+        note(record, "logits", logits)
+        return logits
     weight = call.params[f"{module}.weight"]
     logits, ops["head"] = linear_forward(h, weight, None, call.operands_wanted(module, place="head"))
     note(record, "logits", logits)
