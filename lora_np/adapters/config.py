@@ -29,6 +29,7 @@ class AdapterConfig:
         deviation 1/r, as PEFT's; the paper's section 4.1 leaves the deviation open)
     train_head : bool, train the classifier head in full beside the adapter
     kind : str, a key of `adapters.KINDS`
+    extra : dict, fields of a configuration file that this package has no use for: kept, and written again
 
     Raises
     ------
@@ -46,6 +47,7 @@ class AdapterConfig:
     init: str = "kaiming"
     train_head: bool = True
     kind: str = "lora"
+    extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
         if isinstance(self.targets, str):
@@ -57,6 +59,8 @@ class AdapterConfig:
         for name in ("rslora", "train_head"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra: got {self.extra!r}, expected a dict")
         alphas = {"alpha": self.alpha, **{f"alpha_pattern[{k!r}]": v for k, v in self.alpha_pattern.items()}}
         for name, alpha in alphas.items():
             if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):

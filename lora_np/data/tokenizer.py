@@ -43,7 +43,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 8000) -> Tokenizer:
     TypeError
         If `texts` is a single str, or holds anything but str.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     check_texts(texts)
     if len(texts) == 0:
@@ -64,11 +64,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 8000) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{END_OF_TEXT} $A",
-        pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
-        special_tokens=[(END_OF_TEXT, 0)],
-    )
+    tokenizer.post_processor = end_in_front(0)
     return text_is_text(tokenizer)
 
 
@@ -109,14 +105,16 @@ def text_is_text(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Load a ``tokenizer.json`` that `train_tokenizer` made and ``Tokenizer.save`` wrote.
+    """Load a ``tokenizer.json``: one that `train_tokenizer` made, or that of a GPT-2.
+
+    If it does not put ``<|endoftext|>`` before each text, it is made to, as `encode` promises.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no tokenizer, or lacks the special tokens of this module.
+        If the file is no tokenizer, or has no ``<|endoftext|>``.
     """
     from tokenizers import Tokenizer
 
@@ -127,10 +125,29 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for whatever is wrong in the file
         raise ValueError(f"path is {str(path)!r}, which is not a tokenizer file: {error}") from error
-    for token in (END_OF_TEXT, PAD):
-        if tokenizer.token_to_id(token) is None:
-            raise ValueError(f"path is {str(path)!r}, whose vocabulary lacks the special token {token}")
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    if end is None:
+        raise ValueError(f"path is {str(path)!r}, whose vocabulary lacks the special token {END_OF_TEXT}")
+    if tokenizer.encode("").ids != [end]:
+        tokenizer.post_processor = end_in_front(end)
     return text_is_text(tokenizer)
+
+
+def end_in_front(end: int):
+    """What puts ``<|endoftext|>`` before each text."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A",
+        pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
+        special_tokens=[(END_OF_TEXT, end)],
+    )
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The id that fills rows up; ``<|endoftext|>`` in a vocabulary without a token for it, such as GPT-2's own."""
+    pad = tokenizer.token_to_id(PAD)
+    return tokenizer.token_to_id(END_OF_TEXT) if pad is None else pad
 
 
 def normalise(tokenizer: Tokenizer, text: str) -> str:

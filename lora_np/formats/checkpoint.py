@@ -1,5 +1,6 @@
 """Models and adapters as folders: a configuration in JSON beside the tensors in safetensors."""
 
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -118,22 +119,36 @@ def write_pair(tensors_path, tensors, config_path, config):
             raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")
     config_path.unlink(missing_ok=True)
     write_tensors(tensors_path, tensors)
-    write_json(config_path, asdict(config))
+    write_json(config_path, {name: value for name, value in asdict(config).items() if name != "extra" or value})
 
 
 def read_config(path, kind):
-    """A configuration dataclass from its JSON file; unknown, missing and wrong fields are named."""
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")
+    """A configuration dataclass from its JSON file; missing and wrong fields are named, unknown ones kept as extra."""
+    values = read_object(path)
     known = [field.name for field in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise ValueError(f"{path}: unknown field {name!r}; expected {', '.join(known)}")
+    unknown = {name: value for name, value in values.items() if name not in known}
+    warn_of_unknown(path, unknown)
+    values = {name: value for name, value in values.items() if name in known}
     try:
+        if unknown:
+            values["extra"] = {**values.get("extra", {}), **unknown}
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def read_object(path):
+    """The fields of a JSON file that holds one object."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")
+    return values
+
+
+def warn_of_unknown(path, names):
+    """Say that fields of a configuration mean nothing here; whoever calls keeps them."""
+    if names:
+        warnings.warn(f"{path}: unknown fields {', '.join(names)}: kept, and of no effect", stacklevel=2)
 
 
 def check_tensors(path, tensors, shapes):

@@ -86,24 +86,36 @@ def read_tensors(path):
 
     Returns
     -------
-    tensors : dict, name -> array
+    tensors : dict, name -> array; bfloat16, which NumPy lacks, as float32, which holds all its values
     metadata : dict of str -> str
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If the file is truncated or not safetensors.
+        If the file is truncated or not safetensors, or has numbers that NumPy lacks.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, deserialize, safe_open
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
+            metadata = dict(file.metadata() or {})
+        if len(tensors) < len(dtypes):
+            raw = dict(deserialize(Path(path).read_bytes()))
+            tensors |= {name: bfloat16(raw[name]) for name, dtype in dtypes.items() if dtype == "BF16"}
+        return tensors, metadata
     except (SafetensorError, TypeError, AttributeError) as error:  # the last two: dtypes that NumPy lacks
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def bfloat16(view):
+    """A tensor of bfloat16 as float32: its 16 bits are the upper half of a float32."""
+    bits = np.frombuffer(view["data"], dtype="<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(view["shape"])
 
 
 def write_text(path, text):
@@ -126,11 +138,20 @@ def read_json(path):
     ------
     FileNotFoundError
     ValueError
-        If it is not JSON, or not UTF-8.
+        If it is not JSON, not UTF-8, or an object has a name twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return json.loads(Path(path).read_bytes().decode("utf-8"))
+        return json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
+
+
+def without_repeats(pairs):
+    """The dict of a JSON object; json alone would keep the last of two equal names."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"repeated name {next(name for name in names if names.count(name) > 1)!r}")
+    return found

@@ -1,6 +1,6 @@
 """The shape of a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 
 
@@ -40,6 +40,7 @@ class ModelConfig:
         for a classifier that reads the last real token
     dropout : float in [0, 1), on the embeddings and on both residual branches, while training
     layer_norm_eps : float
+    extra : dict, fields of a configuration file that this package has no use for: kept, and written again
 
     Raises
     ------
@@ -56,6 +57,7 @@ class ModelConfig:
     n_classes: int = 0
     dropout: float = 0.0
     layer_norm_eps: float = 1e-5
+    extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
         for name in ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff"):
@@ -75,6 +77,8 @@ class ModelConfig:
             raise ValueError(f"dropout: got {self.dropout!r}, expected a number")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra: got {self.extra!r}, expected a dict")
         for name in ("layer_norm_eps", "dropout"):
             # NumPy's scalars would turn float32 arrays into float64.
             object.__setattr__(self, name, float(getattr(self, name)))
