@@ -1,0 +1,364 @@
+"""PEFT's LoRA adapters on disk, both ways: `adapter_config.json` beside `adapter_model.safetensors`.
+
+A and B have our shapes and orientation, (r, in) and (out, r), also on GPT-2's transposed layers (`fan_in_fan_out`
+speaks of the base's weight alone). GPT-2 has q, k and v as one layer `c_attn` of three times as many outputs:
+
+- three adapters, or some of them, become one: the A's one above the other, the B's in blocks along a diagonal. Where
+  all three have the same A, as after the way back, that one A is kept and the B's are put one above the other;
+- one becomes three that share its A, each with its third of B; or, where each component of the rank reaches one of
+  the three alone, three that have just their own components.
+
+Both are exact: no number but a zero is added.
+
+Transposed or exchanged factors have other shapes than the configuration's rank and the base's layer ask for, and are
+refused, with one exception: where r = in = out all are square, and nothing can tell.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..adapters import (
+    LINEAR_LAYERS,
+    Adapter,
+    AdapterConfig,
+    compact_pattern,
+    compact_targets,
+    fitting_parts,
+    module_config,
+    scaling,
+)
+from ..adapters.adapter import HEAD
+from .checkpoint import read_object, warn_of_unknown
+from .gpt2 import LINEAR, PREFIX
+from .tensors import read_tensors, write_json, write_tensors
+
+BASE = "base_model.model."
+LAYER = re.compile(r"(?:transformer\.)?h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
+FACTORS = ("lora_A", "lora_B")
+
+# Fields that change what an adapter computes in ways that ours does not: refused unless they are off.
+OFF = """use_dora lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
+target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
+# What A and B held before training is of no interest, but some ways of starting also change the base.
+PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora init_lora_weights bias
+fan_in_fan_out target_modules modules_to_save task_type""".split()
+# Fields of PEFT that change nothing here; they are kept without a word.
+KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules
+inference_mode layers_pattern layers_to_transform loftq_config lora_ga_config megatron_config megatron_core
+peft_version qalora_group_size revision velora_config""".split()
+MOST_REPEATS = 4  # of * + { in a pattern: its time grows with the name's length to that power
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load_peft(folder, params):
+    """Read an adapter that PEFT saved.
+
+    Parameters
+    ----------
+    folder : the directory that `save_pretrained` wrote
+    params : dict of the base's weights in our names (`load_gpt2` makes them)
+
+    Returns
+    -------
+    Adapter, of the base's dtype; with the trained head of a classifier, if it has one
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, the adapter is of a kind that ours is not, or it does not fit
+        its configuration and the base: what is wrong is said by name.
+    """
+    folder = Path(folder)
+    fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    fields = read_object(fields_path)
+    check_fields(fields_path, fields)
+    tensors, _ = read_tensors(path)
+    check_numbers(path, tensors)
+    pairs, head = by_layer(path, tensors)
+    weights, ranks, alphas = {}, {}, {}
+    for module, factors in pairs.items():
+        rank, scale = rank_and_scale(fields_path, fields, module)
+        names = our_layers(path, module, params)
+        check_factors(path, module, factors, rank, [params[f"{name}.weight"].shape for name in names])
+        for name, (lora_A, lora_B) in split_factors(factors, names).items():
+            weights |= {f"{name}.lora_A": lora_A, f"{name}.lora_B": lora_B}
+            ranks[name] = len(lora_A)
+            alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
+    if head is not None:
+        weights[HEAD] = head
+    order = [name for name in linear_layers(params) if name in ranks]
+    dtype = params["tok_emb.weight"].dtype
+    weights = {n: weights[n] for m in order for n in (f"{m}.lora_A", f"{m}.lora_B")} | whole(weights)
+    try:
+        config = adapter_config(fields, ranks, alphas, order, params, head is not None)
+        adapter = Adapter(config, {name: array.astype(dtype) for name, array in weights.items()})
+        fitting_parts(params, adapter)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: {error}") from None
+    warn_of_unknown(fields_path, [name for name in config.extra if name not in KNOWN])
+    return adapter
+
+
+def check_fields(path, fields):
+    """Refuse a configuration that asks for what ours does not compute."""
+    expected = {"peft_type": ("LORA",), "bias": ("none",), "fan_in_fan_out": (False, True)}
+    expected |= {"use_rslora": (False, True), "init_lora_weights": PLAIN_STARTS}
+    if "peft_type" not in fields:
+        raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
+    for name, values in expected.items():
+        got = fields.get(name, values[0])
+        if not any(got is value or (isinstance(value, str) and got == value) for value in values):
+            raise ValueError(f"{path}: {name} is {got!r}, expected {' or '.join(map(repr, values))}")
+    for name in OFF:
+        if fields.get(name):
+            raise ValueError(f"{path}: {name} is {fields[name]!r}, expected none: it changes what the adapter computes")
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = fields.get(name) or {}
+        if not isinstance(pattern, dict):
+            raise ValueError(f"{path}: {name} is {pattern!r}, expected an object of layer -> number")
+        for key in pattern:
+            if len(re.findall(r"[*+{]", key)) > MOST_REPEATS or re.search(r"\)[*+{]", key):
+                raise ValueError(f"{path}: {name} has the pattern {key!r}, which is too involved to be tried out")
+
+
+def check_numbers(path, tensors):
+    """Raise ValueError for the first tensor that is not of finite floating-point numbers."""
+    for name, array in tensors.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{path}: {name} is of dtype {array.dtype}, expected floating point")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} holds values that are not finite")
+
+
+def by_layer(path, tensors):
+    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, and the head or None."""
+    pairs, head = {}, None
+    for key, array in tensors.items():
+        name = key.removeprefix(BASE)
+        module, _, factor = name.removesuffix(".weight").rpartition(".")
+        if factor in FACTORS and name.endswith(".weight"):
+            if factor in pairs.setdefault(module, {}):
+                raise ValueError(f"{path}: repeated name {name}, with and without {BASE!r}")
+            pairs[module][factor] = array
+        elif name in ("score.weight", "classifier.weight", HEAD) and head is None:
+            head = array
+        else:
+            raise ValueError(f"{path}: unexpected tensor {key}; expected lora_A and lora_B of layers, and score.weight")
+    for module, factors in pairs.items():
+        for factor in FACTORS:
+            if factor not in factors:
+                raise ValueError(f"{path}: {module}.{factor}.weight is missing")
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors")
+    return pairs, head
+
+
+def rank_and_scale(path, fields, module):
+    """The rank and the scale s that the configuration gives a layer, by PEFT's rules and defaults."""
+
+    def pick(pattern, default):
+        for key, value in (fields.get(pattern) or {}).items():
+            try:
+                if re.match(rf"(.*\.)?({key})$", module):
+                    return value
+            except re.error as error:
+                raise ValueError(f"{path}: {pattern} has {key!r}, which is no pattern ({error})") from None
+        return default
+
+    rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"{path}: the rank of {module} is {rank!r}, expected a whole number of at least 1")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
+        raise ValueError(f"{path}: the alpha of {module} is {alpha!r}, expected a finite number")
+    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)
+
+
+def our_layers(path, module, params):
+    """Our layers that a layer of PEFT's base stands for, in the order of its outputs."""
+    found = LAYER.fullmatch(module)
+    names = [f"blocks.{found[1]}.{name}" for name in LINEAR[found[2]]] if found else [module]
+    if names[0] not in linear_layers(params):
+        raise ValueError(f"{path}: {module} is no linear layer of the base")
+    return names
+
+
+def linear_layers(params):
+    """The full names of the base's linear layers, in execution order."""
+    modules = [name.removesuffix(".weight") for name in params if name.endswith(".weight")]
+    return [module for module in modules if module.rpartition(".")[2] in LINEAR_LAYERS]
+
+
+def check_factors(path, module, factors, r, shapes):
+    """Raise ValueError unless A is (r, in) and B is (out, r); say how they are wrong, where it can be told.
+
+    Parameters
+    ----------
+    path, module : for the message
+    factors : {"lora_A": …, "lora_B": …}
+    r : int, by the configuration
+    shapes : the (out, in) of our layers that are side by side in this one
+    """
+    n_out, n_in = sum(shape[0] for shape in shapes), shapes[0][1]
+    got = tuple(factors[factor].shape for factor in FACTORS)
+    if got == ((r, n_in), (n_out, r)):
+        return
+    text = f"{path}: {module} has lora_A {got[0]} and lora_B {got[1]}, expected {(r, n_in)} and {(n_out, r)}"
+    exchanged, transposed = got == ((n_out, r), (r, n_in)), got == ((n_in, r), (r, n_out))
+    if exchanged or transposed:
+        guess = " or ".join(["exchanged"] * exchanged + ["transposed"] * transposed)
+        raise ValueError(f"{text}: they look {guess}")
+    k = got[0][0] if len(got[0]) == 2 else None
+    if got == ((k, n_in), (n_out, k)):
+        raise ValueError(f"{text}: they are of rank {k}, and the configuration says {r}")
+    raise ValueError(text)
+
+
+def split_factors(factors, names):
+    """The adapters of the layers that stand side by side in one, {name: (A, B)}; see the top of the file."""
+    lora_A, lora_B = (factors[factor] for factor in FACTORS)
+    blocks = np.split(lora_B, len(names))  # each (out of one, r)
+    reached = np.array([block.any(axis=0) for block in blocks])  # (layers, r): which component reaches which layer
+    if len(names) > 1 and (reached.sum(axis=0) == 1).all():
+        own = {name: (lora_A[r], block[:, r]) for name, block, r in zip(names, blocks, reached)}
+        return {name: pair for name, pair in own.items() if len(pair[0])}
+    return {name: (lora_A, block) for name, block in zip(names, blocks)}
+
+
+def alpha_of(scale, r, rslora):
+    """The alpha that gives a scale, s r or s √r, freed of the last digits' rounding where a short number is meant."""
+    alpha = scale * (math.sqrt(r) if rslora else r)
+    short = float(f"{alpha:.12g}")
+    return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha
+
+
+def adapter_config(fields, ranks, alphas, order, params, head):
+    """Our configuration of an adapter with these ranks and alphas by layer."""
+    r, rank_pattern = compact_pattern(ranks) if ranks else (8, {})
+    alpha, alpha_pattern = compact_pattern(alphas) if ranks else (8.0, {})
+    return AdapterConfig(
+        r=r,
+        alpha=alpha,
+        targets=compact_targets(order, linear_layers(params)),
+        rank_pattern=rank_pattern,
+        alpha_pattern=alpha_pattern,
+        rslora=fields.get("use_rslora", False),
+        dropout=fields.get("lora_dropout", 0.0),
+        init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
+        train_head=head,
+        extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
+    )
+
+
+def whole(weights):
+    return {name: array for name, array in weights.items() if name == HEAD}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def save_peft(folder, adapter, params, config, base=None):
+    """Write an adapter as PEFT loads it onto the GPT-2 that `save_gpt2` writes.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there
+    adapter : Adapter of LoRA
+    params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
+    config : ModelConfig of the base
+    base : str or None, where PEFT will find the base (base_model_name_or_path)
+    """
+    if adapter.config.kind != "lora":
+        raise ValueError(f"adapter: of kind {adapter.config.kind!r}, expected 'lora'")
+    folder, parts, settings = Path(folder), fitting_parts(params, adapter), adapter.config
+    tensors, ranks, alphas = {}, {}, {}
+    for i in range(config.n_layers):
+        for theirs, ours in LINEAR.items():
+            names = [f"blocks.{i}.{name}" for name in ours]
+            adapted = [
+                (parts[name], scaling(module_config(settings, name))) if name in parts else None for name in names
+            ]
+            if not any(adapted):
+                continue
+            outs = [len(params[f"{name}.weight"]) for name in names]
+            lora_A, lora_B, scale = join_factors(adapted, outs)
+            module = f"h.{i}.{theirs}"
+            tensors[f"{BASE}{PREFIX}{module}.lora_A.weight"] = lora_A
+            tensors[f"{BASE}{PREFIX}{module}.lora_B.weight"] = lora_B
+            ranks[module] = len(lora_A)
+            alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
+    if config.n_classes:
+        tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params[HEAD])
+    check_numbers(folder, tensors)
+    fields_path = folder / "adapter_config.json"
+    fields_path.unlink(missing_ok=True)  # comes last: a folder without it was not finished
+    write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
+    write_json(fields_path, peft_fields(settings, ranks, alphas, config, base))
+
+
+def join_factors(adapted, outs):
+    """One adapter for layers that stand side by side: A, B and the scale; see the top of the file.
+
+    Parameters
+    ----------
+    adapted : list of ({"lora_A": …, "lora_B": …}, scale), or None, for each layer
+    outs : list of int, the layers' outputs
+    """
+    present = [pair for pair in adapted if pair]
+    first, scale = present[0]
+    shared = len(present) == len(adapted) and all(
+        s == scale and np.array_equal(pair["lora_A"], first["lora_A"]) for pair, s in present
+    )
+    if shared:
+        return first["lora_A"], np.concatenate([pair["lora_B"] for pair, _ in present]), scale
+    scale = next((s for _, s in present if s), 0.0)
+    lora_A = np.concatenate([pair["lora_A"] for pair, _ in present])  # (Σr, in)
+    lora_B = np.zeros((sum(outs), len(lora_A)), dtype=lora_A.dtype)  # (Σout, Σr)
+    row = column = 0
+    for pair, n_out in zip(adapted, outs):
+        if pair:
+            block, s = pair[0]["lora_B"], pair[1]  # (out, r)
+            end = column + block.shape[1]
+            lora_B[row : row + n_out, column:end] = block if s == scale else (s / scale) * block
+            column = end
+        row += n_out
+    return lora_A, lora_B, scale
+
+
+def peft_fields(settings, ranks, alphas, config, base):
+    """The fields of `adapter_config.json`, sorted as PEFT sorts them."""
+
+    def name(module):  # "attn.c_proj": c_proj alone would be the MLP's too
+        return module.split(".", 2)[2]
+
+    def number(value):
+        return int(value) if value == int(value) else value
+
+    r, rank_pattern = compact_pattern(ranks, name) if ranks else (settings.r, {})
+    alpha, alpha_pattern = compact_pattern(alphas, name) if ranks else (settings.alpha, {})
+    candidates = [f"h.{i}.{theirs}" for i in range(config.n_layers) for theirs in LINEAR]
+    fields = {
+        **settings.extra,
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if config.n_classes else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": r,
+        "lora_alpha": number(alpha),
+        "lora_dropout": settings.dropout,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": {key: number(value) for key, value in alpha_pattern.items()},
+        "use_rslora": settings.rslora,
+        "use_dora": False,
+        "bias": "none",
+        "fan_in_fan_out": True,  # GPT-2's layers keep their weight as (in, out)
+        "target_modules": list(compact_targets(list(ranks), candidates, name)),
+        "modules_to_save": ["score"] if config.n_classes else None,
+        "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
+        "inference_mode": True,
+    }
+    return dict(sorted(fields.items()))
