@@ -275,7 +275,7 @@ def test_nan_in_the_loss(tickets, tmp_path, base, capsys):
         (lambda f: edit(f / "task.json", labels=["a", "b", "c"]), ["head.weight", "shape"]),
         (lambda f: edit(f / "task.json", base="/nowhere/at/all"), ["/nowhere/at/all"]),
         (lambda f: (f / "task.json").write_text("[]"), ["task.json"]),
-        (lambda f: (f / "task.json").write_text("{}"), ["task.json", "method"]),
+        (lambda f: (f / "task.json").write_text("{}"), ["task.json", "labels missing"]),
         (lambda f: (f / "task.json").unlink(), ["task.json", "no such file"]),
     ],
 )

@@ -4,6 +4,7 @@ from .batches import IGNORE_INDEX, Batch, class_batches, language_batches, pad_s
 from .licences import LicenceSplits, corpus_digest, load_licences
 from .reviews import Labelled, Splits, load_reviews, text_digest
 from .table import Table, TableSplits, encode_labels, label_names, read_table, split_table
+from .texts import read_texts
 from .tokenizer import END_OF_TEXT, PAD, decode, encode, load_tokenizer, normalise, pad_id, train_tokenizer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "pad_id",
     "pad_sequences",
     "read_table",
+    "read_texts",
     "split_table",
     "text_digest",
     "token_stream",

@@ -1,36 +1,23 @@
 """A user's own classification task: train on a table, save the result, apply it to new texts."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, AdapterConfig, init_adapter, trainable_report
+from ..adapters import AdapterConfig, init_adapter, trainable_report
 from ..data import (
-    PAD,
     Table,
     class_batches,
     encode,
     encode_labels,
     label_names,
-    load_tokenizer,
+    pad_id,
     read_table,
     split_table,
     text_digest,
 )
-from ..formats import (
-    PRETRAINED,
-    check_folder,
-    load_adapter,
-    load_model,
-    read_json,
-    save_adapter,
-    save_model,
-    write_json,
-    write_text,
-)
+from ..formats import PRETRAINED, Task, check_folder, load_model, load_task, save_task, tokenizer_of
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
 from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
@@ -41,16 +28,6 @@ DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
 EVALUATION_BATCH = 32  # rows at once where nothing is trained; small arrays stay in the processor's cache
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # where the test part is a file of its own
-
-
-class Classifier(NamedTuple):
-    """A trained task, ready to use."""
-
-    params: dict
-    config: object  # ModelConfig
-    adapter: Adapter | None
-    tokenizer: object
-    labels: list[str]
 
 
 def finetune(
@@ -112,11 +89,10 @@ def finetune(
             raise ValueError(f"test_data: every text of {data} is in {test_data} too; nothing is left to train on")
         parts = split_table(table, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
     labels = label_names(parts.train.labels)
-    tokenizer = load_tokenizer(Path(base) / "tokenizer.json")
-    pad_id = tokenizer.token_to_id(PAD)
-
     params, config = load_model(base)
     config = replace(config, dropout=dropout)
+    tokenizer = tokenizer_of(base, config)
+    pad = pad_id(tokenizer)
     longer, encoded = 0, []
     for part in parts:
         sequences = encode(tokenizer, part.texts, config.n_positions + 1)
@@ -131,11 +107,11 @@ def finetune(
         trainable = init_adapter(params, adapter_config, stream(seed, "adapter")).weights
 
     def epoch_batches(rng):
-        return class_batches(train_ids, train_labels, batch_size, pad_id, rng)
+        return class_batches(train_ids, train_labels, batch_size, pad, rng)
 
     def score(arrays, part):
         model, adapter = attach(params, adapter_config, arrays)
-        return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad_id), config, adapter)
+        return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad), config, adapter)
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     settings = TrainConfig(
@@ -174,7 +150,8 @@ def finetune(
         "trainable": report.trainable,
         "percent": report.percent,
     }
-    save_task(out, attach(params, adapter_config, state.best), config, tokenizer, base, result)
+    model, adapter = attach(params, adapter_config, state.best)
+    save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
     return result
 
 
@@ -185,22 +162,8 @@ def without_texts(table, texts):
     return Table([text for text, _ in kept], [label for _, label in kept])
 
 
-def save_task(out, model_and_adapter, config, tokenizer, base, result):
-    """Write a task's folder; `task.json` comes last, so that a folder without it was not finished."""
-    out = Path(out)
-    (out / "task.json").unlink(missing_ok=True)
-    model, adapter = model_and_adapter
-    if adapter is None:
-        save_model(out, model, config)
-        write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
-    else:
-        save_adapter(out, adapter)
-    about_base = {} if adapter is None else {"base": base_name(base), "base_sha256": model_sha256(base)}
-    write_json(out / "task.json", {**about_base, **result})
-
-
 def load_classifier(folder):
-    """Read what `finetune` saved.
+    """Read what `finetune` saved, or `import` or `merge` made of a classifier.
 
     Parameters
     ----------
@@ -208,43 +171,16 @@ def load_classifier(folder):
 
     Returns
     -------
-    Classifier
+    Task with labels
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, or the base is not the one that the adapter was trained on.
+        See `load_task`; and for a language model.
     """
-    folder = Path(folder)
-    task = read_task(folder / "task.json")
-    if task["method"] == "full":
-        params, config = load_model(folder)
-        if config.n_classes != len(task["labels"]):
-            raise ValueError(
-                f"{folder}: task.json has {len(task['labels'])} labels, expected n_classes = {config.n_classes}"
-            )
-        return Classifier(params, config, None, load_tokenizer(folder / "tokenizer.json"), task["labels"])
-    base = PRETRAINED if task["base"] == "pretrained" else Path(task["base"])
-    if model_sha256(base) != task["base_sha256"]:
-        raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
-    params, config = load_model(base)
-    params, config = add_head(params, config, len(task["labels"]), np.random.default_rng(0))
-    adapter = load_adapter(folder, params)
-    return Classifier(params, config, adapter, load_tokenizer(base / "tokenizer.json"), task["labels"])
-
-
-def read_task(path):
-    """The contents of a `task.json`, with what is needed to use it."""
-    task = read_json(path)
-    needed = ["method", "labels"]
-    if isinstance(task, dict) and task.get("method") != "full":
-        needed += ["base", "base_sha256"]
-    missing = [name for name in needed if not isinstance(task, dict) or name not in task]
-    if missing:
-        raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
-    labels = task["labels"]
-    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts")
+    task = load_task(folder)
+    if task.labels is None:
+        raise ValueError(f"{folder}: holds a language model, expected a classifier; `generate` writes with it")
     return task
 
 
@@ -253,7 +189,7 @@ def predict(classifier, texts):
 
     Parameters
     ----------
-    classifier : Classifier
+    classifier : Task with labels
     texts : list of str; each is read up to the model's n_positions tokens
 
     Returns
@@ -263,7 +199,7 @@ def predict(classifier, texts):
     params, config, adapter, tokenizer, labels = classifier
     sequences = encode(tokenizer, texts, config.n_positions)
     no_labels = np.zeros(len(texts), dtype=np.int64)
-    batches = class_batches(sequences, no_labels, EVALUATION_BATCH, tokenizer.token_to_id(PAD))
+    batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     found = [None] * len(texts)
     with blas_threads(1):
         for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter)):
@@ -271,16 +207,3 @@ def predict(classifier, texts):
             for row, p in zip(batch.rows, probs):
                 found[row] = (labels[p.argmax()], float(p.max()))
     return found
-
-
-def base_name(base):
-    """How a task remembers its base: the shipped one by a word, another by its full path."""
-    return "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
-
-
-def model_sha256(base):
-    """Fingerprint of a base's weights."""
-    path = Path(base) / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -24,9 +24,7 @@ def save_model(folder, params, config, dtype=None):
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None keeps the arrays' own
     """
     folder = Path(folder)
-    with np.errstate(over="ignore"):
-        tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in params.items()}
-    write_pair(folder / "model.safetensors", tensors, folder / "config.json", config)
+    write_pair(folder / "model.safetensors", params, folder / "config.json", config, dtype)
 
 
 def load_model(folder, dtype=np.float32):
@@ -67,16 +65,17 @@ def load_pretrained(dtype=np.float32):
     return load_model(PRETRAINED, dtype)
 
 
-def save_adapter(folder, adapter):
+def save_adapter(folder, adapter, dtype=None):
     """Write `adapter.safetensors` and `adapter.json`.
 
     Parameters
     ----------
     folder : where to; made if it is not there
     adapter : Adapter
+    dtype : see `save_model`
     """
     folder = Path(folder)
-    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", adapter.config)
+    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", adapter.config, dtype)
 
 
 def load_adapter(folder, params):
@@ -108,12 +107,14 @@ def load_adapter(folder, params):
     return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})
 
 
-def write_pair(tensors_path, tensors, config_path, config):
-    """Write tensors and their configuration over an earlier pair.
+def write_pair(tensors_path, tensors, config_path, config, dtype=None):
+    """Write tensors, in a dtype or in their own, and their configuration over an earlier pair.
 
     The old configuration goes first and the new one comes last: a kill in between leaves a folder that
     lacks it and is refused, never new tensors that are read by old settings.
     """
+    with np.errstate(over="ignore"):
+        tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in tensors.items()}
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")

@@ -1,0 +1,183 @@
+"""A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
+
+The claim (Biderman et al. 2024): LoRA learns less and forgets less than full fine-tuning.
+
+The base has read long IMDb reviews. It is taught the dialect of critics' snippets, and that of software licences,
+by full fine-tuning and by LoRA on all linear layers at several ranks. Each model's perplexity is measured on the test
+part of its new domain and on IMDb test reviews. An adapter can be taken off again; then the base is what it was, bit
+for bit, which every run of LoRA checks.
+"""
+
+import json
+import math
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ..data import corpus_digest, load_licences
+from ..formats import check_folder, write_json, write_text
+from ..training import blas_threads
+from .dialect_figure import draw_dialect
+from .dialect_run import METHODS, DialectRun, dialect_run, label, load_domain
+from .dialect_samples import format_samples, samples
+from .fine_tune_run import load_base
+from .language_task import language_loss
+from .main_job import versions
+from .sweep import sweep
+
+SETTINGS = Path(__file__).parent / "dialect_settings.json"  # written by `experiment dialect --tune`
+DOMAINS = ("critics", "licences")
+QUICK = {"limit": 4096}
+QUICK_METHODS = ("full", "lora_r4")
+RATES = {
+    "critics": {"full": (2e-4, 4e-4, 8e-4), "lora": (2e-3, 4e-3, 8e-3)},
+    "licences": {"full": (4e-4, 8e-4, 1.6e-3), "lora": (4e-3, 8e-3, 1.6e-2, 3.2e-2)},
+}
+TUNE_SEED = 100  # apart from the experiment's, which count from 0
+
+
+def run(seeds=5, quick=False, out="figures", executor=None, report=print):
+    """Carry out the experiment: table, `dialect.json`, the figure and the samples.
+
+    Parameters
+    ----------
+    seeds : int, how many
+    quick : bool, one seed of two methods on few tokens: to see that it works, not to compare
+    out : folder to write to
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
+    report : function of a line of text
+
+    Returns
+    -------
+    dict, what the JSON holds; "failed" lists the runs that failed
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds: got {seeds}, expected at least 1")
+    check_folder(out, "out")
+    out, started = Path(out), time.perf_counter()
+    seeds, methods, settings = (1, QUICK_METHODS, QUICK) if quick else (seeds, METHODS, {})
+    rates = json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"]
+    runs = [
+        DialectRun(domain, method, seed, rates[domain][method], **settings)
+        for seed in range(seeds)
+        for domain in DOMAINS
+        for method in methods  # full fine-tuning, the longest, first
+    ]
+    kept = out / "dialect.unfinished.jsonl"
+    results, failed = carry_out(runs, executor, kept, report)
+    results.sort(key=lambda r: (DOMAINS.index(r["domain"]), methods.index(r["method"]), r["seed"]))
+    base, config = load_base()
+    with blas_threads(1):
+        parts = {name: load_domain(name, settings.get("limit")) for name in (*DOMAINS, "reviews")}
+        of_base = {name: language_loss(base, config, part.test) for name, part in parts.items()}
+    outcome = {
+        "command": f"python -m lora_np experiment dialect --seeds {seeds}" + " --quick" * quick,
+        "claim": "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)",
+        "quick": quick,
+        "seeds": list(range(seeds)),
+        "test_tokens": {name: len(part.test) for name, part in parts.items()},
+        "licences_sha256": corpus_digest(load_licences()),
+        "base": of_base,
+        "table": table(results),
+        "versions": versions(),
+        "failed": failed,
+        "samples": samples(),
+        "runs": results,
+    }
+    outcome["seconds"] = time.perf_counter() - started
+    report("\n" + format_table(outcome["table"], of_base))
+    write_json(out / "dialect.json", outcome)
+    write_text(out / "dialect_samples.md", format_samples(outcome["samples"]))
+    path = draw_dialect(outcome, out)
+    report(f"\n{outcome['seconds']:.0f} s in all; {path}, {out / 'dialect_samples.md'}")
+    if not failed:
+        kept.unlink(missing_ok=True)
+    return outcome
+
+
+def carry_out(runs, executor, kept, report):
+    """The results of all runs, and those that failed with their "error"."""
+    results, failed = [], []
+    with closing(sweep(dialect_run, runs, executor, kept)) as endings:
+        for one, result, error, _ in endings:
+            if error is None:
+                results.append(result)
+                text = f"validation {result['validation_loss']:.3f} nats   ({result['seconds']:.0f} s)"
+            else:
+                failed.append(asdict(one) | {"error": error})
+                text = f"FAILED: {error}"
+            done = len(results) + len(failed)
+            report(f"[{done:>2}/{len(runs)}] {one.domain:<9} {one.method:<9} seed {one.seed:<4}{text}")
+    if not results:
+        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
+    return results, failed
+
+
+def table(results):
+    """A row for each domain and method: perplexities, mean and standard deviation over seeds."""
+    rows = []
+    for domain in DOMAINS:
+        for method in METHODS:
+            found = [r for r in results if (r["domain"], r["method"]) == (domain, method)]
+            if not found:
+                continue
+            row = {"domain": domain, "method": method, "learning_rate": found[0]["learning_rate"]}
+            row |= {"trainable": found[0]["trainable"], "percent": found[0]["percent"]}
+            for part in ("new", "old"):
+                perplexity = np.exp([r[part] for r in found])
+                row[f"{part}_mean"] = float(perplexity.mean())
+                row[f"{part}_std"] = float(perplexity.std(ddof=1)) if len(found) > 1 else None
+            rows.append(row)
+    return rows
+
+
+def format_table(rows, of_base):
+    """The table as text."""
+    head = f"{'domain':<10}{'method':<18}{'trained':>11}{'new domain':>16}{'reviews':>16}{'adapter off':>14}"
+    lines = ["perplexity (mean ± standard deviation over seeds)", head, "-" * len(head)]
+    old = math.exp(of_base["reviews"])
+    for domain in DOMAINS:
+        lines.append(f"{domain:<10}{'base':<18}{'':>11}{math.exp(of_base[domain]):>16.1f}{old:>16.1f}")
+        for row in rows:
+            if row["domain"] == domain:
+                cells = []
+                for part in ("new", "old"):
+                    std = row[f"{part}_std"]
+                    cells.append(f"{row[f'{part}_mean']:.1f}" + (f" ± {std:.1f}" if std is not None else ""))
+                off = "" if row["method"] == "full" else f"{old:.1f}"
+                name = label(row["method"])
+                lines.append(f"{'':<10}{name:<18}{row['trainable']:>11,}{cells[0]:>16}{cells[1]:>16}{off:>14}")
+    return "\n".join(lines)
+
+
+def tune(executor=None, report=print, out=SETTINGS):
+    """Choose each method's learning rate by the validation loss in the new domain, at one seed; write the JSON.
+
+    The grid was widened until the best rate of each method was none of its ends.
+    """
+    runs = [
+        DialectRun(domain, method, TUNE_SEED, rate, test=False)
+        for domain in DOMAINS
+        for method in METHODS
+        for rate in RATES[domain]["full" if method == "full" else "lora"]
+    ]
+    kept = Path(out).with_suffix(".unfinished.jsonl")
+    results, failed = carry_out(runs, executor, kept, report)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
+    tried, chosen = {}, {}
+    for domain in DOMAINS:
+        for method in METHODS:
+            found = {
+                r["learning_rate"]: round(r["validation_loss"], 4)
+                for r in results
+                if (r["domain"], r["method"]) == (domain, method)
+            }
+            tried.setdefault(domain, {})[method] = {f"{rate:g}": found[rate] for rate in sorted(found)}
+            chosen.setdefault(domain, {})[method] = min(found, key=found.get)
+    write_json(out, {"command": "python -m lora_np experiment dialect --tune", "chosen": chosen, "tried": tried})
+    kept.unlink(missing_ok=True)
+    return chosen

@@ -1,0 +1,137 @@
+"""One run of the dialect experiment: the base taught a domain by one method."""
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import AdapterConfig, trainable_report
+from ..data import encode, load_licences, load_reviews, load_tokenizer, token_stream
+from ..formats import PRETRAINED
+from ..model import forward
+from ..training import attach, blas_threads
+from .fine_tune_run import load_base
+from .language_task import language_loss, train_language
+
+EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
+RANKS = (1, 4, 16, 64)
+METHODS = ("full", *(f"lora_r{r}" for r in RANKS))
+VALIDATION_TOKENS = 8192  # of the domain, and of the reviews, at each evaluation along the way
+OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
+
+
+class Domain(NamedTuple):
+    """Token streams of a domain."""
+
+    train: np.ndarray  # (N,)
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class DialectRun:
+    """All that a run depends on. limit : at most so many tokens of each part, or None, for a quick look."""
+
+    domain: str
+    method: str
+    seed: int
+    learning_rate: float
+    limit: int | None = None
+    test: bool = True  # read the test parts; False while learning rates are chosen
+
+
+def adapter_of(method):
+    """The adapter of a method, on all linear layers with α = 2r; None: full fine-tuning."""
+    if method == "full":
+        return None
+    r = int(method.removeprefix("lora_r"))
+    return AdapterConfig(r=r, alpha=2.0 * r, targets=("all-linear",))
+
+
+def label(method):
+    """What a method is called in tables and figures."""
+    return "full fine-tuning" if method == "full" else f"LoRA r={method.removeprefix('lora_r')}"
+
+
+@lru_cache(maxsize=4)
+def load_domain(name, limit=None):
+    """The texts of a domain as token streams: "critics", "licences", or "reviews", which the base knows.
+
+    Critics' snippets are Rotten Tomatoes', without their labels; licences are those of the installed packages.
+    """
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    if name == "licences":
+        parts = load_licences()
+    elif name == "critics":
+        parts = [part.texts for part in load_reviews("rotten_tomatoes")]
+    else:
+        reviews = load_reviews("imdb")
+        parts = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
+    return Domain(*(token_stream(encode(tokenizer, list(texts)))[:limit] for texts in parts))
+
+
+def dialect_run(run):
+    """Carry out one run, on one thread.
+
+    Parameters
+    ----------
+    run : DialectRun
+
+    Returns
+    -------
+    dict of plain numbers and lists; losses in nats per token. "new" is of the domain, "old" of the reviews.
+    """
+    started = time.perf_counter()
+    base, config = load_base()
+    domain, old = load_domain(run.domain, run.limit), load_domain("reviews", run.limit)
+    before = {name: array.copy() for name, array in base.items()}
+    adapter_config = adapter_of(run.method)
+
+    def loss_of_old(params, adapter):
+        return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
+
+    state = train_language(
+        base,
+        config,
+        adapter_config,
+        domain.train,
+        domain.validation[:VALIDATION_TOKENS],
+        learning_rate=run.learning_rate,
+        epochs=EPOCHS[run.domain],
+        seed=run.seed,
+        also=loss_of_old,
+    )
+    model, adapter = attach(base, adapter_config, state.best)
+    report = trainable_report(base, state.best)
+    history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
+    result = {
+        "domain": run.domain,
+        "method": run.method,
+        "seed": run.seed,
+        "learning_rate": run.learning_rate,
+        "trainable": report.trainable,
+        "percent": report.percent,
+        "validation_loss": float(state.history["eval_loss"].min()),
+        "history": {name: history[name] for name in ("loss", "eval_step", "eval_loss", "eval_old")},
+        "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
+    }
+    if run.test:
+        with blas_threads(1):
+            result["new"] = language_loss(model, config, domain.test, adapter)
+            result["old"] = language_loss(model, config, old.test, adapter)
+            result["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
+    result["seconds"] = time.perf_counter() - started
+    return result
+
+
+def removal_restores(base, before, config, adapter, tokens):
+    """Whether the base's logits after an adapter was on it are those from before, bit for bit; None without one."""
+    if adapter is None:
+        return None
+    ids = tokens[: config.n_positions][None].astype(np.int64)  # (1, T)
+    adapted, _ = forward(base, ids, config, adapter=adapter)
+    removed, _ = forward(base, ids, config)
+    fresh, _ = forward(before, ids, config)
+    return bool(np.array_equal(removed, fresh) and not np.array_equal(adapted, removed))

@@ -1,0 +1,48 @@
+"""Text from the base and from the adapters that come with the package, side by side."""
+
+import numpy as np
+
+from ..data import decode, encode
+from ..formats import PRETRAINED, load_task, shipped_adapters
+from ..model import Sampling, generate
+
+PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
+SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
+SAMPLE_TOKENS = 40
+
+
+def samples():
+    """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
+    found = {}
+    for name in (None, *shipped_adapters()):
+        task = load_task(PRETRAINED if name is None else name)
+        texts = []
+        for number, prompt in enumerate(PROMPTS):
+            ids = encode(task.tokenizer, [prompt])[0][None]  # (1, T)
+            rng = np.random.default_rng(number)
+            settings = {"sampling": SAMPLING, "rng": rng, "stop": (0,)}
+            text = generate(task.params, ids, task.config, SAMPLE_TOKENS, task.adapter, **settings)
+            texts.append(decode(task.tokenizer, text[0]))
+        found[name or "base"] = texts
+    return {"prompts": list(PROMPTS), "texts": found}
+
+
+def format_samples(found):
+    """The samples as Markdown."""
+    lines = [
+        "# One model, three voices",
+        "",
+        "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
+        "reviews, and by the base with each adapter that comes with the package. "
+        f"Temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}, repetition penalty "
+        f"{SAMPLING.repetition_penalty:g},",
+        f"at most {SAMPLE_TOKENS} tokens, the same random numbers in each column; nothing was picked by hand.",
+        "",
+        "| " + " | ".join(found["texts"]) + " |",
+        "|" + "---|" * len(found["texts"]),
+    ]
+    for number, prompt in enumerate(found["prompts"]):
+        cells = [texts[number].replace("|", "\\|") for texts in found["texts"].values()]
+        cells = [f"**{prompt}**{cell.removeprefix(prompt)}" for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

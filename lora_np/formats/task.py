@@ -1,0 +1,159 @@
+"""A task's folder: what `finetune` saves and everything else uses.
+
+`task.json` says what was trained on which base. Beside it lies an adapter alone (`adapter.safetensors`,
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder without `task.json`
+that holds a whole model is a task as well: the model's own.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import Adapter
+from ..data import load_tokenizer
+from ..model import ModelConfig, add_head
+from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .tensors import write_json, write_text
+
+SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
+
+
+class Task(NamedTuple):
+    """A model that is ready to use."""
+
+    params: dict  # of the base; an adapter is not merged
+    config: ModelConfig
+    adapter: Adapter | None
+    tokenizer: object
+    labels: list[str] | None  # of a classifier, in the order of its classes; None: a language model
+
+
+def save_task(folder, task, base, about, dtype=None):
+    """Write a task; `task.json` comes last, so that a folder without it was not finished.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there
+    task : Task; with an adapter, the adapter alone is written
+    base : folder of the base that an adapter belongs to
+    about : dict of plain values, what else is to be remembered
+    dtype : of an adapter's file; "float16" halves it; None: the arrays' own
+    """
+    folder = Path(folder)
+    (folder / "task.json").unlink(missing_ok=True)
+    if task.adapter is None:
+        save_model(folder, task.params, task.config)
+        write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
+        of_base = {}
+    else:
+        save_adapter(folder, task.adapter, dtype)
+        of_base = {"base": base_name(base), "base_sha256": model_sha256(base)}
+    write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
+
+
+def load_task(folder, base=None):
+    """Read a task.
+
+    Parameters
+    ----------
+    folder : the task's folder, or the name of an adapter that comes with the package
+    base : folder of the base to put an adapter on; None: the one that it was trained on
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the base is not the one that the adapter was trained on.
+    """
+    folder = task_folder(folder)
+    if not (folder / "task.json").is_file() and (folder / "config.json").is_file():
+        params, config = load_model(folder)
+        return Task(params, config, None, tokenizer_of(folder, config), default_labels(config))
+    about = read_task(folder / "task.json")
+    if "base" not in about:
+        params, config = load_model(folder)
+        labels = about["labels"]
+        if config.n_classes != len(labels or ()):
+            raise ValueError(
+                f"{folder}: task.json has {len(labels or ())} labels, expected n_classes = {config.n_classes}"
+            )
+        return Task(params, config, None, tokenizer_of(folder, config), labels)
+    base = Path(base or (PRETRAINED if about["base"] == "pretrained" else about["base"]))
+    if model_sha256(base) != about["base_sha256"]:
+        raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
+    params, config = load_model(base)
+    if about["labels"] is not None:
+        params, config = add_head(params, config, len(about["labels"]), np.random.default_rng(0))
+    adapter = load_adapter(folder, params)
+    return Task(params, config, adapter, tokenizer_of(base, config), about["labels"])
+
+
+def task_folder(name):
+    """The folder itself, or that of an adapter which comes with the package."""
+    folder = Path(name)
+    if not folder.exists() and str(name) in shipped_adapters():
+        return SHIPPED / str(name)
+    if not folder.is_dir():
+        shipped = ", ".join(shipped_adapters())
+        raise FileNotFoundError(f"{folder}: no such folder; adapters that come with the package: {shipped}")
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder}: is an adapter of PEFT's; read it with: python -m lora_np import --from peft")
+    return folder
+
+
+def shipped_adapters():
+    """Names of the adapters that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/task.json"))
+
+
+def tokenizer_of(folder, config):
+    """The tokenizer of a model's folder, after a check that it is of the model's vocabulary."""
+    tokenizer = load_tokenizer(Path(folder) / "tokenizer.json")
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ValueError(
+            f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, expected at most the model's "
+            f"vocab_size = {config.vocab_size}"
+        )
+    return tokenizer
+
+
+def default_labels(config):
+    return [f"LABEL_{k}" for k in range(config.n_classes)] or None
+
+
+def read_task(path):
+    """The contents of a `task.json`, with what is needed to use it."""
+    about = read_object(path)
+    needed = ["labels"]
+    if "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head"):
+        needed += ["base", "base_sha256"]
+    missing = [name for name in needed if name not in about]
+    if missing:
+        raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
+    labels = about["labels"]
+    if labels is not None and not (
+        isinstance(labels, list) and len(labels) >= 2 and all(isinstance(label, str) for label in labels)
+    ):
+        raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
+    for name in set(needed) - {"labels"}:
+        if not isinstance(about[name], str):
+            raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
+    return about
+
+
+def base_name(base):
+    """How a task remembers its base: the shipped one by a word, another by its full path."""
+    return "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
+
+
+def model_sha256(base):
+    """Fingerprint of a base's weights."""
+    path = Path(base) / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
