@@ -97,11 +97,11 @@ def compress(params, adapter, r):
     compressed, ranks, lost, all_of_it = {}, {}, {}, {}
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
-        U, sigma, Vt = np.linalg.svd(delta, full_matrices=False)  # (out, k), (k,), (k, in), k = min(out, in)
+        U, sigma, Vt = np.linalg.svd(delta.astype(np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
         k = ranks[module] = min(int(r), len(sigma))
         root = np.sqrt(sigma[:k])  # (k,)
-        compressed[f"{module}.lora_A"] = root[:, None] * Vt[:k]  # (k, in)
-        compressed[f"{module}.lora_B"] = U[:, :k] * root  # (out, k)
+        compressed[f"{module}.lora_A"] = (root[:, None] * Vt[:k]).astype(delta.dtype)  # (k, in)
+        compressed[f"{module}.lora_B"] = (U[:, :k] * root).astype(delta.dtype)  # (out, k)
         lost[module], all_of_it[module] = float(np.sum(sigma[k:] ** 2)), float(np.sum(sigma**2))
     errors = {module: math.sqrt(lost[module] / all_of_it[module]) if all_of_it[module] else 0.0 for module in lost}
     total = sum(all_of_it.values())

@@ -3,7 +3,7 @@
 from .checkpoint import PRETRAINED, load_adapter, load_model, load_pretrained, save_adapter, save_model
 from .gpt2 import GPT2, load_gpt2, save_gpt2
 from .peft import load_peft, save_peft
-from .task import Task, load_task, model_sha256, save_task, shipped_adapters, task_folder, tokenizer_of
+from .task import Task, load_task, model_sha256, save_task, shipped_adapters, task_base, task_folder, tokenizer_of
 from .tensors import (
     check_file,
     check_folder,
@@ -36,6 +36,7 @@ __all__ = [
     "save_peft",
     "save_task",
     "shipped_adapters",
+    "task_base",
     "task_folder",
     "tokenizer_of",
     "write_atomically",

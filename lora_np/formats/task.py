@@ -83,7 +83,7 @@ def load_task(folder, base=None):
                 f"{folder}: task.json has {len(labels or ())} labels, expected n_classes = {config.n_classes}"
             )
         return Task(params, config, None, tokenizer_of(folder, config), labels)
-    base = Path(base or (PRETRAINED if about["base"] == "pretrained" else about["base"]))
+    base = Path(base or task_base(folder))
     if model_sha256(base) != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
     params, config = load_model(base)
@@ -91,6 +91,15 @@ def load_task(folder, base=None):
         params, config = add_head(params, config, len(about["labels"]), np.random.default_rng(0))
     adapter = load_adapter(folder, params)
     return Task(params, config, adapter, tokenizer_of(base, config), about["labels"])
+
+
+def task_base(name):
+    """The folder of the base that a task's adapter belongs to; of a whole model, its own."""
+    folder = task_folder(name)
+    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else {}
+    if "base" not in about:
+        return folder
+    return PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
 
 
 def task_folder(name):

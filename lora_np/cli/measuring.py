@@ -1,0 +1,97 @@
+"""Commands that measure: gradcheck, bench, experiment."""
+
+import json
+
+from .shared import add_workers, print_now
+
+
+def add_commands(command):
+    check = command("gradcheck", run_gradcheck, "check every backward pass against centred differences")
+    check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+
+    timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
+    timing.add_argument(
+        "--peers", nargs="*", action="extend", metavar="PEER",
+        help="torch, compile, jax (default: those installed); none: no peer",
+    )  # fmt: skip
+    timing.add_argument(
+        "--rungs", nargs="+", action="extend", metavar="RUNG",
+        help="model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)",
+    )  # fmt: skip
+    timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help="kinds of work (default: all seven)")
+    timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one a core)")
+    timing.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default 5)")
+    timing.add_argument("--seed", type=int, default=0, metavar="N")
+    timing.add_argument(
+        "--as-set", action="store_true",
+        help="leave variables that pin a library's kernels, such as OPENBLAS_CORETYPE, as they are set",
+    )  # fmt: skip
+    timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
+
+    lab = command("experiment", run_experiment, "carry out an experiment: its figure, its numbers, its verdict")
+    lab.add_argument("name", metavar="NAME", help="list shows them all")
+    lab.add_argument("--seeds", type=int, default=5, metavar="N", help="(default 5)")
+    lab.add_argument("--quick", action="store_true", help="one seed, part of the data, at most 30 s")
+    lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
+    lab.add_argument("--tune", action="store_true", help="choose the learning rates on validation instead")
+    add_workers(lab)
+
+
+def run_gradcheck(arguments):
+    from ..formats import check_file, write_text
+    from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
+
+    if arguments.json:
+        check_file(arguments.json, "json")
+    rows = gradcheck()
+    print(format_rows(rows))
+    if arguments.json:
+        write_text(arguments.json, json.dumps(rows_to_dicts(rows), indent=2) + "\n")
+    failed = failures(rows)
+    print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
+    return 1 if failed else 0
+
+
+def run_bench(arguments):
+    from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
+    from ..formats import check_file, write_json
+
+    peers, absent = parse_peers(arguments.peers)
+    rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
+    if arguments.json:
+        check_file(arguments.json, "json")
+    if absent:
+        print_now("left out: " + "; ".join(absent))
+    rows, setting = bench(
+        rungs,
+        tuple(WORKS) if arguments.work is None else arguments.work,
+        peers,
+        arguments.threads,
+        arguments.rounds,
+        arguments.seed,
+        arguments.as_set,
+        report=print_now,
+    )
+    print("\n" + format_tables(rows, setting, peers))
+    if arguments.json:
+        write_json(arguments.json, to_dicts(rows, setting, peers))
+    return 1 if any(row.failed for row in rows) else 0
+
+
+def run_experiment(arguments):
+    from ..experiments.recipes import RECIPES, headline, recipe
+    from ..experiments.sweep import open_executor
+
+    if arguments.name == "list":
+        for name in RECIPES:
+            print(f"{name:<12} {headline(name)}")
+        return 0
+    found = recipe(arguments.name)
+    out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    with open_executor(arguments.jobs, arguments.dask) as executor:
+        if arguments.tune:
+            for domain, rates in found.tune(executor, report=print_now).items():
+                print(f"{domain:<12}" + ", ".join(f"{method} {rate:g}" for method, rate in rates.items()))
+            return 0
+        outcome = found.run(arguments.seeds, arguments.quick, out, executor, report=print_now)
+    return 1 if outcome["failed"] else 0

@@ -1,0 +1,15 @@
+"""What several commands share."""
+
+
+def add_workers(command):
+    """Where a sweep's runs are carried out."""
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
+    where.add_argument(
+        "--dask", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs (needs the extra cluster)"
+    )
+
+
+def print_now(line):
+    """Print at once, also into a pipe: a long job shows its results as they come."""
+    print(line, flush=True)

@@ -1,0 +1,129 @@
+"""What is in a file of tensors: names, shapes and sizes, and of an adapter its ranks and directions."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ..adapters import AdapterConfig, module_config, scaling
+from ..analysis import effective_rank, stable_rank
+from ..formats import read_json, read_tensors, task_folder
+from ..formats.checkpoint import read_config
+from ..formats.gpt2 import tensor_file
+from ..formats.peft import rank_and_scale
+
+FACTORS = ("lora_A", "lora_B")
+FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors")
+
+
+def inspect_file(path):
+    """Describe a file of tensors or the folder that it is in, in our format, PEFT's or any other.
+
+    Parameters
+    ----------
+    path : a .safetensors file; a folder with one; or the name of an adapter that comes with the package
+
+    Returns
+    -------
+    dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms}; "adapters", a list of {layer, rank,
+        in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update, stable_rank, effective_rank}
+    """
+    file = find_file(path)
+    tensors, metadata = read_tensors(file)
+    pairs, scale_of = {}, scales(file.parent)
+    for name, array in tensors.items():
+        layer, _, factor = name.removesuffix(".weight").rpartition(".")
+        if factor in FACTORS and array.ndim == 2:
+            pairs.setdefault(layer, {})[factor] = array
+    adapters = [
+        describe_adapter(layer, *(pair[factor] for factor in FACTORS), scale_of(layer))
+        for layer, pair in pairs.items()
+        if len(pair) == len(FACTORS) and pair["lora_A"].shape[0] == pair["lora_B"].shape[1]
+    ]
+    rows = [describe(name, array) for name, array in tensors.items()]
+    return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
+
+
+def find_file(path):
+    """The .safetensors file that is meant."""
+    if Path(path).is_file():
+        return tensor_file(Path(path))
+    folder = Path(path) if Path(path).is_dir() else task_folder(path)
+    found = [folder / name for name in FILES if (folder / name).is_file()]
+    found = found or sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: holds no .safetensors file")
+    return found[0]
+
+
+def describe(name, array):
+    size = float(np.linalg.norm(array.astype(np.float64))) if array.size else 0.0
+    rms = size / math.sqrt(array.size) if array.size else 0.0
+    return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": size, "rms": rms}
+
+
+def describe_adapter(layer, lora_A, lora_B, scale):
+    """One layer's A (r, in) and B (out, r)."""
+    A, B = lora_A.astype(np.float64), lora_B.astype(np.float64)
+    sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(B, A)
+    return {
+        "layer": layer,
+        "rank": len(A),
+        "in": A.shape[1],
+        "out": len(B),
+        "scale": scale,
+        "norm_A": float(np.linalg.norm(A)),
+        "norm_B": float(np.linalg.norm(B)),
+        "norm_update": float(np.linalg.norm(sigma)),
+        "stable_rank": stable_rank(sigma),
+        "effective_rank": effective_rank(sigma),
+    }
+
+
+def product_singular_values(B, A):
+    """Those of B A that can differ from zero, without forming it.
+
+    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ, and the Q's leave singular values as they are.
+    """
+    return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
+
+
+def scales(folder):
+    """A function, layer -> its scale s by the configuration in the folder, or None where there is none."""
+    ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
+    if ours.is_file():
+        config = read_config(ours, AdapterConfig)
+        return lambda layer: scaling(module_config(config, layer))
+    if theirs.is_file():
+        fields = read_json(theirs)
+        return lambda layer: rank_and_scale(theirs, fields, layer.removeprefix("base_model.model."))[1]
+    return lambda layer: None
+
+
+def format_inspection(found):
+    """The description as text."""
+    total = sum(math.prod(row["shape"]) for row in found["tensors"])
+    lines = [f"{found['file']}: {len(found['tensors'])} tensors, {total:,} numbers"]
+    if found["metadata"]:
+        lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in found["metadata"].items()))
+    width = max((len(row["name"]) for row in found["tensors"]), default=4)
+    lines.append(f"\n{'tensor':<{width}}  {'dtype':<8}  {'shape':<14}{'norm':>11}{'rms':>11}")
+    for row in found["tensors"]:
+        shape = "×".join(map(str, row["shape"])) or "number"
+        lines.append(f"{row['name']:<{width}}  {row['dtype']:<8}  {shape:<14}{row['norm']:>11.4g}{row['rms']:>11.4g}")
+    if found["adapters"]:
+        width = max(len(row["layer"]) for row in found["adapters"])
+        lines.append(
+            f"\n{'adapter':<{width}}{'rank':>6}{'out×in':>12}{'s':>7}{'‖A‖':>9}{'‖B‖':>9}{'‖ΔW‖':>9}"
+            f"{'stable':>8}{'effective rank':>16}"
+        )
+        for row in found["adapters"]:
+            scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
+            size = f"{row['out']}×{row['in']}"
+            lines.append(
+                f"{row['layer']:<{width}}{row['rank']:>6}{size:>12}{scale:>7}{row['norm_A']:>9.3g}{row['norm_B']:>9.3g}"
+                f"{row['norm_update']:>9.3g}{row['stable_rank']:>8.1f}{row['effective_rank']:>16.1f}"
+            )
+        if any(row["scale"] is None for row in found["adapters"]):
+            lines.append("s is in no configuration here; ‖ΔW‖ is that of B A")
+    return "\n".join(lines)
