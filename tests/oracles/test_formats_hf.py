@@ -1,0 +1,329 @@
+"""Files that go across: transformers reads what `save_gpt2` wrote, PEFT what `save_peft` wrote, and the other way."""
+
+import contextlib
+import json
+import logging
+import warnings
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
+from lora_np.data import Batch, encode, load_tokenizer
+from lora_np.formats import (
+    PRETRAINED,
+    load_gpt2,
+    load_peft,
+    load_pretrained,
+    read_tensors,
+    save_gpt2,
+    save_peft,
+    write_tensors,
+)
+from lora_np.model import ModelConfig, add_head, forward, generate, loss_and_gradients, parameter_shapes
+from lora_np.training import TrainConfig, model_objective, train
+
+from .comparison import GRADIENT, OUTPUT, check, check_all
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+pytestmark = pytest.mark.oracle
+
+LOGITS = 2e-6  # of float32 logits: the largest difference over their rms
+ZERO = ("k_proj.bias",)
+HEADS = pytest.mark.parametrize("n_classes", [0, 5], ids=["language model", "classifier"])
+ADAPTERS = {
+    "q,v": {"targets": ("q_proj", "v_proj"), "r": 4, "alpha": 8.0},
+    "all linear": {"targets": ("all-linear",), "r": 3, "alpha": 6.0},
+    "rsLoRA": {"targets": ("all-linear",), "r": 4, "alpha": 2.0, "rslora": True},
+    "patterns": {
+        "targets": ("all-linear",),
+        "r": 2,
+        "alpha": 4.0,
+        "rank_pattern": {"blocks.1.mlp.up_proj": 5, "o_proj": 3},
+        "alpha_pattern": {"blocks.0.mlp.*": 1.0},
+    },
+    "one layer": {"targets": ("blocks.1.attn.k_proj",), "r": 4, "alpha": 4.0},
+    "other scales side by side": {"targets": ("all-linear",), "r": 4, "rank_pattern": {"v_proj": 2}},
+}
+
+
+@contextlib.contextmanager
+def no_warnings():
+    """Fail on any warning of these libraries, by `warnings` or by their loggers."""
+    said = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("transformers", "peft")]
+    transformers.utils.logging.disable_progress_bar()
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", category=FutureWarning)  # of PEFT's own calls into transformers
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert not said
+
+
+def odd_config(n_classes=0):
+    return ModelConfig(29, 9, 18, 2, 3, 31, n_classes=n_classes)
+
+
+def random_params(config, rng, dtype=np.float32):
+    """Every parameter random, of a trained model's size."""
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
+        params[name] = (centre + 0.2 * rng.standard_normal(shape)).astype(dtype)
+    return params
+
+
+def random_ids(config, rng, B=4, T=8):
+    """Ids without 0, which serves as padding."""
+    return rng.integers(1, config.vocab_size, (B, T))
+
+
+def language_batch(config, rng):
+    ids = random_ids(config, rng)
+    targets = rng.integers(0, config.n_classes or config.vocab_size, len(ids) if config.n_classes else ids.shape)
+    return Batch(ids, targets, np.full(len(ids), ids.shape[1]), np.arange(len(ids)))
+
+
+def trained_here(params, config, settings, rng, steps=8):
+    """An adapter after a few AdamW steps of ours."""
+    adapter_config = AdapterConfig(**settings)
+    start = init_adapter(params, adapter_config, rng).weights
+    batches = [language_batch(config, rng) for _ in range(steps)]
+    objective = model_objective(params, config, adapter_config)
+    state = train(start, objective, lambda rng: batches, TrainConfig(steps=steps, learning_rate=2e-2))
+    moved = [name for name in start if not np.array_equal(start[name], state.best[name])]
+    assert set(moved) >= {name for name in start if name.endswith("lora_B")}
+    return Adapter(adapter_config, state.best)
+
+
+def load_hf(folder, config):
+    kind = "SequenceClassification" if config.n_classes else "CausalLM"
+    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(folder)
+    model.config.pad_token_id = 0
+    return model.eval()
+
+
+def hf_logits(model, ids):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(ids)).logits.numpy()
+
+
+def agree(got, expected, tolerance=LOGITS):
+    """The largest difference is at most `tolerance` of the expected numbers' rms."""
+    assert got.shape == expected.shape and got.dtype == expected.dtype == np.float32
+    rms = np.sqrt(np.mean(expected.astype(np.float64) ** 2))
+    assert np.abs(got - expected).max() <= tolerance * rms
+
+
+def file_bytes(folder, name="adapter_model.safetensors"):
+    return {key: (a.dtype, a.shape, a.tobytes()) for key, a in read_tensors(folder / name)[0].items()}
+
+
+# ---------------------------------------------------------------- GPT-2
+
+
+@HEADS
+def test_transformers_loads_our_model_without_a_warning(n_classes, tmp_path):
+    config, rng = odd_config(n_classes), np.random.default_rng(0)
+    params = random_params(config, rng)
+    labels = [f"label {k}" for k in range(n_classes)] or None
+    save_gpt2(tmp_path, params, config, labels=labels)
+    with no_warnings():
+        model = load_hf(tmp_path, config)
+    assert type(model).__name__ == ("GPT2ForSequenceClassification" if n_classes else "GPT2LMHeadModel")
+    ids = random_ids(config, rng)
+    agree(hf_logits(model, ids), forward(params, ids, config)[0])
+    if labels:
+        assert model.config.id2label == dict(enumerate(labels))
+
+
+def test_transformers_reads_texts_as_we_do(tmp_path):
+    """The shipped model with its tokenizer: the same ids, and the same greedy text."""
+    params, config = load_pretrained()
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    save_gpt2(tmp_path, params, config, tokenizer)
+    texts = ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
+    with no_warnings():
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert theirs(texts)["input_ids"] == [ids.tolist() for ids in encode(tokenizer, texts)]
+        assert theirs.pad_token_id == 1 and theirs.eos_token_id == 0
+        prompt = theirs("the film", return_tensors="pt")
+        text = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+    ours = generate(params, prompt["input_ids"].numpy(), config, 12)
+    assert text.numpy().tolist() == ours.tolist()
+
+
+def random_gpt2(n_classes, dtype, seed=0, bare=False):
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(
+        vocab_size=31, n_positions=11, n_embd=15, n_layer=3, n_head=3, n_inner=37, num_labels=n_classes or 2,
+        initializer_range=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    kind = transformers.GPT2Model if bare else transformers.GPT2LMHeadModel
+    model = transformers.GPT2ForSequenceClassification(config) if n_classes else kind(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or ".ln_" in name:  # 0 and 1 throughout in a fresh model
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model.to(dtype).eval()
+
+
+@HEADS
+@pytest.mark.parametrize("seed", [0, 1])
+def test_logits_and_gradients_of_a_gpt2_of_odd_sizes(n_classes, seed, tmp_path):
+    """n_inner is not 4C, three heads, an odd vocabulary: in float64."""
+    model = random_gpt2(n_classes, torch.float64, seed)
+    model.save_pretrained(tmp_path)
+    params, config, labels = load_gpt2(tmp_path, np.float64)
+    assert config.d_ff == 37 and config.n_heads == 3 and config.vocab_size == 31 and bool(labels) == bool(n_classes)
+    rng = np.random.default_rng(seed)
+    batch = language_batch(config, rng)
+    logits = model(input_ids=torch.tensor(batch.ids)).logits
+    flat = logits.reshape(-1, logits.shape[-1])
+    torch.nn.functional.cross_entropy(flat, torch.tensor(batch.targets).reshape(-1)).backward()
+    check("GPT-2 of odd sizes", "logits", forward(params, batch.ids, config)[0], logits, OUTPUT)
+    grads = loss_and_gradients(params, batch, config, wanted=tuple(params)).grads
+    # Our own reader takes their gradients across: they have their parameters' names and layout.
+    theirs = {name: p.grad.numpy() for name, p in model.named_parameters()}
+    write_tensors(tmp_path / "model.safetensors", theirs)
+    check_all("GPT-2 of odd sizes", grads, load_gpt2(tmp_path, np.float64).params, GRADIENT, ZERO)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("how", ["whole", "bare", "shards"])
+def test_any_gpt2_directory(how, dtype, tmp_path):
+    """Bare names or prefixed ones, one file or shards with an index, any of the three dtypes: the same numbers."""
+    model = random_gpt2(0, dtype, bare=how == "bare")
+    model.save_pretrained(tmp_path, max_shard_size="9KB" if how == "shards" else "1GB")
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (how == "shards")
+    params, config, _ = load_gpt2(tmp_path)
+    body = model if how == "bare" else model.transformer
+    weight = body.h[1].attn.c_attn.weight.float().detach().numpy()  # (C, 3C)
+    assert np.array_equal(params["blocks.1.attn.k_proj.weight"], weight[:, 15:30].T)
+    assert all(array.dtype == np.float32 for array in params.values())
+    ids = random_ids(config, np.random.default_rng(0))
+    with torch.no_grad():
+        h = body.float()(torch.tensor(ids)).last_hidden_state.numpy()
+    agree(forward(params, ids, config)[0], h @ params["tok_emb.weight"].T, 5e-6)
+
+
+def test_mask_buffers_of_old_files_are_skipped(tmp_path):
+    model = random_gpt2(0, torch.float32)
+    model.save_pretrained(tmp_path)
+    tensors, _ = read_tensors(tmp_path / "model.safetensors")
+    expected = load_gpt2(tmp_path).params
+    for i in range(3):
+        tensors[f"h.{i}.attn.bias"] = np.tril(np.ones((1, 1, 11, 11), dtype=bool))
+        tensors[f"h.{i}.attn.masked_bias"] = np.float32(-1e4).reshape(())
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    found = load_gpt2(tmp_path).params
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+# ---------------------------------------------------------------- PEFT
+
+
+@HEADS
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_peft_loads_an_adapter_that_was_trained_here(name, n_classes, tmp_path):
+    config, rng = odd_config(n_classes), np.random.default_rng(0)
+    params = random_params(config, rng)
+    adapter = trained_here(params, config, ADAPTERS[name], rng)
+    save_gpt2(tmp_path / "base", params, config)
+    save_peft(tmp_path / "adapter", adapter, params, config)
+    with no_warnings():
+        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", config), tmp_path / "adapter").eval()
+    ids = random_ids(config, rng)
+    expected, _ = forward(params, ids, config, adapter=adapter)
+    base, _ = forward(params, ids, config)
+    assert np.abs(expected - base).max() > 1e-3 * np.abs(base).max()  # or else there is nothing to be seen
+    agree(hf_logits(model, ids), expected)
+    agree(hf_logits(model.merge_and_unload(), ids), forward(merge(params, adapter), ids, config)[0])
+
+    back = load_peft(tmp_path / "adapter", params)
+    assert list(back.weights) == list(adapter.weights)
+    if name == "other scales side by side":  # q, k and v have one scale in PEFT; B takes what is left
+        agree(forward(params, ids, config, adapter=back)[0], expected)
+        return
+    for key, array in adapter.weights.items():
+        assert back.weights[key].tobytes() == array.tobytes(), key
+    save_peft(tmp_path / "again", back, params, config)
+    assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
+    again, first = (tmp_path / folder / "adapter_config.json" for folder in ("again", "adapter"))
+    assert again.read_text() == first.read_text()
+
+
+PEFT_CONFIGS = {
+    "q,k,v": {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"]},
+    "all linear": {"r": 3, "lora_alpha": 6, "target_modules": ["c_attn", "c_proj", "c_fc"]},
+    "rsLoRA": {"r": 4, "lora_alpha": 2, "target_modules": ["c_attn", "c_fc"], "use_rslora": True},
+    "patterns": {
+        "r": 2,
+        "lora_alpha": 4,
+        "target_modules": ["c_attn", "attn.c_proj", "c_fc"],
+        "rank_pattern": {"c_fc": 5, r"h\.1\.attn\.c_attn": 3},
+        "alpha_pattern": {"h.0.attn.c_attn": 2, "transformer.h.1.attn.c_proj": 7},
+    },
+}
+
+
+@HEADS
+@pytest.mark.parametrize("name", PEFT_CONFIGS)
+def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
+    """A few real AdamW steps there; the same logits here, and the same bytes after the way back."""
+    config, rng = odd_config(n_classes), np.random.default_rng(1)
+    params = random_params(config, rng)
+    save_gpt2(tmp_path / "base", params, config)
+    torch.manual_seed(0)
+    task = "SEQ_CLS" if n_classes else "CAUSAL_LM"
+    settings = peft.LoraConfig(task_type=task, fan_in_fan_out=True, lora_dropout=0.0, **PEFT_CONFIGS[name])
+    with no_warnings():
+        model = peft.get_peft_model(load_hf(tmp_path / "base", config), settings)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-2)
+    for _ in range(6):
+        batch = language_batch(config, rng)
+        logits = model(input_ids=torch.tensor(batch.ids)).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), torch.tensor(batch.targets).reshape(-1)
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval().save_pretrained(tmp_path / "adapter")
+
+    adapter = load_peft(tmp_path / "adapter", params)
+    ids = random_ids(config, rng)
+    logits, _ = forward(params, ids, config, adapter=adapter)
+    agree(logits, hf_logits(model, ids))
+    assert ("head.weight" in adapter.weights) == bool(n_classes)
+    save_peft(tmp_path / "again", adapter, params, config)
+    assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
+    kept = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
+    assert kept["peft_version"] == peft.__version__  # what means nothing here is kept
+
+
+def test_the_shipped_base_as_a_classifier(tmp_path):
+    """At real size: an adapter trained here on v, o and the MLP, loaded by PEFT."""
+    params, config = load_pretrained()
+    rng = np.random.default_rng(0)
+    params, config = add_head(params, config, 3, rng)
+    adapter = trained_here(params, config, {"r": 4, "alpha": 8.0, "targets": ("v_proj", "up_proj")}, rng, 4)
+    save_gpt2(tmp_path / "base", params, config)
+    save_peft(tmp_path / "adapter", adapter, params, config)
+    with no_warnings():
+        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", config), tmp_path / "adapter").eval()
+    ids = random_ids(config, rng, 16, 40)
+    agree(hf_logits(model, ids), forward(params, ids, config, adapter=adapter)[0])
