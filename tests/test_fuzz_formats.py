@@ -307,16 +307,18 @@ OTHERS += ['["q_proj", null]', '[["q_proj"]]', '{"q_proj": 1}', '{"q_proj": 1e99
 OTHERS += ['{"q_proj": ' + "9" * 400 + "}", '{"q_proj": true}', '{"q_proj": [2]}', '{"[": 2}', '{"x": 1, "x": 2}']
 OTHERS += ["[" + "1," * 10_000 + "1]", "\ufeff1", "'a'", "undefined"]
 
+# Some take exponential time, or a power of the name's length; some are no patterns; some warn.
 REGEXES = ["(a+)+$", ".*.*.*.*.*.*x", ".*.*.*.*x", "(.*)*x", "([a-z.0-9]+)*x", ".?" * 40 + "x", "(|)" * 40 + "x"]
-REGEXES += ["(.|.)" * 40 + "x", "(?x:(.+) +)x", "(?:(?:.+))+x", "((.*)+)+x", r"(.*)\1\1\1x", "(?=(.+)+x)", "[^x]+" * 4]
-REGEXES += ["a{99999999999999999999}", "a{4294967294}", "(?:.{1,9}){9}x", "(" * 300 + ")" * 300, "(" * 2000 + ")" * 2000]
-REGEXES += ["[", "(", ")", "*", "?", "\\", "(?P<a", "(?i)c_attn", "x(?i)", "[[a]", "[a--b]", r"\8", r"\N{x}", "", "|", "$"]
-REGEXES += [".*", "c_attn", ".*c_attn", "(?<=.*)x", "(?(1)a|b)", "(?(9)a|b)", "\0", "\ud800", "x" * 10_000, "|" * 10_000]
-REGEXES += ["(?a)(?u)x", "(?L)x", "(?#", "(?:|.|..|...)" * 30 + "x", "(.+)?" * 4 + "x", "(((.+)?)?)?x", "(?s:.*)(?s:.*)x"]
+REGEXES += ["(.|.)" * 40 + "x", "(?x:(.+) +)x", "(?:(?:.+))+x", "((.*)+)+x", r"(.*)\1\1\1x", "(?=(.+)+x)"]
+REGEXES += ["a{99999999999999999999}", "a{4294967294}", "(?:.{1,9}){9}x", "(" * 300 + ")" * 300]
+REGEXES += ["(" * 2000 + ")" * 2000, "[^x]+" * 4, "|" * 10_000, "x" * 10_000, "(?s:.*)(?s:.*)x", "\0", "\ud800", ""]
+REGEXES += ["[", "(", ")", "*", "?", "\\", "(?P<a", "(?i)c_attn", "x(?i)", "[[a]", "[a--b]", r"\8", r"\N{x}", "|", "$"]
+REGEXES += [".*", "c_attn", ".*c_attn", "(?<=.*)x", "(?(1)a|b)", "(?(9)a|b)"]
+REGEXES += ["(?a)(?u)x", "(?L)x", "(?#", "(?:|.|..|...)" * 30 + "x", "(.+)?" * 4 + "x", "(((.+)?)?)?x"]
 
-PLACES = ["../x", "../../etc/passwd", "/etc/passwd", "..", ".", "", "/", "a/b", "a\\b", "\0", "\ud800", "x" * 300, "out"]
-PLACES += ["link.safetensors", "loop", "no.safetensors", "a.safetensors", "b.safetensors", "./a.safetensors", "config.json"]
-PLACES += ["model.safetensors.index.json", "a.safetensors/", "~", "$HOME", "a.safetensors\n", "A.safetensors", "C:\\x"]
+PLACES = ["../x", "../../etc/passwd", "/etc/passwd", "..", ".", "", "/", "a/b", "a\\b", "\0", "\ud800", "x" * 300]
+PLACES += ["out", "link.safetensors", "loop", "no.safetensors", "a.safetensors", "b.safetensors", "./a.safetensors"]
+PLACES += ["config.json", "model.safetensors.index.json", "a.safetensors/", "~", "$HOME", "a.safetensors\n", "A.safetensors", "C:\\x"]
 
 # Fields that are unknown in one file, and read or refused in another.
 FIELDS = """extra dropout r alpha n_inner n_classes n_layers d_model n_layer n_embd vocab_size n_positions targets kind
@@ -417,11 +419,12 @@ def overwritten(rng, data):
 
 def replaced(rng, data):
     """Something else altogether."""
-    junk = [b"", b"\0" * 100, b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x94.", b"PK\x03\x04", data * 2, b"[" * 200_000]
+    junk = [b"", b"\0" * 100, data * 2, b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x94.", b"PK\x03\x04", b"[" * 200_000]
     return pick(rng, [*junk, rng.bytes(int(rng.integers(1, 3000)))])
 
 
-ANY = [cut_off, cut_off, flip_one, flip_one, flip_early, flip_many, removed, inserted, duplicated, overwritten, replaced]
+ANY = [cut_off, cut_off, flip_one, flip_one, flip_early, flip_many]
+ANY += [removed, inserted, duplicated, overwritten, replaced]
 
 
 # ------------------------------------------------------------------ damages to tensors: (rng, bytes) -> bytes
@@ -487,18 +490,18 @@ def all_extreme(rng, data):
     return pack([entry._replace(dtype="F64", body=body) for entry, body in zip(unpack(data), bodies)])
 
 
-def hostile_shape(rng, data):
-    return edit_header(rng, data, "shape", pick(rng, [anywhere, anywhere, None]), pick(rng, [size, hostile])(rng))
+def hostile_shape(rng, data, field="shape"):
+    return edit_header(rng, data, field, pick(rng, [anywhere, anywhere, None]), pick(rng, [size, hostile])(rng))
 
 
 def hostile_offsets(rng, data):
-    return edit_header(rng, data, "data_offsets", pick(rng, [anywhere, anywhere, None]), pick(rng, [size, hostile])(rng))
+    return hostile_shape(rng, data, "data_offsets")
 
 
 def hostile_shapes_of_nothing(rng, data):
     """A tensor without a single number, however large its other axes; or with a great many axes."""
-    shapes = [[2**62, 0], [0, 2**63], [2**64 - 1, 0], [0], [0, 0], [2**31, 2**31, 0], [0, 12], [12, 0], [2**40, 2**40, 0]]
-    shapes += [[0] + [1] * 40, [0] + [1] * 64, [0] * 1000]
+    shapes = [[2**62, 0], [0, 2**63], [2**64 - 1, 0], [0], [0, 0], [2**31, 2**31, 0], [0, 12], [12, 0]]
+    shapes += [[2**40, 2**40, 0], [0] + [1] * 40, [0] + [1] * 64, [0] * 1000]
     return edit(rng, data, lambda entry: entry._replace(shape=pick(rng, shapes), body=b""))
 
 
@@ -520,7 +523,8 @@ def fewer_rows(rng, data):
         if not entry.shape or not entry.shape[0]:
             return entry
         rows = int(pick(rng, [0, 1, rng.integers(entry.shape[0])]))
-        return entry._replace(shape=[rows, *entry.shape[1:]], body=entry.body[: len(entry.body) // entry.shape[0] * rows])
+        row = len(entry.body) // entry.shape[0]
+        return entry._replace(shape=[rows, *entry.shape[1:]], body=entry.body[: rows * row])
 
     return edit(rng, data, change)
 
@@ -563,10 +567,10 @@ def missing(rng, data):
 def other_name(rng, name):
     """A name that no tensor, or another one, has."""
     layer = name.rpartition(".")[0]
-    names = ["", "x", "\0", "a\nb", "x" * 3000, "lm_head.weight", "score.weight", "head.weight", "h.0.attn.bias", "é" * 99]
-    names += ["transformer." + name, "base_model.model." + name, name.removeprefix("transformer."), name + ".weight"]
+    names = ["", "x", "\0", "a\nb", "x" * 3000, "lm_head.weight", "score.weight", "head.weight", "h.0.attn.bias"]
+    names += ["é" * 99, "transformer." + name, "base_model.model." + name, name.removeprefix("transformer.")]
     names += [f"{layer}.lora_A.weight", f"{layer}.lora_B.weight", "lora_A", "lora_B", ".lora_A.weight", "__metadata__"]
-    names += [name.replace("0", "9" * 30), name.replace(".", ""), name.replace("0", "\u0660"), "classifier.weight"]
+    names += [name.replace("0", "9" * 30), name.replace(".", ""), name.replace("0", "\u0660"), "classifier.weight", name + ".weight"]
     names += ["base_model.model." * 2 + name, "h.99999.attn.c_attn.lora_A.weight", "__metadata__.x", "\ud800"]
     return pick(rng, names)
 
@@ -634,11 +638,11 @@ def numbers_scaled(rng, data):
 
     def change(value):
         numbers = [(v, k) for v, k in places_of(value) if isinstance(v[k], int) and not isinstance(v[k], bool)]
-        if numbers:
-            inner, key = pick(rng, numbers)
-            old, factor = inner[key], pick(rng, [2, 10**3, 10**5, 10**9, 2**31, 2**62, 10**40, 10**320, -1])
-            for inner, key in numbers if rng.random() < 0.5 else [(inner, key)]:
-                inner[key] = inner[key] * factor if inner[key] == old else inner[key]
+        chosen = numbers and pick(rng, [inner[key] for inner, key in numbers])
+        factor = pick(rng, [2, 10**3, 10**5, 10**9, 2**31, 2**62, 10**40, 10**320, -1])
+        meant = [(inner, key) for inner, key in numbers if inner[key] == chosen]
+        for inner, key in meant if rng.random() < 0.5 else meant[:1]:
+            inner[key] *= factor
         return {}
 
     return change_json(rng, data, change)
@@ -859,7 +863,8 @@ def outcome(read, folder, seconds=SECONDS):
     """How a reader takes a folder: "loaded", "refused", or a sentence on what is wrong."""
     try:
         with watchdog(seconds), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the package's; NumPy's and re's stay errors
+            warnings.simplefilter("error")  # NumPy's and re's: what they warn of should be refused or expected
+            warnings.simplefilter("ignore", UserWarning)  # the package's own
             arrays = read(folder)
     except KeyboardInterrupt:
         raise

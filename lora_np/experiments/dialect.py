@@ -8,7 +8,6 @@ part of its new domain and on IMDb test reviews. An adapter can be taken off aga
 for bit, which every run of LoRA checks.
 """
 
-import json
 import math
 import time
 from contextlib import closing
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import corpus_digest, load_licences
-from ..formats import check_folder, write_json, write_text
+from ..formats import check_folder, read_json, write_json, write_text
 from ..training import blas_threads
 from .dialect_figure import draw_dialect
 from .dialect_run import METHODS, DialectRun, dialect_run, label, load_domain
@@ -32,9 +31,22 @@ SETTINGS = Path(__file__).parent / "dialect_settings.json"  # written by `experi
 DOMAINS = ("critics", "licences")
 QUICK = {"limit": 4096}
 QUICK_METHODS = ("full", "lora_r4")
+# Each grid reaches past both sides of its best.
 RATES = {
-    "critics": {"full": (2e-4, 4e-4, 8e-4), "lora": (2e-3, 4e-3, 8e-3)},
-    "licences": {"full": (4e-4, 8e-4, 1.6e-3), "lora": (4e-3, 8e-3, 1.6e-2, 3.2e-2)},
+    "critics": {
+        "full": (2e-4, 4e-4, 8e-4),
+        "lora_r1": (4e-3, 8e-3, 1.6e-2),
+        "lora_r4": (4e-3, 8e-3, 1.6e-2),
+        "lora_r16": (2e-3, 4e-3, 8e-3),
+        "lora_r64": (1e-3, 2e-3, 4e-3),
+    },
+    "licences": {
+        "full": (8e-4, 1.6e-3, 3.2e-3),
+        "lora_r1": (1.6e-2, 3.2e-2, 6.4e-2),
+        "lora_r4": (8e-3, 1.6e-2, 3.2e-2),
+        "lora_r16": (8e-3, 1.6e-2, 3.2e-2),
+        "lora_r64": (4e-3, 8e-3, 1.6e-2),
+    },
 }
 TUNE_SEED = 100  # apart from the experiment's, which count from 0
 
@@ -59,7 +71,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
     check_folder(out, "out")
     out, started = Path(out), time.perf_counter()
     seeds, methods, settings = (1, QUICK_METHODS, QUICK) if quick else (seeds, METHODS, {})
-    rates = json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"]
+    rates = read_json(SETTINGS)["chosen"]
     runs = [
         DialectRun(domain, method, seed, rates[domain][method], **settings)
         for seed in range(seeds)
@@ -156,28 +168,31 @@ def format_table(rows, of_base):
 def tune(executor=None, report=print, out=SETTINGS):
     """Choose each method's learning rate by the validation loss in the new domain, at one seed; write the JSON.
 
-    The grid was widened until the best rate of each method was none of its ends.
+    What the file holds already is not run again; to start over, delete it.
     """
+    tried = read_json(out)["tried"] if Path(out).exists() else {}
     runs = [
         DialectRun(domain, method, TUNE_SEED, rate, test=False)
         for domain in DOMAINS
         for method in METHODS
-        for rate in RATES[domain]["full" if method == "full" else "lora"]
+        for rate in RATES[domain][method]
+        if f"{rate:g}" not in tried.get(domain, {}).get(method, {})
     ]
     kept = Path(out).with_suffix(".unfinished.jsonl")
-    results, failed = carry_out(runs, executor, kept, report)
+    results, failed = carry_out(runs, executor, kept, report) if runs else ([], [])
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
-    tried, chosen = {}, {}
-    for domain in DOMAINS:
-        for method in METHODS:
-            found = {
-                r["learning_rate"]: round(r["validation_loss"], 4)
-                for r in results
-                if (r["domain"], r["method"]) == (domain, method)
-            }
-            tried.setdefault(domain, {})[method] = {f"{rate:g}": found[rate] for rate in sorted(found)}
-            chosen.setdefault(domain, {})[method] = min(found, key=found.get)
+    for r in results:
+        losses = tried.setdefault(r["domain"], {}).setdefault(r["method"], {})
+        losses[f"{r['learning_rate']:g}"] = round(r["validation_loss"], 4)
+    tried = {
+        domain: {m: dict(sorted(tried[domain][m].items(), key=lambda entry: float(entry[0]))) for m in METHODS}
+        for domain in DOMAINS
+    }
+    chosen = {
+        domain: {method: float(min(losses, key=losses.get)) for method, losses in methods.items()}
+        for domain, methods in tried.items()
+    }
     write_json(out, {"command": "python -m lora_np experiment dialect --tune", "chosen": chosen, "tried": tried})
     kept.unlink(missing_ok=True)
     return chosen

@@ -1,11 +1,10 @@
 """The adapters that come with the package: the base taught two dialects, each a small file."""
 
-import json
 import math
 from pathlib import Path
 
 from ..data import corpus_digest, load_licences, load_tokenizer
-from ..formats import PRETRAINED, Task, check_folder, load_task, save_task
+from ..formats import PRETRAINED, Task, check_folder, load_task, read_json, save_task
 from ..training import attach
 from .dialect import DOMAINS, SETTINGS
 from .dialect_run import EPOCHS, adapter_of, load_domain
@@ -33,7 +32,7 @@ def train_shipped(folder, seed=0):
     dict, name -> what its task.json says of it
     """
     check_folder(folder, "folder")
-    rates = json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"]
+    rates = read_json(SETTINGS)["chosen"]
     base, config = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     old, found = load_domain("reviews"), {}
