@@ -2,18 +2,9 @@
 
 from contextlib import contextmanager
 
-import numpy as np
-
+from ..formats.gpt2 import PREFIX, gpt2_fields, gpt2_tensors
 from .case import Side
 
-# GPT-2's names for the layers of a block; its Conv1D keeps a weight as (in, out).
-LINEAR = {
-    "attn.c_attn": ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
-    "attn.c_proj": ("attn.o_proj",),
-    "mlp.c_fc": ("mlp.up_proj",),
-    "mlp.c_proj": ("mlp.down_proj",),
-}
-NORMS = {"ln_1": "ln1", "ln_2": "ln2"}
 
 
 @contextmanager
@@ -50,37 +41,10 @@ def gpt2(params, config):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.n_positions,
-            n_embd=config.d_model,
-            n_layer=config.n_layers,
-            n_head=config.n_heads,
-            n_inner=config.d_ff,
-            activation_function="gelu_new",
-            layer_norm_epsilon=config.layer_norm_eps,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    ).eval()
-    state = {name: torch.tensor(array) for name, array in gpt2_weights(params, config).items()}
+    model = GPT2LMHeadModel(GPT2Config(**gpt2_fields(config))).eval()
+    state = {PREFIX + name: torch.tensor(array) for name, array in gpt2_tensors(params, config).items()}
     result = model.load_state_dict(state, strict=False)
     missing = [name for name in result.missing_keys if name != "lm_head.weight"]  # tied to wte
     if missing or result.unexpected_keys:
         raise ValueError(f"GPT-2: missing {missing}, unexpected {result.unexpected_keys}; expected none")
     return model
-
-
-def gpt2_weights(params, config):
-    """lora_np's weights under GPT-2's names and in its layout."""
-    out = {"transformer.wte.weight": params["tok_emb.weight"], "transformer.wpe.weight": params["pos_emb.weight"]}
-    for leaf in ("weight", "bias"):
-        out[f"transformer.ln_f.{leaf}"] = params[f"ln_f.{leaf}"]
-        for i in range(config.n_layers):
-            for theirs, ours in NORMS.items():
-                out[f"transformer.h.{i}.{theirs}.{leaf}"] = params[f"blocks.{i}.{ours}.{leaf}"]
-            for theirs, ours in LINEAR.items():
-                joined = np.concatenate([params[f"blocks.{i}.{name}.{leaf}"] for name in ours])  # (out[, in])
-                out[f"transformer.h.{i}.{theirs}.{leaf}"] = joined.T.copy()
-    return out

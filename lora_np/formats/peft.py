@@ -1,14 +1,7 @@
 """PEFT's LoRA adapters on disk, both ways: `adapter_config.json` beside `adapter_model.safetensors`.
 
 A and B have our shapes and orientation, (r, in) and (out, r), also on GPT-2's transposed layers (`fan_in_fan_out`
-speaks of the base's weight alone). GPT-2 has q, k and v as one layer `c_attn` of three times as many outputs:
-
-- three adapters, or some of them, become one: the A's one above the other, the B's in blocks along a diagonal. Where
-  all three have the same A, as after the way back, that one A is kept and the B's are put one above the other;
-- one becomes three that share its A, each with its third of B; or, where each component of the rank reaches one of
-  the three alone, three that have just their own components.
-
-Both are exact: no number but a zero is added.
+speaks of the base's weight alone). GPT-2's one layer `c_attn` for our three is the affair of `fused.py`.
 
 Transposed or exchanged factors have other shapes than the configuration's rank and the base's layer ask for, and are
 refused, with one exception: where r = in = out all are square, and nothing can tell.
@@ -32,6 +25,7 @@ from ..adapters import (
 )
 from ..adapters.adapter import HEAD
 from .checkpoint import read_object, warn_of_unknown
+from .fused import join_factors, split_factors
 from .gpt2 import LINEAR, PREFIX
 from .tensors import read_tensors, write_json, write_tensors
 
@@ -219,17 +213,6 @@ def check_factors(path, module, factors, r, shapes):
     raise ValueError(text)
 
 
-def split_factors(factors, names):
-    """The adapters of the layers that stand side by side in one, {name: (A, B)}; see the top of the file."""
-    lora_A, lora_B = (factors[factor] for factor in FACTORS)
-    blocks = np.split(lora_B, len(names))  # each (out of one, r)
-    reached = np.array([block.any(axis=0) for block in blocks])  # (layers, r): which component reaches which layer
-    if len(names) > 1 and (reached.sum(axis=0) == 1).all():
-        own = {name: (lora_A[r], block[:, r]) for name, block, r in zip(names, blocks, reached)}
-        return {name: pair for name, pair in own.items() if len(pair[0])}
-    return {name: (lora_A, block) for name, block in zip(names, blocks)}
-
-
 def alpha_of(scale, r, rslora):
     """The alpha that gives a scale, s r or s √r, freed of the last digits' rounding where a short number is meant."""
     alpha = scale * (math.sqrt(r) if rslora else r)
@@ -299,35 +282,6 @@ def save_peft(folder, adapter, params, config, base=None):
     fields_path.unlink(missing_ok=True)  # comes last: a folder without it was not finished
     write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
     write_json(fields_path, peft_fields(settings, ranks, alphas, config, base))
-
-
-def join_factors(adapted, outs):
-    """One adapter for layers that stand side by side: A, B and the scale; see the top of the file.
-
-    Parameters
-    ----------
-    adapted : list of ({"lora_A": …, "lora_B": …}, scale), or None, for each layer
-    outs : list of int, the layers' outputs
-    """
-    present = [pair for pair in adapted if pair]
-    first, scale = present[0]
-    shared = len(present) == len(adapted) and all(
-        s == scale and np.array_equal(pair["lora_A"], first["lora_A"]) for pair, s in present
-    )
-    if shared:
-        return first["lora_A"], np.concatenate([pair["lora_B"] for pair, _ in present]), scale
-    scale = next((s for _, s in present if s), 0.0)
-    lora_A = np.concatenate([pair["lora_A"] for pair, _ in present])  # (Σr, in)
-    lora_B = np.zeros((sum(outs), len(lora_A)), dtype=lora_A.dtype)  # (Σout, Σr)
-    row = column = 0
-    for pair, n_out in zip(adapted, outs):
-        if pair:
-            block, s = pair[0]["lora_B"], pair[1]  # (out, r)
-            end = column + block.shape[1]
-            lora_B[row : row + n_out, column:end] = block if s == scale else (s / scale) * block
-            column = end
-        row += n_out
-    return lora_A, lora_B, scale
 
 
 def peft_fields(settings, ranks, alphas, config, base):
