@@ -1,4 +1,4 @@
-"""Generation with kept keys and values, against the whole model run anew for every token."""
+"""Generation with kept keys and values, against the whole model run anew for every token; and how tokens are drawn."""
 
 from dataclasses import replace
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import merge
-from lora_np.model import empty_past, forward, generate, make_decoder, next_logits
+from lora_np.model import Sampling, empty_past, forward, generate, make_decoder, next_logits, next_probabilities
+from lora_np.model.sampling import draw
 
 PROMPTS = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]])
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-6)])
 @pytest.mark.parametrize("adapted", [False, True])
 def test_logits_with_a_past_are_those_without(language, random_params, random_adapter, dtype, tolerance, adapted):
     """Whatever the pieces in which a text is read: all at once, token by token, or in between."""
@@ -105,3 +106,156 @@ def test_an_adapter_of_another_model_is_refused(language, random_params, random_
         merge(shallow, adapter)
     with pytest.raises(ValueError, match="adapter: the model has no layer blocks.1"):
         generate(shallow, PROMPTS, language, 1, adapter)
+
+
+# ---------------------------------------------------------------- drawing tokens
+
+
+LOGITS = np.log(np.array([[0.1, 0.4, 0.2, 0.05, 0.25], [0.6, 0.1, 0.1, 0.1, 0.1]]))  # (2, 5)
+SEEN = np.array([[1, 1], [3, 0]])
+
+
+def probabilities(**settings):
+    return next_probabilities(LOGITS, SEEN, Sampling(**settings))
+
+
+def test_with_everything_off_the_softmax_is_drawn_from():
+    np.testing.assert_allclose(probabilities(), np.exp(LOGITS), rtol=1e-12)
+
+
+def test_temperature():
+    squares = np.exp(LOGITS) ** 2
+    expected = squares / squares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities(temperature=0.5), expected, rtol=1e-12)
+    assert probabilities(temperature=0.0).tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
+
+
+def test_top_k_keeps_ties():
+    np.testing.assert_allclose(probabilities(top_k=2)[0], [0, 0.4 / 0.65, 0, 0, 0.25 / 0.65], rtol=1e-12)
+    np.testing.assert_allclose(probabilities(top_k=2)[1], np.exp(LOGITS[1]), rtol=1e-12)  # four are equal
+    np.testing.assert_allclose(probabilities(top_k=99), np.exp(LOGITS), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "p, kept", [(0.3, [1]), (0.41, [1, 4]), (0.64, [1, 4]), (0.66, [1, 4, 2]), (1.0, [0, 1, 2, 3, 4])]
+)
+def test_top_p_keeps_the_fewest_that_add_up_to_p(p, kept):
+    expected = np.zeros(5)
+    expected[kept] = np.exp(LOGITS[0])[kept]
+    np.testing.assert_allclose(probabilities(top_p=p)[0], expected / expected.sum(), rtol=1e-12)
+
+
+def test_repetition_penalty():
+    """Divides positive logits and multiplies negative ones, once however often a token was seen."""
+    logits = np.array([[2.0, -1.0, 0.5]])
+    found = next_probabilities(logits, np.array([[0, 0, 1]]), Sampling(repetition_penalty=2.0))
+    expected = np.exp([1.0, -2.0, 0.5])
+    np.testing.assert_allclose(found[0], expected / expected.sum(), rtol=1e-12)
+    assert logits.tolist() == [[2.0, -1.0, 0.5]]
+    greedy = Sampling(temperature=0.0, repetition_penalty=8.0)
+    assert next_probabilities(logits, np.array([[0, 0, 1]]), greedy).argmax() == 2
+
+
+def test_draws_follow_their_probabilities():
+    probs = np.repeat(probabilities(top_p=0.66)[:1], 20_000, axis=0)
+    drawn = np.bincount(draw(probs, np.random.default_rng(0)), minlength=5) / 20_000
+    np.testing.assert_allclose(drawn, probs[0], atol=0.01)
+    assert drawn[0] == drawn[3] == 0  # what was cut is never drawn
+
+
+@pytest.mark.parametrize("edge", [0.0, np.nextafter(1.0, 0.0)])
+def test_the_ends_of_a_draw(edge):
+    """Neither the least number nor the greatest that a generator gives draws a token of probability 0."""
+
+    class Fixed:
+        def random(self, n):
+            return np.full(n, edge)
+
+    probs = np.array([[0.0, 0.3, 0.7, 0.0]], dtype=np.float32)
+    assert draw(probs, Fixed()).tolist() == [1 if edge == 0.0 else 2]
+
+
+def test_a_sample_depends_on_its_generator_alone(language, random_params):
+    params = random_params(language)
+    settings = {"sampling": Sampling(temperature=1.5)}
+    texts = [generate(params, PROMPTS, language, 4, **settings, rng=np.random.default_rng(s)) for s in (0, 0, 1)]
+    assert texts[0].tolist() == texts[1].tolist() != texts[2].tolist()
+    with pytest.raises(ValueError, match="rng: got None, expected a np.random.Generator"):
+        generate(params, PROMPTS, language, 4, **settings)
+
+
+def test_a_stop_token_ends_its_row(language, random_params):
+    """The other rows go on; when all have ended the text does."""
+    params = random_params(language)
+    whole = generate(params, PROMPTS, language, 4)
+    stop = int(whole[0, 4])  # the first row's second new token
+    text = generate(params, PROMPTS, language, 4, stop=(stop,))
+    assert text[0, :5].tolist() == whole[0, :5].tolist() and set(text[0, 4:].tolist()) == {stop}
+    for row in (1, 2):
+        ends = [i for i in range(3, 7) if whole[row, i] == stop]
+        end = ends[0] + 1 if ends else 7
+        assert text[row, :end].tolist() == whole[row, :end].tolist()
+    assert generate(params, PROMPTS[:1], language, 4, stop=(stop,)).shape == (1, 5)
+    with pytest.raises(ValueError, match="stop: got 13, expected ids from 0 to 12"):
+        generate(params, PROMPTS, language, 4, stop=(13,))
+
+
+def test_rows_with_adapters_of_their_own(language, random_params, random_adapter):
+    params = random_params(language)
+    adapters = [random_adapter(params, 1), None, random_adapter(params, 2, targets=("q_proj",))]
+    text = generate(params, PROMPTS, language, 4, adapters)
+    for row, adapter in enumerate(adapters):
+        assert generate(params, PROMPTS[row : row + 1], language, 4, adapter).tolist() == [text[row].tolist()]
+    assert text.tolist() != generate(params, PROMPTS, language, 4).tolist()
+    with pytest.raises(ValueError, match="adapter: got 2 for 3 rows"):
+        generate(params, PROMPTS, language, 4, adapters[:2])
+
+
+def test_a_text_longer_than_the_position_table_slides(language, random_params):
+    """A full table goes on from its last half, a long prompt from its last n_positions tokens."""
+    params = random_params(language)  # 7 positions
+    text = generate(params, PROMPTS, language, 12, slide=True)
+    assert text[:, :7].tolist() == generate(params, PROMPTS, language, 4).tolist()
+    expected = PROMPTS
+    start = 0
+    for _ in range(12):
+        if expected.shape[1] - start > 7:
+            start = expected.shape[1] - 3
+        logits, _ = forward(params, expected[:, start:], language)
+        expected = np.concatenate([expected, logits[:, -1].argmax(axis=-1)[:, None]], axis=1)
+    assert text.tolist() == expected.tolist()
+    long = np.random.default_rng(0).integers(0, 13, (2, 20))
+    found = generate(params, long, language, 1, slide=True)
+    assert found[:, :20].tolist() == long.tolist()
+    assert found[:, 20:].tolist() == generate(params, long[:, -7:], language, 1, slide=True)[:, 7:].tolist()
+
+
+def test_broken_weights_are_said(language, random_params):
+    params = random_params(language)
+    params["ln_f.weight"] = params["ln_f.weight"] * np.nan
+    with pytest.raises(FloatingPointError, match="logits of the next token are not finite"):
+        generate(params, PROMPTS, language, 2)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"temperature": -0.1}, "temperature: got -0.1, expected a number at least 0"),
+        ({"temperature": np.nan}, "temperature: got nan"),
+        ({"top_k": 0}, "top_k: got 0, expected a whole number of at least 1, or None"),
+        ({"top_k": 2.5}, "top_k: got 2.5"),
+        ({"top_p": 0.0}, "top_p: got 0.0, expected a number above 0"),
+        ({"top_p": 1.1}, "top_p: got 1.1, expected a number above 0 and at most 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty: got 0, expected a number above 0"),
+        ({"temperature": "hot"}, "temperature: got 'hot'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**settings)
+
+
+def test_settings_keep_the_dtype():
+    logits = LOGITS.astype(np.float32)
+    settings = Sampling(np.float64(0.7), np.int64(3), np.float64(0.9), np.float64(1.2))
+    assert next_probabilities(logits, SEEN, settings).dtype == np.float32

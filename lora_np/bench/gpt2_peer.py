@@ -6,7 +6,6 @@ from ..formats.gpt2 import PREFIX, gpt2_fields, gpt2_tensors
 from .case import Side
 
 
-
 @contextmanager
 def make_side(case, threads):
     """The case in transformers on so many threads."""

@@ -31,7 +31,7 @@ SETTINGS = Path(__file__).parent / "dialect_settings.json"  # written by `experi
 DOMAINS = ("critics", "licences")
 QUICK = {"limit": 4096}
 QUICK_METHODS = ("full", "lora_r4")
-# Each grid reaches past both sides of its best.
+# Each grid reaches past both sides of its best, or to where two rates do as well.
 RATES = {
     "critics": {
         "full": (2e-4, 4e-4, 8e-4),

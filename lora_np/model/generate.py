@@ -3,8 +3,9 @@
 import numpy as np
 
 from ..adapters import Adapter
-from .call import check_ids, rows_by_adapter
+from .call import check_ids
 from .decoder import empty_past, make_decoder, next_logits
+from .rows import rows_by_adapter
 from .sampling import GREEDY, choose
 
 

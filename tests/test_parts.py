@@ -1,0 +1,341 @@
+"""Adapters as parts: named on one base, in rows of one batch, mixed, compressed, merged."""
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import (
+    Adapter,
+    AdapterConfig,
+    activate,
+    active_adapter,
+    adapter_deltas,
+    adapter_set,
+    add_adapter,
+    add_mix,
+    compact_pattern,
+    compact_targets,
+    compress,
+    init_adapter,
+    list_adapters,
+    merge,
+    merge_errors,
+    mix,
+    remove_adapter,
+    row_adapters,
+)
+from lora_np.model import forward
+
+TIGHT = 1e-12  # float64
+LENGTHS = np.array([6, 3, 2, 5, 6, 4])
+
+
+@pytest.fixture(params=["language", "classifier"])
+def config(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def params(config, random_params):
+    return random_params(config)
+
+
+@pytest.fixture
+def several(params, random_adapter):
+    """Adapters of other ranks, scales, layers and heads on one base, by name."""
+    return {
+        "all": random_adapter(params, 1),
+        "q": random_adapter(params, 2, targets=("q_proj",), r=2, train_head=False),
+        "patterns": random_adapter(
+            params, 3, rank_pattern={"v_proj": 2}, alpha_pattern={"blocks.0.*": 1.5}, rslora=True
+        ),
+    }
+
+
+@pytest.fixture
+def alike(params, random_adapter):
+    """Adapters of the same layers, of other ranks and scales, by name."""
+    return {
+        "a": random_adapter(params, 1),
+        "b": random_adapter(params, 2, r=2, alpha=5.0),
+        "c": random_adapter(params, 3, rank_pattern={"v_proj": 1}, alpha_pattern={"q_proj": 0.5}, rslora=True),
+    }
+
+
+def close(got, expected, tolerance=TIGHT):
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= tolerance * max(1.0, np.abs(expected).max())
+
+
+# ---------------------------------------------------------------- rows with adapters of their own
+
+
+def test_rows_with_adapters_of_their_own(config, params, several):
+    """One pass over the batch is one pass for each row; whatever the order, and with the base among them."""
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (6, 6))
+    rows = [several["all"], None, several["q"], several["all"], several["patterns"], None]
+    record = {}
+    together, _ = forward(params, ids, config, lengths=LENGTHS, adapter=rows, record=record)
+    assert record["logits"] is together
+    for row, adapter in enumerate(rows):
+        one = slice(row, row + 1)
+        alone, _ = forward(params, ids[one], config, lengths=LENGTHS[one], adapter=adapter)
+        close(together[one], alone)
+    distinct = {together[row].tobytes() for row in range(6)}
+    assert len(distinct) == 6
+
+
+def test_rows_of_one_adapter_are_the_plain_pass(config, params, several):
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, 5))
+    for adapter in (None, several["all"]):
+        plain, _ = forward(params, ids, config, adapter=adapter)
+        rows, _ = forward(params, ids, config, adapter=[adapter] * 3)
+        close(rows, plain)
+
+
+def test_rows_that_do_not_fit(config, params, several):
+    ids = np.zeros((3, 4), dtype=np.int64)
+    with pytest.raises(ValueError, match="adapter: got 2 for 3 rows, expected one Adapter, or one for each row"):
+        forward(params, ids, config, adapter=[None, None])
+    with pytest.raises(TypeError, match="adapter: got str for row 1, expected an Adapter or None"):
+        forward(params, ids, config, adapter=[None, "all", None])
+    with pytest.raises(ValueError, match="rows with adapters of their own are for evaluation"):
+        forward(params, ids, config, adapter=[several["all"], None, None], wanted=("tok_emb.weight",))
+    bias = several["all"].weights | {"blocks.0.ln1.bias": params["blocks.0.ln1.bias"]}
+    with pytest.raises(ValueError, match="adapter: carries blocks.0.ln1.bias, which all rows share"):
+        forward(params, ids, config, adapter=[several["all"]._replace(weights=bias), None, None])
+
+
+def test_heads_of_other_classes_do_not_share_a_batch(classifier, random_params, random_adapter):
+    params = random_params(classifier)
+    adapter = random_adapter(params)
+    headless = {name: array for name, array in params.items() if name != "head.weight"}
+    wrong = adapter._replace(weights=adapter.weights | {"head.weight": np.zeros((2, 12))})
+    with pytest.raises(ValueError, match=r"shape \(2, 12\), expected \(n_classes, d_model\) = \(4, 12\)"):
+        forward(headless, np.zeros((2, 3), dtype=np.int64), classifier, adapter=[adapter, wrong])
+    with pytest.raises(ValueError, match="head.weight is missing"):
+        forward(headless, np.zeros((2, 3), dtype=np.int64), classifier, adapter=[adapter, None])
+
+
+# ---------------------------------------------------------------- named adapters
+
+
+def test_swapping_copies_nothing(config, params, several):
+    """add, activate, list, remove; and the base gives what it gave before, bit for bit."""
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, 5))
+    before, _ = forward(params, ids, config)
+    parts = adapter_set(params)
+    for name, adapter in several.items():
+        parts = add_adapter(parts, name, adapter)
+    assert active_adapter(parts) is None and parts.base is params
+    for name, adapter in several.items():
+        parts = activate(parts, name)
+        assert active_adapter(parts) is adapter  # the same object: no array was copied
+        expected, _ = forward(params, ids, config, adapter=adapter)
+        assert np.array_equal(forward(parts.base, ids, config, adapter=active_adapter(parts))[0], expected)
+    rows = {row.name: row for row in list_adapters(parts)}
+    assert list(rows) == list(several) and rows["patterns"].active and not rows["all"].active
+    assert rows["patterns"].ranks == (2, 3) and rows["q"].layers == config.n_layers and rows["q"].kind == "lora"
+    assert rows["q"].parameters == config.n_layers * 2 * (12 + 12)
+    assert row_adapters(parts, ["q", None, "all"])[1] is None
+    smaller = remove_adapter(parts, "patterns")
+    assert active_adapter(smaller) is None and list(smaller.adapters) == ["all", "q"]
+    assert active_adapter(parts) is several["patterns"]  # a set that was made stays as it was
+    assert active_adapter(activate(parts, None)) is None
+    after, _ = forward(parts.base, ids, config)
+    assert np.array_equal(before, after)
+
+
+def test_a_mix_in_a_set(params, alike):
+    parts = adapter_set(params)
+    for name, adapter in alike.items():
+        parts = add_adapter(parts, name, adapter)
+    parts = add_mix(parts, "both", {"a": 1.0, "b": 0.5})
+    expected = mix(params, {name: alike[name] for name in "ab"}, {"a": 1.0, "b": 0.5})
+    assert all(np.array_equal(parts.adapters["both"].weights[n], expected.weights[n]) for n in expected.weights)
+    with pytest.raises(ValueError, match="weights: 'more' is the mix's own name"):
+        add_mix(parts, "more", {"a": 1.0, "more": 1.0})
+    with pytest.raises(ValueError, match="name: no adapter is named 'z'; expected one of a, b, c, both"):
+        add_mix(parts, "more", {"z": 1.0})
+
+
+def test_names_and_adapters_that_do_not_fit(language, random_params, random_adapter):
+    params = random_params(language)
+    adapter = random_adapter(params)
+    parts = add_adapter(adapter_set(params), "one", adapter)
+    for name in ("", None, 3):
+        with pytest.raises(ValueError, match="name: got .*, expected a text that is not empty"):
+            add_adapter(parts, name, adapter)
+    with pytest.raises(ValueError, match="name: 'one' is there already"):
+        add_adapter(parts, "one", adapter)
+    for act in (remove_adapter, activate):
+        with pytest.raises(ValueError, match="name: no adapter is named 'two'; expected one of one"):
+            act(parts, "two")
+    with pytest.raises(ValueError, match="expected one of none"):
+        activate(adapter_set(params), "two")
+    key = "blocks.1.mlp.up_proj.lora_B"
+    broken = adapter.weights | {key: np.full_like(adapter.weights[key], np.nan)}
+    with pytest.raises(ValueError, match=f"two: {key} holds values that are not finite"):
+        add_adapter(parts, "two", adapter._replace(weights=broken))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"blocks.0.attn.q_proj.lora_A": np.zeros((3, 11))}, r"q_proj.lora_A has shape \(3, 11\), expected \(3, 12\)"),
+        ({"blocks.0.attn.q_proj.lora_A": np.zeros((2, 12))}, r"q_proj.lora_A has shape \(2, 12\), expected \(3, 12\)"),
+        ({"blocks.1.mlp.up_proj.lora_B": np.zeros((3, 20))}, r"up_proj.lora_B has shape \(3, 20\), expected \(20, 3\)"),
+        ({"blocks.1.mlp.up_proj.lora_B": None}, r"up_proj.lora_B has shape none, expected \(20, 3\)"),
+        ({"blocks.7.attn.q_proj.lora_A": np.zeros((3, 12))}, "the model has no layer blocks.7.attn.q_proj"),
+        ({"head.weight": np.zeros((2, 12))}, r"head.weight has shape \(2, 12\), expected the base's \(4, 12\)"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused_everywhere(change, message, classifier, random_params, random_adapter):
+    """forward, merge and a set say the same: which array, its shape, and what the base asks for."""
+    params = random_params(classifier)
+    adapter = random_adapter(params)
+    weights = {name: array for name, array in (adapter.weights | change).items() if array is not None}
+    wrong = adapter._replace(weights=weights)
+    for use in (
+        lambda: forward(params, np.zeros((1, 3), dtype=np.int64), classifier, adapter=wrong),
+        lambda: merge(params, wrong),
+        lambda: add_adapter(adapter_set(params), "wrong", wrong),
+    ):
+        with pytest.raises(ValueError, match=f"adapter: .*{message}"):
+            use()
+
+
+# ---------------------------------------------------------------- mixes
+
+
+def test_a_mix_is_the_weighted_sum_of_the_updates(config, params, alike):
+    """By its definition in weight space, and so in its logits; a head moves by the weighted differences too."""
+    weights = {"a": 0.7, "b": -1.3, "c": 2.0}
+    mixed = mix(params, alike, weights)
+    deltas = {name: adapter_deltas(params, adapter) for name, adapter in alike.items()}
+    found = adapter_deltas(params, mixed)
+    for name, delta in found.items():
+        close(delta, sum(weights[key] * deltas[key][name] for key in alike))
+    assert mixed.weights["blocks.0.attn.v_proj.lora_A"].shape == (3 + 2 + 1, 12)
+    summed = {name: params[name] + sum(weights[k] * deltas[k][name] for k in alike) for name in found}
+    if config.n_classes:
+        base = params["head.weight"]
+        moved = sum(weights[key] * (adapter.weights["head.weight"] - base) for key, adapter in alike.items())
+        summed["head.weight"] = base + moved
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, 6))
+    expected, _ = forward({**params, **summed}, ids, config)
+    close(forward(params, ids, config, adapter=mixed)[0], expected, 1e-11)
+
+
+def test_a_mix_keeps_the_dtype(language, random_params, random_adapter):
+    params = random_params(language, np.float32)
+    adapters = {"a": random_adapter(params, 1), "b": random_adapter(params, 2)}
+    mixed = mix(params, adapters, {"a": 0.3, "b": 1})
+    assert all(array.dtype == np.float32 for array in mixed.weights.values())
+    assert all(a.dtype == np.float32 for a in compress(params, mixed, 2).adapter.weights.values())
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ({"a": 1.0}, "weights: got a; expected one for each of a, b, c"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "weights: got a, b, c, d; expected one for each of a, b, c"),
+        ({"a": 1.0, "b": np.inf, "c": 1.0}, "weights: got inf for 'b', expected a finite number"),
+        ({"a": 1.0, "b": "1", "c": 1.0}, "weights: got '1' for 'b', expected a finite number"),
+    ],
+)
+def test_weights_that_do_not_fit(weights, message, params, alike):
+    with pytest.raises(ValueError, match=message):
+        mix(params, alike, weights)
+
+
+def test_adapters_that_do_not_mix(params, several, alike):
+    with pytest.raises(ValueError, match="adapters: 'all' has blocks.0.attn.k_proj, which 'q' has not"):
+        mix(params, {name: several[name] for name in ("q", "all")}, {"q": 1.0, "all": 1.0})
+    with pytest.raises(ValueError, match="adapters: got none"):
+        mix(params, {}, {})
+    many = {str(i): alike["a"] for i in range(5)}
+    with pytest.raises(ValueError, match="q_proj add up to 15, expected at most 12; `compress` them first"):
+        mix(params, many, dict.fromkeys(many, 0.2))
+
+
+def test_compression_is_the_best_of_its_rank(params, alike):
+    """By Eckart and Young: what is lost are the singular values that were cut, and the error says so."""
+    mixed = mix(params, alike, {"a": 1.0, "b": 1.0, "c": 1.0})
+    deltas = adapter_deltas(params, mixed)
+    for r in (1, 3, 8):
+        cut = compress(params, mixed, r)
+        lost = whole = 0.0
+        for name, delta in adapter_deltas(params, cut.adapter).items():
+            difference, size = np.linalg.norm(deltas[name] - delta), np.linalg.norm(deltas[name])
+            sigma = np.linalg.svd(deltas[name], compute_uv=False)
+            assert abs(difference - np.linalg.norm(sigma[r:])) <= 1e-12 * size
+            assert abs(cut.errors[name.removesuffix(".weight")] - difference / size) <= 1e-12
+            assert np.linalg.matrix_rank(delta) <= r
+            lost, whole = lost + difference**2, whole + size**2
+        assert abs(cut.error - np.sqrt(lost / whole)) <= 1e-12
+    assert cut.error <= 1e-12  # rank 3 + 2 + 3 is all that there is
+
+
+def test_compression_edges(params, random_adapter):
+    assert compress(params, random_adapter(params), 99).error <= 1e-12  # no layer has room for 99
+    fresh = init_adapter(params, AdapterConfig(targets=("q_proj",)), np.random.default_rng(0))  # B = 0
+    cut = compress(params, fresh, 2)
+    assert cut.error == 0.0 and set(cut.errors.values()) == {0.0}
+    for r in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="r: got .*, expected a whole number of at least 1"):
+            compress(params, fresh, r)
+
+
+def test_a_mix_can_be_saved_and_loaded(tmp_path, params, alike):
+    from lora_np.formats import load_adapter, save_adapter
+
+    for adapter in (mix(params, alike, dict.fromkeys(alike, 1.0)), compress(params, alike["c"], 2).adapter):
+        save_adapter(tmp_path, adapter)
+        back = load_adapter(tmp_path, params)
+        assert back.config == adapter.config
+        assert all(np.array_equal(back.weights[name], adapter.weights[name]) for name in adapter.weights)
+
+
+def test_targets_and_patterns_in_few_words():
+    modules = [f"blocks.{i}.attn.{name}_proj" for i in range(2) for name in "qk"]
+    assert compact_targets(modules, modules) == ("q_proj", "k_proj")
+    assert compact_targets(modules[:3], modules) == ("q_proj", "blocks.0.attn.k_proj")
+    assert compact_targets([], modules) == ()
+    assert compact_pattern(dict(zip(modules, (4, 4, 4, 4)))) == (4, {})
+    assert compact_pattern(dict(zip(modules, (4, 2, 4, 2)))) == (4, {"k_proj": 2})
+    assert compact_pattern(dict(zip(modules, (4, 4, 4, 2)))) == (4, {"blocks.1.attn.k_proj": 2})
+
+
+# ---------------------------------------------------------------- what merging costs
+
+
+def test_merge_errors_are_those_of_one_rounding(params, random_adapter):
+    """Each weight is rounded once, so the relative error is below the format's unit; ΔW, smaller than W, loses more."""
+    adapter = random_adapter(params)
+    small = Adapter(adapter.config, {name: 0.1 * array for name, array in adapter.weights.items()})
+    found = {dtype: merge_errors(params, small, dtype) for dtype in (np.float64, np.float32, np.float16)}
+    for dtype, errors in found.items():
+        unit = np.finfo(dtype).eps
+        assert errors.merged <= unit and errors.restored <= 2 * unit
+        assert errors.merged <= errors.update
+    assert 1e-9 < found[np.float32].merged < found[np.float32].update < 1e-5
+    assert 1e-5 < found[np.float16].merged < found[np.float16].update < 1e-1
+
+
+def test_merge_errors_against_their_definition(params, random_adapter):
+    adapter = random_adapter(params, targets=("q_proj",))
+    name = "blocks.0.attn.q_proj.weight"
+    weights = {key: array.astype(np.float32) for key, array in params.items()}
+    small = {key: array.astype(np.float32) for key, array in adapter.weights.items()}
+    wide = Adapter(adapter.config, {key: array.astype(np.float64) for key, array in small.items()})
+    merged = merge(weights, Adapter(adapter.config, small))
+    lost = size = 0.0
+    for name, delta in adapter_deltas({n: a.astype(np.float64) for n, a in weights.items()}, wide).items():
+        lost += np.sum((merged[name].astype(np.float64) - (weights[name].astype(np.float64) + delta)) ** 2)
+        size += np.sum(delta**2)
+    assert merge_errors(params, adapter, np.float32).update == pytest.approx(np.sqrt(lost / size), rel=1e-12)
+
+
+def test_nothing_to_merge(params):
+    with pytest.raises(ValueError, match="adapter: adapts no layer"):
+        merge_errors(params, Adapter(AdapterConfig(targets=()), {}), np.float32)
