@@ -88,6 +88,8 @@ def load_gpt2(path, dtype=np.float32):
     fields_path = file.parent / "config.json"
     fields = read_object(fields_path)
     head = tensors.get("score.weight")
+    if head is not None and head.ndim != 2:
+        raise ValueError(f"{file}: score.weight has shape {head.shape}, expected (n_classes, n_embd)")
     config = config_from_fields(fields_path, fields, 0 if head is None else len(head), tensors)
     if "lm_head.weight" in tensors and head is None:
         lm_head = tensors.pop("lm_head.weight")

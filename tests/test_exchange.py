@@ -1,0 +1,442 @@
+"""GPT-2 and PEFT files without those libraries: what comes back, what is refused and how it is said."""
+
+import json
+import os
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import Adapter, AdapterConfig, adapter_deltas
+from lora_np.formats import (
+    load_gpt2,
+    load_peft,
+    read_json,
+    read_tensors,
+    save_gpt2,
+    save_peft,
+    write_json,
+    write_tensors,
+)
+from lora_np.formats.fused import join_factors, split_factors
+from lora_np.model import ModelConfig, forward
+
+C_ATTN = "base_model.model.transformer.h.0.attn.c_attn"
+C_FC = "base_model.model.transformer.h.0.mlp.c_fc"
+
+
+@pytest.fixture
+def gpt2(classifier, random_params, tmp_path):
+    """A classifier of 4 classes as a GPT-2 directory."""
+    save_gpt2(tmp_path / "gpt2", random_params(classifier, np.float32), classifier, labels=list("wxyz"))
+    return tmp_path / "gpt2"
+
+
+@pytest.fixture
+def saved_peft(classifier, random_params, random_adapter, tmp_path):
+    """A PEFT directory of rank 3, and the base's parameters."""
+    params = random_params(classifier, np.float32)
+    save_peft(tmp_path / "peft", random_adapter(params), params, classifier, "somewhere/base")
+    return tmp_path / "peft", params
+
+
+def edit_fields(path, **changes):
+    fields = read_json(path)
+    fields |= changes
+    write_json(path, {name: value for name, value in fields.items() if value != "absent"})
+
+
+def edit_tensors(path, change):
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, change(tensors) or tensors, metadata)
+
+
+# ---------------------------------------------------------------- GPT-2
+
+
+@pytest.mark.parametrize("name", ["language", "classifier"])
+def test_a_model_comes_back(name, request, random_params, tmp_path):
+    config = request.getfixturevalue(name)
+    params = random_params(config, np.float32)
+    save_gpt2(tmp_path, params, config)
+    back = load_gpt2(tmp_path)
+    assert list(back.params) == list(params) and back.config == config
+    assert all(back.params[key].tobytes() == params[key].tobytes() for key in params)
+    assert back.labels == ([f"LABEL_{k}" for k in range(4)] if config.n_classes else None)
+    wide = load_gpt2(tmp_path, np.float64).params
+    assert all(np.array_equal(wide[key], params[key]) and wide[key].dtype == np.float64 for key in params)
+
+
+def test_names_and_layout_are_gpt2s(gpt2, classifier, random_params):
+    """Written out by hand once, so that both directions cannot be wrong together."""
+    params = random_params(classifier, np.float32)
+    tensors, metadata = read_tensors(gpt2 / "model.safetensors")
+    assert metadata == {"format": "pt"}
+    q, k, v = (params[f"blocks.1.attn.{name}_proj.weight"] for name in "qkv")
+    assert np.array_equal(tensors["transformer.h.1.attn.c_attn.weight"], np.concatenate([q.T, k.T, v.T], axis=1))
+    assert np.array_equal(tensors["transformer.h.0.mlp.c_fc.weight"], params["blocks.0.mlp.up_proj.weight"].T)
+    assert np.array_equal(tensors["score.weight"], params["head.weight"])
+    assert len(tensors) == 2 + 2 * 12 + 2 + 1
+    fields = read_json(gpt2 / "config.json")
+    assert fields["architectures"] == ["GPT2ForSequenceClassification"] and fields["n_inner"] == 20
+    assert fields["id2label"] == {"0": "w", "1": "x", "2": "y", "3": "z"} and load_gpt2(gpt2).labels == list("wxyz")
+
+
+def test_a_file_or_its_directory(gpt2):
+    expected = load_gpt2(gpt2).params
+    found = load_gpt2(gpt2 / "model.safetensors").params
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def shard(folder, names=("a.safetensors", "b.safetensors")):
+    """Cut model.safetensors in two, with an index; return the index's path."""
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    half = len(tensors) // 2
+    parts = [dict(list(tensors.items())[:half]), dict(list(tensors.items())[half:])]
+    for name, part in zip(("a.safetensors", "b.safetensors"), parts):
+        write_tensors(folder / name, part)
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    write_json(index, {"metadata": {}, "weight_map": {key: name for name, part in zip(names, parts) for key in part}})
+    return index
+
+
+def test_shards(gpt2):
+    expected = load_gpt2(gpt2).params
+    index = shard(gpt2)
+    for path in (gpt2, index):
+        found = load_gpt2(path).params
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_index_that_does_not_hold(gpt2):
+    index = shard(gpt2)
+    places = read_json(index)["weight_map"]
+    first = next(iter(places))
+    for change, message in [
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json places it in b.safe"),
+        ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
+        ({first: "c.safetensors"}, "c.safetensors: no such file"),
+        ({first: 3}, "expected an object of tensor -> file"),
+    ]:
+        write_json(index, {"weight_map": places | change})
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            load_gpt2(gpt2)
+    for broken in ({}, {"weight_map": []}, {"weight_map": {}}):
+        write_json(index, broken)
+        with pytest.raises(ValueError, match="weight_map is"):
+            load_gpt2(gpt2)
+
+
+@pytest.mark.parametrize(
+    "place", ["../a.safetensors", "/etc/passwd", "sub/a.safetensors", "..", ".", "link.safetensors", ""]
+)
+def test_an_index_stays_in_its_directory(place, gpt2):
+    shard(gpt2, (place, "b.safetensors"))
+    shutil.copy(gpt2 / "a.safetensors", gpt2.parent)
+    os.symlink(gpt2.parent / "a.safetensors", gpt2 / "link.safetensors")
+    with pytest.raises(ValueError, match="names the file '.*', which is not in its directory"):
+        load_gpt2(gpt2)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "llama"}, "model_type is 'llama', expected 'gpt2'"),
+        ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new' or 'gelu_pytorch_tanh'"),
+        ({"scale_attn_weights": False}, "scale_attn_weights is False, expected True"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+        ({"n_embd": "absent"}, "n_embd is missing"),
+        ({"n_embd": "12"}, "d_model: got '12'"),
+        ({"n_head": 5}, "n_heads: 5 does not divide d_model = 12"),
+        ({"n_layer": 10**9}, "n_layer is 1000000000, and there are 29 tensors"),
+        ({"n_layer": 1}, "unexpected tensor h.1"),
+        ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
+        ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
+        ({"vocab_size": 14}, r"wte.weight has shape \(13, 12\), expected \(14, 12\)"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
+    ],
+)
+def test_a_model_that_ours_is_not(changes, message, gpt2):
+    edit_fields(gpt2 / "config.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        load_gpt2(gpt2)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: {n: a for n, a in t.items() if "wpe" not in n}, "wpe.weight is missing"),
+        (lambda t: t | {"wte.weight": t["transformer.wte.weight"]}, "repeated name wte.weight, with and without"),
+        (lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"].T}, r"wte.weight has shape \(12, 13\)"),
+        (lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"] * np.inf}, "wte.weight holds values"),
+        (lambda t: t | {"score.weight": t["score.weight"].astype(np.int32)}, "score.weight is of dtype int32"),
+        (lambda t: t | {"score.weight": np.float32(1)}, r"score.weight has shape \(\), expected"),
+        (lambda t: t | {"score.weight": t["score.weight"][:1]}, "n_classes: got 1"),
+        (lambda t: t | {"lora": t["score.weight"]}, "unexpected tensor lora"),
+    ],
+)
+def test_tensors_that_do_not_fit(change, message, gpt2):
+    edit_tensors(gpt2 / "model.safetensors", change)
+    with pytest.raises(ValueError, match=message):
+        load_gpt2(gpt2)
+
+
+def test_a_head_that_is_not_tied(language, random_params, tmp_path):
+    params = random_params(language, np.float32)
+    save_gpt2(tmp_path, params, language)
+    edit_tensors(tmp_path / "model.safetensors", lambda t: t | {"lm_head.weight": params["tok_emb.weight"]})
+    assert np.array_equal(load_gpt2(tmp_path).params["tok_emb.weight"], params["tok_emb.weight"])
+    edit_tensors(tmp_path / "model.safetensors", lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
+    with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
+        load_gpt2(tmp_path)
+
+
+def test_pickle_is_never_read(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(FileNotFoundError, match=r"no model.safetensors .* \(pytorch_model.bin\); pickle is never read"):
+        load_gpt2(tmp_path)
+    with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
+        load_gpt2(tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="no such file or directory"):
+        load_gpt2(tmp_path / "nowhere")
+
+
+def test_unknown_fields_are_kept(gpt2, tmp_path):
+    """With a warning where they are no field of transformers'; and they are written again."""
+    edit_fields(gpt2 / "config.json", colour="red", attn_pdrop=0.1)
+    with pytest.warns(UserWarning, match="config.json: unknown fields colour: kept, and of no effect"):
+        params, config, labels = load_gpt2(gpt2)
+    assert config.extra["colour"] == "red"
+    save_gpt2(tmp_path / "again", params, config, labels=labels)
+    again = read_json(tmp_path / "again" / "config.json")
+    assert again == read_json(gpt2 / "config.json")
+
+
+def test_repeated_names_in_json(gpt2):
+    text = (gpt2 / "config.json").read_text()
+    (gpt2 / "config.json").write_text(text.replace("{", '{"n_head": 4, ', 1))
+    with pytest.raises(ValueError, match="config.json: not a JSON file .repeated name 'n_head'"):
+        load_gpt2(gpt2)
+
+
+def test_bfloat16_is_read_to_the_last_bit(tmp_path):
+    """Every one of the 65,536 patterns but the NaNs, against the definition: float32's upper half."""
+    bits = np.arange(2**16, dtype=np.uint16)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2**16], "data_offsets": [0, 2**17]}}).encode()
+    path = tmp_path / "bf16.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bits.tobytes())
+    found = read_tensors(path)[0]["w"]
+    sign, exponent, fraction = bits >> 15, (bits >> 7) & 255, bits & 127
+    finite = exponent < 255
+    scale = np.where(exponent == 0, 2.0**-126, 2.0 ** (exponent.astype(float) - 127))
+    value = (-1.0) ** sign * scale * ((exponent > 0) + fraction / 128)
+    assert found.dtype == np.float32 and np.array_equal(found[finite], value[finite])
+    assert np.isinf(found[~finite & (fraction == 0)]).all() and np.isnan(found[~finite & (fraction > 0)]).all()
+
+
+# ---------------------------------------------------------------- PEFT
+
+
+@pytest.mark.parametrize("name", ["language", "classifier"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"targets": ("q_proj", "v_proj")}, {"rslora": True, "alpha": 16.0}, {"rank_pattern": {"up_proj": 5}}],
+    ids=str,
+)
+def test_an_adapter_comes_back(name, settings, request, random_params, random_adapter, tmp_path):
+    config = request.getfixturevalue(name)
+    params = random_params(config, np.float32)
+    adapter = random_adapter(params, train_head=bool(config.n_classes), **settings)
+    save_peft(tmp_path, adapter, params, config)
+    back = load_peft(tmp_path, params)
+    assert {key: a.tobytes() for key, a in back.weights.items()} == {
+        key: a.tobytes() for key, a in adapter.weights.items()
+    }
+    expected, found = adapter_deltas(params, adapter), adapter_deltas(params, back)
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+def test_the_configuration_is_pefts(saved_peft):
+    fields = read_json(saved_peft[0] / "adapter_config.json")
+    assert list(fields) == sorted(fields)
+    expected = {"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 3, "lora_alpha": 6, "fan_in_fan_out": True}
+    expected |= {"base_model_name_or_path": "somewhere/base", "modules_to_save": ["score"], "bias": "none"}
+    expected |= {"rank_pattern": {"attn.c_attn": 9}, "alpha_pattern": {"attn.c_attn": 18}}
+    expected |= {"target_modules": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]}
+    assert {name: fields[name] for name in expected} == expected
+    tensors, metadata = read_tensors(saved_peft[0] / "adapter_model.safetensors")
+    assert metadata == {"format": "pt"} and tensors[f"{C_ATTN}.lora_A.weight"].shape == (9, 12)
+    assert tensors[f"{C_ATTN}.lora_B.weight"].shape == (36, 9)
+
+
+def test_our_own_names_are_read_too(saved_peft, random_adapter, tmp_path):
+    """PEFT on a port of this model that kept its names."""
+    folder, params = saved_peft
+    adapter = random_adapter(params, targets=("q_proj",), train_head=False)
+    tensors = {f"base_model.model.{name}.weight": array for name, array in adapter.weights.items()}
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+    edit_fields(folder / "adapter_config.json", rank_pattern={}, alpha_pattern={}, fan_in_fan_out=False)
+    found = load_peft(folder, params)
+    assert found.config.targets == ("q_proj",) and found.config.r == 3
+    assert all(np.array_equal(found.weights[name], adapter.weights[name]) for name in adapter.weights)
+
+
+@pytest.mark.parametrize("r", [1, 4])
+def test_one_fused_adapter_is_three_that_share_its_a(r):
+    rng = np.random.default_rng(0)
+    lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r))
+    parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
+    assert all(A is lora_A for A, _ in parts.values())
+    assert np.array_equal(np.concatenate([B @ A for A, B in parts.values()]), lora_B @ lora_A)
+    pairs = [({"lora_A": A, "lora_B": B}, 2.0) for A, B in parts.values()]
+    A, B, scale = join_factors(pairs, [4, 4, 4])
+    assert np.array_equal(A, lora_A) and np.array_equal(B, lora_B) and scale == 2.0
+
+
+@pytest.mark.parametrize("missing", [(), ("k",), ("q", "v")])
+def test_three_adapters_are_one_of_the_ranks_sum(missing):
+    rng = np.random.default_rng(0)
+    ranks = {"q": 2, "k": 3, "v": 1}
+    parts = {}
+    for name, r in ranks.items():
+        pair = {"lora_A": rng.standard_normal((r, 5)), "lora_B": rng.standard_normal((4, r))}
+        parts[name] = None if name in missing else pair
+    A, B, scale = join_factors([part and (part, 0.5) for part in parts.values()], [4, 4, 4])
+    assert scale == 0.5 and len(A) == sum(r for name, r in ranks.items() if name not in missing)
+    updates = [np.zeros((4, 5)) if part is None else part["lora_B"] @ part["lora_A"] for part in parts.values()]
+    np.testing.assert_allclose(B @ A, np.concatenate(updates), rtol=0, atol=1e-15)
+    back = split_factors({"lora_A": A, "lora_B": B}, list(parts))
+    assert set(back) == set(parts) - set(missing)
+    for name, (lora_A, lora_B) in back.items():
+        assert np.array_equal(lora_A, parts[name]["lora_A"]) and np.array_equal(lora_B, parts[name]["lora_B"])
+
+
+@pytest.mark.parametrize("scales", [(2.0, 3.0), (0.0, 3.0), (2.0, 0.0), (0.0, 0.0)])
+def test_other_scales_side_by_side(scales):
+    rng = np.random.default_rng(0)
+    parts = [({"lora_A": rng.standard_normal((2, 5)), "lora_B": rng.standard_normal((4, 2))}, s) for s in scales]
+    A, B, scale = join_factors(parts, [4, 4])
+    expected = np.concatenate([s * part["lora_B"] @ part["lora_A"] for part, s in parts])
+    np.testing.assert_allclose(scale * B @ A, expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
+        ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
+        ({"bias": "lora_only"}, "bias is 'lora_only', expected 'none'"),
+        ({"use_dora": True}, "use_dora is True, expected none: it changes what the adapter computes"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', expected True or False or 'gaussian'"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
+        ({"r": 4}, "attn.c_proj has lora_A .*: they are of rank 3, and the configuration says 4"),
+        ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn has .*: they are of rank 9, and the configuration says 4"),
+        ({"r": 0, "rank_pattern": {}}, "the rank of transformer.h.0.attn.c_attn is 0, expected a whole number"),
+        ({"lora_alpha": "6"}, "the alpha of .* is '6', expected a finite number"),
+        ({"lora_alpha": float("nan")}, "the alpha of .* is nan, expected a finite number"),
+        ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
+        ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is no pattern"),
+        ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern has the pattern '\(a\+\)\+\$', which is too involved"),
+        ({"lora_dropout": 1.5}, "dropout: got 1.5"),
+    ],
+)
+def test_configurations_that_do_not_fit(changes, message, saved_peft):
+    folder, params = saved_peft
+    edit_fields(folder / "adapter_config.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        load_peft(folder, params)
+
+
+def exchange(tensors, layer, turn=False):
+    """Put A in B's place and B in A's; or, with `turn`, transpose both."""
+    a, b = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+    return tensors | ({a: tensors[a].T, b: tensors[b].T} if turn else {a: tensors[b], b: tensors[a]})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: exchange(t, C_FC), r"c_fc has lora_A \(20, 3\) and lora_B \(3, 12\), .*: they look exchanged"),
+        (lambda t: exchange(t, C_FC, turn=True), "they look transposed"),
+        (lambda t: exchange(t, C_FC.replace("mlp.c_fc", "attn.c_proj")), "they look exchanged or transposed"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"][:, :5]}, r"c_fc has lora_A \(3, 5\)"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"][0]}, r"c_fc has lora_A \(12,\)"),
+        (lambda t: {n: a for n, a in t.items() if n != f"{C_FC}.lora_B.weight"}, "mlp.c_fc.lora_B.weight is missing"),
+        (lambda t: t | {f"{C_FC}.bias": np.zeros(3, np.float32)}, "unexpected tensor base_model.model.transformer.h.0"),
+        (lambda t: t | {"h.9.mlp.c_fc.lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "c_fc.lora_B.weight is missing"),
+        (lambda t: t | {C_FC[17:] + ".lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "repeated name transformer.h.0"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"] * np.nan}, "values that are not finite"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": np.ones((3, 12), dtype=np.int8)}, "is of dtype int8"),
+        (lambda t: t | {"base_model.model.score.weight": np.ones((4, 11), np.float32)}, r"head.weight has shape"),
+        (lambda t: {"score.weight": np.ones((2, 12), np.float32)}, r"head.weight has shape \(2, 12\)"),
+    ],
+)
+def test_tensors_of_peft_that_do_not_fit(change, message, saved_peft):
+    folder, params = saved_peft
+    edit_tensors(folder / "adapter_model.safetensors", change)
+    with pytest.raises(ValueError, match=message):
+        load_peft(folder, params)
+
+
+def test_a_layer_that_the_base_lacks(saved_peft):
+    folder, params = saved_peft
+    edit_tensors(
+        folder / "adapter_model.safetensors", lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()}
+    )
+    with pytest.raises(ValueError, match="transformer.h.7.attn.c_attn is no linear layer of the base"):
+        load_peft(folder, params)
+
+
+def test_factors_that_nothing_can_tell_apart(language, random_params, tmp_path):
+    """r = in = out: all are square, a transposed file loads; the module's docstring says so."""
+    params = random_params(language, np.float32)
+    square = np.random.default_rng(0).standard_normal((12, 12)).astype(np.float32)
+    names = ("blocks.0.attn.o_proj.lora_A", "blocks.0.attn.o_proj.lora_B")
+    config = AdapterConfig(r=12, alpha=12.0, targets=("blocks.0.attn.o_proj",), train_head=False)
+    save_peft(tmp_path, Adapter(config, dict(zip(names, (square, square.T)))), params, language)
+    layer = "base_model.model.transformer.h.0.attn.c_proj"
+    edit_tensors(tmp_path / "adapter_model.safetensors", lambda t: exchange(t, layer, turn=True))
+    assert np.array_equal(load_peft(tmp_path, params).weights[names[0]], square.T)
+
+
+def test_unknown_fields_of_peft_are_kept(saved_peft, classifier, tmp_path):
+    folder, params = saved_peft
+    edit_fields(folder / "adapter_config.json", colour="red", revision="main")
+    with pytest.warns(UserWarning, match="adapter_config.json: unknown fields colour: kept, and of no effect"):
+        adapter = load_peft(folder, params)
+    save_peft(tmp_path / "again", adapter, params, classifier, "elsewhere")
+    fields = read_json(tmp_path / "again" / "adapter_config.json")
+    assert fields["colour"] == "red" and fields["revision"] == "main"
+    assert fields["base_model_name_or_path"] == "elsewhere"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edit_fields(folder / "adapter_config.json", colour="absent")
+        load_peft(folder, params)
+
+
+def test_half_precision_adapters(saved_peft):
+    """float16 on disk is taken up to the base's dtype."""
+    folder, params = saved_peft
+    expected = load_peft(folder, params)
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a.astype(np.float16) for n, a in t.items()})
+    found = load_peft(folder, params)
+    for name, array in expected.weights.items():
+        assert found.weights[name].dtype == np.float32
+        assert np.array_equal(found.weights[name], array.astype(np.float16).astype(np.float32))
+
+
+def test_an_adapter_of_another_kind_is_not_written(saved_peft, classifier, random_adapter, tmp_path):
+    adapter = random_adapter(saved_peft[1])
+    other = Adapter(AdapterConfig(kind="other"), adapter.weights)
+    with pytest.raises(ValueError, match="adapter: of kind 'other', expected 'lora'"):
+        save_peft(tmp_path / "out", other, saved_peft[1], classifier)
+
+
+def test_the_imported_model_is_the_same_function(gpt2, classifier, random_params):
+    params = random_params(classifier, np.float32)
+    ids = np.random.default_rng(0).integers(0, 13, (2, 5))
+    found = load_gpt2(gpt2)
+    assert np.array_equal(forward(found.params, ids, found.config)[0], forward(params, ids, classifier)[0])
+    assert isinstance(found.config, ModelConfig)
