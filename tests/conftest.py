@@ -5,6 +5,7 @@ model: a swapped axis, a forgotten bias or a forgotten layer-norm weight then ch
 """
 
 import os
+import shutil
 
 # Before NumPy is imported: products this small only wait for one another on several threads.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -15,7 +16,8 @@ import pytest  # noqa: E402
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter  # noqa: E402
 from lora_np.data import Batch  # noqa: E402
-from lora_np.model import ModelConfig, parameter_shapes  # noqa: E402
+from lora_np.formats import PRETRAINED, save_model  # noqa: E402
+from lora_np.model import ModelConfig, initial_params, parameter_shapes  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +41,16 @@ def language():
 def classifier():
     """The same with a head of 4 classes."""
     return ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20, n_classes=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """The folder of a tiny language model with the shipped tokenizer: as fast as it is clueless. Not to be changed."""
+    folder = tmp_path_factory.mktemp("base")
+    config = ModelConfig(8000, 24, 16, 1, 2, 32)
+    save_model(folder, initial_params(config, np.random.default_rng(0)), config)
+    shutil.copy(PRETRAINED / "tokenizer.json", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

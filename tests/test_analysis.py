@@ -7,6 +7,7 @@ from lora_np.adapters import AdapterConfig, adapter_deltas, init_adapter
 from lora_np.analysis import (
     effective_rank,
     linear_updates,
+    product_singular_values,
     rank_at_energy,
     singular_values,
     spectrum,
@@ -30,6 +31,18 @@ def test_singular_values_are_found():
     sigma = singular_values(planted([5.0, 3.0, 0.5], (7, 4)))
     assert sigma.shape == (4,)
     assert np.allclose(sigma, [5.0, 3.0, 0.5, 0.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("out, r, n", [(9, 3, 7), (4, 6, 7), (4, 6, 5), (9, 6, 2)])
+def test_singular_values_of_a_product(out, r, n):
+    """Those of the product formed, whichever of the three sizes is the least."""
+    rng = np.random.default_rng(0)
+    B, A = rng.normal(size=(out, r)), rng.normal(size=(r, n)).astype(np.float32)
+    k = min(out, r, n)
+    expected = np.linalg.svd(B @ A.astype(float), compute_uv=False)
+    found = product_singular_values(B, A)
+    assert found.shape == (k,)
+    assert np.allclose(found, expected[:k], rtol=1e-12) and np.allclose(expected[k:], 0, atol=1e-12)
 
 
 def test_ranks_of_equal_singular_values_are_their_number():

@@ -21,14 +21,9 @@ GOOD = ("refund my order please", "where is my parcel", "the parcel never came")
 BAD = ("thank you so much", "great help today", "what a lovely service")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A tiny model with the shipped tokenizer: as fast as it is clueless."""
-    folder = tmp_path_factory.mktemp("base")
-    config = ModelConfig(8000, 24, 16, 1, 2, 32)
-    save_model(folder, initial_params(config, np.random.default_rng(0)), config)
-    shutil.copy(PRETRAINED / "tokenizer.json", folder)
-    return folder
+@pytest.fixture
+def base(tiny_base):
+    return tiny_base
 
 
 def write_csv(path, rows, header=("body", "topic")):

@@ -6,6 +6,7 @@ from .sizes import tensor_bytes
 from .spectra import (
     Spectrum,
     effective_rank,
+    product_singular_values,
     rank_at_energy,
     singular_values,
     spectrum,
@@ -22,6 +23,7 @@ __all__ = [
     "flops_by_phase",
     "linear_updates",
     "predicted_ratio",
+    "product_singular_values",
     "rank_at_energy",
     "singular_values",
     "spectrum",

@@ -26,6 +26,24 @@ def singular_values(matrix):
     return np.linalg.svd(np.asarray(matrix, dtype=np.float64), compute_uv=False)
 
 
+def product_singular_values(B, A):
+    """Those of B A that can differ from zero, without forming it, in float64.
+
+    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ, and the Q's, whose columns are orthonormal, leave
+    the singular values of what stands between them as they are.
+
+    Parameters
+    ----------
+    B : array (out, r), A : array (r, in)
+
+    Returns
+    -------
+    array (min(out, r, in),), falling
+    """
+    B, A = (np.asarray(factor, dtype=np.float64) for factor in (B, A))
+    return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
+
+
 def stable_rank(sigma):
     """Σ σ² / σ₁², that is ‖M‖²_F / ‖M‖²₂: never above the rank, and steady under small noise.
 

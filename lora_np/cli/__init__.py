@@ -27,6 +27,7 @@ def main(argv=None):
     arguments = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = say_warning
             return arguments.call(arguments)
     except USER_ERRORS as error:

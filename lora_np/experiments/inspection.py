@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import AdapterConfig, module_config, scaling
-from ..analysis import effective_rank, stable_rank
+from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..formats import read_json, read_tensors, task_folder
 from ..formats.checkpoint import read_config
 from ..formats.gpt2 import tensor_file
@@ -25,8 +25,9 @@ def inspect_file(path):
 
     Returns
     -------
-    dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms}; "adapters", a list of {layer, rank,
-        in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update, stable_rank, effective_rank}
+    dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
+        list of {layer, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
+        stable_rank, effective_rank}, without those whose factors do not fit each other or are not finite
     """
     file = find_file(path)
     tensors, metadata = read_tensors(file)
@@ -39,6 +40,7 @@ def inspect_file(path):
         describe_adapter(layer, *(pair[factor] for factor in FACTORS), scale_of(layer))
         for layer, pair in pairs.items()
         if len(pair) == len(FACTORS) and pair["lora_A"].shape[0] == pair["lora_B"].shape[1]
+        if all(array.size and np.isfinite(array).all() for array in pair.values())
     ]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
@@ -57,35 +59,26 @@ def find_file(path):
 
 
 def describe(name, array):
-    size = float(np.linalg.norm(array.astype(np.float64))) if array.size else 0.0
-    rms = size / math.sqrt(array.size) if array.size else 0.0
-    return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": size, "rms": rms}
+    norm = float(np.linalg.norm(array.astype(np.float64)))
+    norm, rms = (norm, norm / math.sqrt(max(1, array.size))) if math.isfinite(norm) else (None, None)
+    return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": norm, "rms": rms}
 
 
 def describe_adapter(layer, lora_A, lora_B, scale):
     """One layer's A (r, in) and B (out, r)."""
-    A, B = lora_A.astype(np.float64), lora_B.astype(np.float64)
-    sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(B, A)
+    sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
     return {
         "layer": layer,
-        "rank": len(A),
-        "in": A.shape[1],
-        "out": len(B),
+        "rank": len(lora_A),
+        "in": lora_A.shape[1],
+        "out": len(lora_B),
         "scale": scale,
-        "norm_A": float(np.linalg.norm(A)),
-        "norm_B": float(np.linalg.norm(B)),
+        "norm_A": float(np.linalg.norm(lora_A.astype(np.float64))),
+        "norm_B": float(np.linalg.norm(lora_B.astype(np.float64))),
         "norm_update": float(np.linalg.norm(sigma)),
         "stable_rank": stable_rank(sigma),
         "effective_rank": effective_rank(sigma),
     }
-
-
-def product_singular_values(B, A):
-    """Those of B A that can differ from zero, without forming it.
-
-    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ, and the Q's leave singular values as they are.
-    """
-    return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
 
 
 def scales(folder):
@@ -110,7 +103,8 @@ def format_inspection(found):
     lines.append(f"\n{'tensor':<{width}}  {'dtype':<8}  {'shape':<14}{'norm':>11}{'rms':>11}")
     for row in found["tensors"]:
         shape = "×".join(map(str, row["shape"])) or "number"
-        lines.append(f"{row['name']:<{width}}  {row['dtype']:<8}  {shape:<14}{row['norm']:>11.4g}{row['rms']:>11.4g}")
+        norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
+        lines.append(f"{row['name']:<{width}}  {row['dtype']:<8}  {shape:<14}{norm:>11}{rms:>11}")
     if found["adapters"]:
         width = max(len(row["layer"]) for row in found["adapters"])
         lines.append(

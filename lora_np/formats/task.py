@@ -99,7 +99,10 @@ def task_base(name):
     about = read_task(folder / "task.json") if (folder / "task.json").is_file() else {}
     if "base" not in about:
         return folder
-    return PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+    base = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+    if base.resolve() == folder.resolve():
+        raise ValueError(f"{folder / 'task.json'}: names its own folder as the base, expected that of a model")
+    return base
 
 
 def task_folder(name):
