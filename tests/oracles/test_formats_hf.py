@@ -15,15 +15,17 @@ from lora_np.formats import (
     load_gpt2,
     load_peft,
     load_pretrained,
+    load_task,
     read_tensors,
     save_gpt2,
     save_peft,
+    shipped_adapters,
     write_tensors,
 )
 from lora_np.model import ModelConfig, add_head, forward, generate, loss_and_gradients, parameter_shapes
 from lora_np.training import TrainConfig, model_objective, train
 
-from .comparison import GRADIENT, OUTPUT, check, check_all
+from .comparison import GRADIENT, LARGEST, OUTPUT, check, check_all
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -120,11 +122,14 @@ def hf_logits(model, ids):
         return model(input_ids=torch.tensor(ids)).logits.numpy()
 
 
-def agree(got, expected, tolerance=LOGITS):
+def agree(group, got, expected, tolerance=LOGITS):
     """The largest difference is at most `tolerance` of the expected numbers' rms."""
     assert got.shape == expected.shape and got.dtype == expected.dtype == np.float32
-    rms = np.sqrt(np.mean(expected.astype(np.float64) ** 2))
-    assert np.abs(got - expected).max() <= tolerance * rms
+    error = float(np.abs(got - expected).max() / np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
+    group = f"float32 logits, max over rms: {group}"
+    if error > LARGEST.get(group, (-1.0,))[0]:
+        LARGEST[group] = (error, "logits", tolerance)
+    assert error <= tolerance
 
 
 def file_bytes(folder, name="adapter_model.safetensors"):
@@ -144,7 +149,7 @@ def test_transformers_loads_our_model_without_a_warning(n_classes, tmp_path):
         model = load_hf(tmp_path, config)
     assert type(model).__name__ == ("GPT2ForSequenceClassification" if n_classes else "GPT2LMHeadModel")
     ids = random_ids(config, rng)
-    agree(hf_logits(model, ids), forward(params, ids, config)[0])
+    agree("GPT-2 exported", hf_logits(model, ids), forward(params, ids, config)[0])
     if labels:
         assert model.config.id2label == dict(enumerate(labels))
 
@@ -217,7 +222,7 @@ def test_any_gpt2_directory(how, dtype, tmp_path):
     ids = random_ids(config, np.random.default_rng(0))
     with torch.no_grad():
         h = body.float()(torch.tensor(ids)).last_hidden_state.numpy()
-    agree(forward(params, ids, config)[0], h @ params["tok_emb.weight"].T, 5e-6)
+    agree("GPT-2 imported", forward(params, ids, config)[0], h @ params["tok_emb.weight"].T, 5e-6)
 
 
 def test_mask_buffers_of_old_files_are_skipped(tmp_path):
@@ -250,13 +255,13 @@ def test_peft_loads_an_adapter_that_was_trained_here(name, n_classes, tmp_path):
     expected, _ = forward(params, ids, config, adapter=adapter)
     base, _ = forward(params, ids, config)
     assert np.abs(expected - base).max() > 1e-3 * np.abs(base).max()  # or else there is nothing to be seen
-    agree(hf_logits(model, ids), expected)
-    agree(hf_logits(model.merge_and_unload(), ids), forward(merge(params, adapter), ids, config)[0])
+    agree("to PEFT", hf_logits(model, ids), expected)
+    agree("to PEFT, merged", hf_logits(model.merge_and_unload(), ids), forward(merge(params, adapter), ids, config)[0])
 
     back = load_peft(tmp_path / "adapter", params)
     assert list(back.weights) == list(adapter.weights)
     if name == "other scales side by side":  # q, k and v have one scale in PEFT; B takes what is left
-        agree(forward(params, ids, config, adapter=back)[0], expected)
+        agree("to PEFT and back", forward(params, ids, config, adapter=back)[0], expected)
         return
     for key, array in adapter.weights.items():
         assert back.weights[key].tobytes() == array.tobytes(), key
@@ -307,12 +312,33 @@ def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     adapter = load_peft(tmp_path / "adapter", params)
     ids = random_ids(config, rng)
     logits, _ = forward(params, ids, config, adapter=adapter)
-    agree(logits, hf_logits(model, ids))
+    agree("from PEFT", logits, hf_logits(model, ids))
     assert ("head.weight" in adapter.weights) == bool(n_classes)
     save_peft(tmp_path / "again", adapter, params, config)
     assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
     kept = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
     assert kept["peft_version"] == peft.__version__  # what means nothing here is kept
+
+
+@pytest.mark.parametrize("name", shipped_adapters())
+def test_a_shipped_adapter_at_real_size(name, tmp_path):
+    """Two million logits: the same numbers in float64; in float32 each side has its own rounding."""
+    task = load_task(name)
+    save_gpt2(tmp_path / "base", task.params, task.config, task.tokenizer)
+    save_peft(tmp_path / "adapter", task.adapter, task.params, task.config)
+    with no_warnings():
+        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", task.config), tmp_path / "adapter").eval()
+    ids = random_ids(task.config, np.random.default_rng(0), 4, 64)
+    ours, _ = forward(task.params, ids, task.config, adapter=task.adapter)
+    wide = {key: array.astype(np.float64) for key, array in task.params.items()}
+    wide_adapter = Adapter(task.adapter.config, {k: a.astype(np.float64) for k, a in task.adapter.weights.items()})
+    truth, _ = forward(wide, ids, task.config, adapter=wide_adapter)
+    theirs = hf_logits(model, ids)
+    check("shipped adapter by PEFT", "logits", truth, hf_logits(model.double(), ids), OUTPUT)
+    truth = truth.astype(np.float32)
+    agree("shipped model, lora_np against its float64", ours, truth, 1e-5)
+    agree("shipped model, PEFT against lora_np's float64", theirs, truth, 1e-5)
+    agree("shipped model, to PEFT", theirs, ours, 1e-5)
 
 
 def test_the_shipped_base_as_a_classifier(tmp_path):
@@ -326,4 +352,4 @@ def test_the_shipped_base_as_a_classifier(tmp_path):
     with no_warnings():
         model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", config), tmp_path / "adapter").eval()
     ids = random_ids(config, rng, 16, 40)
-    agree(hf_logits(model, ids), forward(params, ids, config, adapter=adapter)[0])
+    agree("to PEFT", hf_logits(model, ids), forward(params, ids, config, adapter=adapter)[0])
