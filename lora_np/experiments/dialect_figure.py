@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import write_atomically
-from .dialect_run import label
 from .figures import COLOURS, STYLE, new_figure
 
-SHADES = {"full": COLOURS["full"]}
-SHADES |= {"lora_r1": "#F0A878", "lora_r4": "#E07B39", "lora_r16": "#C25700", "lora_r64": "#7F3A00"}
-MARKERS = {"lora_r1": "o", "lora_r4": "^", "lora_r16": "D", "lora_r64": "v", "full": "s"}
 TITLES = {"critics": "critics' snippets", "licences": "software licences"}
 
 
@@ -39,50 +35,68 @@ def draw_dialect(outcome, folder):
 
 
 def forgetting(outcome):
-    """A panel for each domain: where each method ends over the seeds, and the way there."""
+    """A panel for each domain: what each method ends at, LoRA's ranks joined from the base on."""
     figure = new_figure(13, 6)
     panels = figure.subplots(1, len(TITLES))
     old_base = np.exp(outcome["base"]["reviews"])
     for axes, (domain, title) in zip(panels, TITLES.items()):
         new_base = np.exp(outcome["base"][domain])
-        axes.plot(new_base, old_base, "*", color="black", markersize=17, zorder=4, label="base; LoRA taken off again")
+        rows = [row for row in outcome["table"] if row["domain"] == domain]
+        lora = [row for row in rows if row["method"] != "full"]
         axes.axhline(old_base, color="black", linestyle=":", linewidth=1.2)
-        for row in [row for row in outcome["table"] if row["domain"] == domain]:
-            method, shade = row["method"], SHADES[row["method"]]
-            runs = [r for r in outcome["runs"] if (r["domain"], r["method"]) == (domain, method)]
-            way = np.exp(np.mean([[r["history"]["eval_loss"], r["history"]["eval_old"]] for r in runs], axis=0))
-            axes.plot(*way, color=shade, linewidth=1.2, alpha=0.6)
-            axes.errorbar(
-                row["new_mean"],
-                row["old_mean"],
-                xerr=row["new_std"],
-                yerr=row["old_std"],
-                fmt=MARKERS[method],
-                color=shade,
-                markersize=9,
-                capsize=3,
-                zorder=3,
-                label=label(method),
+        way = [[new_base, *(row["new_mean"] for row in lora)], [old_base, *(row["old_mean"] for row in lora)]]
+        axes.plot(*way, color=COLOURS["lora_all"], linewidth=1.5, alpha=0.6)
+        points(axes, lora, COLOURS["lora_all"], "D", "LoRA on all linear layers")
+        points(axes, [row for row in rows if row["method"] == "full"], COLOURS["full"], "s", "full fine-tuning")
+        axes.plot(new_base, old_base, "*", color="black", markersize=17, zorder=4, label="base; LoRA taken off again")
+        for row in lora:
+            axes.annotate(
+                row["method"].removeprefix("lora_").replace("r", "r="),
+                (row["new_mean"], row["old_mean"]),
+                xytext=(9, 6),
+                textcoords="offset points",
+                color=COLOURS["lora_all"],
             )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(ticks())
+        for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+            scale("log")
+            low, high = axis.get_view_interval()
+            axis.set_ticks(round_numbers(low, high))
+            axis.set_ticks([], minor=True)
             axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.set_minor_formatter(lambda value, _: "")
         axes.set_title(title)
         axes.set_xlabel(f"perplexity on {title} not seen in training")
     panels[0].set_ylabel("perplexity on film reviews, the old domain")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=11)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=12)
     n = len(outcome["seeds"])
     spread = "one seed" if n == 1 else f"mean and standard deviation over {n} seeds"
-    figure.suptitle(f"What is learnt and what is forgotten: down and left is better ({spread})", fontsize=14)
+    figure.suptitle(f"What is learnt and what is forgotten: further left and lower is better\n({spread})", fontsize=14)
     return figure
 
 
-def ticks():
-    """Round numbers on a logarithmic axis that spans less than a decade."""
-    from matplotlib.ticker import LogLocator
+def points(axes, rows, colour, marker, text):
+    """The rows' means with their standard deviations both ways."""
 
-    return LogLocator(base=10, subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+    def std(part):  # nan: no bar
+        return [np.nan if row[f"{part}_std"] is None else row[f"{part}_std"] for row in rows]
+
+    axes.errorbar(
+        [row["new_mean"] for row in rows],
+        [row["old_mean"] for row in rows],
+        xerr=std("new"),
+        yerr=std("old"),
+        fmt=marker,
+        color=colour,
+        markersize=9,
+        capsize=3,
+        zorder=3,
+        label=text,
+    )
+
+
+def round_numbers(low, high):
+    """Ticks of a logarithmic axis: steps of 5 over less than a doubling, else a few to a decade."""
+    if high < 2.5 * low:
+        return np.arange(5 * np.ceil(low / 5), high, 5)
+    found = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
+    return [value for value in found if low <= value <= high]
