@@ -133,7 +133,7 @@ def run_finetune(arguments):
 
 
 def finetune_language_model(arguments, settings):
-    from ..experiments.language_task import finetune_text
+    from ..experiments.user_text import finetune_text
 
     for name in ("text", "label", "test"):
         if getattr(arguments, name) is not None:

@@ -10,8 +10,6 @@ for bit, which every run of LoRA checks.
 
 import math
 import time
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from .dialect_samples import format_samples, samples
 from .fine_tune_run import load_base
 from .language_task import language_loss
 from .main_job import versions
-from .sweep import sweep
+from .sweep import report_all
 
 SETTINGS = Path(__file__).parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = ("critics", "licences")
@@ -79,7 +77,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
         for method in methods  # full fine-tuning, the longest, first
     ]
     kept = out / "dialect.unfinished.jsonl"
-    results, failed = carry_out(runs, executor, kept, report)
+    results, failed, resumed = carry_out(runs, executor, kept, report)
     results.sort(key=lambda r: (DOMAINS.index(r["domain"]), methods.index(r["method"]), r["seed"]))
     base, config = load_base()
     with blas_threads(1):
@@ -96,6 +94,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
         "table": table(results),
         "versions": versions(),
         "failed": failed,
+        "resumed": resumed,  # runs whose results an earlier start had left; "seconds" is without their time
         "samples": samples(),
         "runs": results,
     }
@@ -111,21 +110,16 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
 
 
 def carry_out(runs, executor, kept, report):
-    """The results of all runs, and those that failed with their "error"."""
-    results, failed = [], []
-    with closing(sweep(dialect_run, runs, executor, kept)) as endings:
-        for one, result, error, _ in endings:
-            if error is None:
-                results.append(result)
-                text = f"validation {result['validation_loss']:.3f} nats   ({result['seconds']:.0f} s)"
-            else:
-                failed.append(asdict(one) | {"error": error})
-                text = f"FAILED: {error}"
-            done = len(results) + len(failed)
-            report(f"[{done:>2}/{len(runs)}] {one.domain:<9} {one.method:<9} seed {one.seed:<4}{text}")
-    if not results:
-        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
-    return results, failed
+    """All runs, a line for each; see `report_all`."""
+    return report_all(
+        dialect_run,
+        runs,
+        executor,
+        kept,
+        report,
+        name=lambda run: f"{run.domain:<9} {run.method:<9} seed {run.seed:<3}",
+        measured=lambda r: f"validation {r['validation_loss']:.3f} nats   ({r['seconds']:.0f} s)",
+    )
 
 
 def table(results):
@@ -179,7 +173,7 @@ def tune(executor=None, report=print, out=SETTINGS):
         if f"{rate:g}" not in tried.get(domain, {}).get(method, {})
     ]
     kept = Path(out).with_suffix(".unfinished.jsonl")
-    results, failed = carry_out(runs, executor, kept, report) if runs else ([], [])
+    results, failed, _ = carry_out(runs, executor, kept, report) if runs else ([], [], 0)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
     for r in results:

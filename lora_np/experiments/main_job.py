@@ -3,7 +3,6 @@
 import os
 import platform
 import time
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from .figures import draw_figures
 from .fine_tune_run import Run, fine_tune_run, load_base
 from .methods import BY_KEY, chosen_settings
 from .step_time import compare_step_times
-from .sweep import sweep
+from .sweep import report_all
 
 QUICK = {"epochs": 2, "limit": 640}  # at most 30 s on two cores
 QUICK_METHODS = ("head", "lora_qv_r1", "lora_qv_r8", "full")
@@ -68,20 +67,15 @@ def main_job(seeds=1, quick=False, out="figures", json_path=None, executor=None,
         f"forward and backward: predicted {lora['predicted_ratio']:.2f} from FLOPs, measured {lora['pass_ratio']:.2f}"
     )
     unfinished = json_path.with_suffix(".unfinished.jsonl")
-    results, failed, resumed = [], [], 0
-    with closing(sweep(fine_tune_run, runs, executor, unfinished)) as endings:
-        for run, result, error, earlier in endings:
-            resumed += earlier
-            if error is None:
-                results.append(result)
-                text = f"test accuracy {100 * result['test_accuracy']:.1f} %   ({result['seconds']:.0f} s)"
-            else:
-                failed.append(asdict(run) | {"error": error})
-                text = f"FAILED: {error}"
-            done = len(results) + len(failed)
-            report(f"[{done:>2}/{len(runs)}] {BY_KEY[run.method].label:<27} seed {run.seed}   {text}")
-    if not results:
-        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
+    results, failed, resumed = report_all(
+        fine_tune_run,
+        runs,
+        executor,
+        unfinished,
+        report,
+        name=lambda run: f"{BY_KEY[run.method].label:<27} seed {run.seed}",
+        measured=lambda r: f"test accuracy {100 * r['test_accuracy']:.1f} %   ({r['seconds']:.0f} s)",
+    )
     results.sort(key=lambda result: (keys.index(result["method"]), result["seed"]))
     baseline = tfidf_baseline(settings.get("limit"))
     outcome = {

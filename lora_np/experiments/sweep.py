@@ -23,6 +23,7 @@ Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, whe
 
 from concurrent.futures import BrokenExecutor, CancelledError, Future, as_completed
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from .finished import add_finished, read_finished, run_key
@@ -120,6 +121,42 @@ def sweep(function, runs, executor=None, kept=None):
                 if kept is not None and ended.error is None:
                     add_finished(kept, keys[id(ended.run)], ended.result)
                 yield ended
+
+
+def report_all(function, runs, executor, kept, report, name, measured):
+    """Carry out a sweep to its end, a line for each run as it ends.
+
+    Parameters
+    ----------
+    function, runs, executor, kept : see `sweep`; the runs are dataclasses
+    report : function of a line of text
+    name : function, run -> what it is called in its line
+    measured : function, result -> what its line says of it
+
+    Returns
+    -------
+    results : list, of the runs that finished
+    failed : list of dicts, the settings of those that failed, with "error", the reason
+    resumed : int, how many results an earlier start had left
+
+    Raises
+    ------
+    ValueError
+        If no run finished.
+    """
+    results, failed, resumed = [], [], 0
+    with closing(sweep(function, runs, executor, kept)) as endings:
+        for run, result, error, earlier in endings:
+            resumed += earlier
+            if error is None:
+                results.append(result)
+            else:
+                failed.append(asdict(run) | {"error": error})
+            done, said = len(results) + len(failed), f"FAILED: {error}" if error else measured(result)
+            report(f"[{done:>2}/{len(runs)}] {name(run)}   {said}")
+    if not results:
+        raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
+    return results, failed, resumed
 
 
 def carry_out(function, runs, executor):

@@ -70,14 +70,7 @@ def finetune(
     dict: labels, rows of each part, how many texts are longer than n_positions tokens, validation and test
     accuracy, share of the commonest label in the test part, trainable parameters
     """
-    if method not in METHODS:
-        raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
-    check_folder(out, "out")
-    if Path(out).resolve() == Path(base).resolve():
-        raise ValueError(f"out: {out} holds the base itself; expected another folder")
+    check_settings(method, METHODS, epochs, batch_size, out, base)
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
     if test_data is None:
@@ -153,6 +146,18 @@ def finetune(
     model, adapter = attach(params, adapter_config, state.best)
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
     return result
+
+
+def check_settings(method, methods, epochs, batch_size, out, base):
+    """Refuse before anything is read what a fine-tuning could not do."""
+    if method not in methods:
+        raise ValueError(f"method: got {method!r}, expected one of {', '.join(methods)}")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+    check_folder(out, "out")
+    if Path(out).resolve() == Path(base).resolve():
+        raise ValueError(f"out: {out} holds the base itself; expected another folder")
 
 
 def without_texts(table, texts):
