@@ -12,9 +12,9 @@ import pytest
 
 from lora_np.adapters import AdapterConfig
 from lora_np.cli import main
-from lora_np.experiments import user_task
 from lora_np.formats import PRETRAINED, load_adapter, load_model, read_tensors, save_model
 from lora_np.model import ModelConfig, initial_params
+from lora_np.tasks import classifier as user_task
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ("refund my order please", "where is my parcel", "the parcel never came")

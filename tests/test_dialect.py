@@ -14,9 +14,9 @@ from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import dialect, dialect_run, dialect_samples
 from lora_np.experiments.dialect_figure import draw_dialect, round_numbers
 from lora_np.experiments.dialect_run import METHODS, DialectRun, adapter_of
-from lora_np.experiments.language_task import language_loss, train_language
 from lora_np.formats import load_model, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
+from lora_np.training.language import language_loss, train_language
 
 SENTENCE = "the copyright holder grants to any person a free and perpetual licence to use this software for any purpose"
 

@@ -25,12 +25,13 @@ FLOORS = {
     "formats": 4,
     "analysis": 4,
     "training": 5,
-    "experiments": 6,
-    "reference": 6,
-    "bench": 6,
-    "cli": 7,
-    "__main__": 8,  # starts the cli
-    "__init__": 9,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
+    "tasks": 6,
+    "experiments": 7,
+    "reference": 7,
+    "bench": 7,
+    "cli": 8,
+    "__main__": 9,  # starts the cli
+    "__init__": 10,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
 }
 NUMPY_ALONE = ("ops", "compress")  # not even inside a function do these import another package
 READERS = ("formats", "data")  # the rooms below floor 5 whose job is files

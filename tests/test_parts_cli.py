@@ -9,8 +9,6 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.data import encode
-from lora_np.experiments.parts import forward_times, load_parts, mixed
-from lora_np.experiments.writing import pieces, write_text_from
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -23,6 +21,8 @@ from lora_np.formats import (
     write_tensors,
 )
 from lora_np.model import forward
+from lora_np.tasks.parts import forward_times, load_parts, mixed
+from lora_np.tasks.writing import pieces, write_text_from
 
 SENTENCES = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
              for thing in ("dog", "log", "bog", "fog") for who in ("he", "she", "they")]  # fmt: skip

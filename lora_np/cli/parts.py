@@ -63,9 +63,9 @@ def add_adapters(command):
 def run_generate(arguments):
     import numpy as np
 
-    from ..experiments.parts import load_parts, mixed
-    from ..experiments.writing import write_text_from
     from ..model import Sampling
+    from ..tasks.parts import load_parts, mixed
+    from ..tasks.writing import write_text_from
     from ..training import blas_threads
 
     sampling = Sampling(
@@ -91,7 +91,7 @@ def run_generate(arguments):
 
 
 def run_mix(arguments):
-    from ..experiments.parts import load_parts, mixed, save_mix
+    from ..tasks.parts import load_parts, mixed, save_mix
 
     parts = load_parts(arguments.adapters, arguments.base)
     weights = arguments.weights or [1.0] * len(parts.adapters)
@@ -105,8 +105,8 @@ def run_mix(arguments):
 
 
 def run_merge(arguments):
-    from ..experiments.parts import forward_times, load_parts, merged_task, mixed
     from ..formats import check_folder, save_task
+    from ..tasks.parts import forward_times, load_parts, merged_task, mixed
 
     check_folder(arguments.out, "out")
     parts = load_parts(arguments.adapters, arguments.base)
@@ -126,7 +126,7 @@ def run_merge(arguments):
 
 
 def run_export(arguments):
-    from ..experiments.exchange import export
+    from ..tasks.exchange import export
 
     if arguments.base_name is not None and arguments.to != "peft":
         raise ValueError(f"base-name: goes with --to peft, got --to {arguments.to}")
@@ -138,8 +138,8 @@ def run_export(arguments):
 
 
 def run_import(arguments):
-    from ..experiments.exchange import import_gpt2, import_peft
     from ..formats import PRETRAINED
+    from ..tasks.exchange import import_gpt2, import_peft
 
     if arguments.kind == "hf":
         for name in ("base", "labels"):
@@ -163,8 +163,8 @@ def run_import(arguments):
 
 
 def run_inspect(arguments):
-    from ..experiments.inspection import format_inspection, inspect_file
     from ..formats import check_file, write_text
+    from ..tasks.inspection import format_inspection, inspect_file
 
     if arguments.json:
         check_file(arguments.json, "json")

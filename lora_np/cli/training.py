@@ -133,7 +133,7 @@ def run_finetune(arguments):
 
 
 def finetune_language_model(arguments, settings):
-    from ..experiments.user_text import finetune_text
+    from ..tasks.language_model import finetune_text
 
     for name in ("text", "label", "test"):
         if getattr(arguments, name) is not None:
@@ -148,7 +148,7 @@ def finetune_language_model(arguments, settings):
 
 
 def finetune_classifier(arguments, settings):
-    from ..experiments.user_task import finetune
+    from ..tasks.classifier import finetune
 
     for name in ("text", "label"):
         if getattr(arguments, name) is None:
@@ -175,8 +175,8 @@ def finetune_classifier(arguments, settings):
 
 def run_predict(arguments):
     from ..data import read_table
-    from ..experiments.user_task import load_classifier, predict
     from ..formats import check_file, write_text
+    from ..tasks.classifier import load_classifier, predict
 
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE with --text COLUMN")

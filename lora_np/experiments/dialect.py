@@ -16,12 +16,11 @@ import numpy as np
 
 from ..data import corpus_digest, load_licences
 from ..formats import check_folder, read_json, write_json, write_text
-from ..training import blas_threads
+from ..training import blas_threads, language_loss
 from .dialect_figure import draw_dialect
 from .dialect_run import METHODS, DialectRun, dialect_run, label, load_domain
 from .dialect_samples import format_samples, samples
 from .fine_tune_run import load_base
-from .language_task import language_loss
 from .main_job import versions
 from .sweep import report_all
 

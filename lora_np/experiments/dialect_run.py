@@ -11,9 +11,8 @@ from ..adapters import AdapterConfig, trainable_report
 from ..data import encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ..formats import PRETRAINED
 from ..model import forward
-from ..training import attach, blas_threads
+from ..training import attach, blas_threads, language_loss, train_language
 from .fine_tune_run import load_base
-from .language_task import language_loss, train_language
 
 EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
 RANKS = (1, 4, 16, 64)

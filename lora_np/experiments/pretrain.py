@@ -11,8 +11,7 @@ from .. import __version__
 from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
 from ..formats import PRETRAINED, check_folder, save_model, write_json, write_text
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, stream, train
-from .progress import progress_bar
+from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, progress_bar, stream, train
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, load_task, read_json, save_task
-from ..training import attach
+from ..training import attach, language_loss, progress_bar, train_language
 from .dialect import DOMAINS, SETTINGS
 from .dialect_run import EPOCHS, adapter_of, load_domain
 from .fine_tune_run import load_base
-from .language_task import language_loss, train_language
-from .progress import progress_bar
 
 METHOD = "lora_r16"
 SOURCES = {

@@ -5,6 +5,8 @@ from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
 from .groups import balanced_groups
+from .language import language_loss, train_language
+from .progress import progress_bar
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
@@ -26,14 +28,17 @@ __all__ = [
     "evaluate",
     "global_norm",
     "initial_state",
+    "language_loss",
     "learning_rate_at",
     "load_state",
     "model_objective",
     "process_environment",
+    "progress_bar",
     "save_state",
     "shard_threads",
     "split_batch",
     "stream",
     "train",
+    "train_language",
     "train_step",
 ]

@@ -2,11 +2,14 @@
 
 from ..adapters import init_adapter
 from ..data import language_batches
-from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
+from .adamw import AdamW
+from .evaluate import evaluate
+from .streams import stream
+from .task import attach, model_objective
+from .threads import blas_threads
+from .trainer import TrainConfig, train
 
 EVALUATION_BATCH = 16  # windows at once where nothing is trained
-
-
 
 def language_loss(params, config, tokens, adapter=None):
     """Mean loss over a token stream in nats per token, in windows of n_positions tokens; its exp is the perplexity."""

@@ -20,8 +20,7 @@ from ..data import (
 from ..formats import PRETRAINED, Task, check_folder, load_model, load_task, save_task, tokenizer_of
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
-from .progress import progress_bar
+from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, progress_bar, stream, train
 
 METHODS = ("lora", "full", "head")
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}

@@ -6,10 +6,8 @@ from dataclasses import replace
 from ..adapters import AdapterConfig, trainable_report
 from ..data import encode, language_batches, read_texts, token_stream
 from ..formats import PRETRAINED, Task, load_model, save_task, tokenizer_of
-from ..training import attach, blas_threads, stream
-from .language_task import language_loss, train_language
-from .progress import progress_bar
-from .user_task import check_settings
+from ..training import attach, blas_threads, language_loss, progress_bar, stream, train_language
+from .classifier import check_settings
 
 METHODS = ("lora", "full")
 DEFAULT_LEARNING_RATE = {"lora": 4e-3, "full": 4e-4}
