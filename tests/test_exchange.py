@@ -277,7 +277,7 @@ def test_our_own_names_are_read_too(saved_peft, random_adapter, tmp_path):
     adapter = random_adapter(params, targets=("q_proj",), train_head=False)
     tensors = {f"base_model.model.{name}.weight": array for name, array in adapter.weights.items()}
     write_tensors(folder / "adapter_model.safetensors", tensors)
-    edit_fields(folder / "adapter_config.json", rank_pattern={}, alpha_pattern={}, fan_in_fan_out=False)
+    edit_fields(folder / "adapter_config.json", rank_pattern={}, alpha_pattern={}, target_modules=["q_proj"])
     found = load_peft(folder, params)
     assert found.config.targets == ("q_proj",) and found.config.r == 3
     assert all(np.array_equal(found.weights[name], adapter.weights[name]) for name in adapter.weights)

@@ -1,16 +1,18 @@
 """Adapters: small trainable additions to the linear layers of a frozen model."""
 
 from .adapter import (
+    HEAD,
     Adapter,
     adapter_deltas,
     adapter_parts,
     adapter_shapes,
+    check_ranks,
     fitting_parts,
     init_adapter,
     whole_weights,
 )
 from .compact import compact_pattern, compact_targets
-from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, module_config, module_rank, scaling
+from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
 from .merge import MergeErrors, merge, merge_errors, unmerge
 from .mix import Compressed, compress, mix
@@ -29,13 +31,14 @@ from .named import (
 from .report import TrainableReport, trainable_report
 
 __all__ = [
+    "HEAD",
+    "KINDS",
+    "LINEAR_LAYERS",
     "Adapter",
     "AdapterConfig",
     "AdapterRow",
     "AdapterSet",
     "Compressed",
-    "KINDS",
-    "LINEAR_LAYERS",
     "MergeErrors",
     "TrainableReport",
     "activate",
@@ -47,11 +50,13 @@ __all__ = [
     "adapter_shapes",
     "add_adapter",
     "add_mix",
+    "check_ranks",
     "compact_pattern",
     "compact_targets",
     "compress",
     "fitting_parts",
     "init_adapter",
+    "linear_layers",
     "list_adapters",
     "merge",
     "merge_errors",

@@ -39,18 +39,28 @@ def adapter_shapes(params, config):
     Raises
     ------
     ValueError
-        For an unknown kind or target, or a rank above min(out, in) of a layer, which is named.
+        For an unknown kind or target.
     """
     kind, found = adapter_kind(config), {}
     for module in adapted_modules(config, params):
-        try:
-            shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
-        except ValueError as error:
-            raise ValueError(f"{module}: {error}") from None
+        shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
         found |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
     if config.train_head and HEAD in params:
         found[HEAD] = params[HEAD].shape
     return found
+
+
+def check_ranks(params, config):
+    """Raise ValueError for a rank above min(out, in) of its layer: it would add parameters and no freedom.
+
+    An adapter that is there already may have one, as a mix does whose ranks add up to more.
+    """
+    for module in adapted_modules(config, params):
+        r, shape = module_rank(config, module), params[f"{module}.weight"].shape
+        if r > min(shape):
+            raise ValueError(
+                f"{module}: r: got {r}, expected at most min(out, in) = {min(shape)} for a weight of shape {shape}"
+            )
 
 
 def init_adapter(params, config, rng):
@@ -69,12 +79,13 @@ def init_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        See `adapter_shapes`.
+        For an unknown kind or target, or a rank above min(out, in) of a layer, which is named.
     """
-    adapter_shapes(params, config)  # for what it refuses
+    kind = adapter_kind(config)
+    check_ranks(params, config)
     weights = {}
     for module in adapted_modules(config, params):
-        parts = KINDS[config.kind].init(params[f"{module}.weight"], module_config(config, module), rng)
+        parts = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
         weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
     if config.train_head and HEAD in params:
         weights[HEAD] = params[HEAD].copy()

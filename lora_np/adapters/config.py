@@ -3,11 +3,20 @@
 import fnmatch
 import math
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 # The linear layers of a transformer block, in execution order: the places an adapter can go.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 
 INITS = ("kaiming", "gaussian")
+
+
+def is_finite_number(value):
+    """Whether a value is a number, other than True and False, that a float can hold."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int with more digits than any float
+        return False
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,11 @@ class AdapterConfig:
     def __post_init__(self):
         if isinstance(self.targets, str):
             raise ValueError(f"targets: got the text {self.targets!r}, expected a tuple: ({self.targets!r},)")
+        if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
+            raise ValueError(f"targets: got {self.targets!r}, expected a tuple of texts")
         object.__setattr__(self, "targets", tuple(self.targets))
+        if not isinstance(self.kind, str):
+            raise ValueError(f"kind: got {self.kind!r}, expected a text")
         for name in ("rank_pattern", "alpha_pattern"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a dict of target -> number")
@@ -63,20 +76,20 @@ class AdapterConfig:
             raise ValueError(f"extra: got {self.extra!r}, expected a dict")
         alphas = {"alpha": self.alpha, **{f"alpha_pattern[{k!r}]": v for k, v in self.alpha_pattern.items()}}
         for name, alpha in alphas.items():
-            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            if not is_finite_number(alpha):
                 raise ValueError(f"{name}: got {alpha!r}, expected a finite number")
         # A NumPy scalar would turn float32 arrays into float64.
         object.__setattr__(self, "alpha", float(self.alpha))
         object.__setattr__(self, "alpha_pattern", {k: float(v) for k, v in self.alpha_pattern.items()})
-        object.__setattr__(self, "dropout", float(self.dropout))
         ranks = {"r": self.r, **{f"rank_pattern[{k!r}]": v for k, v in self.rank_pattern.items()}}
         for name, rank in ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise ValueError(f"{name}: got {rank!r}, expected a whole number of at least 1")
         if not self.targets and not self.train_head:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real) or not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: got {self.dropout!r}, expected 0 ≤ dropout < 1")
+        object.__setattr__(self, "dropout", float(self.dropout))
         if self.init not in INITS:
             raise ValueError(f"init: got {self.init!r}, expected one of {', '.join(INITS)}")
 
@@ -89,6 +102,12 @@ def matches(module, target):
         or module.endswith("." + target)
         or fnmatch.fnmatchcase(module, target)
     )
+
+
+def linear_layers(params):
+    """The full names of a model's linear layers, in execution order; those that an adapter can go on."""
+    modules = [name.removesuffix(".weight") for name in params if name.endswith(".weight")]
+    return [module for module in modules if module.rpartition(".")[2] in LINEAR_LAYERS]
 
 
 def adapted_modules(config, params):
@@ -108,11 +127,7 @@ def adapted_modules(config, params):
     ValueError
         If a target, or a key of a pattern, fits no layer of the model.
     """
-    modules = [
-        name.removesuffix(".weight")
-        for name in params
-        if name.endswith(".weight") and name.split(".")[-2] in LINEAR_LAYERS
-    ]
+    modules = linear_layers(params)
     patterns = [("rank_pattern", key) for key in config.rank_pattern]
     patterns += [("alpha_pattern", key) for key in config.alpha_pattern]
     for argument, target in [("targets", target) for target in config.targets] + patterns:

@@ -45,16 +45,7 @@ def shapes(n_out, n_in, r):
     Returns
     -------
     dict: lora_A (r, in), lora_B (out, r)
-
-    Raises
-    ------
-    ValueError
-        If r is above min(out, in): a larger rank adds parameters and no freedom.
     """
-    if r > min(n_out, n_in):
-        raise ValueError(
-            f"r: got {r}, expected at most min(out, in) = {min(n_out, n_in)} for a weight of shape {(n_out, n_in)}"
-        )
     return {"lora_A": (r, n_in), "lora_B": (n_out, r)}
 
 
@@ -73,11 +64,6 @@ def init(weight, config, rng):
     Returns
     -------
     dict: lora_A (r, in), lora_B (out, r), of the weight's dtype
-
-    Raises
-    ------
-    ValueError
-        See `shapes`.
     """
     shape = shapes(*weight.shape, config.r)
     if config.init == "kaiming":

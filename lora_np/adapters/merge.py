@@ -26,11 +26,12 @@ def merge(params, adapter):
 
     Returns
     -------
-    dict of the base's names; a whole weight that the adapter carries (a head) replaces the base's
+    dict, of the base's dtype; a whole weight that the adapter carries (a head) takes the place of the base's
     """
+    dtype = next(iter(params.values())).dtype
     deltas = adapter_deltas(params, adapter)
-    whole = {name: array for name, array in whole_weights(adapter).items() if name in params}
-    return {**params, **{name: params[name] + delta for name, delta in deltas.items()}, **whole}
+    merged = {name: params[name] + delta.astype(dtype, copy=False) for name, delta in deltas.items()}
+    return {**params, **merged, **as_dtype(whole_weights(adapter), dtype)}
 
 
 def unmerge(merged, adapter, params=None):
@@ -64,20 +65,20 @@ def merge_errors(params, adapter, dtype):
     Parameters
     ----------
     params : dict, the base's weights
-    adapter : Adapter of at least one layer
+    adapter : Adapter
     dtype : np.float16, np.float32 or np.float64
 
     Returns
     -------
     MergeErrors
     """
-    low = {name: array.astype(dtype) for name, array in params.items()}
-    low_adapter = Adapter(adapter.config, {name: array.astype(dtype) for name, array in adapter.weights.items()})
+    low, low_adapter = as_dtype(params, dtype), Adapter(adapter.config, as_dtype(adapter.weights, dtype))
     merged = merge(low, low_adapter)
     restored = unmerge(merged, low_adapter)
-    deltas = adapter_deltas(as_float64(low), Adapter(adapter.config, as_float64(low_adapter.weights)))
-    if not deltas:
-        raise ValueError("adapter: adapts no layer, expected at least one to merge")
+    wide = Adapter(adapter.config, as_dtype(low_adapter.weights, np.float64))
+    deltas = adapter_deltas(as_dtype(low, np.float64), wide)
+    if not deltas:  # a trained head alone
+        return MergeErrors(0.0, 0.0, 0.0)
     of_merging = of_restoring = size_merged = size_update = size_base = 0.0  # sums of squares
     for name, delta in deltas.items():
         W = low[name].astype(np.float64)
@@ -93,5 +94,5 @@ def merge_errors(params, adapter, dtype):
     )
 
 
-def as_float64(arrays):
-    return {name: array.astype(np.float64) for name, array in arrays.items()}
+def as_dtype(arrays, dtype):
+    return {name: array.astype(dtype, copy=False) for name, array in arrays.items()}

@@ -18,7 +18,7 @@ import numpy as np
 
 from .adapter import Adapter, adapter_deltas, adapter_parts, fitting_parts, whole_weights
 from .compact import compact_pattern, compact_targets
-from .config import AdapterConfig, adapted_modules, module_config, scaling
+from .config import is_finite_number, linear_layers, module_config, scaling
 
 
 class Compressed(NamedTuple):
@@ -41,15 +41,16 @@ def mix(params, adapters, weights):
     Returns
     -------
     Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight that they carry, such as a head, is
-    moved from the base's by the weighted sum of their differences from it.
+    moved from the base's by the weighted sum of their differences from it; where the base has none, it is
+    the weighted sum.
 
     Raises
     ------
     ValueError
-        For other names in `weights`, a weight that is no finite number, adapters of another model, of
-        different layers or of another kind, and ranks that add up to more than a layer has room for.
+        For other names in `weights`, a weight that is no finite number, and adapters of another model, of
+        different layers or of another kind.
     """
-    check_weights(adapters, weights)
+    weights = checked_weights(adapters, weights)
     check_same_names(adapters)
     for name, adapter in adapters.items():
         if adapter.config.kind != "lora":
@@ -65,14 +66,8 @@ def mix(params, adapters, weights):
         mixed[f"{module}.lora_A"] = np.concatenate([pair["lora_A"] for _, pair in pairs])  # (Σr, in)
         mixed[f"{module}.lora_B"] = np.concatenate([w * pair["lora_B"] for w, pair in pairs], axis=1)  # (out, Σr)
         ranks[module] = len(mixed[f"{module}.lora_A"])
-        most = min(params[f"{module}.weight"].shape)
-        if ranks[module] > most:
-            raise ValueError(
-                f"adapters: their ranks at {module} add up to {ranks[module]}, expected at most {most}; "
-                f"`compress` them first"
-            )
     for name in whole_weights(first):
-        base = params[name]
+        base = params.get(name, 0.0)
         mixed[name] = base + sum(weights[key] * (a.weights[name] - base) for key, a in adapters.items())
     return Adapter(unscaled_config(first.config, ranks, params), mixed)
 
@@ -114,7 +109,6 @@ def unscaled_config(config, ranks, params):
     """The configuration of LoRA with these ranks by layer and scale 1, which is α = r."""
     if not ranks:  # a trained head alone
         return config
-    layers = adapted_modules(AdapterConfig(targets=("all-linear",)), params)
     r, pattern = compact_pattern(ranks)
     return replace(
         config,
@@ -123,20 +117,21 @@ def unscaled_config(config, ranks, params):
         alpha=float(r),
         rank_pattern=pattern,
         alpha_pattern={key: float(value) for key, value in pattern.items()},
-        targets=compact_targets(ranks, layers),
+        targets=compact_targets(ranks, linear_layers(params)),
         rslora=False,
     )
 
 
-def check_weights(adapters, weights):
-    """Raise ValueError unless there is a finite weight for each adapter and no other."""
+def checked_weights(adapters, weights):
+    """The weights as Python's floats, which leave float32 arrays what they are; one for each adapter and no other."""
     if not adapters:
         raise ValueError("adapters: got none, expected at least one")
     if set(weights) != set(adapters):
         raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+        if not is_finite_number(weight):
             raise ValueError(f"weights: got {weight!r} for {name!r}, expected a finite number")
+    return {name: float(weight) for name, weight in weights.items()}
 
 
 def check_same_names(adapters):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, adapter_shapes
+from ..adapters import Adapter, adapter_shapes, check_ranks
 from ..model import ModelConfig, parameter_shapes
 from ..model.call import Call, begin
 
@@ -49,6 +49,7 @@ def plan_step(config, B, T, adapter_config=None, wanted=None):
     params = hollow(parameter_shapes(config))
     adapter = None
     if adapter_config is not None:
+        check_ranks(params, adapter_config)
         adapter = Adapter(adapter_config, hollow(adapter_shapes(params, adapter_config)))
     if wanted is None:
         wanted = params if adapter is None else adapter.weights

@@ -107,7 +107,8 @@ def text_is_text(tokenizer: Tokenizer) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Load a ``tokenizer.json``: one that `train_tokenizer` made, or that of a GPT-2.
 
-    If it does not put ``<|endoftext|>`` before each text, it is made to, as `encode` promises.
+    Whatever else the file says, it puts ``<|endoftext|>`` before each text and nothing after it, and it neither
+    pads nor cuts: transformers writes the padding and the longest length that it last used into the file.
 
     Raises
     ------
@@ -128,8 +129,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
         raise ValueError(f"path is {str(path)!r}, whose vocabulary lacks the special token {END_OF_TEXT}")
-    if tokenizer.encode("").ids != [end]:
-        tokenizer.post_processor = end_in_front(end)
+    tokenizer.post_processor = end_in_front(end)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return text_is_text(tokenizer)
 
 
@@ -153,7 +155,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
 def normalise(tokenizer: Tokenizer, text: str) -> str:
     """The text as the model sees it; a word baseline that splits it on spaces sees the same words."""
     check_texts([text])
-    return tokenizer.normalizer.normalize_str(text)
+    return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None = None) -> list[np.ndarray]:

@@ -49,10 +49,13 @@ def load_model(folder, dtype=np.float32):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
-    tensors, _ = read_tensors(folder / "model.safetensors")
+    path = folder / "model.safetensors"
+    tensors, _ = read_tensors(path)
+    if config.n_layers > len(tensors):  # before a name is made for each of a damaged number of layers
+        raise ValueError(f"{folder}: n_layers is {config.n_layers}, and model.safetensors has {len(tensors)} tensors")
     shapes = parameter_shapes(config)
-    check_tensors(folder / "model.safetensors", tensors, shapes)
-    return {name: tensors[name].astype(dtype) for name in shapes}, config
+    check_tensors(path, tensors, shapes)
+    return cast(path, {name: tensors[name] for name in shapes}, dtype), config
 
 
 def load_pretrained(dtype=np.float32):
@@ -97,14 +100,14 @@ def load_adapter(folder, params):
     """
     folder = Path(folder)
     config = read_config(folder / "adapter.json", AdapterConfig)
-    tensors, _ = read_tensors(folder / "adapter.safetensors")
-    dtype = params["tok_emb.weight"].dtype
+    path = folder / "adapter.safetensors"
+    tensors, _ = read_tensors(path)
     try:
         shapes = adapter_shapes(params, config)
     except ValueError as error:
         raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
-    check_tensors(folder / "adapter.safetensors", tensors, shapes)
-    return Adapter(config, {name: tensors[name].astype(dtype) for name in shapes})
+    check_tensors(path, tensors, shapes)
+    return Adapter(config, cast(path, {name: tensors[name] for name in shapes}, params["tok_emb.weight"].dtype))
 
 
 def write_pair(tensors_path, tensors, config_path, config, dtype=None):
@@ -113,11 +116,7 @@ def write_pair(tensors_path, tensors, config_path, config, dtype=None):
     The old configuration goes first and the new one comes last: a kill in between leaves a folder that
     lacks it and is refused, never new tensors that are read by old settings.
     """
-    with np.errstate(over="ignore"):
-        tensors = {name: array.astype(dtype or array.dtype, copy=False) for name, array in tensors.items()}
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: holds values that {array.dtype} cannot hold, or that are not finite")
+    tensors = cast(tensors_path, tensors, dtype)
     config_path.unlink(missing_ok=True)
     write_tensors(tensors_path, tensors)
     write_json(config_path, {name: value for name, value in asdict(config).items() if name != "extra" or value})
@@ -138,6 +137,24 @@ def read_config(path, kind):
         raise ValueError(f"{path}: {error}") from None
 
 
+def cast(path, tensors, dtype=None):
+    """The tensors in a dtype, or in their own; ValueError for the first that it cannot hold, or that is not finite.
+
+    Parameters
+    ----------
+    path : of the file that they are read from or written to, for the message
+    tensors : dict of floating-point arrays
+    dtype : a dtype, or None
+    """
+    found = {}
+    for name, array in tensors.items():
+        with np.errstate(over="ignore"):
+            found[name] = array.astype(dtype or array.dtype, copy=False)
+        if not np.isfinite(found[name]).all():
+            raise ValueError(f"{path}: {name} holds values that are not finite or beyond {found[name].dtype}")
+    return found
+
+
 def read_object(path):
     """The fields of a JSON file that holds one object."""
     values = read_json(path)
@@ -153,7 +170,7 @@ def warn_of_unknown(path, names):
 
 
 def check_tensors(path, tensors, shapes):
-    """Raise ValueError for the first tensor that is missing, unexpected, of another shape or not finite."""
+    """Raise ValueError for the first tensor that is missing, unexpected, of another shape or not of floats."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: {name} is missing")
@@ -161,8 +178,6 @@ def check_tensors(path, tensors, shapes):
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
         if not np.issubdtype(tensors[name].dtype, np.floating):
             raise ValueError(f"{path}: {name} is of dtype {tensors[name].dtype}, expected floating point")
-        if not np.isfinite(tensors[name]).all():
-            raise ValueError(f"{path}: {name} holds values that are not finite")
     for name in tensors:
         if name not in shapes:
             raise ValueError(f"{path}: unexpected tensor {name}")

@@ -5,7 +5,7 @@ Side by side, (out₁ + out₂ + …, in), the layers read the same x, and their
 - Three adapters, or some of them, become one: the A's one above the other, the B's in blocks along a diagonal. Where
   all layers have the same A, as after the way back, that one A is kept and the B's are put one above the other.
 - One becomes several that share its A, each with its part of B; or, where each component of the rank reaches one
-  layer alone, several that have just their own components.
+  layer alone, in the layers' order as the joining leaves them, several that have just their own components.
 
 Both are exact: no number but a zero is added. Only where the layers' scales differ is something rounded: one adapter
 has one scale, and the B's of the others are multiplied by the ratio.
@@ -28,11 +28,26 @@ def split_factors(factors, names):
     """
     lora_A, lora_B = factors["lora_A"], factors["lora_B"]
     blocks = np.split(lora_B, len(names))  # each (out of one, r)
-    reached = np.array([block.any(axis=0) for block in blocks])  # (layers, r): which component reaches which layer
-    if len(names) > 1 and (reached.sum(axis=0) == 1).all():
-        own = {name: (lora_A[mine], block[:, mine]) for name, block, mine in zip(names, blocks, reached)}
-        return {name: pair for name, pair in own.items() if len(pair[0])}
-    return {name: (lora_A, block) for name, block in zip(names, blocks)}
+    owners = component_owners(blocks)
+    if owners is None:
+        return {name: (lora_A, block) for name, block in zip(names, blocks)}
+    parts = [(name, block, owners == i) for i, (name, block) in enumerate(zip(names, blocks))]
+    return {name: (lora_A[own], block[:, own]) for name, block, own in parts if own.any()}
+
+
+def component_owners(blocks):
+    """Which layer each component of the rank reaches, (r,); None unless they can be told apart, in the layers' order.
+
+    A component that reaches none, as where B is zero, goes with its neighbours: it is exact with any.
+    """
+    reached = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
+    known = reached.any(axis=0)
+    if len(blocks) == 1 or (reached.sum(axis=0) > 1).any() or not known.any():
+        return None
+    owners, r = reached.argmax(axis=0), np.arange(len(known))
+    last = np.maximum.accumulate(np.where(known, r, -1))  # the nearest known one before, or else the first of all
+    owners = owners[np.where(last < 0, known.argmax(), last)]
+    return owners if (np.diff(owners) >= 0).all() else None
 
 
 def join_factors(adapted, outs):

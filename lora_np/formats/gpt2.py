@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data import END_OF_TEXT, pad_id
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import check_tensors, read_object, warn_of_unknown
+from .checkpoint import cast, check_tensors, read_object, warn_of_unknown
 from .tensors import read_tensors, write_json, write_tensors, write_text
 
 # GPT-2's linear layers of a block, and ours that each stands for.
@@ -96,7 +96,8 @@ def load_gpt2(path, dtype=np.float32):
         if not np.array_equal(lm_head, tensors.get("wte.weight")):
             raise ValueError(f"{file}: lm_head.weight is not wte.weight; expected a head tied to the embedding")
     check_tensors(file, tensors, gpt2_shapes(config))
-    return GPT2(params_from_gpt2(tensors, config, dtype), config, label_list(fields_path, fields, config))
+    tensors = cast(file, tensors, dtype)
+    return GPT2(params_from_gpt2(tensors, config), config, label_list(fields_path, fields, config))
 
 
 def tensor_file(path):
@@ -123,7 +124,7 @@ def read_sharded(index):
     for file in dict.fromkeys(places.values()):
         shard = index.parent / file
         if Path(file).name != file or "\\" in file or shard.resolve().parent != folder:
-            raise ValueError(f"{index}: names the file {file!r}, which is not in its directory")
+            raise ValueError(f"{index}: names the file {file!r}, which is not in its directory, or leads out of it")
         found, _ = read_tensors(shard)
         for name in found:
             if places.get(name) != file:
@@ -172,14 +173,19 @@ def config_from_fields(path, fields, n_classes, tensors):
         raise ValueError(f"{path}: {error}") from None
 
 
+def default_labels(n_classes):
+    """What transformers calls classes without names of their own."""
+    return [f"LABEL_{k}" for k in range(n_classes)]
+
+
 def label_list(path, fields, config):
     """A classifier's labels in the order of its classes."""
     if not config.n_classes:
         return None
-    default = {str(k): f"LABEL_{k}" for k in range(config.n_classes)}
+    default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
     named = fields.get("id2label") or default
-    expected = set(default)
-    if not isinstance(named, dict) or set(named) != expected or not all(isinstance(v, str) for v in named.values()):
+    fits = isinstance(named, dict) and set(named) == set(default)
+    if not fits or not all(isinstance(label, str) for label in named.values()):
         raise ValueError(f"{path}: id2label is {named!r}, expected a text for each of {config.n_classes} classes")
     return [named[str(k)] for k in range(config.n_classes)]
 
@@ -189,8 +195,16 @@ def label_list(path, fields, config):
 
 def gpt2_shapes(config):
     """Name -> shape of every tensor of the model in GPT-2's layout, without the prefix."""
-    hollow = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameter_shapes(config).items()}
-    return {name: array.shape for name, array in gpt2_tensors(hollow, config).items()}
+    C, ours = config.d_model, parameter_shapes(config)
+    shapes = {"wte.weight": ours["tok_emb.weight"], "wpe.weight": ours["pos_emb.weight"]}
+    for i in range(config.n_layers):
+        shapes |= {f"h.{i}.{norm}.{leaf}": (C,) for norm in NORMS for leaf in ("weight", "bias")}
+        for theirs, names in LINEAR.items():
+            n_out, n_in = ours[f"blocks.{i}.{names[0]}.weight"]
+            shapes[f"h.{i}.{theirs}.weight"] = (n_in, len(names) * n_out)
+            shapes[f"h.{i}.{theirs}.bias"] = (len(names) * n_out,)
+    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    return shapes | ({"score.weight": (config.n_classes, C)} if config.n_classes else {})
 
 
 def gpt2_tensors(params, config):
@@ -209,7 +223,7 @@ def gpt2_tensors(params, config):
     return out
 
 
-def params_from_gpt2(tensors, config, dtype):
+def params_from_gpt2(tensors, config):
     """Our parameters from tensors in GPT-2's layout, without the prefix."""
     found = {"tok_emb.weight": tensors["wte.weight"], "pos_emb.weight": tensors["wpe.weight"]}
     for i in range(config.n_layers):
@@ -222,7 +236,7 @@ def params_from_gpt2(tensors, config, dtype):
     found |= {"ln_f.weight": tensors["ln_f.weight"], "ln_f.bias": tensors["ln_f.bias"]}
     if config.n_classes:
         found["head.weight"] = tensors["score.weight"]
-    return {name: np.array(found[name], dtype=dtype, order="C") for name in parameter_shapes(config)}
+    return {name: np.ascontiguousarray(found[name]) for name in parameter_shapes(config)}
 
 
 # ---------------------------------------------------------------- writing
@@ -244,9 +258,7 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     tensors = gpt2_tensors(params, config)
     tensors = {name if name == "score.weight" else PREFIX + name: array for name, array in tensors.items()}
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: holds values that are not finite")
+    tensors = cast(folder / "model.safetensors", tensors)
     (folder / "config.json").unlink(missing_ok=True)  # comes last: a folder without it was not finished
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     if tokenizer is not None:
@@ -277,7 +289,7 @@ def gpt2_fields(config, tokenizer=None, labels=None):
         end, pad = special_ids(tokenizer)
         fields |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     if config.n_classes:
-        labels = labels or [f"LABEL_{k}" for k in range(config.n_classes)]
+        labels = labels or default_labels(config.n_classes)
         fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
         fields["label2id"] = {label: k for k, label in enumerate(labels)}
     return fields

@@ -7,44 +7,31 @@ Transposed or exchanged factors have other shapes than the configuration's rank 
 refused, with one exception: where r = in = out all are square, and nothing can tell.
 """
 
-import math
 import re
 from pathlib import Path
 
 import numpy as np
 
 from ..adapters import (
-    LINEAR_LAYERS,
+    HEAD,
     Adapter,
     AdapterConfig,
     compact_pattern,
     compact_targets,
     fitting_parts,
+    linear_layers,
     module_config,
     scaling,
 )
-from ..adapters.adapter import HEAD
-from .checkpoint import read_object, warn_of_unknown
+from .checkpoint import cast, read_object, warn_of_unknown
 from .fused import join_factors, split_factors
 from .gpt2 import LINEAR, PREFIX
+from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
 from .tensors import read_tensors, write_json, write_tensors
 
 BASE = "base_model.model."
-LAYER = re.compile(r"(?:transformer\.)?h\.(\d+)\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
+LAYER = re.compile(r"(transformer\.)?h\.(\d{1,6})\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
 FACTORS = ("lora_A", "lora_B")
-
-# Fields that change what an adapter computes in ways that ours does not: refused unless they are off.
-OFF = """use_dora lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
-target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-# What A and B held before training is of no interest, but some ways of starting also change the base.
-PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
-READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora init_lora_weights bias
-fan_in_fan_out target_modules modules_to_save task_type""".split()
-# Fields of PEFT that change nothing here; they are kept without a word.
-KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules
-inference_mode layers_pattern layers_to_transform loftq_config lora_ga_config megatron_config megatron_core
-peft_version qalora_group_size revision velora_config""".split()
-MOST_REPEATS = 4  # of * + { in a pattern: its time grows with the name's length to that power
 
 
 # ---------------------------------------------------------------- reading
@@ -73,67 +60,41 @@ def load_peft(folder, params):
     fields = read_object(fields_path)
     check_fields(fields_path, fields)
     tensors, _ = read_tensors(path)
-    check_numbers(path, tensors)
     pairs, head = by_layer(path, tensors)
+    layers = {module: our_layers(path, module, params) for module in pairs}
+    check_targets(fields_path, fields, layers, params)
     weights, ranks, alphas = {}, {}, {}
-    for module, factors in pairs.items():
+    for module, names in layers.items():
         rank, scale = rank_and_scale(fields_path, fields, module)
-        names = our_layers(path, module, params)
-        check_factors(path, module, factors, rank, [params[f"{name}.weight"].shape for name in names])
-        for name, (lora_A, lora_B) in split_factors(factors, names).items():
+        check_factors(path, module, pairs[module], rank, [params[f"{name}.weight"].shape for name in names])
+        for name, (lora_A, lora_B) in split_factors(pairs[module], names).items():
+            if name in ranks:
+                raise ValueError(f"{path}: repeated layer {module}, which the file has under another name too")
             weights |= {f"{name}.lora_A": lora_A, f"{name}.lora_B": lora_B}
             ranks[name] = len(lora_A)
             alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
+    order = [name for name in linear_layers(params) if name in ranks]
+    weights = {f"{name}.{factor}": weights[f"{name}.{factor}"] for name in order for factor in FACTORS}
     if head is not None:
         weights[HEAD] = head
-    order = [name for name in linear_layers(params) if name in ranks]
-    dtype = params["tok_emb.weight"].dtype
-    weights = {n: weights[n] for m in order for n in (f"{m}.lora_A", f"{m}.lora_B")} | whole(weights)
+    weights = cast(path, weights, params["tok_emb.weight"].dtype)
     try:
-        config = adapter_config(fields, ranks, alphas, order, params, head is not None)
-        adapter = Adapter(config, {name: array.astype(dtype) for name, array in weights.items()})
+        adapter = Adapter(our_config(fields, ranks, alphas, order, params, head is not None), weights)
         fitting_parts(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
-    warn_of_unknown(fields_path, [name for name in config.extra if name not in KNOWN])
+    warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
     return adapter
-
-
-def check_fields(path, fields):
-    """Refuse a configuration that asks for what ours does not compute."""
-    expected = {"peft_type": ("LORA",), "bias": ("none",), "fan_in_fan_out": (False, True)}
-    expected |= {"use_rslora": (False, True), "init_lora_weights": PLAIN_STARTS}
-    if "peft_type" not in fields:
-        raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
-    for name, values in expected.items():
-        got = fields.get(name, values[0])
-        if not any(got is value or (isinstance(value, str) and got == value) for value in values):
-            raise ValueError(f"{path}: {name} is {got!r}, expected {' or '.join(map(repr, values))}")
-    for name in OFF:
-        if fields.get(name):
-            raise ValueError(f"{path}: {name} is {fields[name]!r}, expected none: it changes what the adapter computes")
-    for name in ("rank_pattern", "alpha_pattern"):
-        pattern = fields.get(name) or {}
-        if not isinstance(pattern, dict):
-            raise ValueError(f"{path}: {name} is {pattern!r}, expected an object of layer -> number")
-        for key in pattern:
-            if len(re.findall(r"[*+{]", key)) > MOST_REPEATS or re.search(r"\)[*+{]", key):
-                raise ValueError(f"{path}: {name} has the pattern {key!r}, which is too involved to be tried out")
-
-
-def check_numbers(path, tensors):
-    """Raise ValueError for the first tensor that is not of finite floating-point numbers."""
-    for name, array in tensors.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {name} is of dtype {array.dtype}, expected floating point")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} holds values that are not finite")
 
 
 def by_layer(path, tensors):
     """The tensors as {layer: {"lora_A": …, "lora_B": …}}, and the head or None."""
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors")
     pairs, head = {}, None
     for key, array in tensors.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{path}: {key} is of dtype {array.dtype}, expected floating point")
         name = key.removeprefix(BASE)
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor in FACTORS and name.endswith(".weight"):
@@ -148,44 +109,32 @@ def by_layer(path, tensors):
         for factor in FACTORS:
             if factor not in factors:
                 raise ValueError(f"{path}: {module}.{factor}.weight is missing")
-    if not tensors:
-        raise ValueError(f"{path}: holds no tensors")
     return pairs, head
-
-
-def rank_and_scale(path, fields, module):
-    """The rank and the scale s that the configuration gives a layer, by PEFT's rules and defaults."""
-
-    def pick(pattern, default):
-        for key, value in (fields.get(pattern) or {}).items():
-            try:
-                if re.match(rf"(.*\.)?({key})$", module):
-                    return value
-            except re.error as error:
-                raise ValueError(f"{path}: {pattern} has {key!r}, which is no pattern ({error})") from None
-        return default
-
-    rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{path}: the rank of {module} is {rank!r}, expected a whole number of at least 1")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
-        raise ValueError(f"{path}: the alpha of {module} is {alpha!r}, expected a finite number")
-    return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)
 
 
 def our_layers(path, module, params):
     """Our layers that a layer of PEFT's base stands for, in the order of its outputs."""
     found = LAYER.fullmatch(module)
-    names = [f"blocks.{found[1]}.{name}" for name in LINEAR[found[2]]] if found else [module]
+    names = [f"blocks.{found[2]}.{name}" for name in LINEAR[found[3]]] if found else [module]
     if names[0] not in linear_layers(params):
         raise ValueError(f"{path}: {module} is no linear layer of the base")
     return names
 
 
-def linear_layers(params):
-    """The full names of the base's linear layers, in execution order."""
-    modules = [name.removesuffix(".weight") for name in params if name.endswith(".weight")]
-    return [module for module in modules if module.rpartition(".")[2] in LINEAR_LAYERS]
+def check_targets(path, fields, layers, params):
+    """Raise ValueError unless the file's layers are those that the configuration puts adapters on.
+
+    PEFT would leave out a tensor of another layer, and start a layer without tensors anew.
+    """
+    for module in layers:
+        if not is_target(fields, module):
+            raise ValueError(f"{path}: the file has {module}, where the configuration puts no adapter")
+    first = next(iter(layers), "")
+    prefix, numbers = LAYER.fullmatch(first), range(sum(name.endswith(".ln1.weight") for name in params))
+    theirs = [f"{prefix[1] or ''}h.{i}.{name}" for i in numbers for name in LINEAR] if prefix else linear_layers(params)
+    for module in theirs if fields.get("target_modules") and layers else ():
+        if module not in layers and is_target(fields, module):
+            raise ValueError(f"{path}: the configuration puts an adapter on {module}, and the file has none")
 
 
 def check_factors(path, module, factors, r, shapes):
@@ -213,14 +162,7 @@ def check_factors(path, module, factors, r, shapes):
     raise ValueError(text)
 
 
-def alpha_of(scale, r, rslora):
-    """The alpha that gives a scale, s r or s √r, freed of the last digits' rounding where a short number is meant."""
-    alpha = scale * (math.sqrt(r) if rslora else r)
-    short = float(f"{alpha:.12g}")
-    return short if math.isclose(short, alpha, rel_tol=1e-15) else alpha
-
-
-def adapter_config(fields, ranks, alphas, order, params, head):
+def our_config(fields, ranks, alphas, order, params, head):
     """Our configuration of an adapter with these ranks and alphas by layer."""
     r, rank_pattern = compact_pattern(ranks) if ranks else (8, {})
     alpha, alpha_pattern = compact_pattern(alphas) if ranks else (8.0, {})
@@ -236,10 +178,6 @@ def adapter_config(fields, ranks, alphas, order, params, head):
         train_head=head,
         extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
     )
-
-
-def whole(weights):
-    return {name: array for name, array in weights.items() if name == HEAD}
 
 
 # ---------------------------------------------------------------- writing
@@ -276,8 +214,8 @@ def save_peft(folder, adapter, params, config, base=None):
             ranks[module] = len(lora_A)
             alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if config.n_classes:
-        tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params[HEAD])
-    check_numbers(folder, tensors)
+        tensors[f"{BASE}score.weight"] = adapter.weights[HEAD] if HEAD in adapter.weights else params[HEAD]
+    tensors = cast(folder / "adapter_model.safetensors", tensors)
     fields_path = folder / "adapter_config.json"
     fields_path.unlink(missing_ok=True)  # comes last: a folder without it was not finished
     write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})

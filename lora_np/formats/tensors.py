@@ -30,19 +30,23 @@ def write_atomically(path, data):
         raise
 
 
-def check_folder(path, argument):
-    """Refuse at once, and not after hours of work, a folder that could not be written to.
+def check_folder(path, argument, sources=()):
+    """Refuse at once, and not after hours of work, a folder that could not be written to, or should not.
 
     Parameters
     ----------
     path : the folder; it need not be there yet
     argument : str, what the caller calls it, for the message
+    sources : folders that are read from, and so must not be written over
 
     Raises
     ------
     ValueError
     """
     path = Path(path).resolve()
+    for source in sources:
+        if Path(source).resolve() == path:
+            raise ValueError(f"{argument}: {path} is what is read from; expected another folder")
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
         raise ValueError(f"{argument}: {there} is a file, expected a folder")
@@ -138,14 +142,22 @@ def read_json(path):
     ------
     FileNotFoundError
     ValueError
-        If it is not JSON, not UTF-8, or an object has a name twice.
+        If it is not JSON, not UTF-8, an object has a name twice, or a whole number more than 64 bits.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=without_repeats)
+        text = Path(path).read_bytes().decode("utf-8")
+        return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
+
+
+def whole_number(digits):
+    """An int of 64 bits; Python would take any number of digits, and no array could have that size."""
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"the number {digits[:12]}… of {len(digits)} digits is too large")
+    return int(digits)
 
 
 def without_repeats(pairs):

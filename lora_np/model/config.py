@@ -71,8 +71,8 @@ class ModelConfig:
         if self.n_classes < 0 or self.n_classes == 1:
             raise ValueError(f"n_classes: got {self.n_classes}, expected 0 (language model) or at least 2")
         eps = self.layer_norm_eps
-        if isinstance(eps, bool) or not isinstance(eps, Real) or not eps > 0:
-            raise ValueError(f"layer_norm_eps: got {eps!r}, expected a number above 0")
+        if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < eps < 1:
+            raise ValueError(f"layer_norm_eps: got {eps!r}, expected a number above 0 and below 1")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real):
             raise ValueError(f"dropout: got {self.dropout!r}, expected a number")
         if not 0.0 <= self.dropout < 1.0:
