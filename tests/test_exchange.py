@@ -367,9 +367,10 @@ def exchange(tensors, layer, turn=False):
         (lambda t: t | {f"{C_FC}.bias": np.zeros(3, np.float32)}, "unexpected tensor base_model.model.transformer.h.0"),
         (lambda t: t | {"h.9.mlp.c_fc.lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "c_fc.lora_B.weight is missing"),
         (lambda t: t | {C_FC[17:] + ".lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "repeated name transformer.h.0"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"] * np.nan}, "values that are not finite"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"] * np.nan}, "are not finite"),
         (lambda t: t | {f"{C_FC}.lora_A.weight": np.ones((3, 12), dtype=np.int8)}, "is of dtype int8"),
-        (lambda t: t | {"base_model.model.score.weight": np.ones((4, 11), np.float32)}, r"head.weight has shape"),
+        (lambda t: t | {"base_model.model.score.weight": np.ones((4, 11), np.float32)}, r"the head has shape \(4, 11\), expected \(4, 12\)"),
+        (lambda t: t | {"base_model.model.score.weight": np.float32(1)}, r"score.weight has shape \(\), expected"),
         (lambda t: {"score.weight": np.ones((2, 12), np.float32)}, r"head.weight has shape \(2, 12\)"),
     ],
 )

@@ -299,7 +299,7 @@ def test_what_export_and_import_refuse(taught, tiny_base, tmp_path, capsys):
     run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
     assert "has lora_A" in fails(capsys, "import", tmp_path / "peft", "--from", "peft", *out)  # the shipped base
     command = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, *out]
-    assert "labels: got a, b, and the adapter has no head" in fails(capsys, *command, "--labels", "a", "b")
+    assert "labels: got a, b; expected none, as the adapter has no head" in fails(capsys, *command, "--labels", "a", "b")
     assert "is an adapter of PEFT's" in fails(capsys, "generate", "--prompt", "x", "--adapter", tmp_path / "peft")
     assert not (tmp_path / "out").exists()
 

@@ -68,9 +68,9 @@ def run_generate(arguments):
     from ..tasks.writing import write_text_from
     from ..training import blas_threads
 
-    sampling = Sampling(
-        arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty
-    )
+    if arguments.seed < 0:
+        raise ValueError(f"seed: got {arguments.seed}, expected a whole number of at least 0")
+    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
     parts = load_parts(arguments.adapter, arguments.model)
     adapters = parts.adapters or {"base": None}
     if arguments.weights is not None:
@@ -91,9 +91,11 @@ def run_generate(arguments):
 
 
 def run_mix(arguments):
-    from ..tasks.parts import load_parts, mixed, save_mix
+    from ..formats import check_folder
+    from ..tasks.parts import load_parts, mixed, save_mix, sources
 
     parts = load_parts(arguments.adapters, arguments.base)
+    check_folder(arguments.out, "out", sources(parts))
     weights = arguments.weights or [1.0] * len(parts.adapters)
     adapter, error = mixed(parts, weights, arguments.rank)
     save_mix(arguments.out, parts, adapter, weights)
@@ -106,20 +108,20 @@ def run_mix(arguments):
 
 def run_merge(arguments):
     from ..formats import check_folder, save_task
-    from ..tasks.parts import forward_times, load_parts, merged_task, mixed
+    from ..tasks.parts import forward_times, load_parts, merged_task, mixed, sources
 
-    check_folder(arguments.out, "out")
     parts = load_parts(arguments.adapters, arguments.base)
-    adapters = list(parts.adapters.values())
-    if len(adapters) > 1 or arguments.weights is not None:
-        adapters = [mixed(parts, arguments.weights or [1.0] * len(adapters))[0]]
-    task, errors = merged_task(parts, adapters[0])
+    check_folder(arguments.out, "out", sources(parts))
+    adapter = next(iter(parts.adapters.values()))
+    if len(parts.adapters) > 1 or arguments.weights is not None or adapter is None:
+        adapter, _ = mixed(parts, arguments.weights or [1.0] * len(parts.adapters))
+    task, errors = merged_task(parts, adapter)
     save_task(arguments.out, task, None, {"method": "full", "merged_from": list(parts.adapters)})
     print(f"{'kept as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
         print(f"{name:<9}{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}")
     if arguments.time:
-        for name, (seconds, ratio) in forward_times(parts, adapters[0]).items():
+        for name, (seconds, ratio) in forward_times(parts, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
     print(f"saved in {arguments.out}")
     return 0

@@ -91,6 +91,9 @@ def run_pretrain(arguments):
     from ..experiments.shipped import train_shipped
 
     if arguments.adapters:
+        for name in ("epochs", "reviews"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"{name}: goes with the base; the adapters' epochs and texts are fixed")
         for name, about in train_shipped(arguments.out, arguments.seed).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")

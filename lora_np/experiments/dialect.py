@@ -78,6 +78,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
     kept = out / "dialect.unfinished.jsonl"
     results, failed, resumed = carry_out(runs, executor, kept, report)
     results.sort(key=lambda r: (DOMAINS.index(r["domain"]), methods.index(r["method"]), r["seed"]))
+    checked = [r["removed_bit_for_bit"] and r["base_untouched"] for r in results if r["method"] != "full"]
     base, config = load_base()
     with blas_threads(1):
         parts = {name: load_domain(name, settings.get("limit")) for name in (*DOMAINS, "reviews")}
@@ -91,6 +92,8 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
         "licences_sha256": corpus_digest(load_licences()),
         "base": of_base,
         "table": table(results),
+        "verdict": verdict(table(results)),
+        "adapter_taken_off": {"runs": len(checked), "bit_for_bit": sum(checked)},
         "versions": versions(),
         "failed": failed,
         "resumed": resumed,  # runs whose results an earlier start had left; "seconds" is without their time
@@ -99,12 +102,16 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
     }
     outcome["seconds"] = time.perf_counter() - started
     report("\n" + format_table(outcome["table"], of_base))
+    report(f"adapter taken off again: the base's logits bit for bit in {sum(checked)} of {len(checked)} runs")
+    report("\n".join(f"{domain}: {text}" for domain, text in outcome["verdict"].items()))
     write_json(out / "dialect.json", outcome)
     write_text(out / "dialect_samples.md", format_samples(outcome["samples"]))
     path = draw_dialect(outcome, out)
     report(f"\n{outcome['seconds']:.0f} s in all; {path}, {out / 'dialect_samples.md'}")
     if not failed:
         kept.unlink(missing_ok=True)
+    if not all(checked):
+        raise ValueError("an adapter that was taken off did not leave the base as it was, which every one should")
     return outcome
 
 
@@ -139,9 +146,34 @@ def table(results):
     return rows
 
 
+def verdict(rows):
+    """Domain -> what became of the claim there: whether LoRA learns less, and at which ranks it forgets less.
+
+    Of two means those count as different that are further apart than the sum of their standard deviations.
+    """
+    found = {}
+    for domain in DOMAINS:
+        of_domain = {row["method"]: row for row in rows if row["domain"] == domain}
+        full, lora = of_domain.get("full"), {m: row for m, row in of_domain.items() if m != "full"}
+        if full is None or not lora:
+            continue
+
+        def compare(row, part, full=full):
+            gap = row[f"{part}_mean"] - full[f"{part}_mean"]
+            noise = (row[f"{part}_std"] or 0.0) + (full[f"{part}_std"] or 0.0)
+            return "as much" if abs(gap) <= noise else "less" if (gap > 0) == (part == "new") else "more"
+
+        learns = {label(method): compare(row, "new") for method, row in lora.items()}
+        forgets = {label(method): compare(row, "old") for method, row in lora.items()}
+        holds = set(learns.values()) == set(forgets.values()) == {"less"}
+        text = "; ".join(f"{name} learns {learns[name]}, forgets {forgets[name]}" for name in learns)
+        found[domain] = ("holds here: " if holds else "does not hold here: ") + text
+    return found
+
+
 def format_table(rows, of_base):
     """The table as text."""
-    head = f"{'domain':<10}{'method':<18}{'trained':>11}{'new domain':>16}{'reviews':>16}{'adapter off':>14}"
+    head = f"{'domain':<10}{'method':<18}{'trained':>11}{'new domain':>16}{'reviews':>16}"
     lines = ["perplexity (mean ± standard deviation over seeds)", head, "-" * len(head)]
     old = math.exp(of_base["reviews"])
     for domain in DOMAINS:
@@ -152,9 +184,9 @@ def format_table(rows, of_base):
                 for part in ("new", "old"):
                     std = row[f"{part}_std"]
                     cells.append(f"{row[f'{part}_mean']:.1f}" + (f" ± {std:.1f}" if std is not None else ""))
-                off = "" if row["method"] == "full" else f"{old:.1f}"
-                name = label(row["method"])
-                lines.append(f"{'':<10}{name:<18}{row['trainable']:>11,}{cells[0]:>16}{cells[1]:>16}{off:>14}")
+                lines.append(
+                    f"{'':<10}{label(row['method']):<18}{row['trainable']:>11,}{cells[0]:>16}{cells[1]:>16}"
+                )
     return "\n".join(lines)
 
 

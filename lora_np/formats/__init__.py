@@ -1,9 +1,29 @@
 """Files: tensors, models, adapters and tasks, in our own format, Hugging Face's and PEFT's. No pickle is read."""
 
-from .checkpoint import PRETRAINED, load_adapter, load_model, load_pretrained, save_adapter, save_model
-from .gpt2 import GPT2, load_gpt2, save_gpt2
+from .checkpoint import (
+    PRETRAINED,
+    load_adapter,
+    load_model,
+    load_pretrained,
+    read_config,
+    read_object,
+    save_adapter,
+    save_model,
+)
+from .gpt2 import GPT2, default_labels, load_gpt2, save_gpt2
 from .peft import load_peft, save_peft
-from .task import Task, load_task, model_sha256, save_task, shipped_adapters, task_base, task_folder, tokenizer_of
+from .task import (
+    Task,
+    checked_tokenizer,
+    load_task,
+    model_sha256,
+    save_task,
+    shipped_adapters,
+    task_base,
+    task_folder,
+    tokenizer_of,
+    with_classes,
+)
 from .tensors import (
     check_file,
     check_folder,
@@ -21,6 +41,8 @@ __all__ = [
     "Task",
     "check_file",
     "check_folder",
+    "checked_tokenizer",
+    "default_labels",
     "load_adapter",
     "load_gpt2",
     "load_model",
@@ -28,7 +50,9 @@ __all__ = [
     "load_pretrained",
     "load_task",
     "model_sha256",
+    "read_config",
     "read_json",
+    "read_object",
     "read_tensors",
     "save_adapter",
     "save_gpt2",
@@ -39,6 +63,7 @@ __all__ = [
     "task_base",
     "task_folder",
     "tokenizer_of",
+    "with_classes",
     "write_atomically",
     "write_json",
     "write_tensors",

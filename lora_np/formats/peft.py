@@ -62,7 +62,6 @@ def load_peft(folder, params):
     tensors, _ = read_tensors(path)
     pairs, head = by_layer(path, tensors)
     layers = {module: our_layers(path, module, params) for module in pairs}
-    check_targets(fields_path, fields, layers, params)
     weights, ranks, alphas = {}, {}, {}
     for module, names in layers.items():
         rank, scale = rank_and_scale(fields_path, fields, module)
@@ -73,9 +72,13 @@ def load_peft(folder, params):
             weights |= {f"{name}.lora_A": lora_A, f"{name}.lora_B": lora_B}
             ranks[name] = len(lora_A)
             alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
+    check_targets(fields_path, fields, layers, params)
     order = [name for name in linear_layers(params) if name in ranks]
     weights = {f"{name}.{factor}": weights[f"{name}.{factor}"] for name in order for factor in FACTORS}
     if head is not None:
+        d_model = params["tok_emb.weight"].shape[1]
+        if head.shape[1] != d_model:
+            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), d_model)}")
         weights[HEAD] = head
     weights = cast(path, weights, params["tok_emb.weight"].dtype)
     try:
@@ -103,6 +106,8 @@ def by_layer(path, tensors):
             pairs[module][factor] = array
         elif name in ("score.weight", "classifier.weight", HEAD) and head is None:
             head = array
+            if head.ndim != 2 or len(head) < 2:
+                raise ValueError(f"{path}: {key} has shape {head.shape}, expected (n_classes, d_model)")
         else:
             raise ValueError(f"{path}: unexpected tensor {key}; expected lora_A and lora_B of layers, and score.weight")
     for module, factors in pairs.items():

@@ -6,15 +6,17 @@ that holds a whole model is a task as well: the model's own.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter
+from ..adapters import HEAD, Adapter
 from ..data import load_tokenizer
-from ..model import ModelConfig, add_head
+from ..model import ModelConfig
 from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .gpt2 import default_labels
 from .tensors import write_json, write_text
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
@@ -31,7 +33,7 @@ class Task(NamedTuple):
 
 
 def save_task(folder, task, base, about, dtype=None):
-    """Write a task; `task.json` comes last, so that a folder without it was not finished.
+    """Write a task; the file without which it cannot be read comes last.
 
     Parameters
     ----------
@@ -44,13 +46,15 @@ def save_task(folder, task, base, about, dtype=None):
     folder = Path(folder)
     (folder / "task.json").unlink(missing_ok=True)
     if task.adapter is None:
+        (folder / "config.json").unlink(missing_ok=True)
+        if task.tokenizer is not None:
+            write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
+        write_json(folder / "task.json", {"labels": task.labels, **about})
         save_model(folder, task.params, task.config)
-        write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
-        of_base = {}
     else:
         save_adapter(folder, task.adapter, dtype)
         of_base = {"base": base_name(base), "base_sha256": model_sha256(base)}
-    write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
+        write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
 
 
 def load_task(folder, base=None):
@@ -63,7 +67,7 @@ def load_task(folder, base=None):
 
     Returns
     -------
-    Task
+    Task; a classifier whose base is a language model has a head of zeros, whose place the adapter's takes
 
     Raises
     ------
@@ -71,26 +75,38 @@ def load_task(folder, base=None):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder = task_folder(folder)
-    if not (folder / "task.json").is_file() and (folder / "config.json").is_file():
+    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else None
+    if about is None and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: holds no task.json and no config.json, expected a task or a model")
+    if about is None or "base" not in about:
         params, config = load_model(folder)
-        return Task(params, config, None, tokenizer_of(folder, config), default_labels(config))
-    about = read_task(folder / "task.json")
-    if "base" not in about:
-        params, config = load_model(folder)
-        labels = about["labels"]
-        if config.n_classes != len(labels or ()):
-            raise ValueError(
-                f"{folder}: task.json has {len(labels or ())} labels, expected n_classes = {config.n_classes}"
-            )
+        labels = about["labels"] if about is not None else default_labels(config.n_classes) or None
+        check_labels(folder, labels, config)
         return Task(params, config, None, tokenizer_of(folder, config), labels)
     base = Path(base or task_base(folder))
     if model_sha256(base) != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
     params, config = load_model(base)
-    if about["labels"] is not None:
-        params, config = add_head(params, config, len(about["labels"]), np.random.default_rng(0))
+    params, config = with_classes(params, config, len(about["labels"] or ()))
+    check_labels(folder, about["labels"], config)
     adapter = load_adapter(folder, params)
     return Task(params, config, adapter, tokenizer_of(base, config), about["labels"])
+
+
+def with_classes(params, config, n_classes):
+    """The model as a classifier of so many classes, with a head of zeros unless it has one of them already."""
+    if n_classes in (0, config.n_classes):
+        return params, config
+    head = np.zeros((n_classes, config.d_model), dtype=params["tok_emb.weight"].dtype)
+    return {**params, HEAD: head}, replace(config, n_classes=n_classes)
+
+
+def check_labels(folder, labels, config):
+    """Raise ValueError unless there is a label for each class."""
+    if config.n_classes != len(labels or ()):
+        raise ValueError(
+            f"{folder / 'task.json'}: {len(labels or ())} labels, expected n_classes = {config.n_classes}"
+        )
 
 
 def task_base(name):
@@ -125,17 +141,18 @@ def shipped_adapters():
 
 def tokenizer_of(folder, config):
     """The tokenizer of a model's folder, after a check that it is of the model's vocabulary."""
-    tokenizer = load_tokenizer(Path(folder) / "tokenizer.json")
+    return checked_tokenizer(Path(folder) / "tokenizer.json", config)
+
+
+def checked_tokenizer(path, config):
+    """The tokenizer in a file; ValueError if it has more tokens than the model."""
+    tokenizer = load_tokenizer(path)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise ValueError(
-            f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, expected at most the model's "
+            f"{path} has {tokenizer.get_vocab_size()} tokens, expected at most the model's "
             f"vocab_size = {config.vocab_size}"
         )
     return tokenizer
-
-
-def default_labels(config):
-    return [f"LABEL_{k}" for k in range(config.n_classes)] or None
 
 
 def read_task(path):
@@ -149,9 +166,11 @@ def read_task(path):
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
     if labels is not None and not (
-        isinstance(labels, list) and len(labels) >= 2 and all(isinstance(label, str) for label in labels)
+        isinstance(labels, list) and all(isinstance(label, str) for label in labels) and len(set(labels)) >= 2
     ):
         raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
+    if labels is not None and len(set(labels)) < len(labels):
+        raise ValueError(f"{path}: labels is {labels!r}, expected each once")
     for name in set(needed) - {"labels"}:
         if not isinstance(about[name], str):
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")

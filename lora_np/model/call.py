@@ -84,8 +84,8 @@ def begin(params, ids, config, lengths, adapter, wanted, masks):
     groups = ()
     if adapter is not None and not isinstance(adapter, Adapter):
         groups, adapter = row_groups(params, adapter, len(ids)), None
-        if wanted:
-            raise ValueError(f"wanted: got {len(wanted)} names; rows with adapters of their own are for evaluation")
+        if wanted or masks:
+            raise ValueError("adapter: rows with adapters of their own are for evaluation, without wanted or masks")
     weights = adapter.weights if adapter is not None else {}
     known = {**params, **weights}
     parts = fitting_parts(params, adapter) if adapter is not None else {}

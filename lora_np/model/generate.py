@@ -61,13 +61,13 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
         raise ValueError(
             f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"
         )
-    if rng is None and sampling.temperature > 0:
-        raise ValueError("rng: got None, expected a np.random.Generator to draw tokens with")
-    for token in stop:
-        if not 0 <= token < config.vocab_size:
-            raise ValueError(f"stop: got {token}, expected ids from 0 to {config.vocab_size - 1}")
+    if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
+    stop = np.array(stop if np.iterable(stop) else [stop])
+    if stop.size and not (np.issubdtype(stop.dtype, np.integer) and 0 <= stop.min() <= stop.max() < config.vocab_size):
+        raise ValueError(f"stop: got {stop.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
     readers = make_readers(params, config, adapter, len(ids))
-    return continued(readers, prompt, config, n_new, sampling, rng, np.array(stop, dtype=np.int64))
+    return continued(readers, prompt, config, n_new, sampling, rng, stop)
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop):

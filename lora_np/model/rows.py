@@ -21,7 +21,7 @@ def rows_by_adapter(adapters, B):
 
     Parameters
     ----------
-    adapters : sequence of B, an Adapter or None for each row
+    adapters : list of B, an Adapter or None for each row
     B : int
 
     Returns
@@ -29,6 +29,8 @@ def rows_by_adapter(adapters, B):
     rows : dict, a key for each distinct adapter -> array of row numbers
     found : dict, the same keys -> Adapter or None
     """
+    if not isinstance(adapters, (list, tuple)):
+        raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
         raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
     rows, found = {}, {}

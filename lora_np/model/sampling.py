@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -33,15 +34,15 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        for name, least in (("temperature", 0.0), ("repetition_penalty", None), ("top_p", None)):
+        for name in ("temperature", "repetition_penalty", "top_p"):
             value = getattr(self, name)
-            if value is None and name == "top_p":
+            if name == "top_p" and value is None:
                 continue
-            number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or (value < 0 if least is not None else value <= 0):
-                bound = "at least 0" if least is not None else "above 0"
-                raise ValueError(f"{name}: got {value!r}, expected a number {bound}")
-            object.__setattr__(self, name, float(value))
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise ValueError(f"{name}: got {value!r}, expected a number of at least 0")
+            if value == 0 and name != "temperature":
+                raise ValueError(f"{name}: got {value!r}, expected a number above 0")
+            object.__setattr__(self, name, float(value))  # NumPy's scalars would turn float32 into float64
         if self.top_p is not None and self.top_p > 1:
             raise ValueError(f"top_p: got {self.top_p}, expected a number above 0 and at most 1")
         k = self.top_k
@@ -77,12 +78,17 @@ def next_probabilities(logits, ids, sampling):
         probs = np.zeros_like(logits)
         probs[np.arange(len(logits)), logits.argmax(axis=-1)] = 1
         return probs
-    logits = logits / sampling.temperature
+    # The greatest logit of each row is moved to 0 first: the colder, the further down the others go, and it stays.
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits = (logits - logits.max(axis=-1, keepdims=True)) / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p is not None:
+    if sampling.top_p is not None and sampling.top_p < 1:
         logits = keep_top_p(logits, sampling.top_p)
-    return softmax_forward(logits)[0]
+    probs, _ = softmax_forward(logits)
+    if not np.isfinite(probs).all():
+        raise FloatingPointError(f"the probabilities of the next token are not finite with {sampling}")
+    return probs
 
 
 def penalise(logits, ids, penalty):
@@ -92,7 +98,8 @@ def penalise(logits, ids, penalty):
     rows = np.arange(len(ids))[:, None]
     seen = logits[rows, ids]  # (B, T)
     penalised = logits.copy()
-    penalised[rows, ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+    with np.errstate(over="ignore"):
+        penalised[rows, ids] = np.where(seen > 0, seen / penalty, seen * penalty)
     return penalised
 
 
@@ -107,7 +114,8 @@ def keep_top_p(logits, p):
     """-inf for all logits (B, V) outside of the nucleus: a token stays if those more probable add up to less than p."""
     order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V), the most probable first
     probs = np.take_along_axis(softmax_forward(logits)[0], order, axis=-1)
-    before = np.cumsum(probs, axis=-1) - probs  # of all that are more probable; 0 for the first, which always stays
+    # The sum of all that are more probable: 0 for the first, which always stays. In float64: many are tiny.
+    before = np.cumsum(probs, axis=-1, dtype=np.float64) - probs
     stays = np.empty(logits.shape, dtype=bool)
     np.put_along_axis(stays, order, before < p, axis=-1)
     return np.where(stays, logits, -np.inf)

@@ -2,27 +2,23 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from ..adapters import merge
-from ..adapters.adapter import HEAD
-from ..data import load_tokenizer
+from ..adapters import HEAD, fitting_parts, merge
 from ..formats import (
     PRETRAINED,
     Task,
     check_folder,
+    checked_tokenizer,
+    default_labels,
     load_gpt2,
-    load_model,
     load_peft,
     load_task,
     save_gpt2,
-    save_model,
     save_peft,
     save_task,
-    tokenizer_of,
-    write_text,
+    task_base,
+    task_folder,
+    with_classes,
 )
-from ..model import add_head
 
 FORMATS = ("peft", "hf", "merged")
 
@@ -35,7 +31,7 @@ def export(name, to, out, base_name=None):
     name : the task's folder, or the name of an adapter that comes with the package
     to : "peft", the adapter alone; "hf", the base that it belongs to (for a classifier with the adapter's head); or
         "merged", the model with the adapter in its weights
-    out : folder to write
+    out : folder to write, another than the task's and its base's
     base_name : str or None, where PEFT will find the base, written into the adapter's configuration
 
     Returns
@@ -44,7 +40,7 @@ def export(name, to, out, base_name=None):
     """
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {', '.join(FORMATS)}")
-    check_folder(out, "out")
+    check_folder(out, "out", (task_folder(name), task_base(name)))
     task = load_task(name)
     if to == "peft":
         if task.adapter is None:
@@ -60,37 +56,26 @@ def export(name, to, out, base_name=None):
 
 
 def import_gpt2(path, out, tokenizer=None):
-    """Read a GPT-2 of Hugging Face's and write it as a model or, a classifier, as a task.
+    """Read a GPT-2 of Hugging Face's and write it as a task: the model whole, a classifier with its labels.
 
     Parameters
     ----------
     path : see `load_gpt2`
-    out : folder to write
+    out : folder to write, another than the one that is read
     tokenizer : path of a tokenizer.json; None: the one beside the model, if there is one
 
     Returns
     -------
     Task; its tokenizer is None where there is none
     """
-    check_folder(out, "out")
-    params, config, labels = load_gpt2(path)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    check_folder(out, "out", (folder,))
+    params, config, labels = load_gpt2(path)
     if tokenizer is None and (folder / "tokenizer.json").is_file():
         tokenizer = folder / "tokenizer.json"
-    found = None
-    if tokenizer is not None:
-        found = load_tokenizer(tokenizer)
-        if found.get_vocab_size() > config.vocab_size:
-            raise ValueError(
-                f"{tokenizer}: has {found.get_vocab_size()} tokens, expected at most vocab_size = {config.vocab_size}"
-            )
+    found = checked_tokenizer(tokenizer, config) if tokenizer is not None else None
     task = Task(params, config, None, found, labels)
-    if labels is not None and found is not None:
-        save_task(out, task, None, {"method": "full", "imported_from": str(path)})
-        return task
-    save_model(out, params, config)
-    if found is not None:
-        write_text(Path(out) / "tokenizer.json", found.to_str(pretty=True))
+    save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
 
@@ -100,26 +85,29 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write
+    out : folder to write, another than the two that are read
     base : folder of the base, in our format (`import_gpt2`)
-    labels : list of str, a classifier's, in the order of its classes; None: LABEL_0, LABEL_1, …
+    labels : list of str, a classifier's, in the order of its classes; None: the base's own if it has as many,
+        or else LABEL_0, LABEL_1, …
 
     Returns
     -------
     Task
     """
-    check_folder(out, "out")
-    params, config = load_model(base)
-    tokenizer = tokenizer_of(base, config)
-    adapter = load_peft(folder, params)
-    if HEAD in adapter.weights:
-        n_classes = len(adapter.weights[HEAD])
-        labels = [f"LABEL_{k}" for k in range(n_classes)] if labels is None else list(labels)
-        if len(labels) != n_classes:
-            raise ValueError(f"labels: got {len(labels)}, expected {n_classes}, one a class of the adapter's head")
-        params, config = add_head(params, config, n_classes, np.random.default_rng(0))
-    elif labels is not None:
-        raise ValueError(f"labels: got {', '.join(labels)}, and the adapter has no head")
-    task = Task(params, config, adapter, tokenizer, labels)
+    check_folder(out, "out", (folder, base))
+    task = load_task(base)
+    if task.adapter is not None:
+        raise ValueError(f"base: {base} holds an adapter, expected a model")
+    adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
+    n_classes = len(adapter.weights[HEAD]) if HEAD in adapter.weights else task.config.n_classes
+    if labels is None:
+        own = task.labels if task.config.n_classes == n_classes else None
+        labels = own or default_labels(n_classes) or None
+    elif len(set(labels)) != n_classes or len(labels) != n_classes:
+        expected = f"{n_classes}, each once" if n_classes else "none, as the adapter has no head"
+        raise ValueError(f"labels: got {', '.join(labels)}; expected {expected}")
+    params, config = with_classes(task.params, task.config, n_classes)
+    fitting_parts(params, adapter)
+    task = Task(params, config, adapter, task.tokenizer, labels)
     save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
     return task

@@ -7,13 +7,13 @@ import numpy as np
 
 from ..adapters import AdapterConfig, module_config, scaling
 from ..analysis import effective_rank, product_singular_values, stable_rank
-from ..formats import read_json, read_tensors, task_folder
-from ..formats.checkpoint import read_config
-from ..formats.gpt2 import tensor_file
-from ..formats.peft import rank_and_scale
+from ..formats import read_config, read_object, read_tensors, task_folder
+from ..formats.gpt2 import read_sharded, tensor_file
+from ..formats.peft import BASE, FACTORS
+from ..formats.peft_config import check_fields, rank_and_scale
 
-FACTORS = ("lora_A", "lora_B")
-FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors")
+MOST_CHARACTERS = 200  # of a layer's name that a pattern is tried on
+FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
 def inspect_file(path):
@@ -21,7 +21,8 @@ def inspect_file(path):
 
     Parameters
     ----------
-    path : a .safetensors file; a folder with one; or the name of an adapter that comes with the package
+    path : a .safetensors file, or the index of several; a folder with one; or the name of an adapter that comes with
+        the package
 
     Returns
     -------
@@ -30,7 +31,7 @@ def inspect_file(path):
         stable_rank, effective_rank}, without those whose factors do not fit each other or are not finite
     """
     file = find_file(path)
-    tensors, metadata = read_tensors(file)
+    tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     pairs, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
         layer, _, factor = name.removesuffix(".weight").rpartition(".")
@@ -47,7 +48,7 @@ def inspect_file(path):
 
 
 def find_file(path):
-    """The .safetensors file that is meant."""
+    """The .safetensors file, or index of several, that is meant."""
     if Path(path).is_file():
         return tensor_file(Path(path))
     folder = Path(path) if Path(path).is_dir() else task_folder(path)
@@ -82,15 +83,28 @@ def describe_adapter(layer, lora_A, lora_B, scale):
 
 
 def scales(folder):
-    """A function, layer -> its scale s by the configuration in the folder, or None where there is none."""
-    ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
-    if ours.is_file():
-        config = read_config(ours, AdapterConfig)
-        return lambda layer: scaling(module_config(config, layer))
-    if theirs.is_file():
-        fields = read_json(theirs)
-        return lambda layer: rank_and_scale(theirs, fields, layer.removeprefix("base_model.model."))[1]
-    return lambda layer: None
+    """A function, layer -> its scale s by the configuration in the folder, or None where none gives it."""
+    ours, theirs, fields = folder / "adapter.json", folder / "adapter_config.json", None
+    try:
+        if ours.is_file():
+            config = read_config(ours, AdapterConfig)
+            return lambda layer: scaling(module_config(config, layer))
+        if theirs.is_file():
+            fields = read_object(theirs)
+            check_fields(theirs, fields)
+    except ValueError:  # of an adapter that is not for us: it can be looked at all the same
+        fields = None
+
+    def scale(layer):
+        name = layer.removeprefix(BASE)
+        if fields is None or len(name) > MOST_CHARACTERS:
+            return None
+        try:
+            return rank_and_scale(theirs, fields, name)[1]
+        except ValueError:
+            return None
+
+    return scale
 
 
 def format_inspection(found):

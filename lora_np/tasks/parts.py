@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, adapter_set, add_adapter, compress, merge, merge_errors, mix
-from ..formats import PRETRAINED, Task, load_task, save_task, task_base
+from ..formats import PRETRAINED, Task, load_task, save_task, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -45,8 +45,12 @@ def load_parts(names, base=None):
             raise ValueError(f"adapter: {name!r} comes twice, expected each once")
     adapted = [name for name in names if name != BASE]
     base = Path(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
+    first = load_task(base)
+    if first.adapter is not None:
+        raise ValueError(f"model: {base} holds an adapter, expected a model; give it as --adapter {base}")
     tasks = {name: load_task(name, base) for name in adapted}
-    first = next(iter(tasks.values())) if tasks else load_task(base)
+    if tasks:
+        first = next(iter(tasks.values()))
     held = adapter_set(first.params)
     for name, task in tasks.items():
         if task.adapter is None:
@@ -55,6 +59,11 @@ def load_parts(names, base=None):
             raise ValueError(f"adapter: {name} has the labels {task.labels}, and {adapted[0]} has {first.labels}")
         held = add_adapter(held, name, task.adapter)
     return Parts(first._replace(adapter=None), base, {name: held.adapters.get(name) for name in names})
+
+
+def sources(parts):
+    """The folders that parts were read from, which no command may write over."""
+    return [parts.base, *(task_folder(name) for name in parts.adapters if name != BASE)]
 
 
 def mixed(parts, weights, rank=None):
@@ -72,7 +81,7 @@ def mixed(parts, weights, rank=None):
     error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers; 0 where nothing was cut
     """
     if BASE in parts.adapters:
-        raise ValueError(f"adapter: {BASE!r} is no adapter; a mix is of adapters alone")
+        raise ValueError(f"adapter: {BASE!r} is no adapter, expected adapters alone")
     if len(weights) != len(parts.adapters):
         raise ValueError(f"weights: got {len(weights)}, expected one for each of {len(parts.adapters)} adapters")
     whole = mix(parts.task.params, parts.adapters, dict(zip(parts.adapters, weights)))
@@ -112,8 +121,6 @@ def forward_times(parts, adapter, rows=16, repeats=20):
     params, config = parts.task.params, parts.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, config.n_positions))
-    if config.n_classes:  # the base's own head; a fresh one costs the same
-        models["base"] = ({**params, "head.weight": models["merged"][0]["head.weight"]}, None)
     seconds = {name: [] for name in models}
     with blas_threads(1):
         for _ in range(repeats + 2):

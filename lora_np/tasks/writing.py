@@ -1,5 +1,7 @@
 """Text from a language model, shown as it is written."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..data import END_OF_TEXT, decode, encode
@@ -32,12 +34,23 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
     ids = encode(task.tokenizer, [prompt])[0][None]  # (1, T)
+    params, config = within_vocabulary(task)
     end = task.tokenizer.token_to_id(END_OF_TEXT)
     stop = () if ignore_end else (end,)
     new = generate_tokens(
-        task.params, ids, task.config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True
+        params, ids, config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True
     )
     return pieces(task.tokenizer, ids[0].tolist(), new)
+
+
+def within_vocabulary(task):
+    """The model without the rows of its table that no token has: some tables are rounded up to a fuller number.
+
+    The head is the table once more, so that no such row can be drawn.
+    """
+    n = task.tokenizer.get_vocab_size()
+    params = {**task.params, "tok_emb.weight": task.params["tok_emb.weight"][:n]}
+    return params, replace(task.config, vocab_size=n)
 
 
 def pieces(tokenizer, text, new):
