@@ -272,8 +272,12 @@ def test_tokenizer_errors(tokenizer, tmp_path):
     content["added_tokens"] = content["added_tokens"][:1]
     content["model"]["vocab"].pop(data.PAD)
     (tmp_path / "nopad.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"lacks the special token <\|pad\|>"):
-        data.load_tokenizer(tmp_path / "nopad.json")
+    assert data.pad_id(data.load_tokenizer(tmp_path / "nopad.json")) == 0  # as GPT-2's own, which has no such token
+    content["added_tokens"] = []
+    content["model"]["vocab"].pop(data.END_OF_TEXT)
+    (tmp_path / "noend.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has no token <\|endoftext\|>"):
+        data.load_tokenizer(tmp_path / "noend.json")
 
     with pytest.raises(TypeError, match=r"texts is a str; .* \[text\]"):
         data.encode(tokenizer, "a film")
@@ -583,3 +587,27 @@ def test_split_table_errors():
     with pytest.raises(ValueError, match="table has 3 texts and 0 labels"):
         data.split_table(data.Table(table.texts, []), (0.8, 0.1, 0.1), seed=0)
     assert data.split_table(table, (1.0, 0.0, 0.0), seed=0).test == data.Table([], [])
+
+
+@pytest.mark.parametrize("template", [None, "$A <|endoftext|>", "$A"])
+def test_a_file_that_pads_cuts_or_ends_otherwise(template, tokenizer, tmp_path):
+    """transformers writes the padding and the length that it last used into the file; ours come out the same."""
+    from tokenizers import Tokenizer, processors
+
+    other = Tokenizer.from_str(tokenizer.to_str())
+    other.enable_padding(direction="left", pad_id=1, pad_token=data.PAD, length=40)
+    other.enable_truncation(max_length=3)
+    if template is not None:
+        other.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(data.END_OF_TEXT, 0)])
+    other.save(str(tmp_path / "tokenizer.json"))
+    texts = ["a film that is long enough to be cut", "short", ""]
+    found = data.encode(data.load_tokenizer(tmp_path / "tokenizer.json"), texts)
+    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in data.encode(tokenizer, texts)]
+
+
+def test_a_tokenizer_without_a_normaliser(tokenizer):
+    from tokenizers import Tokenizer
+
+    content = json.loads(tokenizer.to_str())
+    content["normalizer"] = None
+    assert data.normalise(Tokenizer.from_str(json.dumps(content)), "As It IS") == "As It IS"

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lora_np.adapters import Adapter, AdapterConfig, adapter_deltas
+from lora_np.adapters import Adapter, AdapterConfig, adapter_deltas, init_adapter
 from lora_np.formats import (
     load_gpt2,
     load_peft,
@@ -153,6 +153,8 @@ def test_an_index_stays_in_its_directory(place, gpt2):
         ({"n_layer": 10**9}, "n_layer is 1000000000, and there are 29 tensors"),
         ({"n_layer": 1}, "unexpected tensor h.1"),
         ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
+        ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
+        ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected a number above 0 and below 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
         ({"vocab_size": 14}, r"wte.weight has shape \(13, 12\), expected \(14, 12\)"),
         ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
@@ -313,6 +315,47 @@ def test_three_adapters_are_one_of_the_ranks_sum(missing):
         assert np.array_equal(lora_A, parts[name]["lora_A"]) and np.array_equal(lora_B, parts[name]["lora_B"])
 
 
+@pytest.mark.parametrize(
+    "zero, owners",
+    [
+        ([], [2, 3, 1]),
+        ([3], [2, 3, 1]),  # in the middle of k: it stays with k
+        ([0], [2, 3, 1]),  # before all that are known: with the first of them
+        ([5], [2, 4, 0]),  # v has no other: with k, the nearest before it, and exact all the same
+    ],
+)
+def test_components_that_reach_no_layer(zero, owners):
+    """A column of zeros in B belongs to no layer by its numbers, and goes with its neighbours."""
+    rng = np.random.default_rng(0)
+    lora_A, lora_B = rng.standard_normal((6, 5)), np.zeros((12, 6))
+    for layer, columns in enumerate((slice(0, 2), slice(2, 5), slice(5, 6))):
+        lora_B[4 * layer : 4 * layer + 4, columns] = rng.standard_normal(lora_B[:4, columns].shape)
+    lora_B[:, zero] = 0
+    parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
+    assert [len(parts[name][0]) if name in parts else 0 for name in "qkv"] == owners
+    for i, name in enumerate("qkv"):
+        update = parts[name][1] @ parts[name][0] if name in parts else np.zeros((4, 5))
+        np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)
+
+
+def test_components_in_another_order_stay_together():
+    """Taken apart and joined they would come back in another order, and the file with other bytes."""
+    rng = np.random.default_rng(0)
+    lora_B = np.zeros((6, 2))
+    lora_B[:2, 1], lora_B[4:, 0] = 1.0, 2.0  # v first, then q
+    parts = split_factors({"lora_A": rng.standard_normal((2, 5)), "lora_B": lora_B}, ["q", "k", "v"])
+    assert [len(A) for A, _ in parts.values()] == [2, 2, 2]
+
+
+def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_path):
+    """B = 0, and three times r is more than the layer's width: the same function, nothing."""
+    params = random_params(language, np.float32)
+    config = AdapterConfig(r=5, targets=("q_proj", "k_proj", "v_proj"), train_head=False)
+    save_peft(tmp_path, init_adapter(params, config, np.random.default_rng(0)), params, language)
+    found = load_peft(tmp_path, params)
+    assert found.config.r == 15 and not any(delta.any() for delta in adapter_deltas(params, found).values())
+
+
 @pytest.mark.parametrize("scales", [(2.0, 3.0), (0.0, 3.0), (2.0, 0.0), (0.0, 0.0)])
 def test_other_scales_side_by_side(scales):
     rng = np.random.default_rng(0)
@@ -340,6 +383,13 @@ def test_other_scales_side_by_side(scales):
         ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is no pattern"),
         ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern has the pattern '\(a\+\)\+\$', which is too involved"),
         ({"lora_dropout": 1.5}, "dropout: got 1.5"),
+        ({"target_modules": ["c_attn"]}, "the file has transformer.h.0.attn.c_proj, where the configuration puts no"),
+        ({"target_modules": 5}, "target_modules is 5, expected a text or a list of texts"),
+        ({"target_modules": "(a+)+"}, "target_modules has the pattern .* too involved"),
+        ({"exclude_modules": ["mlp.c_fc"]}, "the file has transformer.h.0.mlp.c_fc, where the configuration puts no"),
+        ({"layers_to_transform": 1}, "the file has transformer.h.0.attn.c_attn, where the configuration puts no"),
+        ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected a whole number"),
+        ({"rank_pattern": {".?" * 30 + "X": 3}}, "too involved to be tried out"),
     ],
 )
 def test_configurations_that_do_not_fit(changes, message, saved_peft):
@@ -368,8 +418,11 @@ def exchange(tensors, layer, turn=False):
         (lambda t: t | {"h.9.mlp.c_fc.lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "c_fc.lora_B.weight is missing"),
         (lambda t: t | {C_FC[17:] + ".lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "repeated name transformer.h.0"),
         (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"] * np.nan}, "are not finite"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": np.ones((3, 12), dtype=np.int8)}, "is of dtype int8"),
-        (lambda t: t | {"base_model.model.score.weight": np.ones((4, 11), np.float32)}, r"the head has shape \(4, 11\), expected \(4, 12\)"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": np.ones((3, 12), np.int8)}, "is of dtype int8"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": np.full((3, 12), 1e300)}, "not finite or"),
+        (lambda t: {n: a for n, a in t.items() if "h.0.m" not in n}, "adapter on .*, and the file has none"),
+        (lambda t: t | {"score.weight": np.ones((4, 12), np.float32)}, "unexpected tensor"),
+        (lambda t: {"score.weight": np.ones((4, 11), np.float32)}, r"head has shape \(4, 11\), expected \(4, 12\)"),
         (lambda t: t | {"base_model.model.score.weight": np.float32(1)}, r"score.weight has shape \(\), expected"),
         (lambda t: {"score.weight": np.ones((2, 12), np.float32)}, r"head.weight has shape \(2, 12\)"),
     ],
@@ -378,6 +431,37 @@ def test_tensors_of_peft_that_do_not_fit(change, message, saved_peft):
     folder, params = saved_peft
     edit_tensors(folder / "adapter_model.safetensors", change)
     with pytest.raises(ValueError, match=message):
+        load_peft(folder, params)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": None},
+        {"target_modules": "absent"},
+        {"target_modules": r".*(c_attn|c_fc|c_proj)"},
+        {"target_modules": ["c_attn", "c_proj", "c_fc"], "layers_to_transform": [0, 1], "layers_pattern": "h"},
+        {"layers_to_transform": []},
+        {"exclude_modules": ["lm_head"]},
+        {"exclude_modules": "lm_head"},
+    ],
+    ids=str,
+)
+def test_other_ways_to_name_the_same_targets(changes, saved_peft):
+    folder, params = saved_peft
+    expected = load_peft(folder, params).weights
+    edit_fields(folder / "adapter_config.json", **changes)
+    found = load_peft(folder, params).weights
+    assert list(found) == list(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_one_layer_under_two_names(saved_peft):
+    folder, params = saved_peft
+    tensors, _ = read_tensors(folder / "adapter_model.safetensors")
+    again = {name.replace("transformer.", ""): 5 * a for name, a in tensors.items() if "h.0.mlp.c_fc" in name}
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: t | again)
+    with pytest.raises(ValueError, match="repeated layer .*h.0.mlp.c_fc, which the file has under another name too"):
         load_peft(folder, params)
 
 

@@ -259,3 +259,44 @@ def test_settings_keep_the_dtype():
     logits = LOGITS.astype(np.float32)
     settings = Sampling(np.float64(0.7), np.int64(3), np.float64(0.9), np.float64(1.2))
     assert next_probabilities(logits, SEEN, settings).dtype == np.float32
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-3])
+def test_the_colder_the_greedier(temperature):
+    """Down to where dividing by the temperature overflows."""
+    for dtype in (np.float64, np.float32):
+        found = next_probabilities((1000 * LOGITS).astype(dtype), SEEN, Sampling(temperature=temperature))
+        assert found.tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
+
+
+def test_a_penalty_that_overflows_is_said():
+    logits = np.array([[2.0, -1.0, 0.5]], dtype=np.float32)
+    with pytest.raises(FloatingPointError, match="not finite with Sampling.*repetition_penalty=1e-40"):
+        next_probabilities(logits, np.array([[0]]), Sampling(repetition_penalty=1e-40))
+
+
+def test_top_p_of_one_is_off():
+    """Whatever the sum of many small probabilities rounds to."""
+    logits = np.random.default_rng(147).normal(size=(1, 8000)).astype(np.float32) * 3
+    assert (next_probabilities(logits, SEEN[:1], Sampling(top_p=1.0)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"rng": 0, "sampling": Sampling()}, ValueError, "rng: got 0, expected a np.random.Generator"),
+        ({"stop": 99}, ValueError, r"stop: got \[99\], expected ids from 0 to 12"),
+        ({"stop": ("a",)}, ValueError, r"stop: got \['a'\]"),
+        ({"adapter": "critics"}, TypeError, "adapter: got str, expected an Adapter, None, or a list of them"),
+        ({"adapter": 5}, TypeError, "adapter: got int"),
+    ],
+)
+def test_arguments_of_another_type(changes, error, message, language, random_params):
+    with pytest.raises(error, match=message):
+        generate(random_params(language), PROMPTS, language, 2, **changes)
+
+
+def test_one_stop_token_needs_no_tuple(language, random_params):
+    params = random_params(language)
+    whole = generate(params, PROMPTS[:1], language, 4)
+    assert generate(params, PROMPTS[:1], language, 4, stop=int(whole[0, 4])).shape == (1, 5)

@@ -15,6 +15,7 @@ from lora_np.formats import (
     load_model,
     load_task,
     read_json,
+    read_tensors,
     save_model,
     shipped_adapters,
     write_json,
@@ -158,13 +159,15 @@ def test_what_generate_refuses(taught, tiny_base, tmp_path, capsys):
 
 
 def test_half_a_character_waits(taught):
-    """The bytes of é are two tokens: nothing is shown of the first until the second comes."""
+    """The bytes of a cup are several tokens: nothing is shown of the first until the last comes."""
     tokenizer = load_task(taught / "full").tokenizer
     ids = encode(tokenizer, ["a ☕ ok"])[0].tolist()
     shown = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:]]))
     assert "".join(shown) == "a ☕ ok" and "\ufffd" not in "".join(shown) and "" not in shown[1:]
-    cut = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:4]]))
-    assert "".join(cut).startswith("a")
+    whole = next(n for n in range(2, len(ids)) if "☕" in "".join(pieces(tokenizer, ids[:n], [])))
+    for n in range(2, whole):  # a text that ends within the character shows what there is of it, at its end
+        cut = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:n]]))
+        assert "".join(cut).rstrip("\ufffd").strip() == "a" and "\ufffd" not in "".join(cut[:-1])
 
 
 def test_a_text_ends_at_the_end_token(taught):
@@ -211,7 +214,83 @@ def test_forward_times_are_of_the_three(taught):
     for name in ("one", "classes"):
         parts = load_parts([taught / name])
         times = forward_times(parts, parts.adapters[str(taught / name)], rows=2, repeats=2)
-        assert list(times) == ["base", "attached", "merged"] and times["base"][1] == 1.0
+        assert list(times) == ["base", "attached", "merged"]
+        assert all(seconds > 0 and ratio > 0 for seconds, ratio in times.values())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "command, out",
+    [
+        (["merge", "one"], "base"),
+        (["merge", "one"], "one"),
+        (["mix", "one", "two"], "two"),
+        (["mix", "one", "two"], "base"),
+        (["export", "one", "--to", "hf"], "base"),
+        (["export", "one", "--to", "merged"], "one"),
+        (["export", "one", "--to", "peft"], "one"),
+        (["import", "hf", "--from", "hf"], "hf"),
+        (["import", "peft", "--from", "peft", "--base", "base"], "peft"),
+        (["import", "peft", "--from", "peft", "--base", "base"], "base"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_over_what_is_read(command, out, taught, tiny_base, tmp_path, capsys):
+    run(capsys, "export", taught / "one", "--to", "hf", "--out", tmp_path / "hf")
+    run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
+    places = {"base": tiny_base, "one": taught / "one", "two": taught / "two"}
+    places |= {name: tmp_path / name for name in ("hf", "peft") if command[0] == "import"}
+    before = contents(places[out])
+    words = [places.get(word, word) if i else word for i, word in enumerate(command)]
+    words = [word if words[i - 1] not in ("--to", "--from") else command[i] for i, word in enumerate(words)]
+    assert "is what is read from; expected another folder" in fails(capsys, *words, "--out", places[out])
+    assert contents(places[out]) == before
+
+
+def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, capsys):
+    """A whole model in the folder of an adapter, and the other way round."""
+    run(capsys, "mix", taught / "one", taught / "two", "--out", tmp_path / "out")
+    run(capsys, "export", taught / "one", "--to", "merged", "--out", tmp_path / "hf")
+    run(capsys, "import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "out")
+    assert load_task(tmp_path / "out").adapter is None
+    run(capsys, "mix", taught / "one", "--out", tmp_path / "out")
+    assert load_task(tmp_path / "out").adapter is not None
+
+
+def test_an_adapters_folder_is_no_model(taught, tmp_path, capsys):
+    """It would be easy to lose the adapter without a word."""
+    message = fails(capsys, "generate", "--prompt", "the", "--model", taught / "one")
+    assert f"model: {taught / 'one'} holds an adapter, expected a model; give it as --adapter" in message
+    assert "'base' is no adapter" in fails(capsys, "merge", "base", "--out", tmp_path / "out")
+
+
+def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, capsys):
+    """The base has no head: none is made up for it."""
+    run(capsys, "mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
+    folders = taught / "classes", tmp_path / "half"
+    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
+    assert np.array_equal(half, 0.5 * whole)
+
+
+def test_a_trained_head_alone_is_merged(taught, tiny_base, tmp_path, capsys):
+    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--base", tiny_base]
+    run(capsys, *table, "--method", "head", "--epochs", 1, "--out", tmp_path / "head")
+    run(capsys, "merge", tmp_path / "head", "--out", tmp_path / "merged")
+    answers = [run(capsys, "predict", "--model", tmp_path / f, "said she") for f in ("head", "merged")]
+    assert answers[0] == answers[1]
+
+
+def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, capsys):
+    """Some models round their vocabulary up."""
+    task = load_task(taught / "full")
+    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 9, np.float32)])
+    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest by far
+    save_model(tmp_path, task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064))
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
+    assert run(capsys, "generate", "--model", tmp_path, "--prompt", "the", "--tokens", 5).startswith("the")
 
 
 def test_what_mix_refuses(taught, tmp_path, capsys):
@@ -260,6 +339,42 @@ def test_export_merged(taught, tmp_path, capsys):
     assert answers[0] == answers[1]
 
 
+def test_labels_without_a_tokenizer(taught, tmp_path, capsys):
+    """They wait for the tokenizer."""
+    run(capsys, "export", taught / "classes", "--to", "merged", "--out", tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer.json").unlink()
+    run(capsys, "import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "ours")
+    assert run(capsys, "predict", "--model", tmp_path / "ours", "she")[0] in "abc"
+
+
+def test_an_adapter_without_a_head_on_a_classifier(taught, tmp_path, capsys):
+    """As PEFT makes it where no task is named: the base keeps its classes and their labels."""
+    run(capsys, "export", taught / "classes", "--to", "merged", "--out", tmp_path / "hf")
+    run(capsys, "import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
+    run(capsys, "export", taught / "classes", "--to", "peft", "--out", tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_model.safetensors"
+    write_tensors(path, {n: 9 * a for n, a in read_tensors(path)[0].items() if "score" not in n})
+    run(capsys, "import", tmp_path / "peft", "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
+    assert load_task(tmp_path / "back").labels == ["a", "b", "c"]
+    texts = ["the quick fox", "said she"]
+    answers = [run(capsys, "predict", "--model", tmp_path / f, *texts) for f in ("back", "ours")]
+    assert answers[0] != answers[1]
+
+
+def test_a_head_that_does_not_fit_is_not_imported(taught, tiny_base, tmp_path, capsys):
+    run(capsys, "export", taught / "classes", "--to", "peft", "--out", tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_model.safetensors"
+    tensors, _ = read_tensors(path)
+    command = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--out", tmp_path / "out"]
+    for shape, said in (((3, 7), "expected (3, 16)"), ((3,), "expected (n_classes, d_model)"), ((), "has shape ()")):
+        write_tensors(path, tensors | {"base_model.model.score.weight": np.ones(shape, np.float32)})
+        assert said in fails(capsys, *command)
+    write_tensors(path, tensors)
+    assert "labels: got a, a, b; expected 3, each once" in fails(capsys, *command, "--labels", "a", "a", "b")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_without_a_tokenizer(taught, tmp_path, capsys):
     run(capsys, "export", taught / "one", "--to", "hf", "--out", tmp_path / "hf")
     (tmp_path / "hf" / "tokenizer.json").unlink()
@@ -297,9 +412,10 @@ def test_what_export_and_import_refuse(taught, tiny_base, tmp_path, capsys):
     assert "tokenizer: goes with --from hf" in fails(capsys, "import", "x", "--from", "peft", "--tokenizer", "a", *out)
     assert "no such file or directory" in fails(capsys, "import", tmp_path / "none", "--from", "hf", *out)
     run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
-    assert "has lora_A" in fails(capsys, "import", tmp_path / "peft", "--from", "peft", *out)  # the shipped base
-    command = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, *out]
-    assert "labels: got a, b; expected none, as the adapter has no head" in fails(capsys, *command, "--labels", "a", "b")
+    command = ["import", tmp_path / "peft", "--from", "peft", *out]
+    assert "has lora_A" in fails(capsys, *command)  # the shipped base
+    message = fails(capsys, *command, "--base", tiny_base, "--labels", "a", "b")
+    assert "labels: got a, b; expected none, as the adapter has no head" in message
     assert "is an adapter of PEFT's" in fails(capsys, "generate", "--prompt", "x", "--adapter", tmp_path / "peft")
     assert not (tmp_path / "out").exists()
 
@@ -350,6 +466,26 @@ def test_inspect_takes_any_adapter(tmp_path, capsys):
     assert "not finite" in run(capsys, "inspect", tmp_path / "any.safetensors", "--json", tmp_path / "any.json")
     assert read_json(tmp_path / "any.json")["adapters"] == []
     assert "holds no .safetensors file" in fails(capsys, "inspect", tmp_path.parent / tmp_path.name / "..")
+
+
+@pytest.mark.parametrize("fields", ["[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"])
+def test_inspect_beside_a_configuration_of_no_use(fields, taught, tmp_path, capsys):
+    run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
+    (tmp_path / "peft" / "adapter_config.json").write_text(fields)
+    assert "s is in no configuration here" in run(capsys, "inspect", tmp_path / "peft")
+
+
+def test_inspect_of_shards(taught, tmp_path, capsys):
+    tensors, _ = read_tensors(taught / "full" / "model.safetensors")
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
+    for path in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        assert "tok_emb.weight" in run(capsys, "inspect", path)
+
+
+def test_seeds_and_options_that_make_no_sense(tmp_path, capsys):
+    assert "seed: got -1" in fails(capsys, "generate", "--prompt", "the", "--seed", -1)
+    assert "epochs: goes with the base" in fails(capsys, "pretrain", "--adapters", "--epochs", 1, "--out", tmp_path)
 
 
 def test_experiment_list(capsys):

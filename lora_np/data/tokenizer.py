@@ -128,7 +128,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise ValueError(f"path is {str(path)!r}, which is not a tokenizer file: {error}") from error
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
-        raise ValueError(f"path is {str(path)!r}, whose vocabulary lacks the special token {END_OF_TEXT}")
+        raise ValueError(f"path is {str(path)!r}, which has no token {END_OF_TEXT}")
     tokenizer.post_processor = end_in_front(end)
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -155,7 +155,8 @@ def verdict(rows):
     for domain in DOMAINS:
         of_domain = {row["method"]: row for row in rows if row["domain"] == domain}
         full, lora = of_domain.get("full"), {m: row for m, row in of_domain.items() if m != "full"}
-        if full is None or not lora:
+        if full is None or full["new_std"] is None:
+            found[domain] = "cannot tell from one seed"
             continue
 
         def compare(row, part, full=full):

@@ -194,7 +194,7 @@ def save_peft(folder, adapter, params, config, base=None):
     Parameters
     ----------
     folder : where to; made if it is not there
-    adapter : Adapter of LoRA
+    adapter : Adapter of LoRA; its layers get the names of a model with a head, which begin with `transformer.`
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : ModelConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)

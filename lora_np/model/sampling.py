@@ -79,8 +79,9 @@ def next_probabilities(logits, ids, sampling):
         probs[np.arange(len(logits)), logits.argmax(axis=-1)] = 1
         return probs
     # The greatest logit of each row is moved to 0 first: the colder, the further down the others go, and it stays.
+    temperature = max(sampling.temperature, float(np.finfo(logits.dtype).tiny))
     with np.errstate(over="ignore", invalid="ignore"):
-        logits = (logits - logits.max(axis=-1, keepdims=True)) / sampling.temperature
+        logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None and sampling.top_p < 1:
