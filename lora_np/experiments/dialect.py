@@ -26,7 +26,7 @@ from .sweep import report_all
 
 SETTINGS = Path(__file__).parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = ("critics", "licences")
-QUICK = {"limit": 4096}
+QUICK = {"limit": 2048}
 QUICK_METHODS = ("full", "lora_r4")
 # Each grid reaches past both sides of its best, or to where two rates do as well.
 RATES = {

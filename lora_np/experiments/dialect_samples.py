@@ -33,10 +33,10 @@ def format_samples(found):
         "# One model, three voices",
         "",
         "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
-        "reviews, and by the base with each adapter that comes with the package. "
-        f"Temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}, repetition penalty "
-        f"{SAMPLING.repetition_penalty:g},",
-        f"at most {SAMPLE_TOKENS} tokens, the same random numbers in each column; nothing was picked by hand.",
+        "reviews, and by the base with each adapter that comes with the package. Temperature "
+        f"{SAMPLING.temperature:g}, top-k {SAMPLING.top_k},",
+        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in "
+        "each column; nothing was picked by hand.",
         "",
         "| " + " | ".join(found["texts"]) + " |",
         "|" + "---|" * len(found["texts"]),
