@@ -49,7 +49,7 @@ def stable_rank(sigma):
 
     Source: Rudelson and Vershynin 2007, section 1. Zero for the zero matrix.
     """
-    return float(np.sum(sigma**2) / sigma[0] ** 2) if sigma[0] > 0 else 0.0
+    return float(np.sum((sigma / sigma[0]) ** 2)) if sigma[0] > 0 else 0.0  # no square of a tiny σ₁, which would be 0
 
 
 def effective_rank(sigma):

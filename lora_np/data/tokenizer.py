@@ -124,7 +124,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise FileNotFoundError(f"path is {str(path)!r}; expected a tokenizer file, and there is no such file")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for whatever is wrong in the file
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception for what is wrong in a file, or panics
         raise ValueError(f"path is {str(path)!r}, which is not a tokenizer file: {error}") from error
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:

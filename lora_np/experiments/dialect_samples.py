@@ -35,8 +35,8 @@ def format_samples(found):
         "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
         "reviews, and by the base with each adapter that comes with the package. Temperature "
         f"{SAMPLING.temperature:g}, top-k {SAMPLING.top_k},",
-        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in "
-        "each column; nothing was picked by hand.",
+        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers "
+        "in each column; nothing was picked by hand.",
         "",
         "| " + " | ".join(found["texts"]) + " |",
         "|" + "---|" * len(found["texts"]),

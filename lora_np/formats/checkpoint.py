@@ -148,7 +148,7 @@ def cast(path, tensors, dtype=None):
     """
     found = {}
     for name, array in tensors.items():
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             found[name] = array.astype(dtype or array.dtype, copy=False)
         if not np.isfinite(found[name]).all():
             raise ValueError(f"{path}: {name} holds values that are not finite or beyond {found[name].dtype}")

@@ -5,6 +5,7 @@ and v as one layer `c_attn` of (C, 3C), q | k | v along the last axis. A file of
 `h.0.attn.c_attn.weight`, one of a language model or classifier has `transformer.` in front of them.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -120,10 +121,11 @@ def read_sharded(index):
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index}: weight_map is {places!r}, expected an object of tensor -> file")
-    folder, tensors = index.parent.resolve(), {}
+    folder, tensors = os.path.realpath(index.parent), {}
     for file in dict.fromkeys(places.values()):
         shard = index.parent / file
-        if Path(file).name != file or "\\" in file or shard.resolve().parent != folder:
+        named_alone = file.isprintable() and "\\" not in file and Path(file).name == file
+        if not named_alone or os.path.dirname(os.path.realpath(shard)) != folder:
             raise ValueError(f"{index}: names the file {file!r}, which is not in its directory, or leads out of it")
         found, _ = read_tensors(shard)
         for name in found:

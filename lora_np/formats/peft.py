@@ -60,7 +60,10 @@ def load_peft(folder, params):
     fields = read_object(fields_path)
     check_fields(fields_path, fields)
     tensors, _ = read_tensors(path)
-    pairs, head = by_layer(path, tensors)
+    for name, array in tensors.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{path}: {name} is of dtype {array.dtype}, expected floating point")
+    pairs, head = by_layer(path, cast(path, tensors, params["tok_emb.weight"].dtype))
     layers = {module: our_layers(path, module, params) for module in pairs}
     weights, ranks, alphas = {}, {}, {}
     for module, names in layers.items():
@@ -80,7 +83,6 @@ def load_peft(folder, params):
         if head.shape[1] != d_model:
             raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), d_model)}")
         weights[HEAD] = head
-    weights = cast(path, weights, params["tok_emb.weight"].dtype)
     try:
         adapter = Adapter(our_config(fields, ranks, alphas, order, params, head is not None), weights)
         fitting_parts(params, adapter)
@@ -96,8 +98,6 @@ def by_layer(path, tensors):
         raise ValueError(f"{path}: holds no tensors")
     pairs, head = {}, None
     for key, array in tensors.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {key} is of dtype {array.dtype}, expected floating point")
         name = key.removeprefix(BASE)
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor in FACTORS and name.endswith(".weight"):

@@ -6,6 +6,7 @@ its defaults for fields that are not there.
 
 import math
 import re
+import warnings
 
 OFF = """use_dora lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
@@ -16,7 +17,9 @@ fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern
 # Fields of PEFT that change nothing here; they are kept without a word.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-MOST_REPEATS = 4  # of * + ? { in a pattern, whose time grows with the name's length to that power
+# A pattern's time grows with the name's length to the power of its repeats, and with its alternatives to its groups'.
+MOST_REPEATS, MOST_GROUPS, MOST_ALTERNATIVES, MOST_CHARACTERS = 3, 2, 20, 300
+INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a group that is repeated, has a meaning of its own, or is read again
 
 
 def check_fields(path, fields):
@@ -57,11 +60,17 @@ def check_fields(path, fields):
 
 def check_pattern(path, field, pattern):
     """Refuse what is no regular expression, or one that could be tried for ever."""
-    if len(re.findall(r"[*+?{]", pattern)) > MOST_REPEATS or re.search(r"\)[*+?{]", pattern):
-        raise ValueError(f"{path}: {field} has the pattern {pattern!r}, which is too involved to be tried out")
+    bare = pattern.replace("(?:", "(")
+    counts = len(re.findall(r"[*+?{]", bare)), bare.count("("), bare.count("|"), len(bare)
+    most = MOST_REPEATS, MOST_GROUPS, MOST_ALTERNATIVES, MOST_CHARACTERS
+    if any(count > limit for count, limit in zip(counts, most)) or INVOLVED.search(bare):
+        raise ValueError(f"{path}: {field} has the pattern {pattern[:80]!r}, which is too involved to be tried out")
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python warns of what a later version would read otherwise
+            re.compile(pattern)
+            re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, ValueError, OverflowError, RecursionError, Warning) as error:
         raise ValueError(f"{path}: {field} has {pattern!r}, which is no pattern ({error})") from None
 
 
@@ -78,9 +87,9 @@ def is_target(fields, module):
     if isinstance(targets, str) or module in targets or layers is None or layers == []:
         return True
     patterns = fields.get("layers_pattern") or []
-    numbered = [r".*?\.[^.]*"] if not patterns else [rf"(?:^|.*?\.){p}" for p in as_list(patterns)]
-    found = next((m for pattern in numbered if (m := re.match(rf"{pattern}\.(\d+)\.", module))), None)
-    return found is not None and int(found[1]) in as_list(layers)
+    numbered = [r".*?\.[^.]*"] if not patterns else [rf"(?:^|.*?\.)(?:{p})" for p in as_list(patterns)]
+    found = next((m for pattern in numbered if (m := re.match(rf"{pattern}\.(?P<block>\d+)\.", module))), None)
+    return found is not None and int(found["block"]) in as_list(layers)
 
 
 def named_by(names, module):

@@ -84,7 +84,11 @@ def load_task(folder, base=None):
         check_labels(folder, labels, config)
         return Task(params, config, None, tokenizer_of(folder, config), labels)
     base = Path(base or task_base(folder))
-    if model_sha256(base) != about["base_sha256"]:
+    try:
+        sha256 = model_sha256(base)
+    except (OSError, RuntimeError) as error:  # a link that leads to itself is the second for some Pythons
+        raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
+    if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
     params, config = load_model(base)
     params, config = with_classes(params, config, len(about["labels"] or ()))
@@ -172,7 +176,7 @@ def read_task(path):
     if labels is not None and len(set(labels)) < len(labels):
         raise ValueError(f"{path}: labels is {labels!r}, expected each once")
     for name in set(needed) - {"labels"}:
-        if not isinstance(about[name], str):
+        if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
     return about
 

@@ -112,8 +112,10 @@ def read_tensors(path):
             raw = dict(deserialize(Path(path).read_bytes()))
             tensors |= {name: bfloat16(raw[name]) for name, dtype in dtypes.items() if dtype == "BF16"}
         return tensors, metadata
-    except (SafetensorError, TypeError, AttributeError) as error:  # the last two: dtypes that NumPy lacks
+    except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    except (TypeError, AttributeError, ValueError) as error:  # float8, for one; or 65 axes
+        raise ValueError(f"{path}: holds numbers or shapes that NumPy does not have ({error})") from None
 
 
 def bfloat16(view):

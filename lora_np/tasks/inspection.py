@@ -12,7 +12,8 @@ from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import check_fields, rank_and_scale
 
-MOST_CHARACTERS = 200  # of a layer's name that a pattern is tried on
+LARGEST = 1e60  # of a factor's numbers: beyond it their products and squares overflow
+MOST_CHARACTERS = 80  # of a layer's name that a pattern is tried on
 FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
@@ -28,20 +29,20 @@ def inspect_file(path):
     -------
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
         list of {layer, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
-        stable_rank, effective_rank}, without those whose factors do not fit each other or are not finite
+        stable_rank, effective_rank}, without those whose factors do not fit each other, are not finite or too large
     """
     file = find_file(path)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     pairs, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
         layer, _, factor = name.removesuffix(".weight").rpartition(".")
-        if factor in FACTORS and array.ndim == 2:
+        if factor in FACTORS and array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
             pairs.setdefault(layer, {})[factor] = array
     adapters = [
         describe_adapter(layer, *(pair[factor] for factor in FACTORS), scale_of(layer))
         for layer, pair in pairs.items()
         if len(pair) == len(FACTORS) and pair["lora_A"].shape[0] == pair["lora_B"].shape[1]
-        if all(array.size and np.isfinite(array).all() for array in pair.values())
+        if all(array.size and float(np.abs(array).max()) < LARGEST for array in pair.values())
     ]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
@@ -60,7 +61,8 @@ def find_file(path):
 
 
 def describe(name, array):
-    norm = float(np.linalg.norm(array.astype(np.float64)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
     norm, rms = (norm, norm / math.sqrt(max(1, array.size))) if math.isfinite(norm) else (None, None)
     return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": norm, "rms": rms}
 

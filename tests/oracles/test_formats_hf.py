@@ -380,6 +380,7 @@ def test_an_adapter_of_a_bare_model(tmp_path):
     params = random_params(config, rng)
     save_gpt2(tmp_path / "base", params, config)
     bare = transformers.GPT2Model.from_pretrained(tmp_path / "base")
+    torch.manual_seed(0)
     settings = peft.LoraConfig(r=2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, init_lora_weights=False)
     with no_warnings():
         model = peft.get_peft_model(bare, settings).eval()
