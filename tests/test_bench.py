@@ -198,6 +198,7 @@ def test_a_busy_machine_is_told():
 # ------------------------------------------------------------------ the command
 
 
+@pytest.mark.slow
 def test_the_command_without_peers(tmp_path, capsys):
     path = tmp_path / "bench.json"
     code = main(

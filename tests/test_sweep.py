@@ -132,6 +132,7 @@ def noted_run(folder, run):
 # ---------------------------------------------------------------- processes of this machine
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_after_the_other_gives(serial, tmp_path):
     with open_executor(jobs=2) as executor:
         found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
@@ -154,6 +155,7 @@ def the_process_of_run_1_killed(folder):
     killer.join()
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_no_result_along(serial, tmp_path):
     with the_process_of_run_1_killed(tmp_path) as killed, open_executor(jobs=2) as executor:
         found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
