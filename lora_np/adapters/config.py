@@ -151,6 +151,8 @@ def module_rank(config, module):
 
 def module_config(config, module):
     """The adapter's settings for one layer: the patterns resolved, r and alpha its own."""
+    if not config.rank_pattern and not config.alpha_pattern:  # then they are all layers' own, and need no new check
+        return config
     return replace(
         config,
         r=module_rank(config, module),

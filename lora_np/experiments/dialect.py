@@ -83,6 +83,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
     with blas_threads(1):
         parts = {name: load_domain(name, settings.get("limit")) for name in (*DOMAINS, "reviews")}
         of_base = {name: language_loss(base, config, part.test) for name, part in parts.items()}
+    rows = table(results)
     outcome = {
         "command": f"python -m lora_np experiment dialect --seeds {seeds}" + " --quick" * quick,
         "claim": "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)",
@@ -91,8 +92,8 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
         "test_tokens": {name: len(part.test) for name, part in parts.items()},
         "licences_sha256": corpus_digest(load_licences()),
         "base": of_base,
-        "table": table(results),
-        "verdict": verdict(table(results)),
+        "table": rows,
+        "verdict": verdict(rows),
         "adapter_taken_off": {"runs": len(checked), "bit_for_bit": sum(checked)},
         "versions": versions(),
         "failed": failed,
@@ -101,7 +102,7 @@ def run(seeds=5, quick=False, out="figures", executor=None, report=print):
         "runs": results,
     }
     outcome["seconds"] = time.perf_counter() - started
-    report("\n" + format_table(outcome["table"], of_base))
+    report("\n" + format_table(rows, of_base))
     report(f"adapter taken off again: the base's logits bit for bit in {sum(checked)} of {len(checked)} runs")
     report("\n".join(f"{domain}: {text}" for domain, text in outcome["verdict"].items()))
     write_json(out / "dialect.json", outcome)

@@ -1,12 +1,10 @@
 """The forgetting figure: perplexity in the new domain against perplexity in the old."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from ..formats import write_atomically
-from .figures import COLOURS, STYLE, new_figure
+from .figures import COLOURS, new_figure, write_figure
 
 TITLES = {"critics": "critics' snippets", "licences": "software licences"}
 
@@ -23,15 +21,7 @@ def draw_dialect(outcome, folder):
     -------
     Path
     """
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = forgetting(outcome)
-        png = io.BytesIO()
-        figure.savefig(png, format="png", bbox_inches="tight")
-    path = Path(folder) / "dialect.png"
-    write_atomically(path, png.getvalue())
-    return path
+    return write_figure(Path(folder) / "dialect.png", forgetting, outcome)
 
 
 def forgetting(outcome):

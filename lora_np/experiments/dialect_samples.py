@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ..data import decode, encode
-from ..formats import PRETRAINED, load_task, shipped_adapters
-from ..model import Sampling, generate
+from ..formats import shipped_adapters
+from ..model import Sampling
+from ..tasks.parts import BASE, load_parts
+from ..tasks.writing import write_text_from
 
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
@@ -13,17 +14,15 @@ SAMPLE_TOKENS = 40
 
 def samples():
     """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
-    found = {}
-    for name in (None, *shipped_adapters()):
-        task = load_task(PRETRAINED if name is None else name)
-        texts = []
-        for number, prompt in enumerate(PROMPTS):
-            ids = encode(task.tokenizer, [prompt])[0][None]  # (1, T)
-            rng = np.random.default_rng(number)
-            settings = {"sampling": SAMPLING, "rng": rng, "stop": (0,)}
-            text = generate(task.params, ids, task.config, SAMPLE_TOKENS, task.adapter, **settings)
-            texts.append(decode(task.tokenizer, text[0]))
-        found[name or "base"] = texts
+    parts = load_parts([BASE, *shipped_adapters()])
+
+    def text(prompt, adapter, rng):
+        return "".join(write_text_from(parts.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
+
+    found = {
+        name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
+        for name, adapter in parts.adapters.items()
+    }
     return {"prompts": list(PROMPTS), "texts": found}
 
 

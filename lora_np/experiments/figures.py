@@ -41,21 +41,34 @@ def draw_figures(outcome, folder):
     -------
     list of Path; a figure that has no run to show is left out
     """
+    paths = [write_figure(Path(folder) / f"{name}.png", draw, outcome) for name, draw in FIGURES.items()]
+    return [path for path in paths if path is not None]
+
+
+def write_figure(path, draw, outcome):
+    """Draw one figure and write it as PNG.
+
+    Parameters
+    ----------
+    path : where to
+    draw : function, outcome -> matplotlib Figure, or None where there is nothing to show
+    outcome : dict, what it draws
+
+    Returns
+    -------
+    Path, or None
+    """
     import matplotlib
 
-    folder = Path(folder)
-    paths = []
-    for name, draw in FIGURES.items():
-        # An object of its own, not pyplot's: no window, no state that a notebook would share.
-        with matplotlib.rc_context(STYLE):
-            figure = draw(outcome)
-            if figure is None:
-                continue
-            paths.append(folder / f"{name}.png")
-            png = io.BytesIO()
-            figure.savefig(png, format="png", bbox_inches="tight")
-            write_atomically(paths[-1], png.getvalue())
-    return paths
+    # An object of its own, not pyplot's: no window, no state that a notebook would share.
+    with matplotlib.rc_context(STYLE):
+        figure = draw(outcome)
+        if figure is None:
+            return None
+        png = io.BytesIO()
+        figure.savefig(png, format="png", bbox_inches="tight")
+    write_atomically(path, png.getvalue())
+    return Path(path)
 
 
 def new_figure(width, height):

@@ -3,9 +3,10 @@
 import math
 from pathlib import Path
 
+from ..adapters import Adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
-from ..formats import PRETRAINED, Task, check_folder, load_task, read_json, save_task
-from ..training import attach, language_loss, progress_bar, train_language
+from ..formats import PRETRAINED, Task, check_folder, read_json, save_task
+from ..training import language_loss, progress_bar, train_language
 from .dialect import DOMAINS, SETTINGS
 from .dialect_run import EPOCHS, adapter_of, load_domain
 from .fine_tune_run import load_base
@@ -33,7 +34,8 @@ def train_shipped(folder, seed=0):
     rates = read_json(SETTINGS)["chosen"]
     base, config = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
-    old, found = load_domain("reviews"), {}
+    old, found = load_domain("reviews").test, {}
+    old_base = math.exp(language_loss(base, config, old))
     for name in DOMAINS:
         domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), rates[name][METHOD]
         with progress_bar(None, name) as on_step:
@@ -48,19 +50,18 @@ def train_shipped(folder, seed=0):
                 seed=seed,
                 on_step=on_step,
             )
-        _, adapter = attach(base, adapter_config, state.best)
+        # What is measured is what the file will hold.
+        rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
+        adapter = Adapter(adapter_config, rounded)
         about = {"method": "lora", "data": SOURCES[name], "seed": seed, "learning_rate": rate, "epochs": EPOCHS[name]}
         if name == "licences":
             about["licences_sha256"] = corpus_digest(load_licences())
-        place = Path(folder) / name
-        save_task(place, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
-        saved = load_task(place)  # what rounding to float16 left
         about["test_perplexity"] = {
-            "new": math.exp(language_loss(base, config, domain.test, saved.adapter)),
+            "new": math.exp(language_loss(base, config, domain.test, adapter)),
             "new, base": math.exp(language_loss(base, config, domain.test)),
-            "reviews": math.exp(language_loss(base, config, old.test, saved.adapter)),
-            "reviews, base": math.exp(language_loss(base, config, old.test)),
+            "reviews": math.exp(language_loss(base, config, old, adapter)),
+            "reviews, base": old_base,
         }
-        save_task(place, saved, PRETRAINED, about, "float16")
+        save_task(Path(folder) / name, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
         found[name] = about
     return found

@@ -14,9 +14,11 @@ from .gpt2 import GPT2, default_labels, load_gpt2, save_gpt2
 from .peft import load_peft, save_peft
 from .task import (
     Task,
+    check_base,
     checked_tokenizer,
     load_task,
     model_sha256,
+    put_on,
     save_task,
     shipped_adapters,
     task_base,
@@ -39,6 +41,7 @@ __all__ = [
     "GPT2",
     "PRETRAINED",
     "Task",
+    "check_base",
     "check_file",
     "check_folder",
     "checked_tokenizer",
@@ -50,6 +53,7 @@ __all__ = [
     "load_pretrained",
     "load_task",
     "model_sha256",
+    "put_on",
     "read_config",
     "read_json",
     "read_object",

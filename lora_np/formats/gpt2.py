@@ -195,49 +195,58 @@ def label_list(path, fields, config):
 # ---------------------------------------------------------------- names and layout
 
 
+def layout(config):
+    """Each layer of GPT-2, without the prefix, and ours that stand side by side in it.
+
+    Returns
+    -------
+    dict, such as "h.0.attn.c_attn" -> ("blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj")
+    """
+    found = {"wte": ("tok_emb",), "wpe": ("pos_emb",)}
+    for i in range(config.n_layers):
+        found |= {f"h.{i}.{theirs}": (f"blocks.{i}.{ours}",) for theirs, ours in NORMS.items()}
+        found |= {f"h.{i}.{theirs}": tuple(f"blocks.{i}.{name}" for name in ours) for theirs, ours in LINEAR.items()}
+    found["ln_f"] = ("ln_f",)
+    return found | ({"score": ("head",)} if config.n_classes else {})
+
+
+def is_transposed(layer):
+    """Whether GPT-2 keeps a layer's weight as (in, out)."""
+    return layer.split(".", 2)[-1] in LINEAR
+
+
 def gpt2_shapes(config):
     """Name -> shape of every tensor of the model in GPT-2's layout, without the prefix."""
-    C, ours = config.d_model, parameter_shapes(config)
-    shapes = {"wte.weight": ours["tok_emb.weight"], "wpe.weight": ours["pos_emb.weight"]}
-    for i in range(config.n_layers):
-        shapes |= {f"h.{i}.{norm}.{leaf}": (C,) for norm in NORMS for leaf in ("weight", "bias")}
-        for theirs, names in LINEAR.items():
-            n_out, n_in = ours[f"blocks.{i}.{names[0]}.weight"]
-            shapes[f"h.{i}.{theirs}.weight"] = (n_in, len(names) * n_out)
-            shapes[f"h.{i}.{theirs}.bias"] = (len(names) * n_out,)
-    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
-    return shapes | ({"score.weight": (config.n_classes, C)} if config.n_classes else {})
+    shapes, found = parameter_shapes(config), {}
+    for theirs, ours in layout(config).items():
+        for leaf in ("weight", "bias"):
+            if f"{ours[0]}.{leaf}" in shapes:
+                n_out, *n_in = shapes[f"{ours[0]}.{leaf}"]
+                shape = (len(ours) * n_out, *n_in)
+                found[f"{theirs}.{leaf}"] = shape[::-1] if is_transposed(theirs) else shape
+    return found
 
 
 def gpt2_tensors(params, config):
     """Our parameters under GPT-2's names and in its layout, without the prefix."""
-    out = {"wte.weight": params["tok_emb.weight"], "wpe.weight": params["pos_emb.weight"]}
-    for i in range(config.n_layers):
+    found = {}
+    for theirs, ours in layout(config).items():
         for leaf in ("weight", "bias"):
-            for theirs, ours in NORMS.items():
-                out[f"h.{i}.{theirs}.{leaf}"] = params[f"blocks.{i}.{ours}.{leaf}"]
-            for theirs, ours in LINEAR.items():
-                joined = np.concatenate([params[f"blocks.{i}.{name}.{leaf}"] for name in ours])  # (out, in), (out,)
-                out[f"h.{i}.{theirs}.{leaf}"] = joined.T
-    out |= {"ln_f.weight": params["ln_f.weight"], "ln_f.bias": params["ln_f.bias"]}
-    if config.n_classes:
-        out["score.weight"] = params["head.weight"]
-    return out
+            if f"{ours[0]}.{leaf}" in params:
+                joined = np.concatenate([params[f"{name}.{leaf}"] for name in ours])  # (out, in) or (out,)
+                found[f"{theirs}.{leaf}"] = joined.T if is_transposed(theirs) else joined
+    return found
 
 
 def params_from_gpt2(tensors, config):
     """Our parameters from tensors in GPT-2's layout, without the prefix."""
-    found = {"tok_emb.weight": tensors["wte.weight"], "pos_emb.weight": tensors["wpe.weight"]}
-    for i in range(config.n_layers):
+    found = {}
+    for theirs, ours in layout(config).items():
         for leaf in ("weight", "bias"):
-            for theirs, ours in NORMS.items():
-                found[f"blocks.{i}.{ours}.{leaf}"] = tensors[f"h.{i}.{theirs}.{leaf}"]
-            for theirs, ours in LINEAR.items():
-                parts = np.split(tensors[f"h.{i}.{theirs}.{leaf}"], len(ours), axis=-1)  # (in, out), (out,)
-                found |= {f"blocks.{i}.{name}.{leaf}": part.T for name, part in zip(ours, parts)}
-    found |= {"ln_f.weight": tensors["ln_f.weight"], "ln_f.bias": tensors["ln_f.bias"]}
-    if config.n_classes:
-        found["head.weight"] = tensors["score.weight"]
+            if f"{theirs}.{leaf}" in tensors:
+                array = tensors[f"{theirs}.{leaf}"]
+                parts = np.split(array.T if is_transposed(theirs) else array, len(ours))  # (out, in) or (out,)
+                found |= {f"{name}.{leaf}": part for name, part in zip(ours, parts)}
     return {name: np.ascontiguousarray(found[name]) for name in parameter_shapes(config)}
 
 

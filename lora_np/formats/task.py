@@ -84,17 +84,44 @@ def load_task(folder, base=None):
         check_labels(folder, labels, config)
         return Task(params, config, None, tokenizer_of(folder, config), labels)
     base = Path(base or task_base(folder))
+    check_base(folder, base)
+    params, config = load_model(base)
+    return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
+
+
+def check_base(folder, base):
+    """Raise ValueError unless a folder holds the model that an adapter was trained on, to the last bit.
+
+    Parameters
+    ----------
+    folder : of the adapter's task, or the name of an adapter that comes with the package
+    base : folder of the model
+    """
+    folder = task_folder(folder)
+    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else {}
+    if "base" not in about:
+        raise ValueError(f"{folder}: holds a whole model, expected an adapter")
     try:
         sha256 = model_sha256(base)
     except (OSError, RuntimeError) as error:  # a link that leads to itself is the second for some Pythons
         raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
-    params, config = load_model(base)
-    params, config = with_classes(params, config, len(about["labels"] or ()))
-    check_labels(folder, about["labels"], config)
-    adapter = load_adapter(folder, params)
-    return Task(params, config, adapter, tokenizer_of(base, config), about["labels"])
+
+
+def put_on(folder, model):
+    """The task of an adapter on a model that is there already; the weights are shared with it, not copied.
+
+    Parameters
+    ----------
+    folder : of the adapter's task, or the name of an adapter that comes with the package
+    model : Task of the base; see `check_base`
+    """
+    folder = task_folder(folder)
+    labels = read_task(folder / "task.json")["labels"]
+    params, config = with_classes(model.params, model.config, len(labels or ()))
+    check_labels(folder, labels, config)
+    return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
 
 
 def with_classes(params, config, n_classes):

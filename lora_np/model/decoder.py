@@ -147,4 +147,3 @@ def next_logits(decoder, ids, past):
     last = x.reshape(B, T, C)[:, -1]  # (B, C)
     h = layer_norm(last, params["ln_f.weight"], params["ln_f.bias"], eps)
     return (params["tok_emb.weight"] @ h.T).T, past._replace(length=end)
-

@@ -72,15 +72,14 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
 
 def continued(readers, text, config, n_new, sampling, rng, stop):
     """The loop of `generate_tokens`, on checked arguments: text (B, T) int64, stop (n,) int64."""
-    unread, length = text, 0  # what no past holds yet (B, ...), and how many tokens the pasts hold
+    unread = text  # (B, ...), what no past holds yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
     pasts = [empty_past(decoder, len(rows)) for rows, decoder in readers]
     for _ in range(n_new):
-        if length + unread.shape[1] > config.n_positions:
-            unread, length = text[:, -max(1, config.n_positions // 2) :], 0
+        if pasts[0].length + unread.shape[1] > config.n_positions:
+            unread = text[:, -max(1, config.n_positions // 2) :]
             pasts = [past._replace(length=0) for past in pasts]
         logits, pasts = read(readers, unread, pasts)  # (B, V)
-        length += unread.shape[1]
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits of the next token are not finite; are the weights?")
         new = choose(logits, text, sampling, rng)  # (B,)
@@ -98,17 +97,13 @@ def make_readers(params, config, adapter, B):
 
     A decoder has its adapter merged, which costs copies of the weights that are adapted and no time at each token.
     """
-    if adapter is None or isinstance(adapter, Adapter):
-        return [(np.arange(B), make_decoder(params, config, adapter))]
-    rows, adapters = rows_by_adapter(adapter, B)
+    one_for_all = adapter is None or isinstance(adapter, Adapter)
+    rows, adapters = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
     return [(rows[key], make_decoder(params, config, adapters[key])) for key in rows]
 
 
 def read(readers, ids, pasts):
     """`next_logits` of all rows: logits (B, V), and the pasts of the readers."""
-    if len(readers) == 1:
-        logits, past = next_logits(readers[0][1], ids, pasts[0])
-        return logits, [past]
     parts = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
     logits = np.empty((len(ids), parts[0][0].shape[1]), dtype=parts[0][0].dtype)
     for (rows, _), (found, _) in zip(readers, parts):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, adapter_set, add_adapter, compress, merge, merge_errors, mix
-from ..formats import PRETRAINED, Task, load_task, save_task, task_base, task_folder
+from ..formats import PRETRAINED, Task, check_base, load_task, put_on, save_task, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -48,13 +48,13 @@ def load_parts(names, base=None):
     first = load_task(base)
     if first.adapter is not None:
         raise ValueError(f"model: {base} holds an adapter, expected a model; give it as --adapter {base}")
-    tasks = {name: load_task(name, base) for name in adapted}
+    for name in adapted:
+        check_base(name, base)
+    tasks = {name: put_on(name, first) for name in adapted}
     if tasks:
         first = next(iter(tasks.values()))
     held = adapter_set(first.params)
     for name, task in tasks.items():
-        if task.adapter is None:
-            raise ValueError(f"adapter: {name} holds a whole model, expected an adapter")
         if task.labels != first.labels:
             raise ValueError(f"adapter: {name} has the labels {task.labels}, and {adapted[0]} has {first.labels}")
         held = add_adapter(held, name, task.adapter)
