@@ -6,7 +6,7 @@ from pathlib import Path
 from ..adapters import Adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, read_json, save_task
-from ..training import language_loss, progress_bar, train_language
+from ..training import language_loss, train_language
 from .dialect import DOMAINS, SETTINGS
 from .dialect_run import EPOCHS, adapter_of, load_domain
 from .fine_tune_run import load_base
@@ -38,18 +38,17 @@ def train_shipped(folder, seed=0):
     old_base = math.exp(language_loss(base, config, old))
     for name in DOMAINS:
         domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), rates[name][METHOD]
-        with progress_bar(None, name) as on_step:
-            state = train_language(
-                base,
-                config,
-                adapter_config,
-                domain.train,
-                domain.validation,
-                learning_rate=rate,
-                epochs=EPOCHS[name],
-                seed=seed,
-                on_step=on_step,
-            )
+        state = train_language(
+            base,
+            config,
+            adapter_config,
+            domain.train,
+            domain.validation,
+            learning_rate=rate,
+            epochs=EPOCHS[name],
+            seed=seed,
+            label=name,
+        )
         # What is measured is what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(adapter_config, rounded)

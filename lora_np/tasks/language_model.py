@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 from ..adapters import AdapterConfig, trainable_report
-from ..data import encode, language_batches, read_texts, token_stream
+from ..data import encode, read_texts, token_stream
 from ..formats import PRETRAINED, Task, load_model, save_task, tokenizer_of
-from ..training import attach, blas_threads, language_loss, progress_bar, stream, train_language
+from ..training import attach, blas_threads, language_loss, train_language
 from .classifier import check_settings
 
 METHODS = ("lora", "full")
@@ -63,21 +63,19 @@ def finetune_text(
         adapter_config = None
     elif adapter_config is None:
         adapter_config = DEFAULT_ADAPTER
-    steps = epochs * len(list(language_batches(training, batch_size, config.n_positions, stream(seed, "shuffle", 0))))
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
-    with progress_bar(steps, f"fine-tuning ({method})") as on_step:
-        state = train_language(
-            params,
-            config,
-            adapter_config,
-            training,
-            validation,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            on_step=on_step,
-        )
+    state = train_language(
+        params,
+        config,
+        adapter_config,
+        training,
+        validation,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        label=f"fine-tuning ({method})",
+    )
     model, adapter = attach(params, adapter_config, state.best)
     report = trainable_report(params, state.best)
     with blas_threads(1):

@@ -1,9 +1,12 @@
 """Teaching a language model a domain, in full or with LoRA, from a token stream."""
 
+from contextlib import nullcontext
+
 from ..adapters import init_adapter
 from ..data import language_batches
 from .adamw import AdamW
 from .evaluate import evaluate
+from .progress import progress_bar
 from .streams import stream
 from .task import attach, model_objective
 from .threads import blas_threads
@@ -29,7 +32,7 @@ def train_language(
     batch_size=16,
     seed=0,
     also=None,
-    on_step=None,
+    label=None,
 ):
     """Train a language model, or an adapter of it, on a token stream.
 
@@ -41,7 +44,7 @@ def train_language(
     learning_rate : float, the peak
     epochs, batch_size, seed : int; a batch is of windows of n_positions tokens
     also : function (params, adapter) -> dict of floats to note at each evaluation, or None
-    on_step : see `train`
+    label : str, what a progress bar is to say of it; None: no bar
 
     Returns
     -------
@@ -68,6 +71,7 @@ def train_language(
         eval_every=max(1, steps_per_epoch // 2),
         seed=seed,
     )
-    with blas_threads(1):
+    bar = progress_bar(settings.steps, label) if label is not None else nullcontext()
+    with blas_threads(1), bar as on_step:
         objective = model_objective(params, config, adapter_config)
         return train(trainable, objective, epoch_batches, settings, scores, on_step)
