@@ -1,0 +1,61 @@
+"""int8: eight bits a weight and a scale for each row (Dettmers et al. 2022, LLM.int8(), sections 2.1 and 3.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .weight import QuantisedWeight, as_divisor, check_weight, read_only
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Int8Weight(QuantisedWeight):
+    """A matrix in int8. Bits per weight: 8 + 32/in."""
+
+    codes: np.ndarray  # (out, in) int8, −127 … 127
+    scales: np.ndarray  # (out,) float32, the distance between two neighbouring codes
+    shape: tuple[int, int]  # (out, in)
+    dtype: np.dtype  # of the dense array, float32 or float64
+
+    format = "int8"
+
+    @property
+    def settings(self):
+        return {}
+
+    @property
+    def nbytes(self):
+        return self.codes.nbytes + self.scales.nbytes
+
+    def dequantise(self):
+        """The dense matrix, ŵ = scale · code, (out, in) of `dtype`, fresh."""
+        dense = self.codes.astype(self.dtype)  # (out, in)
+        dense *= self.scales.astype(self.dtype)[:, None]
+        return dense
+
+
+def quantise_int8(weight):
+    """A matrix as eight-bit integers and a scale for each row.
+
+        scale_o = max_i |W_oi| / 127        code_oi = W_oi / scale_o, rounded
+
+    The code −128 is not used, so that the range is symmetric and 0 stays exactly 0. Rounding is to the nearest
+    code, a half to the even one. The error is about even in ±scale/2, so its root mean square is scale/√12.
+
+    Parameters
+    ----------
+    weight : array (out, in), float32 or float64
+
+    Returns
+    -------
+    Int8Weight, of the weight's shape and dtype. Its scales are float32 for either dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weight is no finite matrix of float32 or float64.
+    """
+    check_weight(weight)
+    scales = (np.abs(weight).max(axis=1) / 127).astype(np.float32)  # (out,)
+    codes = np.rint(weight / as_divisor(scales)[:, None])  # (out, in)
+    codes = np.clip(codes, -127, 127)  # beyond only where the scale is so small that it has lost its digits
+    return Int8Weight(read_only(codes.astype(np.int8)), read_only(scales), weight.shape, weight.dtype)

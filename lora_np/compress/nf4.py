@@ -1,0 +1,141 @@
+"""NF4: four bits a weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
+
+A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, which brings it into [−1, 1].
+Each quotient is replaced by the nearest of 16 code points q_0 … q_15, and what is held is the point's number:
+
+    code_i = argmin_k |w_i / c − q_k|        ŵ_i = c q_code_i
+
+Blocks are short so that one large weight spoils the resolution of its own block alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .code_points import CODE_POINTS, nearest_point
+from .double import DoubleQuantised, double_quantise
+from .weight import QuantisedWeight, as_divisor, check_weight, read_only
+
+
+def pack(codes):
+    """Two codes of four bits to a byte, the first in the high half (as in bitsandbytes).
+
+    Parameters
+    ----------
+    codes : array (n,), n even, whole numbers from 0 to 15
+
+    Returns
+    -------
+    array (n/2,) uint8
+    """
+    first, second = codes.astype(np.uint8).reshape(-1, 2).T
+    return first << 4 | second
+
+
+def unpack(packed):
+    """The codes of `pack`, (n,) uint8."""
+    return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
+
+
+# Dequantising looks up a whole byte: its two code points, (256, 2).
+POINTS_OF_BYTE = {
+    np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
+    for dtype in (np.float32, np.float64)
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NF4Weight(QuantisedWeight):
+    """A matrix in NF4.
+
+    Bits per weight, for blocks of 64 weights: 4 + 32/64 = 4.5, and with double quantisation 4 + 0.127 = 4.127
+    (`double_quantise`), plus one float32 mean for the matrix. Where 256 does not divide the number of blocks, the
+    last step serves fewer of them.
+    """
+
+    packed: np.ndarray  # (size/2,) uint8, two codes to a byte, in row-major order
+    absmax: np.ndarray | DoubleQuantised  # (size/block_size,) float32, the blocks' scales
+    shape: tuple[int, int]  # (out, in)
+    dtype: np.dtype  # of the dense array, float32 or float64
+    block_size: int
+
+    format = "nf4"
+
+    @property
+    def double(self):
+        return isinstance(self.absmax, DoubleQuantised)
+
+    @property
+    def settings(self):
+        return {"block_size": self.block_size, "double": self.double}
+
+    @property
+    def nbytes(self):
+        return self.packed.nbytes + self.absmax.nbytes
+
+    def scales(self):
+        """The blocks' scales, (size/block_size,) float32."""
+        return self.absmax.dequantise() if self.double else self.absmax
+
+    def dequantise(self):
+        """The dense matrix: every code's point times its block's scale.
+
+        Returns
+        -------
+        array (out, in), of `dtype`, fresh
+        """
+        points = np.take(POINTS_OF_BYTE[self.dtype], self.packed, axis=0)  # (size/2, 2)
+        blocks = points.reshape(-1, self.block_size)  # (size/block_size, block_size), the same memory
+        blocks *= self.scales().astype(self.dtype)[:, None]
+        return blocks.reshape(self.shape)  # (out, in)
+
+
+def quantise_nf4(weight, block_size=64, double=True):
+    """A matrix as four-bit codes and scales.
+
+    A weight halfway between two points gets the lower one. A weight of 0 stays exactly 0. Without `double`,
+    the largest weight of each block stays what it is (as float32), and quantising the dense array again gives
+    the same codes and scales.
+
+    Parameters
+    ----------
+    weight : array (out, in), float32 or float64
+    block_size : int, even; weights that share a scale, in row-major order: a block may run over a row's end
+    double : bool, hold the scales in 8 bits
+
+    Returns
+    -------
+    NF4Weight, of the weight's shape and dtype. Its scales are float32 for either dtype, as the format says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weight is no finite matrix of float32 or float64; if block_size is no even number or does not
+        divide the number of weights.
+    """
+    check_weight(weight)
+    check_block_size(block_size, weight.shape)
+    if not isinstance(double, bool):
+        raise TypeError(f"double: got {double!r}, expected True or False")
+    blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)
+    absmax = np.abs(blocks).max(axis=1).astype(np.float32)  # (size/block_size,)
+    # Codes are chosen by the exact scale, so they are the same with and without double quantisation.
+    codes = nearest_point(blocks / as_divisor(absmax)[:, None], CODE_POINTS)  # (size/block_size, block_size)
+    return NF4Weight(
+        packed=read_only(pack(codes.reshape(-1))),
+        absmax=double_quantise(absmax) if double else read_only(absmax),
+        shape=weight.shape,
+        dtype=weight.dtype,
+        block_size=block_size,
+    )
+
+
+def check_block_size(block_size, shape):
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 2 or block_size % 2:
+        raise ValueError(f"block_size: got {block_size!r}, expected an even whole number of at least 2")
+    n_out, n_in = shape
+    if n_out * n_in % block_size:
+        raise ValueError(
+            f"block_size: got {block_size} for a weight of shape {shape}, "
+            f"expected a number that divides its {n_out * n_in} entries"
+        )

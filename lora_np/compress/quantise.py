@@ -1,0 +1,94 @@
+"""Quantised matrices in a flat dict of weights."""
+
+import math
+
+import numpy as np
+
+from .int8 import quantise_int8
+from .nf4 import quantise_nf4
+from .weight import QuantisedWeight
+
+# A format is a function of the dense matrix and the format's settings, and what it returns gives the matrix back.
+FORMATS = {"nf4": quantise_nf4, "int8": quantise_int8}
+
+
+def quantise(params, names, format="nf4", **settings):
+    """A model's weights with some of its matrices quantised.
+
+    Parameters
+    ----------
+    params : dict, name -> array (left as it is)
+    names : names of the matrices to quantise, such as ["blocks.0.attn.q_proj.weight"]
+    format : a key of `FORMATS`
+    settings : the format's, such as block_size=64, double=True
+
+    Returns
+    -------
+    dict of the same names in the same order; all that is not named is shared, not copied
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such name, format or setting, or a matrix does not suit the format; its name is said.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"names: got the text {names!r}, expected a list of texts: [{names!r}]")
+    names = list(names)
+    unknown = [name for name in names if name not in params]
+    if unknown:
+        raise ValueError(f"names: got {unknown[0]!r}, expected names of weights such as {next(iter(params), None)!r}")
+    if format not in FORMATS:
+        raise ValueError(f"format: got {format!r}, expected one of {', '.join(FORMATS)}")
+    quantised = dict(params)
+    for name in names:
+        try:
+            quantised[name] = FORMATS[format](params[name], **settings)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+    return quantised
+
+
+def requantise(dense, like):
+    """A changed matrix in the form that another one has, for merging an adapter into a quantised base.
+
+    Parameters
+    ----------
+    dense : array (out, in)
+    like : QuantisedWeight, whose format and settings are taken, or an array: then dense itself is returned
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if dense.shape != like.shape:
+        raise ValueError(f"dense: got shape {dense.shape}, expected {like.shape}")
+    return FORMATS[like.format](dense, **like.settings) if isinstance(like, QuantisedWeight) else dense
+
+
+def held_bytes(params):
+    """Bytes that a flat dict's weights take up: codes and scales of the quantised, numbers of the others.
+
+    A weight that has several names counts once. Python's own objects, some 100 bytes each, do not count.
+    """
+    return sum({id(weight): weight.nbytes for weight in params.values()}.values())
+
+
+def quantisation_error(weight, quantised):
+    """Relative error ‖Ŵ − W‖ / ‖W‖ in Frobenius norm, summed in float64.
+
+    Parameters
+    ----------
+    weight : array (out, in)
+    quantised : QuantisedWeight or array (out, in), Ŵ
+
+    Returns
+    -------
+    float; for a weight of zeros 0 where Ŵ is zero too, else infinite
+    """
+    W = np.asarray(weight, dtype=np.float64)
+    error = np.linalg.norm(np.asarray(quantised, dtype=np.float64) - W)
+    size = np.linalg.norm(W)
+    if size == 0:
+        return math.inf if error > 0 else 0.0
+    return float(error / size)

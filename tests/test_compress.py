@@ -1,0 +1,424 @@
+"""Quantised and pruned weights: codes, bits, errors against theory, and what stands in an array's place."""
+
+import copy
+import dataclasses
+import gc
+import math
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from lora_np.compress import (
+    CODE_POINTS,
+    FORMATS,
+    NF4Weight,
+    double_quantise,
+    expected_error,
+    held_bytes,
+    magnitude_mask,
+    n_of_m_mask,
+    nearest_point,
+    pack,
+    prune_magnitude,
+    prune_n_of_m,
+    quantisation_error,
+    quantise,
+    quantise_int8,
+    quantise_nf4,
+    requantise,
+    unpack,
+)
+
+# Dettmers et al. 2023, appendix E
+PUBLISHED = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453]
+PUBLISHED += [-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0]
+PUBLISHED += [0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224]
+PUBLISHED += [0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+
+DTYPES = (np.float32, np.float64)
+
+
+def normal(shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# ------------------------------------------------------------------ the code points
+
+
+def test_the_code_points_are_the_published_ones():
+    np.testing.assert_array_equal(CODE_POINTS, PUBLISHED)
+    assert not CODE_POINTS.flags.writeable
+
+
+def test_the_rounded_probabilities_change_nothing_that_matters():
+    from statistics import NormalDist
+
+    quantile, delta = NormalDist().inv_cdf, (1 - 1 / 32 + 1 - 1 / 30) / 2
+    negative = [-quantile(0.5 + (delta - 0.5) * i / 7) for i in range(7, 0, -1)]
+    positive = [quantile(0.5 + (delta - 0.5) * i / 8) for i in range(1, 9)]
+    np.testing.assert_allclose(np.array([*negative, 0, *positive]) / quantile(delta), CODE_POINTS, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_nearest_point_is_found_as_by_brute_force(dtype):
+    x = np.random.default_rng(1).uniform(-1.1, 1.1, (40, 50)).astype(dtype)
+    distances = np.abs(x[..., None].astype(np.float64) - CODE_POINTS)  # (40, 50, 16)
+    found = np.take_along_axis(distances, nearest_point(x, CODE_POINTS)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(found, distances.min(axis=-1), rtol=0, atol=1e-7 if dtype is np.float32 else 0)
+
+
+def test_a_tie_goes_to_the_lower_point():
+    points = np.array([-1.0, -0.5, 0.0, 1.0])
+    np.testing.assert_array_equal(nearest_point(np.array([-0.75, -0.25, 0.5, 0.5 + 1e-15]), points), [0, 1, 2, 3])
+    np.testing.assert_array_equal(nearest_point(CODE_POINTS, CODE_POINTS), np.arange(16))
+
+
+# ------------------------------------------------------------------ packing, bits and bytes
+
+
+def test_packing_two_codes_to_a_byte():
+    every_byte = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(pack(unpack(every_byte)), every_byte)
+    codes = np.array([0xA, 0x3, 0x0, 0xF])
+    np.testing.assert_array_equal(pack(codes), np.array([0xA3, 0x0F], dtype=np.uint8))  # the first in the high half
+    np.testing.assert_array_equal(unpack(pack(codes)), codes)
+
+
+def test_every_byte_stands_for_its_two_points():
+    packed = np.arange(256, dtype=np.uint8)
+    weight = NF4Weight(packed, np.ones(8, dtype=np.float32), (8, 64), np.dtype(np.float64), 64)
+    np.testing.assert_array_equal(np.asarray(weight).reshape(256, 2), CODE_POINTS[unpack(packed)].reshape(256, 2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_size", [16, 64, 128])
+def test_bits_per_weight(dtype, block_size):
+    W = normal((512, 128), dtype)  # the double quantisation's groups of 256 divide its blocks
+    single, double = quantise_nf4(W, block_size, double=False), quantise_nf4(W, block_size)
+    mean = 32 / W.size
+    assert single.bits_per_weight == 4 + 32 / block_size
+    assert double.bits_per_weight == 4 + 8 / block_size + 32 / (block_size * 256) + mean
+    assert quantise_int8(W).bits_per_weight == 8 + 32 / 128
+    assert double.nbytes == W.size / 2 + W.size / block_size + 4 * W.size / (block_size * 256) + 4
+
+
+def test_the_papers_number_of_bits():
+    assert round(quantise_nf4(normal((1024, 1024))).bits_per_weight, 3) == 4.127
+
+
+def test_a_short_last_group_has_its_own_step():
+    weight = quantise_nf4(normal((300, 64)))  # 300 blocks: a group of 256 and one of 44
+    assert weight.absmax.steps.shape == (2,)
+    assert weight.nbytes == 300 * 32 + 300 + 2 * 4 + 4
+
+
+# ------------------------------------------------------------------ the round trip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_size, double", [(64, True), (64, False), (2, False), (32, True), (96, False)])
+def test_no_weight_is_further_off_than_half_the_widest_gap(dtype, block_size, double):
+    W = normal((48, 96), dtype) * np.linspace(0.1, 3, 48, dtype=dtype)[:, None]
+    weight = quantise_nf4(W, block_size, double)
+    error = np.abs(np.asarray(weight) - W).reshape(-1, block_size)
+    absmax = np.abs(W).reshape(-1, block_size).max(axis=1)
+    bound = absmax * np.diff(CODE_POINTS).max() / 2
+    if double:  # a scale is off by half a step, and a point is 1 at most
+        bound = bound + np.repeat(weight.absmax.steps, 256)[: absmax.size] / 2
+    assert np.all(error <= bound[:, None] * (1 + 1e-5))
+    assert np.asarray(weight).dtype == W.dtype == weight.dtype
+    assert np.asarray(weight).shape == W.shape == weight.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_double_quantisation_the_round_trip_happens_once(dtype):
+    W = normal((24, 64), dtype)
+    first = quantise_nf4(W, double=False)
+    again = quantise_nf4(np.asarray(first), double=False)
+    np.testing.assert_array_equal(again.packed, first.packed)
+    np.testing.assert_array_equal(again.absmax, first.absmax)
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(first))
+    largest = np.abs(W).argmax(axis=1)[:, None]  # a block is a row here, and its largest weight stays
+    np.testing.assert_array_equal(
+        np.take_along_axis(np.asarray(first), largest, 1), np.take_along_axis(W, largest, 1).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_double_quantisation_the_codes_stay_and_the_scales_move_by_half_a_step(dtype):
+    first = quantise_nf4(normal((300, 64), dtype))
+    again = quantise_nf4(np.asarray(first))
+    np.testing.assert_array_equal(again.packed, first.packed)
+    half_steps = np.repeat(again.absmax.steps, 256)[:300] / 2
+    assert np.all(np.abs(again.scales() - first.scales()) <= half_steps * (1 + 1e-4))
+
+
+def test_double_quantisation_changes_no_code():
+    W = normal((40, 64))
+    np.testing.assert_array_equal(quantise_nf4(W).packed, quantise_nf4(W, double=False).packed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_int8_round_trip(dtype):
+    W = normal((30, 70), dtype) * np.linspace(0.1, 3, 30, dtype=dtype)[:, None]
+    first = quantise_int8(W)
+    assert np.all(np.abs(first.codes).max(axis=1) == 127)
+    assert np.all(np.abs(np.asarray(first) - W) <= first.scales[:, None] * (0.5 + 1e-4))
+    again = quantise_int8(np.asarray(first))
+    np.testing.assert_array_equal(again.codes, first.codes)
+    np.testing.assert_array_equal(again.scales, first.scales)
+
+
+def test_double_quantised_scales():
+    scales = np.random.default_rng(2).uniform(0, 3, 600).astype(np.float32)
+    held = double_quantise(scales)
+    steps = np.repeat(held.steps, 256)[:600]
+    assert np.all(np.abs(held.dequantise() - scales) <= steps / 2 * (1 + 1e-4))
+    assert np.abs(held.codes).max() == 127
+    equal = double_quantise(np.full(7, 0.3, dtype=np.float32))  # no spread: the mean says all
+    np.testing.assert_array_equal(equal.dequantise(), np.full(7, 0.3, dtype=np.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [quantise_nf4, lambda W: quantise_nf4(W, double=False), quantise_int8])
+def test_zeros_stay_zeros(make, dtype):
+    np.testing.assert_array_equal(np.asarray(make(np.zeros((4, 64), dtype))), np.zeros((4, 64)))
+    W = normal((8, 64), dtype)
+    W[3] = 0.0
+    W[5, ::2] = 0.0
+    dense = np.asarray(make(W))
+    assert np.all(dense[W == 0] == 0) and not np.signbit(dense[3]).any()
+    assert np.all(np.abs(dense[0]).max() > 0)
+
+
+@pytest.mark.parametrize("make", [quantise_nf4, quantise_int8])
+def test_weights_at_the_ends_of_the_range_stay_finite(make):
+    W = normal((8, 64))
+    for largest in (1e38, 1e-38, 1e-43, 1e-45):  # the last two have no full precision any more
+        scaled = W / np.abs(W).max() * np.float32(largest)
+        error = np.abs(np.asarray(make(scaled)).astype(np.float64) - scaled)
+        assert np.all(error <= np.float32(largest))
+
+
+def test_blocks_follow_the_rows_whatever_the_memory_order():
+    W = normal((6, 32))
+    np.testing.assert_array_equal(np.asarray(quantise_nf4(np.asfortranarray(W))), np.asarray(quantise_nf4(W)))
+    np.testing.assert_array_equal(
+        np.asarray(quantise_nf4(W, double=False)),
+        np.asarray(quantise_nf4(W.reshape(3, 64), double=False)).reshape(6, 32),
+    )
+
+
+# ------------------------------------------------------------------ errors against theory
+
+
+@pytest.mark.parametrize("block_size, double, tolerance", [(16, False, 0.01), (64, False, 0.01), (64, True, 0.01)])
+def test_nf4_has_the_error_that_theory_expects(block_size, double, tolerance):
+    W = normal((512, 1024), seed=3)
+    measured = quantisation_error(W, quantise_nf4(W, block_size, double))
+    assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=tolerance)
+    if block_size == 64:
+        assert measured == pytest.approx(0.0920, abs=1e-3)
+
+
+def test_int8_has_the_error_that_theory_expects():
+    W = normal((512, 256), seed=4)
+    weight = quantise_int8(W)
+    measured = quantisation_error(W, weight)
+    assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=0.01)
+    of_steps = math.sqrt(np.mean(weight.scales**2) / 12) / np.sqrt(np.mean(W**2))
+    assert measured == pytest.approx(of_steps, rel=0.01)
+
+
+def test_the_theory_of_two_points_in_closed_form():
+    """With the points −1, 1 and blocks of two, the smaller becomes the larger: E (|a| − |b|)² / 2 = 1 − 2/π."""
+    assert expected_error(np.array([-1.0, 1.0]), 2) == pytest.approx(math.sqrt(1 - 2 / math.pi), rel=1e-4)
+
+
+def test_relative_error_of_nothing():
+    zeros = np.zeros((2, 3))
+    assert quantisation_error(zeros, zeros) == 0.0
+    assert quantisation_error(zeros, np.ones((2, 3))) == math.inf
+    assert quantisation_error(np.ones((2, 2)), np.full((2, 2), 1.5)) == 0.5
+
+
+# ------------------------------------------------------------------ standing in an array's place
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpys_array_protocol(make, dtype):
+    W = normal((6, 64), dtype)
+    weight = make(W)
+    assert (weight.shape, weight.dtype, weight.ndim, weight.size) == ((6, 64), np.dtype(dtype), 2, 384)
+    dense = np.asarray(weight)
+    assert type(dense) is np.ndarray and dense.dtype == dtype and dense.flags.c_contiguous
+    dense[:] = 0  # a fresh array each time
+    assert np.abs(np.asarray(weight)).max() > 0
+    assert np.array(weight, copy=True).flags.writeable
+    assert np.asarray(weight, dtype=np.float64).dtype == np.float64
+    for ask in (np.asarray, np.array):
+        with pytest.raises(ValueError, match="copy: got False"):
+            ask(weight, copy=False)
+    x = normal((5, 64), dtype, seed=1)
+    y = x @ np.asarray(weight).T
+    assert y.shape == (5, 6) and y.dtype == dtype
+    np.testing.assert_allclose(y, x @ W.T, atol=4.0)
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_a_quantised_weight_does_not_change(make):
+    W = normal((6, 64))
+    before, weight = W.copy(), make(W)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        weight.shape = (64, 6)
+    for field in dataclasses.fields(weight):
+        value = getattr(weight, field.name)
+        for array in value if isinstance(value, tuple) else (value,):
+            assert not isinstance(array, np.ndarray) or not array.flags.writeable
+    np.testing.assert_array_equal(W, before)
+    assert "(6, 64), float32" in repr(weight)
+    for again in (pickle.loads(pickle.dumps(weight)), copy.deepcopy(weight)):
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(weight))
+
+
+def model():
+    params = {f"blocks.{i}.{name}.weight": normal((128, 256), seed=i) for i in range(4) for name in ("up", "q")}
+    return {**params, "ln.weight": np.ones(128, dtype=np.float32)}
+
+
+def test_quantising_named_matrices_of_a_dict():
+    params = model()
+    names = [name for name in params if name.endswith("up.weight")]
+    small = quantise(params, names, block_size=32, double=False)
+    assert list(small) == list(params)
+    for name in params:
+        if name in names:
+            assert small[name].settings == {"block_size": 32, "double": False}
+        else:
+            assert small[name] is params[name]  # shared, not copied
+    assert held_bytes(params) == 8 * 128 * 256 * 4 + 128 * 4
+    assert held_bytes(small) == 4 * 128 * 256 * (4 + 32 / 32 + 32) / 8 + 128 * 4
+    assert held_bytes({"a": params["ln.weight"], "b": params["ln.weight"]}) == 128 * 4  # one array
+    assert quantise(params, iter(names), "int8")[names[0]].format == "int8"
+    assert quantise(params, [])["ln.weight"] is params["ln.weight"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_copy_in_full_precision_is_kept(format):
+    params = model()
+    names = [name for name in params if name != "ln.weight"]
+    tracemalloc.start()
+    try:
+        small = quantise(params, names, format)
+        for name in names:
+            np.asarray(small[name])  # used once, and let go of
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    codes = held_bytes({name: small[name] for name in names})
+    assert codes <= held <= codes + 12_000  # Python's objects: eight weights and a dict
+    assert held < sum(params[name].nbytes for name in names) / 3
+
+
+@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, 32, False), quantise_nf4, quantise_int8])
+def test_a_changed_matrix_takes_the_form_of_the_old_one(make):
+    W, delta = normal((8, 64)), normal((8, 64), seed=1)
+    old = make(W)
+    new = requantise(np.asarray(old) + delta, like=old)
+    assert type(new) is type(old) and new.settings == old.settings and new.nbytes == old.nbytes
+    np.testing.assert_array_equal(np.asarray(new), np.asarray(make(np.asarray(old) + delta)))
+    assert requantise(delta, like=W) is delta
+    with pytest.raises(ValueError, match=r"dense: got shape \(4, 64\), expected \(8, 64\)"):
+        requantise(W[:4], like=old)
+
+
+# ------------------------------------------------------------------ pruning
+
+
+@pytest.mark.parametrize("share, zeros", [(0, 0), (0.3, 18), (0.5, 30), (1 / 7, 9), (1.0, 60)])
+def test_magnitude_pruning_keeps_the_largest(share, zeros):
+    W = normal((5, 12))
+    pruned, mask = prune_magnitude(W, share), magnitude_mask(W, share)
+    assert np.sum(pruned == 0) == zeros == round(share * 60)
+    np.testing.assert_array_equal(pruned, np.where(mask, W, 0))
+    assert pruned.dtype == W.dtype and np.all(W != 0)
+    if 0 < zeros < 60:
+        assert np.abs(W[mask]).min() > np.abs(W[~mask]).max()
+
+
+def test_of_equal_magnitudes_the_earlier_goes_first():
+    ties = np.array([[1.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 0.5, 1.0]])
+    np.testing.assert_array_equal(prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
+    np.testing.assert_array_equal(prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
+
+
+@pytest.mark.parametrize("n, m", [(2, 4), (1, 4), (4, 8), (3, 3), (0, 6)])
+def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
+    W = normal((5, 24), np.float64)
+    pruned, mask = prune_n_of_m(W, n, m), n_of_m_mask(W, n, m)
+    for group, kept in zip(W.reshape(-1, m), mask.reshape(-1, m)):
+        assert kept.sum() == n
+        assert set(np.abs(group[kept])) == set(sorted(np.abs(group))[m - n :])
+    np.testing.assert_array_equal(pruned, np.where(mask, W, 0))
+
+
+def test_pruned_weights_stay_pruned_in_four_bits():
+    pruned = prune_n_of_m(normal((8, 64)))
+    assert np.all(np.asarray(quantise_nf4(pruned))[pruned == 0] == 0)
+
+
+# ------------------------------------------------------------------ bad input
+
+MAKERS = {
+    "nf4": quantise_nf4,
+    "int8": quantise_int8,
+    "magnitude": lambda W: prune_magnitude(W, 0.5),
+    "2:4": prune_n_of_m,
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_what_is_no_finite_matrix_is_refused(make):
+    for bad in (np.nan, np.inf, -np.inf, 2e38):
+        W = normal((4, 64), np.float64)
+        W[1, 2] = bad
+        with pytest.raises(ValueError, match="weight: got a magnitude of .* expected finite"):
+            make(W)
+    for shape in ((64,), (2, 4, 64), (0, 64)):
+        with pytest.raises(ValueError, match=r"weight: got shape .* expected a matrix"):
+            make(np.zeros(shape))
+    for dtype in (np.float16, np.int64, np.complex128):
+        with pytest.raises(TypeError, match="weight: got dtype .* expected float32 or float64"):
+            make(np.zeros((4, 64), dtype))
+    for other in ([[1.0, 2.0]], quantise_nf4(normal((4, 64)))):  # quantising twice is a mistake, too
+        with pytest.raises(TypeError, match="weight: got .* expected an array"):
+            make(other)
+
+
+REFUSED = {
+    "does not divide": (lambda W: quantise_nf4(W[:, :33]), r"block_size: got 64 .* \(4, 33\).* divides its 132"),
+    "odd": (lambda W: quantise_nf4(W, 33), "block_size: got 33, expected an even"),
+    "zero": (lambda W: quantise_nf4(W, 0), "block_size: got 0, expected"),
+    "no number": (lambda W: quantise_nf4(W, 64.0), "block_size: got 64.0, expected"),
+    "double": (lambda W: quantise_nf4(W, 64, 8), "double: got 8, expected True or False"),
+    "share": (lambda W: prune_magnitude(W, 1.5), "share: got 1.5, expected 0 ≤ share ≤ 1"),
+    "share, nan": (lambda W: prune_magnitude(W, math.nan), "share: got nan"),
+    "groups": (lambda W: prune_n_of_m(W[:, :62]), r"m: got 4 .* \(4, 62\), expected a number that divides 62"),
+    "n of m": (lambda W: prune_n_of_m(W, 5, 4), "n, m: got 5 of 4"),
+    "none of none": (lambda W: prune_n_of_m(W, 0, 0), "n, m: got 0 of 0"),
+    "name": (lambda W: quantise({"a": W}, ["b"]), "names: got 'b', expected names of weights such as 'a'"),
+    "a text": (lambda W: quantise({"a": W}, "a"), r"names: got the text 'a', expected a list"),
+    "format": (lambda W: quantise({"a": W}, ["a"], "fp4"), "format: got 'fp4', expected one of nf4, int8"),
+    "which matrix": (lambda W: quantise({"a": W, "b": W[:, 1:]}, ["a", "b"]), "b: block_size: got 64"),
+    "setting": (lambda W: quantise({"a": W}, ["a"], "int8", block_size=64), "a: .*block_size"),
+}
+
+
+@pytest.mark.parametrize("call, message", REFUSED.values(), ids=REFUSED)
+def test_bad_settings_are_refused(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(normal((4, 64)))
