@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checked import finite_matrix
+
 
 class Spectrum(NamedTuple):
     singular_values: np.ndarray  # (min(out, in),), falling
@@ -12,18 +14,24 @@ class Spectrum(NamedTuple):
     rank_90: int  # the rank that holds 90 % of the energy
 
 
-def singular_values(matrix):
+def singular_values(matrix, name="matrix"):
     """σ₁ ≥ σ₂ ≥ …, computed in float64 whatever the matrix's dtype.
 
     Parameters
     ----------
     matrix : array (out, in)
+    name : str, what an error calls the matrix
 
     Returns
     -------
     array (min(out, in),)
+
+    Raises
+    ------
+    ValueError
+        For other than two axes, no entries, or entries that are not finite.
     """
-    return np.linalg.svd(np.asarray(matrix, dtype=np.float64), compute_uv=False)
+    return np.linalg.svd(finite_matrix(matrix, name), compute_uv=False)
 
 
 def product_singular_values(B, A):
@@ -39,9 +47,40 @@ def product_singular_values(B, A):
     Returns
     -------
     array (min(out, r, in),), falling
+
+    Raises
+    ------
+    ValueError
+        For factors that do not fit each other, have no entries, or hold values that are not finite.
     """
-    B, A = (np.asarray(factor, dtype=np.float64) for factor in (B, A))
+    B, A = fitting_factors(B, A)
     return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
+
+
+def fitting_factors(B, A):
+    """B (out, r) and A (r, in) in float64."""
+    B, A = finite_matrix(B, "B"), finite_matrix(A, "A")
+    if len(A) != B.shape[1]:
+        raise ValueError(f"A: got shape {A.shape}, expected {B.shape[1]} rows for B of shape {B.shape}")
+    return B, A
+
+
+def numerical_rank(sigma, shape, dtype):
+    """How many singular values are more than rounding: above σ₁ · max(out, in) · ε, `np.linalg.matrix_rank`'s rule.
+
+    Parameters
+    ----------
+    sigma : array of singular values, falling
+    shape : (out, in)
+    dtype : of the matrix as it came: its entries have float64's ε or, in fewer bits, float32's. (By float16's own ε
+        of 1e-3, real directions would count as rounding.)
+
+    Returns
+    -------
+    int, 0 for the zero matrix
+    """
+    epsilon = np.finfo(np.float32 if dtype in (np.float16, np.float32) else np.float64).eps
+    return int(np.sum(sigma > sigma[0] * max(shape) * epsilon))
 
 
 def stable_rank(sigma):
@@ -80,18 +119,18 @@ def rank_at_energy(sigma, share=0.9):
     return int(np.searchsorted(energy, share * energy[-1])) + 1
 
 
-def spectrum(matrix):
+def spectrum(matrix, name="matrix"):
     """Singular values of a matrix and its ranks.
 
     Parameters
     ----------
-    matrix : array (out, in)
+    matrix, name : see `singular_values`
 
     Returns
     -------
     Spectrum
     """
-    sigma = singular_values(matrix)
+    sigma = singular_values(matrix, name)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 
 
@@ -110,9 +149,9 @@ def truncate(matrix, k):
     return leading_part(*svd(matrix), k).astype(matrix.dtype)
 
 
-def svd(matrix):
+def svd(matrix, name="matrix"):
     """U (out, n), σ (n,) and Vᵀ (n, in) with M = U diag(σ) Vᵀ and n = min(out, in), in float64."""
-    return np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
+    return np.linalg.svd(finite_matrix(matrix, name), full_matrices=False)
 
 
 def leading_part(u, sigma, vt, k):

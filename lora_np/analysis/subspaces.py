@@ -1,0 +1,231 @@
+"""How much of one subspace lies in another: what two adapters, or two seeds, have learnt in common.
+
+A subspace is given by the columns of a matrix (n, k). Nothing here depends on a column's sign, which a singular
+value decomposition leaves open; and `principal_angles` depends on the span alone.
+
+The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
+
+    figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW in A's place
+    figure 4    the same of two seeds; and the control, `random_directions` twice
+
+For directions of the output, hand in the transposed matrix.
+"""
+
+import numpy as np
+
+from .checked import finite_matrix, whole_number
+from .spectra import fitting_factors, numerical_rank, svd
+
+ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
+
+
+# ---------------------------------------------------------------- directions of a matrix
+
+
+def right_directions(matrix, k):
+    """The k leading right singular vectors, as columns, in float64.
+
+    Parameters
+    ----------
+    matrix : array (out, in), such as ΔW, or A alone
+    k : int, at least 1 and at most the matrix's rank: past it the vectors are arbitrary ones of the null space
+
+    Returns
+    -------
+    array (in, k), orthonormal
+
+    Raises
+    ------
+    ValueError
+        For a matrix that is zero or not finite, or a k outside.
+    """
+    return leading_directions(matrix, k)[1]
+
+
+def product_right_directions(B, A, k):
+    """`right_directions` of B A without forming it.
+
+    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ; where R_B R_Aᵀ = U Σ Vᵀ, the right singular
+    vectors of B A are the columns of Q_A V.
+
+    Parameters
+    ----------
+    B : array (out, r), A : array (r, in)
+    k : int, at least 1 and at most the product's rank
+
+    Returns
+    -------
+    array (in, k), orthonormal
+    """
+    B, A = fitting_factors(B, A)
+    Q_A, R_A = np.linalg.qr(A.T)  # (in, m), (m, r) with m = min(in, r)
+    _, sigma, Vt = np.linalg.svd(np.linalg.qr(B, mode="r") @ R_A.T, full_matrices=False)
+    rank = numerical_rank(sigma, (len(B), A.shape[1]), np.float64)
+    if not rank:
+        raise ValueError("B: its product with A is zero and has no direction")
+    k = whole_number(k, "k", rank, "the rank of B A")
+    return Q_A @ Vt[:k].T  # (in, k)
+
+
+def leading_directions(matrix, k, name="matrix", k_name="k"):
+    """The k leading left (out, k) and right (in, k) singular vectors; the names are for the errors."""
+    given = np.asarray(matrix)
+    U, sigma, Vt = svd(given, name)
+    rank = numerical_rank(sigma, given.shape, given.dtype)
+    if not rank:
+        raise ValueError(f"{name}: is zero throughout and has no direction")
+    k = whole_number(k, k_name, rank, f"the rank of {name}")
+    return U[:, :k], Vt[:k].T
+
+
+def random_directions(n, k, rng):
+    """k orthonormal vectors whose span is uniform among the subspaces of R^n: an orthonormalised Gaussian matrix.
+
+    Parameters
+    ----------
+    n, k : int, 1 ≤ k ≤ n
+    rng : np.random.Generator
+
+    Returns
+    -------
+    array (n, k)
+    """
+    k = whole_number(k, "k", n, "the dimension n")
+    return np.linalg.qr(rng.normal(size=(n, k)))[0]
+
+
+# ---------------------------------------------------------------- comparing two subspaces
+
+
+def principal_angles(U, V):
+    """The principal angles between the spans of two matrices' columns.
+
+    With Q_U and Q_V orthonormal bases of the two spans, the cosines of the angles are the singular values of
+    Q_Uᵀ Q_V. But cos θ ≈ 1 − θ²/2 rounds to 1 below θ ≈ 1e-8, so that small angles are taken from their sines,
+    the singular values of Q_V − Q_U Q_Uᵀ Q_V, where Q_U is the larger basis.
+
+    Source: Björck and Golub 1973.
+
+    Parameters
+    ----------
+    U : array (n, p), V : array (n, q), each with linearly independent columns; float64 inside
+
+    Returns
+    -------
+    array (min(p, q),) of radians in [0, π/2], ascending
+
+    Raises
+    ------
+    ValueError
+        For columns of different lengths, dependent columns, or values that are not finite.
+    """
+    Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
+    check_same_length(Q_U, Q_V)
+    if Q_U.shape[1] < Q_V.shape[1]:  # a vector outside the smaller span need not make an angle with it
+        Q_U, Q_V = Q_V, Q_U
+    overlap = Q_U.T @ Q_V
+    cosines = np.linalg.svd(overlap, compute_uv=False)  # falling, so the angles ascend
+    sines = np.linalg.svd(Q_V - Q_U @ overlap, compute_uv=False)[::-1]
+    small = cosines**2 > 0.5
+    return np.where(small, np.arcsin(np.minimum(sines, 1.0)), np.arccos(np.minimum(cosines, 1.0)))
+
+
+def subspace_similarity(U, V, i, j):
+    """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), with U_i and V_j the first i and j columns.
+
+    It is the mean of cos² θ over the principal angles of the two spans: 1 where the smaller lies in the larger, 0
+    where they are orthogonal.
+
+    Source: Hu et al. 2021, section 7.2, equation 4.
+
+    Parameters
+    ----------
+    U : array (n, p), V : array (n, q), orthonormal columns, the leading one first
+    i, j : int, 1 ≤ i ≤ p and 1 ≤ j ≤ q
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        For columns that are not orthonormal or of different lengths, or an i or j outside.
+    """
+    U, V = orthonormal_pair(U, V)
+    i = whole_number(i, "i", U.shape[1], "the columns of U")
+    j = whole_number(j, "j", V.shape[1], "the columns of V")
+    return min(1.0, float(np.sum((U[:, :i].T @ V[:, :j]) ** 2)) / min(i, j))  # rounding may go past 1
+
+
+def similarity_table(U, V):
+    """`subspace_similarity` for all i and j.
+
+    ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV: one cumulative sum
+    along each axis has them all.
+
+    Parameters
+    ----------
+    U : array (n, p), V : array (n, q), orthonormal columns, the leading one first
+
+    Returns
+    -------
+    array (p, q) with φ(i, j) at [i − 1, j − 1]
+    """
+    U, V = orthonormal_pair(U, V)
+    sums = np.cumsum(np.cumsum((U.T @ V) ** 2, axis=0), axis=1)  # (p, q)
+    smaller = np.minimum.outer(np.arange(1, U.shape[1] + 1), np.arange(1, V.shape[1] + 1))
+    return np.minimum(sums / smaller, 1.0)
+
+
+def gaussian_similarity(n, i, j):
+    """The expected φ(i, j) of two independent random subspaces of R^n: max(i, j) / n.
+
+    Hold U fixed. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
+
+        E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
+
+    The j columns make ij/n, whatever their dependence, and ij / (n min(i, j)) = max(i, j) / n. A φ near that is
+    what chance gives.
+
+    Parameters
+    ----------
+    n : int, the dimension
+    i, j : int, from 1 to n
+    """
+    i, j = whole_number(i, "i", n, "the dimension n"), whole_number(j, "j", n, "the dimension n")
+    return max(i, j) / n
+
+
+# ---------------------------------------------------------------- bases
+
+
+def orthonormal_basis(matrix, name):
+    """Q (n, k) of the QR decomposition: its columns span what the matrix's do, the first i what the first i do."""
+    matrix = finite_matrix(matrix, name)
+    lengths = np.linalg.norm(matrix, axis=0)  # (k,)
+    # Columns of one length: a short one is not a dependent one.
+    Q, R = np.linalg.qr(matrix / np.where(lengths > 0, lengths, 1.0))
+    rank = numerical_rank(np.linalg.svd(R, compute_uv=False), matrix.shape, np.float64)
+    if rank < matrix.shape[1]:
+        raise ValueError(f"{name}: its {matrix.shape[1]} columns span {rank} dimensions, expected independent columns")
+    return Q
+
+
+def orthonormal_pair(U, V):
+    """Both in float64, found to have orthonormal columns of one length."""
+    U, V = finite_matrix(U, "U"), finite_matrix(V, "V")
+    for name, matrix in (("U", U), ("V", V)):
+        gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
+        if gap > ORTHONORMAL:
+            raise ValueError(
+                f"{name}: its columns are not orthonormal ({name}ᵀ{name} is {gap:.2g} from the identity); expected "
+                "directions such as `right_directions` gives"
+            )
+    check_same_length(U, V)
+    return U, V
+
+
+def check_same_length(U, V):
+    if len(U) != len(V):
+        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)} as U's")

@@ -1,0 +1,367 @@
+"""What two updates have in common, and what an update does to its base, on matrices whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lora_np.analysis import (
+    amplification,
+    argmax_agreement,
+    energy_share,
+    gaussian_similarity,
+    gradient_spectra,
+    intruder_dimensions,
+    max_similarities,
+    mean_kl,
+    principal_angles,
+    product_right_directions,
+    product_singular_values,
+    random_directions,
+    right_directions,
+    similarity_table,
+    singular_values,
+    spectrum,
+    subspace_similarity,
+    truncate,
+    update_cosines,
+    weight_distances,
+)
+from lora_np.model import loss_and_gradients
+
+
+def basis(n, k=None, seed=0):
+    """n × k with orthonormal columns; a rotation of the whole space for k = n."""
+    return random_directions(n, n if k is None else k, np.random.default_rng(seed))
+
+
+def with_svd(U, sigma, V):
+    return (U[:, : len(sigma)] * np.array(sigma)) @ V[:, : len(sigma)].T
+
+
+# ------------------------------------------------------------------ subspaces
+
+
+ANGLES = [0.0, 1e-12, 1e-5, 0.3, math.pi / 4, 1.2, math.pi / 2 - 1e-12, math.pi / 2]
+
+
+def planes_at(angles, seed=0):
+    """Two matrices (2k, k) whose spans are at the given angles, each with its columns mixed up, and a rotation."""
+    k, rng = len(angles), np.random.default_rng(seed)
+    U, V = np.eye(2 * k)[:, :k], np.concatenate([np.diag(np.cos(angles)), np.diag(np.sin(angles))])
+    R = basis(2 * k, seed=seed)
+    mixed = [R @ X @ (np.eye(k) + 0.3 * rng.normal(size=(k, k))) for X in (U, V)]
+    return mixed, R
+
+
+def test_principal_angles_are_the_planted_ones():
+    (U, V), _ = planes_at(ANGLES)
+    assert np.abs(principal_angles(U, V) - ANGLES).max() < 1e-14
+    # The cosines alone would miss the small ones.
+    cosines = np.linalg.svd(np.linalg.qr(U)[0].T @ np.linalg.qr(V)[0], compute_uv=False)
+    assert np.abs(np.arccos(np.minimum(cosines, 1.0)) - ANGLES).max() > 1e-9
+
+
+def test_principal_angles_depend_on_the_spans_alone():
+    (U, V), R = planes_at([0.2, 0.9, 1.3])
+    for one, other in ((V, U), (R.T @ U, R.T @ V), (-U, V * [1e-9, -1.0, 1e9]), (U[:, ::-1], V @ basis(3))):
+        assert np.allclose(principal_angles(one, other), [0.2, 0.9, 1.3], atol=1e-13)
+    # A smaller span: the part of it that lies in the larger makes no angle, whichever comes first.
+    inside = U[:, :2] @ basis(2)
+    assert np.allclose(principal_angles(inside, U), 0, atol=1e-14)
+    assert np.allclose(principal_angles(U, inside), 0, atol=1e-14)
+
+
+def test_similarity_of_equal_orthogonal_and_nested_subspaces():
+    Q = basis(9)
+    assert subspace_similarity(Q[:, :3], Q[:, :3] @ basis(3, seed=1), 3, 3) == pytest.approx(1.0)
+    assert subspace_similarity(Q[:, :3], Q[:, 3:7], 3, 4) == pytest.approx(0.0)
+    assert subspace_similarity(Q[:, :2], Q[:, :5], 2, 5) == pytest.approx(1.0)
+    assert subspace_similarity(Q[:, :4], Q[:, 2:8], 4, 6) == pytest.approx(2 / 4)
+    assert subspace_similarity(Q, Q, 9, 9) <= 1.0
+
+
+def test_similarity_is_the_mean_squared_cosine():
+    U, V = basis(10, 4), basis(10, 6, seed=1)
+    assert subspace_similarity(U, V, 4, 6) == pytest.approx(np.mean(np.cos(principal_angles(U, V)) ** 2))
+
+
+def test_table_is_the_definition_at_every_place():
+    U, V = basis(12, 5), basis(12, 7, seed=1)
+    table = similarity_table(U, V)
+    assert table.shape == (5, 7)
+    for i in range(1, 6):
+        for j in range(1, 8):
+            by_definition = np.linalg.norm(U[:, :i].T @ V[:, :j]) ** 2 / min(i, j)
+            assert table[i - 1, j - 1] == pytest.approx(by_definition, rel=1e-12)
+            assert subspace_similarity(U, V, i, j) == pytest.approx(by_definition, rel=1e-12)
+    assert np.allclose(similarity_table(-U, V * [1, -1, 1, -1, 1, 1, -1]), table)
+    assert np.allclose(similarity_table(V, U), table.T)
+
+
+def test_right_directions_are_found_in_order():
+    U, V = basis(9), basis(6, seed=1)
+    found = right_directions(with_svd(U, [5.0, 3.0, 1.0, 0.2], V), 3)
+    assert found.shape == (6, 3)
+    assert np.allclose(np.abs(found.T @ V[:, :3]), np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("out, r, n", [(9, 3, 7), (4, 6, 7), (9, 6, 5)])
+def test_right_directions_of_a_product(out, r, n):
+    rng = np.random.default_rng(0)
+    B, A = rng.normal(size=(out, r)), rng.normal(size=(r, n))
+    found, expected = product_right_directions(B, A, 3), right_directions(B @ A, 3)
+    assert np.allclose(np.abs(found.T @ expected), np.eye(3), atol=1e-12)
+
+
+def test_float32_is_computed_in_float64():
+    (U, V), _ = planes_at([1e-7, 0.5])
+    low = [X.astype(np.float32) for X in (U, V)]
+    assert np.array_equal(principal_angles(*low), principal_angles(*(X.astype(float) for X in low)))
+    matrix = (U @ V.T).astype(np.float32)
+    assert right_directions(matrix, 2).dtype == similarity_table(*[np.linalg.qr(X)[0] for X in low]).dtype == np.float64
+
+
+def test_directions_beyond_the_rank_are_refused():
+    """They would be any of the null space's, and comparing them would compare rounding."""
+    rng = np.random.default_rng(0)
+    B, A = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32)
+    assert right_directions(B @ A, 4).shape == (30, 4)
+    assert right_directions((B @ A).astype(np.float16), 4).shape == (30, 4)
+    raises("k: got 5, expected a whole number from 1 to 4, the rank of matrix", lambda: right_directions(B @ A, 5))
+    raises("k: got 5, .* the rank of B A", lambda: product_right_directions(B, A, 5))
+
+
+def test_random_subspaces_overlap_by_chance():
+    """The mean of 400 pairs is max(i, j) / n to within five standard errors, for all i and j at once."""
+    rng = np.random.default_rng(0)
+    tables = [similarity_table(random_directions(20, 4, rng), random_directions(20, 6, rng)) for _ in range(400)]
+    expected = [[gaussian_similarity(20, i, j) for j in range(1, 7)] for i in range(1, 5)]
+    assert expected[1][4] == 5 / 20
+    assert (np.abs(np.mean(tables, axis=0) - expected) < 5 * np.std(tables, axis=0) / 20).all()
+
+
+# ------------------------------------------------------------------ amplification
+
+
+def test_amplification_by_hand():
+    """ΔW brings out W's third and fourth direction: √(2² + 1²) of W lies there, and ‖ΔW‖ = √(8² + 6²) = 10."""
+    U, V = basis(6), basis(4, seed=1)
+    W, delta = with_svd(U, [4.0, 3.0, 2.0, 1.0], V), with_svd(U[:, [3, 2]], [8.0, 6.0], V[:, [3, 2]])
+    found = amplification(W, delta, 2, np.random.default_rng(0))
+    assert found.update == pytest.approx(math.sqrt(5))
+    assert found.base == pytest.approx(5.0)  # 4² + 3²
+    assert (found.base_norm, found.update_norm) == pytest.approx((math.sqrt(30), 10.0))
+    assert found.factor == pytest.approx(10 / math.sqrt(5))
+    draws = [amplification(W, -delta, 2, np.random.default_rng(seed)) for seed in range(300)]
+    assert {round(draw.factor, 9) for draw in draws} == {round(found.factor, 9)}  # chance is in one number alone
+    squares = [draw.random**2 for draw in draws]
+    assert abs(np.mean(squares) - 2**2 * 30 / (6 * 4)) < 5 * np.std(squares) / math.sqrt(300)
+
+
+def test_amplification_of_what_the_base_has_not():
+    W, delta = np.diag([3.0, 2.0, 0.0, 0.0]), np.diag([0.0, 0.0, 1.0, 0.0])
+    assert amplification(W, delta, 1, np.random.default_rng(0)).factor == math.inf
+    assert amplification(W, W, 2, np.random.default_rng(0)).factor == pytest.approx(1.0)
+
+
+# ------------------------------------------------------------------ intruders
+
+
+def with_intruders():
+    """A base (12, 9) with σ = 9 … 1, and one whose two last directions gave way to new ones of σ = 8.5 and 5.5."""
+    U, V = basis(12), basis(9, seed=1)
+    before = with_svd(U, range(9, 0, -1), V)
+    after = with_svd(U[:, [*range(7), 9, 10]], [*range(9, 2, -1), 8.5, 5.5], V)
+    return before, after
+
+
+def test_planted_intruders_are_found_where_they_are():
+    before, after = with_intruders()
+    found = intruder_dimensions(before, after, k=9)
+    assert (found.number, found.positions) == (2, (1, 5))  # of 9, 8.5, 8, 7, 6, 5.5, 5, 4, 3
+    assert np.allclose(found.similarities, [1, 0, 1, 1, 1, 0, 1, 1, 1], atol=1e-12)
+    assert intruder_dimensions(before, after, k=5).positions == (1,)
+
+
+def test_similarities_follow_no_rotation_and_no_sign():
+    before, after = with_intruders()
+    R, S = basis(12, seed=3), basis(9, seed=4)
+    assert np.allclose(max_similarities(-R @ before, R @ after @ S, 9), max_similarities(before, after, 9), atol=1e-12)
+
+
+def test_rescaled_singular_values_are_no_intruders():
+    """Not even where they change places."""
+    U, V = basis(12), basis(9, seed=1)
+    before, after = with_svd(U, range(9, 0, -1), V), with_svd(U, [1.0, 20.0, 3.0, 9.5, 7.0, 0.1, 2.0, 5.0, 30.0], V)
+    found = intruder_dimensions(before, after, k=9, epsilon=1 - 1e-9)
+    assert found.number == 0 and np.allclose(found.similarities, 1.0)
+
+
+def test_epsilon_is_the_cosine_that_counts():
+    U, V = basis(12), basis(9, seed=1)
+    before = with_svd(U, range(9, 0, -1), V)
+    tilted = np.column_stack([0.6 * U[:, 0] + 0.8 * U[:, 10], U[:, 1:9]])
+    after = with_svd(tilted, range(9, 0, -1), V)
+    assert max_similarities(before, after, 1) == pytest.approx([0.6])
+    assert [intruder_dimensions(before, after, 9, epsilon).positions for epsilon in (0.59, 0.61)] == [(), (0,)]
+
+
+def test_a_large_update_of_rank_one_intrudes_once():
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(60, 50)).astype(np.float32)
+    delta = 40.0 * np.outer(*(x / np.linalg.norm(x) for x in (rng.normal(size=60), rng.normal(size=50))))
+    assert intruder_dimensions(W, W + delta).positions == (0,)
+    assert intruder_dimensions(W, W).number == 0
+
+
+def test_the_base_null_space_knows_no_direction():
+    before, after = np.diag([3.0, 2.0, 0.0]), np.diag([3.0, 0.0, 5.0])
+    assert np.allclose(max_similarities(before, after, 2), [0.0, 1.0])
+
+
+# ------------------------------------------------------------------ distances
+
+
+def test_weight_distances_by_hand():
+    before = {"a": np.array([[3.0, 4.0]]), "still": np.zeros(2), "b": np.zeros(3), "gone": np.ones(1)}
+    after = {"b": np.array([0.0, 2.0, 0.0]), "a": np.array([[3.0, 3.0]]), "still": np.zeros(2), "new": np.ones(7)}
+    found = weight_distances(before, after)
+    assert found.layers == {"a": pytest.approx(0.2), "still": 0.0, "b": math.inf}
+    assert found.overall == pytest.approx(math.sqrt(1 + 4) / 5)
+
+
+def test_update_cosines_by_hand():
+    first = {"a": np.array([[1.0, 1.0]]), "b": np.array([2.0]), "c": np.array([5.0]), "d": np.zeros(1)}
+    second = {"a": np.array([[1.0, 0.0]]), "b": np.array([-3.0]), "d": np.ones(1)}
+    found = update_cosines(first, second)
+    assert found.layers == pytest.approx({"a": math.sqrt(0.5), "b": -1.0})
+    assert found.overall == pytest.approx((1 - 6) / (math.sqrt(2 + 4 + 25) * math.sqrt(1 + 9 + 1)))
+    rng = np.random.default_rng(0)
+    update = {"a": rng.normal(size=(7, 5)).astype(np.float32)}
+    assert update_cosines(update, {"a": -3 * update["a"]}).overall == pytest.approx(-1.0, abs=1e-7)
+
+
+def test_kl_by_hand():
+    p, q = np.log([[0.5, 0.5], [0.25, 0.75]]), np.log([[0.25, 0.75], [0.25, 0.75]])
+    assert mean_kl(p, q) == pytest.approx(0.5 * math.log(4 / 3) / 2)  # the first row's, halved by the second's 0
+    assert mean_kl(q, p) == pytest.approx((0.25 * math.log(0.5) + 0.75 * math.log(1.5)) / 2)
+    assert mean_kl(p + 1e4, q - 1e4) == pytest.approx(mean_kl(p, q))  # a constant in a row changes nothing
+    assert mean_kl([0.0, 1e5], [0.0, 2e5]) == 0.0
+    assert mean_kl([0.0, 1000.0], [1000.0, 0.0]) == pytest.approx(1000.0)
+
+
+def test_kl_averages_over_all_rows():
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 5))
+    rows = [mean_kl(x, y) for x, y in zip(p.reshape(6, 5), q.reshape(6, 5))]
+    assert mean_kl(p, q) == pytest.approx(np.mean(rows)) and min(rows) > 0
+    low = p.astype(np.float32)
+    assert mean_kl(low, low) == 0.0
+    assert mean_kl(low, q) == mean_kl(low.astype(float), q)
+
+
+def test_argmax_agreement_is_a_share():
+    logits = np.array([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0], [5.0, 5.0, 1.0]])
+    other = np.array([[0.0, 9.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 7.0], [1.0, 0.0, 0.0]])
+    assert argmax_agreement(logits, other) == 0.75
+    assert argmax_agreement(logits.reshape(2, 2, 3), other.reshape(2, 2, 3)) == 0.75
+
+
+# ------------------------------------------------------------------ gradients
+
+
+def test_spectra_of_gradients_of_rank_one():
+    rng = np.random.default_rng(0)
+    name, other = "blocks.0.attn.q_proj.weight", "blocks.1.mlp.down_proj.weight"
+    dy, x = rng.normal(size=5), rng.normal(size=4)
+    gradients = {"tok_emb.weight": np.ones((9, 4)), name: np.outer(dy, x), "blocks.0.attn.q_proj.bias": dy}
+    found = gradient_spectra({**gradients, other: np.zeros((4, 8)), "head.weight": np.ones((2, 4))})
+    assert list(found) == [name, other]
+    assert found[name].singular_values[0] == pytest.approx(np.linalg.norm(dy) * np.linalg.norm(x))
+    assert (found[name].stable_rank, found[name].rank_90) == (pytest.approx(1.0), 1)
+    assert (found[other].stable_rank, found[other].effective_rank, found[other].rank_90) == (0.0, 0.0, 0)
+
+
+def test_a_gradient_has_at_most_the_rank_of_its_tokens(language, random_params, random_batch):
+    batch, params = random_batch(language, B=1, T=3, padded=False), random_params(language)
+    found = gradient_spectra(loss_and_gradients(params, batch, language, wanted=tuple(params)).grads)
+    assert len(found) == 2 * 6
+    assert all(s.singular_values[2] > 0 and s.singular_values[3] < 1e-12 * s.singular_values[0] for s in found.values())
+
+
+def test_energy_share_by_hand():
+    U, V = basis(7), basis(5, seed=1)
+    G = with_svd(U, [4.0, 3.0], V)
+    assert energy_share(G, V[:, :1]) == pytest.approx(16 / 25)
+    assert energy_share(G.T, U[:, 1:2]) == pytest.approx(9 / 25)
+    assert energy_share(G, V[:, 2:]) == pytest.approx(0.0)
+    assert energy_share(1e-200 * G, V[:, :2] @ [[1.0, 2.0], [0.0, -3.0]]) == pytest.approx(1.0)  # any basis of the span
+    assert energy_share(np.zeros((7, 5)), V[:, :2]) == 0.0
+    by_projection = np.linalg.norm(G @ V[:, 1:3] @ V[:, 1:3].T) ** 2 / np.linalg.norm(G) ** 2
+    assert energy_share(G, V[:, 1:3]) == pytest.approx(by_projection)
+
+
+# ------------------------------------------------------------------ wrong input
+
+
+RNG, Q = np.random.default_rng(0), basis(6, 3)
+W, OTHER = basis(4, 3), basis(5, 3)
+BAD, I = np.array([[1.0, np.nan], [0.0, np.inf]]), np.eye(2)
+LAYER = "blocks.0.attn.q_proj.weight"
+NOT_FINITE = "holds values that are not finite"
+
+REFUSED = [
+    (f"matrix: {NOT_FINITE}", lambda: singular_values(BAD)),
+    (f"matrix: {NOT_FINITE}", lambda: truncate(BAD, 1)),
+    (f"matrix: {NOT_FINITE}", lambda: right_directions(BAD, 1)),
+    (r"matrix: got shape \(0, 3\), expected at least one entry", lambda: spectrum(np.zeros((0, 3)))),
+    (r"matrix: got shape \(3,\), expected a matrix", lambda: spectrum(np.ones(3))),
+    (f"A: {NOT_FINITE}", lambda: product_singular_values(I, BAD)),
+    (r"A: got shape \(4, 3\), expected 2 rows", lambda: product_singular_values(I, W)),
+    ("matrix: is zero throughout", lambda: right_directions(0 * W, 1)),
+    ("B: its product with A is zero", lambda: product_right_directions(0 * I, np.ones((2, 5)), 1)),
+    ("k: got 4, .* the dimension n", lambda: random_directions(3, 4, RNG)),
+    ("j: got 7, .* from 1 to 6", lambda: gaussian_similarity(6, 1, 7)),
+    (f"U: {NOT_FINITE}", lambda: principal_angles(BAD, I)),
+    ("V: its 2 columns span 1 dimensions", lambda: principal_angles(I, np.ones((2, 2)))),
+    ("U: its 2 columns span 1 dimensions", lambda: principal_angles(np.diag([1, 0]), I)),
+    ("V: got columns of 2 entries, expected 6", lambda: principal_angles(Q, I)),
+    ("V: its columns are not orthonormal", lambda: similarity_table(Q, 1.01 * Q)),
+    ("i: got 4, expected a whole number from 1 to 3, the columns of U", lambda: subspace_similarity(Q, Q, 4, 1)),
+    ("j: got 1.0, ", lambda: subspace_similarity(Q, Q, 1, 1.0)),
+    ("update: is zero throughout", lambda: amplification(W, 0 * W, 1, RNG)),
+    (f"update: {NOT_FINITE}", lambda: amplification(I, BAD, 1, RNG)),
+    (f"base: {NOT_FINITE}", lambda: amplification(BAD, I, 1, RNG)),
+    (r"update: got shape \(5, 3\), expected \(4, 3\)", lambda: amplification(W, OTHER, 1, RNG)),
+    ("r: got 0, expected a whole number from 1 to 3", lambda: amplification(W, W, 0, RNG)),
+    ("r: got 4, expected a whole number from 1 to 3", lambda: amplification(W, W, 4, RNG)),
+    ("r: got True, ", lambda: amplification(W, W, True, RNG)),
+    ("r: got 2, .* from 1 to 1, the rank of update", lambda: amplification(W, W * [1, 0, 0], 2, RNG)),
+    ("before: is zero throughout", lambda: intruder_dimensions(0 * W, W, 1)),
+    (f"before: {NOT_FINITE}", lambda: max_similarities(BAD, I, 1)),
+    (f"after: {NOT_FINITE}", lambda: max_similarities(I, BAD, 1)),
+    (r"after: got shape \(5, 3\), expected \(4, 3\)", lambda: max_similarities(W, OTHER, 1)),
+    ("k: got 10, .* from 1 to 3, the rank of after", lambda: intruder_dimensions(W, W)),
+    ("epsilon: got 0.0", lambda: intruder_dimensions(W, W, 1, 0.0)),
+    ("epsilon: got nan", lambda: intruder_dimensions(W, W, 1, math.nan)),
+    ("epsilon: got '0.5'", lambda: intruder_dimensions(W, W, 1, "0.5")),
+    ("after: has no name in common", lambda: weight_distances({"a": W}, {"b": W})),
+    (r"a: got shapes \(4, 3\) and \(5, 3\)", lambda: weight_distances({"a": W}, {"a": OTHER})),
+    (f"a: {NOT_FINITE}", lambda: weight_distances({"a": BAD}, {"a": BAD})),
+    ("second: has no name in common", lambda: update_cosines({"a": W}, {"b": W})),
+    ("second: is zero in all layers", lambda: update_cosines({"a": W}, {"a": 0 * W})),
+    (r"other: got shape \(5, 3\), expected \(4, 3\)", lambda: mean_kl(W, OTHER)),
+    (f"other: {NOT_FINITE}", lambda: argmax_agreement(I, BAD)),
+    ("logits: got shape", lambda: mean_kl(np.zeros((0, 3)), np.zeros((0, 3)))),
+    ("gradients: got no linear layer's weight", lambda: gradient_spectra({"blocks.0.attn.q_proj.lora_A": W})),
+    (f"{LAYER}: {NOT_FINITE}", lambda: gradient_spectra({LAYER: BAD})),
+    ("directions: its 2 columns span 1", lambda: energy_share(W, np.ones((3, 2)))),
+    ("directions: got columns of 4 entries, expected 3", lambda: energy_share(W, W)),
+]
+
+
+@pytest.mark.parametrize("message, call", REFUSED, ids=[message for message, _ in REFUSED])
+def test_wrong_input_is_refused_by_name(message, call):
+    with pytest.raises(ValueError, match=message):
+        call()
