@@ -9,13 +9,15 @@ from .adapter import (
     check_ranks,
     fitting_parts,
     init_adapter,
+    start_adapter,
+    trained_weights,
     whole_weights,
 )
 from .compact import compact_pattern, compact_targets
 from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
 from .merge import MergeErrors, merge, merge_errors, unmerge
-from .mix import Compressed, compress, mix
+from .mix import Compressed, compress, mix, on_given_base
 from .named import (
     AdapterRow,
     AdapterSet,
@@ -29,11 +31,13 @@ from .named import (
     row_adapters,
 )
 from .report import TrainableReport, trainable_report
+from .variants import VARIANTS, variant_config
 
 __all__ = [
     "HEAD",
     "KINDS",
     "LINEAR_LAYERS",
+    "VARIANTS",
     "Adapter",
     "AdapterConfig",
     "AdapterRow",
@@ -63,10 +67,14 @@ __all__ = [
     "mix",
     "module_config",
     "module_rank",
+    "on_given_base",
     "remove_adapter",
     "row_adapters",
     "scaling",
+    "start_adapter",
     "trainable_report",
+    "trained_weights",
     "unmerge",
+    "variant_config",
     "whole_weights",
 ]

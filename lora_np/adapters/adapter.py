@@ -1,11 +1,13 @@
 """An adapter for a whole model: a flat dict of arrays and a small configuration."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from .config import AdapterConfig, adapted_modules, module_config, module_rank
 from .kinds import KINDS
+from .starts import STARTS
 
 HEAD = "head.weight"
 
@@ -79,10 +81,14 @@ def init_adapter(params, config, rng):
     Raises
     ------
     ValueError
-        For an unknown kind or target, or a rank above min(out, in) of a layer, which is named.
+        For an unknown kind or target, a rank above min(out, in) of a layer, which is named, or an init that
+        changes the base: that is what `start_adapter` is for.
     """
+    if config.init in STARTS:
+        raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
     kind = adapter_kind(config)
     check_ranks(params, config)
+    check_rate_factors(config, kind)
     weights = {}
     for module in adapted_modules(config, params):
         parts = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
@@ -90,6 +96,52 @@ def init_adapter(params, config, rng):
     if config.train_head and HEAD in params:
         weights[HEAD] = params[HEAD].copy()
     return Adapter(config, weights)
+
+
+def check_rate_factors(config, kind):
+    """Raise ValueError for a factor of an array that the kind has not."""
+    known = [*kind.shapes(1, 1, 1), "weight"]
+    for leaf in config.rate_factors:
+        if leaf not in known:
+            raise ValueError(f"rate_factors: {config.kind} has no {leaf!r}, expected some of {', '.join(known)}")
+
+
+def start_adapter(params, config, rng):
+    """A fresh adapter and the base that it is trained on, for every init.
+
+    For "kaiming" and "gaussian" that base is the one given. "pissa", "olora" and "loftq" take the adapter out of the
+    weights, and leave the rest of each adapted layer's for the base: the model is what it was, but for rounding
+    (and, with "loftq", for what NF4 loses). See `starts.py` for the way back to the base given.
+
+    Parameters
+    ----------
+    params : dict, the base model's weights (only looked at)
+    config : AdapterConfig
+    rng : np.random.Generator
+
+    Returns
+    -------
+    base : dict, to be frozen and trained on; arrays that stay as they were are shared, not copied
+    adapter : Adapter
+    """
+    if config.init not in STARTS:
+        return params, init_adapter(params, config, rng)
+    adapter = init_adapter(params, replace(config, init="kaiming"), rng)
+    base, weights = dict(params), dict(adapter.weights)
+    for module in adapted_modules(config, params):
+        name = f"{module}.weight"
+        base[name], parts = STARTS[config.init](params[name], module_config(config, module))
+        for leaf, array in parts.items():
+            if weights.get(f"{module}.{leaf}", array).shape != array.shape or f"{module}.{leaf}" not in weights:
+                raise ValueError(f"init: {config.init!r} goes with kinds lora and dora, got {config.kind!r}")
+            weights[f"{module}.{leaf}"] = array
+    return base, Adapter(config, weights)
+
+
+def trained_weights(adapter):
+    """The arrays that training moves: all but those whose rate factor is 0."""
+    factors = adapter.config.rate_factors
+    return {name: a for name, a in adapter.weights.items() if factors.get(name.rpartition(".")[2], 1.0) != 0.0}
 
 
 def adapter_parts(adapter):

@@ -8,7 +8,7 @@ from numbers import Real
 # The linear layers of a transformer block, in execution order: the places an adapter can go.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 
-INITS = ("kaiming", "gaussian")
+INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
 
 
 def is_finite_number(value):
@@ -35,7 +35,13 @@ class AdapterConfig:
     rslora : bool, scale by α/√r (Kalajdzievski 2023) in place of α/r
     dropout : float in [0, 1), on the adapter's input, while training
     init : "kaiming" (A uniform in ±1/√in, as PEFT's default) or "gaussian" (A normal with standard
-        deviation 1/r, as PEFT's; the paper's section 4.1 leaves the deviation open)
+        deviation 1/r, as PEFT's; the paper's section 4.1 leaves the deviation open), each with B = 0; or
+        "pissa", "olora" or "loftq", which take A and B out of the base: see `start_adapter`
+    rate_factors : dict, an array's last name ("lora_B") -> what its learning rate is multiplied by, where
+        that is not 1. LoRA+ has {"lora_B": 16} (Hayou et al. 2024); 0 freezes the array, as LoRA-FA does
+        lora_A (Zhang et al. 2023)
+    norm_gradient : bool, DoRA: differentiate the norm too, which its paper holds constant
+    projection_seed : int, VeRA: where its random factors come from
     train_head : bool, train the classifier head in full beside the adapter
     kind : str, a key of `adapters.KINDS`
     extra : dict, fields of a configuration file that this package has no use for: kept, and written again
@@ -54,6 +60,9 @@ class AdapterConfig:
     rslora: bool = False
     dropout: float = 0.0
     init: str = "kaiming"
+    rate_factors: dict[str, float] = field(default_factory=dict)
+    norm_gradient: bool = False
+    projection_seed: int = 0
     train_head: bool = True
     kind: str = "lora"
     extra: dict = field(default_factory=dict, compare=False, repr=False)
@@ -66,10 +75,10 @@ class AdapterConfig:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not isinstance(self.kind, str):
             raise ValueError(f"kind: got {self.kind!r}, expected a text")
-        for name in ("rank_pattern", "alpha_pattern"):
+        for name in ("rank_pattern", "alpha_pattern", "rate_factors"):
             if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a dict of target -> number")
-        for name in ("rslora", "train_head"):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a dict of name -> number")
+        for name in ("rslora", "norm_gradient", "train_head"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
         if not isinstance(self.extra, dict):
@@ -90,6 +99,13 @@ class AdapterConfig:
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real) or not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: got {self.dropout!r}, expected 0 ≤ dropout < 1")
         object.__setattr__(self, "dropout", float(self.dropout))
+        for name, factor in self.rate_factors.items():
+            if not is_finite_number(factor) or factor < 0:
+                raise ValueError(f"rate_factors[{name!r}]: got {factor!r}, expected a number of at least 0")
+        object.__setattr__(self, "rate_factors", {k: float(v) for k, v in self.rate_factors.items()})
+        seed = self.projection_seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"projection_seed: got {seed!r}, expected a whole number of at least 0")
         if self.init not in INITS:
             raise ValueError(f"init: got {self.init!r}, expected one of {', '.join(INITS)}")
 

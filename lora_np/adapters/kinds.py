@@ -1,15 +1,18 @@
-"""The table of adapter kinds: a kind is one file with five functions, and one line here.
+"""The table of adapter kinds: a kind is one file with these functions, and one line here.
 
     shapes(n_out, n_in, r) -> dict of the shapes of its arrays
     init(weight, config, rng) -> dict of its arrays
     forward(x, weight, bias, adapter, config, wanted, mask) -> (y, cache)
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
+    flops(name, rows, shape, config, wanted, masked) -> dict of FLOPs by term
+    kept(name, x, rows, shape, config, wanted, array) -> dict of bytes that its cache holds
 
-For its FLOPs and bytes to be counted before it is made, it has a line more in KIND_FLOPS and KIND_CACHES of
-`analysis/`.
+The last two are for counting before anything is made. Merging, compressing, spectra, gradient checks and the
+counts of a whole model are written once, over these, for all kinds. Variants that are a kind with other settings
+are named in `variants.py`.
 """
 
-from . import lora
+from . import adalora, dora, lora, vera
 
-KINDS = {"lora": lora}
+KINDS = {"lora": lora, "dora": dora, "vera": vera, "adalora": adalora}

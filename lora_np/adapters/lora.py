@@ -15,6 +15,7 @@ from ..ops import dropout_backward, dropout_forward, linear_backward, linear_for
 from ..ops.dropout import DropoutCache
 from ..ops.linear import LinearCache
 from .config import scaling
+from .counting import linear_flops, linear_kept
 
 
 class LoRACache(NamedTuple):
@@ -165,3 +166,45 @@ def backward(dy, cache):
 def delta(weight, adapter, config):
     """ΔW = s B A, the change of the weight that the adapter stands for, (out, in)."""
     return scaling(config) * (adapter["lora_B"] @ adapter["lora_A"])
+
+
+def flops(name, rows, shape, config, wanted, masked=False):
+    """FLOPs of one layer's step by term: x Wᵀ, u = x Aᵀ and s u Bᵀ are three linear layers.
+
+    Parameters
+    ----------
+    name : str, of the layer
+    rows : int, rows of x
+    shape : (out, in)
+    config : AdapterConfig of this layer
+    wanted : as in `forward`
+    masked : bool, whether there is a dropout mask
+
+    Returns
+    -------
+    dict, such as "{name}.lora_A.dweight" -> FLOPs
+    """
+    operands, (n_out, n_in) = operands_wanted(wanted), shape
+    return {
+        **linear_flops(name, rows, shape, operands.base),
+        **linear_flops(f"{name}.lora_A", rows, (config.r, n_in), operands.down),
+        **linear_flops(f"{name}.lora_B", rows, (n_out, config.r), operands.up),
+    }
+
+
+def kept(name, x, rows, shape, config, wanted, array):
+    """Bytes that the cache holds: x for dW and for dA, and s u for dB. The mask is counted elsewhere.
+
+    Parameters
+    ----------
+    name, rows, shape, config, wanted : as in `flops`
+    x : dict, the name of the layer's input -> its bytes
+    array : function (name, *shape) -> {name: bytes}
+
+    Returns
+    -------
+    dict, name -> bytes
+    """
+    operands = operands_wanted(wanted)
+    su = array(f"{name}.lora_A", rows, config.r)
+    return linear_kept(x, operands.base) | linear_kept(x, operands.down) | linear_kept(su, operands.up)

@@ -30,7 +30,7 @@ def merge(params, adapter):
     """
     dtype = next(iter(params.values())).dtype
     deltas = adapter_deltas(params, adapter)
-    merged = {name: params[name] + delta.astype(dtype, copy=False) for name, delta in deltas.items()}
+    merged = {name: np.asarray(params[name]) + delta.astype(dtype, copy=False) for name, delta in deltas.items()}
     return {**params, **merged, **as_dtype(whole_weights(adapter), dtype)}
 
 
@@ -95,4 +95,4 @@ def merge_errors(params, adapter, dtype):
 
 
 def as_dtype(arrays, dtype):
-    return {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
+    return {name: np.asarray(array).astype(dtype, copy=False) for name, array in arrays.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from .adapter import Adapter, adapter_deltas, adapter_parts, fitting_parts, whole_weights
 from .compact import compact_pattern, compact_targets
 from .config import is_finite_number, linear_layers, module_config, scaling
+from .starts import STARTS
 
 
 class Compressed(NamedTuple):
@@ -72,6 +73,32 @@ def mix(params, adapters, weights):
     return Adapter(unscaled_config(first.config, ranks, params), mixed)
 
 
+def on_given_base(params, start, trained):
+    """A trained adapter as one for the base that was given, where its start took it out of that base.
+
+    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is LoRA of twice the rank, exactly; see `starts.py`.
+
+    Parameters
+    ----------
+    params : dict of the weights of the base that `start_adapter` was given
+    start, trained : Adapter, from `start_adapter` and after training
+
+    Returns
+    -------
+    Adapter; `trained` itself where its start left the base as it was
+
+    Raises
+    ------
+    ValueError
+        For a start on a quantised base: what quantising changed is no adapter.
+    """
+    if trained.config.init not in STARTS:
+        return trained
+    if trained.config.init == "loftq":
+        raise ValueError("trained: started by 'loftq' it goes with the quantised base that it started with")
+    return mix(params, {"trained": trained, "start": start}, {"trained": 1.0, "start": -1.0})
+
+
 def compress(params, adapter, r):
     """The adapter of rank r whose update is nearest to another's, layer by layer.
 
@@ -119,6 +146,8 @@ def unscaled_config(config, ranks, params):
         alpha_pattern={key: float(value) for key, value in pattern.items()},
         targets=compact_targets(ranks, linear_layers(params)),
         rslora=False,
+        init="kaiming",
+        rate_factors={},
     )
 
 

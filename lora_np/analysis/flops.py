@@ -22,8 +22,8 @@ k and v have no weights and cost both nearly the same; a layer that is not adapt
 the lowest trained layer there is no dx either, which in a model of few layers can be worth more than R costs.
 """
 
-from ..adapters import LINEAR_LAYERS
-from ..adapters.lora import operands_wanted
+from ..adapters import KINDS, LINEAR_LAYERS, module_config
+from ..adapters.counting import linear_flops
 from ..model.config import positions_read
 from .step_plan import plan_step
 
@@ -82,20 +82,9 @@ def layer_flops(module, plan):
     wanted = plan.call.operands_wanted(module)
     if module not in plan.call.adapter_parts:
         return linear_flops(module, rows, shape, wanted)
-    parts = {leaf: array.shape for leaf, array in plan.call.adapter_parts[module].items()}
-    return KIND_FLOPS[plan.call.adapter_config.kind](module, rows, shape, parts, wanted)
-
-
-def linear_flops(name, rows, shape, wanted):
-    """y = x Wᵀ, dx = dy W and dW = dyᵀ x are of one size: rows · out · in multiply-adds each."""
-    n_out, n_in = shape
-    flops = 2 * rows * n_out * n_in
-    terms = {f"{name}.forward": flops}
-    if "x" in wanted:
-        terms[f"{name}.dx"] = flops
-    if "weight" in wanted:
-        terms[f"{name}.dweight"] = flops
-    return terms
+    adapter_config = module_config(plan.call.adapter_config, module)
+    masked = bool(plan.trained) and adapter_config.dropout > 0
+    return KINDS[adapter_config.kind].flops(module, rows, shape, adapter_config, wanted, masked)
 
 
 def attention_flops(name, B, Tq, Tk, C, wanted):
@@ -115,19 +104,6 @@ def attention_flops(name, B, Tq, Tk, C, wanted):
         "context.dv": "v" in wanted,
     }
     return {f"{name}.{term}": flops for term, is_needed in needed.items() if is_needed}
-
-
-def lora_flops(name, rows, shape, parts, wanted):
-    """x Wᵀ, u = x Aᵀ and s u Bᵀ: three linear layers."""
-    operands = operands_wanted(wanted)
-    return {
-        **linear_flops(name, rows, shape, operands.base),
-        **linear_flops(f"{name}.lora_A", rows, parts["lora_A"], operands.down),
-        **linear_flops(f"{name}.lora_B", rows, parts["lora_B"], operands.up),
-    }
-
-
-KIND_FLOPS = {"lora": lora_flops}
 
 
 def flops_by_phase(terms):

@@ -1,7 +1,8 @@
 """Bytes that one training step holds, by name, from shapes.
 
-Each operation has one short function here that says what its cache keeps under which `wanted`, field by field
-as the cache's NamedTuple in `ops/` has it; a change there is a change of one line here. An array is
+Each operation has one short function that says what its cache keeps under which `wanted`, field by field as the
+cache's NamedTuple in `ops/` has it; a change there is a change of one line here. Those of the kinds of adapter
+stand in their own files. An array is
 {name: bytes}. One that stands in several caches has one name, and a dict holds a name once. Parameters in the
 caches are counted as parameters.
 
@@ -14,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters.lora import operands_wanted
+from ..adapters import KINDS, module_config
+from ..adapters.counting import linear_kept
 from ..model.config import positions_read
 from .step_plan import plan_step
 
@@ -85,9 +87,11 @@ def activation_bytes(plan, item):
     def layer(x, module):
         """One of the blocks' linear layers, adapted or not, that reads x."""
         if module not in plan.call.adapter_parts:
-            return linear_cache(x, asked(module))
-        keep = KIND_CACHES[plan.call.adapter_config.kind]
-        return keep(x, module, array, plan, asked(module)) | dropout(f"{module}.adapter")
+            return linear_kept(x, asked(module))
+        rows, shape = B * at(module), plan.shapes[f"{module}.weight"]
+        adapter_config = module_config(plan.call.adapter_config, module)
+        kept = KINDS[adapter_config.kind].kept(module, x, rows, shape, adapter_config, asked(module), array)
+        return kept | dropout(f"{module}.adapter")
 
     held = embedding_cache({"ids": B * T * INDEX_BYTES}, asked("tok_emb"))
     held |= embedding_cache({"positions": T * INDEX_BYTES}, asked("pos_emb"))
@@ -112,8 +116,8 @@ def activation_bytes(plan, item):
         held |= dropout(mlp)
     held |= norm("ln_f")
     if config.n_classes:
-        return held | linear_cache(array("pooled", B, C), asked("head"))
-    return held | linear_cache(array("ln_f", B, T, C), asked("tok_emb", place="head"))
+        return held | linear_kept(array("pooled", B, C), asked("head"))
+    return held | linear_kept(array("ln_f", B, T, C), asked("tok_emb", place="head"))
 
 
 def mask_widths(plan):
@@ -142,10 +146,6 @@ def layer_norm_cache(x_hat, inv_std, wanted):
     return (x_hat if "x" in wanted or "weight" in wanted else {}) | (inv_std if "x" in wanted else {})
 
 
-def linear_cache(x, wanted):
-    return x if "weight" in wanted else {}
-
-
 def attention_cache(q, k, v, probs, wanted):
     scores_wanted = "q" in wanted or "k" in wanted
     return {
@@ -158,17 +158,6 @@ def attention_cache(q, k, v, probs, wanted):
 
 def gelu_cache(slope, wanted):
     return slope if wanted else {}
-
-
-def lora_cache(x, module, array, plan, wanted):
-    """x for dW and for dA, and s u for dB. `array` makes a named array."""
-    operands = operands_wanted(wanted)
-    r = plan.shapes[f"{module}.lora_A"][0]
-    su = array(f"{module}.lora_A", plan.B, positions_read(plan.config, module, plan.T), r)
-    return linear_cache(x, operands.base) | linear_cache(x, operands.down) | linear_cache(su, operands.up)
-
-
-KIND_CACHES = {"lora": lora_cache}
 
 
 def loss_cache(plan, item):

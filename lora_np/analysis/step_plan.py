@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, adapter_shapes, check_ranks
+from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
 from ..model import ModelConfig, parameter_shapes
 from ..model.call import Call, begin
 
@@ -28,8 +28,8 @@ def plan_step(config, B, T, adapter_config=None, wanted=None):
     config : ModelConfig
     B, T : int, rows and tokens a row; T at most config.n_positions
     adapter_config : AdapterConfig or None
-    wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays, or
-        without an adapter the whole model. (): a forward pass alone.
+    wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not
+        frozen, or without an adapter the whole model. (): a forward pass alone.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def plan_step(config, B, T, adapter_config=None, wanted=None):
         check_ranks(params, adapter_config)
         adapter = Adapter(adapter_config, hollow(adapter_shapes(params, adapter_config)))
     if wanted is None:
-        wanted = params if adapter is None else adapter.weights
+        wanted = params if adapter is None else trained_weights(adapter)
     wanted = tuple(dict.fromkeys(wanted))
     ids = np.broadcast_to(np.int64(0), (B, T))
     call = begin(params, ids, config, None, adapter, wanted, None)

@@ -43,10 +43,9 @@ def training_side(case, threads, run):
         shards=threads,
         threads=threads,
     )
-    adapter_config = case.adapter.config if case.adapter is not None else None
     arrays = {**case.params, **(case.adapter.weights if case.adapter is not None else {})}
     trainable = {name: arrays[name] for name in case.trained}
-    objective = model_objective(case.params, case.config, adapter_config)
+    objective = model_objective(case.params, case.config, case.adapter)
     state = initial_state(trainable)
 
     def check():
@@ -58,7 +57,7 @@ def training_side(case, threads, run):
         state, measured = train_step(state, objective, case.batch, settings, run)
         return measured["loss"]
 
-    model, adapter = attach(case.params, adapter_config, trainable)
+    model, adapter = attach(case.params, case.adapter, trainable)
     _, cache = forward(
         model, case.batch.ids, case.config, lengths=case.batch.lengths, adapter=adapter, wanted=case.trained
     )

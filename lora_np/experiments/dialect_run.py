@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import AdapterConfig, trainable_report
+from ..adapters import AdapterConfig, init_adapter, trainable_report
 from ..data import encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ..formats import PRETRAINED
 from ..model import forward
-from ..training import attach, blas_threads, language_loss, train_language
+from ..training import attach, blas_threads, language_loss, stream, train_language
 from .fine_tune_run import load_base
 
 EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
@@ -91,10 +91,11 @@ def dialect_run(run):
     def loss_of_old(params, adapter):
         return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
 
+    start = init_adapter(base, adapter_config, stream(run.seed, "adapter")) if adapter_config is not None else None
     state = train_language(
         base,
         config,
-        adapter_config,
+        start,
         domain.train,
         domain.validation[:VALIDATION_TOKENS],
         learning_rate=run.learning_rate,
@@ -102,7 +103,7 @@ def dialect_run(run):
         seed=run.seed,
         also=loss_of_old,
     )
-    model, adapter = attach(base, adapter_config, state.best)
+    model, adapter = attach(base, start, state.best)
     report = trainable_report(base, state.best)
     history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
     result = {

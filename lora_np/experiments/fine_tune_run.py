@@ -11,7 +11,17 @@ import numpy as np
 from ..adapters import merge, trainable_report
 from ..analysis import linear_updates, spectrum, tensor_bytes, truncated_updates
 from ..formats import load_pretrained, write_tensors
-from ..training import AdamW, TrainConfig, attach, blas_threads, evaluate, model_objective, stream, train
+from ..training import (
+    TrainConfig,
+    adapter_optimiser,
+    attach,
+    blas_threads,
+    evaluate,
+    model_objective,
+    stream,
+    train,
+    trainable_arrays,
+)
 from .methods import BY_KEY, starting_point
 from .sentiment import load_task
 
@@ -58,28 +68,29 @@ def fine_tune_run(run):
     method, task = BY_KEY[run.method], load_task(run.limit)
     base, base_config = load_base()
     base_config = replace(base_config, dropout=run.dropout)
-    params, config, trainable = starting_point(method, base, base_config, 2, run.seed)
+    params, config, adapter = starting_point(method, base, base_config, 2, run.seed)
+    trainable = trainable_arrays(params, adapter)
     steps_per_epoch = len(task.epoch_batches(stream(run.seed, "shuffle", 0)))
     settings = TrainConfig(
         steps=run.epochs * steps_per_epoch,
         learning_rate=run.learning_rate,
         schedule="linear",
         warmup_steps=steps_per_epoch // 4,
-        optimiser=AdamW(weight_decay=0.01),
+        optimiser=adapter_optimiser(adapter),
         eval_every=max(1, steps_per_epoch // 2),
         select="accuracy",
         seed=run.seed,
     )
 
     def score(arrays, split):
-        model, adapter = attach(params, method.adapter, arrays)
-        return evaluate(model, task.evaluation_batches(split), config, adapter)
+        model, attached = attach(params, adapter, arrays)
+        return evaluate(model, task.evaluation_batches(split), config, attached)
 
     started, step_ends = time.perf_counter(), []
     with blas_threads(1):
         state = train(
             trainable,
-            model_objective(params, config, method.adapter),
+            model_objective(params, config, adapter),
             task.epoch_batches,
             settings,
             evaluate=lambda arrays: score(arrays, "validation"),
@@ -103,8 +114,8 @@ def fine_tune_run(run):
         if run.test:
             result["test_accuracy"] = score(state.best, "test")["accuracy"]
         if run.analyse:
-            model, adapter = attach(params, method.adapter, state.best)
-            merged = merge(model, adapter) if adapter is not None else model
+            model, attached = attach(params, adapter, state.best)
+            merged = merge(model, attached) if attached is not None else model
             result["spectra"] = update_spectra(params, merged)
             if run.method == "full":
                 result["truncation"] = {

@@ -38,7 +38,7 @@ BY_KEY = {method.key: method for method in METHODS}
 
 
 def starting_point(method, params, config, n_classes, seed):
-    """The model, and the arrays that the method trains, at step 0.
+    """The model, and the adapter that the method trains, at step 0.
 
     The head is the same for every method at the same seed, and so are the base weights; only what is
     allowed to move differs.
@@ -54,15 +54,14 @@ def starting_point(method, params, config, n_classes, seed):
     -------
     params : dict of the classifier's weights
     config : its ModelConfig
-    trainable : dict of the arrays to train
+    adapter : Adapter to train; None: the whole model is trained
     """
     if not method.from_base:
         params = initial_params(config, stream(seed, "weights"))
     params, config = add_head(params, config, n_classes, stream(seed, "head"))
     if method.adapter is None:
-        return params, config, params
-    adapter = init_adapter(params, method.adapter, stream(seed, "adapter"))
-    return params, config, adapter.weights
+        return params, config, None
+    return params, config, init_adapter(params, method.adapter, stream(seed, "adapter"))
 
 
 def chosen_settings(key):

@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-from ..adapters import Adapter
+from ..adapters import Adapter, init_adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, read_json, save_task
-from ..training import language_loss, train_language
+from ..training import language_loss, stream, train_language
 from .dialect import DOMAINS, SETTINGS
 from .dialect_run import EPOCHS, adapter_of, load_domain
 from .fine_tune_run import load_base
@@ -41,7 +41,7 @@ def train_shipped(folder, seed=0):
         state = train_language(
             base,
             config,
-            adapter_config,
+            init_adapter(base, adapter_config, stream(seed, "adapter")),
             domain.train,
             domain.validation,
             learning_rate=rate,

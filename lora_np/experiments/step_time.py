@@ -6,7 +6,15 @@ import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..model import cache_bytes, forward
-from ..training import TrainConfig, attach, blas_threads, initial_state, model_objective, train_step
+from ..training import (
+    TrainConfig,
+    attach,
+    blas_threads,
+    initial_state,
+    model_objective,
+    train_step,
+    trainable_arrays,
+)
 from .fine_tune_run import load_base
 from .methods import BY_KEY, starting_point
 from .sentiment import load_task
@@ -38,10 +46,11 @@ def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "h
     seconds, pass_seconds = {key: [] for key in keys}, {key: [] for key in keys}
     for key in keys:
         method = BY_KEY[key]
-        params, config, trainable = starting_point(method, base, base_config, 2, 0)
+        params, config, start = starting_point(method, base, base_config, 2, 0)
+        trainable = trainable_arrays(params, start)
         states[key] = initial_state(trainable)
-        objectives[key] = timed(model_objective(params, config, method.adapter), pass_seconds[key])
-        model, adapter = attach(params, method.adapter, trainable)
+        objectives[key] = timed(model_objective(params, config, start), pass_seconds[key])
+        model, adapter = attach(params, start, trainable)
         _, cache = forward(
             model, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=tuple(trainable)
         )
@@ -99,9 +108,10 @@ def cost_table(B=32, T=64, keys=("full", "lora_qv_r8", "lora_all_r8", "head")):
     lines.append("|---|" + "---:|" * 7)
     for key in keys:
         method = BY_KEY[key]
-        _, config, trainable = starting_point(method, base, base_config, 2, 0)
-        phases = flops_by_phase(step_flops(config, B, T, method.adapter, tuple(trainable)))
-        held = step_bytes(config, B, T, method.adapter, tuple(trainable))
+        params, config, start = starting_point(method, base, base_config, 2, 0)
+        wanted = tuple(trainable_arrays(params, start))
+        phases = flops_by_phase(step_flops(config, B, T, method.adapter, wanted))
+        held = step_bytes(config, B, T, method.adapter, wanted)
         if key == keys[0]:
             first = sum(phases.values())
         gflop = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9]

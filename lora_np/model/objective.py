@@ -68,6 +68,6 @@ def cache_bytes(cache):
             for item in value:
                 yield from arrays(item)
 
-    parameters = {id(owner(array)) for array in cache.call.params.values()}
+    parameters = {id(array) for parameter in cache.call.params.values() for array in arrays(parameter)}
     held = {id(a): a for op_cache in cache.ops.values() for a in arrays(op_cache)}
     return sum(a.nbytes for key, a in held.items() if key not in parameters)

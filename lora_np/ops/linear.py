@@ -1,4 +1,9 @@
-"""The linear layer, y = x Wᵀ + b."""
+"""The linear layer, y = x Wᵀ + b.
+
+The weight may be an array or something smaller that gives one on demand, such as a quantised weight: whatever
+NumPy's array protocol turns into one. It is asked for its array where a product needs it, and the array is let go
+of after that product.
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +14,7 @@ class LinearCache(NamedTuple):
     """What the backward pass needs; a field is None where no wanted gradient reads it."""
 
     x: np.ndarray | None  # (..., in), read by dweight alone: a frozen weight keeps no activation
-    weight: np.ndarray | None  # (out, in), read by dx alone
+    weight: np.ndarray | None  # (out, in), read by dx alone; as it was given
     wanted: tuple[str, ...]
 
 
@@ -25,7 +30,7 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
     Parameters
     ----------
     x : array (..., in)
-    weight : array (out, in)
+    weight : array (out, in), or an object that NumPy makes one of
     bias : array (out,) or None
     wanted : names of the operands whose gradient the backward pass will be asked for
 
@@ -35,7 +40,7 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
     cache : LinearCache
     """
     rows = x.reshape(-1, x.shape[-1])  # (N, in): one large product instead of many small ones
-    y = rows @ weight.T  # (N, out)
+    y = rows @ np.asanyarray(weight).T  # (N, out)
     if bias is not None:
         y += bias
     cache = LinearCache(
@@ -69,9 +74,14 @@ def linear_backward(dy, cache):
     dx = dweight = dbias = None
     # y = x Wᵀ + b
     if "x" in cache.wanted:
-        dx = (drows @ cache.weight).reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)
+        dx = (drows @ np.asanyarray(cache.weight)).reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)
     if "weight" in cache.wanted:
         dweight = drows.T @ cache.x.reshape(-1, cache.x.shape[-1])  # (out, in)
     if "bias" in cache.wanted:
         dbias = drows.sum(axis=0)  # (out,)
     return LinearGrads(dx, dweight, dbias)
+
+
+def as_rows(x):
+    """(..., n) as (N, n), the rows that a sum over all but the last axis is over."""
+    return x.reshape(-1, x.shape[-1])

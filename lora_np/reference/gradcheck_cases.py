@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
-from ..adapters import KINDS, Adapter, AdapterConfig, init_adapter
+from ..adapters import KINDS, Adapter, AdapterConfig, adalora, dora, init_adapter
 from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..ops.attention import merge_heads, split_heads
@@ -115,8 +115,13 @@ def perturb(arrays, rng):
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
+# DoRA's paper holds a norm constant, which the differences of a whole layer would not: there the exact gradient is
+# checked, and the paper's in a case of its own.
+EXACT = {"dora": {"norm_gradient": True}}
+
+
 def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, **settings):
-    config = AdapterConfig(kind=kind, r=3, alpha=5.0, **settings)
+    config = AdapterConfig(kind=kind, r=3, alpha=5.0, **{**EXACT.get(kind, {}), **settings})
     x = rng.normal(size=(2, 3, 6))
     base = normal(rng, weight=(4, 6), bias=(4,)) if bias else {**normal(rng, weight=(4, 6)), "bias": None}
     adapter = perturb(KINDS[kind].init(base["weight"], config, rng), rng)
@@ -136,6 +141,33 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, **sett
     return Case(run, {"x": x, **adapter}, {**base, **constants})
 
 
+def dora_at_norm(rng, dropout=0.0):
+    """DoRA as in its paper: the norm of another weight is given, and stays."""
+    case = adapted_linear(rng, "dora", trained_base=True, dropout=dropout)
+    config, norm = AdapterConfig(kind="dora", r=3, alpha=5.0), 1.0 + rng.random(4)
+
+    def run(wanted, x, weight, bias, mask=None, **adapter):
+        y, cache = dora.forward(x, weight, bias, adapter, config, wanted, mask, norm)
+
+        def pull(dy):
+            dx, grads = dora.backward(dy, cache)
+            return {"x": dx, **grads}
+
+        return y, pull
+
+    return case._replace(run=run)
+
+
+def adalora_orthogonality(rng):
+    """The further term of AdaLoRA's loss."""
+
+    def run(wanted, **factors):
+        distance, grads = adalora.orthogonality(factors)
+        return distance, lambda d: {name: d * grad for name, grad in grads.items()}
+
+    return Case(run, normal(rng, lora_A=(3, 6), lora_B=(4, 3)), selective=False)
+
+
 # ---------------------------------------------------------------- whole models
 
 
@@ -152,7 +184,8 @@ def draw_model(rng, n_classes, dropout, kind, n_layers=2):
     if kind is None:
         return config, params, None
     patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
-    adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, dropout=dropout, **patterns)
+    exact = EXACT.get(kind, {})
+    adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, dropout=dropout, **patterns, **exact)
     fresh = init_adapter(params, adapter_config, rng)
     return config, params, Adapter(adapter_config, perturb(fresh.weights, rng))
 
@@ -246,6 +279,9 @@ CASES = {  # name -> function of a generator, to a Case
         for kind in KINDS
         for variant, settings in ADAPTER_VARIANTS.items()
     },
+    "dora adapter: norm held": dora_at_norm,
+    "dora adapter: norm held, dropout": partial(dora_at_norm, dropout=0.4),
+    "adalora: orthogonality": adalora_orthogonality,
     "language model": whole_model,
     "language model: activations": partial(activations, dropout=0.2),
     **{f"language model: {kind}": partial(whole_model, dropout=0.2, kind=kind) for kind in KINDS},

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..adapters import AdapterConfig, init_adapter, trainable_report
+from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
 from ..data import (
     Table,
     class_batches,
@@ -19,7 +19,19 @@ from ..data import (
 from ..formats import PRETRAINED, Task, check_folder, load_model, load_task, save_task, tokenizer_of
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import TrainConfig, attach, blas_threads, evaluate, model_objective, progress_bar, stream, train
+from ..training import (
+    TrainConfig,
+    adapter_optimiser,
+    allocating,
+    attach,
+    blas_threads,
+    evaluate,
+    model_objective,
+    progress_bar,
+    stream,
+    train,
+    trainable_arrays,
+)
 
 METHODS = ("lora", "full", "head")
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
@@ -92,16 +104,18 @@ def finetune(
     (train_ids, train_labels), validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     if method == "full":
-        adapter_config, trainable = None, params
+        base_params, start = params, None
     else:
         adapter_config = AdapterConfig(targets=()) if method == "head" else adapter_config or AdapterConfig()
-        trainable = init_adapter(params, adapter_config, stream(seed, "adapter")).weights
+        check_start(adapter_config)
+        base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
+    trainable = trainable_arrays(base_params, start)
 
     def epoch_batches(rng):
         return class_batches(train_ids, train_labels, batch_size, pad, rng)
 
     def score(arrays, part):
-        model, adapter = attach(params, adapter_config, arrays)
+        model, adapter = attach(base_params, start, arrays)
         return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad), config, adapter)
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
@@ -109,17 +123,20 @@ def finetune(
         steps=epochs * steps_per_epoch,
         learning_rate=DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate,
         warmup_steps=steps_per_epoch // 4,
+        optimiser=adapter_optimiser(start),
         eval_every=max(1, steps_per_epoch // 2),
         seed=seed,
     )
+    objective, adjust = allocating(model_objective(base_params, config, start), start, settings.steps)
     with blas_threads(1), progress_bar(settings.steps, f"fine-tuning ({method})") as on_step:
         state = train(
             trainable,
-            model_objective(params, config, adapter_config),
+            objective,
             epoch_batches,
             settings,
             lambda arrays: score(arrays, validation),
             on_step,
+            adjust=adjust,
         )
     test_score = score(state.best, test)
     report = trainable_report(params, trainable)
@@ -141,7 +158,9 @@ def finetune(
         "trainable": report.trainable,
         "percent": report.percent,
     }
-    model, adapter = attach(params, adapter_config, state.best)
+    model, adapter = attach(base_params, start, state.best)
+    if adapter is not None:
+        model, adapter = params, on_given_base(params, start, adapter)
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
     return result
 
@@ -154,6 +173,12 @@ def check_settings(method, methods, epochs, batch_size, out, base):
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     check_folder(out, "out", (base,))
+
+
+def check_start(adapter_config):
+    """Refuse a start whose adapter is of no use without a base of its own."""
+    if adapter_config.init == "loftq":
+        raise ValueError("init: got 'loftq', whose adapter goes with a quantised base; expected another start")
 
 
 def without_texts(table, texts):

@@ -3,11 +3,11 @@
 import math
 from dataclasses import replace
 
-from ..adapters import AdapterConfig, trainable_report
+from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
 from ..data import encode, read_texts, token_stream
 from ..formats import PRETRAINED, Task, load_model, save_task, tokenizer_of
-from ..training import attach, blas_threads, language_loss, train_language
-from .classifier import check_settings
+from ..training import attach, blas_threads, language_loss, stream, train_language
+from .classifier import check_settings, check_start
 
 METHODS = ("lora", "full")
 DEFAULT_LEARNING_RATE = {"lora": 4e-3, "full": 4e-4}
@@ -64,10 +64,14 @@ def finetune_text(
     elif adapter_config is None:
         adapter_config = DEFAULT_ADAPTER
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
+    base_params, start = params, None
+    if adapter_config is not None:
+        check_start(adapter_config)
+        base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
     state = train_language(
-        params,
+        base_params,
         config,
-        adapter_config,
+        start,
         training,
         validation,
         learning_rate=learning_rate,
@@ -76,7 +80,9 @@ def finetune_text(
         seed=seed,
         label=f"fine-tuning ({method})",
     )
-    model, adapter = attach(params, adapter_config, state.best)
+    model, adapter = attach(base_params, start, state.best)
+    if adapter is not None:
+        model, adapter = params, on_given_base(params, start, adapter)
     report = trainable_report(params, state.best)
     with blas_threads(1):
         before, after = language_loss(params, config, test), language_loss(model, config, test, adapter)

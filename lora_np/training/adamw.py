@@ -1,7 +1,7 @@
 """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,12 +18,15 @@ class AdamW:
     beta1, beta2 : float in [0, 1), how much of the mean gradient and of its square a step keeps
     eps : float above 0, outside the root
     weight_decay : float ≥ 0, λ
+    rate_factors : dict, an array's last name ("lora_B") -> what its learning rate is multiplied by, where that
+        is not 1; see `AdapterConfig`
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
+    rate_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("beta1", "beta2", "eps", "weight_decay"):
@@ -81,12 +84,13 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
     def update(names):
         for name in names:
-            shrink = 1.0 - learning_rate * config.weight_decay if decays(params[name]) else 1.0
+            factor = config.rate_factors.get(name.rpartition(".")[2], 1.0)
+            shrink = 1.0 - factor * learning_rate * config.weight_decay if decays(params[name]) else 1.0
             old = params[name], grads[name], m[name], v[name]
             for pieces in blocks(*old, new_params[name], new_m[name], new_v[name]):
-                update_piece(*pieces, shrink)
+                update_piece(*pieces, shrink, factor * step_size)
 
-    def update_piece(p, g, m, v, new_p, new_m, new_v, shrink):
+    def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
         """The formulas above, on one piece of one array; writes the last three.
 
         One array serves all that lies between, as it then stays in the core's cache.

@@ -2,13 +2,12 @@
 
 from contextlib import nullcontext
 
-from ..adapters import init_adapter
 from ..data import language_batches
-from .adamw import AdamW
 from .evaluate import evaluate
 from .progress import progress_bar
+from .rank_allocation import allocating
 from .streams import stream
-from .task import attach, model_objective
+from .task import adapter_optimiser, attach, model_objective, trainable_arrays
 from .threads import blas_threads
 from .trainer import TrainConfig, train
 
@@ -23,7 +22,7 @@ def language_loss(params, config, tokens, adapter=None):
 def train_language(
     params,
     config,
-    adapter_config,
+    adapter,
     tokens,
     validation,
     *,
@@ -39,7 +38,7 @@ def train_language(
     Parameters
     ----------
     params, config : the language model to start from
-    adapter_config : AdapterConfig, or None to train the whole model
+    adapter : Adapter at its start, or None to train the whole model
     tokens, validation : (N,) integers; the second chooses the best weights, twice an epoch
     learning_rate : float, the peak
     epochs, batch_size, seed : int; a batch is of windows of n_positions tokens
@@ -50,28 +49,26 @@ def train_language(
     -------
     TrainState
     """
-    trainable = params
-    if adapter_config is not None:
-        trainable = init_adapter(params, adapter_config, stream(seed, "adapter")).weights
+    trainable = trainable_arrays(params, adapter)
 
     def epoch_batches(rng):
         return list(language_batches(tokens, batch_size, config.n_positions, rng))
 
     def scores(arrays):
-        model, adapter = attach(params, adapter_config, arrays)
-        more = also(model, adapter) if also is not None else {}
-        return {"loss": language_loss(model, config, validation, adapter), **more}
+        model, attached = attach(params, adapter, arrays)
+        more = also(model, attached) if also is not None else {}
+        return {"loss": language_loss(model, config, validation, attached), **more}
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     settings = TrainConfig(
         steps=epochs * steps_per_epoch,
         learning_rate=learning_rate,
         warmup_steps=steps_per_epoch // 4,
-        optimiser=AdamW(weight_decay=0.01),
+        optimiser=adapter_optimiser(adapter),
         eval_every=max(1, steps_per_epoch // 2),
         seed=seed,
     )
+    objective, adjust = allocating(model_objective(params, config, adapter), adapter, settings.steps)
     bar = progress_bar(settings.steps, label) if label is not None else nullcontext()
     with blas_threads(1), bar as on_step:
-        objective = model_objective(params, config, adapter_config)
-        return train(trainable, objective, epoch_batches, settings, scores, on_step)
+        return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)

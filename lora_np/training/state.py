@@ -9,6 +9,9 @@ import numpy as np
 from ..formats import read_tensors, write_tensors
 
 
+GROUPS = ("trainable", "m", "v", "best", "history", "memory")
+
+
 class TrainState(NamedTuple):
     """Everything that the next step depends on, and what has been learnt so far.
 
@@ -22,6 +25,7 @@ class TrainState(NamedTuple):
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
     history: dict[str, np.ndarray]  # see `train`
+    memory: dict[str, np.ndarray]  # what the hook `adjust` keeps from step to step; see `train`
 
 
 def save_state(path, state, label=""):
@@ -35,7 +39,7 @@ def save_state(path, state, label=""):
     """
     tensors = {
         f"{group}/{name}": array
-        for group in ("trainable", "m", "v", "best", "history")
+        for group in GROUPS
         for name, array in getattr(state, group).items()
     }
     write_tensors(path, tensors, {"step": str(state.step), "label": json.dumps(label)})
@@ -68,7 +72,7 @@ def load_state(path, label="", trainable=None):
         raise ValueError(f"{path}: not a saved training state ({error})") from None
     if saved != label:
         raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
-    groups = {group: {} for group in ("trainable", "m", "v", "best", "history")}
+    groups = {group: {} for group in GROUPS}
     for key, array in tensors.items():
         group, _, name = key.partition("/")
         if group not in groups:

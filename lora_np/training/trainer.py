@@ -71,7 +71,17 @@ class TrainConfig:
                 object.__setattr__(self, name, float(getattr(self, name)))
 
 
-def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None, label=""):
+def train(
+    trainable,
+    objective,
+    epoch_batches,
+    config,
+    evaluate=None,
+    on_step=None,
+    state_path=None,
+    label="",
+    adjust=None,
+):
     """Train a flat dict of arrays.
 
     Parameters
@@ -88,6 +98,8 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
     state_path : where to keep the state; a state that is there already is gone on from
     label : str, what else the run depends on (data, model), in any words: with the settings it is kept
         in the state, and a state of another label is refused
+    adjust : function (step, trainable, grads, memory), called after each step's update and free to write into
+        trainable and memory, a dict of arrays that is kept with the state; see `rank_allocation.allocating`
 
     Returns
     -------
@@ -124,7 +136,7 @@ def train(trainable, objective, epoch_batches, config, evaluate=None, on_step=No
                 raise ValueError(
                     f"epoch_batches: epoch {epoch} has {len(batches)} batches, expected {n_batches} as the first"
                 )
-            state, measured = train_step(state, objective, batches[index], config, run)
+            state, measured = train_step(state, objective, batches[index], config, run, adjust)
             for name, value in measured.items():
                 history.setdefault(name, []).append(value)
 
@@ -157,10 +169,10 @@ def initial_state(trainable):
     """The state before the first step, with arrays of its own: `train_step` writes into them."""
     copies = {name: np.array(array, order="C") for name, array in trainable.items()}
     m, v = ({name: np.zeros_like(array) for name, array in copies.items()} for _ in range(2))
-    return TrainState(0, copies, m, v, {}, {})
+    return TrainState(0, copies, m, v, {}, {}, {})
 
 
-def train_step(state, objective, batch, config, run=map):
+def train_step(state, objective, batch, config, run=map, adjust=None):
     """One optimiser step.
 
     Parameters
@@ -168,6 +180,7 @@ def train_step(state, objective, batch, config, run=map):
     state : TrainState; its trainable arrays and moments are written into, so it is used up
     objective, batch, config : see `train`
     run : `map`, or a pool's `map`
+    adjust : see `train`
 
     Returns
     -------
@@ -191,5 +204,7 @@ def train_step(state, objective, batch, config, run=map):
     )
     groups = state.trainable, state.m, state.v
     adamw_update(state.trainable, grads, state.m, state.v, step + 1, learning_rate, config.optimiser, run, groups)
+    if adjust is not None:
+        adjust(step + 1, state.trainable, grads, state.memory)
     measured = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
     return state._replace(step=step + 1), measured

@@ -1,0 +1,88 @@
+"""Starts that take A and B out of the base's own weight: PiSSA, OLoRA, LoftQ.
+
+LoRA starts with B = 0, so that its update is zero. These start with s B A a part of W itself, or of what quantising
+W loses, and leave W_rest to be the frozen base:
+
+    W_rest + s B A = W          PiSSA, OLoRA: but for rounding
+    Q(W)   + s B A ≈ W          LoftQ: nearer than Q(W) alone
+
+The base that is trained on is then not the one that was loaded. What training made of such an adapter is, to the
+loaded base, an ordinary LoRA of twice the rank: the trained one less the one at the start,
+
+    W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
+
+so that it is swapped, saved and merged as any other.
+"""
+
+import numpy as np
+
+from ..compress import quantise_nf4
+from .config import scaling
+
+LOFTQ_STEPS = 5  # as in the paper's experiments
+
+
+def pissa(weight, config):
+    """The r leading singular directions are trained, the rest is frozen (Meng et al. 2024, section 3, equations 2-4).
+
+    W = U Σ Vᵀ,  B = U_r √(Σ_r/s),  A = √(Σ_r/s) V_rᵀ,  W_rest = W − s B A.
+
+    Parameters
+    ----------
+    weight : array (out, in)
+    config : AdapterConfig of this layer
+
+    Returns
+    -------
+    rest : array (out, in), of the weight's dtype
+    parts : dict with lora_A (r, in) and lora_B (out, r)
+    """
+    parts = leading_factors(weight, config)
+    return rest(weight, parts, config), parts
+
+
+def olora(weight, config):
+    """B is orthonormal, from W = Q R: B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+
+    Parameters and results as in `pissa`.
+    """
+    Q, R = np.linalg.qr(np.asarray(weight, dtype=np.float64))  # (out, n), (n, in)
+    parts = {"lora_A": R[: config.r].astype(weight.dtype), "lora_B": Q[:, : config.r].astype(weight.dtype)}
+    return rest(weight, parts, config), parts
+
+
+def loftq(weight, config):
+    """Quantise and approximate in turns what is left, so that quantising loses less (Li et al. 2023, algorithm 1).
+
+        Q ← NF4(W − s B A),   s B A ← the r leading directions of W − Q        five times, from B A = 0
+
+    Parameters and results as in `pissa`; rest is an NF4Weight.
+    """
+    weight = np.asarray(weight)
+    low = np.zeros_like(weight)
+    for _ in range(LOFTQ_STEPS):
+        quantised = quantise_nf4(weight - low)
+        parts = leading_factors(weight - np.asarray(quantised), config)
+        low = weight - rest(weight, parts, config)
+    return quantised, parts
+
+
+STARTS = {"pissa": pissa, "olora": olora, "loftq": loftq}
+
+
+def leading_factors(matrix, config):
+    """B and A with s B A the best approximation of rank r, shared out evenly between them."""
+    scale = scaling(config)
+    if not scale > 0:
+        raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")
+    U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
+    root = np.sqrt(sigma[: config.r] / scale)  # (r,)
+    return {
+        "lora_A": (root[:, None] * Vt[: config.r]).astype(matrix.dtype),
+        "lora_B": (U[:, : config.r] * root).astype(matrix.dtype),
+    }
+
+
+def rest(weight, parts, config):
+    """W − s B A."""
+    return np.asarray(weight) - scaling(config) * (parts["lora_B"] @ parts["lora_A"])

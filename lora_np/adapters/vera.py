@@ -1,0 +1,186 @@
+"""VeRA on one linear layer: random factors that nobody trains, and two trained vectors (Kopiczko et al. 2024).
+
+    y = x Wᵀ + b + λ_b ⊙ ((λ_d ⊙ (x Aᵀ)) Bᵀ)        ΔW = diag(λ_b) B diag(λ_d) A
+
+A (r, in) and B (out, r) are one pair for all layers, each of which takes as many of A's columns and of B's rows as
+it has room for (section 3.1). They come from a seed and stand in no file: an adapter is r + out numbers a layer.
+There is no α.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..ops import dropout_backward, dropout_forward, linear_backward, linear_forward
+from ..ops.dropout import DropoutCache
+from ..ops.linear import LinearCache, as_rows
+from .counting import linear_flops, linear_kept
+
+LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
+START_D = 0.1  # λ_d at the start, after the paper's section 3.2; λ_b starts at zero
+PAIRS_HELD = 16  # random factors that stay in memory; a model needs a pair for each shape of its layers
+
+
+class VeRACache(NamedTuple):
+    """What the backward pass needs; A and B come from their seed again."""
+
+    base: LinearCache  # of x Wᵀ + b
+    v: np.ndarray | None  # (..., r), x̃ Aᵀ, read by dλ_d
+    z: np.ndarray | None  # (..., out), (λ_d ⊙ v) Bᵀ, read by dλ_b
+    adapter: dict  # its arrays
+    shape: tuple[int, int]  # of the weight
+    r: int
+    seed: int
+    dropout: DropoutCache
+    wanted: tuple[str, ...]
+
+
+def shapes(n_out, n_in, r):
+    """Shapes of one layer's arrays: vera_lambda_d (r,), vera_lambda_b (out,); see `lora.shapes`."""
+    return {"vera_lambda_d": (r,), "vera_lambda_b": (n_out,)}
+
+
+def init(weight, config, rng):
+    """λ_d = 0.1 and λ_b = 0, so that ΔW = 0; the random factors are drawn from config.projection_seed, not rng."""
+    shape = shapes(*weight.shape, config.r)
+    return {
+        "vera_lambda_d": np.full(shape["vera_lambda_d"], START_D, dtype=weight.dtype),
+        "vera_lambda_b": np.zeros(shape["vera_lambda_b"], dtype=weight.dtype),
+    }
+
+
+def projections(shape, r, seed, dtype):
+    """The shared random factors, as far as a layer of this shape reaches into them.
+
+    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (PEFT's A has the largest layer's `in`
+    in that root for all layers.) They follow from the raw 64-bit words of PCG64, which are fixed for all time: word w
+    of the stream of [seed, 0] for A, [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by
+    column and B row by row, so that a smaller layer's factors are, but for that root, part of a larger one's.
+
+    Parameters
+    ----------
+    shape : (out, in)
+    r : int
+    seed : int
+    dtype : of the result
+
+    Returns
+    -------
+    A : array (r, in), B : array (out, r); read only
+    """
+    return cached_projections(tuple(shape), r, seed, np.dtype(dtype).name)
+
+
+@lru_cache(maxsize=PAIRS_HELD)
+def cached_projections(shape, r, seed, dtype):
+    n_out, n_in = shape
+
+    def uniform(which, n, fan_in):
+        words = np.random.PCG64([seed, which]).random_raw(n * r) >> np.uint64(11)
+        return ((words * 2.0**-53 * 2.0 - 1.0) * math.sqrt(6.0 / fan_in)).reshape(n, r)
+
+    A, B = uniform(0, n_in, n_in).T.astype(dtype, order="C"), uniform(1, n_out, r).astype(dtype)
+    for factor in (A, B):
+        factor.flags.writeable = False
+    return A, B
+
+
+def forward(x, weight, bias, adapter, config, wanted=("x", *LAMBDAS), mask=None):
+    """The adapted layer's output; parameters as in `lora.forward`.
+
+    Returns
+    -------
+    y : array (..., out)
+    cache : VeRACache
+    """
+    A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
+    y, base = linear_forward(x, weight, bias, [n for n in ("x", "weight", "bias") if n in wanted])  # (..., out)
+    dropped, dropout = dropout_forward(x, mask)  # (..., in)
+    v, _ = linear_forward(dropped, A, None, ())  # (..., r)
+    z, _ = linear_forward(adapter["vera_lambda_d"] * v, B, None, ())  # (..., out)
+    y += adapter["vera_lambda_b"] * z
+    cache = VeRACache(
+        base=base,
+        v=v if "vera_lambda_d" in wanted else None,
+        z=z if "vera_lambda_b" in wanted else None,
+        adapter=adapter,
+        shape=weight.shape,
+        r=config.r,
+        seed=config.projection_seed,
+        dropout=dropout,
+        wanted=tuple(wanted),
+    )
+    return y, cache
+
+
+def backward(dy, cache):
+    """Gradients of the adapted layer.
+
+    With v = x̃ Aᵀ, z = (λ_d ⊙ v) Bᵀ and y = x Wᵀ + b + λ_b ⊙ z:
+
+        dλ_b = Σ_n dy ⊙ z                       (out,)
+        dw   = (λ_b ⊙ dy) B                     (..., r), the gradient of w = λ_d ⊙ v
+        dλ_d = Σ_n dw ⊙ v                       (r,)
+        dx   = dy W + ((λ_d ⊙ dw) A) ⊙ mask     (..., in)
+
+    At λ_b = 0 the last two are those of the base: in the first step λ_b alone moves.
+
+    Parameters
+    ----------
+    dy : array (..., out)
+    cache : VeRACache
+
+    Returns
+    -------
+    dx : array (..., in) or None
+    grads : dict with the wanted ones of weight, bias, vera_lambda_d, vera_lambda_b
+    """
+    A, B = projections(cache.shape, cache.r, cache.seed, dy.dtype)
+    # y = x Wᵀ + b + λ_b ⊙ z
+    through_base = linear_backward(dy, cache.base)
+    grads = {"weight": through_base.dweight, "bias": through_base.dbias}
+    if cache.z is not None:
+        grads["vera_lambda_b"] = np.sum(as_rows(dy) * as_rows(cache.z), axis=0)  # (out,)
+    dx = through_base.dx
+    if "x" in cache.wanted or cache.v is not None:
+        # z = w Bᵀ
+        dz = cache.adapter["vera_lambda_b"] * dy  # (..., out)
+        dw = linear_backward(dz, LinearCache(None, B, ("x",))).dx  # (..., r)
+        # w = λ_d ⊙ v
+        if cache.v is not None:
+            grads["vera_lambda_d"] = np.sum(as_rows(dw) * as_rows(cache.v), axis=0)  # (r,)
+        if dx is not None:
+            # v = x̃ Aᵀ
+            dv = cache.adapter["vera_lambda_d"] * dw  # (..., r)
+            through_v = linear_backward(dv, LinearCache(None, A, ("x",))).dx  # (..., in)
+            dx = dx + dropout_backward(through_v, cache.dropout).dx
+    return dx, {name: grads[name] for name in grads if name in cache.wanted}
+
+
+def delta(weight, adapter, config):
+    """ΔW = diag(λ_b) B diag(λ_d) A, (out, in)."""
+    A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
+    return adapter["vera_lambda_b"][:, None] * (B @ (adapter["vera_lambda_d"][:, None] * A))
+
+
+def flops(name, rows, shape, config, wanted, masked=False):
+    """FLOPs of one layer's step by term: x Wᵀ, x Aᵀ and w Bᵀ, with no gradient of A and B; see `lora.flops`."""
+    n_out, n_in = shape
+    through_B = "x" in wanted or "vera_lambda_d" in wanted
+    return {
+        **linear_flops(name, rows, shape, wanted),
+        **linear_flops(f"{name}.vera_A", rows, (config.r, n_in), ("x",) * ("x" in wanted)),
+        **linear_flops(f"{name}.vera_B", rows, (n_out, config.r), ("x",) * through_B),
+    }
+
+
+def kept(name, x, rows, shape, config, wanted, array):
+    """Bytes that the cache holds: v for dλ_d and z for dλ_b; see `lora.kept`."""
+    held = linear_kept(x, wanted)
+    if "vera_lambda_d" in wanted:
+        held = held | array(f"{name}.v", rows, config.r)
+    if "vera_lambda_b" in wanted:
+        held = held | array(f"{name}.z", rows, shape[0])
+    return held
