@@ -8,7 +8,15 @@ import warnings
 import numpy as np
 import pytest
 
-from lora_np.adapters import Adapter, AdapterConfig, adapter_deltas, init_adapter
+from lora_np.adapters import (
+    Adapter,
+    AdapterConfig,
+    adapter_deltas,
+    compress,
+    init_adapter,
+    on_given_base,
+    start_adapter,
+)
 from lora_np.formats import (
     load_gpt2,
     load_peft,
@@ -48,8 +56,9 @@ def edit_fields(path, **changes):
 
 
 def edit_tensors(path, change):
+    """Put what `change` makes of a file's tensors in their place, without those that are None."""
     tensors, metadata = read_tensors(path)
-    write_tensors(path, change(tensors) or tensors, metadata)
+    write_tensors(path, {name: array for name, array in change(tensors).items() if array is not None}, metadata)
 
 
 # ---------------------------------------------------------------- GPT-2
@@ -247,12 +256,14 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
     [{}, {"targets": ("q_proj", "v_proj")}, {"rslora": True, "alpha": 16.0}, {"rank_pattern": {"up_proj": 5}}],
     ids=str,
 )
-def test_an_adapter_comes_back(name, settings, request, random_params, random_adapter, tmp_path):
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_comes_back(name, settings, kind, request, random_params, random_adapter, tmp_path):
     config = request.getfixturevalue(name)
     params = random_params(config, np.float32)
-    adapter = random_adapter(params, train_head=bool(config.n_classes), **settings)
+    adapter = random_adapter(params, train_head=bool(config.n_classes), kind=kind, **settings)
     save_peft(tmp_path, adapter, params, config)
     back = load_peft(tmp_path, params)
+    assert back.config.kind == kind and list(back.weights) == list(adapter.weights)
     assert {key: a.tobytes() for key, a in back.weights.items()} == {
         key: a.tobytes() for key, a in adapter.weights.items()
     }
@@ -290,9 +301,9 @@ def test_one_fused_adapter_is_three_that_share_its_a(r):
     rng = np.random.default_rng(0)
     lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r))
     parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
-    assert all(A is lora_A for A, _ in parts.values())
-    assert np.array_equal(np.concatenate([B @ A for A, B in parts.values()]), lora_B @ lora_A)
-    pairs = [({"lora_A": A, "lora_B": B}, 2.0) for A, B in parts.values()]
+    assert all(part["lora_A"] is lora_A for part in parts.values())
+    assert np.array_equal(np.concatenate([p["lora_B"] @ p["lora_A"] for p in parts.values()]), lora_B @ lora_A)
+    pairs = [(part, 2.0) for part in parts.values()]
     A, B, scale = join_factors(pairs, [4, 4, 4])
     assert np.array_equal(A, lora_A) and np.array_equal(B, lora_B) and scale == 2.0
 
@@ -311,8 +322,8 @@ def test_three_adapters_are_one_of_the_ranks_sum(missing):
     np.testing.assert_allclose(B @ A, np.concatenate(updates), rtol=0, atol=1e-15)
     back = split_factors({"lora_A": A, "lora_B": B}, list(parts))
     assert set(back) == set(parts) - set(missing)
-    for name, (lora_A, lora_B) in back.items():
-        assert np.array_equal(lora_A, parts[name]["lora_A"]) and np.array_equal(lora_B, parts[name]["lora_B"])
+    for name, part in back.items():
+        assert all(np.array_equal(array, parts[name][leaf]) for leaf, array in part.items())
 
 
 @pytest.mark.parametrize(
@@ -332,9 +343,9 @@ def test_components_that_reach_no_layer(zero, owners):
         lora_B[4 * layer : 4 * layer + 4, columns] = rng.standard_normal(lora_B[:4, columns].shape)
     lora_B[:, zero] = 0
     parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
-    assert [len(parts[name][0]) if name in parts else 0 for name in "qkv"] == owners
+    assert [len(parts[name]["lora_A"]) if name in parts else 0 for name in "qkv"] == owners
     for i, name in enumerate("qkv"):
-        update = parts[name][1] @ parts[name][0] if name in parts else np.zeros((4, 5))
+        update = parts[name]["lora_B"] @ parts[name]["lora_A"] if name in parts else np.zeros((4, 5))
         np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)
 
 
@@ -344,7 +355,7 @@ def test_components_in_another_order_stay_together():
     lora_B = np.zeros((6, 2))
     lora_B[:2, 1], lora_B[4:, 0] = 1.0, 2.0  # v first, then q
     parts = split_factors({"lora_A": rng.standard_normal((2, 5)), "lora_B": lora_B}, ["q", "k", "v"])
-    assert [len(A) for A, _ in parts.values()] == [2, 2, 2]
+    assert [len(part["lora_A"]) for part in parts.values()] == [2, 2, 2]
 
 
 def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_path):
@@ -371,7 +382,11 @@ def test_other_scales_side_by_side(scales):
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
         ({"bias": "lora_only"}, "bias is 'lora_only', expected 'none'"),
-        ({"use_dora": True}, "use_dora is True, expected none: it changes what the adapter computes"),
+        ({"use_dora": True}, r"transformer.h.0.attn.c_attn.lora_magnitude_vector is missing"),
+        ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
+        ({"use_qalora": True}, "use_qalora is True, expected none: it changes what the adapter computes"),
+        ({"peft_type": "VERA"}, "peft_type is 'VERA', expected 'LORA'"),
+        ({"peft_type": "ADALORA"}, "peft_type is 'ADALORA', expected 'LORA'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', expected True or False or 'gaussian'"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
         ({"r": 4}, "attn.c_proj has lora_A .*: they are of rank 3, and the configuration says 4"),
@@ -512,11 +527,140 @@ def test_half_precision_adapters(saved_peft):
         assert np.array_equal(found.weights[name], array.astype(np.float16).astype(np.float32))
 
 
-def test_an_adapter_of_another_kind_is_not_written(saved_peft, classifier, random_adapter, tmp_path):
-    adapter = random_adapter(saved_peft[1])
-    other = Adapter(AdapterConfig(kind="other"), adapter.weights)
-    with pytest.raises(ValueError, match="adapter: of kind 'other', expected 'lora'"):
-        save_peft(tmp_path / "out", other, saved_peft[1], classifier)
+@pytest.mark.parametrize("kind", ["vera", "adalora", "other"])
+def test_an_adapter_of_another_kind_is_not_written(kind, saved_peft, classifier, random_adapter, tmp_path):
+    """PEFT's VeRA takes its factors from another generator, and its AdaLoRA divides by r + 1e-5."""
+    params = saved_peft[1]
+    if kind == "other":
+        adapter = Adapter(AdapterConfig(kind=kind), random_adapter(params).weights)
+    else:
+        adapter = random_adapter(params, kind=kind)
+    with pytest.raises(ValueError, match=f"adapter: of kind '{kind}', expected 'lora' or 'dora'; `compress` makes"):
+        save_peft(tmp_path / "out", adapter, params, classifier)
+    assert not (tmp_path / "out").exists()
+    if kind != "other":  # what the message says helps: at its own rank nothing is lost
+        cut = compress(params, adapter, adapter.config.r)
+        assert cut.error < 1e-6
+        save_peft(tmp_path / "out", cut.adapter, params, classifier)
+        found, expected = (adapter_deltas(params, a) for a in (load_peft(tmp_path / "out", params), adapter))
+        for name, delta in expected.items():
+            np.testing.assert_allclose(found[name], delta, rtol=0, atol=1e-5 * np.abs(delta).max())
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_start_out_of_the_base_is_not_written_as_it_is(init, language, random_params, tmp_path):
+    params = random_params(language, np.float32)
+    config = AdapterConfig(r=3, alpha=6.0, targets=("q_proj", "o_proj"), init=init, train_head=False)
+    base, start = start_adapter(params, config, np.random.default_rng(0))
+    trained = start._replace(weights={name: 1.1 * array for name, array in start.weights.items()})
+    with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, gaussian: `on_given_base`"):
+        save_peft(tmp_path, trained, params, language)
+    save_peft(tmp_path, on_given_base(params, start, trained), params, language)
+    back = load_peft(tmp_path, params)
+    assert back.config.r == 6 and back.config.init == "kaiming"
+    ids = np.random.default_rng(0).integers(0, 13, (2, 5))
+    expected, _ = forward(base, ids, language, adapter=trained)
+    np.testing.assert_allclose(forward(params, ids, language, adapter=back)[0], expected, rtol=0, atol=1e-4)
+
+
+# ---------------------------------------------------------------- PEFT's DoRA
+
+
+@pytest.fixture
+def saved_dora(classifier, random_params, random_adapter, tmp_path):
+    """A PEFT directory of DoRA on q and v and on the MLP, the adapter, and the base's parameters."""
+    params = random_params(classifier, np.float32)
+    adapter = random_adapter(params, kind="dora", targets=("q_proj", "v_proj", "up_proj"))
+    save_peft(tmp_path / "dora", adapter, params, classifier)
+    return tmp_path / "dora", adapter, params
+
+
+def test_names_and_lengths_are_pefts(saved_dora):
+    """One length for each output, in a tensor without `.weight`; k, which has no adapter, keeps its base's."""
+    folder, adapter, params = saved_dora
+    assert read_json(folder / "adapter_config.json")["use_dora"] is True
+    tensors, _ = read_tensors(folder / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 2 * 3 + 1
+    q, v = (adapter.weights[f"blocks.0.attn.{name}_proj.lora_magnitude_vector"] for name in "qv")
+    k = np.linalg.norm(params["blocks.0.attn.k_proj.weight"].astype(np.float64), axis=1)
+    np.testing.assert_allclose(tensors[f"{C_ATTN}.lora_magnitude_vector"], np.concatenate([q, k, v]), rtol=1e-7)
+    m = adapter.weights["blocks.0.mlp.up_proj.lora_magnitude_vector"]
+    assert tensors[f"{C_FC}.lora_magnitude_vector"].tobytes() == m.tobytes()
+
+
+def test_dora_on_a_base_of_more_digits(saved_dora):
+    """The layers are the same as on the base in float32, and k has no adapter there either."""
+    folder, adapter, params = saved_dora
+    wide = load_peft(folder, {name: array.astype(np.float64) for name, array in params.items()})
+    assert list(wide.weights) == list(adapter.weights)
+    assert all(np.array_equal(wide.weights[name], array) for name, array in adapter.weights.items())
+
+
+def test_lengths_that_were_trained_alone(saved_dora, classifier, tmp_path):
+    """B of q is zero, and so are its components; its lengths are not its base's: it is a layer all the same."""
+    folder, adapter, params = saved_dora
+    zero = {name: np.zeros_like(a) for name, a in adapter.weights.items() if name.endswith("q_proj.lora_B")}
+    adapter = adapter._replace(weights=adapter.weights | zero)
+    save_peft(folder, adapter, params, classifier)
+    back = load_peft(folder, params)
+    expected, found = adapter_deltas(params, adapter), adapter_deltas(params, back)
+    for name, delta in expected.items():
+        np.testing.assert_allclose(found[name], delta, rtol=0, atol=1e-6)
+    assert np.abs(found["blocks.0.attn.k_proj.weight"]).max() < 1e-6
+    save_peft(tmp_path / "again", back, params, classifier)
+    first, again = (read_tensors(f / "adapter_model.safetensors")[0] for f in (folder, tmp_path / "again"))
+    assert all(again[name].tobytes() == array.tobytes() for name, array in first.items())
+
+
+def test_dora_under_our_own_names(saved_dora):
+    folder, adapter, params = saved_dora
+    suffix = {True: "", False: ".weight"}
+    tensors = {
+        f"base_model.model.{name}{suffix[name.endswith('vector')]}": array
+        for name, array in adapter.weights.items()
+        if name != "head.weight"
+    }
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6}
+    edit_fields(folder / "adapter_config.json", target_modules=["q_proj", "v_proj", "up_proj"], **changes)
+    found = load_peft(folder, params)
+    assert found.config.kind == "dora" and found.config.targets == ("q_proj", "v_proj", "up_proj")
+    assert all(np.array_equal(found.weights[name[17:].removesuffix(".weight")], a) for name, a in tensors.items())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t | {f"{C_FC}.lora_magnitude_vector": None}, "mlp.c_fc.lora_magnitude_vector is missing"),
+        (lambda t: t | {f"{C_FC}.lora_A.weight": None}, "mlp.c_fc.lora_A.weight is missing"),
+        (
+            lambda t: t | {f"{C_FC}.lora_magnitude_vector": np.ones((20, 1), np.float32)},
+            r"mlp.c_fc.lora_magnitude_vector has shape \(20, 1\), expected \(20,\)",
+        ),
+        (
+            lambda t: t | {f"{C_ATTN}.lora_magnitude_vector": np.ones(12, np.float32)},
+            r"attn.c_attn.lora_magnitude_vector has shape \(12,\), expected \(36,\)",
+        ),
+        (
+            lambda t: t | {f"{C_FC}.lora_magnitude_vector.weight": t[f"{C_FC}.lora_magnitude_vector"]},
+            "unexpected tensor .*vector.weight; expected lora_A, lora_B, lora_magnitude_vector of layers",
+        ),
+        (lambda t: t | {f"{C_FC}.lora_magnitude_vector": np.full(20, np.nan, np.float32)}, "are not finite"),
+    ],
+)
+def test_tensors_of_dora_that_do_not_fit(change, message, saved_dora):
+    folder, _, params = saved_dora
+    edit_tensors(folder / "adapter_model.safetensors", change)
+    with pytest.raises(ValueError, match=message):
+        load_peft(folder, params)
+
+
+def test_lengths_without_use_dora(saved_dora):
+    """PEFT would leave them out, and the adapter be another."""
+    folder, _, params = saved_dora
+    edit_fields(folder / "adapter_config.json", use_dora=False)
+    with pytest.raises(ValueError, match="unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of lay"):
+        load_peft(folder, params)
 
 
 def test_the_imported_model_is_the_same_function(gpt2, classifier, random_params):

@@ -4,12 +4,13 @@ import json
 import os
 import stat
 import struct
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 
-from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.adapters import KINDS, AdapterConfig, init_adapter
+from lora_np.adapters.starts import STARTS
 from lora_np.formats import (
     load_adapter,
     load_model,
@@ -151,10 +152,46 @@ def test_every_setting_of_an_adapter_survives(classifier, random_params, tmp_pat
         rslora=True,
         dropout=0.05,
         init="gaussian",
+        rate_factors={"lora_B": 16.0, "lora_A": 0.0},
+        norm_gradient=True,
+        projection_seed=2**63 - 1,
         train_head=False,
+        kind="dora",
     )
+    changed = {f.name for f in fields(settings) if getattr(settings, f.name) != getattr(AdapterConfig(), f.name)}
+    assert changed == {f.name for f in fields(settings)} - {"extra"}, "a field that is not tested"
     save_adapter(tmp_path, init_adapter(params, settings, np.random.default_rng(0)))
     assert load_adapter(tmp_path, params).config == settings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_an_adapter_of_each_kind_comes_back(kind, dtype, classifier, random_params, random_adapter, tmp_path):
+    """The same arrays, and so the same logits."""
+    params = random_params(classifier, np.float32)
+    adapter = random_adapter(params, kind=kind, rank_pattern={"v_proj": 2}, projection_seed=5)
+    if dtype:  # as the file holds the numbers
+        rounded = {name: array.astype(dtype).astype(np.float32) for name, array in adapter.weights.items()}
+        adapter = adapter._replace(weights=rounded)
+    save_adapter(tmp_path, adapter, dtype)
+    loaded = load_adapter(tmp_path, params)
+    assert loaded.config == adapter.config and list(loaded.weights) == list(adapter.weights)
+    ids = np.random.default_rng(0).integers(0, 13, (2, 5))
+    logits = [forward(params, ids, classifier, adapter=a)[0] for a in (adapter, loaded, None)]
+    assert logits[0].tobytes() == logits[1].tobytes() != logits[2].tobytes()
+
+
+@pytest.mark.parametrize("init", STARTS)
+def test_an_adapter_that_needs_a_base_of_its_own_is_neither_saved_nor_read(init, saved_adapter, tmp_path):
+    """On the base as it was given it would be another model."""
+    folder, adapter, params = saved_adapter
+    message = f"init: got '{init}', .*expected one of kaiming, gaussian"
+    with pytest.raises(ValueError, match=message):
+        save_adapter(tmp_path / "out", adapter._replace(config=replace(adapter.config, init=init)))
+    assert not (tmp_path / "out").exists()
+    edit_json(folder / "adapter.json", init=init)
+    with pytest.raises(ValueError, match=f"adapter.json: {message}"):
+        load_adapter(folder, params)
 
 
 def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):
@@ -412,6 +449,12 @@ def test_a_configuration_of_another_model(saved_model, classifier):
         ({"dropout": 1}, "adapter.json: dropout"),
         ({"init": "lazy"}, "adapter.json: init: got 'lazy'"),
         ({"train_head": False}, "adapter.safetensors: unexpected tensor head.weight"),
+        ({"kind": "dora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_magnitude_vector is missing"),
+        ({"kind": "vera"}, "adapter.safetensors: blocks.0.attn.q_proj.vera_lambda_d is missing"),
+        ({"kind": "adalora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_E is missing"),
+        ({"rate_factors": {"lora_B": -1}}, r"adapter.json: rate_factors\['lora_B'\]: got -1"),
+        ({"projection_seed": 1.5}, "adapter.json: projection_seed: got 1.5"),
+        ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
     ],
     ids=str,
 )

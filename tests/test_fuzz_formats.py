@@ -201,15 +201,24 @@ def make_readers(root):
         "load_model, a classifier of float16": (model, lambda folder: make_model(folder, "float16", n_classes=4)),
         "load_adapter": (adapter, lambda folder: make_adapter(folder, targets=("q_proj", "blocks.1.*"))),
         "load_adapter, patterns": (adapter, lambda folder: make_adapter(folder, "float16", rslora=True, **PATTERNS)),
+        "load_adapter, DoRA": (adapter, lambda folder: make_adapter(folder, kind="dora", norm_gradient=True)),
+        "load_adapter, VeRA": (adapter, lambda folder: make_adapter(folder, kind="vera", projection_seed=3)),
+        "load_adapter, AdaLoRA": (adapter, lambda folder: make_adapter(folder, kind="adalora", **PATTERNS)),
         "load_gpt2": (gpt2, lambda folder: make_gpt2(folder, n_classes=4)),
         "load_gpt2, bfloat16": (gpt2, make_gpt2_bfloat16),
         "load_gpt2, shards": (gpt2, make_gpt2_shards),
         "load_peft": (reader_of_peft(0), lambda folder: make_peft(folder, targets=("q_proj", "k_proj", "v_proj"))),
         "load_peft, patterns": (reader_of_peft(0), lambda folder: make_peft(folder, rslora=True, **PATTERNS)),
         "load_peft, head": (reader_of_peft(4), lambda folder: make_peft(folder, 4, targets=("o_proj",))),
+        "load_peft, DoRA": (
+            reader_of_peft(0),
+            lambda folder: make_peft(folder, kind="dora", targets=("q_proj", "v_proj")),
+        ),
         "load_task, adapter": (lambda folder: arrays_of(load_task(folder / "task")), make_task),
         "load_task, whole": (task, make_whole_task),
         "inspect_file, ours": (inspect, lambda folder: make_adapter(folder, **PATTERNS)),
+        "inspect_file, AdaLoRA": (inspect, lambda folder: make_adapter(folder, kind="adalora")),
+        "inspect_file, DoRA": (inspect, lambda folder: make_peft(folder, kind="dora", **PATTERNS)),
         "inspect_file, PEFT's": (inspect, lambda folder: make_peft(folder, **PATTERNS)),
         "inspect_file, shards": (inspect, make_gpt2_shards),
         "inspect_file, any": (inspect, make_arrays),
@@ -307,7 +316,8 @@ NUMBERS = """0 -0 1 -1 2 3 4 7 8 12 13 24 1.0 2.5 3.0 -0.0 -3 1e-320 1e30 1e31 1
 18446744073709551615 18446744073709551616 4611686018427387904 1e400 00 +1 .5 1e 0x10""".split()
 NUMBERS += ["9" * 310, "12" + "0" * 400, "9" * 4300, "9" * 4301, "9" * 100_000, "-" + "9" * 400, "0." + "0" * 400 + "1"]
 TEXTS = ["", "12", "nan", "true", "all-linear", "q_proj", "*", "[", "\0", "\ud800", "é", "a\nb", "x" * 100_000]
-TEXTS += ["lora", "LORA", "gaussian", "none", "gpt2", "../x", "/", "[!" * 50, "*a" * 30 + "*"]
+TEXTS += ["lora", "LORA", "dora", "vera", "adalora", "pissa", "gaussian", "none", "gpt2", "../x", "/", "[!" * 50]
+TEXTS += ["*a" * 30 + "*"]
 OTHERS = ["null", "true", "false", "[]", "[[]]", "{}", '{"": null}', "[null]", '[1, "a"]', "[12, 12]", '["q_proj"]', ""]
 OTHERS += ['["q_proj", null]', '[["q_proj"]]', '{"q_proj": 1}', '{"q_proj": 1e999}', '{"*": null}', '{"q_proj": "2"}']
 OTHERS += ['{"q_proj": ' + "9" * 400 + "}", '{"q_proj": true}', '{"q_proj": [2]}', '{"[": 2}', '{"x": 1, "x": 2}']
@@ -332,6 +342,7 @@ PLACES += ["config.json", "model.safetensors.index.json", "a.safetensors/", "a.s
 # Fields that are unknown in one file, and read or refused in another.
 FIELDS = """extra dropout r alpha n_inner n_classes n_layers d_model n_layer n_embd vocab_size n_positions targets kind
 init rslora train_head rank_pattern alpha_pattern lora_alpha use_rslora use_dora lora_dropout bias peft_type base
+rate_factors norm_gradient projection_seed
 base_sha256 labels method id2label weight_map layer_norm_epsilon activation_function resid_pdrop pruned_heads padding
 truncation model added_tokens normalizer pre_tokenizer post_processor decoder vocab merges __metadata__""".split()
 TOKENIZER_FIELDS = {
@@ -1010,7 +1021,7 @@ def main(root, seed, cases, first=0):
 
 
 def test_damaged_files_load_or_are_refused_by_name(tmp_path):
-    counts, failures = fuzz(tmp_path / "fuzz", seed=0, cases=600)
+    counts, failures = fuzz(tmp_path / "fuzz", seed=0, cases=800)
     assert failures == [], "\n".join(failures[:20])
     assert_both_ends(counts)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
+from ..adapters.config import INITS
+from ..adapters.starts import STARTS
 from ..model import ModelConfig, parameter_shapes
 from .tensors import read_json, read_tensors, write_json, write_tensors
 
@@ -74,9 +76,10 @@ def save_adapter(folder, adapter, dtype=None):
     Parameters
     ----------
     folder : where to; made if it is not there
-    adapter : Adapter
+    adapter : Adapter; one that its init took out of the base has to go through `on_given_base` first
     dtype : see `save_model`
     """
+    check_init(adapter.config)
     folder = Path(folder)
     write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", adapter.config, dtype)
 
@@ -103,11 +106,22 @@ def load_adapter(folder, params):
     path = folder / "adapter.safetensors"
     tensors, _ = read_tensors(path)
     try:
+        check_init(config)
         shapes = adapter_shapes(params, config)
     except ValueError as error:
         raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
     check_tensors(path, tensors, shapes)
     return Adapter(config, cast(path, {name: tensors[name] for name in shapes}, params["tok_emb.weight"].dtype))
+
+
+def check_init(config):
+    """Raise ValueError for an adapter that its init took out of the base: on the base as it was given it is wrong."""
+    if config.init in STARTS:
+        kept = [init for init in INITS if init not in STARTS]
+        raise ValueError(
+            f"init: got {config.init!r}, an adapter on what that left of the base; expected one of {', '.join(kept)}: "
+            "`on_given_base` makes it one for the base that was given, or `merge` puts it into its own"
+        )
 
 
 def write_pair(tensors_path, tensors, config_path, config, dtype=None):

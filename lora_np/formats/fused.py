@@ -9,30 +9,40 @@ Side by side, (out₁ + out₂ + …, in), the layers read the same x, and their
 
 Both are exact: no number but a zero is added. Only where the layers' scales differ is something rounded: one adapter
 has one scale, and the B's of the others are multiplied by the ratio.
+
+DoRA's lengths m are one for each output, so they stand one above the other too, and the norms of the rows of W + s B A
+are what they were. A layer without an adapter beside one that has one gets the lengths of its base's rows, which leave
+it as it is; by them it is known on the way back.
 """
 
 import numpy as np
 
+from ..adapters.dora import MAGNITUDE, row_norms
 
-def split_factors(factors, names):
+
+def split_factors(factors, names, weights=None):
     """The adapters of layers that stand side by side in one.
 
     Parameters
     ----------
-    factors : {"lora_A": (r, in), "lora_B": (Σ out, r)}
+    factors : {"lora_A": (r, in), "lora_B": (Σ out, r)}, and of DoRA "lora_magnitude_vector": (Σ out,)
     names : list of the layers' names, all of the same size, in the order of their outputs
+    weights : list of the layers' base weights, each (out, in); needed for DoRA alone
 
     Returns
     -------
-    dict, name -> (A, B); a layer that no component reaches is not in it
+    dict, name -> its part of the factors; a layer that nothing reaches is not in it
     """
-    lora_A, lora_B = factors["lora_A"], factors["lora_B"]
-    blocks = np.split(lora_B, len(names))  # each (out of one, r)
+    lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out of one, r)
+    lengths = [{}] * len(names)
+    if MAGNITUDE in factors:
+        lengths = [{MAGNITUDE: m} for m in np.split(factors[MAGNITUDE], len(names))]  # each (out of one,)
     owners = component_owners(blocks)
-    if owners is None:
-        return {name: (lora_A, block) for name, block in zip(names, blocks)}
-    parts = [(name, block, owners == i) for i, (name, block) in enumerate(zip(names, blocks))]
-    return {name: (lora_A[own], block[:, own]) for name, block, own in parts if own.any()}
+    moved = {i for i, m in enumerate(lengths) if m and not are_base_lengths(m[MAGNITUDE], weights[i])}
+    if owners is None or not moved <= set(owners):  # a layer whose lengths alone were trained needs an A all the same
+        return {name: {"lora_A": lora_A, "lora_B": B, **m} for name, B, m in zip(names, blocks, lengths)}
+    parts = [(name, B, m, owners == i) for i, (name, B, m) in enumerate(zip(names, blocks, lengths))]
+    return {name: {"lora_A": lora_A[own], "lora_B": B[:, own], **m} for name, B, m, own in parts if own.any()}
 
 
 def component_owners(blocks):
@@ -81,3 +91,28 @@ def join_factors(adapted, outs):
             column = end
         row += n_out
     return lora_A, lora_B, scale
+
+
+def join_lengths(adapted, weights):
+    """DoRA's lengths for layers that stand side by side, (Σ out,).
+
+    Parameters
+    ----------
+    adapted : see `join_factors`, each with "lora_magnitude_vector" (out,)
+    weights : list of the layers' base weights
+    """
+    return np.concatenate(
+        [pair[0][MAGNITUDE] if pair else base_lengths(weight) for pair, weight in zip(adapted, weights)]
+    )
+
+
+def base_lengths(weight):
+    """The norms of a weight's rows, summed in float64, so that they are the same numbers on every machine."""
+    weight = np.asarray(weight)
+    return row_norms(weight.astype(np.float64)).astype(weight.dtype)
+
+
+def are_base_lengths(lengths, weight):
+    """Whether lengths are those of the base's rows, or were in a file of float32."""
+    norms = base_lengths(np.asarray(weight).astype(np.float64))
+    return any(np.array_equal(lengths, norms.astype(dtype)) for dtype in (weight.dtype, np.float32))

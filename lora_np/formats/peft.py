@@ -1,7 +1,8 @@
-"""PEFT's LoRA adapters on disk, both ways: `adapter_config.json` beside `adapter_model.safetensors`.
+"""PEFT's LoRA and DoRA adapters on disk, both ways: `adapter_config.json` beside `adapter_model.safetensors`.
 
 A and B have our shapes and orientation, (r, in) and (out, r), also on GPT-2's transposed layers (`fan_in_fan_out`
-speaks of the base's weight alone). GPT-2's one layer `c_attn` for our three is the affair of `fused.py`.
+speaks of the base's weight alone), and DoRA's lengths m are one for each output. GPT-2's one layer `c_attn` for our
+three is the affair of `fused.py`.
 
 Transposed or exchanged factors have other shapes than the configuration's rank and the base's layer ask for, and are
 refused, with one exception: where r = in = out all are square, and nothing can tell.
@@ -23,8 +24,9 @@ from ..adapters import (
     module_config,
     scaling,
 )
-from .checkpoint import cast, read_object, warn_of_unknown
-from .fused import join_factors, split_factors
+from ..adapters.dora import MAGNITUDE
+from .checkpoint import cast, check_init, read_object, warn_of_unknown
+from .fused import join_factors, join_lengths, split_factors
 from .gpt2 import LINEAR, PREFIX
 from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
 from .tensors import read_tensors, write_json, write_tensors
@@ -32,6 +34,8 @@ from .tensors import read_tensors, write_json, write_tensors
 BASE = "base_model.model."
 LAYER = re.compile(r"(transformer\.)?h\.(\d{1,6})\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
 FACTORS = ("lora_A", "lora_B")
+SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
+LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
 
 
 # ---------------------------------------------------------------- reading
@@ -63,21 +67,23 @@ def load_peft(folder, params):
     for name, array in tensors.items():
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"{path}: {name} is of dtype {array.dtype}, expected floating point")
-    pairs, head = by_layer(path, cast(path, tensors, params["tok_emb.weight"].dtype))
-    layers = {module: our_layers(path, module, params) for module in pairs}
+    leaves = LEAVES["dora" if fields.get("use_dora", False) else "lora"]
+    parts, head = by_layer(path, cast(path, tensors, params["tok_emb.weight"].dtype), leaves)
+    layers = {module: our_layers(path, module, params) for module in parts}
     weights, ranks, alphas = {}, {}, {}
     for module, names in layers.items():
         rank, scale = rank_and_scale(fields_path, fields, module)
-        check_factors(path, module, pairs[module], rank, [params[f"{name}.weight"].shape for name in names])
-        for name, (lora_A, lora_B) in split_factors(pairs[module], names).items():
+        frozen = [params[f"{name}.weight"] for name in names]
+        check_factors(path, module, parts[module], rank, [weight.shape for weight in frozen])
+        for name, own in split_factors(parts[module], names, frozen).items():
             if name in ranks:
                 raise ValueError(f"{path}: repeated layer {module}, which the file has under another name too")
-            weights |= {f"{name}.lora_A": lora_A, f"{name}.lora_B": lora_B}
-            ranks[name] = len(lora_A)
+            weights |= {f"{name}.{leaf}": array for leaf, array in own.items()}
+            ranks[name] = len(own["lora_A"])
             alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
     check_targets(fields_path, fields, layers, params)
     order = [name for name in linear_layers(params) if name in ranks]
-    weights = {f"{name}.{factor}": weights[f"{name}.{factor}"] for name in order for factor in FACTORS}
+    weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in leaves}
     if head is not None:
         d_model = params["tok_emb.weight"].shape[1]
         if head.shape[1] != d_model:
@@ -92,29 +98,30 @@ def load_peft(folder, params):
     return adapter
 
 
-def by_layer(path, tensors):
-    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, and the head or None."""
+def by_layer(path, tensors, leaves):
+    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, with all that the kind has, and the head or None."""
     if not tensors:
         raise ValueError(f"{path}: holds no tensors")
-    pairs, head = {}, None
+    parts, head = {}, None
     for key, array in tensors.items():
         name = key.removeprefix(BASE)
-        module, _, factor = name.removesuffix(".weight").rpartition(".")
-        if factor in FACTORS and name.endswith(".weight"):
-            if factor in pairs.setdefault(module, {}):
+        module, _, leaf = name.removesuffix(".weight").rpartition(".")
+        if leaf in leaves and name == f"{module}.{leaf}{SUFFIX[leaf]}":
+            if leaf in parts.setdefault(module, {}):
                 raise ValueError(f"{path}: repeated name {name}, with and without {BASE!r}")
-            pairs[module][factor] = array
+            parts[module][leaf] = array
         elif name in ("score.weight", "classifier.weight", HEAD) and head is None:
             head = array
             if head.ndim != 2 or len(head) < 2:
                 raise ValueError(f"{path}: {key} has shape {head.shape}, expected (n_classes, d_model)")
         else:
-            raise ValueError(f"{path}: unexpected tensor {key}; expected lora_A and lora_B of layers, and score.weight")
-    for module, factors in pairs.items():
-        for factor in FACTORS:
-            if factor not in factors:
-                raise ValueError(f"{path}: {module}.{factor}.weight is missing")
-    return pairs, head
+            known = ", ".join(leaves)
+            raise ValueError(f"{path}: unexpected tensor {key}; expected {known} of layers, and score.weight")
+    for module, arrays in parts.items():
+        for leaf in leaves:
+            if leaf not in arrays:
+                raise ValueError(f"{path}: {module}.{leaf}{SUFFIX[leaf]} is missing")
+    return parts, head
 
 
 def our_layers(path, module, params):
@@ -143,16 +150,19 @@ def check_targets(path, fields, layers, params):
 
 
 def check_factors(path, module, factors, r, shapes):
-    """Raise ValueError unless A is (r, in) and B is (out, r); say how they are wrong, where it can be told.
+    """Raise ValueError unless A is (r, in), B (out, r) and DoRA's m (out,); say what is wrong, where it can be told.
 
     Parameters
     ----------
     path, module : for the message
-    factors : {"lora_A": …, "lora_B": …}
+    factors : {"lora_A": …, "lora_B": …}, and of DoRA the lengths
     r : int, by the configuration
     shapes : the (out, in) of our layers that are side by side in this one
     """
     n_out, n_in = sum(shape[0] for shape in shapes), shapes[0][1]
+    lengths = factors.get(MAGNITUDE)
+    if lengths is not None and lengths.shape != (n_out,):
+        raise ValueError(f"{path}: {module}.{MAGNITUDE} has shape {lengths.shape}, expected {(n_out,)}")
     got = tuple(factors[factor].shape for factor in FACTORS)
     if got == ((r, n_in), (n_out, r)):
         return
@@ -181,6 +191,7 @@ def our_config(fields, ranks, alphas, order, params, head):
         dropout=fields.get("lora_dropout", 0.0),
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
         train_head=head,
+        kind="dora" if fields.get("use_dora", False) else "lora",
         extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
     )
 
@@ -191,16 +202,20 @@ def our_config(fields, ranks, alphas, order, params, head):
 def save_peft(folder, adapter, params, config, base=None):
     """Write an adapter as PEFT loads it onto the GPT-2 that `save_gpt2` writes.
 
+    What matters for further training alone and PEFT has no field for, rate_factors and norm_gradient, is not written.
+
     Parameters
     ----------
     folder : where to; made if it is not there
-    adapter : Adapter of LoRA; its layers get the names of a model with a head, which begin with `transformer.`
+    adapter : Adapter of LoRA or DoRA; its layers get the names of a model with a head, which begin with `transformer.`
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : ModelConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)
     """
-    if adapter.config.kind != "lora":
-        raise ValueError(f"adapter: of kind {adapter.config.kind!r}, expected 'lora'")
+    if adapter.config.kind not in LEAVES:
+        expected = " or ".join(map(repr, LEAVES))
+        raise ValueError(f"adapter: of kind {adapter.config.kind!r}, expected {expected}; `compress` makes LoRA of it")
+    check_init(adapter.config)
     folder, parts, settings = Path(folder), fitting_parts(params, adapter), adapter.config
     tensors, ranks, alphas = {}, {}, {}
     for i in range(config.n_layers):
@@ -211,11 +226,13 @@ def save_peft(folder, adapter, params, config, base=None):
             ]
             if not any(adapted):
                 continue
-            outs = [len(params[f"{name}.weight"]) for name in names]
-            lora_A, lora_B, scale = join_factors(adapted, outs)
+            frozen = [params[f"{name}.weight"] for name in names]
+            lora_A, lora_B, scale = join_factors(adapted, [weight.shape[0] for weight in frozen])
+            joined = {"lora_A": lora_A, "lora_B": lora_B}
+            if settings.kind == "dora":
+                joined[MAGNITUDE] = join_lengths(adapted, frozen)
             module = f"h.{i}.{theirs}"
-            tensors[f"{BASE}{PREFIX}{module}.lora_A.weight"] = lora_A
-            tensors[f"{BASE}{PREFIX}{module}.lora_B.weight"] = lora_B
+            tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
             ranks[module] = len(lora_A)
             alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if config.n_classes:
@@ -250,7 +267,7 @@ def peft_fields(settings, ranks, alphas, config, base):
         "rank_pattern": rank_pattern,
         "alpha_pattern": {key: number(value) for key, value in alpha_pattern.items()},
         "use_rslora": settings.rslora,
-        "use_dora": False,
+        "use_dora": settings.kind == "dora",
         "bias": "none",
         "fan_in_fan_out": True,  # GPT-2's layers keep their weight as (in, out)
         "target_modules": list(compact_targets(list(ranks), candidates, name)),

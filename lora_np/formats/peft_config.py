@@ -8,11 +8,11 @@ import math
 import re
 import warnings
 
-OFF = """use_dora lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
+OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
 # What A and B held before training is of no interest, but some ways of starting also change the base.
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
-READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora init_lora_weights bias
+READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora use_dora init_lora_weights bias
 fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern modules_to_save task_type""".split()
 # Fields of PEFT that change nothing here; they are kept without a word.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
@@ -30,7 +30,7 @@ def check_fields(path, fields):
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
     expected = {"peft_type": ("LORA",), "bias": ("none",), "fan_in_fan_out": (False, True)}
-    expected |= {"use_rslora": (False, True), "init_lora_weights": PLAIN_STARTS}
+    expected |= {"use_rslora": (False, True), "use_dora": (False, True), "init_lora_weights": PLAIN_STARTS}
     for name, values in expected.items():
         got = fields.get(name, values[0])
         if not any(got is value or (isinstance(value, str) and got == value) for value in values):

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import AdapterConfig, module_config, scaling
+from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..formats import read_config, read_object, read_tensors, task_folder
 from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import check_fields, rank_and_scale
 
-LARGEST = 1e60  # of a factor's numbers: beyond it their products and squares overflow
+SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
+LARGEST = 1e40  # of a factor's numbers: beyond it the square of a product of three overflows
 MOST_CHARACTERS = 80  # of a layer's name that a pattern is tried on
 FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
@@ -28,22 +30,19 @@ def inspect_file(path):
     Returns
     -------
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
-        list of {layer, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
-        stable_rank, effective_rank}, without those whose factors do not fit each other, are not finite or too large
+        list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
+        stable_rank, effective_rank}, without those whose factors do not fit each other, are not finite or too large.
+        AdaLoRA's A is diag(E) A, its rank the number of singular values that are not zero; DoRA's update is s B A,
+        before the rows are given their lengths. VeRA's A and B are in no file: its layers are not in the list.
     """
     file = find_file(path)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
-    pairs, scale_of = {}, scales(file.parent)
+    layers, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
-        layer, _, factor = name.removesuffix(".weight").rpartition(".")
-        if factor in FACTORS and array.ndim == 2 and np.issubdtype(array.dtype, np.floating):
-            pairs.setdefault(layer, {})[factor] = array
-    adapters = [
-        describe_adapter(layer, *(pair[factor] for factor in FACTORS), scale_of(layer))
-        for layer, pair in pairs.items()
-        if len(pair) == len(FACTORS) and pair["lora_A"].shape[0] == pair["lora_B"].shape[1]
-        if all(array.size and float(np.abs(array).max()) < LARGEST for array in pair.values())
-    ]
+        layer, _, leaf = name.removesuffix(".weight").rpartition(".")
+        if leaf in (*FACTORS, SINGULAR_VALUES, MAGNITUDE) and np.issubdtype(array.dtype, np.floating):
+            layers.setdefault(layer, {})[leaf] = array
+    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
 
@@ -67,17 +66,33 @@ def describe(name, array):
     return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": norm, "rms": rms}
 
 
-def describe_adapter(layer, lora_A, lora_B, scale):
-    """One layer's A (r, in) and B (out, r)."""
+def fit(arrays):
+    """Whether a layer has an A (r, in), a B (out, r) and perhaps r singular values, all finite and not too large."""
+    if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
+        return False
+    r = arrays["lora_A"].shape[0]
+    if arrays["lora_B"].shape[1] != r or arrays.get(SINGULAR_VALUES, np.empty(r)).size != r:
+        return False
+    return all(array.size and float(np.abs(array).max()) < LARGEST for array in arrays.values())
+
+
+def describe_adapter(layer, arrays, scale):
+    """One layer's A (r, in) and B (out, r), with AdaLoRA's singular values (r,) in A."""
+    lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
+    kind, rank = "dora" if MAGNITUDE in arrays else "lora", len(lora_A)
+    if SINGULAR_VALUES in arrays:
+        values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT's are (r, 1)
+        kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
     return {
         "layer": layer,
-        "rank": len(lora_A),
+        "kind": kind,
+        "rank": rank,
         "in": lora_A.shape[1],
         "out": len(lora_B),
         "scale": scale,
-        "norm_A": float(np.linalg.norm(lora_A.astype(np.float64))),
-        "norm_B": float(np.linalg.norm(lora_B.astype(np.float64))),
+        "norm_A": float(np.linalg.norm(lora_A)),
+        "norm_B": float(np.linalg.norm(lora_B)),
         "norm_update": float(np.linalg.norm(sigma)),
         "stable_rank": stable_rank(sigma),
         "effective_rank": effective_rank(sigma),
@@ -136,4 +151,6 @@ def format_inspection(found):
             )
         if any(row["scale"] is None for row in found["adapters"]):
             lines.append("s is in no configuration here; ‖ΔW‖ is that of B A")
+        if any(row["kind"] == "dora" for row in found["adapters"]):
+            lines.append("DoRA: ‖ΔW‖ is that of s B A, before each row is given its length")
     return "\n".join(lines)
