@@ -7,6 +7,7 @@ from lora_np.adapters import AdapterConfig, adapter_deltas, init_adapter
 from lora_np.analysis import (
     effective_rank,
     linear_updates,
+    max_similarities,
     product_singular_values,
     rank_at_energy,
     singular_values,
@@ -14,8 +15,10 @@ from lora_np.analysis import (
     stable_rank,
     truncate,
     truncated_updates,
+    weight_distances,
     weight_updates,
 )
+from lora_np.compress import quantise
 from lora_np.model import ModelConfig, initial_params
 
 
@@ -65,9 +68,41 @@ def test_zero_matrix_has_no_rank():
     assert (s.stable_rank, s.effective_rank, s.rank_90) == (0.0, 0.0, 0)
 
 
-def test_share_outside_is_refused():
-    with pytest.raises(ValueError, match="share: got 1.5"):
-        rank_at_energy(np.ones(3), 1.5)
+@pytest.mark.parametrize("size", [1e-200, 1e-160, 1.0, 1e200])
+def test_ranks_do_not_depend_on_the_size(size):
+    """Squares of the smallest would be 0, and those of the largest infinite."""
+    sigma = size * np.array([4.0, 2.0, 1.0, 1.0])
+    assert stable_rank(sigma) == pytest.approx(22 / 16)
+    assert effective_rank(sigma) == pytest.approx(effective_rank(sigma / size))
+    assert [rank_at_energy(sigma, share) for share in (0.5, 0.9, 1.0)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.37, 0.5, 0.9, 0.99, 0.999, 1.0])
+def test_rank_at_any_share_is_the_smallest_that_holds_it(share):
+    sigma = np.sort(np.random.default_rng(0).exponential(size=30))[::-1]
+    k, energy = rank_at_energy(sigma, share), sigma**2 / np.sum(sigma**2)
+    assert energy[:k].sum() >= share - 1e-12 and energy[: k - 1].sum() < share
+
+
+REFUSED = [
+    ("share: got 1.5, expected 0 < share ≤ 1", lambda sigma: rank_at_energy(sigma, 1.5)),
+    ("share: got 0,", lambda sigma: rank_at_energy(sigma, 0)),
+    ("share: got '0.9'", lambda sigma: rank_at_energy(sigma, "0.9")),
+    (r"sigma: got shape \(2, 2\), expected singular values", lambda sigma: stable_rank(np.eye(2))),
+    ("sigma: is negative or rises", lambda sigma: effective_rank(sigma[::-1])),
+    ("sigma: is negative or rises", lambda sigma: stable_rank(-np.ones(2))),
+    ("sigma: holds values that are not finite", lambda sigma: effective_rank(np.array([np.nan, 1.0]))),
+    (r"sigma: got shape \(0,\), expected at least one", lambda sigma: rank_at_energy(sigma[:0], 0.5)),
+    ("k: got -1, expected a whole number", lambda sigma: truncate(np.eye(3), -1)),
+    ("k: got 1.0, expected a whole number", lambda sigma: truncate(np.eye(3), 1.0)),
+    (r"after: a has shape \(1, 3\), expected", lambda sigma: weight_updates({"a": np.eye(3)}, {"a": sigma[None]})),
+]
+
+
+@pytest.mark.parametrize("message, call", REFUSED, ids=[message for message, _ in REFUSED])
+def test_wrong_input_is_refused_by_name(message, call):
+    with pytest.raises(ValueError, match=message):
+        call(np.array([3.0, 2.0, 1.0]))
 
 
 def test_truncation_is_the_closest_of_its_rank():
@@ -86,8 +121,6 @@ def test_truncation_at_the_ends():
     matrix = planted([5.0, 3.0], (4, 3)).astype(np.float32)
     assert not truncate(matrix, 0).any()
     assert np.allclose(truncate(matrix, 99), matrix, atol=1e-6) and truncate(matrix, 99).dtype == np.float32
-    with pytest.raises(ValueError, match="k: got -1"):
-        truncate(matrix, -1)
 
 
 @pytest.fixture
@@ -124,3 +157,16 @@ def test_a_lora_update_has_its_rank(model):
     for name, delta in adapter_deltas(model, adapter).items():
         assert delta.shape == model[name].shape
         assert np.linalg.matrix_rank(delta) == 3
+
+
+def test_quantised_weights_are_looked_at_as_what_they_stand_for(model):
+    names = [name for name in linear_updates(model, model)]
+    quantised = quantise(model, names, block_size=16)
+    dense = {name: np.asarray(weight) for name, weight in quantised.items()}
+    for name, update in weight_updates(model, quantised).items():
+        assert np.array_equal(update, dense[name] - model[name])
+    assert weight_distances(model, quantised) == weight_distances(model, dense)
+    weight, expected = quantised[names[0]], dense[names[0]]
+    assert np.array_equal(spectrum(weight).singular_values, spectrum(expected).singular_values)
+    assert np.array_equal(truncate(weight, 3), truncate(expected, 3))
+    assert np.array_equal(max_similarities(model[names[0]], weight, 4), max_similarities(model[names[0]], expected, 4))

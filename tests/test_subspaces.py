@@ -27,7 +27,7 @@ from lora_np.analysis import (
     update_cosines,
     weight_distances,
 )
-from lora_np.model import loss_and_gradients
+from lora_np.model import forward, loss_and_gradients
 
 
 def basis(n, k=None, seed=0):
@@ -128,8 +128,10 @@ def test_directions_beyond_the_rank_are_refused():
     B, A = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(4, 30)).astype(np.float32)
     assert right_directions(B @ A, 4).shape == (30, 4)
     assert right_directions((B @ A).astype(np.float16), 4).shape == (30, 4)
-    raises("k: got 5, expected a whole number from 1 to 4, the rank of matrix", lambda: right_directions(B @ A, 5))
-    raises("k: got 5, .* the rank of B A", lambda: product_right_directions(B, A, 5))
+    with pytest.raises(ValueError, match="k: got 5, expected a whole number from 1 to 4, the rank of matrix"):
+        right_directions(B @ A, 5)
+    with pytest.raises(ValueError, match="k: got 5, .* the rank of B A"):
+        product_right_directions(B, A, 5)
 
 
 def test_random_subspaces_overlap_by_chance():
@@ -229,6 +231,18 @@ def test_weight_distances_by_hand():
     found = weight_distances(before, after)
     assert found.layers == {"a": pytest.approx(0.2), "still": 0.0, "b": math.inf}
     assert found.overall == pytest.approx(math.sqrt(1 + 4) / 5)
+
+
+def test_distances_inside_and_of_what_is_answered(language, random_params, random_batch):
+    """Records of activations are flat dicts as weights are; what lies below the change is at distance 0."""
+    params, batch, records = random_params(language), random_batch(language, padded=False), ({}, {})
+    changed = {**params, "blocks.1.mlp.up_proj.weight": 1.1 * params["blocks.1.mlp.up_proj.weight"]}
+    logits = [forward(p, batch.ids, language, record=record)[0] for p, record in zip((params, changed), records)]
+    finite = [{name: array for name, array in record.items() if "scores" not in name} for record in records]
+    found = weight_distances(*finite).layers
+    assert found["blocks.0.mlp.residual"] == found["blocks.1.ln2"] == 0.0
+    assert found["blocks.1.mlp.up_proj"] > 0.0
+    assert found["logits"] == pytest.approx(np.linalg.norm(logits[1] - logits[0]) / np.linalg.norm(logits[0]))
 
 
 def test_update_cosines_by_hand():

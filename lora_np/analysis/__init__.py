@@ -3,7 +3,7 @@
 from .amplification import Amplification, amplification
 from .distances import PerLayer, argmax_agreement, mean_kl, update_cosines, weight_distances
 from .flops import flops_by_kind, flops_by_phase, predicted_ratio, step_flops
-from .gradient_spectra import energy_share, gradient_spectra
+from .gradient_spectra import energy_share, gradient_spectra, layer_gradients, noted_spectra, noting_spectra
 from .intruders import Intruders, intruder_dimensions, max_similarities
 from .memory import StepBytes, step_bytes
 from .sizes import tensor_bytes
@@ -43,9 +43,12 @@ __all__ = [
     "gaussian_similarity",
     "gradient_spectra",
     "intruder_dimensions",
+    "layer_gradients",
     "linear_updates",
     "max_similarities",
     "mean_kl",
+    "noted_spectra",
+    "noting_spectra",
     "predicted_ratio",
     "principal_angles",
     "product_right_directions",

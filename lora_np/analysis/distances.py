@@ -21,7 +21,10 @@ def weight_distances(before, after):
 
     Parameters
     ----------
-    before, after : dicts of arrays. Names that only one of them has are left out, as in `weight_updates`
+    before, after : dicts of arrays or of quantised weights. Names that only one of them has are left out, as in
+        `weight_updates`. Any two flat dicts will do: {"logits": …} says how far apart two models are in what they
+        answer, and records of activations, from `forward` on one batch, how far inside. (Without the attention's
+        scores, which are −∞ where the mask is.)
 
     Returns
     -------

@@ -1,19 +1,23 @@
 """How many directions a full gradient has, and how much of it a low-rank adapter could follow.
 
-That LoRA can do without the full gradient is a bet on its rank. These functions look at one step's gradients; the
-caller collects them:
+That LoRA can do without the full gradient G = ∂L/∂W is a bet on its rank: all that A and B ever see of G is
+dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes the same bet on the gradient itself.
 
-    spectra = [gradient_spectra(gradients) for gradients in …]  # in a training loop, every so many steps
-
-GaLore (Zhao et al. 2024, section 3) makes the same bet on the gradient itself.
+    gradient_spectra        of gradients that are at hand
+    layer_gradients         G of every linear layer, also where an adapter is trained and G never formed
+    noting_spectra          a hook that notes singular values while `training.train` goes on
 """
 
 import numpy as np
 
-from ..adapters import linear_layers
+from ..model import loss_and_gradients
 from .checked import finite_matrix
 from .spectra import spectrum
 from .subspaces import orthonormal_basis
+from .updates import linear_weights
+
+STEPS = "gradient_spectra.steps"
+SIGMA = ".gradient_singular_values"  # what a weight's name is followed by
 
 
 def gradient_spectra(gradients):
@@ -34,10 +38,98 @@ def gradient_spectra(gradients):
     ValueError
         If there is no linear layer's weight among the names, or a gradient is not finite; it names the layer.
     """
-    names = [f"{module}.weight" for module in linear_layers(gradients)]
+    names = linear_weights(gradients)
     if not names:
         raise ValueError("gradients: got no linear layer's weight, expected names such as blocks.0.attn.q_proj.weight")
     return {name: spectrum(gradients[name], name) for name in names}
+
+
+def layer_gradients(params, batch, config, adapter=None):
+    """∂L/∂W of every linear layer of the blocks, on one batch and without dropout.
+
+    Parameters
+    ----------
+    params, batch, config, adapter : see `loss_and_gradients`. With LoRA attached it is the gradient at W + ΔW, the
+        one that A and B see a part of.
+
+    Returns
+    -------
+    dict, name of the weight -> array (out, in), in the order of params
+    """
+    names = tuple(linear_weights(params))
+    grads = loss_and_gradients(params, batch, config, adapter, names).grads  # in the order of the backward pass
+    return {name: grads[name] for name in names}
+
+
+def noting_spectra(every=1, gradients_of=None, then=None):
+    """A hook for `train(…, adjust=…)` that notes the singular values of gradients in the run's memory.
+
+    They are kept with the state, so that a run which was stopped goes on with its notes; `noted_spectra` reads them.
+
+        state = train(params, objective, …, adjust=noting_spectra(every=20))
+        steps, sigma = noted_spectra(state.memory)
+        [stable_rank(row) for row in sigma["blocks.0.attn.q_proj.weight"]]
+
+    A step's own gradients are those of its batch at the weights before it, after clipping, which scales all of them
+    by one number and leaves the ranks as they are. In training an adapter there are none of the full weights. Then,
+    and where batches should not differ from note to note, they come from elsewhere:
+
+        def gradients_of(arrays):
+            model, attached = attach(params, adapter, arrays)
+            return layer_gradients(model, batch, config, attached)
+
+    Parameters
+    ----------
+    every : int, note steps 1, 1 + every, 1 + 2 · every and so on
+    gradients_of : function (trainable) -> gradients, at the weights after the step; None: the step's own
+    then : another hook to call after this one, such as that of `allocating`; or None
+
+    Returns
+    -------
+    function (step, trainable, grads, memory)
+    """
+    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
+        raise ValueError(f"every: got {every!r}, expected a whole number of at least 1")
+
+    def hook(step, trainable, grads, memory):
+        if (step - 1) % every == 0:
+            found = gradient_spectra(grads if gradients_of is None else gradients_of(trainable))
+            note(memory, STEPS, np.int64(step))
+            for name, spectrum_of_layer in found.items():
+                note(memory, name + SIGMA, spectrum_of_layer.singular_values)
+        if then is not None:
+            then(step, trainable, grads, memory)
+
+    return hook
+
+
+def note(memory, name, value):
+    """Add one row to an array in the memory."""
+    row = np.asarray(value)[None]
+    memory[name] = np.concatenate([memory[name], row]) if name in memory else row
+
+
+def noted_spectra(memory):
+    """What `noting_spectra` has noted.
+
+    Parameters
+    ----------
+    memory : dict, of the `TrainState` that `train` returned
+
+    Returns
+    -------
+    steps : int array (S,)
+    sigma : dict, name of the weight -> array (S, n), a row of falling singular values for each step
+
+    Raises
+    ------
+    ValueError
+        If nothing was noted.
+    """
+    if STEPS not in memory:
+        raise ValueError("memory: holds no spectra, expected that of a run with the hook `noting_spectra`")
+    sigma = {key.removesuffix(SIGMA): rows for key, rows in memory.items() if key.endswith(SIGMA)}
+    return memory[STEPS], sigma
 
 
 def energy_share(gradient, directions):

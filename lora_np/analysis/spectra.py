@@ -1,10 +1,11 @@
 """How many directions a matrix has: its singular values, and three ways to count them."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from .checked import finite_matrix
+from .checked import finite_array, finite_matrix
 
 
 class Spectrum(NamedTuple):
@@ -86,37 +87,69 @@ def numerical_rank(sigma, shape, dtype):
 def stable_rank(sigma):
     """Σ σ² / σ₁², that is ‖M‖²_F / ‖M‖²₂: never above the rank, and steady under small noise.
 
-    Source: Rudelson and Vershynin 2007, section 1. Zero for the zero matrix.
+    Source: Rudelson and Vershynin 2007, section 1.
+
+    Parameters
+    ----------
+    sigma : array (n,) of singular values, falling
+
+    Returns
+    -------
+    float from 1 to n; 0 for the zero matrix
     """
-    return float(np.sum((sigma / sigma[0]) ** 2)) if sigma[0] > 0 else 0.0  # no square of a tiny σ₁, which would be 0
+    sigma = relative(sigma)
+    return float(np.sum(sigma**2))
 
 
 def effective_rank(sigma):
     """exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values of the same entropy.
 
-    Source: Roy and Vetterli 2007, definition 1. Zero for the zero matrix.
+    Source: Roy and Vetterli 2007, definition 1.
+
+    Parameters and results as in `stable_rank`.
     """
-    if not sigma[0] > 0:
+    sigma = relative(sigma)
+    if not sigma.any():
         return 0.0
-    p = sigma / sigma.sum()
-    p = p[p > 0]
+    p = sigma[sigma > 0] / sigma.sum()
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ². Zero for the zero matrix.
+    """The rank that holds a share of the energy: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ².
 
     Parameters
     ----------
-    sigma : array of singular values, falling
+    sigma : array (n,) of singular values, falling
     share : float in (0, 1]
+
+    Returns
+    -------
+    int from 1 to n; 0 for the zero matrix
     """
-    if not 0.0 < share <= 1.0:
-        raise ValueError(f"share: got {share}, expected 0 < share ≤ 1")
-    if not sigma[0] > 0:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 < share <= 1.0:
+        raise ValueError(f"share: got {share!r}, expected 0 < share ≤ 1")
+    sigma = relative(sigma)
+    if not sigma.any():
         return 0
     energy = np.cumsum(sigma**2)
     return int(np.searchsorted(energy, share * energy[-1])) + 1
+
+
+def relative(sigma):
+    """σ / σ₁ in float64, whose squares neither vanish nor overflow; zeros of the zero matrix.
+
+    Raises
+    ------
+    ValueError
+        If they are no singular values: other than one axis, not finite, negative, or not falling.
+    """
+    sigma = finite_array(sigma, "sigma")
+    if sigma.ndim != 1:
+        raise ValueError(f"sigma: got shape {sigma.shape}, expected singular values (n,), not the matrix")
+    if sigma[-1] < 0 or (np.diff(sigma) > 0).any():
+        raise ValueError("sigma: is negative or rises somewhere, expected singular values, the largest first")
+    return sigma / sigma[0] if sigma[0] > 0 else sigma
 
 
 def spectrum(matrix, name="matrix"):
@@ -140,12 +173,18 @@ def truncate(matrix, k):
     Parameters
     ----------
     matrix : array (out, in)
-    k : int, at least 0
+    k : int, at least 0; from the matrix's rank on it is the matrix itself, but for rounding
 
     Returns
     -------
     array (out, in), of the matrix's dtype
+
+    Raises
+    ------
+    ValueError
+        For a matrix that is not finite, or a k outside.
     """
+    matrix = np.asarray(matrix)
     return leading_part(*svd(matrix), k).astype(matrix.dtype)
 
 
@@ -156,6 +195,6 @@ def svd(matrix, name="matrix"):
 
 def leading_part(u, sigma, vt, k):
     """Σ_{i ≤ k} σ_i u_i v_iᵀ, the sum of the first k terms of a decomposition."""
-    if k < 0:
-        raise ValueError(f"k: got {k}, expected at least 0")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 0:
+        raise ValueError(f"k: got {k!r}, expected a whole number of at least 0")
     return (u[:, :k] * sigma[:k]) @ vt[:k]

@@ -1,6 +1,8 @@
 """The weight update ΔW = after − before, as a flat dict, and what is left of it at rank k."""
 
-from ..adapters import LINEAR_LAYERS
+import numpy as np
+
+from ..adapters import linear_layers
 from .spectra import leading_part, svd
 
 
@@ -9,23 +11,32 @@ def weight_updates(before, after):
 
     Parameters
     ----------
-    before, after : dicts of arrays
+    before, after : dicts of arrays, or of quantised weights
 
     Returns
     -------
     dict of arrays, in `before`'s order
+
+    Raises
+    ------
+    ValueError
+        For an array that has another shape in the other model.
     """
-    return {name: after[name] - before[name] for name in before if name in after}
+    common = [name for name in before if name in after]
+    for name in common:
+        if after[name].shape != before[name].shape:
+            raise ValueError(f"after: {name} has shape {after[name].shape}, expected {before[name].shape}")
+    return {name: np.asarray(after[name]) - np.asarray(before[name]) for name in common}
 
 
 def linear_updates(before, after):
     """`weight_updates` of the blocks' linear layers alone: the matrices that LoRA can adapt."""
-    updates = weight_updates(before, after)
-    return {
-        name: update
-        for name, update in updates.items()
-        if name.endswith(".weight") and name.split(".")[-2] in LINEAR_LAYERS
-    }
+    return weight_updates({name: before[name] for name in linear_weights(before)}, after)
+
+
+def linear_weights(params):
+    """The names of the blocks' linear layers' weights."""
+    return [f"{module}.weight" for module in linear_layers(params)]
 
 
 def truncated_updates(before, after, ranks):
@@ -46,7 +57,7 @@ def truncated_updates(before, after, ranks):
     factors = {name: svd(update) for name, update in linear_updates(before, after).items()}
     for k in ranks:
         cut = {
-            name: before[name] + leading_part(*usv, k).astype(before[name].dtype)
+            name: np.asarray(before[name]) + leading_part(*usv, k).astype(before[name].dtype)
             for name, usv in factors.items()
         }
         yield k, {**after, **cut}

@@ -1,0 +1,166 @@
+"""Singular values of gradients, noted while a training goes on."""
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import Adapter, AdapterConfig, init_adapter, linear_layers, merge
+from lora_np.analysis import (
+    gradient_spectra,
+    layer_gradients,
+    noted_spectra,
+    noting_spectra,
+    rank_at_energy,
+    singular_values,
+)
+from lora_np.compress import quantise
+from lora_np.model import loss_and_gradients
+from lora_np.training import TrainConfig, allocating, attach, model_objective, train, trainable_arrays
+
+LAYER = "blocks.1.attn.v_proj.weight"
+
+
+@pytest.fixture
+def model(language, random_params, random_batch):
+    """(params, config, batch) of a tiny language model."""
+    return random_params(language), language, random_batch(language)
+
+
+def run(params, config, batch, adapter=None, steps=5, clip_norm=None, state_path=None, adjust=None):
+    objective, allocate = allocating(model_objective(params, config, adapter), adapter, steps)
+    settings = TrainConfig(steps=steps, learning_rate=1e-3, clip_norm=clip_norm, save_every=1)
+    trainable = trainable_arrays(params, adapter)
+    return train(
+        trainable, objective, lambda rng: [batch], settings, state_path=state_path, adjust=adjust or allocate
+    )
+
+
+# ------------------------------------------------------------------ full gradients, adapted or not
+
+
+def test_the_gradient_of_an_adapted_layer_is_that_of_the_merged_weight(model, random_adapter):
+    params, config, batch = model
+    adapter = random_adapter(params)
+    found = layer_gradients(params, batch, config, adapter)
+    expected = layer_gradients(merge(params, adapter), batch, config)
+    assert list(found) == [f"{module}.weight" for module in linear_layers(params)]
+    for name, gradient in found.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=0, atol=1e-12 * np.abs(expected[name]).max())
+
+
+def test_factors_see_a_part_of_the_full_gradient(model, random_adapter):
+    """dA = s Bᵀ G and dB = s G Aᵀ, with s = 6/3."""
+    params, config, batch = model
+    adapter = random_adapter(params)
+    full = layer_gradients(params, batch, config, adapter)
+    grads = loss_and_gradients(params, batch, config, adapter, tuple(adapter.weights)).grads
+    for module in linear_layers(params):
+        A, B, G = adapter.weights[f"{module}.lora_A"], adapter.weights[f"{module}.lora_B"], full[f"{module}.weight"]
+        np.testing.assert_allclose(grads[f"{module}.lora_A"], 2.0 * B.T @ G, atol=1e-12)
+        np.testing.assert_allclose(grads[f"{module}.lora_B"], 2.0 * G @ A.T, atol=1e-12)
+
+
+def test_the_full_gradient_on_a_quantised_base(model):
+    params, config, batch = model
+    names = [f"{module}.weight" for module in linear_layers(params)]
+    quantised = quantise(params, names, block_size=24)
+    dense = {name: np.asarray(weight) for name, weight in quantised.items()}
+    found, expected = layer_gradients(quantised, batch, config), layer_gradients(dense, batch, config)
+    assert all(np.array_equal(found[name], expected[name]) for name in names)
+
+
+# ------------------------------------------------------------------ the hook
+
+
+def test_the_hook_notes_a_runs_own_gradients(model):
+    params, config, batch = model
+    state = run(params, config, batch, adjust=noting_spectra(every=2))
+    steps, sigma = noted_spectra(state.memory)
+    assert steps.tolist() == [1, 3, 5]
+    assert set(sigma) == {f"{module}.weight" for module in linear_layers(params)}
+    assert sigma[LAYER].shape == (3, 12)
+    first = gradient_spectra(layer_gradients(params, batch, config))  # before any step was taken
+    for name, rows in sigma.items():
+        np.testing.assert_allclose(rows[0], first[name].singular_values, rtol=1e-9, atol=1e-14)
+    assert not np.allclose(sigma[LAYER][0], sigma[LAYER][2], rtol=1e-3)
+
+
+def test_clipping_scales_what_is_noted_and_no_rank(model):
+    params, config, batch = model
+    plain, clipped = (run(params, config, batch, None, 1, c, None, noting_spectra()) for c in (None, 1e-3))
+    (_, free), (_, short) = noted_spectra(plain.memory), noted_spectra(clipped.memory)
+    factors = {name: short[name][0, 0] / free[name][0, 0] for name in free}
+    assert max(factors.values()) < 0.1 and np.ptp(list(factors.values())) < 1e-12
+    assert all(rank_at_energy(short[name][0], 0.5) == rank_at_energy(free[name][0], 0.5) for name in free)
+
+
+def test_the_hook_changes_no_number(model):
+    params, config, batch = model
+    noted, plain = run(params, config, batch, adjust=noting_spectra()), run(params, config, batch)
+    assert all(np.array_equal(noted.best[name], plain.best[name]) for name in params)
+
+
+def test_the_hook_in_the_training_of_an_adapter(model):
+    """The full gradient at W + ΔW after each step, on a batch of its own."""
+    params, config, batch = model
+    adapter = init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0))
+
+    def gradients_of(arrays):
+        weights, attached = attach(params, adapter, arrays)
+        return layer_gradients(weights, batch, config, attached)
+
+    state = run(params, config, batch, adapter, adjust=noting_spectra(every=4, gradients_of=gradients_of))
+    steps, sigma = noted_spectra(state.memory)
+    assert steps.tolist() == [1, 5]
+    trained = merge(params, Adapter(adapter.config, state.best))
+    last = singular_values(layer_gradients(trained, batch, config)[LAYER])
+    np.testing.assert_allclose(sigma[LAYER][-1], last, rtol=1e-9, atol=1e-14)
+
+
+def test_another_hook_comes_after(model):
+    """AdaLoRA's own goes on as it would alone."""
+    params, config, batch = model
+    adapter = init_adapter(params, AdapterConfig(r=3, kind="adalora"), np.random.default_rng(0))
+    _, allocate = allocating(model_objective(params, config, adapter), adapter, 5)
+
+    def gradients_of(arrays):
+        return layer_gradients(params, batch, config)
+
+    alone = run(params, config, batch, adapter)
+    both = run(params, config, batch, adapter, adjust=noting_spectra(gradients_of=gradients_of, then=allocate))
+    assert all(np.array_equal(both.best[name], alone.best[name]) for name in alone.best)
+    assert set(alone.memory) < set(both.memory)
+    assert noted_spectra(both.memory)[0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_stopped_run_goes_on_with_its_notes(model, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    params, config, batch = model
+    whole = run(params, config, batch, adjust=noting_spectra())
+
+    def stop(step, trainable, grads, memory):
+        if step == 4:
+            raise Stopped
+
+    path = tmp_path / "state.safetensors"
+    with pytest.raises(Stopped):
+        run(params, config, batch, state_path=path, adjust=noting_spectra(then=stop))
+    resumed = run(params, config, batch, state_path=path, adjust=noting_spectra())
+    (steps, sigma), (_, expected) = noted_spectra(resumed.memory), noted_spectra(whole.memory)
+    assert steps.tolist() == [1, 2, 3, 4, 5] and set(sigma) == set(expected)
+    assert all(np.array_equal(sigma[name], expected[name]) for name in expected)
+
+
+REFUSED = [
+    ("every: got 0, expected a whole number", lambda: noting_spectra(every=0)),
+    ("every: got True", lambda: noting_spectra(every=True)),
+    ("memory: holds no spectra", lambda: noted_spectra({})),
+    ("gradients: got no linear layer's weight", lambda: noting_spectra()(1, {}, {"blocks.0.ln1.weight": 1}, {})),
+]
+
+
+@pytest.mark.parametrize("message, call", REFUSED, ids=[message for message, _ in REFUSED])
+def test_wrong_input_is_refused_by_name(message, call):
+    with pytest.raises(ValueError, match=message):
+        call()
