@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lora_np.adapters import AdapterConfig
+from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import dialect, dialect_run, dialect_samples
@@ -80,15 +80,16 @@ def test_a_token_stream_is_learnt(tiny):
     """What comes back is the best by the validation loss; what else is asked for is noted each time."""
     params, config = tiny
     tokens = np.tile(np.arange(10, 20), 40)
-    for adapter_config in (None, AdapterConfig(r=2, targets=("all-linear",), train_head=False)):
+    settings = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
+    for start in (None, init_adapter(params, settings, np.random.default_rng(0))):
         state = train_language(
-            params, config, adapter_config, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8,
+            params, config, start, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8,
             also=lambda model, adapter: {"more": 1.5},
         )  # fmt: skip
         assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
         assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
         again = train_language(
-            params, config, adapter_config, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8
+            params, config, start, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8
         )
         assert all(np.array_equal(again.best[name], state.best[name]) for name in state.best)
 

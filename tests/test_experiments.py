@@ -14,6 +14,7 @@ from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settin
 from lora_np.experiments.sentiment import load_task
 from lora_np.experiments.sweep import Ended
 from lora_np.experiments.tune import DROPOUTS, RATES
+from lora_np.training import trainable_arrays
 
 SMALL = {"epochs": 1, "limit": 40}
 
@@ -69,14 +70,14 @@ def test_all_methods_start_from_the_same_model():
     base, config = load_base()
     starts = {key: starting_point(BY_KEY[key], base, config, 2, seed=3) for key in BY_KEY}
     head = starts["full"][0]["head.weight"]
-    for key, (params, class_config, trainable) in starts.items():
+    for key, (params, class_config, adapter) in starts.items():
         assert class_config == replace(config, n_classes=2)
         assert np.array_equal(params["head.weight"], head) or key == "scratch"
         if key != "scratch":
             assert all(params[name] is base[name] for name in base)
-        assert "head.weight" in trainable
-    assert list(starts["head"][2]) == ["head.weight"]
-    assert set(starts["full"][2]) == set(base) | {"head.weight"}
+        assert "head.weight" in trainable_arrays(params, adapter)
+    assert list(trainable_arrays(starts["head"][0], starts["head"][2])) == ["head.weight"]
+    assert starts["full"][2] is None and set(starts["full"][0]) == set(base) | {"head.weight"}
     assert not np.array_equal(starts["scratch"][0]["tok_emb.weight"], base["tok_emb.weight"])
 
 

@@ -32,10 +32,11 @@ from lora_np.training import (
     model_objective,
     save_state,
     train,
+    trainable_arrays,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS = ("trainable", "m", "v", "best", "history")
+FIELDS = ("trainable", "m", "v", "best", "history", "memory")
 
 MODEL = ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20, dropout=0.1)
 LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
@@ -57,18 +58,18 @@ def make_task(adapter_settings):
     """LoRA on every linear layer, or the whole model where the settings are None."""
     rng = np.random.default_rng(0)
     params = initial_params(MODEL, rng)
-    trainable = params if adapter_settings is None else init_adapter(params, adapter_settings, rng).weights
+    start = None if adapter_settings is None else init_adapter(params, adapter_settings, rng)
     stream = [rng.integers(0, 13, (4, 7)) for _ in range(6)]
     batches = [Batch(ids[:, :-1], ids[:, 1:], np.full(4, 6), np.arange(4)) for ids in stream]
 
     def measure(arrays):
-        model, adapter = attach(params, adapter_settings, arrays)
+        model, adapter = attach(params, start, arrays)
         return evaluate(model, batches[5:], MODEL, adapter)
 
     def epoch_batches(rng):
         return [batches[i] for i in rng.permutation(5)]
 
-    return Task(trainable, model_objective(params, MODEL, adapter_settings), epoch_batches, measure)
+    return Task(trainable_arrays(params, start), model_objective(params, MODEL, start), epoch_batches, measure)
 
 
 def run(task, settings, path=None, on_step=None):
@@ -266,7 +267,9 @@ def test_a_foreign_file_is_refused(tmp_path, kind):
 def test_a_state_round_trips(tmp_path):
     rng = np.random.default_rng(0)
     group = {"b.w": rng.standard_normal((3, 2)).astype(np.float32), "a/b": rng.standard_normal(4)}
-    state = TrainState(7, group, group, group, {}, {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])})
+    history = {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])}
+    memory = {"b.w.kept": np.array([True, False]), "b.w.importance": rng.standard_normal((3, 2))}
+    state = TrainState(7, group, group, group, {}, history, memory)
     save_state(tmp_path / "s", state, 'näme "quoted"\n')
     back = load_state(tmp_path / "s", 'näme "quoted"\n')
     assert back.step == 7 and back.best == {}

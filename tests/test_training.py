@@ -28,6 +28,7 @@ from lora_np.training import (
     split_batch,
     stream,
     train,
+    trainable_arrays,
 )
 
 
@@ -269,13 +270,13 @@ class Run(NamedTuple):
 def run(random_params, random_batch):
     def make(config, adapter_settings=None, dtype=np.float32, n_batches=3):
         params = random_params(config, dtype)
-        trainable = params
+        adapter = None
         if adapter_settings is not None:
-            trainable = init_adapter(params, adapter_settings, np.random.default_rng(0)).weights
+            adapter = init_adapter(params, adapter_settings, np.random.default_rng(0))
         batches = [random_batch(config, B=5, seed=seed) for seed in range(n_batches)]
         return Run(
-            trainable,
-            model_objective(params, config, adapter_settings),
+            trainable_arrays(params, adapter),
+            model_objective(params, config, adapter),
             lambda rng: [batches[i] for i in rng.permutation(n_batches)],
         )
 
@@ -289,13 +290,14 @@ LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
 def test_a_model_learns_a_batch_by_heart(config, random_params, random_batch, adapter_settings):
     params = random_params(config, np.float32)
     before = {name: array.copy() for name, array in params.items()}
-    trainable = params
+    start = None
     if adapter_settings is not None:
-        trainable = init_adapter(params, adapter_settings, np.random.default_rng(1)).weights
+        start = init_adapter(params, adapter_settings, np.random.default_rng(1))
+    trainable = trainable_arrays(params, start)
     batch = random_batch(config, B=4)
     settings = TrainConfig(steps=80, learning_rate=2e-2, schedule="constant", warmup_steps=5)
-    state = train(trainable, model_objective(params, config, adapter_settings), lambda rng: [batch], settings)
-    model, adapter = attach(params, adapter_settings, state.trainable)
+    state = train(trainable, model_objective(params, config, start), lambda rng: [batch], settings)
+    model, adapter = attach(params, start, state.trainable)
     scores = evaluate(model, [batch], config, adapter)
     start = evaluate(params, [batch], config)
     assert scores["loss"] < 0.5 * start["loss"] and scores["accuracy"] > start["accuracy"]
@@ -468,15 +470,16 @@ def test_dropout_differs_by_step_and_shard(language, run):
 @pytest.mark.parametrize("adapter_settings", [None, LORA], ids=["full", "lora"])
 def test_training_mutates_nothing_that_it_was_given(classifier, random_params, random_batch, adapter_settings):
     params = random_params(classifier, np.float32)
-    trainable = params
+    start = None
     if adapter_settings is not None:
-        trainable = init_adapter(params, adapter_settings, np.random.default_rng(0)).weights
+        start = init_adapter(params, adapter_settings, np.random.default_rng(0))
+    trainable = trainable_arrays(params, start)
     batch = random_batch(classifier)
     groups = [params, trainable, batch._asdict()]
     before = [{name: array.copy() for name, array in group.items()} for group in groups]
     arrays = dict(trainable)
     settings = TrainConfig(steps=3, learning_rate=0.1, shards=2)
-    state = train(trainable, model_objective(params, classifier, adapter_settings), lambda rng: [batch], settings)
+    state = train(trainable, model_objective(params, classifier, start), lambda rng: [batch], settings)
     assert all(same_bits(group, copy) for group, copy in zip(groups, before))
     assert all(trainable[name] is array for name, array in arrays.items())
     assert not any(np.shares_memory(state.trainable[name], trainable[name]) for name in trainable)

@@ -146,7 +146,7 @@ def dora_at_norm(rng, dropout=0.0):
     case = adapted_linear(rng, "dora", trained_base=True, dropout=dropout)
     config, norm = AdapterConfig(kind="dora", r=3, alpha=5.0), 1.0 + rng.random(4)
 
-    def run(wanted, x, weight, bias, mask=None, **adapter):
+    def run(wanted, x, weight, bias, norm, mask=None, **adapter):
         y, cache = dora.forward(x, weight, bias, adapter, config, wanted, mask, norm)
 
         def pull(dy):
@@ -155,7 +155,7 @@ def dora_at_norm(rng, dropout=0.0):
 
         return y, pull
 
-    return case._replace(run=run)
+    return case._replace(run=run, constants={**case.constants, "norm": norm})
 
 
 def adalora_orthogonality(rng):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.model import draw_masks
 from lora_np.training import (
     AdamW,
@@ -211,23 +211,23 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
         100, 0.01, **schedule, optimiser=optimiser, clip_norm=clip_norm, shards=shards, seed=seed
     )
     if adapter is None:
-        adapter_config, trainable, model = None, params, torch_model(params, config)
+        start, trainable, model = None, params, torch_model(params, config)
         parameters = dict(model.named_parameters())
     else:
-        adapter_config, trainable, model, parameters = lora_run(adapter, params, config, rng)
+        start, model, parameters = lora_run(adapter, params, config, rng)
+        trainable = start.weights
 
     def masks_at(step, batch):
         """The masks that each shard draws, one above the other: dropout is data here, not under test."""
         rows = np.array_split(batch.ids, shards)
-        attached = adapter and Adapter(adapter_config, trainable)
         drawn = [
-            draw_masks(config, ids.shape, stream(seed, "masks", step, index), attached, np.float64)
+            draw_masks(config, ids.shape, stream(seed, "masks", step, index), start, np.float64)
             for index, ids in enumerate(rows)
         ]
         return {name: np.concatenate([masks[name] for masks in drawn]) for name in drawn[0]}
 
     expected, m, v, history = torch_train(model, parameters, batches, settings, masks_at)
-    state = train(trainable, model_objective(params, config, adapter_config), lambda rng: batches, settings)
+    state = train(trainable, model_objective(params, config, start), lambda rng: batches, settings)
 
     clipped = (history["grad_norm"] > clip_norm).mean()
     assert 0.1 < clipped < 0.9, f"{clipped:.0%} of the steps are clipped: no test of both ways"
@@ -241,7 +241,7 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
 
 
 def lora_run(settings, params, config, rng):
-    """A fresh adapter's config and weights (B = 0), PEFT's model with it, and the parameters PEFT trains."""
+    """A fresh adapter (B = 0), PEFT's model with it, and the parameters PEFT trains."""
     peft = pytest.importorskip("peft")
     from .peft_model import peft_model, trained_parameters
 
@@ -255,4 +255,4 @@ def lora_run(settings, params, config, rng):
         modules_to_save=["head"] if config.n_classes else None,
     )
     model = peft_model(params, config, lora_config, adapter)
-    return adapter.config, adapter.weights, model, trained_parameters(model)
+    return adapter, model, trained_parameters(model)
