@@ -105,7 +105,30 @@ def test_bits_per_weight(dtype, block_size):
 
 
 def test_the_papers_number_of_bits():
-    assert round(quantise_nf4(normal((1024, 1024))).bits_per_weight, 3) == 4.127
+    """4 + 8/64 + 32/(64 · 256) bits, exactly, beside the one mean of 32 bits for the whole matrix."""
+    weight = quantise_nf4(normal((1024, 1024)))
+    assert 8 * weight.nbytes - 32 == weight.size * (4 + 8 / 64 + 32 / (64 * 256)) == weight.size * 4.126953125
+    assert round(weight.bits_per_weight, 3) == 4.127
+
+
+@pytest.mark.parametrize("make, more", [(quantise_nf4, 0.3), (quantise_int8, 0.05)])
+def test_dequantising_takes_little_more_room_than_its_result(make, more):
+    weight = make(normal((1024, 256)))
+    tracemalloc.start()
+    try:
+        dense = np.asarray(weight)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert dense.nbytes <= peak <= (1 + more) * dense.nbytes
+
+
+@pytest.mark.parametrize("block_size, shape", [(64, (600, 128)), (2, (3, 2)), (6, (4, 21846))])
+def test_pieces_of_any_length_are_put_together(block_size, shape):
+    """The bytes of 600 × 128 weights fill a piece and a part of one; those of 4 × 21846 a piece and a few."""
+    weight = quantise_nf4(normal(shape), block_size, double=False)
+    blocks = CODE_POINTS.astype(np.float32)[unpack(weight.packed)].reshape(-1, block_size)
+    np.testing.assert_array_equal(np.asarray(weight), (blocks * weight.absmax[:, None]).reshape(shape))
 
 
 def test_a_short_last_group_has_its_own_step():
@@ -214,27 +237,35 @@ def test_blocks_follow_the_rows_whatever_the_memory_order():
 # ------------------------------------------------------------------ errors against theory
 
 
-@pytest.mark.parametrize("block_size, double, tolerance", [(16, False, 0.01), (64, False, 0.01), (64, True, 0.01)])
-def test_nf4_has_the_error_that_theory_expects(block_size, double, tolerance):
-    W = normal((512, 1024), seed=3)
+@pytest.mark.parametrize("block_size, double", [(16, False), (64, False), (64, True), (256, False)])
+def test_nf4_has_the_error_that_theory_expects(block_size, double):
+    """To within 0.5 %, also with double quantisation, which adds 0.01 %."""
+    W = normal((1024, 1024), seed=3)
     measured = quantisation_error(W, quantise_nf4(W, block_size, double))
-    assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=tolerance)
+    assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=5e-3)
     if block_size == 64:
-        assert measured == pytest.approx(0.0920, abs=1e-3)
+        assert measured == pytest.approx(0.0920, abs=2e-4)
 
 
 def test_int8_has_the_error_that_theory_expects():
-    W = normal((512, 256), seed=4)
+    W = normal((4096, 256), seed=4)
     weight = quantise_int8(W)
     measured = quantisation_error(W, weight)
-    assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=0.01)
+    assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=1e-2)
     of_steps = math.sqrt(np.mean(weight.scales**2) / 12) / np.sqrt(np.mean(W**2))
     assert measured == pytest.approx(of_steps, rel=0.01)
 
 
 def test_the_theory_of_two_points_in_closed_form():
     """With the points −1, 1 and blocks of two, the smaller becomes the larger: E (|a| − |b|)² / 2 = 1 − 2/π."""
-    assert expected_error(np.array([-1.0, 1.0]), 2) == pytest.approx(math.sqrt(1 - 2 / math.pi), rel=1e-4)
+    assert expected_error(np.array([-1.0, 1.0]), 2) == pytest.approx(math.sqrt(1 - 2 / math.pi), rel=1e-8)
+
+
+def test_the_theory_is_right_to_six_digits():
+    """Values by the midpoint rule on 1,000 × 200,000 places."""
+    assert expected_error(CODE_POINTS, 64) == pytest.approx(0.09197854597, rel=1e-8)
+    assert expected_error(CODE_POINTS, 16) == pytest.approx(0.08083478324, rel=1e-8)
+    assert expected_error(np.arange(-127, 128) / 127, 256) == pytest.approx(0.006956762019, rel=1e-7)
 
 
 def test_relative_error_of_nothing():
@@ -242,6 +273,8 @@ def test_relative_error_of_nothing():
     assert quantisation_error(zeros, zeros) == 0.0
     assert quantisation_error(zeros, np.ones((2, 3))) == math.inf
     assert quantisation_error(np.ones((2, 2)), np.full((2, 2), 1.5)) == 0.5
+    with pytest.raises(ValueError, match=r"quantised: got shape \(1, 3\), expected \(2, 3\)"):
+        quantisation_error(zeros, np.ones((1, 3)))
 
 
 # ------------------------------------------------------------------ standing in an array's place
@@ -332,6 +365,8 @@ def test_a_changed_matrix_takes_the_form_of_the_old_one(make):
     assert type(new) is type(old) and new.settings == old.settings and new.nbytes == old.nbytes
     np.testing.assert_array_equal(np.asarray(new), np.asarray(make(np.asarray(old) + delta)))
     assert requantise(delta, like=W) is delta
+    wide = delta.astype(np.float64)
+    assert requantise(wide, like=old).dtype == requantise(wide, like=W).dtype == np.float32
     with pytest.raises(ValueError, match=r"dense: got shape \(4, 64\), expected \(8, 64\)"):
         requantise(W[:4], like=old)
 

@@ -17,6 +17,7 @@ from .compact import compact_pattern, compact_targets
 from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
 from .merge import MergeErrors, merge, merge_errors, unmerge
+from .merge_in_format import FormatLoss, MergedInFormat, merge_in_format
 from .mix import Compressed, compress, mix, on_given_base
 from .named import (
     AdapterRow,
@@ -43,7 +44,9 @@ __all__ = [
     "AdapterRow",
     "AdapterSet",
     "Compressed",
+    "FormatLoss",
     "MergeErrors",
+    "MergedInFormat",
     "TrainableReport",
     "activate",
     "active_adapter",
@@ -64,6 +67,7 @@ __all__ = [
     "list_adapters",
     "merge",
     "merge_errors",
+    "merge_in_format",
     "mix",
     "module_config",
     "module_rank",

@@ -94,7 +94,7 @@ def init_adapter(params, config, rng):
         parts = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
         weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
     if config.train_head and HEAD in params:
-        weights[HEAD] = params[HEAD].copy()
+        weights[HEAD] = np.array(params[HEAD])
     return Adapter(config, weights)
 
 

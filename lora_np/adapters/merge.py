@@ -7,17 +7,23 @@ import numpy as np
 
 from .adapter import Adapter, adapter_deltas, whole_weights
 
+READ_WEIGHT = ("dora",)  # kinds whose ΔW depends on W, so that it cannot be told from W′ alone
+
 
 class MergeErrors(NamedTuple):
     """What rounding does to a merge, relative, in Frobenius norm over all adapted layers together."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖: how much of the update is lost
-    restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, after `unmerge`
+    restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, as `unmerge` has it
 
 
 def merge(params, adapter):
     """The model with the adapter's update added to its weights (Hu et al. 2021, section 4.1).
+
+    The merged weights are dense arrays, and exact but for rounding, whatever stood in their place: those of a quantised
+    base take up the room of full precision again, and zeros that pruning left are gone. The base's other weights keep
+    their form. `merge_in_format` merges into the base's own format, and says what is lost.
 
     Parameters
     ----------
@@ -49,10 +55,20 @@ def unmerge(merged, adapter, params=None):
     Returns
     -------
     dict of the base's names
+
+    Raises
+    ------
+    ValueError
+        For an adapter of DoRA, whose update depends on the base's weight, which is what is sought.
     """
+    if adapter.config.kind in READ_WEIGHT:
+        raise ValueError(
+            f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be taken out "
+            "of a merged one; keep the base"
+        )
     deltas = adapter_deltas(merged, adapter)
     whole = {name: params[name] for name in whole_weights(adapter) if params is not None and name in params}
-    return {**merged, **{name: merged[name] - delta for name, delta in deltas.items()}, **whole}
+    return {**merged, **{name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}, **whole}
 
 
 def merge_errors(params, adapter, dtype):
@@ -73,8 +89,7 @@ def merge_errors(params, adapter, dtype):
     MergeErrors
     """
     low, low_adapter = as_dtype(params, dtype), Adapter(adapter.config, as_dtype(adapter.weights, dtype))
-    merged = merge(low, low_adapter)
-    restored = unmerge(merged, low_adapter)
+    merged, low_deltas = merge(low, low_adapter), adapter_deltas(low, low_adapter)
     wide = Adapter(adapter.config, as_dtype(low_adapter.weights, np.float64))
     deltas = adapter_deltas(as_dtype(low, np.float64), wide)
     if not deltas:  # a trained head alone
@@ -83,7 +98,7 @@ def merge_errors(params, adapter, dtype):
     for name, delta in deltas.items():
         W = low[name].astype(np.float64)
         of_merging += np.sum((merged[name] - (W + delta)) ** 2)
-        of_restoring += np.sum((restored[name] - W) ** 2)
+        of_restoring += np.sum(((merged[name] - low_deltas[name]) - W) ** 2)
         size_merged += np.sum((W + delta) ** 2)
         size_update += np.sum(delta**2)
         size_base += np.sum(W**2)

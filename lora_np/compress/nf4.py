@@ -37,7 +37,9 @@ def unpack(packed):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up a whole byte: its two code points, (256, 2).
+# Dequantising looks up a whole byte: its two code points, (256, 2). Bytes become indices of eight bytes each for that,
+# twice the room of the matrix's own float32, so it is done in pieces.
+PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
     for dtype in (np.float32, np.float64)
@@ -84,7 +86,11 @@ class NF4Weight(QuantisedWeight):
         -------
         array (out, in), of `dtype`, fresh
         """
-        points = np.take(POINTS_OF_BYTE[self.dtype], self.packed, axis=0)  # (size/2, 2)
+        points = np.empty((self.packed.size, 2), self.dtype)  # (size/2, 2)
+        for start in range(0, self.packed.size, PIECE):
+            piece = slice(start, start + PIECE)
+            # A byte is never outside the table; "clip" spares the check, for which NumPy would copy `out`.
+            np.take(POINTS_OF_BYTE[self.dtype], self.packed[piece], axis=0, out=points[piece], mode="clip")
         blocks = points.reshape(-1, self.block_size)  # (size/block_size, block_size), the same memory
         blocks *= self.scales().astype(self.dtype)[:, None]
         return blocks.reshape(self.shape)  # (out, in)

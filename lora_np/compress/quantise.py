@@ -54,7 +54,11 @@ def requantise(dense, like):
     Parameters
     ----------
     dense : array (out, in)
-    like : QuantisedWeight, whose format and settings are taken, or an array: then dense itself is returned
+    like : QuantisedWeight, whose format, settings and dtype are taken; or an array, whose dtype alone is
+
+    Returns
+    -------
+    QuantisedWeight or array, as `like`; dense itself where there is nothing to change
 
     Raises
     ------
@@ -63,6 +67,7 @@ def requantise(dense, like):
     """
     if dense.shape != like.shape:
         raise ValueError(f"dense: got shape {dense.shape}, expected {like.shape}")
+    dense = dense.astype(like.dtype, copy=False)
     return FORMATS[like.format](dense, **like.settings) if isinstance(like, QuantisedWeight) else dense
 
 
@@ -85,7 +90,14 @@ def quantisation_error(weight, quantised):
     Returns
     -------
     float; for a weight of zeros 0 where Ŵ is zero too, else infinite
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
     """
+    if quantised.shape != weight.shape:
+        raise ValueError(f"quantised: got shape {quantised.shape}, expected {weight.shape}")
     W = np.asarray(weight, dtype=np.float64)
     error = np.linalg.norm(np.asarray(quantised, dtype=np.float64) - W)
     size = np.linalg.norm(W)

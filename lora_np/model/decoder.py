@@ -61,7 +61,8 @@ def make_decoder(params, config, adapter=None):
 
     Returns
     -------
-    Decoder; of the weights, q_proj, k_proj, v_proj and those that the adapter touches are copies
+    Decoder; of the weights, q_proj, k_proj, v_proj, those that the adapter touches and those that were quantised are
+    copies. All are dense: each token reads every weight, and to dequantise one takes ten times as long as its product
 
     Raises
     ------
@@ -72,6 +73,7 @@ def make_decoder(params, config, adapter=None):
         raise ValueError(f"config: a classifier of {config.n_classes} classes, expected a language model")
     if adapter is not None:
         params = merge(params, adapter)
+    params = {name: np.asarray(weight) for name, weight in params.items()}
 
     def layer(i, *names):
         parts = [[params[f"blocks.{i}.{name}.{leaf}"] for name in names] for leaf in ("weight", "bias")]

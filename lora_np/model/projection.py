@@ -46,7 +46,7 @@ def rows_forward(x, module, call):
     call : the forward pass, with groups
     """
     base, bias = call.params.get(f"{module}.weight"), call.params.get(f"{module}.bias")
-    n_out = len(call.groups[0].params[f"{module}.weight"])
+    n_out = call.groups[0].params[f"{module}.weight"].shape[0]
     y = np.empty((*x.shape[:-1], n_out), dtype=x.dtype)  # (B, ..., out)
     plain = []
     for group in call.groups:

@@ -20,7 +20,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     Parameters
     ----------
     ids : int array (...,) with values in 0 … V−1
-    weight : array (V, C)
+    weight : array (V, C), or an object that NumPy makes one of
     wanted : ("weight",), or () when no gradient will be asked for
 
     Returns
@@ -40,7 +40,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
             f"(expected 0 to {weight.shape[0] - 1})"
         )
     cache = EmbeddingCache(ids if "weight" in wanted else None, weight.shape)
-    return weight[ids], cache  # (..., C)
+    return np.asanyarray(weight)[ids], cache  # (..., C)
 
 
 def embedding_backward(dy, cache, into=None):

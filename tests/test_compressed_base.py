@@ -1,0 +1,366 @@
+"""Adapters on a quantised or pruned base: merging, and what of the base is ever held in full precision."""
+
+import gc
+import math
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import (
+    KINDS,
+    Adapter,
+    AdapterConfig,
+    adapter_deltas,
+    init_adapter,
+    linear_layers,
+    merge,
+    merge_errors,
+    merge_in_format,
+    unmerge,
+)
+from lora_np.adapters.merge import READ_WEIGHT
+from lora_np.compress import (
+    CODE_POINTS,
+    NF4Weight,
+    QuantisedWeight,
+    expected_error,
+    held_bytes,
+    n_of_m_mask,
+    prune_magnitude,
+    prune_n_of_m,
+    quantise,
+    quantise_int8,
+    quantise_nf4,
+)
+from lora_np.data import Batch
+from lora_np.model import ModelConfig, forward, generate, initial_params
+from lora_np.training import TrainConfig, evaluate, model_objective, train, trainable_arrays
+
+# C = 16 and F = 64, so that blocks of 64 weights and groups of 4 divide every matrix.
+CONFIG = ModelConfig(vocab_size=13, n_positions=7, d_model=16, n_layers=2, n_heads=2, d_ff=64)
+
+FORMATS = {
+    "nf4": quantise_nf4,
+    "nf4, single": lambda W: quantise_nf4(W, 32, False),
+    "int8": quantise_int8,
+    "2:4": prune_n_of_m,
+    "magnitude": lambda W: prune_magnitude(W, 0.6),
+    "dense": lambda W: W,
+}
+FORMAT = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+KIND = pytest.mark.parametrize("kind", KINDS)
+QUANTISED = pytest.mark.parametrize("form", list(FORMATS.values())[:3], ids=list(FORMATS)[:3])
+
+
+def names_of(params):
+    return [f"{module}.weight" for module in linear_layers(params)]
+
+
+def compressed(params, form):
+    """The model with its linear layers in a format."""
+    return {**params, **{name: form(params[name]) for name in names_of(params)}}
+
+
+def dense(params):
+    return {name: np.asarray(weight) for name, weight in params.items()}
+
+
+@pytest.fixture
+def base(random_params):
+    return random_params(CONFIG, np.float32)
+
+
+# ------------------------------------------------------------------ merging as always: exact, and dense
+
+
+@KIND
+@QUANTISED
+def test_merging_into_a_quantised_base_makes_the_adapted_layers_dense(base, random_adapter, random_batch, form, kind):
+    quantised = compressed(base, form)
+    adapter, batch = random_adapter(quantised, kind=kind, targets=("q_proj", "up_proj")), random_batch(CONFIG)
+    merged, deltas = merge(quantised, adapter), adapter_deltas(quantised, adapter)
+    for name, weight in quantised.items():
+        if name in deltas:
+            assert type(merged[name]) is np.ndarray and merged[name].dtype == np.float32
+            np.testing.assert_array_equal(merged[name], np.asarray(weight) + deltas[name])
+        else:
+            assert merged[name] is weight
+    adapted, got = (forward(p, batch.ids, CONFIG, adapter=a)[0] for p, a in ((quantised, adapter), (merged, None)))
+    np.testing.assert_allclose(got, adapted, rtol=0, atol=2e-5 * np.abs(adapted).max())
+    if kind not in READ_WEIGHT:
+        restored = unmerge(merged, adapter)
+        for name in deltas:
+            np.testing.assert_allclose(restored[name], np.asarray(quantised[name]), rtol=0, atol=1e-5)
+
+
+@KIND
+def test_which_updates_depend_on_the_base(base, random_adapter, kind):
+    """The table of those that cannot be taken out again is right."""
+    adapter = random_adapter(base, kind=kind)
+    one, other = (adapter_deltas(params, adapter) for params in (base, {n: 2 * a for n, a in base.items()}))
+    assert (kind in READ_WEIGHT) == any(not np.array_equal(one[name], other[name]) for name in one)
+    if kind in READ_WEIGHT:
+        with pytest.raises(ValueError, match=f"adapter: an update of kind '{kind}' depends on the base's weight"):
+            unmerge(merge(base, adapter), adapter)
+
+
+@KIND
+def test_merge_errors_of_every_kind(base, random_adapter, kind):
+    found = merge_errors(base, random_adapter(base, kind=kind), np.float32)
+    assert 0 < found.merged < 1e-6 and 0 < found.update < 1e-4 and 0 < found.restored < 1e-6
+
+
+# ------------------------------------------------------------------ merging into the base's format
+
+
+@KIND
+@FORMAT
+def test_merged_weights_have_the_bases_format(base, random_adapter, form, kind):
+    params = compressed(base, form)
+    before, adapter = dense(params), random_adapter(params, kind=kind, targets=("v_proj", "down_proj"))
+    found, deltas = merge_in_format(params, adapter), adapter_deltas(params, adapter)
+    assert list(found.params) == list(params) and list(found.layers) == list(deltas)
+    for name, weight in params.items():
+        merged = found.params[name]
+        assert type(merged) is type(weight) and (merged.shape, merged.dtype) == (weight.shape, weight.dtype)
+        if isinstance(weight, QuantisedWeight):
+            assert merged.settings == weight.settings and merged.nbytes == weight.nbytes
+        if name not in deltas:
+            assert merged is weight
+            continue
+        wanted = before[name].astype(np.float64) + deltas[name]
+        if not isinstance(weight, QuantisedWeight):
+            assert np.all(merged[weight == 0] == 0)
+        expected = np.asarray(form(wanted.astype(np.float32)) if isinstance(weight, QuantisedWeight) else merged)
+        np.testing.assert_array_equal(np.asarray(merged), expected)
+        error, size, update = (np.linalg.norm(array) for array in (expected - wanted, wanted, deltas[name]))
+        assert found.layers[name] == pytest.approx((error / size, error / update))
+    for name, weight in params.items():
+        np.testing.assert_array_equal(np.asarray(weight), before[name])
+
+
+def test_losses_of_a_hand_made_layer(base):
+    """Rows 3, 4, 0, … and an update of 0, 0, 5, …, pruned again: all of the update is lost, 5 of √(3² + 4² + 5²)."""
+    name = "blocks.0.attn.q_proj.weight"
+    params = {**base, name: np.zeros((16, 16), np.float32)}
+    params[name][:, :2] = 3.0, 4.0
+    weights = {"blocks.0.attn.q_proj.lora_A": np.zeros((1, 16), np.float32)}
+    weights["blocks.0.attn.q_proj.lora_A"][0, 2] = 5.0
+    weights["blocks.0.attn.q_proj.lora_B"] = np.ones((16, 1), np.float32)
+    adapter = Adapter(AdapterConfig(r=1, alpha=1.0, targets=("blocks.0.attn.q_proj",)), weights)
+    found = merge_in_format(params, adapter)
+    assert found.layers == {name: pytest.approx((5 / math.sqrt(50), 1.0))}
+    assert found.overall == pytest.approx((5 / math.sqrt(50), 1.0))
+    np.testing.assert_array_equal(found.params[name], params[name])
+    everywhere = merge_in_format(params, adapter, {name: np.ones((16, 16), bool)})
+    assert everywhere.layers == {name: (0.0, 0.0)} and everywhere.params[name][0, 2] == 5.0
+
+
+def test_a_dense_base_loses_to_rounding_alone(base, random_adapter):
+    adapter = random_adapter(base)
+    found, plain = merge_in_format(base, adapter), merge(base, adapter)
+    assert all(np.array_equal(found.params[name], plain[name]) for name in base)
+    assert 0 < found.overall.merged < 2**-24 and found.overall.merged < found.overall.update < 1e-6
+
+
+@FORMAT
+def test_the_overall_loss_is_that_of_one_long_vector(base, random_adapter, form):
+    params = compressed(base, form)
+    found = merge_in_format(params, adapter := random_adapter(params))
+    size = {name: np.linalg.norm(delta) for name, delta in adapter_deltas(params, adapter).items()}
+    lost = math.hypot(*(found.layers[name].update * size[name] for name in size))
+    assert found.overall.update == pytest.approx(lost / math.hypot(*size.values()), rel=1e-6)
+    assert min(loss.merged for loss in found.layers.values()) <= found.overall.merged
+    assert max(loss.merged for loss in found.layers.values()) >= found.overall.merged
+
+
+def scaled_loss(scale, form):
+    """The loss of one update of a large matrix, at a size relative to the base."""
+    rng = np.random.default_rng(0)
+    config = ModelConfig(5, 4, d_model=256, n_layers=1, n_heads=2, d_ff=64)
+    params = {n: rng.standard_normal(a.shape).astype(np.float32) for n, a in initial_params(config, rng).items()}
+    fresh = init_adapter(params, AdapterConfig(r=8, targets=("q_proj",)), rng)
+    weights = {name: rng.standard_normal(array.shape).astype(np.float32) for name, array in fresh.weights.items()}
+    (size,) = (np.linalg.norm(delta) for delta in adapter_deltas(params, Adapter(fresh.config, weights)).values())
+    weights["blocks.0.attn.q_proj.lora_B"] *= np.float32(scale * 256 / size)  # ‖W‖ is 256
+    return merge_in_format(compressed(params, form), Adapter(fresh.config, weights)).overall
+
+
+def test_a_small_update_is_lost_in_four_bits_and_a_large_one_is_not():
+    """Nearly every weight falls back to its code, or all are quantised as if anew."""
+    small, large = (scaled_loss(scale, lambda W: quantise_nf4(W, double=False)) for scale in (1e-4, 2.0))
+    assert 0.85 < small.update < 1.2 and small.merged < 2e-4
+    assert large.merged == pytest.approx(expected_error(CODE_POINTS, 64), rel=0.1)
+    assert large.update == pytest.approx(large.merged * math.sqrt(5) / 2, rel=0.1)
+    assert scaled_loss(0.05, quantise_int8).update < 0.2 < scaled_loss(0.05, quantise_nf4).update
+
+
+@FORMAT
+def test_a_layer_that_is_not_moved_stays_what_it_is(base, form):
+    params = compressed(base, form)
+    found = merge_in_format(params, init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0)))
+    assert all(found.params[name] is weight for name, weight in params.items())
+    assert set(found.layers.values()) == {(0.0, 0.0)} and found.overall == (0.0, 0.0)
+
+
+@QUANTISED
+def test_a_mask_keeps_what_is_pruned_and_quantised_pruned(base, random_adapter, form):
+    masks = {name: n_of_m_mask(base[name]) for name in names_of(base)}
+    params = compressed({**base, **{name: np.where(mask, base[name], 0) for name, mask in masks.items()}}, form)
+    adapter = random_adapter(params)
+    kept, spread = (merge_in_format(params, adapter, given) for given in (masks, None))
+    for name, mask in masks.items():
+        assert np.all(np.asarray(kept.params[name])[~mask] == 0)
+        assert np.any(np.asarray(spread.params[name])[~mask] != 0)
+        assert type(kept.params[name]) is type(params[name])
+
+
+def test_a_trained_head_goes_in_as_it_is(classifier, random_params, random_adapter):
+    params = quantise(random_params(classifier), ["blocks.0.attn.q_proj.weight"], "int8")
+    adapter = random_adapter(params, targets=("q_proj",))
+    found = merge_in_format(params, adapter)
+    np.testing.assert_array_equal(found.params["head.weight"], adapter.weights["head.weight"])
+    assert "head.weight" not in found.layers
+    alone = merge_in_format(params, Adapter(AdapterConfig(targets=()), {"head.weight": adapter.weights["head.weight"]}))
+    assert alone.layers == {} and alone.overall == (0.0, 0.0)
+
+
+def test_bad_input_is_refused(base, random_adapter):
+    adapter, name = random_adapter(base, targets=("q_proj",)), "blocks.0.attn.q_proj.weight"
+    cases = {
+        "masks: got 'blocks.0.attn.k_proj.weight', expected names of adapted": {"blocks.0.attn.k_proj.weight": None},
+        r"masks: .* has shape \(3, 4\)": {name: np.ones((3, 4), bool)},
+        "dtype float64, expected .* and bool": {name: np.ones((16, 16))},
+    }
+    for message, masks in cases.items():
+        with pytest.raises(ValueError, match=message):
+            merge_in_format(base, adapter, masks)
+    adapter.weights["blocks.0.attn.q_proj.lora_A"][0, 0] = np.nan
+    with pytest.raises(ValueError, match=f"{name}: W . ΔW holds values that are not finite"):
+        merge_in_format(compressed(base, quantise_nf4), adapter)
+    with pytest.raises(ValueError, match="adapter: the model has no layer"):
+        merge_in_format({"tok_emb.weight": base["tok_emb.weight"]}, adapter)
+
+
+# ------------------------------------------------------------------ training, and what is held
+
+
+def train_steps(params, adapter, batch, steps=3, config=CONFIG):
+    objective, settings = model_objective(params, config, adapter), TrainConfig(steps=steps, learning_rate=1e-2)
+    return train(trainable_arrays(params, adapter), objective, lambda rng: [batch], settings)
+
+
+@KIND
+@QUANTISED
+def test_training_on_a_quantised_base_is_training_on_what_it_stands_for(base, random_batch, random_adapter, form, kind):
+    """Bit for bit; and the base is the same afterwards."""
+    quantised, batch = compressed(base, form), random_batch(CONFIG)
+    adapter = random_adapter(quantised, kind=kind, dropout=0.2)
+    before = dense(quantised)
+    found, expected = (train_steps(params, adapter, batch) for params in (quantised, before))
+    assert all(np.array_equal(found.best[name], array) for name, array in expected.best.items())
+    assert any(not np.array_equal(found.best[name], adapter.weights[name]) for name in found.best)
+    assert all(np.array_equal(np.asarray(quantised[name]), array) for name, array in before.items())
+
+
+@pytest.fixture
+def alive_at_once(monkeypatch):
+    """A list with, for every dequantised matrix, how many of them are held at that moment, itself included."""
+    numbers, held, dequantise = [], [], NF4Weight.dequantise
+
+    def watched(weight):
+        matrix = dequantise(weight)
+        owner = matrix if matrix.base is None else matrix.base  # the memory itself, which views keep alive
+        held.append(weakref.ref(owner))
+        numbers.append(sum(reference() is not None for reference in held))
+        return matrix
+
+    monkeypatch.setattr(NF4Weight, "dequantise", watched)
+    return numbers
+
+
+@KIND
+def test_one_dequantised_layer_is_held_at_a_time(base, random_batch, random_adapter, alive_at_once, kind):
+    quantised, batch = compressed(base, quantise_nf4), random_batch(CONFIG)
+    adapter = random_adapter(quantised, kind=kind, dropout=0.2)
+    train_steps(quantised, adapter, batch, steps=2)
+    evaluate(quantised, [batch], CONFIG, adapter)
+    assert len(alive_at_once) > 2 * 2 * 6 and max(alive_at_once) == 1
+    merge_in_format(quantised, adapter)
+    assert max(alive_at_once) <= 2  # of the layer that is merged: DoRA's update reads it once more
+
+
+def test_the_watch_sees_what_is_kept(base, alive_at_once):
+    """The check can fail: an array that stays, and a view of one."""
+    weight = quantise_nf4(base["blocks.0.mlp.up_proj.weight"])
+    kept = [np.asarray(weight), np.asarray(weight).T]
+    np.asarray(weight)
+    assert alive_at_once == [1, 2, 3] and len(kept) == 2
+
+
+@pytest.mark.parametrize("form", ["nf4", "int8"])
+def test_memory_of_training_on_a_quantised_base(form):
+    """The base takes `held_bytes`, and training's peak beside it is that on a dense base and one dense layer more."""
+    config = ModelConfig(vocab_size=16, n_positions=4, d_model=256, n_layers=2, n_heads=2, d_ff=1024)
+    ids = np.zeros((2, 4), dtype=np.int64)
+    batch = Batch(ids, ids, np.full(2, 4), np.arange(2))
+
+    def measured(quantised):
+        """Bytes of the base by `held_bytes` and by what is allocated, and those at the peak of training beside it."""
+        gc.collect()
+        tracemalloc.start()
+        try:
+            params = initial_params(config, np.random.default_rng(0))
+            if quantised:
+                params = quantise(params, names_of(params), form)
+            gc.collect()
+            base = tracemalloc.get_traced_memory()[0]
+            adapter = init_adapter(params, AdapterConfig(r=2, targets=("all-linear",)), np.random.default_rng(0))
+            start = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            train_steps(params, adapter, batch, config=config)
+            return held_bytes(params), base, tracemalloc.get_traced_memory()[1] - start
+        finally:
+            tracemalloc.stop()
+
+    measured(False)  # what is made once in a process is made
+    (expected, found, peak), (full, found_full, peak_full) = measured(True), measured(False)
+    objects = 50_000  # Python's own
+    assert expected <= found <= expected + objects and full <= found_full <= full + objects
+    assert found < found_full / {"nf4": 6, "int8": 3}[form]
+    layer = 4 * 256 * 1024  # the largest in float32; all of them are twelve times as much
+    assert peak <= peak_full + 1.3 * layer  # 0.25 of it for the indices of a piece
+
+
+# ------------------------------------------------------------------ reading and writing with a quantised base
+
+
+@QUANTISED
+@pytest.mark.parametrize("targets", [(), ("tok_emb.weight", "pos_emb.weight")], ids=["linear", "embeddings too"])
+def test_generation_is_that_of_what_the_base_stands_for(base, random_adapter, form, targets):
+    quantised = compressed(base, form)
+    quantised |= {name: quantise_int8(base[name]) for name in targets}
+    ids = np.array([[1, 5, 2], [7, 7, 0], [12, 3, 4]])
+    adapters = [random_adapter(quantised, seed=seed) for seed in (0, 1)]
+    for adapter in (None, adapters[0], [adapters[0], None, adapters[1]]):
+        found, expected = (generate(params, ids, CONFIG, 4, adapter) for params in (quantised, dense(quantised)))
+        np.testing.assert_array_equal(found, expected)
+        found, expected = (forward(params, ids, CONFIG, adapter=adapter)[0] for params in (quantised, dense(quantised)))
+        np.testing.assert_array_equal(found, expected)
+    assert all(isinstance(quantised[name], QuantisedWeight) for name in (*names_of(base), *targets))
+
+
+def test_a_decoder_dequantises_each_layer_once(base, alive_at_once):
+    quantised = compressed(base, quantise_nf4)
+    generate(quantised, np.array([[1, 2]]), CONFIG, 5)
+    assert len(alive_at_once) == 2 * 6
+
+
+def test_a_head_of_a_quantised_classifier_is_trained_in_full(classifier, random_params):
+    params = {**random_params(classifier), "head.weight": quantise_int8(random_params(classifier)["head.weight"])}
+    adapter = init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0))
+    head = adapter.weights["head.weight"]
+    assert type(head) is np.ndarray
+    np.testing.assert_array_equal(head, np.asarray(params["head.weight"]))
