@@ -2,6 +2,7 @@
 
 import json
 
+from ..adapters import VARIANTS, AdapterConfig, variant_config
 from .shared import add_workers, print_now
 
 
@@ -40,6 +41,9 @@ def add_commands(command):
     tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     tuning.add_argument("--test", metavar="FILE", help="a file of its own to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
+    tuning.add_argument(
+        "--variant", default="lora", metavar="NAME", help=f"of LoRA: {', '.join(VARIANTS)} (default lora)"
+    )
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     tuning.add_argument(
@@ -111,19 +115,12 @@ def run_pretrain(arguments):
 
 
 def run_finetune(arguments):
-    from ..adapters import AdapterConfig
     from ..formats import PRETRAINED
 
     language = arguments.text_file is not None
-    adapter_config = AdapterConfig(
-        r=arguments.rank,
-        alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
-        targets=tuple(arguments.targets or (["all-linear"] if language else ["q_proj", "v_proj"])),
-        dropout=arguments.lora_dropout,
-    )
     settings = {
         "method": arguments.method,
-        "adapter_config": adapter_config,
+        "adapter_config": adapter_config(arguments, ("all-linear",) if language else ("q_proj", "v_proj")),
         "learning_rate": arguments.lr,
         "epochs": arguments.epochs,
         "seed": arguments.seed,
@@ -133,6 +130,22 @@ def run_finetune(arguments):
     if arguments.batch_size is not None:
         settings["batch_size"] = arguments.batch_size
     return (finetune_language_model if language else finetune_classifier)(arguments, settings)
+
+
+def adapter_config(arguments, targets):
+    """The AdapterConfig that the options ask for; `targets` where they name none."""
+    if arguments.variant != "lora" and arguments.method != "lora":
+        raise ValueError(f"variant: {arguments.variant!r} goes with --method lora, got --method {arguments.method}")
+    config = AdapterConfig(
+        r=arguments.rank,
+        alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
+        targets=tuple(arguments.targets or targets),
+        dropout=arguments.lora_dropout,
+    )
+    config = variant_config(arguments.variant, config)
+    if arguments.alpha is not None and config.kind == "vera":
+        raise ValueError(f"alpha: got {arguments.alpha:g}, and vera has none: its trained vectors are its scale")
+    return config
 
 
 def finetune_language_model(arguments, settings):

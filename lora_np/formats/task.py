@@ -15,7 +15,7 @@ import numpy as np
 from ..adapters import HEAD, Adapter
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .checkpoint import PRETRAINED, check_init, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
 from .tensors import write_json, write_text
 
@@ -44,6 +44,8 @@ def save_task(folder, task, base, about, dtype=None):
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own
     """
     folder = Path(folder)
+    if task.adapter is not None:
+        check_init(task.adapter.config)
     (folder / "task.json").unlink(missing_ok=True)
     if task.adapter is None:
         (folder / "config.json").unlink(missing_ok=True)

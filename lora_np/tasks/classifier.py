@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
+from ..adapters.starts import STARTS
 from ..data import (
     Table,
     class_batches,
@@ -67,7 +68,8 @@ def finetune(
     text_column, label_column : str
     out : folder to write
     method : "lora", "full" or "head"
-    adapter_config : AdapterConfig of LoRA; None: rank 8 on q and v
+    adapter_config : AdapterConfig of LoRA or of a variant; None: LoRA of rank 8 on q and v. What began with "pissa"
+        or "olora" is saved as LoRA of twice the rank, which fits the base as it is
     learning_rate : float; None: the method's default
     epochs, batch_size, seed : int
     base : folder of the model to start from
@@ -81,6 +83,11 @@ def finetune(
     accuracy, share of the commonest label in the test part, trainable parameters
     """
     check_settings(method, METHODS, epochs, batch_size, out, base)
+    if method == "full":
+        adapter_config = None
+    else:
+        adapter_config = AdapterConfig(targets=()) if method == "head" else adapter_config or AdapterConfig()
+        check_start(adapter_config)
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
     if test_data is None:
@@ -103,11 +110,8 @@ def finetune(
         encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(part.labels, labels)))
     (train_ids, train_labels), validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
-    if method == "full":
-        base_params, start = params, None
-    else:
-        adapter_config = AdapterConfig(targets=()) if method == "head" else adapter_config or AdapterConfig()
-        check_start(adapter_config)
+    base_params, start = params, None
+    if adapter_config is not None:
         base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
     trainable = trainable_arrays(base_params, start)
 
@@ -176,9 +180,12 @@ def check_settings(method, methods, epochs, batch_size, out, base):
 
 
 def check_start(adapter_config):
-    """Refuse a start whose adapter is of no use without a base of its own."""
-    if adapter_config.init == "loftq":
+    """Refuse before the training a start whose adapter could not be saved as one for the base that was given."""
+    init, kind = adapter_config.init, adapter_config.kind
+    if init == "loftq":
         raise ValueError("init: got 'loftq', whose adapter goes with a quantised base; expected another start")
+    if init in STARTS and kind != "lora":
+        raise ValueError(f"init: {init!r} goes with kind 'lora' here, got {kind!r}: see `on_given_base`")
 
 
 def without_texts(table, texts):

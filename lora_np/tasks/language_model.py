@@ -36,7 +36,7 @@ def finetune_text(
     text_file : path of a UTF-8 text; see `read_texts`
     out : folder to write
     method : "lora" or "full"
-    adapter_config : AdapterConfig of LoRA; None: rank 8 on all linear layers
+    adapter_config : AdapterConfig of LoRA or of a variant; None: LoRA of rank 8 on all linear layers. See `finetune`
     learning_rate : float; None: the method's default
     epochs, batch_size, seed : int
     base : folder of the language model to start from
@@ -47,6 +47,11 @@ def finetune_text(
     dict: tokens of each part, test perplexity before and after, trainable parameters
     """
     check_settings(method, METHODS, epochs, batch_size, out, base)
+    if method == "full":
+        adapter_config = None
+    else:
+        adapter_config = adapter_config or DEFAULT_ADAPTER
+        check_start(adapter_config)
     texts = read_texts(text_file)
     params, config = load_model(base)
     if config.n_classes:
@@ -59,14 +64,9 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[start:end] for start, end in zip(ends, ends[1:]))
-    if method == "full":
-        adapter_config = None
-    elif adapter_config is None:
-        adapter_config = DEFAULT_ADAPTER
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
     base_params, start = params, None
     if adapter_config is not None:
-        check_start(adapter_config)
         base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
     state = train_language(
         base_params,

@@ -1,0 +1,299 @@
+"""Every variant of LoRA by the commands: taught, saved, read again, and used in all the ways that an adapter is."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import (
+    KINDS,
+    LINEAR_LAYERS,
+    VARIANTS,
+    AdapterConfig,
+    init_adapter,
+    trained_weights,
+    variant_config,
+)
+from lora_np.adapters.starts import STARTS
+from lora_np.cli import main
+from lora_np.formats import load_peft, load_task, read_json, save_task
+from lora_np.model import forward
+from lora_np.tasks import classifier, language_model
+
+ROOT = Path(__file__).resolve().parents[1]
+TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
+KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
+PLAIN = [variant for variant in TAUGHT if KIND[variant] == "lora"]
+TEXTS = [f"the {animal} {verb} the {thing}" for animal in ("fox", "cat", "hen", "owl") for verb in ("likes", "hates")
+         for thing in ("dog", "log", "bog", "fog", "frog", "hog")]  # fmt: skip
+IDS = np.array([[0, 5, 7, 11], [3, 4, 1999, 7000]])
+
+
+def run(capsys, *arguments):
+    """Carry out a command that succeeds and says nothing on stderr; return what it printed."""
+    code = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert code == 0 and said.err == "", said.err
+    return said.out
+
+
+def fails(capsys, *arguments):
+    """Carry out a command that fails with one line and no traceback; return the line."""
+    code = main([str(argument) for argument in arguments])
+    error = capsys.readouterr().err
+    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
+    return error
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A table, a table to test on, and a text."""
+    folder = tmp_path_factory.mktemp("files")
+    rows = [json.dumps({"t": text, "l": text.split()[2]}) for text in TEXTS]
+    (folder / "rows.jsonl").write_text("\n".join(rows[:36]), encoding="utf-8")
+    (folder / "test.jsonl").write_text("\n".join(rows[36:]), encoding="utf-8")
+    (folder / "corpus.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(files, tiny_base):
+    """Function (variant) -> folder of a language model's adapter and of a classifier's; what was saved beside them."""
+    made = {}
+
+    def teach(variant):
+        if variant not in made:
+            common = ["--base", str(tiny_base), "--variant", variant, "--rank", "2", "--lr", "0.02"]
+            folder = files / variant
+            with pytest.MonkeyPatch.context() as patch:
+                saved = keep_saved(patch)
+                text = ["finetune", "--text-file", str(files / "corpus.txt"), "--epochs", "2"]
+                assert main([*text, "--out", str(folder / "text"), *common]) == 0
+                table = ["finetune", "--data", str(files / "rows.jsonl"), "--test", str(files / "test.jsonl")]
+                table += ["--text", "t", "--label", "l", "--epochs", "8", "--targets", "all-linear"]
+                assert main([*table, "--out", str(folder / "classes"), *common]) == 0
+            made[variant] = folder, saved
+        return made[variant]
+
+    return teach
+
+
+def keep_saved(patch):
+    """A dict that will hold each task as it is in memory when it is saved, and as it was trained, by its folder's name.
+
+    What was trained is what `attach` made last: of PiSSA and OLoRA it stands on what they left of the base.
+    """
+    saved, made = {}, []
+    for module in (classifier, language_model):
+
+        def keep_made(*arrays, attach=module.attach):
+            made.append(attach(*arrays))
+            return made[-1]
+
+        def keep(folder, task, *rest, save=module.save_task):
+            params, adapter = made[-1]
+            saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
+            save(folder, task, *rest)
+
+        patch.setattr(module, "attach", keep_made)
+        patch.setattr(module, "save_task", keep)
+    return saved
+
+
+def logits(task):
+    return forward(task.params, IDS, task.config, adapter=task.adapter)[0]
+
+
+# ---------------------------------------------------------------- taught, saved, read again
+
+
+@pytest.mark.parametrize("variant", TAUGHT)
+def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
+    """Bit for bit what was saved; and that is what was trained, of which the command spoke."""
+    folder, saved = taught(variant)
+    base = load_task(tiny_base)
+    for name in ("text", "classes"):
+        task, (in_memory, trained) = load_task(folder / name), saved[name]
+        assert task.adapter.config == in_memory.adapter.config and task.adapter.config.kind == KIND[variant]
+        assert logits(task).tobytes() == logits(in_memory).tobytes()
+        assert all(np.array_equal(task.params[key], base.params[key]) for key in base.params), "the base as given"
+        assert not np.array_equal(logits(task), logits(task._replace(adapter=None)))
+        np.testing.assert_allclose(logits(task), logits(trained), rtol=0, atol=1e-5 * np.abs(logits(trained)).max())
+    texts = [json.loads(line) for line in (folder.parent / "test.jsonl").read_text("utf-8").splitlines()]
+    found = classifier.predict(load_task(folder / "classes"), [row["t"] for row in texts])
+    right = np.mean([label == row["l"] for (label, _), row in zip(found, texts)])
+    assert right == read_json(folder / "classes" / "task.json")["test_accuracy"]
+
+
+@pytest.mark.parametrize("variant", TAUGHT)
+def test_the_settings_are_the_variants(variant, taught):
+    folder, _ = taught(variant)
+    task = load_task(folder / "classes")
+    asked = variant_config(variant, AdapterConfig(r=2, alpha=4.0, targets=("all-linear",)))
+    if asked.init in STARTS:  # LoRA of twice the rank, for the base that was given
+        assert task.adapter.config == AdapterConfig(r=4, alpha=4.0, targets=LINEAR_LAYERS)
+    else:
+        assert task.adapter.config == asked
+    fresh = init_adapter(task.params, replace(asked, init="kaiming"), np.random.default_rng(0))
+    trained = sum(array.size for array in trained_weights(fresh).values())
+    assert read_json(folder / "classes" / "task.json")["trainable"] == trained
+
+
+# ---------------------------------------------------------------- used
+
+
+@pytest.mark.parametrize("variant", TAUGHT)
+def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, capsys):
+    """An adapter and the model that it is merged into say the same."""
+    folder, _ = taught(variant)
+    for name in ("text", "classes"):
+        run(capsys, "merge", folder / name, "--out", tmp_path / name)
+        merged = load_task(tmp_path / name)
+        expected = logits(load_task(folder / name))
+        np.testing.assert_allclose(logits(merged), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    texts = ["the fox likes the dog", "the owl hates the bog"]
+    answers = [run(capsys, "predict", "--model", f / "classes", *texts) for f in (folder, tmp_path)]
+    assert answers[0] == answers[1]
+    prompt = ["generate", "--prompt", "the fox", "--tokens", 6, "--temperature", 0]
+    text = run(capsys, *prompt, "--adapter", folder / "text")
+    assert text == run(capsys, *prompt, "--model", tmp_path / "text")
+    assert "blocks.0.mlp.up_proj" in run(capsys, "inspect", folder / "text")
+
+
+@pytest.mark.parametrize("variant", TAUGHT)
+def test_export_and_mix(variant, taught, tmp_path, capsys):
+    """To PEFT and back where PEFT has the same; merged into a GPT-2 always; mixed where factors add up."""
+    folder, _ = taught(variant)
+    run(capsys, "export", folder / "text", "--to", "merged", "--out", tmp_path / "merged")
+    mix = ["mix", folder / "text", "--weights", 1, "--out", tmp_path / "mix"]
+    export = ["export", folder / "text", "--to", "peft", "--out", tmp_path / "peft"]
+    task = load_task(folder / "text")
+    if KIND[variant] == "lora":
+        run(capsys, *mix)
+        np.testing.assert_allclose(logits(load_task(tmp_path / "mix")), logits(task), rtol=0, atol=1e-5)
+    else:
+        assert f"is of kind '{KIND[variant]}', expected 'lora'" in fails(capsys, *mix)
+    if KIND[variant] in ("lora", "dora"):
+        run(capsys, *export)
+        back = load_peft(tmp_path / "peft", task.params)
+        np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
+    else:
+        message = f"adapter: of kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` makes LoRA of it"
+        assert message in fails(capsys, *export) and not (tmp_path / "peft").exists()
+
+
+def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, capsys):
+    """Every byte, and the same answers."""
+    folder, _ = taught("dora")
+    run(capsys, "export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
+    labels = load_task(folder / "classes").labels
+    source = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--labels", *labels]
+    run(capsys, *source, "--out", tmp_path / "back")
+    expected, found = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
+    assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in expected.items()}
+    out = run(capsys, "inspect", tmp_path / "peft")
+    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is that of s B A" in out
+
+
+def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
+    folder, _ = taught("adalora")
+    run(capsys, "inspect", folder / "text", "--json", tmp_path / "found.json")
+    weights = load_task(folder / "text").adapter.weights
+    for row in read_json(tmp_path / "found.json")["adapters"]:
+        A, E, B = (weights[f"{row['layer']}.lora_{x}"].astype(float) for x in "AEB")
+        assert row["kind"] == "adalora" and row["rank"] == np.count_nonzero(E)
+        assert row["norm_update"] == pytest.approx(np.linalg.norm(row["scale"] * B @ np.diag(E) @ A))
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--variant", "qlora"], f"variant: got 'qlora', expected one of {', '.join(VARIANTS)}"),
+        (["--variant", "loftq"], "init: got 'loftq', whose adapter goes with a quantised base; expected another start"),
+        (["--variant", "vera", "--alpha", "2"], "alpha: got 2, and vera has none"),
+        (["--variant", "dora", "--method", "full"], "variant: 'dora' goes with --method lora, got --method full"),
+        (["--variant", "pissa", "--alpha", "-1"], "alpha: got -1.0, expected more than 0 for init 'pissa'"),
+        (["--variant", "adalora", "--rank", "17"], "r: got 17, expected at most min(out, in) = 16"),
+        (["--variant", "vera", "--targets", "w_proj"], "targets: 'w_proj' fits no layer"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "table"])
+def test_options_that_do_not_go_together(kind, more, message, files, tiny_base, tmp_path, capsys):
+    source = ["--text-file", files / "corpus.txt"]
+    if kind == "table":
+        source = ["--data", files / "rows.jsonl", "--text", "t", "--label", "l"]
+    assert message in fails(capsys, "finetune", *source, "--base", tiny_base, "--out", tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, tiny_base, tmp_path):
+    config = AdapterConfig(r=2, kind="dora", init="pissa")
+    for task in (
+        lambda: classifier.finetune(files / "rows.jsonl", "t", "l", tmp_path / "out", "lora", config, base=tiny_base),
+        lambda: language_model.finetune_text(files / "corpus.txt", tmp_path / "out", "lora", config, base=tiny_base),
+    ):
+        with pytest.raises(ValueError, match="init: 'pissa' goes with kind 'lora' here, got 'dora'"):
+            task()
+
+
+def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, capsys):
+    folder, _ = taught("lora")
+    run(capsys, "mix", folder / "text", "--out", tmp_path / "task")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "task").iterdir()}
+    task = load_task(tmp_path / "task")
+    config = replace(task.adapter.config, init="olora")
+    with pytest.raises(ValueError, match="init: got 'olora', .*expected one of kaiming, gaussian"):
+        save_task(tmp_path / "task", task._replace(adapter=task.adapter._replace(config=config)), tiny_base, {})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "task").iterdir()} == before
+
+
+def test_help_names_every_variant(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"of LoRA: {', '.join(VARIANTS)} (default lora)" in words
+
+
+def test_every_kind_is_some_variants():
+    assert set(KIND.values()) == set(KINDS)
+
+
+# ---------------------------------------------------------------- the README
+
+
+USE = """
+from lora_np.adapters import VARIANTS
+from lora_np.cli import main
+
+VARIANTS["diagonal"] = {"kind": "diagonal"}
+source, base, out = sys.argv[1:]
+table = ["finetune", "--data", source, "--text", "t", "--label", "l", "--base", base, "--variant", "diagonal"]
+assert main([*table, "--out", out + "/task", "--epochs", "1", "--lora-dropout", "0.1"]) == 0
+assert main(["merge", out + "/task", "--out", out + "/merged"]) == 0
+for name in ("task", "merged"):
+    assert main(["predict", "--model", f"{out}/{name}", "the fox likes the dog"]) == 0
+"""
+
+
+def test_what_the_readme_says_in_python_runs(files, tiny_base, tmp_path):
+    """Every block, one after the other; and the kind of adapter that it adds is then known to the commands."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    script = tmp_path / "readme.py"
+    script.write_text("import sys\n" + "\n".join(blocks) + USE, encoding="utf-8")
+    command = [sys.executable, str(script), str(files / "rows.jsonl"), str(tiny_base), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert float(next(line for line in lines if re.fullmatch(r"[\d.]+e-\d+", line))) < 1e-8  # of the gradient check
+    assert lines[-1] == next(line for line in lines if "the fox likes the dog" in line)
