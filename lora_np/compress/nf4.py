@@ -37,8 +37,8 @@ def unpack(packed):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up a whole byte: its two code points, (256, 2). Bytes become indices of eight bytes each for that,
-# twice the room of the matrix's own float32, so it is done in pieces.
+# Dequantising looks up a whole byte: its two code points, (256, 2). NumPy makes an index of eight bytes of each byte,
+# all of them together as large as the float32 matrix; so it is done in pieces of as many bytes.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
