@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lora_np.adapters import AdapterConfig, adapter_shapes, init_adapter
+from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, trained_weights, variant_config
 from lora_np.analysis import (
     flops_by_kind,
     flops_by_phase,
@@ -121,6 +121,37 @@ TRAININGS = {
     "one base weight": (None, (LAST + "mlp.up_proj.weight",)),
     "biases": (None, (LAST + "attn.q_proj.bias", LAST + "ln2.bias")),
     "embeddings": (None, ("tok_emb.weight",)),
+    "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
+    "forward alone, DoRA": (replace(ALL_LINEAR, kind="dora"), ()),
+    "DoRA q,v": (AdapterConfig(r=3, kind="dora"), None),
+    "DoRA all linear, dropped": (replace(ALL_LINEAR, kind="dora", dropout=0.4), None),
+    "DoRA with its norm's gradient, dropped": (replace(ALL_LINEAR, kind="dora", dropout=0.4, norm_gradient=True), None),
+    "DoRA, lengths alone": (replace(ALL_LINEAR, kind="dora"), (LAST + "attn.v_proj.lora_magnitude_vector",)),
+    "DoRA, A alone": (replace(ALL_LINEAR, kind="dora", norm_gradient=True), (LAST + "mlp.up_proj.lora_A",)),
+    "DoRA, B alone": (replace(ALL_LINEAR, kind="dora", norm_gradient=True), (LAST + "attn.q_proj.lora_B",)),
+    "DoRA and its base weight, dropped": (
+        replace(ALL_LINEAR, kind="dora", dropout=0.4, norm_gradient=True),
+        (LAST + "attn.v_proj.weight", LAST + "attn.v_proj.lora_magnitude_vector"),
+    ),
+    "forward alone, VeRA": (replace(ALL_LINEAR, kind="vera"), ()),
+    "VeRA q,v": (AdapterConfig(r=3, kind="vera"), None),
+    "VeRA all linear, dropped": (replace(ALL_LINEAR, kind="vera", dropout=0.4), None),
+    "VeRA, λ_d alone": (replace(ALL_LINEAR, kind="vera"), (LAST + "attn.v_proj.vera_lambda_d",)),
+    "VeRA, λ_b alone": (replace(ALL_LINEAR, kind="vera"), (LAST + "mlp.down_proj.vera_lambda_b",)),
+    "VeRA and its base weight": (
+        replace(ALL_LINEAR, kind="vera"),
+        (LAST + "attn.k_proj.weight", LAST + "attn.k_proj.vera_lambda_d"),
+    ),
+    "forward alone, AdaLoRA": (replace(ALL_LINEAR, kind="adalora"), ()),
+    "AdaLoRA q,v": (AdapterConfig(r=3, kind="adalora"), None),
+    "AdaLoRA all linear, dropped": (replace(ALL_LINEAR, kind="adalora", dropout=0.4), None),
+    "AdaLoRA, A alone": (replace(ALL_LINEAR, kind="adalora"), (LAST + "attn.v_proj.lora_A",)),
+    "AdaLoRA, E alone": (replace(ALL_LINEAR, kind="adalora"), (LAST + "attn.k_proj.lora_E",)),
+    "AdaLoRA, B alone": (replace(ALL_LINEAR, kind="adalora"), (LAST + "mlp.up_proj.lora_B",)),
+    "AdaLoRA and its base weight": (
+        replace(ALL_LINEAR, kind="adalora"),
+        (LAST + "attn.v_proj.weight", LAST + "attn.v_proj.lora_E"),
+    ),
 }
 
 
@@ -153,7 +184,7 @@ def real_step(random_params, random_batch):
         adapter = adapter_config and init_adapter(params, adapter_config, np.random.default_rng(1))
         weights = adapter.weights if adapter else {}
         if wanted is None:
-            wanted = tuple(weights if adapter else params)
+            wanted = tuple(trained_weights(adapter) if adapter else params)
         masks = draw_masks(config, (B, T), np.random.default_rng(2), adapter, dtype) if wanted else None
         if count:
             params = {name: counted(array) for name, array in params.items()}
@@ -203,16 +234,19 @@ def test_bytes_are_those_of_the_arrays_held(config, B, T, name, real_step):
     assert_bytes(config, B, T, *training(name, config), real_step)
 
 
-def test_every_parameter_alone_and_many_at_random(language, classifier, real_step):
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_alone_and_many_at_random(kind, language, classifier, real_step):
+    """Of LoRA every parameter of the model too; of the other kinds the adapter's own."""
+    rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
     for config in (language, classifier):
         shapes = parameter_shapes(config)
-        names = [*shapes, *(n for n in adapter_shapes(hollow(shapes), ALL_LINEAR) if n not in shapes)]
-        subsets = [(name,) for name in names]
+        own = [name for name in adapter_shapes(hollow(shapes), adapter_config) if name not in shapes]
+        names = [*shapes, *own]
+        subsets = [(name,) for name in (names if kind == "lora" else own)]
         subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
         for wanted in subsets:
-            assert_flops(config, 2, 5, ALL_LINEAR, wanted, real_step)
-            assert_bytes(config, 2, 5, ALL_LINEAR, wanted, real_step, np.float64)
+            assert_flops(config, 2, 5, adapter_config, wanted, real_step)
+            assert_bytes(config, 2, 5, adapter_config, wanted, real_step, np.float64)
 
 
 def test_the_check_sees_a_product_too_many(language, real_step, monkeypatch):
@@ -269,6 +303,39 @@ def test_terms_by_hand():
         "adapter": 5 * low,
     }
     assert flops_by_phase(terms)["dweight"] == 2 * low
+
+
+def test_terms_of_the_other_kinds_by_hand():
+    """One layer of C = 6 on 15 rows at rank 2, between others that want x: what each kind adds to 2 products of W."""
+    B, T, C, r = 3, 5, 6, 2
+    config = ModelConfig(11, 7, C, n_layers=2, n_heads=2, d_ff=10)
+    square, low, made = 2 * B * T * C * C, 2 * B * T * C * r, 2 * C * C * r
+
+    def terms_of(kind, **settings):
+        adapter_config = AdapterConfig(r=r, targets=("q_proj",), kind=kind, **settings)
+        found = step_flops(config, B, T, adapter_config)
+        name = "blocks.1.attn.q_proj."
+        return {n.removeprefix(name): flops for n, flops in found.items() if n.startswith(name)}
+
+    base = {"forward": square, "dx": square}
+    assert terms_of("lora") == {
+        **base,
+        **{f"lora_{leaf}.{phase}": low for leaf in "AB" for phase in ("forward", "dx", "dweight")},
+    }
+    assert terms_of("adalora") == terms_of("lora")  # E multiplies element by element
+    assert terms_of("vera") == {
+        **base,
+        **{f"vera_{leaf}.{phase}": low for leaf in "AB" for phase in ("forward", "dx")},
+    }
+    dora = {
+        **base,
+        **{f"directions.{phase}": made for phase in ("forward", "dx")},
+        **{term: low for term in ("lora_A.forward", "lora_A.dweight", "lora_B.dx", "lora_B.dweight")},
+    }
+    assert terms_of("dora") == dora
+    assert terms_of("dora", norm_gradient=True) == {**dora, "norm.lora_A": made, "norm.lora_B": made}
+    left_out = {"left_out.forward": square, "left_out.dx": square}
+    assert terms_of("dora", dropout=0.1) == {**dora, **left_out}
 
 
 @MODEL

@@ -10,6 +10,7 @@ from .kinds import KINDS
 from .starts import STARTS
 
 HEAD = "head.weight"
+STARTED = ("lora", "dora")  # kinds whose A and B can be taken out of the base
 
 
 class Adapter(NamedTuple):
@@ -127,14 +128,13 @@ def start_adapter(params, config, rng):
     if config.init not in STARTS:
         return params, init_adapter(params, config, rng)
     adapter = init_adapter(params, replace(config, init="kaiming"), rng)
+    if config.kind not in STARTED:
+        raise ValueError(f"init: {config.init!r} goes with kinds {' and '.join(STARTED)}, got {config.kind!r}")
     base, weights = dict(params), dict(adapter.weights)
     for module in adapted_modules(config, params):
         name = f"{module}.weight"
         base[name], parts = STARTS[config.init](params[name], module_config(config, module))
-        for leaf, array in parts.items():
-            if weights.get(f"{module}.{leaf}", array).shape != array.shape or f"{module}.{leaf}" not in weights:
-                raise ValueError(f"init: {config.init!r} goes with kinds lora and dora, got {config.kind!r}")
-            weights[f"{module}.{leaf}"] = array
+        weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
     return base, Adapter(config, weights)
 
 

@@ -53,8 +53,8 @@ def init(weight, config, rng):
 
 
 def row_norms(V):
-    """‖V‖ of each row, (out,)."""
-    return np.sqrt(np.sum(V * V, axis=1))
+    """‖V‖ of each row, (out,); the same bits whatever V's memory order."""
+    return np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))
 
 
 def directions(weight, adapter, scale):
@@ -62,9 +62,12 @@ def directions(weight, adapter, scale):
     return np.asanyarray(weight) + scale * (adapter["lora_B"] @ adapter["lora_A"])
 
 
-def inverse(norm):
-    """1/‖V‖, and 0 for a row of zeros, which has no direction: it stays zero."""
-    return np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+def over(numerator, norm):
+    """m/‖V‖, or 1/‖V‖, and 0 for a row of zeros, which has no direction: it stays zero.
+
+    m is divided by ‖V‖ and not multiplied by 1/‖V‖, so that it is 1 exactly at the start.
+    """
+    return np.divide(numerator, norm, out=np.zeros_like(norm), where=norm > 0)
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE), mask=None, norm=None):
@@ -86,10 +89,10 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     """
     scale = scaling(config)
     V = directions(weight, adapter, scale)  # (out, in)
-    inv_norm = inverse(row_norms(V) if norm is None else norm)  # (out,)
+    norm = row_norms(V) if norm is None else norm  # (out,)
     dropped, dropout = dropout_forward(x, mask)  # (..., in)
     h, _ = linear_forward(dropped, V, None, ())  # (..., out)
-    y = (adapter[MAGNITUDE] * inv_norm) * h
+    y = over(adapter[MAGNITUDE], norm) * h
     if bias is not None:
         y += bias
     if mask is not None:
@@ -105,7 +108,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
         h=h if h_wanted else None,
         weight=weight,
         adapter=adapter,
-        inv_norm=inv_norm if wanted else None,
+        inv_norm=over(1.0, norm) if wanted else None,
         scale=scale,
         dropout=dropout,
         norm_gradient=config.norm_gradient,
@@ -200,7 +203,7 @@ def delta(weight, adapter, config):
     """ΔW = m ⊙ V / ‖V‖ − W, (out, in); it depends on W, unlike LoRA's."""
     W = np.asarray(weight)
     V = directions(W, adapter, scaling(config))
-    return (adapter[MAGNITUDE] * inverse(row_norms(V)))[:, None] * V - W
+    return over(adapter[MAGNITUDE], row_norms(V))[:, None] * V - W
 
 
 def flops(name, rows, shape, config, wanted, masked=False):

@@ -126,11 +126,19 @@ def allocating(objective, adapter, steps, settings=None):
     objective : with the term γ R of the factors' distance from orthonormal (averaged over layers) for kind
         "adalora"; for any other kind the one given
     adjust : function (step, trainable, grads, memory) for kind "adalora", which sets singular values to zero; else None
+
+    Raises
+    ------
+    ValueError
+        If one of the three arrays is frozen: its importance is told from its gradient.
     """
-    if adapter is None or adapter.config.kind != "adalora":
+    modules = [] if adapter is None or adapter.config.kind != "adalora" else list(adapter_parts(adapter))
+    if not modules:
         return objective, None
+    for leaf in NAMES:
+        if adapter.config.rate_factors.get(leaf) == 0.0:
+            raise ValueError(f"rate_factors: got 0 for {leaf!r}, but the allocation of ranks needs its gradient")
     settings = RankAllocation() if settings is None else settings
-    modules = list(adapter_parts(adapter))
     n_values = sum(adapter.weights[f"{module}.lora_E"].size for module in modules)
 
     def with_orthogonality(trainable, batch, rng):

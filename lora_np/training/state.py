@@ -8,7 +8,6 @@ import numpy as np
 
 from ..formats import read_tensors, write_tensors
 
-
 GROUPS = ("trainable", "m", "v", "best", "history", "memory")
 
 
