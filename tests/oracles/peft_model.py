@@ -28,13 +28,18 @@ def load_adapter(model, weights):
 
 
 def trained_parameters(model):
-    """What PEFT trains, under lora_np's names."""
+    """What PEFT trains, under lora_np's names; AdaLoRA's ranks are among its parameters, but it trains none of them."""
     return {
-        our_name(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+        our_name(name): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".ranknum." not in name
     }
 
 
 def our_name(name):
-    """base_model.model.L.lora_A.default.weight -> L.lora_A; L.modules_to_save.default.weight -> L.weight."""
+    """base_model.model.L.lora_A.default.weight -> L.lora_A; L.modules_to_save.default.weight -> L.weight.
+
+    VeRA's vectors and AdaLoRA's arrays have no .weight.
+    """
     name = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-    return name.removesuffix(".default.weight")
+    return name.removesuffix(".default.weight").removesuffix(".default")

@@ -116,7 +116,8 @@ def set_masks(model, masks):
     for name, mask in masks.items():
         module = model.get_submodule(name.removesuffix(".adapter"))
         if name.endswith(".adapter"):  # PEFT draws its own masks here: put ours in that place
-            module.lora_dropout["default"] = holder = Mask()
+            drops = module.vera_dropout if hasattr(module, "vera_dropout") else module.lora_dropout
+            drops["default"] = holder = Mask()
         else:
             holder = module if isinstance(module, Mask) else module.dropout
         holder.mask = torch.tensor(mask)
