@@ -29,10 +29,11 @@ def add_commands(command):
     timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
 
     lab = command("experiment", run_experiment, "carry out an experiment: its figure, its numbers, its verdict")
-    lab.add_argument("name", metavar="NAME", help="list shows them all")
+    lab.add_argument("name", metavar="NAME", help="list shows them; all carries out every one")
     lab.add_argument("--seeds", type=int, default=5, metavar="N", help="(default 5)")
-    lab.add_argument("--quick", action="store_true", help="one seed, part of the data, at most 30 s")
+    lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
+    lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
     lab.add_argument("--tune", action="store_true", help="choose the learning rates on validation instead")
     add_workers(lab)
 
@@ -79,19 +80,40 @@ def run_bench(arguments):
 
 
 def run_experiment(arguments):
+    from ..experiments import tuned
+    from ..experiments.laboratory import experiment
     from ..experiments.recipes import RECIPES, headline, recipe
     from ..experiments.sweep import open_executor
 
     if arguments.name == "list":
-        for name in RECIPES:
-            print(f"{name:<12} {headline(name)}")
+        for number, name in enumerate(RECIPES, 1):
+            print(f"{number:>2} {name:<17} {headline(name)}")
         return 0
-    found = recipe(arguments.name)
+    names = RECIPES if arguments.name == "all" else (arguments.name,)
+    for name in names:
+        recipe(name)
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
     with open_executor(arguments.jobs, arguments.dask) as executor:
         if arguments.tune:
-            for domain, rates in found.tune(executor, report=print_now).items():
-                print(f"{domain:<12}" + ", ".join(f"{method} {rate:g}" for method, rate in rates.items()))
+            for tune in [tuned.tune] * (arguments.name == "all") + tunable(names):
+                for method, rate in tune(executor, report=print_now).items():
+                    print(f"{method:<24}{rate:g}")
             return 0
-        outcome = found.run(arguments.seeds, arguments.quick, out, executor, report=print_now)
-    return 1 if outcome["failed"] else 0
+        failed = [
+            name
+            for name in names
+            if experiment(name, arguments.seeds, arguments.quick, out, arguments.store, executor, print_now)["failed"]
+        ]
+    if failed and len(names) > 1:
+        print(f"not finished: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def tunable(names):
+    """The functions that choose the learning rates of the experiments that have rates of their own."""
+    from ..experiments.recipes import recipe
+
+    own = [recipe(name).tune for name in names if hasattr(recipe(name), "tune")]
+    if not own:
+        raise ValueError(f"tune: {names[0]} has the rates that experiment all --tune chooses")
+    return own

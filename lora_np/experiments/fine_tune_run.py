@@ -3,14 +3,13 @@
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..adapters import merge, trainable_report
 from ..analysis import linear_updates, spectrum, tensor_bytes, truncated_updates
-from ..formats import load_pretrained, write_tensors
+from ..formats import write_tensors
 from ..training import (
     TrainConfig,
     adapter_optimiser,
@@ -23,7 +22,8 @@ from ..training import (
     trainable_arrays,
 )
 from .methods import BY_KEY, starting_point
-from .sentiment import load_task
+from .runs.base import load_base
+from .runs.sentiment import load_task
 
 TRUNCATION_RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -47,9 +47,6 @@ class Run:
     dropout: float = 0.0
     analyse: bool = True
     test: bool = True
-
-
-load_base = lru_cache(maxsize=1)(load_pretrained)
 
 
 def fine_tune_run(run):

@@ -12,8 +12,9 @@ from .. import __version__
 from ..formats import check_file, check_folder, write_json
 from .baseline import tfidf_baseline
 from .figures import draw_figures
-from .fine_tune_run import Run, fine_tune_run, load_base
+from .fine_tune_run import Run, fine_tune_run
 from .methods import BY_KEY, chosen_settings
+from .runs.base import load_base
 from .step_time import compare_step_times
 from .sweep import report_all
 

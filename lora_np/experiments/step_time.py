@@ -1,6 +1,8 @@
 """What one training step costs, full and LoRA: time measured in turns on the same batch, FLOPs and bytes counted."""
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..model import cache_bytes, forward
 from ..training import (
     TrainConfig,
+    TrainState,
     attach,
     blas_threads,
     initial_state,
@@ -15,9 +18,9 @@ from ..training import (
     train_step,
     trainable_arrays,
 )
-from .fine_tune_run import load_base
 from .methods import BY_KEY, starting_point
-from .sentiment import load_task
+from .runs.base import load_base
+from .runs.sentiment import load_task
 
 
 def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "head")):
@@ -41,42 +44,67 @@ def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "h
     task = load_task()
     base, base_config = load_base()
     batch = task.epoch_batches(np.random.default_rng(0))[0]
-    settings = TrainConfig(steps=repeats + 2, learning_rate=1e-4)
-    states, objectives, held, flops = {}, {}, {}, {}
-    seconds, pass_seconds = {key: [] for key in keys}, {key: [] for key in keys}
+    turns, held, flops = {}, {}, {}
     for key in keys:
         method = BY_KEY[key]
         params, config, start = starting_point(method, base, base_config, 2, 0)
         trainable = trainable_arrays(params, start)
-        states[key] = initial_state(trainable)
-        objectives[key] = timed(model_objective(params, config, start), pass_seconds[key])
+        turns[key] = Turn(initial_state(trainable), model_objective(params, config, start))
         model, adapter = attach(params, start, trainable)
         _, cache = forward(
             model, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=tuple(trainable)
         )
         held[key] = cache_bytes(cache)
         flops[key] = sum(step_flops(config, *batch.ids.shape, method.adapter, tuple(trainable)).values())
-    with blas_threads(1):
-        for _ in range(repeats + 2):
-            for key in keys:
-                started = time.perf_counter()
-                states[key], _ = train_step(states[key], objectives[key], batch, settings)
-                seconds[key].append(time.perf_counter() - started)
+    times = take_turns(turns, batch, repeats)
 
-    def ratio_to_first(times, key):
-        return float(np.median(np.array(times[key][2:]) / np.array(times[keys[0]][2:])))
+    def ratio_to_first(key, what):
+        return float(np.median(np.array(times[key][what]) / np.array(times[keys[0]][what])))
 
     return {
         key: {
-            "seconds": float(np.median(seconds[key][2:])),
-            "ratio": ratio_to_first(seconds, key),
-            "pass_ratio": ratio_to_first(pass_seconds, key),
+            "seconds": float(np.median(times[key]["step"])),
+            "ratio": ratio_to_first(key, "step"),
+            "pass_ratio": ratio_to_first(key, "passes"),
             "flops": flops[key],
             "predicted_ratio": flops[key] / flops[keys[0]],
             "activation_bytes": held[key],
         }
         for key in keys
     }
+
+
+class Turn(NamedTuple):
+    """One of the methods that take turns."""
+
+    state: TrainState
+    objective: Callable
+
+
+def take_turns(turns, batch, rounds):
+    """Seconds of training steps, on one thread, after two rounds that do not count.
+
+    Parameters
+    ----------
+    turns : dict, method -> Turn, whose state is used up
+    batch : the batch of every step
+    rounds : int, in each of which every method makes one step
+
+    Returns
+    -------
+    dict, method -> {"step": list of seconds of whole steps, "passes": of their forward and backward passes}
+    """
+    settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
+    states = {key: turn.state for key, turn in turns.items()}
+    times = {key: {"step": [], "passes": []} for key in turns}
+    objectives = {key: timed(turn.objective, times[key]["passes"]) for key, turn in turns.items()}
+    with blas_threads(1):
+        for _ in range(rounds + 2):
+            for key in turns:
+                started = time.perf_counter()
+                states[key], _ = train_step(states[key], objectives[key], batch, settings)
+                times[key]["step"].append(time.perf_counter() - started)
+    return {key: {what: seconds[2:] for what, seconds in of.items()} for key, of in times.items()}
 
 
 def timed(objective, seconds):

@@ -31,6 +31,7 @@ def train_language(
     batch_size=16,
     seed=0,
     also=None,
+    evaluations=None,
     label=None,
 ):
     """Train a language model, or an adapter of it, on a token stream.
@@ -39,10 +40,11 @@ def train_language(
     ----------
     params, config : the language model to start from
     adapter : Adapter at its start, or None to train the whole model
-    tokens, validation : (N,) integers; the second chooses the best weights, twice an epoch
+    tokens, validation : (N,) integers; the second chooses the best weights
     learning_rate : float, the peak
     epochs, batch_size, seed : int; a batch is of windows of n_positions tokens
     also : function (params, adapter) -> dict of floats to note at each evaluation, or None
+    evaluations : int, about how many on the validation tokens along the way; None: two an epoch
     label : str, what a progress bar is to say of it; None: no bar
 
     Returns
@@ -65,7 +67,7 @@ def train_language(
         learning_rate=learning_rate,
         warmup_steps=steps_per_epoch // 4,
         optimiser=adapter_optimiser(adapter),
-        eval_every=max(1, steps_per_epoch // 2),
+        eval_every=max(1, epochs * steps_per_epoch // (2 * epochs if evaluations is None else evaluations)),
         seed=seed,
     )
     objective, adjust = allocating(model_objective(params, config, adapter), adapter, settings.steps)

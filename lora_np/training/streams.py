@@ -2,7 +2,7 @@
 
 import numpy as np
 
-PURPOSES = ("shuffle", "masks", "weights", "head", "adapter")
+PURPOSES = ("shuffle", "masks", "weights", "head", "adapter", "sample")
 
 
 def stream(seed, purpose, *index):
@@ -16,7 +16,7 @@ def stream(seed, purpose, *index):
     ----------
     seed : int ≥ 0
     purpose : "shuffle" (index: epoch), "masks" (index: step, shard), or the first values of "weights",
-        a "head" or an "adapter" (no index)
+        a "head" or an "adapter" (no index), or a "sample" of data (any index)
     index : ints
 
     Returns

@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import AdapterConfig, init_adapter, trainable_report
-from ..data import encode, load_licences, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED
-from ..model import forward
-from ..training import attach, blas_threads, language_loss, stream, train_language
-from .fine_tune_run import load_base
+from ...adapters import AdapterConfig, init_adapter, trainable_report
+from ...data import encode, load_licences, load_reviews, load_tokenizer, token_stream
+from ...formats import PRETRAINED
+from ...model import forward
+from ...training import attach, blas_threads, language_loss, stream, train_language
+from .base import load_base
 
-EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
-RANKS = (1, 4, 16, 64)
-METHODS = ("full", *(f"lora_r{r}" for r in RANKS))
+EVALUATIONS = 6  # along the way
 VALIDATION_TOKENS = 8192  # of the domain, and of the reviews, at each evaluation along the way
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
 
@@ -31,14 +29,26 @@ class Domain(NamedTuple):
 
 @dataclass(frozen=True)
 class DialectRun:
-    """All that a run depends on. limit : at most so many tokens of each part, or None, for a quick look."""
+    """All that a run depends on.
+
+    Parameters
+    ----------
+    domain : "critics" or "licences"
+    method : "full", or "lora_r16" and the like for LoRA on all linear layers
+    seed : int
+    learning_rate : float, the peak
+    epochs : int, passes over the domain's training text
+    limit : at most so many tokens of each part, or None, for a quick look
+    test : bool, read the test parts; False while learning rates are chosen
+    """
 
     domain: str
     method: str
     seed: int
     learning_rate: float
+    epochs: int
     limit: int | None = None
-    test: bool = True  # read the test parts; False while learning rates are chosen
+    test: bool = True
 
 
 def adapter_of(method):
@@ -80,7 +90,8 @@ def dialect_run(run):
 
     Returns
     -------
-    dict of plain numbers and lists; losses in nats per token. "new" is of the domain, "old" of the reviews.
+    numbers : dict; losses in nats per token. "new" is of the domain, "old" of the reviews
+    arrays : empty
     """
     started = time.perf_counter()
     base, config = load_base()
@@ -99,22 +110,19 @@ def dialect_run(run):
         domain.train,
         domain.validation[:VALIDATION_TOKENS],
         learning_rate=run.learning_rate,
-        epochs=EPOCHS[run.domain],
+        epochs=run.epochs,
         seed=run.seed,
         also=loss_of_old,
+        evaluations=EVALUATIONS,
     )
     model, adapter = attach(base, start, state.best)
     report = trainable_report(base, state.best)
     history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
     result = {
-        "domain": run.domain,
-        "method": run.method,
-        "seed": run.seed,
-        "learning_rate": run.learning_rate,
         "trainable": report.trainable,
         "percent": report.percent,
         "validation_loss": float(state.history["eval_loss"].min()),
-        "history": {name: history[name] for name in ("loss", "eval_step", "eval_loss", "eval_old")},
+        "history": {name: history[name] for name in ("eval_step", "eval_loss", "eval_old")},
         "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
     }
     if run.test:
@@ -123,7 +131,7 @@ def dialect_run(run):
             result["old"] = language_loss(model, config, old.test, adapter)
             result["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
     result["seconds"] = time.perf_counter() - started
-    return result
+    return result, {}
 
 
 def removal_restores(base, before, config, adapter, tokens):

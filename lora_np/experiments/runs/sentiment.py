@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
-from ..formats import PRETRAINED
+from ...data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
+from ...formats import PRETRAINED
 
 BATCH_SIZE = 32
 MAX_LENGTH = 128  # tokens; the longest snippet has 95

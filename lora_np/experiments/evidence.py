@@ -1,0 +1,87 @@
+"""From numbers of several seeds to a verdict: a mean, its 95 % interval, and on which side of a bound it lies."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    mean: float
+    low: float | None  # None from one seed
+    high: float | None
+
+
+def interval(values):
+    """Mean over seeds and its 95 % confidence interval, by Student's t.
+
+    Parameters
+    ----------
+    values : sequence of n numbers, one a seed; for a comparison the differences of pairs of the same seed
+
+    Returns
+    -------
+    Interval, mean ± t(0.975; n − 1) · s/√n with s the standard deviation
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"values: got shape {values.shape}, expected one number a seed")
+    mean, n = float(values.mean()), len(values)
+    if n == 1:
+        return Interval(mean, None, None)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
+
+
+def check(statement, values, at_least=None, at_most=None, unit=""):
+    """One part of a claim as a number and a bound, decided by the interval of the number's mean.
+
+    Parameters
+    ----------
+    statement : str, what the number is
+    values : one number a seed
+    at_least, at_most : float, the bound that the claim asks for; one of the two
+    unit : str
+
+    Returns
+    -------
+    dict, ready for JSON; "verdict" is HOLDS where the whole interval is on the claim's side of the bound, FAILS where
+        it is wholly on the other, else UNKNOWN; the same for a mean that rests on one seed
+    """
+    if (at_least is None) == (at_most is None):
+        raise ValueError("at_least, at_most: expected one of the two")
+    values = [float(value) for value in values]
+    mean, low, high = interval(values)
+    if low is None:
+        verdict = UNKNOWN
+    elif at_least is not None:
+        verdict = HOLDS if low >= at_least else FAILS if high < at_least else UNKNOWN
+    else:
+        verdict = HOLDS if high <= at_most else FAILS if low > at_most else UNKNOWN
+    bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
+    return {"statement": statement, "unit": unit, "values": values, "mean": mean, "low": low, "high": high} | bound | {
+        "verdict": verdict
+    }
+
+
+def verdict(checks):
+    """What becomes of a claim whose parts are the checks: it fails with any, and holds with all."""
+    found = {part["verdict"] for part in checks}
+    return FAILS if FAILS in found else UNKNOWN if UNKNOWN in found or not found else HOLDS
+
+
+def format_check(part):
+    """A check in one line of text."""
+    bound = f"≥ {part['at_least']:g}" if "at_least" in part else f"≤ {part['at_most']:g}"
+    return f"{part['statement']}: {format_interval(part)}, expected {bound}: {part['verdict']}"
+
+
+def format_interval(part):
+    """A check's mean and interval with its unit."""
+    unit = f" {part['unit']}" if part["unit"] else ""
+    between = "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
+    return f"{part['mean']:.3g}{between}{unit}"

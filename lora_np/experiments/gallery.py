@@ -1,0 +1,73 @@
+"""figures/README.md: every experiment's figure with its claim, its verdict and its command, from the JSON alone."""
+
+from pathlib import Path
+
+from ..formats import read_json, write_text
+from .evidence import format_interval
+from .recipes import RECIPES
+
+FIELDS = {"title", "command", "claim", "caption", "verdict", "checks", "seeds", "versions", "seconds", "quick"}
+
+
+def write_gallery(folder):
+    """Write the gallery of the experiments whose results are in a folder.
+
+    Parameters
+    ----------
+    folder : of the JSON files and figures
+
+    Returns
+    -------
+    Path of the README.md. A file that has not what an experiment writes is named there, and left out.
+    """
+    folder = Path(folder)
+    rows, sections, odd = [], [], []
+    for number, name in enumerate(RECIPES, 1):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        try:
+            outcome = read_json(path)
+            missing = FIELDS - outcome.keys()
+        except (ValueError, AttributeError):
+            missing = FIELDS
+        if missing:
+            odd.append(f"`{name}.json` is from another version, without {', '.join(sorted(missing))}; left out.")
+            continue
+        rows.append(f"| {number} | [{outcome['title'].rstrip('.')}](#{name}) | {outcome['verdict']} |")
+        sections += section(number, name, outcome)
+    lines = ["# The laboratory's figures", ""]
+    lines += [
+        "Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model,",
+        "this data and these settings, at this size: it is neither the paper's refutation nor its proof. An interval",
+        "in square brackets is the 95 % confidence interval of the mean over seeds (Student's t); of a comparison,",
+        "the difference was taken seed by seed. A claim holds here where the intervals of all its parts are wholly on",
+        "its side of the bound, does not hold here where one is wholly on the other, and else we cannot tell.",
+        "",
+    ]
+    lines += [*odd, ""] if odd else []
+    lines += ["| | experiment | the claim |", "|---:|---|---|", *rows, ""]
+    write_text(folder / "README.md", "\n".join(lines + sections).rstrip("\n") + "\n")
+    return folder / "README.md"
+
+
+def section(number, name, outcome):
+    """One experiment, as lines of Markdown."""
+    lines = [f'<a id="{name}"></a>', f"## {number}. {outcome['title'].rstrip('.')}", ""]
+    lines += [f"**Claim.** {outcome['claim']}", "", f"**Verdict: {outcome['verdict']}.**", ""]
+    lines += ["| what was measured | mean [95 % interval] | the claim asks for | verdict |", "|---|---|---|---|"]
+    for part in outcome["checks"]:
+        unit = f" {part['unit']}" if part["unit"] else ""
+        bound = f"at least {part['at_least']:g}" if "at_least" in part else f"at most {part['at_most']:g}"
+        lines.append(f"| {part['statement']} | {format_interval(part)} | {bound}{unit} | {part['verdict']} |")
+    made = outcome["versions"]
+    quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
+    lines += ["", f"![{outcome['title'].rstrip('.')}]({name}.png)", "", outcome["caption"] + quick, ""]
+    lines += [f"    {outcome['command']}", ""]
+    lines += [
+        f"{len(outcome['seeds'])} seeds, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python {made['python']}, "
+        f"{made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of {len(outcome['runs'])} runs kept "
+        f"from before. [Numbers]({name}.json)",
+        "",
+    ]
+    return lines

@@ -1,0 +1,77 @@
+"""Choosing learning rates on validation, each method's on its own."""
+
+from contextlib import closing
+from pathlib import Path
+
+from ..formats import read_json, write_json
+from .runs import carry_out
+from .sweep import sweep
+
+MOST_STEPS = 5  # of a factor 2, away from the first guess
+
+
+def choose_rates(guesses, run_of, out, command, executor=None, report=print):
+    """Find the learning rate of the least validation loss for each of several methods; write the JSON.
+
+    A rate is tried at half and at twice the guess, and further on the better side until the best has a worse one on
+    each side. The file is written after every run, and what it holds is not run again: a choice that was stopped goes
+    on, and to start over, the file or a method's entry in it is deleted.
+
+    Parameters
+    ----------
+    guesses : dict, method -> the rate that is tried first
+    run_of : function (method, rate) -> run, whose numbers have "validation_loss"
+    out : where to write
+    command : str, what made it, for the file
+    executor : concurrent.futures.Executor, see `sweep`
+    report : function of a line of text
+
+    Returns
+    -------
+    dict, method -> learning rate
+
+    Raises
+    ------
+    ValueError
+        If runs failed; what finished is kept.
+    """
+    tried = read_json(out)["tried"] if Path(out).exists() else {}
+    tried = {key: {float(rate): loss for rate, loss in losses.items()} for key, losses in tried.items()}
+    while wanted := [(key, rate) for key, guess in guesses.items() for rate in untried(guess, tried.get(key, {}))]:
+        runs, failed = [run_of(key, rate) for key, rate in wanted], []
+        pairs = {id(run): pair for run, pair in zip(runs, wanted)}
+        with closing(sweep(numbers_of, runs, executor)) as endings:
+            for run, numbers, error, _ in endings:
+                key, rate = pairs[id(run)]
+                if error is None:
+                    tried.setdefault(key, {})[rate] = round(numbers["validation_loss"], 5)
+                    write_rates(out, command, guesses, tried)
+                failed += [error] * (error is not None)
+                said = f"FAILED: {error}" if error else f"validation {numbers['validation_loss']:.4f} nats"
+                report(f"{key:<24} lr {rate:<10g} {said}")
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first with {failed[0]}")
+    return write_rates(out, command, guesses, tried)
+
+
+def numbers_of(run):
+    return carry_out(run)[0]
+
+
+def untried(guess, losses):
+    """The rates that are still to be tried for one method."""
+    first = [rate for rate in (guess / 2, guess, 2 * guess) if rate not in losses]
+    if first:
+        return first
+    best = min(losses, key=losses.get)
+    rates = [rate for rate in (best / 2, 2 * best) if rate not in losses]
+    return [rate for rate in rates if 2.0**-MOST_STEPS <= rate / guess <= 2.0**MOST_STEPS]
+
+
+def write_rates(out, command, guesses, tried):
+    """Write what was tried and chosen, in the order of the methods; give the chosen."""
+    tried = {key: dict(sorted(tried[key].items())) for key in guesses if key in tried}
+    chosen = {key: min(losses, key=losses.get) for key, losses in tried.items()}
+    written = {key: {f"{rate:g}": loss for rate, loss in losses.items()} for key, losses in tried.items()}
+    write_json(out, {"command": command, "chosen": chosen, "tried": written})
+    return chosen

@@ -1,0 +1,53 @@
+"""Attention against MLP: the same number of trained parameters in one or in the other.
+
+C = 256 and an MLP of 4 C: r = 45 on the four attention matrices, r = 36 on the MLP's two and r = 20 on all six train
+92,160 parameters a block each; r = 5 and r = 4 train 10,240 in attention or MLP. Learning rates are chosen for each.
+"""
+
+from ..drawing import COLOURS, PALETTE, dots, new_figure, seeds_text
+from ..evidence import check
+from ..tuned import METHODS, by_method, differences, tuned_runs
+
+CLAIM = (
+    "Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding attention to "
+    "them gains nothing (Schulman et al. 2025, LoRA Without Regret)."
+)
+CAPTION = (
+    "Test accuracy by where the adapters are, at two budgets. The claim is that the MLP's rows are right of "
+    "attention's, and as far right as those of both."
+)
+KEYS = ("attention_r45", "mlp_r36", "all_r20", "attention_r5", "mlp_r4")
+ALL_KEYS = (*KEYS, "full")
+
+
+def runs(seeds, quick):
+    return list(tuned_runs(ALL_KEYS, seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    grid = tuned_runs(ALL_KEYS, seeds, quick)
+    accuracy = by_method(results, grid, "test_accuracy", 100)
+
+    def less(first, second):
+        return differences(accuracy[first], accuracy[second])
+
+    parts = [
+        check("MLP r = 36 less attention r = 45", less("mlp_r36", "attention_r45"), at_least=0.0, unit="points"),
+        check("MLP r = 4 less attention r = 5", less("mlp_r4", "attention_r5"), at_least=0.0, unit="points"),
+        check("both r = 20 less MLP r = 36", less("all_r20", "mlp_r36"), at_most=1.0, unit="points"),
+    ]
+    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    return {"checks": parts, "accuracy": accuracy, "trainable": trained}
+
+
+def draw(outcome):
+    figure = new_figure(9, 4.4)
+    axes = figure.subplots()
+    accuracy, trained = outcome["accuracy"], outcome["trainable"]
+    labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in KEYS]
+    dots(axes, labels, [accuracy[key] for key in KEYS], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
+    mean = sum(accuracy["full"]) / len(accuracy["full"])
+    axes.axvline(mean, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    axes.legend(fontsize=11)
+    axes.set_title(f"Attention, MLP, or both? ({seeds_text(outcome)})")
+    return figure

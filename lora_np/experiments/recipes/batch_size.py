@@ -1,0 +1,49 @@
+"""Batch size: what LoRA and full fine-tuning lose when the batches grow.
+
+LoRA on all linear layers at r = 16 and full fine-tuning, one epoch in batches of 8, 32, 128 and 512, each with a
+learning rate of its own, chosen on the validation split at one seed. Compared is the best validation loss, which says
+more than accuracy; a method's penalty is its loss at 512 less its loss at 32.
+"""
+
+from ..drawing import COLOURS, mean_line, new_figure, seeds_text
+from ..evidence import check
+from ..tuned import by_method, differences, tuned_runs
+
+CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
+CAPTION = (
+    "Validation loss against the batch size, after one epoch. The claim is that LoRA's line rises more to the right "
+    "than full fine-tuning's."
+)
+SIZES = (8, 32, 128, 512)
+KEYS = [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]
+
+
+def grid(seeds, quick):
+    return tuned_runs(KEYS, seeds, quick, keep=False)
+
+
+def runs(seeds, quick):
+    return list(grid(seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    losses = by_method(results, grid(seeds, quick), "validation_loss")
+    penalty = {key: differences(losses[f"{key}_batch512"], losses[f"{key}_batch32"]) for key in ("full", "all_r16")}
+    more = differences(penalty["all_r16"], penalty["full"])
+    return {"checks": [check("penalty of LoRA less full's", more, at_least=0.0, unit="nats")], "losses": losses}
+
+
+def draw(outcome):
+    figure = new_figure(9, 5)
+    axes = figure.subplots()
+    losses = outcome["losses"]
+    mean_line(axes, SIZES, [losses[f"full_batch{n}"] for n in SIZES], COLOURS["full"], "full fine-tuning", "s")
+    label = "LoRA on all linear layers, r=16"
+    mean_line(axes, SIZES, [losses[f"all_r16_batch{n}"] for n in SIZES], COLOURS["lora_all"], label, "D")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("snippets in a batch")
+    axes.set_ylabel("validation loss in nats per snippet")
+    axes.legend(fontsize=11)
+    axes.set_title(f"What large batches cost ({seeds_text(outcome)})")
+    return figure

@@ -1,0 +1,155 @@
+"""A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
+
+The base has read long IMDb reviews. It is taught the dialect of critics' snippets in one epoch, and that of software
+licences, of which there are six times fewer, in three: by full fine-tuning and by LoRA on all linear layers. Its
+perplexity is measured along training and in the end, on texts of the new domain and on IMDb reviews, neither seen in
+training. An adapter can be taken off again; then the base is what it was, bit for bit, which every run of LoRA checks.
+The learning rates were chosen on the new domain's validation texts.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ...data import corpus_digest, load_licences
+from ...formats import read_json, write_text
+from ...training import blas_threads, language_loss
+from ..dialect_samples import format_samples, samples
+from ..drawing import COLOURS, PALETTE, new_figure
+from ..evidence import check
+from ..rates import choose_rates
+from ..runs import DialectRun
+from ..runs.base import load_base
+from ..runs.dialect import label, load_domain
+from ..tuned import differences
+
+CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
+CAPTION = (
+    "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
+    "Top: in the end, on test texts. Bottom: along training, on validation texts. What LoRA forgets, it forgets only "
+    "while the adapter is on: taken off, the model is back at the star."
+)
+SETTINGS = Path(__file__).parent.parent / "dialect_settings.json"  # written by `experiment dialect --tune`
+DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
+EPOCHS = {"critics": 1, "licences": 3}
+METHODS = ("full", "lora_r1", "lora_r16", "lora_r64")
+QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 2048}
+GUESSES = {
+    "critics": {"full": 4e-4, "lora_r1": 8e-3, "lora_r16": 4e-3, "lora_r64": 2e-3},
+    "licences": {"full": 1.6e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2, "lora_r64": 8e-3},
+}
+TUNE_SEED = 100  # apart from the experiment's, which count from 0
+
+
+def grid(seeds, quick):
+    """(domain, method, seed) -> run."""
+    rates = read_json(SETTINGS)["chosen"]
+    return {
+        (domain, method, seed): DialectRun(
+            domain, method, seed, rates[f"{domain}, {method}"], EPOCHS[domain], **(QUICK if quick else {})
+        )
+        for seed in seeds
+        for domain in DOMAINS
+        for method in (QUICK_METHODS if quick else METHODS)  # full fine-tuning, the longest, first
+    }
+
+
+def runs(seeds, quick):
+    return list(grid(seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    base, config = load_base()
+    limit = QUICK["limit"] if quick else None
+    with blas_threads(1):
+        of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
+    losses = {domain: {} for domain in DOMAINS}  # domain -> method -> "new", "old" and the way there, in nats a token
+    taken_off = []
+    for (domain, method, _), run in grid(seeds, quick).items():
+        numbers = results[run]
+        of_method = losses[domain].setdefault(method, {"new": [], "old": [], "way": []})
+        of_method["new"].append(numbers["new"])
+        of_method["old"].append(numbers["old"])
+        of_method["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
+        if method != "full":
+            taken_off.append(float(numbers["removed_bit_for_bit"] and numbers["base_untouched"]))
+    parts = []
+    for domain, of_domain in losses.items():
+        full = of_domain["full"]
+        for method in list(of_domain)[1:]:
+            lora, name = of_domain[method], f"{DOMAINS[domain]}, {label(method)}"
+            worse = differences(lora["new"], full["new"])
+            parts.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
+            kept = differences(full["old"], lora["old"])
+            parts.append(check(f"{name}: full's loss on reviews less LoRA's", kept, at_least=0.0, unit="nats"))
+    parts.append(check("runs whose adapter, taken off, leaves the base bit for bit", taken_off, at_least=1.0))
+    return {
+        "checks": parts,
+        "base": of_base,
+        "losses": losses,
+        "licences_sha256": corpus_digest(load_licences()),
+        "samples": samples(),
+    }
+
+
+def write_more(outcome, folder):
+    """The samples, as a page of their own."""
+    write_text(folder / "dialect_samples.md", format_samples(outcome["samples"]))
+
+
+def draw(outcome):
+    figure = new_figure(13, 11)
+    panels = figure.subplots(2, len(DOMAINS))
+    old_base = math.exp(outcome["base"]["reviews"])
+    for column, (domain, title) in zip(panels.T, DOMAINS.items()):
+        for (method, found), colour in zip(outcome["losses"][domain].items(), (COLOURS["full"], *PALETTE[1:])):
+            marker = "s" if method == "full" else "o"
+            new, old = np.exp(found["new"]), np.exp(found["old"])
+            column[0].plot(new, old, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
+            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=label(method))
+            way = np.exp(np.mean(found["way"], axis=0))  # (2, evaluations)
+            column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8, label=label(method))
+        star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
+        column[0].plot(math.exp(outcome["base"][domain]), old_base, "*", **star)
+        column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
+        column[0].set_title(title)
+        for axes, part in zip(column, ("test", "validation")):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = axis.get_view_interval()
+                axis.set_ticks(round_numbers(low, high))
+                axis.set_ticks([], minor=True)
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.set_xlabel(f"perplexity on {title}, {part} texts")
+    for axes, part in zip(panels[:, 0], ("in the end, test", "along training, validation")):
+        axes.set_ylabel(f"perplexity on film reviews ({part})")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=12)
+    n = len(outcome["seeds"])
+    figure.suptitle(
+        "What is learnt and what is forgotten: further left and lower is better\n"
+        + ("(one seed)" if n == 1 else f"(large: mean over {n} seeds; small: each seed)"),
+        fontsize=14,
+    )
+    return figure
+
+
+def round_numbers(low, high):
+    """Ticks of a logarithmic axis: steps of 5 over less than a doubling, else a few to a decade."""
+    if high < 2.5 * low:
+        return np.arange(5 * np.ceil(low / 5), high, 5)
+    found = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
+    return [value for value in found if low <= value <= high]
+
+
+def tune(executor=None, report=print, out=SETTINGS):
+    """Choose each method's learning rate in each domain, at one seed; see `choose_rates`."""
+    guesses = {f"{domain}, {method}": rate for domain, of in GUESSES.items() for method, rate in of.items()}
+
+    def run_of(key, rate):
+        domain, method = key.split(", ")
+        return DialectRun(domain, method, TUNE_SEED, rate, EPOCHS[domain], test=False)
+
+    return choose_rates(guesses, run_of, out, "python -m lora_np experiment dialect --tune", executor, report)

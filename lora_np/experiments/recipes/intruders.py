@@ -1,0 +1,89 @@
+"""Intruder dimensions: leading directions of a tuned weight that the base has nowhere, against the rank.
+
+Of the ten leading left singular vectors of each tuned matrix, those whose cosine with every singular vector of the
+base's is below ε = 0.5 are intruders. They are counted for LoRA on all linear layers at ranks 1 to 64 and for full
+fine-tuning, as a mean over the matrices, at the adapters that reached the best validation loss.
+"""
+
+import numpy as np
+
+from ...adapters import Adapter, adapter_deltas
+from ...analysis import max_similarities
+from ..drawing import COLOURS, PALETTE, band, mean_line, new_figure, seeds_text
+from ..evidence import check
+from ..runs.classify import starting_point
+from ..tuned import differences, tuned_runs
+
+CLAIM = (
+    "LoRA of a low rank puts new leading directions into the weights, intruders; full fine-tuning has almost none, nor "
+    "has LoRA of a high rank (Shuttleworth et al. 2024)."
+)
+CAPTION = (
+    "How many of a tuned matrix's ten leading directions the base has nowhere, by rank and by how strict ε is. The "
+    "paper's picture is a line that falls with the rank to full fine-tuning's."
+)
+RANKS = (1, 4, 16, 64)
+KEYS = ("full", *(f"all_r{r}" for r in RANKS))
+K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
+
+
+def runs(seeds, quick):
+    return list(tuned_runs(KEYS, seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    similarity = {key: [] for key in KEYS}  # (seeds, matrices, K)
+    for (key, _), run in tuned_runs(KEYS, seeds, quick).items():
+        params, _, start = starting_point(run)
+        trained = results.arrays(run)
+        if start is None:
+            tuned = {name: trained[name] for name in trained if name.endswith("_proj.weight")}
+        else:
+            deltas = adapter_deltas(params, Adapter(start.config, trained))
+            tuned = {name: params[name] + delta for name, delta in deltas.items()}
+        rows = [max_similarities(params[name], after, K) for name, after in tuned.items()]
+        similarity[key].append(np.round(rows, 4).tolist())
+    counts = {
+        f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in similarity[key]] for key in KEYS}
+        for epsilon in EPSILONS
+    }
+    of = counts[f"{EPSILON:g}"]
+    parts = [
+        check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
+        check("LoRA r = 1 less full fine-tuning", differences(of["all_r1"], of["full"]), at_least=0.1, unit="a matrix"),
+        check("LoRA r = 64", of["all_r64"], at_most=0.5, unit="a matrix"),
+        check("LoRA r = 1 less r = 64", differences(of["all_r1"], of["all_r64"]), at_least=0.1, unit="a matrix"),
+    ]
+    return {"checks": parts, "counts": counts, "similarity": similarity}
+
+
+def intruders_a_matrix(similarities, epsilon):
+    return float(np.mean(np.sum(np.less(similarities, epsilon), axis=1)))
+
+
+def draw(outcome):
+    figure = new_figure(13, 5.2)
+    left, right = figure.subplots(1, 2)
+    for epsilon, colour in zip(outcome["counts"], PALETTE):
+        of = outcome["counts"][epsilon]
+        rows = [of[f"all_r{r}"] for r in RANKS]
+        mean_line(left, RANKS, rows, colour, f"LoRA, ε = {epsilon}")
+        band(left, of["full"], colour, f"full fine-tuning, ε = {epsilon}")
+    left.set_xscale("log", base=4)
+    left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.set_xlabel("rank r, all linear layers")
+    left.set_ylabel("intruders among 10 directions, a matrix")
+    left.legend(fontsize=10)
+    for key, style in zip(KEYS, ("-", ":", "-.", "--", (0, (5, 1)))):
+        values = np.sort(np.ravel(outcome["similarity"][key]))
+        colour = COLOURS["full" if key == "full" else "lora_all"]
+        label = "full fine-tuning" if key == "full" else f"LoRA r={key.removeprefix('all_r')}"
+        share = 100 * np.arange(1, len(values) + 1) / len(values)
+        right.plot(values, share, linestyle=style, color=colour, label=label, linewidth=2)
+    right.set_xlabel("best cosine with a direction of the base")
+    right.set_ylabel("share of the leading directions in %")
+    right.set_xlim(0, 1)
+    right.legend(fontsize=11)
+    right.set_title("all matrices and seeds")
+    figure.suptitle(f"Directions that the base has nowhere ({seeds_text(outcome)})", fontsize=14)
+    return figure

@@ -1,0 +1,53 @@
+"""Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
+
+Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same number of parameters:
+8 (C + C) a block. Each has its own learning rate, chosen on the validation split.
+"""
+
+from ..drawing import COLOURS, PALETTE, dots, new_figure, seeds_text
+from ..evidence import check
+from ..tuned import METHODS, by_method, differences, tuned_runs
+
+CLAIM = (
+    "Under one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
+    "(Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."
+)
+CAPTION = (
+    "Test accuracy of LoRA with the same number of trained parameters in different places. Look at which rows have v "
+    "or o among their matrices."
+)
+KEYS = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
+ALL_KEYS = (*KEYS, "full")
+
+
+def runs(seeds, quick):
+    return list(tuned_runs(ALL_KEYS, seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    grid = tuned_runs(ALL_KEYS, seeds, quick)
+    accuracy = by_method(results, grid, "test_accuracy", 100)
+    parts = [
+        check(
+            f"{METHODS[several].label} less {METHODS[one].label}",
+            differences(accuracy[several], accuracy[one]),
+            at_least=0.0,
+            unit="points",
+        )
+        for several in ("qv_r4", "qkvo_r2")
+        for one in ("q_r8", "k_r8")
+    ]
+    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    return {"checks": parts, "accuracy": accuracy, "trainable": trained}
+
+
+def draw(outcome):
+    accuracy, figure = outcome["accuracy"], new_figure(9, 5)
+    axes = figure.subplots()
+    colours = [PALETTE[0] if key in ("q_r8", "k_r8", "v_r8", "o_r8") else PALETTE[1] for key in KEYS]
+    dots(axes, [METHODS[key].label for key in KEYS], [accuracy[key] for key in KEYS], colours, "test accuracy in %")
+    mean = sum(accuracy["full"]) / len(accuracy["full"])
+    axes.axvline(mean, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    axes.legend(loc="upper left", fontsize=11)
+    axes.set_title(f"{outcome['trainable']['q_r8']:,} trained parameters, in which matrices? ({seeds_text(outcome)})")
+    return figure

@@ -1,0 +1,61 @@
+"""A planted rank: a teacher that differs from the student by a matrix of rank k, and LoRA of rank r.
+
+A small random transformer is the student; its teacher is the same with a change of rank k, with k equal singular
+values, added to one weight. LoRA of rank r on that weight is trained to give the teacher's logits, for r = 1 to 12. The
+rank that is found is the smallest r whose loss on new texts is below a thousandth of the loss without an adapter.
+"""
+
+from ..drawing import PALETTE, mean_line, new_figure, seeds_text
+from ..evidence import check
+from ..runs import PlantedRun
+
+CLAIM = "An update of rank k can be learnt by LoRA of rank k and of no lower one: the loss drops exactly at r = k."
+CAPTION = (
+    "The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little as long as r < k, and "
+    "to nearly nothing at r = k, the dotted line of its colour."
+)
+PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
+FOUND_BELOW = 1e-3
+
+
+def grid(seeds, quick):
+    """(k, r, seed) -> run."""
+    planted, ranks = (PLANTED[:2], RANKS[:4]) if quick else (PLANTED, RANKS)
+    return {(k, r, seed): PlantedRun(k, r, seed) for k in planted for r in ranks for seed in seeds}
+
+
+def runs(seeds, quick):
+    return list(grid(seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    share = {}  # k -> r -> loss as a share of the loss without an adapter, one a seed
+    for (k, r, _), run in grid(seeds, quick).items():
+        numbers = results[run]
+        share.setdefault(k, {}).setdefault(r, []).append(numbers["test_loss"] / numbers["base_loss"])
+    found = {
+        k: [next((r for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
+        for k, of_rank in share.items()
+    }
+    parts = [
+        check(f"k = {k}: seeds in which the rank found is k", [float(r == k) for r in ranks], at_least=1.0)
+        for k, ranks in found.items()
+    ]
+    share = {str(k): {str(r): values for r, values in of_rank.items()} for k, of_rank in share.items()}
+    return {"checks": parts, "share": share, "found": {str(k): ranks for k, ranks in found.items()}}
+
+
+def draw(outcome):
+    figure = new_figure(9, 5.2)
+    axes = figure.subplots()
+    for (k, of_rank), colour in zip(outcome["share"].items(), PALETTE):
+        mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}")
+        axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
+    axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)
+    axes.annotate("counts as learnt", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")
+    axes.set_yscale("log")
+    axes.set_xlabel("LoRA's rank r")
+    axes.set_ylabel("loss, as a share of the loss without adapter")
+    axes.legend(title="planted rank", fontsize=11)
+    axes.set_title(f"The loss drops where the ranks meet ({seeds_text(outcome)})")
+    return figure

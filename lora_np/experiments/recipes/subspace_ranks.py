@@ -1,0 +1,54 @@
+"""Subspaces across ranks: how much of what r = 8 learns lies in what r = 64 learns.
+
+φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors of one adapter with the j leading
+ones of another: of A, as in the paper, and of ΔW = s B A, which is what the model feels. The two adapters come from
+different seeds, s and s + 1: from one seed they would share the first rows of A from the start. The control is two
+random subspaces of the same dimensions.
+"""
+
+import numpy as np
+
+from ..evidence import check
+from ..subspace_tables import LAYERS, WHAT, draw_tables, mean_tables
+from ..tuned import tuned_runs
+
+CLAIM = (
+    "The leading direction of r = 8 and that of r = 64 are nearly one, with φ > 0.5, and the rest of the two spaces "
+    "has little in common (Hu et al. 2021, section 7.2, figure 3)."
+)
+CAPTION = (
+    "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
+    "bright top left corner that fades is the paper's finding; the right column is what chance gives."
+)
+SMALL, LARGE = 8, 64
+
+
+def runs(seeds, quick):
+    return [run for pair in pairs(seeds, quick) for run in pair]
+
+
+def pairs(seeds, quick):
+    """(run of the small rank, run of the large rank from the next seed) for each seed."""
+    large_seeds = [seed + 1 for seed in seeds]
+    small, large = tuned_runs([f"qv_r{SMALL}"], seeds, quick), tuned_runs([f"qv_r{LARGE}"], large_seeds, quick)
+    return list(zip(small.values(), large.values()))
+
+
+def measure(results, seeds, quick):
+    tables = [
+        mean_tables(results.arrays(small), results.arrays(large), (SMALL, LARGE), np.random.default_rng(small.seed))
+        for small, large in pairs(seeds, quick)
+    ]
+    parts = []
+    for what in WHAT:
+        for layer in LAYERS:
+            first, every = ([table[what][layer][n - 1][n - 1] for table in tables] for n in (1, SMALL))
+            parts.append(check(f"φ(1, 1) of {what}, {layer}", first, at_least=0.5))
+            parts.append(check(f"φ({SMALL}, {SMALL}) of {what}, {layer}", every, at_most=0.5))
+    return {"checks": parts, "tables": tables}
+
+
+def draw(outcome):
+    return draw_tables(
+        outcome, f"i, of r = {SMALL}", f"j, of r = {LARGE}", f"How much of r = {SMALL} lies in r = {LARGE}?"
+    )

@@ -1,0 +1,97 @@
+"""Truncation: full fine-tuning's update cut to rank r, next to LoRA that was trained at rank r.
+
+Every linear layer's update ΔW of full fine-tuning is cut to its r leading directions by a singular value
+decomposition; embeddings, layer norms, biases and the head stay as trained. LoRA on all linear layers is trained at
+the same ranks. And the ranks that hold 90 % of an update's energy Σσ² are compared, as means over the layers.
+"""
+
+import numpy as np
+
+from ...adapters import Adapter, adapter_deltas
+from ...analysis import linear_updates, spectrum, truncated_updates
+from ...training import blas_threads
+from ..drawing import COLOURS, band, mean_line, new_figure, seeds_text
+from ..evidence import check
+from ..runs.classify import score, starting_point
+from ..runs.sentiment import load_task
+from ..tuned import by_method, differences, tuned_runs
+
+CLAIM = (
+    "The change that fine-tuning makes has a low intrinsic rank, and LoRA trained at a rank does what the full change "
+    "cut to it does (Hu et al. 2021, section 4.1); but 90 % of the variance of the full change takes 10 to 100 times "
+    "LoRA's ranks (Biderman et al. 2024)."
+)
+CAPTION = (
+    "Left: test accuracy of full fine-tuning with every ΔW cut to rank r, and of LoRA trained at rank r. Right: the "
+    "share of ΔW's energy in its r leading directions. An update may spread over many directions and need few."
+)
+RANKS = (1, 4, 16, 64)
+KEYS = ("full", *(f"all_r{r}" for r in RANKS))
+
+
+def runs(seeds, quick):
+    return list(tuned_runs(KEYS, seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    grid = tuned_runs(KEYS, seeds, quick)
+    accuracy = by_method(results, grid, "test_accuracy", 100)
+    cut = {0: [], **{r: [] for r in RANKS}}
+    energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
+    rank_90 = {key: [] for key in KEYS}
+    for (key, _), run in grid.items():
+        params, config, start = starting_point(run)
+        trained = results.arrays(run)
+        if start is None:
+            updates = linear_updates(params, trained)
+            with blas_threads(1):
+                for r, model in truncated_updates(params, trained, cut):
+                    cut[r].append(100 * score(model, None, config, load_task(run.limit), "test")["accuracy"])
+        else:
+            updates = adapter_deltas(params, Adapter(start.config, trained))
+        spectra = [spectrum(update) for update in updates.values()]
+        shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]
+        energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
+        rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
+    parts = [
+        check("full, cut to r = 16, less full, uncut", differences(cut[16], accuracy["full"]), -1.0, unit="points"),
+        check("LoRA r = 16 less full, cut to r = 16", differences(accuracy["all_r16"], cut[16]), -1.0, unit="points"),
+        check("LoRA r = 1 less full, cut to r = 1", differences(accuracy["all_r1"], cut[1]), -1.0, unit="points"),
+    ]
+    ratio = [full / lora for full, lora in zip(rank_90["full"], rank_90["all_r16"])]
+    parts.append(check("rank at 90 % of energy: full, to LoRA r = 16", ratio, at_least=10.0, unit="times"))
+    cut = {str(r): values for r, values in cut.items()}
+    return {"checks": parts, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
+
+
+def draw(outcome):
+    figure = new_figure(13, 5.2)
+    left, right = figure.subplots(1, 2)
+    accuracy, x = outcome["accuracy"], range(1, len(RANKS) + 1)
+    cut = [outcome["cut"][str(r)] for r in (0, *RANKS)]
+    mean_line(left, range(len(cut)), cut, COLOURS["full"], "full fine-tuning, every ΔW cut to rank r", "s")
+    lora = [accuracy[f"all_r{r}"] for r in RANKS]
+    mean_line(left, x, lora, COLOURS["lora_all"], "LoRA on all linear layers, trained at rank r", "D")
+    band(left, accuracy["full"], COLOURS["full"], "full fine-tuning, uncut")
+    left.set_xticks(range(len(cut)), ["0", *(str(r) for r in RANKS)])
+    left.set_xlabel("rank r (0: the base's linear layers)")
+    left.set_ylabel("test accuracy in %")
+    left.legend(loc="lower right", fontsize=11)
+    styles = dict(zip(KEYS, ("-", ":", "-.", "--", (0, (5, 1)))))
+    for key in KEYS:
+        share, rank = 100 * np.mean(outcome["energy"][key], axis=0), np.mean(outcome["rank_90"][key])
+        colour = COLOURS["full" if key == "full" else "lora_all"]
+        label = "full fine-tuning" if key == "full" else f"LoRA r={key.removeprefix('all_r')}"
+        right.plot(
+            range(1, len(share) + 1), share, color=colour, linestyle=styles[key], linewidth=2,
+            label=f"{label}: 90 % in {rank:.0f}",
+        )  # fmt: skip
+    right.axhline(90, color="black", linewidth=0.8)
+    right.set_xscale("log", base=2)
+    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.set_xlabel("leading directions")
+    right.set_ylabel("share of ‖ΔW‖² in %")
+    right.legend(loc="lower right", fontsize=11)
+    title = "How many directions does the update have, and how many does it need?"
+    figure.suptitle(f"{title} ({seeds_text(outcome)})", fontsize=14)
+    return figure

@@ -1,0 +1,65 @@
+"""Variants side by side, on q and v, each at its own learning rate.
+
+LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains B alone, at r = 16, so that it trains as
+much; AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at
+r = 256. Besides the accuracy, how far the training loss has come in the first quarter says how fast a variant begins.
+"""
+
+import numpy as np
+
+from ..drawing import PALETTE, dots, new_figure, seeds_text
+from ..evidence import check
+from ..tuned import METHODS, by_method, differences, tuned_runs
+
+CLAIM = (
+    "At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of LoRA, "
+    "and PiSSA begins faster."
+)
+CAPTION = (
+    "Each variant less LoRA, seed by seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
+    "training loss in the first quarter, left is better. With the trained parameters in brackets."
+)
+KEYS = ("qv_r8", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera")
+AHEAD = ("dora", "pissa", "lora+")
+NO_LOSS = ("adalora",)  # its loss has the term that keeps its factors orthonormal, and is no loss of the task alone
+
+
+def runs(seeds, quick):
+    return list(tuned_runs(KEYS, seeds, quick).values())
+
+
+def measure(results, seeds, quick):
+    grid = tuned_runs(KEYS, seeds, quick)
+    accuracy = by_method(results, grid, "test_accuracy", 100)
+    early = {key: [] for key in KEYS}
+    for (key, _), run in grid.items():
+        loss = results[run]["loss"]
+        early[key].append(float(np.mean(loss[: max(1, len(loss) // 4)])))
+    parts = [
+        check(f"{METHODS[key].label} less LoRA", differences(accuracy[key], accuracy["qv_r8"]), 0.0, unit="points")
+        for key in AHEAD
+    ]
+    faster = differences(early["pissa"], early["qv_r8"])
+    parts.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
+    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    return {"checks": parts, "accuracy": accuracy, "early_loss": early, "trainable": trained}
+
+
+def draw(outcome):
+    figure = new_figure(13, 5.2)
+    left, right = figure.subplots(1, 2, sharey=True)
+    accuracy, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
+    others = KEYS[1:]
+    labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
+    better = [differences(accuracy[key], accuracy["qv_r8"]) for key in others]
+    dots(left, labels, better, PALETTE[0], "test accuracy less LoRA's, in points")
+    faster = [[np.nan] if key in NO_LOSS else differences(early[key], early["qv_r8"]) for key in others]
+    dots(right, labels, faster, PALETTE[1], "training loss in the first quarter less LoRA's, in nats")
+    for axes in (left, right):
+        axes.axvline(0, color="black", linewidth=1)
+    mean = sum(accuracy["qv_r8"]) / len(accuracy["qv_r8"])
+    figure.suptitle(
+        f"Variants next to LoRA r=8 on q and v ({trained['qv_r8']:,} parameters, {mean:.1f} %; {seeds_text(outcome)})",
+        fontsize=14,
+    )
+    return figure

@@ -1,0 +1,102 @@
+"""Training runs that have been carried out, each kept under all that its result depends on.
+
+An entry is `SETTINGS-CODE.json`, and `SETTINGS-CODE.safetensors` where the run keeps arrays. SETTINGS is a digest of
+the run's settings. CODE is one of the versions, of the base's files, and of the source that a run goes through,
+without its comments and docstrings: to mend a figure or a sentence costs no training.
+"""
+
+import ast
+import hashlib
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
+from .finished import PACKAGE, digest
+
+# What a run goes through. Of `formats` it only reads the base, whose bytes are in the key.
+SOURCE = ("ops", "compress", "data", "adapters", "model", "training", "experiments/runs")
+
+
+@lru_cache(maxsize=1)
+def made_with():
+    """What all runs of this code depend on."""
+    files = sorted(path for folder in SOURCE for path in (PACKAGE / folder).glob("*.py"))
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(f"{path.relative_to(PACKAGE)}\n{code_alone(path.read_text(encoding='utf-8'))}\n".encode())
+    base = [PRETRAINED / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    return {"lora_np": __version__, "numpy": np.__version__, "base": digest(base), "code": whole.hexdigest()}
+
+
+def code_alone(source):
+    """A module's source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                value.value = ""
+    return ast.unparse(tree)
+
+
+def settings_of(run):
+    """A run's settings as plain values, with the name of its kind."""
+    return {"kind": type(run).__name__, **asdict(run)}
+
+
+def run_key(run):
+    """A run's settings as one text: equal for equal runs."""
+    return json.dumps(settings_of(run), sort_keys=True)
+
+
+def entry_path(store, run):
+    """Where a run of this code is kept."""
+    code = json.dumps(made_with(), sort_keys=True)
+    return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}.json"
+
+
+def short_digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def keep(store, run, numbers, arrays):
+    """Write a run's result; the arrays first, so that an entry that is there is whole."""
+    path = entry_path(store, run)
+    if arrays:
+        write_tensors(path.with_suffix(".safetensors"), arrays)
+    entry = {"run": settings_of(run), "made_with": made_with(), "numbers": numbers, "arrays": sorted(arrays)}
+    write_json(path, entry)
+
+
+def kept_numbers(store, run):
+    """The numbers of a run that was carried out with this code, or None.
+
+    An entry that is damaged, or has lost its arrays, counts as none: the run is carried out again.
+    """
+    path = entry_path(store, run)
+    try:
+        entry = read_json(path)
+        if entry["arrays"] and not path.with_suffix(".safetensors").is_file():
+            return None
+        return entry["numbers"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def kept_arrays(store, run):
+    """The arrays of a run that is kept."""
+    return read_tensors(entry_path(store, run).with_suffix(".safetensors"))[0]
+
+
+def of_other_code(store, runs):
+    """How many of the runs are kept from other code or versions only, which is never mixed with this."""
+    return sum(
+        not entry_path(store, run).exists() and any(Path(store).glob(f"{short_digest(run_key(run))}-*.json"))
+        for run in runs
+    )

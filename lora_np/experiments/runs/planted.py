@@ -1,0 +1,104 @@
+"""A run with a known answer: a teacher whose weight differs from the student's by a matrix of rank k."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...adapters import AdapterConfig, init_adapter
+from ...data import Batch
+from ...model import ModelConfig, backward, forward, initial_params
+from ...model.objective import Objective
+from ...training import TrainConfig, attach, blas_threads, stream, train
+
+CONFIG = ModelConfig(vocab_size=64, n_positions=16, d_model=32, n_layers=1, n_heads=4, d_ff=64)
+LAYER = "blocks.0.attn.v_proj"
+BATCH_SIZE, N_BATCHES, N_TEST = 16, 32, 256
+
+
+@dataclass(frozen=True)
+class PlantedRun:
+    """All that a run depends on: k is the planted change's rank, r the student's, steps the optimiser's."""
+
+    k: int
+    r: int
+    seed: int
+    learning_rate: float = 2e-2
+    steps: int = 400
+
+
+def planted_model(k, seed):
+    """A random transformer in float64, and the same with a change of rank k in one layer.
+
+    The k singular values of the change are equal, so that each direction matters as much as another. They are
+    twice the standard deviation times √C of the weight, about its largest singular value.
+
+    Returns
+    -------
+    student, teacher : dicts of weights
+    """
+    params = initial_params(CONFIG, stream(seed, "weights"))
+    params = {name: array.astype(np.float64) for name, array in params.items()}
+    C = CONFIG.d_model
+    for name, array in params.items():
+        if array.ndim == 2:  # larger than those that training starts from: a model that has learnt something
+            params[name] = array / array.std() / np.sqrt(C)
+    rng = stream(seed, "sample", 1)
+    U, V = (np.linalg.qr(rng.standard_normal((C, k)))[0] for _ in range(2))  # (C, k), orthonormal
+    teacher = {**params, f"{LAYER}.weight": params[f"{LAYER}.weight"] + 2.0 * U @ V.T}
+    return params, teacher
+
+
+def labelled(ids, teacher):
+    """A batch whose targets are the teacher's logits."""
+    logits, _ = forward(teacher, ids, CONFIG)
+    lengths = np.full(len(ids), ids.shape[1])
+    return Batch(ids, logits, lengths, np.arange(len(ids)))
+
+
+def squared_error(params, batch, adapter, wanted=()):
+    """Mean squared difference from the teacher's logits, L = mean (z − z*)², and its gradients: dz = 2 (z − z*)/n."""
+    logits, cache = forward(params, batch.ids, CONFIG, adapter=adapter, wanted=wanted)
+    difference = logits - batch.targets  # (B, T, V)
+    grads = backward(2.0 / difference.size * difference, cache) if wanted else {}
+    return Objective(float(np.mean(difference**2)), difference.size, grads)
+
+
+def planted_run(run):
+    """Carry out one run.
+
+    Parameters
+    ----------
+    run : PlantedRun
+
+    Returns
+    -------
+    numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" after it
+    arrays : empty
+    """
+    started = time.perf_counter()
+    student, teacher = planted_model(run.k, run.seed)
+    n_texts = N_BATCHES * BATCH_SIZE + N_TEST
+    texts = stream(run.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
+    batches = [labelled(ids, teacher) for ids in np.split(texts[:-N_TEST], N_BATCHES)]
+    test = labelled(texts[-N_TEST:], teacher)
+    config = AdapterConfig(r=run.r, alpha=float(run.r), targets=(LAYER,), train_head=False)
+    adapter = init_adapter(student, config, stream(run.seed, "adapter"))
+
+    def objective(trainable, batch, rng):
+        model, attached = attach(student, adapter, trainable)
+        return squared_error(model, batch, attached, tuple(trainable))
+
+    def epoch_batches(rng):
+        return [batches[i] for i in rng.permutation(N_BATCHES)]
+
+    settings = TrainConfig(run.steps, run.learning_rate, warmup_steps=run.steps // 20, clip_norm=None, seed=run.seed)
+    with blas_threads(1):
+        state = train(adapter.weights, objective, epoch_batches, settings)
+        model, attached = attach(student, adapter, state.best)
+        numbers = {
+            "base_loss": squared_error(student, test, None).loss,
+            "test_loss": squared_error(model, test, attached).loss,
+            "seconds": time.perf_counter() - started,
+        }
+    return numbers, {}

@@ -1,0 +1,63 @@
+"""φ(i, j) between two adapters of q and v, averaged over the blocks: what figures 3 and 4 of the paper show."""
+
+import numpy as np
+
+from ..analysis import product_right_directions, random_directions, right_directions, similarity_table
+from .drawing import heat_map, new_figure
+
+LAYERS = ("q_proj", "v_proj")
+WHAT = ("A", "ΔW")
+
+
+def mean_tables(first, second, ranks, rng):
+    """φ tables of two trained adapters, and of random directions.
+
+    Parameters
+    ----------
+    first, second : dicts of their arrays, "blocks.0.attn.q_proj.lora_A" and so on
+    ranks : (r of the first, r of the second)
+    rng : np.random.Generator, for the control
+
+    Returns
+    -------
+    dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists, and "random", a table
+    """
+    found = {what: {layer: [] for layer in LAYERS} for what in WHAT}
+    for name in first:
+        module, _, leaf = name.rpartition(".")
+        layer = module.rpartition(".")[2]
+        if leaf != "lora_A" or layer not in LAYERS:
+            continue
+        pairs = [(arrays[f"{module}.lora_B"], arrays[name]) for arrays in (first, second)]
+        of_A = [right_directions(A, r) for (_, A), r in zip(pairs, ranks)]
+        of_update = [product_right_directions(B, A, r) for (B, A), r in zip(pairs, ranks)]
+        found["A"][layer].append(similarity_table(*of_A))
+        found["ΔW"][layer].append(similarity_table(*of_update))
+        n = pairs[0][1].shape[1]
+    control = similarity_table(*(random_directions(n, r, rng) for r in ranks))
+    means = {what: {layer: rounded(np.mean(tables, axis=0)) for layer, tables in found[what].items()} for what in WHAT}
+    return means | {"random": rounded(control)}
+
+
+def rounded(table):
+    return np.round(table, 4).tolist()
+
+
+def draw_tables(outcome, rows, columns, title):
+    """Six heat maps, the mean over seeds: A and ΔW below each other, q, v and the control side by side."""
+    tables = outcome["tables"]
+    figure = new_figure(13, 7.4)
+    grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    for line, what in zip(grid, WHAT):
+        shown = [(f"{what}, {layer}", [table[what][layer] for table in tables]) for layer in LAYERS]
+        shown.append(("random directions", [table["random"] for table in tables]))
+        for axes, (text, values) in zip(line, shown):
+            image = heat_map(axes, np.mean(values, axis=0), text)
+        line[0].set_ylabel(rows)
+    for axes in grid[1]:
+        axes.set_xlabel(columns)
+    figure.colorbar(image, ax=grid, label="φ(i, j)", shrink=0.8)
+    n = len(outcome["seeds"])
+    pairs = "one pair of seeds" if n == 1 else f"mean over {n} pairs of seeds"
+    figure.suptitle(f"{title}\n({pairs}, and over the blocks)", fontsize=14)
+    return figure
