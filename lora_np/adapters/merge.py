@@ -7,9 +7,6 @@ import numpy as np
 
 from .adapter import Adapter, adapter_deltas, whole_weights
 
-READ_WEIGHT = ("dora",)  # kinds whose ΔW depends on W, so that it cannot be told from W′ alone
-
-
 class MergeErrors(NamedTuple):
     """What rounding does to a merge, relative, in Frobenius norm over all adapted layers together."""
 
@@ -59,16 +56,18 @@ def unmerge(merged, adapter, params=None):
     Raises
     ------
     ValueError
-        For an adapter of DoRA, whose update depends on the base's weight, which is what is sought.
+        For an adapter such as DoRA's, whose update depends on the base's weight, which is what is sought.
     """
-    if adapter.config.kind in READ_WEIGHT:
+    deltas = adapter_deltas(merged, adapter)
+    restored = {name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}
+    again = adapter_deltas({**merged, **restored}, adapter)
+    if any(not np.array_equal(again[name], delta) for name, delta in deltas.items()):
         raise ValueError(
             f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be taken out "
             "of a merged one; keep the base"
         )
-    deltas = adapter_deltas(merged, adapter)
     whole = {name: params[name] for name in whole_weights(adapter) if params is not None and name in params}
-    return {**merged, **{name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}, **whole}
+    return {**merged, **restored, **whole}
 
 
 def merge_errors(params, adapter, dtype):
