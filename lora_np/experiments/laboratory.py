@@ -97,7 +97,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     outcome["seconds"] = time.perf_counter() - started
     for part in outcome["checks"]:
         report("  " + format_check(part))
-    report(f"  {outcome['verdict']}: {found.CLAIM}")
+    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {found.CLAIM}")
     folder = Path(out)
     write_json(folder / f"{name}.json", outcome)
     write_figure(folder / f"{name}.png", found.draw, outcome)

@@ -137,9 +137,10 @@ def draw(outcome):
 
 
 def round_numbers(low, high):
-    """Ticks of a logarithmic axis: steps of 5 over less than a doubling, else a few to a decade."""
+    """Ticks of a logarithmic axis: equal steps over less than a doubling, else a few to a decade."""
     if high < 2.5 * low:
-        return np.arange(5 * np.ceil(low / 5), high, 5)
+        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200) if (high - low) / step <= 6)
+        return np.arange(step * np.ceil(low / step), high, step)
     found = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
     return [value for value in found if low <= value <= high]
 
