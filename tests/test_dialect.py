@@ -1,6 +1,5 @@
 """The dialect experiment: its texts, its runs, its choice of learning rates, its figure and its samples."""
 
-import dataclasses
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,13 @@ import pytest
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
-from lora_np.experiments import dialect, dialect_run, dialect_samples
-from lora_np.experiments.dialect_figure import draw_dialect, round_numbers
-from lora_np.experiments.dialect_run import METHODS, DialectRun, adapter_of
+from lora_np.experiments import dialect_samples, laboratory, rates
+from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN
+from lora_np.experiments.figures import write_figure
+from lora_np.experiments.recipes import dialect
+from lora_np.experiments.runs import DialectRun
+from lora_np.experiments.runs import dialect as dialect_run
+from lora_np.experiments.runs.dialect import adapter_of
 from lora_np.formats import load_model, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training.language import language_loss, train_language
@@ -100,24 +103,62 @@ def test_perplexity_of_a_model_that_knows_nothing(tiny):
     assert math.exp(language_loss(flat, config, np.arange(30))) == pytest.approx(50, rel=1e-6)
 
 
-# ---------------------------------------------------------------- the experiment
+# ---------------------------------------------------------------- its runs
 
 
-def test_a_run_leaves_the_base_as_it_was(tiny, monkeypatch):
-    """With a tiny model in the shipped one's place: everything that a run promises to look at."""
-    params, config = tiny
-    monkeypatch.setattr(dialect_run, "load_base", lambda: (params, config))
+@pytest.fixture
+def on_tiny(tiny, monkeypatch):
+    """Runs with a tiny model in the shipped one's place, and random tokens for every domain."""
     tokens = np.random.default_rng(0).integers(0, 50, 400)
     part = dialect_run.Domain(tokens, tokens[:60], tokens[60:160])
+    monkeypatch.setattr(dialect_run, "load_base", lambda: tiny)
     monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
+    return tiny
+
+
+def test_a_run_leaves_the_base_as_it_was(on_tiny):
+    """Everything that a run promises to look at."""
+    params, _ = on_tiny
     before = {name: array.copy() for name, array in params.items()}
     for method in ("full", "lora_r4"):
-        result = dialect_run.dialect_run(DialectRun("critics", method, 0, 1e-2))
-        assert result["base_untouched"] and result["removed_bit_for_bit"] == (None if method == "full" else True)
-        assert len(result["history"]["eval_old"]) == len(result["history"]["eval_loss"])
-        json.dumps(result)
+        numbers, arrays = dialect_run.dialect_run(DialectRun("critics", method, 0, 1e-2, 1))
+        assert numbers["base_untouched"] and numbers["removed_bit_for_bit"] == (None if method == "full" else True)
+        assert len(numbers["history"]["eval_old"]) == len(numbers["history"]["eval_loss"])
+        assert numbers["validation_loss"] == pytest.approx(min(numbers["history"]["eval_loss"]), abs=1e-6)
+        assert json.loads(json.dumps(numbers)) == numbers and arrays == {}
     assert all(np.array_equal(params[name], before[name]) for name in params)
-    assert "new" not in dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, test=False))
+
+
+def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
+    params, _ = on_tiny
+    honest = dialect_run.train_language
+
+    def careless(base, *arguments, **named):
+        state = honest(base, *arguments, **named)
+        base["ln_f.bias"][0] += np.float32(1e-6)
+        return state
+
+    monkeypatch.setattr(dialect_run, "train_language", careless)
+    numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r4", 0, 1e-2, 1))
+    assert numbers["base_untouched"] is False and numbers["removed_bit_for_bit"] is False
+
+
+def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch):
+    part = dialect_run.load_domain("critics")._replace(test=None)
+    monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
+    numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1, test=False))
+    assert "new" not in numbers and "old" not in numbers and numbers["validation_loss"] > 0
+    with pytest.raises(ValueError, match="stream has shape"):
+        dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1))
+
+
+def test_a_run_goes_over_its_text_as_often_as_it_is_told(on_tiny):
+    """The optimiser's steps are in proportion to the epochs, and a run gives the same twice."""
+    once, twice, again = (
+        dialect_run.dialect_run(DialectRun("critics", "lora_r2", 3, 1e-2, epochs))[0] for epochs in (1, 2, 2)
+    )
+    assert twice["history"]["eval_step"][-1] == 2 * once["history"]["eval_step"][-1]
+    assert twice | {"seconds": 0} == again | {"seconds": 0}
 
 
 def test_removal_is_really_compared(tiny, random_adapter):
@@ -132,102 +173,140 @@ def test_removal_is_really_compared(tiny, random_adapter):
     assert dialect_run.removal_restores(changed, params, config, adapter, tokens) is False
 
 
+def test_methods():
+    assert adapter_of("full") is None
+    assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
+
+
+# ---------------------------------------------------------------- the experiment
+
+
 def made_up(run):
-    """A run's result without the run: full fine-tuning learns more, high ranks forget more."""
+    """A run's result without the run: full fine-tuning learns more, and high ranks forget more."""
     rng = np.random.default_rng(run.seed)
     rank = 200 if run.method == "full" else int(run.method.removeprefix("lora_r"))
     new, old = 4.5 - 0.1 * math.log(1 + rank) + 0.01 * rng.random(), 4.3 + 0.05 * math.log(1 + rank)
-    return {
-        "domain": run.domain, "method": run.method, "seed": run.seed, "learning_rate": run.learning_rate,
+    way = {"eval_step": [1, 2], "eval_loss": [new + 0.3, new], "eval_old": [old - 0.1, old + 0.01 * rng.random()]}
+    numbers = {
         "trainable": 1000 * rank, "percent": 1.0, "validation_loss": new + abs(math.log(run.learning_rate / 4e-3)),
-        "history": {}, "base_untouched": True, "new": new, "old": old, "removed_bit_for_bit": True, "seconds": 0.0,
+        "history": way, "base_untouched": True, "new": new, "old": old,
+        "removed_bit_for_bit": None if run.method == "full" else True, "seconds": 0.0,
     }  # fmt: skip
+    return numbers, {}
+
+
+def test_made_up_numbers_are_those_of_a_run(on_tiny):
+    run = DialectRun("critics", "lora_r4", 0, 1e-2, 1)
+    assert set(made_up(run)[0]) == set(dialect_run.dialect_run(run)[0])
+    assert set(made_up(run)[0]["history"]) == set(dialect_run.dialect_run(run)[0]["history"])
 
 
 @pytest.fixture
 def without_training(monkeypatch):
     """The experiment with made-up runs and a base that is asked for nothing."""
-    monkeypatch.setattr(dialect, "dialect_run", made_up)
+    for module in (laboratory, rates):
+        monkeypatch.setattr(module, "carry_out", made_up)
+    monkeypatch.setattr(dialect, "load_base", lambda: ({}, None))
     monkeypatch.setattr(dialect, "language_loss", lambda *_: 4.4)
     monkeypatch.setattr(dialect, "load_domain", lambda *_: dialect_run.Domain(*np.zeros((3, 9), dtype=np.int64)))
     monkeypatch.setattr(dialect, "load_licences", lambda: ([], [], ["a"]))
     monkeypatch.setattr(dialect, "samples", lambda: {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}})
 
 
-@pytest.mark.parametrize("seeds, quick", [(3, False), (1, False), (5, True)])
-def test_table_figure_and_samples(seeds, quick, without_training, tmp_path):
-    lines = []
+def carry_out(seeds, quick, folder):
     with ThreadPoolExecutor(1) as executor:
-        outcome = dialect.run(seeds, quick, tmp_path, executor, lines.append)
-    methods, n = (2, 1) if quick else (len(METHODS), seeds)
-    assert len(outcome["runs"]) == 2 * methods * n and len(outcome["table"]) == 2 * methods
-    row = outcome["table"][-1]
-    found = [np.exp(r["new"]) for r in outcome["runs"] if (r["domain"], r["method"]) == (row["domain"], row["method"])]
-    assert row["new_mean"] == pytest.approx(np.mean(found))
-    assert row["new_std"] == (pytest.approx(np.std(found, ddof=1)) if n > 1 else None)
-    assert read_json(tmp_path / "dialect.json")["table"] == outcome["table"]
-    assert (tmp_path / "dialect.png").read_bytes().startswith(b"\x89PNG")
+        return laboratory.experiment(
+            "dialect", seeds, quick, folder, folder / "store", executor, report=lambda line: None
+        )
+
+
+@pytest.fixture
+def without_figures(without_training, monkeypatch):
+    monkeypatch.setattr(laboratory, "write_figure", lambda *_: None)
+
+
+@pytest.mark.parametrize("seeds, quick", [(1, False), (5, True)])
+def test_losses_figure_and_samples(seeds, quick, without_training, tmp_path):
+    outcome = carry_out(seeds, quick, tmp_path)
+    methods, n = (dialect.QUICK_METHODS, 2) if quick else (dialect.METHODS, seeds)
+    assert len(outcome["runs"]) == 2 * len(methods) * n
+    for domain in dialect.DOMAINS:
+        assert tuple(outcome["losses"][domain]) == methods
+        for method, found in outcome["losses"][domain].items():
+            runs = [run for (d, m, _), run in dialect.grid(range(n), quick).items() if (d, m) == (domain, method)]
+            assert found["new"] == [made_up(run)[0]["new"] for run in runs]
+            assert found["old"] == [made_up(run)[0]["old"] for run in runs]
+            assert np.shape(found["way"]) == (n, 2, 2)
+    assert read_json(tmp_path / "dialect.json")["losses"] == outcome["losses"]
+    first = (tmp_path / "dialect.png").read_bytes()
+    if n > 1:
+        again = write_figure(tmp_path / "again.png", dialect.draw, read_json(tmp_path / "dialect.json"))
+        assert again.read_bytes() == first  # drawn from the JSON alone
+    assert first.startswith(b"\x89PNG")
     assert "| **a** b | **a** \\| c |" in (tmp_path / "dialect_samples.md").read_text(encoding="utf-8")
-    assert not (tmp_path / "dialect.unfinished.jsonl").exists()
-    assert "full fine-tuning" in "\n".join(lines)
 
 
-def test_a_failed_run_is_reported_and_tried_again(without_training, monkeypatch, tmp_path):
-    def fails_once(run):
-        if run.method == "full":
-            raise FloatingPointError("the loss became nan")
-        return made_up(run)
+def test_every_part_of_the_claim_is_the_difference_from_full(without_figures, tmp_path):
+    """With made-up runs that learn less and forget less, all hold; from one seed nothing is said of them."""
+    outcome = carry_out(3, False, tmp_path)
+    assert outcome["verdict"] == HOLDS and len(outcome["checks"]) == 2 * 2 * 3 + 1
+    first = outcome["checks"][0]
+    of = outcome["losses"]["critics"]
+    assert first["values"] == [a - b for a, b in zip(of["lora_r1"]["new"], of["full"]["new"])]
+    assert outcome["checks"][1]["values"] == [a - b for a, b in zip(of["full"]["old"], of["lora_r1"]["old"])]
+    *parts, removal = carry_out(1, False, tmp_path)["checks"]
+    assert {part["verdict"] for part in parts} == {UNKNOWN} and removal["verdict"] == HOLDS
 
-    monkeypatch.setattr(dialect, "dialect_run", fails_once)
-    with ThreadPoolExecutor(1) as executor:
-        outcome = dialect.run(1, False, tmp_path, executor, lambda line: None)
-        assert len(outcome["failed"]) == 2 and "the loss became nan" in outcome["failed"][0]["error"]
-        tried = []
-        monkeypatch.setattr(dialect, "dialect_run", lambda run: tried.append(run.method) or made_up(run))
-        assert not dialect.run(1, False, tmp_path, executor, lambda line: None)["failed"]
-    assert tried == ["full", "full"]
+
+@pytest.mark.parametrize("broken", ["base_untouched", "removed_bit_for_bit"])
+def test_an_adapter_that_leaves_traces_is_in_the_verdict(broken, without_figures, monkeypatch, tmp_path):
+    def traces(run):
+        numbers, arrays = made_up(run)
+        return numbers | {broken: None if run.method == "full" else False}, arrays
+
+    monkeypatch.setattr(laboratory, "carry_out", traces)
+    outcome = carry_out(2, True, tmp_path)
+    assert outcome["checks"][-1]["values"] == [0.0] * 4 and outcome["verdict"] == FAILS
+
+
+def test_domains_have_their_epochs_and_methods_their_rates():
+    chosen = read_json(dialect.SETTINGS)["chosen"]
+    runs = dialect.runs([0, 1], False)
+    assert len(set(runs)) == len(runs) == 2 * 4 * 2
+    for run in runs:
+        assert run.epochs == {"critics": 1, "licences": 3}[run.domain] and run.test
+        assert run.learning_rate == chosen[f"{run.domain}, {run.method}"]
 
 
 def test_learning_rates_are_chosen_by_validation(without_training, tmp_path):
-    """The least validation loss of each method; what was tried is not tried again."""
+    """The least validation loss of each method, a factor 2 apart; what was tried is not tried again."""
     out, lines = tmp_path / "settings.json", []
     with ThreadPoolExecutor(1) as executor:
         chosen = dialect.tune(executor, lines.append, out)
-        for domain, rates in dialect.RATES.items():
-            for method, grid in rates.items():
-                assert chosen[domain][method] == min(grid, key=lambda rate: abs(math.log(rate / 4e-3)))
+        assert list(chosen) == [f"{domain}, {method}" for domain, of in dialect.GUESSES.items() for method in of]
+        for key, rate in chosen.items():
+            domain, method = key.split(", ")
+            grid = [dialect.GUESSES[domain][method] * 2.0**i for i in range(-5, 6)]
+            assert rate == min(grid, key=lambda rate: abs(math.log(rate / 4e-3)))
+        assert read_json(out)["chosen"] == chosen
         n = len(lines)
-        assert n == sum(len(grid) for rates in dialect.RATES.values() for grid in rates.values())
+        assert n == sum(map(len, read_json(out)["tried"].values()))
         assert dialect.tune(executor, lines.append, out) == chosen and len(lines) == n
 
 
-def test_the_chosen_rates_are_those_of_the_grids():
+def test_the_chosen_rates_are_the_best_of_those_tried():
     settings = read_json(dialect.SETTINGS)
-    for domain, rates in dialect.RATES.items():
-        for method, grid in rates.items():
-            assert set(METHODS) == set(rates)
-            tried = {float(rate): loss for rate, loss in settings["tried"][domain][method].items()}
-            assert set(grid) <= set(tried)
-            assert settings["chosen"][domain][method] == min(tried, key=tried.get)
-
-
-def test_methods():
-    assert adapter_of("full") is None
-    assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
-    assert dataclasses.asdict(DialectRun("critics", "full", 1, 0.1))["limit"] is None
+    for domain, guesses in dialect.GUESSES.items():
+        assert set(guesses) == set(dialect.METHODS)
+        for method, guess in guesses.items():
+            tried = {float(rate): loss for rate, loss in settings["tried"][f"{domain}, {method}"].items()}
+            assert guess in tried and len(tried) >= 3
+            assert settings["chosen"][f"{domain}, {method}"] == min(tried, key=tried.get)
 
 
 def test_ticks_are_round():
-    assert list(round_numbers(71, 92)) == [75, 80, 85, 90]
-    assert round_numbers(35, 220) == [40, 60, 100, 150, 200]
-
-
-def test_figures_are_drawn_from_json_alone(without_training, tmp_path):
-    with ThreadPoolExecutor(1) as executor:
-        dialect.run(2, False, tmp_path / "first", executor, lambda line: None)
-    draw_dialect(read_json(tmp_path / "first" / "dialect.json"), tmp_path / "second")
-    first, second = (tmp_path / folder / "dialect.png" for folder in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
+    assert list(dialect.round_numbers(71, 92)) == [75, 80, 85, 90]
+    assert dialect.round_numbers(35, 220) == [40, 60, 100, 150, 200]
 
 
 # ---------------------------------------------------------------- what ships
