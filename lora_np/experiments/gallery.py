@@ -7,6 +7,7 @@ from .evidence import format_interval
 from .recipes import RECIPES
 
 FIELDS = {"title", "command", "claim", "caption", "verdict", "checks", "seeds", "versions", "seconds", "quick"}
+FIELDS |= {"reused", "runs"}
 
 
 def write_gallery(folder):

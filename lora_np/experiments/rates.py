@@ -63,15 +63,20 @@ def untried(guess, losses):
     first = [rate for rate in (guess / 2, guess, 2 * guess) if rate not in losses]
     if first:
         return first
-    best = min(losses, key=losses.get)
+    best = best_of(losses)
     rates = [rate for rate in (best / 2, 2 * best) if rate not in losses]
     return [rate for rate in rates if 2.0**-MOST_STEPS <= rate / guess <= 2.0**MOST_STEPS]
+
+
+def best_of(losses):
+    """The rate of the least loss; the lowest of several, whichever was tried first."""
+    return min(sorted(losses), key=losses.get)
 
 
 def write_rates(out, command, guesses, tried):
     """Write what was tried and chosen, in the order of the methods; give the chosen."""
     tried = {key: dict(sorted(tried[key].items())) for key in guesses if key in tried}
-    chosen = {key: min(losses, key=losses.get) for key, losses in tried.items()}
+    chosen = {key: best_of(losses) for key, losses in tried.items()}
     written = {key: {f"{rate:g}": loss for rate, loss in losses.items()} for key, losses in tried.items()}
     write_json(out, {"command": command, "chosen": chosen, "tried": written})
     return chosen

@@ -82,7 +82,7 @@ def kept_numbers(store, run):
     path = entry_path(store, run)
     try:
         entry = read_json(path)
-        if entry["arrays"] and not path.with_suffix(".safetensors").is_file():
+        if entry["arrays"] and sorted(kept_arrays(store, run)) != entry["arrays"]:
             return None
         return entry["numbers"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -1,0 +1,772 @@
+"""The laboratory around its experiments: evidence, kept runs, the driver, the gallery, chosen rates, the command."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from lora_np.cli import main
+from lora_np.experiments import gallery, laboratory, rates, recipes, run_store, sweep, tuned
+from lora_np.experiments.evidence import (
+    FAILS,
+    HOLDS,
+    UNKNOWN,
+    Interval,
+    check,
+    format_check,
+    format_interval,
+    interval,
+    verdict,
+)
+from lora_np.experiments.figures import new_figure
+from lora_np.experiments.recipes import RECIPES, dialect, headline
+from lora_np.experiments.run_store import SOURCE, code_alone, keep, kept_arrays, kept_numbers, of_other_code, run_key
+from lora_np.formats import read_json, write_json
+
+# ---------------------------------------------------------------- evidence
+
+
+@pytest.mark.parametrize(
+    "values, t",  # t(0.975; n − 1) from printed tables
+    [([0.0, 1.0], 12.7062), ([2.0, 4.0, 9.0], 4.30265), ([1, 2, 3, 4, 5], 2.77645), (list(range(11)), 2.22814)],
+)
+def test_interval_is_students(values, t):
+    found = interval(values)
+    half = t * math.sqrt(sum((x - found.mean) ** 2 for x in values) / (len(values) - 1)) / math.sqrt(len(values))
+    assert found.mean == pytest.approx(sum(values) / len(values))
+    assert found.high - found.mean == pytest.approx(half, rel=1e-5)
+    assert found.mean - found.low == pytest.approx(half, rel=1e-5)
+
+
+def test_95_of_100_intervals_hold_the_mean():
+    rng = np.random.default_rng(0)
+    found = [interval(values) for values in 7.0 + 3.0 * rng.standard_normal((1000, 5))]
+    assert np.mean([i.low <= 7.0 <= i.high for i in found]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_interval_of_equal_values_and_of_one():
+    assert interval([0.25] * 4) == Interval(0.25, 0.25, 0.25)
+    assert interval([0.25]) == Interval(0.25, None, None)
+    assert all(math.isnan(x) for x in interval([1.0, math.nan, 2.0]))
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]], 3.0], ids=str)
+def test_interval_wants_a_number_a_seed(values):
+    with pytest.raises(ValueError, match="values: got shape .*, expected one number a seed"):
+        interval(values)
+
+
+@pytest.mark.parametrize(
+    "values, bound, at_least, at_most",
+    [
+        ([1.9, 2.0, 2.1], 1.0, HOLDS, FAILS),  # [1.75, 2.25]
+        ([1.9, 2.0, 2.1], 2.1, UNKNOWN, UNKNOWN),
+        ([1.9, 2.0, 2.1], 1.9, UNKNOWN, UNKNOWN),  # a mean on the claim's side is not enough
+        ([1.9, 2.0, 2.1], 3.0, FAILS, HOLDS),
+        ([2.0, 2.0], 2.0, HOLDS, HOLDS),  # on the bound is on the claim's side
+        ([2.0], 1.0, UNKNOWN, UNKNOWN),  # one seed decides nothing
+        ([2.0, math.nan], 1.0, UNKNOWN, UNKNOWN),
+    ],
+)
+def test_verdict_of_a_check(values, bound, at_least, at_most):
+    assert check("what", values, at_least=bound)["verdict"] == at_least
+    assert check("what", values, at_most=bound)["verdict"] == at_most
+
+
+def test_a_check_holds_all_that_it_rests_on():
+    part = check("loss", np.float32([1, 2]), at_most=3, unit="nats")
+    mean, low, high = interval([1, 2])
+    assert part == {
+        "statement": "loss", "unit": "nats", "values": [1.0, 2.0], "mean": mean, "low": low, "high": high,
+        "at_most": 3, "verdict": FAILS if low > 3 else UNKNOWN,
+    }  # fmt: skip
+    assert json.loads(json.dumps(part)) == part
+    assert format_check(part) == "loss: 1.5 [-4.85, 7.85] nats, expected ≤ 3: cannot tell"
+    assert format_interval(check("share", [0.5], at_least=0)) == "0.5"
+    for bounds in ({}, {"at_least": 0.0, "at_most": 1.0}):
+        with pytest.raises(ValueError, match="at_least, at_most: expected one of the two"):
+            check("loss", [1.0, 2.0], **bounds)
+
+
+@pytest.mark.parametrize(
+    "parts, whole",
+    [
+        ([HOLDS], HOLDS),
+        ([HOLDS, HOLDS], HOLDS),
+        ([HOLDS, UNKNOWN], UNKNOWN),
+        ([HOLDS, FAILS], FAILS),
+        ([UNKNOWN, FAILS], FAILS),
+        ([UNKNOWN, FAILS, HOLDS], FAILS),
+        ([], UNKNOWN),
+    ],
+)
+def test_verdict_of_a_claim(parts, whole):
+    for order in (parts, parts[::-1]):
+        assert verdict([{"verdict": part} for part in order]) == whole
+
+
+# ---------------------------------------------------------------- kept runs
+
+
+@dataclass(frozen=True)
+class MadeUpRun:
+    seed: int
+    rate: float = 0.5
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    seed: int
+    rate: float = 0.5
+    keep: bool = False
+
+
+NUMBERS = {"loss": [0.1, 1 / 3], "accuracy": 0.75, "steps": 3}
+ARRAYS = {"head.weight": np.float32([[1, 2, 3]]), "a.lora_A": np.arange(6.0).reshape(2, 3)}
+
+
+def test_an_entry_comes_back_as_it_was(tmp_path):
+    run = MadeUpRun(0, keep=True)
+    assert kept_numbers(tmp_path, run) is None
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    assert kept_numbers(tmp_path, run) == NUMBERS
+    found = kept_arrays(tmp_path, run)
+    assert set(found) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+
+
+def test_other_settings_are_another_entry(tmp_path):
+    run = MadeUpRun(0)
+    keep(tmp_path, run, NUMBERS, {})
+    for other in (MadeUpRun(1), MadeUpRun(0, rate=0.25), MadeUpRun(0, keep=True), OtherRun(0)):
+        assert kept_numbers(tmp_path, other) is None and of_other_code(tmp_path, [other]) == 0
+        keep(tmp_path, other, {"of": run_key(other)}, {})
+        assert kept_numbers(tmp_path, other) == {"of": run_key(other)}
+    assert kept_numbers(tmp_path, MadeUpRun(0, 0.5)) == NUMBERS  # equal settings, however they were given
+    assert len(list(tmp_path.iterdir())) == 5  # without arrays there is one file a run
+
+
+@pytest.mark.parametrize("part", ["lora_np", "numpy", "base", "code"])
+def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypatch):
+    run = MadeUpRun(0, keep=True)
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    now = run_store.made_with() | {part: "another"}
+    monkeypatch.setattr(run_store, "made_with", lambda: now)
+    assert kept_numbers(tmp_path, run) is None
+    assert of_other_code(tmp_path, [run, MadeUpRun(1)]) == 1
+    keep(tmp_path, run, {"steps": 4}, {})
+    assert kept_numbers(tmp_path, run) == {"steps": 4} and of_other_code(tmp_path, [run]) == 0
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+
+
+def test_of_other_code_counts_no_damaged_entry_of_this(tmp_path):
+    keep(tmp_path, MadeUpRun(0), NUMBERS, {})
+    run_store.entry_path(tmp_path, MadeUpRun(0)).write_text("{")
+    assert of_other_code(tmp_path, [MadeUpRun(0)]) == 0
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: cut_short(entry),
+        lambda entry: entry.write_text("[]"),
+        lambda entry: entry.write_text("{}"),
+        lambda entry: entry.write_text('"text"'),
+        lambda entry: entry.write_bytes(b"\xff\xfe"),
+        lambda entry: write_json(entry, {"arrays": []}),
+        lambda entry: entry.unlink(),
+        lambda entry: entry.with_suffix(".safetensors").unlink(),
+        lambda entry: cut_short(entry.with_suffix(".safetensors")),
+        lambda entry: run_store.write_tensors(entry.with_suffix(".safetensors"), {"head.weight": np.ones(2)}),
+    ],
+    ids="cut empty fields text bytes numbers gone arrays-gone arrays-cut other-arrays".split(),
+)
+def test_a_damaged_entry_counts_as_none(damage, tmp_path):
+    run = MadeUpRun(0, keep=True)
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    damage(run_store.entry_path(tmp_path, run))
+    assert kept_numbers(tmp_path, run) is None
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    assert kept_numbers(tmp_path, run) == NUMBERS and set(kept_arrays(tmp_path, run)) == set(ARRAYS)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_nothing_is_half_kept(written, tmp_path, monkeypatch):
+    """Stopped before the arrays or before the numbers, the run is as if it had not been carried out."""
+    calls, rename = [], os.replace
+
+    def stops(source, target):
+        calls.append(target)
+        if len(calls) > written:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", stops)
+    run = MadeUpRun(0, keep=True)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, run, NUMBERS, ARRAYS)
+    assert kept_numbers(tmp_path, run) is None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"] * written
+
+
+MODULE = '''"""What it does."""
+
+import math
+
+
+def area(r):
+    """The area of a circle."""
+    # from the radius
+    return math.pi * r**2
+
+
+class Shape:
+    """Of some kind."""
+
+    sides = 4
+'''
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("What it does.", "What it really does."),
+        ("The area of a circle.", "Its area.\n\n    Of a circle."),
+        ("    # from the radius\n", ""),
+        ("    # from the radius\n", "    # from half the diameter\n\n"),
+        ("Of some kind.", "Of any kind."),
+        ("math.pi * r**2", "(math.pi * r ** 2)  # the area"),
+    ],
+)
+def test_words_are_no_code(before, after):
+    assert before in MODULE
+    assert code_alone(MODULE.replace(before, after)) == code_alone(MODULE)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("r**2", "r**3"),
+        ("sides = 4", "sides = 5"),
+        ("sides = 4", 'sides = "4"'),
+        ("return math.pi", "return -math.pi"),
+        ("def area(r)", "def area(r=1)"),
+        ("class Shape:", "@final\nclass Shape:"),
+        ("import math\n", "import cmath as math\n"),
+        ("    # from the radius\n", "    r = abs(r)\n"),
+        ("    # from the radius\n", '    name = "area"\n'),
+    ],
+)
+def test_a_changed_statement_is_other_code(before, after):
+    assert before in MODULE
+    assert code_alone(MODULE.replace(before, after)) != code_alone(MODULE)
+
+
+def test_the_digest_is_of_the_rooms_that_a_run_goes_through(tmp_path, monkeypatch):
+    for folder in (*SOURCE, "cli", "experiments", "experiments/recipes"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "one.py").write_text(MODULE)
+    monkeypatch.setattr(run_store, "PACKAGE", tmp_path)
+
+    def digest():
+        return run_store.made_with.__wrapped__()["code"]
+
+    first = digest()
+    for folder in ("cli", "experiments", "experiments/recipes"):
+        (tmp_path / folder / "one.py").write_text("other = 1\n")
+        assert digest() == first, folder
+    for folder in SOURCE:
+        path = tmp_path / folder / "one.py"
+        path.write_text(MODULE.replace("circle", "disc"))
+        assert digest() == first, folder
+        path.write_text(MODULE.replace("r**2", "r**3"))
+        assert digest() != first, folder
+        path.write_text(MODULE)
+        path.rename(path.with_name("two.py"))
+        assert digest() != first, folder
+        path.with_name("two.py").rename(path)
+    (tmp_path / SOURCE[0] / "more.py").write_text("")
+    assert digest() != first
+
+
+def test_a_run_goes_through_no_other_room():
+    """What the runs import of the package is in the digest, but for reading files and empty packages."""
+    ask = "import sys, lora_np.experiments.runs; print(*(name for name in sys.modules if name.startswith('lora_np')))"
+    environment = os.environ | {"PYTHONPATH": str(run_store.PACKAGE.parent)}
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=environment)
+    names = {name.replace(".", "/").removeprefix("lora_np/") for name in said.stdout.split()}
+    assert {f"experiments/runs/{kind}" for kind in ("classify", "dialect", "planted")} <= names
+    assert {name for name in names if not name.startswith((*SOURCE, "formats"))} == {"lora_np", "experiments"}
+    package = (run_store.PACKAGE / "experiments/__init__.py").read_text(encoding="utf-8")
+    assert code_alone(package) == code_alone('"""Nothing."""')
+
+
+# ---------------------------------------------------------------- the driver
+
+NAME = "matrices"  # the experiment that the made-up one stands in for
+
+
+class Carrying:
+    """A made-up `carry_out`: notes each run, and fails for the seeds that it is told."""
+
+    def __init__(self, fail=()):
+        self.asked, self.fail = [], fail
+
+    def __call__(self, run):
+        self.asked.append(run)
+        if run.seed in self.fail:
+            raise FloatingPointError(f"the loss of seed {run.seed} became nan")
+        arrays = {"w": np.full(2, run.rate + run.seed)} if run.keep else {}
+        return {"loss": run.rate * (1 + 0.1 * run.seed), "seconds": 0.5}, arrays
+
+
+def made_up_recipe():
+    """Two rates from each seed; the larger, whose run is listed twice and has arrays, has the larger loss."""
+    found = types.ModuleType(NAME, "Made up: nothing is learnt.\n\nAnd more about it.\n")
+    found.CLAIM, found.CAPTION = "A larger rate, a larger loss (nobody, never).", "Look at the line."
+
+    def grid(seeds):
+        return {(rate, seed): MadeUpRun(seed, rate, keep=rate == 2.0) for rate in (1.0, 2.0) for seed in seeds}
+
+    def measure(results, seeds, quick):
+        losses = {f"{rate:g}": [results[grid(seeds)[rate, seed]]["loss"] for seed in seeds] for rate in (1.0, 2.0)}
+        more = [b - a for a, b in zip(*losses.values())]
+        arrays = [results.arrays(grid(seeds)[2.0, seed])["w"].tolist() for seed in seeds]
+        return {"checks": [check("more", more, at_least=0.0, unit="nats")], "losses": losses, "arrays": arrays}
+
+    def draw(outcome):
+        figure = new_figure(3, 2)
+        figure.subplots().plot([float(rate) for rate in outcome["losses"]], list(outcome["losses"].values()))
+        return figure
+
+    found.grid, found.measure, found.draw = grid, measure, draw
+    found.runs = lambda seeds, quick: [*grid(seeds).values(), MadeUpRun(seeds[0], 2.0, keep=True)]
+    return found
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    found = made_up_recipe()
+    monkeypatch.setitem(sys.modules, f"{recipes.__name__}.{NAME}", found)
+    return found
+
+
+@pytest.fixture
+def carrying(made_up, monkeypatch):
+    """Function (seeds that fail) -> the `Carrying` that from now on carries out the runs."""
+
+    def start(fail=()):
+        found = Carrying(fail)
+        monkeypatch.setattr(laboratory, "carry_out", found)
+        return found
+
+    start()
+    return start
+
+
+def experiment(folder, seeds=3, quick=False, report=lambda line: None):
+    with ThreadPoolExecutor(1) as executor:
+        return laboratory.experiment(NAME, seeds, quick, folder / "out", folder / "store", executor, report)
+
+
+def written(folder):
+    return {path.name: path.read_bytes() for path in (folder / "out").glob("*")}
+
+
+def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_path):
+    asked, lines = carrying().asked, []
+    outcome = experiment(tmp_path, report=lines.append)
+    assert set(written(tmp_path)) == {f"{NAME}.json", f"{NAME}.png", "README.md"}
+    assert read_json(tmp_path / "out" / f"{NAME}.json") == outcome
+    assert written(tmp_path)[f"{NAME}.png"].startswith(b"\x89PNG")
+    assert outcome["title"] == "Made up: nothing is learnt." and outcome["claim"] == made_up.CLAIM
+    assert outcome["verdict"] == HOLDS and outcome["seeds"] == [0, 1, 2] and outcome["quick"] is False
+    assert outcome["command"] == f"python -m lora_np experiment {NAME} --seeds 3"
+    assert outcome["losses"] == {"1": [1.0, 1.1, 1.2], "2": [2.0, 2.2, 2.4]}
+    assert outcome["arrays"] == [[2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
+    assert outcome["made_with"] == run_store.made_with() and outcome["versions"]["numpy"] == np.__version__
+    # Each run once, the one that is listed twice too, with its settings beside its numbers.
+    assert sorted(asked, key=run_key) == sorted(made_up.grid([0, 1, 2]).values(), key=run_key)
+    assert outcome["reused"] == 0 and outcome["failed"] == []
+    pairs = [(rate, seed) for rate in (1.0, 2.0) for seed in range(3)]
+    assert [row["settings"] for row in outcome["runs"]] == [
+        {"kind": "MadeUpRun", "seed": seed, "rate": rate, "keep": rate == 2.0} for rate, seed in pairs
+    ]
+    assert [row["loss"] for row in outcome["runs"]] == [1.0, 1.1, 1.2, 2.0, 2.2, 2.4]
+    assert lines[0] == f"{NAME}: Made up: nothing is learnt." and any("[  6/6]" in line for line in lines)
+    assert f"  {HOLDS}: {made_up.CLAIM}" in lines
+
+
+def test_what_is_kept_is_not_run_again(carrying, tmp_path):
+    first = experiment(tmp_path)
+    figure = written(tmp_path)[f"{NAME}.png"]
+    again = carrying()
+    second = experiment(tmp_path)
+    assert again.asked == [] and second["reused"] == 6
+    changing = ("seconds", "reused")
+    assert {k: v for k, v in second.items() if k not in changing} == {
+        k: v for k, v in first.items() if k not in changing
+    }
+    assert written(tmp_path)[f"{NAME}.png"] == figure
+    third = experiment(tmp_path, seeds=4)
+    assert [run.seed for run in again.asked] == [3, 3] and third["reused"] == 6 and len(third["runs"]) == 8
+
+
+def test_a_failed_run_is_reported_and_alone_tried_again(carrying, tmp_path):
+    carrying(fail=[1])
+    lines = []
+    outcome = experiment(tmp_path, report=lines.append)
+    error = "FloatingPointError: the loss of seed 1 became nan"
+    assert outcome == {
+        "failed": [{"seed": 1, "rate": rate, "keep": rate == 2.0, "error": error} for rate in (1.0, 2.0)]
+    }
+    assert written(tmp_path) == {}
+    assert sum(f"FAILED: {error}" in line for line in lines) == 2
+    assert lines[-1] == "2 of 6 runs failed; the same command tries them again, and only them"
+    again = carrying()
+    outcome = experiment(tmp_path)
+    assert [(run.seed, run.rate) for run in again.asked] == [(1, 1.0), (1, 2.0)]
+    assert outcome["reused"] == 4 and outcome["losses"]["1"] == [1.0, 1.1, 1.2]
+
+
+def test_a_stopped_experiment_goes_on(carrying, tmp_path):
+    """Each run is kept as it ends, before anything else can go wrong."""
+
+    def stops(line):
+        if "[  4/6]" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path, report=stops)
+    assert written(tmp_path) == {}
+    again = carrying()
+    assert experiment(tmp_path)["reused"] == 4 and len(again.asked) == 2
+
+
+def test_a_measure_that_fails_costs_no_training(made_up, carrying, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(made_up, "measure", lambda *_: {}["nothing"])
+        with pytest.raises(KeyError):
+            experiment(tmp_path)
+    assert written(tmp_path) == {}
+    again = carrying()
+    assert experiment(tmp_path)["reused"] == 6 and not again.asked
+
+
+def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypatch):
+    experiment(tmp_path)
+    again, lines, now = carrying(), [], run_store.made_with() | {"code": "another"}
+    for module in (run_store, laboratory):
+        monkeypatch.setattr(module, "made_with", lambda: now)
+    assert experiment(tmp_path, report=lines.append)["reused"] == 0 and len(again.asked) == 6
+    assert sum("6 runs in" in line and "another version of the code or of NumPy" in line for line in lines) == 1
+    lines.clear()
+    experiment(tmp_path, report=lines.append)
+    assert not any("another version" in line for line in lines)
+
+
+def test_a_quick_look_is_marked(carrying, tmp_path):
+    outcome = experiment(tmp_path, seeds=5, quick=True)
+    assert outcome["quick"] is True and outcome["seeds"] == [0, 1]
+    assert outcome["command"] == f"python -m lora_np experiment {NAME} --quick"
+    assert "A quick look at shortened runs" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    experiment(tmp_path, seeds=2)
+    assert "quick" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+def test_a_recipe_may_write_more(made_up, carrying, tmp_path):
+    made_up.write_more = lambda outcome, folder: (folder / "more.md").write_text(outcome["verdict"])
+    experiment(tmp_path)
+    assert (tmp_path / "out" / "more.md").read_text() == HOLDS
+
+
+@pytest.mark.parametrize("seeds", [0, -1, True, 2.0, "3"], ids=repr)
+def test_seeds_are_a_number_of_them(seeds, carrying, tmp_path):
+    with pytest.raises(ValueError, match="seeds: got .*, expected a whole number of at least 1"):
+        experiment(tmp_path, seeds=seeds)
+
+
+def test_a_line_says_what_is_not_default():
+    assert laboratory.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
+    line = laboratory.describe_run(tuned.ClassifyRun(tuned.lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
+    assert line == "kind lora, r 4, targets q_proj,v_proj, seed 0, learning_rate 0.001, base nf4"
+
+
+# ---------------------------------------------------------------- the gallery
+
+
+def outcome_of(title, **more):
+    """What an experiment's JSON holds, as far as the gallery needs it."""
+    made = {"lora_np": "1", "numpy": "2", "python": "3", "machine": "M"}
+    parts = [check("more", [1.0, 1.2], at_least=0.5, unit="nats"), check("share", [0.5], at_most=2.0)]
+    return {
+        "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.", "verdict": verdict(parts),
+        "checks": parts, "seeds": [0, 1], "versions": made, "seconds": 61.4, "quick": False, "reused": 3,
+        "runs": [{}] * 7,
+    } | more  # fmt: skip
+
+
+def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
+    for name in ("planted_rank", "rank_sweep", "variants"):
+        write_json(tmp_path / f"{name}.json", outcome_of(f"About {name}."))
+    write_json(tmp_path / "main_job.json", {"not": "an experiment"})
+    path = gallery.write_gallery(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "README.md" and "main_job" not in text and "another version" not in text
+    places = [text.index(f"## {number}. About {name}\n") for number, name in
+              ((1, "rank_sweep"), (14, "variants"), (17, "planted_rank"))]  # fmt: skip
+    assert places == sorted(places)
+    for name in ("planted_rank", "rank_sweep", "variants"):
+        assert f"[About {name}](#{name}) | {UNKNOWN} |" in text and f'<a id="{name}"></a>' in text
+        assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
+    assert "| more | 1.1 [-0.171, 2.37] nats | at least 0.5 nats | cannot tell |" in text
+    assert "| share | 0.5 | at most 2 | cannot tell |" in text
+    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before" in text
+    before = path.read_bytes()
+    assert gallery.write_gallery(tmp_path).read_bytes() == before
+
+
+@pytest.mark.parametrize("field", sorted(outcome_of("x")))
+def test_the_gallery_names_what_it_leaves_out(field, tmp_path):
+    """A file without one of the fields of this version is no reason to fail, nor to be silent."""
+    outcome = outcome_of("An older one.")
+    del outcome[field]
+    write_json(tmp_path / "cost.json", outcome)
+    write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
+    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    assert f"`cost.json` is from another version, without {field}; left out." in text
+    assert "An older one" not in text and "A whole one" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", "null"])
+def test_the_gallery_leaves_out_what_is_no_outcome(content, tmp_path):
+    (tmp_path / "cost.json").write_text(content)
+    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    assert "`cost.json` is from another version" in text and "left out." in text
+
+
+# ---------------------------------------------------------------- choosing rates
+
+
+@dataclass(frozen=True)
+class RateRun:
+    method: str
+    rate: float
+
+
+class Valley:
+    """A made-up `carry_out`: a parabola over log₂ of the rate, with its lowest point at each method's best rate."""
+
+    def __init__(self, **best):
+        self.best, self.asked, self.fail = best, [], ()
+
+    def __call__(self, run):
+        self.asked.append((run.method, run.rate))
+        if (run.method, run.rate) in self.fail:
+            raise FloatingPointError("the loss became nan")
+        return {"validation_loss": 0.3 + math.log2(run.rate / self.best[run.method]) ** 2}, {}
+
+
+@pytest.fixture
+def choose(monkeypatch, tmp_path):
+    """Function (carry_out, guesses, report) -> what `choose_rates` gives, into one file."""
+
+    def start(valley, guesses, report=lambda line: None):
+        monkeypatch.setattr(rates, "carry_out", valley)
+        with ThreadPoolExecutor(1) as executor:
+            return rates.choose_rates(guesses, RateRun, tmp_path / "rates.json", "made up", executor, report)
+
+    return start
+
+
+def test_three_rates_are_enough_around_an_interior_minimum(choose, tmp_path):
+    valley = Valley(a=0.011)
+    assert choose(valley, {"a": 0.01}) == {"a": 0.01}
+    assert sorted(valley.asked) == [("a", 0.005), ("a", 0.01), ("a", 0.02)]
+    found = read_json(tmp_path / "rates.json")
+    assert found["command"] == "made up" and found["chosen"] == {"a": 0.01}
+    assert list(found["tried"]["a"]) == ["0.005", "0.01", "0.02"]
+    assert found["tried"]["a"]["0.02"] == round(0.3 + math.log2(0.02 / 0.011) ** 2, 5)
+
+
+@pytest.mark.parametrize("steps", [2, 4, -3])
+def test_the_search_goes_on_past_an_edge(steps, choose):
+    """Until the best has a worse one on each side, and no further; each method for itself."""
+    valley = Valley(a=0.01 * 2.0**steps, b=3.0)
+    assert choose(valley, {"a": 0.01, "b": 3.0}) == {"a": 0.01 * 2.0**steps, "b": 3.0}
+    side = int(math.copysign(1, steps))
+    expected = {0.01 * 2.0 ** (side * i) for i in range(-1, abs(steps) + 2)}
+    assert {rate for method, rate in valley.asked if method == "a"} == expected
+    assert len(valley.asked) == len(set(valley.asked)) == len(expected) + 3
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_search_ends_a_factor_32_away(side, choose):
+    valley = Valley(a=2.0 ** (20 * side))
+    assert choose(valley, {"a": 1.0}) == {"a": 2.0 ** (5 * side)}
+    assert {rate for _, rate in valley.asked} == {2.0 ** (side * i) for i in range(-1, 6)}
+
+
+def test_of_equal_losses_the_lower_rate_is_chosen(tmp_path):
+    """Whichever run ended first."""
+    for order in ((1.0, 2.0, 4.0), (2.0, 1.0, 4.0), (4.0, 2.0, 1.0)):
+        losses = {rate: 0.5 if rate < 3 else 0.7 for rate in order}
+        assert rates.untried(2.0, losses) == [0.5]
+        assert rates.write_rates(tmp_path / "rates.json", "made up", {"a": 2.0}, {"a": losses}) == {"a": 1.0}
+
+
+def test_a_choice_that_was_stopped_goes_on(choose):
+    first, lines = Valley(a=8.0, b=1.0), []
+
+    def stops(line):
+        lines.append(line)
+        if len(lines) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose(first, {"a": 1.0, "b": 1.0}, stops)
+    second = Valley(a=8.0, b=1.0)
+    assert choose(second, {"a": 1.0, "b": 1.0}) == {"a": 8.0, "b": 1.0}
+    done = {(line.split()[0], float(line.split()[2])) for line in lines}
+    assert len(done) == 4 and not done & set(second.asked)
+    assert done | set(second.asked) == {("b", x) for x in (0.5, 1.0, 2.0)} | {("a", 2.0**i) for i in range(-1, 5)}
+    third = Valley()
+    assert choose(third, {"a": 1.0, "b": 1.0}) == {"a": 8.0, "b": 1.0} and not third.asked
+
+
+def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
+    valley, lines = Valley(a=1.0, b=1.0), []
+    valley.fail = {("a", 2.0)}
+    with pytest.raises(ValueError, match="1 of 6 runs failed, the first with FloatingPointError: the loss became nan"):
+        choose(valley, {"a": 1.0, "b": 1.0}, lines.append)
+    assert len(lines) == 6 and sum("FAILED: FloatingPointError" in line for line in lines) == 1
+    tried = read_json(tmp_path / "rates.json")["tried"]
+    assert {key: list(losses) for key, losses in tried.items()} == {"a": ["0.5", "1"], "b": ["0.5", "1", "2"]}
+    again = Valley(a=1.0, b=1.0)
+    assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """The command's processes are threads, where made-up functions are at hand."""
+
+    @contextmanager
+    def open_executor(jobs, dask):
+        with ThreadPoolExecutor(1) as executor:
+            yield executor
+
+    monkeypatch.setattr(sweep, "open_executor", open_executor)
+
+
+def command(tmp_path, *arguments):
+    out = ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    return main(["experiment", *out, *map(str, arguments)])
+
+
+def test_the_command_carries_out_an_experiment(carrying, in_threads, tmp_path, capsys):
+    assert command(tmp_path, NAME, "--seeds", 2) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and f"{HOLDS}: " in said.out and "0 of 4 runs were there" in said.out
+    assert set(written(tmp_path)) == {f"{NAME}.json", f"{NAME}.png", "README.md"}
+    assert command(tmp_path, NAME, "--quick") == 0
+    assert "4 of 4 runs were there" in capsys.readouterr().out
+
+
+def test_the_command_fails_with_a_run_and_goes_on_with_it(carrying, in_threads, tmp_path, capsys):
+    carrying(fail=[1])
+    assert command(tmp_path, NAME, "--seeds", 2) == 1
+    said = capsys.readouterr()
+    assert "2 of 4 runs failed" in said.out and "Traceback" not in said.out + said.err and not written(tmp_path)
+    again = carrying()
+    assert command(tmp_path, NAME, "--seeds", 2) == 0
+    assert [run.seed for run in again.asked] == [1, 1] and written(tmp_path)
+
+
+def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsys):
+    asked = []
+
+    def some_fail(name, seeds, quick, out, store, executor, report):
+        asked.append((name, seeds, quick, out, store))
+        return {"failed": [{"error": "it"}] if name in ("dialect", "cost") else []}
+
+    monkeypatch.setattr(laboratory, "experiment", some_fail)
+    assert main(["experiment", "all", "--seeds", "4"]) == 1
+    assert asked == [(name, 4, False, "figures", "out/runs") for name in RECIPES]
+    assert capsys.readouterr().out == "not finished: dialect, cost\n"
+    assert main(["experiment", "variants", "--quick"]) == 0 and asked[-1][2:4] == (True, "figures/quick")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([NAME, "--seeds", "0"], "seeds: got 0, expected a whole number of at least 1"),
+        ([NAME, "--seeds", "-3", "--quick"], "seeds: got -3"),
+        (["nothing"], "experiment: got 'nothing', expected one of rank_sweep, "),
+        ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
+        ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
+        ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
+        ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
+        ([NAME, "--tune"], f"tune: {NAME} has the rates that experiment all --tune chooses"),
+    ],
+)
+def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path, capsys):
+    asked, file = carrying().asked, tmp_path / "file"
+    file.write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", *(text.replace("FILE", str(file)) for text in arguments)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: " + message.replace("FILE", str(file))) and said.err.count("\n") == 1
+    assert not asked and [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_text() == "mine"
+
+
+def test_the_list_shows_every_experiment(capsys):
+    assert main(["experiment", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(RECIPES) == 17
+    for number, (name, line) in enumerate(zip(RECIPES, lines), 1):
+        assert line.split(maxsplit=2) == [str(number), name, headline(name)]
+
+
+def test_tuning_by_the_command(in_threads, monkeypatch, capsys):
+    """`all` chooses the rates that experiments share, and each one's own; `dialect` its own only."""
+    asked = []
+    for module in (tuned, dialect):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "tune", lambda executor, report, name=name: asked.append(name) or {name: 0.004})
+    assert main(["experiment", "all", "--tune"]) == 0
+    assert asked == ["tuned", "dialect"]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["tuned", "0.004"], ["dialect", "0.004"]]
+    assert main(["experiment", "dialect", "--tune"]) == 0 and asked[2:] == ["dialect"]
+
+
+@pytest.mark.slow
+def test_the_command_in_processes_of_its_own(tmp_path):
+    """The planted ranks are found, by the real runs; the second time nothing is run."""
+    folders = ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    line = [sys.executable, "-m", "lora_np", "experiment", "planted_rank", "--quick", *folders]
+    said = [
+        subprocess.run(line, cwd=run_store.PACKAGE.parent, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    outcome = read_json(tmp_path / "out" / "planted_rank.json")
+    assert outcome["verdict"] == HOLDS and outcome["found"] == {"1": [1, 1], "2": [2, 2]}
+    assert "0 of 16 runs were there" in said[0] and "16 of 16 runs were there" in said[1]
+    assert {"planted_rank.json", "planted_rank.png", "README.md"} == {p.name for p in (tmp_path / "out").iterdir()}
