@@ -236,9 +236,9 @@ def test_bytes_are_those_of_the_arrays_held(config, B, T, name, real_step):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_alone_and_many_at_random(kind, language, classifier, real_step):
-    """Of LoRA every parameter of the model too; of the other kinds the adapter's own."""
+    """Of LoRA every parameter of both models too; of the other kinds the adapter's own, in one."""
     rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
-    for config in (language, classifier):
+    for config in (language, classifier) if kind == "lora" else (classifier,):
         shapes = parameter_shapes(config)
         own = [name for name in adapter_shapes(hollow(shapes), adapter_config) if name not in shapes]
         names = [*shapes, *own]
@@ -414,9 +414,9 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
 
 
 def test_predicted_stands_beside_measured():
-    from lora_np.experiments.fine_tune_run import load_base
     from lora_np.experiments.methods import BY_KEY
-    from lora_np.experiments.sentiment import load_task
+    from lora_np.experiments.runs.base import load_base
+    from lora_np.experiments.runs.sentiment import load_task
     from lora_np.experiments.step_time import compare_step_times
 
     costs = compare_step_times(repeats=1, keys=("full", "lora_qv_r8"))

@@ -36,9 +36,16 @@ def backward_passes():
         yield from (n for n in vars(module) if n.endswith("_backward"))
 
 
+# Whole models with the kinds of adapter beside LoRA take two seconds each, which the quick run has not.
+OTHER_KINDS = [
+    f"{model}: {kind}" for model in ("language model", "classifier") for kind in KINDS if kind != "lora"
+]
+QUICK = [name for name in CASES if name not in OTHER_KINDS]
+
+
 @pytest.fixture(scope="module")
 def rows():
-    return gradcheck()
+    return [row for name in QUICK for seed in (0, 1) for row in check.check_case(name, seed)]
 
 
 # ------------------------------------------------------------------ the rows
@@ -50,10 +57,34 @@ def test_every_row_passes(rows):
     assert max(row.error for row in rows) < TOLERANCE / 10
 
 
+@pytest.mark.slow
+def test_every_row_of_the_command_passes():
+    found = gradcheck()
+    assert failures(found) == [] and max(row.error for row in found) < TOLERANCE / 10
+    assert list(dict.fromkeys(row.name for row in found)) == list(CASES) and set(CASES) == {*QUICK, *OTHER_KINDS}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_whole_models_along_random_directions(name):
+    """In place of each index: the slope of the loss along directions that move all parameters at once."""
+    for seed in (0, 1):
+        case, doutput = check.draw_case(name, seed)
+        claimed, rng = check.claimed_gradients(case, doutput, tuple(case.operands)), np.random.default_rng(seed)
+        for _ in range(5):
+            direction = {operand: rng.normal(size=array.shape) for operand, array in case.operands.items()}
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = {operand: array + step * direction[operand] for operand, array in case.operands.items()}
+                sides.append(np.sum(doutput * case.run((), **moved, **case.constants)[0]))
+            terms = [np.sum(claimed[operand] * direction[operand]) for operand in case.operands]
+            slope = (sides[0] - sides[1]) / 2e-5
+            assert abs(slope - sum(terms)) < TOLERANCE * np.linalg.norm(terms)
+
+
 def test_two_seeds_check_every_case_alike(rows):
     first, second = ([(r.name, r.operand, r.n_checked) for r in rows if r.seed == seed] for seed in (0, 1))
     assert first == second
-    assert list(dict.fromkeys(row.name for row in rows)) == list(CASES)
+    assert list(dict.fromkeys(row.name for row in rows)) == QUICK
     assert len({(row.name, row.operand, row.seed) for row in rows}) == len(rows)
 
 

@@ -287,7 +287,7 @@ for name in ("task", "merged"):
 def test_what_the_readme_says_in_python_runs(files, tiny_base, tmp_path):
     """Every block, one after the other; and the kind of adapter that it adds is then known to the commands."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     script = tmp_path / "readme.py"
     script.write_text("import sys\n" + "\n".join(blocks) + USE, encoding="utf-8")
     command = [sys.executable, str(script), str(files / "rows.jsonl"), str(tiny_base), str(tmp_path)]

@@ -710,16 +710,18 @@ def plant(workshop):
 
 
 @functools.cache
-def measured_by_the_package(name):
-    return check.measured_gradients(*check.draw_case(name, 0))
+def claimed_by_the_package(name):
+    case, doutput = check.draw_case(name, 0)
+    return check.claimed_gradients(case, doutput, tuple(case.operands))
 
 
 def rows_of(copy, case, monkeypatch):
     """The rows of one case, with the first seed."""
     with monkeypatch.context() as patch:
         if "model" in case or "classifier" in case:
-            # A whole model's differences take a second. They need the loss alone, which no bug changes.
-            patch.setattr(copy, "measured_gradients", lambda *_: measured_by_the_package(case))
+            # A whole model's differences take a second. In their place are the package's own gradients, which
+            # test_gradcheck.py holds to them; the loss is not changed by any bug.
+            patch.setattr(copy, "measured_gradients", lambda *_: claimed_by_the_package(case))
         return copy.check_case(case, 0)
 
 

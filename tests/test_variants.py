@@ -822,30 +822,35 @@ def stopped_run(random_params, random_batch, path, stop):
         adalora_run(random_params, random_batch, RESUMED, path, on_step)
 
 
+@pytest.fixture(scope="module")
+def whole_run(random_params, random_batch):
+    """The state of a run of which nobody stops anything."""
+    return adalora_run(random_params, random_batch, RESUMED)[1]
+
+
 @pytest.mark.parametrize("stop", [1, 3, 4, 9, 13, 14])
-def test_a_resumed_allocation_is_the_uninterrupted_one(stop, random_params, random_batch, tmp_path):
+def test_a_resumed_allocation_is_the_uninterrupted_one(stop, whole_run, random_params, random_batch, tmp_path):
     """Before the budget falls, before and after a choice (every second step), and before and after the last (14)."""
-    _, whole = adalora_run(random_params, random_batch, RESUMED)
     path = tmp_path / "state.safetensors"
     stopped_run(random_params, random_batch, path, stop)
     _, resumed = adalora_run(random_params, random_batch, RESUMED, path)
     for field in ("trainable", "m", "v", "best", "history", "memory"):
-        got, expected = getattr(resumed, field), getattr(whole, field)
+        got, expected = getattr(resumed, field), getattr(whole_run, field)
         assert set(got) == set(expected), field
         for name, array in expected.items():
             assert got[name].dtype == array.dtype and np.array_equal(got[name], array), (field, name)
-    assert len(whole.memory) == 12 * (2 * 3 + 1) and whole.memory["blocks.0.attn.q_proj.kept"].dtype == bool
+    assert len(whole_run.memory) == 12 * (2 * 3 + 1)
+    assert whole_run.memory["blocks.0.attn.q_proj.kept"].dtype == bool
 
 
-def test_without_its_memory_a_resumed_allocation_is_another(random_params, random_batch, tmp_path):
+def test_without_its_memory_a_resumed_allocation_is_another(whole_run, random_params, random_batch, tmp_path):
     """The importances are needed: the test above can fail."""
-    _, whole = adalora_run(random_params, random_batch, RESUMED)
     path = tmp_path / "state.safetensors"
     stopped_run(random_params, random_batch, path, 9)
     label = json.loads(read_tensors(path)[1]["label"])
     save_state(path, load_state(path, label)._replace(memory={}), label)
     _, resumed = adalora_run(random_params, random_batch, RESUMED, path)
-    assert any(not np.array_equal(resumed.trainable[name], array) for name, array in whole.trainable.items())
+    assert any(not np.array_equal(resumed.trainable[name], array) for name, array in whole_run.trainable.items())
 
 
 # ------------------------------------------------------------------ every variant is trained
@@ -860,10 +865,10 @@ def test_every_variant_learns_and_leaves_its_base(variant, random_params, random
     quantised = {name: array for name, array in base.items() if isinstance(array, NF4Weight)}
     assert len(quantised) == 12 * (variant == "loftq")
     before, codes = copies(base), {name: (w.packed.copy(), w.scales().copy()) for name, w in quantised.items()}
-    batch, steps = random_batch(QUANTISABLE), 60
+    batch, steps = random_batch(QUANTISABLE), 50
     objective, adjust = allocating(model_objective(base, QUANTISABLE, start), start, steps)
-    rate = 0.2 if variant == "vera" else 1e-3 if variant == "lora+" else 1e-2
-    settings = TrainConfig(steps, rate, warmup_steps=5, shards=2, optimiser=adapter_optimiser(start))
+    rate = {"vera": 0.2, "adalora": 3e-2, "lora+": 1e-3}.get(variant, 1e-2)
+    settings = TrainConfig(steps, rate, warmup_steps=5, optimiser=adapter_optimiser(start))
     state = train(trainable_arrays(base, start), objective, lambda rng: [batch], settings, adjust=adjust)
     _, adapter = attach(base, start, state.trainable)
     losses = [evaluate(base, [batch], QUANTISABLE, attached)["loss"] for attached in (start, adapter)]

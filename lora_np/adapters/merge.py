@@ -7,6 +7,7 @@ import numpy as np
 
 from .adapter import Adapter, adapter_deltas, whole_weights
 
+
 class MergeErrors(NamedTuple):
     """What rounding does to a merge, relative, in Frobenius norm over all adapted layers together."""
 

@@ -395,4 +395,3 @@ def test_loraplus(n_classes, seed):
     check("LoRA+, 20 steps", "losses", state.history["loss"], np.array(losses), TRAINED)
     check_all("LoRA+, 20 steps", state.trainable, trained_parameters(model), TRAINED)
     assert losses[-1] < 0.9 * losses[0]
-
