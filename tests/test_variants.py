@@ -47,6 +47,7 @@ from lora_np.training import (
     load_state,
     model_objective,
     save_state,
+    settled_from,
     train,
     trainable_arrays,
 )
@@ -111,6 +112,14 @@ def test_every_variant_is_what_its_paper_changes():
         assert variant_config(variant) == AdapterConfig(**changes)
         assert variant_config(variant, chosen) == replace(chosen, **changes)
     assert {variant_config(variant).kind for variant in VARIANTS} == set(KINDS)
+
+
+@pytest.mark.parametrize("other", VARIANTS)
+def test_a_variant_leaves_nothing_of_another(other):
+    chosen = AdapterConfig(r=5, alpha=7.0, targets=("k_proj",), dropout=0.1)
+    for variant in VARIANTS:
+        assert variant_config(variant, variant_config(other, chosen)) == variant_config(variant, chosen)
+    assert variant_config("lora", replace(chosen, init="gaussian")).init == "gaussian"
 
 
 def test_an_unknown_variant_is_refused():
@@ -787,6 +796,22 @@ def adalora_run(random_params, random_batch, settings, path=None, on_step=None):
 
     trainable = trainable_arrays(params, start)
     return start, train(trainable, objective, epoch_batches, settings, measure, on_step, path, adjust=adjust)
+
+
+def test_the_best_is_chosen_among_what_is_within_the_budget(random_params, random_batch):
+    """An evaluation before the last choice of directions may be better: it is of a larger model, and does not count."""
+    settings = TrainConfig(40, 2e-2, eval_every=4)
+    start, before = adalora_run(random_params, random_batch, settings)
+    assert settled_from(start, 40, ALLOCATION) == 28 and settled_from(start._replace(config=AdapterConfig()), 40) == 0
+    _, state = adalora_run(random_params, random_batch, replace(settings, select_from=28))
+    kept = {name: np.count_nonzero(array) for name, array in state.best.items() if name.endswith("lora_E")}
+    assert sum(kept.values()) <= 24
+    steps, losses = (state.history[f"eval_{name}"] for name in ("step", "loss"))
+    assert np.array_equal(losses, before.history["eval_loss"])  # what is chosen changes no step
+    params, config = random_params(QUANTISABLE, np.float32), replace(QUANTISABLE, dropout=0.1)
+    model, adapter = attach(params, start, state.best)
+    found = evaluate(model, [random_batch(config, B=5, seed=0)], config, adapter)["loss"]
+    assert found == pytest.approx(losses[steps >= 28].min(), rel=1e-6)
 
 
 def test_a_training_ends_with_the_target_number_of_singular_values(random_params, random_batch):

@@ -6,6 +6,7 @@ A variant that needs a forward pass of its own is a kind (`kinds.py`); the other
 from dataclasses import replace
 
 from .config import AdapterConfig
+from .starts import STARTS
 
 VARIANTS = {
     "lora": {},
@@ -35,4 +36,8 @@ def variant_config(variant, config=None):
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(VARIANTS)}")
-    return replace(AdapterConfig() if config is None else config, **VARIANTS[variant])
+    config = AdapterConfig() if config is None else config
+    # What makes another variant does not stay: DoRA's settings turned into LoRA's are of LoRA.
+    plain = {"kind": "lora", "rslora": False, "rate_factors": {}}
+    plain |= {"init": "kaiming"} if config.init in STARTS else {}
+    return replace(config, **plain | VARIANTS[variant])

@@ -29,6 +29,7 @@ from ..training import (
     evaluate,
     model_objective,
     progress_bar,
+    settled_from,
     stream,
     train,
     trainable_arrays,
@@ -123,15 +124,17 @@ def finetune(
         return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad), config, adapter)
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
+    steps = epochs * steps_per_epoch
     settings = TrainConfig(
-        steps=epochs * steps_per_epoch,
+        steps=steps,
         learning_rate=DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate,
         warmup_steps=steps_per_epoch // 4,
         optimiser=adapter_optimiser(start),
         eval_every=max(1, steps_per_epoch // 2),
+        select_from=settled_from(start, steps),
         seed=seed,
     )
-    objective, adjust = allocating(model_objective(base_params, config, start), start, settings.steps)
+    objective, adjust = allocating(model_objective(base_params, config, start), start, steps)
     with blas_threads(1), progress_bar(settings.steps, f"fine-tuning ({method})") as on_step:
         state = train(
             trainable,

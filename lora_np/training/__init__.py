@@ -7,7 +7,14 @@ from .evaluate import evaluate
 from .groups import balanced_groups
 from .language import language_loss, train_language
 from .progress import progress_bar
-from .rank_allocation import RankAllocation, allocating, budget_at, direction_importance, keep_most_important
+from .rank_allocation import (
+    RankAllocation,
+    allocating,
+    budget_at,
+    direction_importance,
+    keep_most_important,
+    settled_from,
+)
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
@@ -42,6 +49,7 @@ __all__ = [
     "process_environment",
     "progress_bar",
     "save_state",
+    "settled_from",
     "shard_threads",
     "split_batch",
     "stream",

@@ -111,6 +111,18 @@ def keep_most_important(importance, budget):
     return dict(zip(importance, np.split(kept, ends[:-1])))
 
 
+def settled_from(adapter, steps, settings=None):
+    """The first step after which an adapter's directions are chosen for good; 0 for any kind but "adalora".
+
+    Before it the model has more directions than its budget, and is not yet what is to be kept; see
+    `TrainConfig.select_from`.
+    """
+    if adapter is None or adapter.config.kind != "adalora":
+        return 0
+    settings = RankAllocation() if settings is None else settings
+    return steps - round(settings.last * steps)
+
+
 def allocating(objective, adapter, steps, settings=None):
     """An objective and a hook that train an adapter as its kind asks for; see `train`.
 
@@ -171,7 +183,7 @@ def allocating(objective, adapter, steps, settings=None):
                 doubt[...] = settings.beta2 * doubt + (1.0 - settings.beta2) * np.abs(now - mean)
                 scores[leaf] = mean * doubt
             importance[module] = direction_importance(scores)
-        final = step >= steps - round(settings.last * steps)
+        final = step >= settled_from(adapter, steps, settings)
         if final and f"{modules[0]}.kept" in memory:
             kept = {module: memory[f"{module}.kept"] for module in modules}
         elif final or step % max(1, round(settings.every * steps)) == 0:

@@ -33,6 +33,8 @@ class TrainConfig:
     threads : int, how many shards are worked on side by side; changes the time and no number; see `threads.py`
     eval_every : int, steps between evaluations; 0: after the last step alone
     select : "loss" or "accuracy", the measure by which the best is kept
+    select_from : int, the first step whose evaluation may be the best, where the model is not yet what it is to be
+        before; see `rank_allocation.settled_from`
     save_every : int, steps between saves of the state, where there is a path for it
     seed : int
     """
@@ -48,16 +50,19 @@ class TrainConfig:
     threads: int = 1
     eval_every: int = 0
     select: str = "loss"
+    select_from: int = 0
     save_every: int = 100
     seed: int = 0
 
     def __post_init__(self):
         at_least_one = ("steps", "shards", "threads", "save_every")
-        at_least_zero = ("eval_every", "warmup_steps", "seed")
+        at_least_zero = ("eval_every", "warmup_steps", "select_from", "seed")
         for name, least in [(n, 1) for n in at_least_one] + [(n, 0) for n in at_least_zero]:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number of at least {least}")
+        if self.select_from > self.steps:
+            raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0")
         if self.schedule not in SCHEDULES:
@@ -146,8 +151,9 @@ def train(
                 for name, value in scores.items():
                     if not math.isfinite(value):
                         raise FloatingPointError(f"the evaluation's {name} became {value} after step {state.step}")
-                sign, past = SELECT[config.select], history.get(f"eval_{config.select}", [])
-                if not past or sign * scores[config.select] > max(sign * value for value in past):
+                sign, evaluations = SELECT[config.select], history.get(f"eval_{config.select}", [])
+                past = [sign * v for s, v in zip(history.get("eval_step", []), evaluations) if s >= config.select_from]
+                if state.step >= config.select_from and sign * scores[config.select] > max(past, default=-math.inf):
                     best = {name: array.copy() for name, array in state.trainable.items()}
                     state = state._replace(best=best)
                 for name, value in {"step": state.step, **scores}.items():

@@ -17,6 +17,7 @@ from ...training import (
     blas_threads,
     evaluate,
     model_objective,
+    settled_from,
     stream,
     train,
     trainable_arrays,
@@ -145,6 +146,7 @@ def classify_run(run):
         optimiser=adapter_optimiser(adapter),
         eval_every=max(1, steps // run.evaluations),
         select="loss",
+        select_from=settled_from(adapter, steps),
         seed=run.seed,
     )
     objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
