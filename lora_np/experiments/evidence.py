@@ -37,7 +37,7 @@ def interval(values):
     return Interval(mean, mean - half, mean + half)
 
 
-def check(statement, values, at_least=None, at_most=None, unit=""):
+def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     """One part of a claim as a number and a bound, decided by the interval of the number's mean.
 
     Parameters
@@ -46,6 +46,7 @@ def check(statement, values, at_least=None, at_most=None, unit=""):
     values : one number a seed
     at_least, at_most : float, the bound that the claim asks for; one of the two
     unit : str
+    every : bool, where the claim is of every single case and not of a mean: one that breaks it makes it fail
 
     Returns
     -------
@@ -56,12 +57,13 @@ def check(statement, values, at_least=None, at_most=None, unit=""):
         raise ValueError("at_least, at_most: expected one of the two")
     values = [float(value) for value in values]
     mean, low, high = interval(values)
-    if low is None:
+    least, most = (min(values), max(values)) if every else (low, high)
+    if least is None:
         verdict = UNKNOWN
     elif at_least is not None:
-        verdict = HOLDS if low >= at_least else FAILS if high < at_least else UNKNOWN
+        verdict = HOLDS if least >= at_least else FAILS if every or most < at_least else UNKNOWN
     else:
-        verdict = HOLDS if high <= at_most else FAILS if low > at_most else UNKNOWN
+        verdict = HOLDS if most <= at_most else FAILS if every or least > at_most else UNKNOWN
     bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
     return {"statement": statement, "unit": unit, "values": values, "mean": mean, "low": low, "high": high} | bound | {
         "verdict": verdict

@@ -7,7 +7,7 @@ from .evidence import format_interval
 from .recipes import RECIPES
 
 FIELDS = {"title", "command", "claim", "caption", "verdict", "checks", "seeds", "versions", "seconds", "quick"}
-FIELDS |= {"reused", "runs"}
+FIELDS |= {"reused", "runs"}  # what an outcome of this version holds, and the gallery reads
 
 
 def write_gallery(folder):

@@ -1,5 +1,6 @@
 """Choosing learning rates on validation, each method's on its own."""
 
+import math
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +15,9 @@ def choose_rates(guesses, run_of, out, command, executor=None, report=print):
     """Find the learning rate of the least validation loss for each of several methods; write the JSON.
 
     A rate is tried at half and at twice the guess, and further on the better side until the best has a worse one on
-    each side. The file is written after every run, and what it holds is not run again: a choice that was stopped goes
-    on, and to start over, the file or a method's entry in it is deleted.
+    each side; one at which training diverges counts as worse than any. The file is written after every run, and what it
+    holds is not run again: a choice that was stopped goes on, and to start over, the file or a method's entry in it is
+    deleted.
 
     Parameters
     ----------
@@ -36,18 +38,25 @@ def choose_rates(guesses, run_of, out, command, executor=None, report=print):
         If runs failed; what finished is kept.
     """
     tried = read_json(out)["tried"] if Path(out).exists() else {}
-    tried = {key: {float(rate): loss for rate, loss in losses.items()} for key, losses in tried.items()}
+    tried = {
+        key: {float(rate): math.inf if loss is None else loss for rate, loss in losses.items()}
+        for key, losses in tried.items()
+    }
     while wanted := [(key, rate) for key, guess in guesses.items() for rate in untried(guess, tried.get(key, {}))]:
         runs, failed = [run_of(key, rate) for key, rate in wanted], []
         pairs = {id(run): pair for run, pair in zip(runs, wanted)}
         with closing(sweep(numbers_of, runs, executor)) as endings:
             for run, numbers, error, _ in endings:
                 key, rate = pairs[id(run)]
-                if error is None:
-                    tried.setdefault(key, {})[rate] = round(numbers["validation_loss"], 5)
+                diverged = error is not None and error.startswith("FloatingPointError")
+                if error is None or diverged:
+                    loss = math.inf if diverged else round(numbers["validation_loss"], 5)
+                    tried.setdefault(key, {})[rate] = loss
                     write_rates(out, command, guesses, tried)
-                failed += [error] * (error is not None)
-                said = f"FAILED: {error}" if error else f"validation {numbers['validation_loss']:.4f} nats"
+                    said = "diverged" if diverged else f"validation {loss:.4f} nats"
+                else:
+                    failed.append(error)
+                    said = f"FAILED: {error}"
                 report(f"{key:<24} lr {rate:<10g} {said}")
         if failed:
             raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first with {failed[0]}")
@@ -77,6 +86,9 @@ def write_rates(out, command, guesses, tried):
     """Write what was tried and chosen, in the order of the methods; give the chosen."""
     tried = {key: dict(sorted(tried[key].items())) for key in guesses if key in tried}
     chosen = {key: best_of(losses) for key, losses in tried.items()}
-    written = {key: {f"{rate:g}": loss for rate, loss in losses.items()} for key, losses in tried.items()}
+    written = {
+        key: {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+        for key, losses in tried.items()
+    }
     write_json(out, {"command": command, "chosen": chosen, "tried": written})
     return chosen

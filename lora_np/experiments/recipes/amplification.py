@@ -34,7 +34,8 @@ def measure(results, seeds, quick):
     found = {r: [] for r in RANKS}
     for (_, seed), run in tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick).items():
         params, _, start = starting_point(run)
-        deltas = adapter_deltas(params, Adapter(start.config, results.arrays(run)))
+        trained = {name: array.astype(np.float64) for name, array in results.arrays(run).items()}
+        deltas = adapter_deltas(params, Adapter(start.config, trained))  # in float64: of rank r but for 1e-16
         rows = [
             amplification(params[name], delta, run.adapter.r, np.random.default_rng(seed))
             for name, delta in deltas.items()

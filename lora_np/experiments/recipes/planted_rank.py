@@ -38,7 +38,7 @@ def measure(results, seeds, quick):
         for k, of_rank in share.items()
     }
     parts = [
-        check(f"k = {k}: seeds in which the rank found is k", [float(r == k) for r in ranks], at_least=1.0)
+        check(f"k = {k}: seeds in which the rank found is k", [r == k for r in ranks], at_least=1.0, every=True)
         for k, ranks in found.items()
     ]
     share = {str(k): {str(r): values for r, values in of_rank.items()} for k, of_rank in share.items()}

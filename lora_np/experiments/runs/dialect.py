@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import encode, load_licences, load_reviews, load_tokenizer, token_stream
+from ...data import corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ...formats import PRETRAINED
 from ...model import forward
 from ...training import attach, blas_threads, language_loss, stream, train_language
@@ -38,6 +38,8 @@ class DialectRun:
     seed : int
     learning_rate : float, the peak
     epochs : int, passes over the domain's training text
+    corpus : str, for "licences" `licences_digest()`: their texts are those of the installed packages, and a worker
+        that has others refuses the run
     limit : at most so many tokens of each part, or None, for a quick look
     test : bool, read the test parts; False while learning rates are chosen
     """
@@ -47,6 +49,7 @@ class DialectRun:
     seed: int
     learning_rate: float
     epochs: int
+    corpus: str = ""
     limit: int | None = None
     test: bool = True
 
@@ -81,6 +84,12 @@ def load_domain(name, limit=None):
     return Domain(*(token_stream(encode(tokenizer, list(texts)))[:limit] for texts in parts))
 
 
+@lru_cache(maxsize=1)
+def licences_digest():
+    """What tells the licence texts here from another machine's."""
+    return corpus_digest(load_licences())
+
+
 def dialect_run(run):
     """Carry out one run, on one thread.
 
@@ -94,6 +103,8 @@ def dialect_run(run):
     arrays : empty
     """
     started = time.perf_counter()
+    if run.domain == "licences" and run.corpus != licences_digest():
+        raise ValueError(f"corpus: got {run.corpus!r}, the licence texts here have {licences_digest()!r}")
     base, config = load_base()
     domain, old = load_domain(run.domain, run.limit), load_domain("reviews", run.limit)
     before = {name: array.copy() for name, array in base.items()}
