@@ -209,7 +209,7 @@ def without_training(monkeypatch):
     monkeypatch.setattr(dialect, "load_base", lambda: ({}, None))
     monkeypatch.setattr(dialect, "language_loss", lambda *_: 4.4)
     monkeypatch.setattr(dialect, "load_domain", lambda *_: dialect_run.Domain(*np.zeros((3, 9), dtype=np.int64)))
-    monkeypatch.setattr(dialect, "load_licences", lambda: ([], [], ["a"]))
+    monkeypatch.setattr(dialect, "licences_digest", lambda: corpus_digest(([], [], ["a"])))
     monkeypatch.setattr(dialect, "samples", lambda: {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}})
 
 

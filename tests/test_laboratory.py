@@ -81,12 +81,27 @@ def test_verdict_of_a_check(values, bound, at_least, at_most):
     assert check("what", values, at_most=bound)["verdict"] == at_most
 
 
+EVERY = [((1, 1), HOLDS, HOLDS), ((1, 2), HOLDS, FAILS), ((0, 1), FAILS, HOLDS)]
+
+
+@pytest.mark.parametrize("values, at_least, at_most", EVERY)
+def test_a_claim_of_every_case_fails_with_one(values, at_least, at_most):
+    """Also among many, whose mean's interval would hold the bound."""
+    for n in (1, 20):
+        found = [*values, *[1] * n]
+        assert check("what", found, at_least=1.0, every=True)["verdict"] == at_least
+        assert check("what", found, at_most=1.0, every=True)["verdict"] == at_most
+    said = format_check(check("what", [1.0], at_least=1.0, every=True))
+    assert said == "what: 1, expected ≥ 1 in every case: holds here"
+
+
+
 def test_a_check_holds_all_that_it_rests_on():
     part = check("loss", np.float32([1, 2]), at_most=3, unit="nats")
     mean, low, high = interval([1, 2])
     assert part == {
         "statement": "loss", "unit": "nats", "values": [1.0, 2.0], "mean": mean, "low": low, "high": high,
-        "at_most": 3, "verdict": FAILS if low > 3 else UNKNOWN,
+        "at_most": 3, "every": False, "verdict": FAILS if low > 3 else UNKNOWN,
     }  # fmt: skip
     assert json.loads(json.dumps(part)) == part
     assert format_check(part) == "loss: 1.5 [-4.85, 7.85] nats, expected ≤ 3: cannot tell"
@@ -534,7 +549,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     for name in ("planted_rank", "rank_sweep", "variants"):
         assert f"[About {name}](#{name}) | {UNKNOWN} |" in text and f'<a id="{name}"></a>' in text
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
-    assert "| more | 1.1 [-0.171, 2.37] nats | at least 0.5 nats | cannot tell |" in text
+    assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | at most 2 | cannot tell |" in text
     assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before" in text
     before = path.read_bytes()
@@ -573,11 +588,13 @@ class Valley:
     """A made-up `carry_out`: a parabola over log₂ of the rate, with its lowest point at each method's best rate."""
 
     def __init__(self, **best):
-        self.best, self.asked, self.fail = best, [], ()
+        self.best, self.asked, self.fail, self.diverge = best, [], (), ()
 
     def __call__(self, run):
         self.asked.append((run.method, run.rate))
         if (run.method, run.rate) in self.fail:
+            raise OSError("the disk is full")
+        if (run.method, run.rate) in self.diverge:
             raise FloatingPointError("the loss became nan")
         return {"validation_loss": 0.3 + math.log2(run.rate / self.best[run.method]) ** 2}, {}
 
@@ -652,13 +669,23 @@ def test_a_choice_that_was_stopped_goes_on(choose):
 def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
     valley, lines = Valley(a=1.0, b=1.0), []
     valley.fail = {("a", 2.0)}
-    with pytest.raises(ValueError, match="1 of 6 runs failed, the first with FloatingPointError: the loss became nan"):
+    with pytest.raises(ValueError, match="1 of 6 runs failed, the first with OSError: the disk is full"):
         choose(valley, {"a": 1.0, "b": 1.0}, lines.append)
-    assert len(lines) == 6 and sum("FAILED: FloatingPointError" in line for line in lines) == 1
+    assert len(lines) == 6 and sum("FAILED: OSError" in line for line in lines) == 1
     tried = read_json(tmp_path / "rates.json")["tried"]
     assert {key: list(losses) for key, losses in tried.items()} == {"a": ["0.5", "1"], "b": ["0.5", "1", "2"]}
     again = Valley(a=1.0, b=1.0)
     assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
+
+
+def test_a_rate_at_which_training_diverges_is_worse_than_any(choose, tmp_path):
+    valley, lines = Valley(a=1.0), []
+    valley.diverge = {("a", 2.0), ("a", 1.0)}
+    assert choose(valley, {"a": 1.0}, lines.append) == {"a": 0.5}
+    assert read_json(tmp_path / "rates.json")["tried"] == {"a": {"0.25": 4.3, "0.5": 1.3, "1": None, "2": None}}
+    assert sum("diverged" in line for line in lines) == 2
+    asked = Valley(a=1.0)
+    assert choose(asked, {"a": 1.0}) == {"a": 0.5} and not asked.asked  # read again, they are not tried again
 
 
 # ---------------------------------------------------------------- the command

@@ -65,8 +65,16 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     else:
         verdict = HOLDS if most <= at_most else FAILS if every or least > at_most else UNKNOWN
     bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
-    return {"statement": statement, "unit": unit, "values": values, "mean": mean, "low": low, "high": high} | bound | {
-        "verdict": verdict
+    return {
+        "statement": statement,
+        "unit": unit,
+        "values": values,
+        "mean": mean,
+        "low": low,
+        "high": high,
+        **bound,
+        "every": every,
+        "verdict": verdict,
     }
 
 
@@ -78,8 +86,13 @@ def verdict(checks):
 
 def format_check(part):
     """A check in one line of text."""
+    return f"{part['statement']}: {format_interval(part)}, expected {format_bound(part)}: {part['verdict']}"
+
+
+def format_bound(part):
+    """What the claim asks of a check."""
     bound = f"≥ {part['at_least']:g}" if "at_least" in part else f"≤ {part['at_most']:g}"
-    return f"{part['statement']}: {format_interval(part)}, expected {bound}: {part['verdict']}"
+    return bound + " in every case" * part["every"]
 
 
 def format_interval(part):

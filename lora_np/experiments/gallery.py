@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .evidence import format_interval
+from .evidence import format_bound, format_interval
 from .recipes import RECIPES
 
 FIELDS = {"title", "command", "claim", "caption", "verdict", "checks", "seeds", "versions", "seconds", "quick"}
@@ -58,9 +58,9 @@ def section(number, name, outcome):
     lines += [f"**Claim.** {outcome['claim']}", "", f"**Verdict: {outcome['verdict']}.**", ""]
     lines += ["| what was measured | mean [95 % interval] | the claim asks for | verdict |", "|---|---|---|---|"]
     for part in outcome["checks"]:
-        unit = f" {part['unit']}" if part["unit"] else ""
-        bound = f"at least {part['at_least']:g}" if "at_least" in part else f"at most {part['at_most']:g}"
-        lines.append(f"| {part['statement']} | {format_interval(part)} | {bound}{unit} | {part['verdict']} |")
+        lines.append(
+            f"| {part['statement']} | {format_interval(part)} | {format_bound(part)} | {part['verdict']} |"
+        )
     made = outcome["versions"]
     quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
     lines += ["", f"![{outcome['title'].rstrip('.')}]({name}.png)", "", outcome["caption"] + quick, ""]
