@@ -550,7 +550,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
         assert f"[About {name}](#{name}) | {UNKNOWN} |" in text and f'<a id="{name}"></a>' in text
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
-    assert "| share | 0.5 | at most 2 | cannot tell |" in text
+    assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
     assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before" in text
     before = path.read_bytes()
     assert gallery.write_gallery(tmp_path).read_bytes() == before
@@ -715,6 +715,22 @@ def test_the_command_carries_out_an_experiment(carrying, in_threads, tmp_path, c
     assert set(written(tmp_path)) == {f"{NAME}.json", f"{NAME}.png", "README.md"}
     assert command(tmp_path, NAME, "--quick") == 0
     assert "4 of 4 runs were there" in capsys.readouterr().out
+
+
+def test_the_command_draws_anew_what_the_json_says(carrying, in_threads, tmp_path, capsys):
+    command(tmp_path, NAME, "--seeds", 2)
+    before, asked = written(tmp_path), carrying().asked
+    for name in (f"{NAME}.png", "README.md"):
+        (tmp_path / "out" / name).unlink()
+    assert command(tmp_path, NAME, "--draw") == 0
+    assert written(tmp_path) == before and not asked
+    capsys.readouterr()
+    write_json(tmp_path / "out" / f"{NAME}.json", {"of": "another version"})
+    for expected in ("written by another version", "no such file"):
+        assert command(tmp_path, NAME, "--draw") == 2
+        said = capsys.readouterr()
+        assert expected in said.err and "Traceback" not in said.err
+        (tmp_path / "out" / f"{NAME}.json").unlink(missing_ok=True)
 
 
 def test_the_command_fails_with_a_run_and_goes_on_with_it(carrying, in_threads, tmp_path, capsys):

@@ -34,6 +34,7 @@ def add_commands(command):
     lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
     lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
+    lab.add_argument("--draw", action="store_true", help="only draw the figure anew, from the numbers in its JSON")
     lab.add_argument("--tune", action="store_true", help="choose the learning rates on validation instead")
     add_workers(lab)
 
@@ -81,7 +82,7 @@ def run_bench(arguments):
 
 def run_experiment(arguments):
     from ..experiments import tuned
-    from ..experiments.laboratory import experiment
+    from ..experiments.laboratory import draw_again, experiment
     from ..experiments.recipes import RECIPES, headline, recipe
     from ..experiments.sweep import open_executor
 
@@ -93,6 +94,10 @@ def run_experiment(arguments):
     for name in names:
         recipe(name)
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    if arguments.draw:
+        for name in names:
+            print(draw_again(name, out))
+        return 0
     with open_executor(arguments.jobs, arguments.dask) as executor:
         if arguments.tune:
             for tune in [tuned.tune] * (arguments.name == "all") + tunable(names):

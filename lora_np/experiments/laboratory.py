@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from ..formats import check_folder, write_json
+from ..formats import check_folder, read_json, write_json
 from .evidence import format_check, verdict
 from .figures import write_figure
 from .gallery import write_gallery
@@ -106,6 +106,33 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     write_gallery(folder)
     report(f"  {outcome['seconds']:.0f} s, {reused} of {len(runs)} runs were there; {folder / name}.png, .json\n")
     return outcome
+
+
+def draw_again(name, out="figures"):
+    """An experiment's figure, and the gallery, anew from the JSON that is there.
+
+    Parameters
+    ----------
+    name : str, of a recipe
+    out : folder of the JSON, and of what is drawn
+
+    Returns
+    -------
+    Path of the figure
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the JSON is not there, or is not what this version writes.
+    """
+    path = Path(out) / f"{name}.json"
+    outcome = read_json(path)
+    try:
+        drawn = write_figure(path.with_suffix(".png"), recipe(name).draw, outcome)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
+    write_gallery(out)
+    return drawn
 
 
 def carry_out_all(runs, store, executor, report):

@@ -50,7 +50,6 @@ METHODS = {
     "qv_r4": Method("q,v r=4", lora(4, *QV), "qv_r8"),
     "qv_r8": Method("q,v r=8", lora(8, *QV), 4e-3),
     "qv_r16": Method("q,v r=16", lora(16, *QV), "qv_r8"),
-    "qv_r32": Method("q,v r=32", lora(32, *QV), "qv_r64"),
     "qv_r64": Method("q,v r=64", lora(64, *QV), 2e-3),
     "all_r1": Method("all linear r=1", lora(1, "all-linear"), 4e-3),
     "all_r4": Method("all linear r=4", lora(4, "all-linear"), 2e-3),

@@ -32,11 +32,11 @@ CAPTION = (
 SETTINGS = Path(__file__).parent.parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
-METHODS = ("full", "lora_r1", "lora_r16", "lora_r64")
+METHODS = ("full", "lora_r1", "lora_r16")
 QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 2048}
 GUESSES = {
-    "critics": {"full": 4e-4, "lora_r1": 8e-3, "lora_r16": 4e-3, "lora_r64": 2e-3},
-    "licences": {"full": 1.6e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2, "lora_r64": 8e-3},
+    "critics": {"full": 4e-4, "lora_r1": 8e-3, "lora_r16": 4e-3},
+    "licences": {"full": 1.6e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
 }
 TUNE_SEED = 100  # apart from the experiment's, which count from 0
 

@@ -1,8 +1,8 @@
 """Learning rate by method and rank: where the best one lies.
 
 Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64, each at six learning rates a factor 2 apart, one
-epoch, from each seed. The best rate of a seed is where a parabola through the best rate's validation loss
-and its two neighbours', over the logarithm of the rate, has its lowest point. The test split is not used.
+epoch of 4,096 snippets, from each seed. The best rate of a seed is where a parabola through the best rate's validation
+loss and its two neighbours', over the logarithm of the rate, has its lowest point. The test split is not used.
 """
 
 import numpy as np
@@ -28,7 +28,8 @@ RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
 
 def grid(seeds, quick):
     """(method, rate, seed) -> run."""
-    more = {"epochs": 1, "evaluations": 2, "test": False} | (QUICK if quick else {})
+    more = {"epochs": 1, "examples": 4096, "evaluations": 2, "test": False}
+    more |= QUICK | {"examples": None} if quick else {}
     adapters = {"full": None, **{f"r={r}": lora(r, "all-linear") for r in RANKS}}
     return {
         (key, rate, seed): ClassifyRun(adapters[key], seed, rate, **more)

@@ -17,7 +17,7 @@ CAPTION = (
     "Test accuracy against the rank. Look at how little a line rises from left to right, next to its intervals, and at "
     "what the layers that are adapted change."
 )
-QV, ALL = (1, 2, 4, 8, 16, 32, 64), (1, 4, 16, 64)
+QV, ALL = (1, 2, 4, 8, 16, 64), (1, 4, 16, 64)
 KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")
 
 

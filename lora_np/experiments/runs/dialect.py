@@ -15,7 +15,7 @@ from ...training import attach, blas_threads, language_loss, stream, train_langu
 from .base import load_base
 
 EVALUATIONS = 6  # along the way
-VALIDATION_TOKENS = 8192  # of the domain, and of the reviews, at each evaluation along the way
+VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
 
 
