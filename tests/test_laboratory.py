@@ -605,8 +605,9 @@ def choose(monkeypatch, tmp_path):
 
     def start(valley, guesses, report=lambda line: None):
         monkeypatch.setattr(rates, "carry_out", valley)
+        out = tmp_path / "rates.json"
         with ThreadPoolExecutor(1) as executor:
-            return rates.choose_rates(guesses, RateRun, tmp_path / "rates.json", "made up", executor, report)
+            return rates.choose_rates(guesses, lambda *pair: [RateRun(*pair)], out, "made up", executor, report)
 
     return start
 

@@ -23,7 +23,7 @@ def half_width(values):
     return [np.nan if i.low is None else i.mean - i.low for i in found]
 
 
-def mean_line(axes, x, values, colour, label, marker="o", style="-"):
+def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
     """A line through the means, with intervals as bars.
 
     Parameters
@@ -31,12 +31,15 @@ def mean_line(axes, x, values, colour, label, marker="o", style="-"):
     axes : matplotlib Axes
     x : (n,) numbers
     values : (n, seeds)
+    log : bool, geometric means, and the intervals of the logarithms, for an axis of that kind
     """
-    means = [np.mean(row) for row in values]
+    values = np.log(values) if log else np.asarray(values)
+    means, half = values.mean(axis=1), np.array(half_width(values))
+    if log:
+        means, half = np.exp(means), np.exp(means) * np.array([1 - np.exp(-half), np.exp(half) - 1])
     axes.errorbar(
-        x, means, yerr=half_width(values), fmt=marker + style, color=colour, label=label, capsize=4, linewidth=1.8,
-        markersize=7,
-    )  # fmt: skip
+        x, means, yerr=half, fmt=marker + style, color=colour, label=label, capsize=4, linewidth=1.8, markersize=7
+    )
 
 
 def band(axes, values, colour, label):

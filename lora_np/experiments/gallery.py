@@ -6,9 +6,6 @@ from ..formats import read_json, write_text
 from .evidence import format_bound, format_interval
 from .recipes import RECIPES
 
-FIELDS = {"title", "command", "claim", "caption", "verdict", "checks", "seeds", "versions", "seconds", "quick"}
-FIELDS |= {"reused", "runs"}  # what an outcome of this version holds, and the gallery reads
-
 
 def write_gallery(folder):
     """Write the gallery of the experiments whose results are in a folder.
@@ -29,14 +26,12 @@ def write_gallery(folder):
             continue
         try:
             outcome = read_json(path)
-            missing = FIELDS - outcome.keys()
-        except (ValueError, AttributeError):
-            missing = FIELDS
-        if missing:
-            odd.append(f"`{name}.json` is from another version, without {', '.join(sorted(missing))}; left out.")
+            lines = section(number, name, outcome)
+            rows.append(f"| {number} | [{outcome['title'].rstrip('.')}](#{name}) | {outcome['verdict']} |")
+        except (ValueError, TypeError, KeyError) as error:
+            odd.append(f"`{name}.json` is not what this version writes ({error!r}), and is left out.")
             continue
-        rows.append(f"| {number} | [{outcome['title'].rstrip('.')}](#{name}) | {outcome['verdict']} |")
-        sections += section(number, name, outcome)
+        sections += lines
     lines = ["# The laboratory's figures", ""]
     lines += [
         "Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model,",

@@ -11,18 +11,18 @@ from .sweep import sweep
 MOST_STEPS = 5  # of a factor 2, away from the first guess
 
 
-def choose_rates(guesses, run_of, out, command, executor=None, report=print):
-    """Find the learning rate of the least validation loss for each of several methods; write the JSON.
+def choose_rates(guesses, runs_of, out, command, executor=None, report=print):
+    """Find the learning rate of the least mean validation loss for each of several methods; write the JSON.
 
     A rate is tried at half and at twice the guess, and further on the better side until the best has a worse one on
-    each side; one at which training diverges counts as worse than any. The file is written after every run, and what it
+    each side; one at which a run diverges counts as worse than any. The file is written after every rate, and what it
     holds is not run again: a choice that was stopped goes on, and to start over, the file or a method's entry in it is
     deleted.
 
     Parameters
     ----------
     guesses : dict, method -> the rate that is tried first
-    run_of : function (method, rate) -> run, whose numbers have "validation_loss"
+    runs_of : function (method, rate) -> list of runs, whose numbers have "validation_loss"
     out : where to write
     command : str, what made it, for the file
     executor : concurrent.futures.Executor, see `sweep`
@@ -43,23 +43,25 @@ def choose_rates(guesses, run_of, out, command, executor=None, report=print):
         for key, losses in tried.items()
     }
     while wanted := [(key, rate) for key, guess in guesses.items() for rate in untried(guess, tried.get(key, {}))]:
-        runs, failed = [run_of(key, rate) for key, rate in wanted], []
-        pairs = {id(run): pair for run, pair in zip(runs, wanted)}
-        with closing(sweep(numbers_of, runs, executor)) as endings:
+        of_rate = {pair: runs_of(*pair) for pair in wanted}
+        pairs = {id(run): pair for pair, runs in of_rate.items() for run in runs}
+        losses, failed = {pair: [] for pair in wanted}, []
+        with closing(sweep(numbers_of, [run for runs in of_rate.values() for run in runs], executor)) as endings:
             for run, numbers, error, _ in endings:
-                key, rate = pairs[id(run)]
+                key, rate = pair = pairs[id(run)]
                 diverged = error is not None and error.startswith("FloatingPointError")
                 if error is None or diverged:
-                    loss = math.inf if diverged else round(numbers["validation_loss"], 5)
-                    tried.setdefault(key, {})[rate] = loss
-                    write_rates(out, command, guesses, tried)
-                    said = "diverged" if diverged else f"validation {loss:.4f} nats"
+                    losses[pair].append(math.inf if diverged else numbers["validation_loss"])
+                    said = "diverged" if diverged else f"validation {losses[pair][-1]:.4f} nats"
                 else:
                     failed.append(error)
                     said = f"FAILED: {error}"
+                if len(losses[pair]) == len(of_rate[pair]):
+                    tried.setdefault(key, {})[rate] = round(sum(losses[pair]) / len(losses[pair]), 5)
+                    write_rates(out, command, guesses, tried)
                 report(f"{key:<24} lr {rate:<10g} {said}")
         if failed:
-            raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first with {failed[0]}")
+            raise ValueError(f"{len(failed)} of {len(pairs)} runs failed, the first with {failed[0]}")
     return write_rates(out, command, guesses, tried)
 
 

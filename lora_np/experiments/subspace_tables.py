@@ -43,16 +43,37 @@ def rounded(table):
     return np.round(table, 4).tolist()
 
 
+def over_pairs(tables):
+    """The mean of the pairs' tables, which the figure shows, and of each pair φ(n, n) for every n.
+
+    Parameters
+    ----------
+    tables : list of what `mean_tables` gives, one a pair
+
+    Returns
+    -------
+    dict: "mean", of the same form as one of `tables`; "equal", the same with a list (pairs, n) for each table
+    """
+
+    def collect(function):
+        found = {what: {layer: function([t[what][layer] for t in tables]) for layer in LAYERS} for what in WHAT}
+        return found | {"random": function([t["random"] for t in tables])}
+
+    return {
+        "mean": collect(lambda of_pairs: np.round(np.mean(of_pairs, axis=0), 3).tolist()),
+        "equal": collect(lambda of_pairs: [np.diagonal(table).tolist() for table in of_pairs]),
+    }
+
+
 def draw_tables(outcome, rows, columns, title):
     """Six heat maps, the mean over seeds: A and ΔW below each other, q, v and the control side by side."""
-    tables = outcome["tables"]
+    mean = outcome["tables"]["mean"]
     figure = new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     for line, what in zip(grid, WHAT):
-        shown = [(f"{what}, {layer}", [table[what][layer] for table in tables]) for layer in LAYERS]
-        shown.append(("random directions", [table["random"] for table in tables]))
-        for axes, (text, values) in zip(line, shown):
-            image = heat_map(axes, np.mean(values, axis=0), text)
+        shown = {**{f"{what}, {layer}": mean[what][layer] for layer in LAYERS}, "random directions": mean["random"]}
+        for axes, (text, table) in zip(line, shown.items()):
+            image = heat_map(axes, table, text)
         line[0].set_ylabel(rows)
     for axes in grid[1]:
         axes.set_xlabel(columns)

@@ -1,7 +1,8 @@
-"""The laboratory's methods by name, and the learning rate that the validation split chose for each.
+"""The laboratory's methods by name, and the learning rates that the validation split chose for them.
 
-Chosen once, by `python -m lora_np experiment all --tune`, at a seed apart from the experiments' own, and kept in
-`laboratory_settings.json`.
+Chosen once, by `python -m lora_np experiment all --tune`, and kept in `laboratory_settings.json`. LoRA has one rate for
+all ranks of a placement, the best on average: chosen for each rank on its own, what chance chose would stand between
+the ranks that are compared. Where methods are compared that differ in more, each has its own.
 """
 
 from pathlib import Path
@@ -13,7 +14,6 @@ from .rates import choose_rates
 from .runs import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "laboratory_settings.json"
-TUNE_SEED = 100  # the experiments' count from 0
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 
 
@@ -25,6 +25,7 @@ def lora(r, *targets):
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
+ALL = "all-linear"
 
 
 class Method(NamedTuple):
@@ -32,7 +33,7 @@ class Method(NamedTuple):
 
     label: str
     adapter: AdapterConfig | None  # None: the whole model
-    guess: float | str  # the first learning rate that is tried; or the method whose rate is taken over
+    rate: str  # a key of GUESSES: methods that differ in the rank alone share one learning rate
     more: dict = {}  # other fields of ClassifyRun
 
 
@@ -42,53 +43,51 @@ def variant(name, r=8):
 
 
 METHODS = {
-    "full": Method("full fine-tuning", None, 2e-4),
-    "head": Method("head only", AdapterConfig(targets=()), 1e-2),
-    # Ranks; those between the tuned ones take the rate of the nearest.
-    "qv_r1": Method("q,v r=1", lora(1, *QV), 4e-3),
-    "qv_r2": Method("q,v r=2", lora(2, *QV), "qv_r1"),
-    "qv_r4": Method("q,v r=4", lora(4, *QV), "qv_r8"),
-    "qv_r8": Method("q,v r=8", lora(8, *QV), 4e-3),
-    "qv_r16": Method("q,v r=16", lora(16, *QV), "qv_r8"),
-    "qv_r64": Method("q,v r=64", lora(64, *QV), 2e-3),
-    "all_r1": Method("all linear r=1", lora(1, "all-linear"), 4e-3),
-    "all_r4": Method("all linear r=4", lora(4, "all-linear"), 2e-3),
-    "all_r16": Method("all linear r=16", lora(16, "all-linear"), 2e-3),
-    "all_r64": Method("all linear r=64", lora(64, "all-linear"), 1e-3),
+    "full": Method("full fine-tuning", None, "full"),
+    "head": Method("head only", AdapterConfig(targets=()), "head"),
+    **{f"qv_r{r}": Method(f"q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
+    **{f"all_r{r}": Method(f"all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 16, 64)},
     # Which matrices, with the parameters of rank 8 on one square matrix of each block.
-    "q_r8": Method("q r=8", lora(8, "q_proj"), 4e-3),
-    "k_r8": Method("k r=8", lora(8, "k_proj"), 4e-3),
-    "v_r8": Method("v r=8", lora(8, "v_proj"), 4e-3),
-    "o_r8": Method("o r=8", lora(8, "o_proj"), 4e-3),
-    "qk_r4": Method("q,k r=4", lora(4, "q_proj", "k_proj"), 4e-3),
-    "qkvo_r2": Method("q,k,v,o r=2", lora(2, *ATTENTION), 4e-3),
+    **{f"{name}_r8": Method(f"{name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
+    "qk_r4": Method("q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
+    "qkvo_r2": Method("q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
     # Attention against MLP: 92,160 parameters of the blocks each, and 10,240.
-    "attention_r45": Method("attention r=45", lora(45, *ATTENTION), 1e-3),
-    "mlp_r36": Method("MLP r=36", lora(36, *MLP), 1e-3),
-    "all_r20": Method("all linear r=20", lora(20, "all-linear"), "all_r16"),
-    "attention_r5": Method("attention r=5", lora(5, *ATTENTION), 4e-3),
-    "mlp_r4": Method("MLP r=4", lora(4, *MLP), 4e-3),
+    "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
+    "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
+    "all_r20": Method("all linear r=20", lora(20, ALL), "all_r20"),
+    "attention_r5": Method("attention r=5", lora(5, *ATTENTION), "attention_r5"),
+    "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
     # Variants, on q and v.
-    "rslora": Method("rsLoRA", variant("rslora"), 2e-3),
-    "lora+": Method("LoRA+", variant("lora+"), 1e-3),
-    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), 4e-3),  # B alone is trained: twice the rank
-    "dora": Method("DoRA", variant("dora"), 4e-3),
-    "pissa": Method("PiSSA", variant("pissa"), 1e-3),
-    "olora": Method("OLoRA", variant("olora"), 1e-3),
-    "vera": Method("VeRA", variant("vera", 256), 2e-2),
-    "adalora": Method("AdaLoRA", variant("adalora", 12), 4e-3),  # a third of the directions is given up
+    "lora": Method("LoRA", lora(8, *QV), "lora"),
+    "rslora": Method("rsLoRA", variant("rslora"), "rslora"),
+    "lora+": Method("LoRA+", variant("lora+"), "lora+"),
+    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # B alone is trained: twice the rank
+    "dora": Method("DoRA", variant("dora"), "dora"),
+    "pissa": Method("PiSSA", variant("pissa"), "pissa"),
+    "olora": Method("OLoRA", variant("olora"), "olora"),
+    "vera": Method("VeRA", variant("vera", 256), "vera"),
+    "adalora": Method("AdaLoRA", variant("adalora", 12), "adalora"),  # a third of the directions is given up
     # On a base that starts in NF4.
-    "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, "all-linear")), 2e-3),
-    # Other batch sizes, for one epoch.
+    "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
+    # Other batch sizes.
     **{
-        f"{key}_batch{size}": Method(f"{label}, batch {size}", adapter, guess, {"batch_size": size, "epochs": 1})
-        for size, factor in ((8, 0.5), (32, 1.0), (128, 2.0), (512, 4.0))
-        for key, label, adapter, guess in (
-            ("full", "full fine-tuning", None, 2e-4 * factor),
-            ("all_r16", "all linear r=16", lora(16, "all-linear"), 2e-3 * factor),
-        )
+        f"{key}_batch{size}": Method(f"{label}, batch {size}", adapter, f"{key}_batch{size}", {"batch_size": size})
+        for size in (8, 32, 128, 512)
+        for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
+# The rates that are tried first.
+GUESSES = {
+    **{"full": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 2e-3},
+    **{"attention_r45": 1e-3, "mlp_r36": 1e-3, "all_r20": 1e-3, "attention_r5": 4e-3, "mlp_r4": 2e-3},
+    **{"lora": 2e-3, "rslora": 2e-3, "lora+": 5e-4, "lora-fa": 4e-3, "dora": 2e-3, "pissa": 2e-3, "olora": 2e-3},
+    **{"vera": 2e-2, "adalora": 4e-3},
+    **{"full_batch8": 1e-4, "full_batch32": 2e-4, "full_batch128": 4e-4, "full_batch512": 8e-4},
+    **{"all_r16_batch8": 1e-3, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch512": 8e-3},
+}
+# What a rate that is shared is chosen with; the others with the one method that has it.
+SHARED = {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")}
+TUNE_SEEDS = (100, 101)  # the experiments' count from 0
 
 
 def tuned_run(key, seed, **more):
@@ -110,19 +109,17 @@ def tuned_run(key, seed, **more):
 
 def learning_rate(key):
     """What was chosen for a method."""
-    guess = METHODS[key].guess
-    return read_json(SETTINGS)["chosen"][guess if isinstance(guess, str) else key]
+    return read_json(SETTINGS)["chosen"][METHODS[key].rate]
 
 
 def tune(executor=None, report=print, out=SETTINGS):
-    """Choose each method's learning rate at one seed; see `choose_rates`."""
-    guesses = {key: method.guess for key, method in METHODS.items() if not isinstance(method.guess, str)}
+    """Choose the learning rates at two seeds apart from the experiments' own; see `choose_rates`."""
 
-    def run_of(key, rate):
-        method = METHODS[key]
-        return ClassifyRun(method.adapter, TUNE_SEED, rate, **method.more, test=False)
+    def runs_of(name, rate):
+        methods = [METHODS[key] for key in SHARED.get(name, ())] or [m for m in METHODS.values() if m.rate == name]
+        return [ClassifyRun(m.adapter, seed, rate, **m.more, test=False) for m in methods for seed in TUNE_SEEDS]
 
-    return choose_rates(guesses, run_of, out, "python -m lora_np experiment all --tune", executor, report)
+    return choose_rates(GUESSES, runs_of, out, "python -m lora_np experiment all --tune", executor, report)
 
 
 def tuned_runs(keys, seeds, quick=False, **more):

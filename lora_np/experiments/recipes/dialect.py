@@ -154,8 +154,8 @@ def tune(executor=None, report=print, out=SETTINGS):
     """Choose each method's learning rate in each domain, at one seed; see `choose_rates`."""
     guesses = {f"{domain}, {method}": rate for domain, of in GUESSES.items() for method, rate in of.items()}
 
-    def run_of(key, rate):
+    def runs_of(key, rate):
         domain, method = key.split(", ")
-        return DialectRun(domain, method, TUNE_SEED, rate, EPOCHS[domain], corpus(domain), test=False)
+        return [DialectRun(domain, method, TUNE_SEED, rate, EPOCHS[domain], corpus(domain), test=False)]
 
-    return choose_rates(guesses, run_of, out, "python -m lora_np experiment dialect --tune", executor, report)
+    return choose_rates(guesses, runs_of, out, "python -m lora_np experiment dialect --tune", executor, report)

@@ -18,7 +18,7 @@ CAPTION = (
     "Test accuracy against the number of training snippets. Look at which line is on top on the left, and whether the "
     "intervals are apart."
 )
-EPOCHS = {10: 30, 100: 12, 1000: 4, None: 2}  # None: all 6,528
+EPOCHS = {10: 30, 100: 12, 1000: 4, None: 1}  # None: all 6,528
 KEYS = {
     "qv_r8": ("LoRA on q and v, r=8", "lora_qv", "o"),
     "full": ("full fine-tuning", "full", "s"),

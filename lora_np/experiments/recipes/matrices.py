@@ -1,7 +1,7 @@
 """Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
 
 Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same number of parameters:
-8 (C + C) a block. Each has its own learning rate, chosen on the validation split.
+8 (C + C) a block. They have one learning rate, chosen on the validation split for LoRA on q and v.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, new_figure, seeds_text

@@ -49,7 +49,7 @@ def draw(outcome):
     figure = new_figure(9, 5.2)
     axes = figure.subplots()
     for (k, of_rank), colour in zip(outcome["share"].items(), PALETTE):
-        mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}")
+        mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}", log=True)
         axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
     axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)
     axes.annotate("counts as learnt", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")
@@ -57,5 +57,5 @@ def draw(outcome):
     axes.set_xlabel("LoRA's rank r")
     axes.set_ylabel("loss, as a share of the loss without adapter")
     axes.legend(title="planted rank", fontsize=11)
-    axes.set_title(f"The loss drops where the ranks meet ({seeds_text(outcome)})")
+    axes.set_title(f"The loss drops where the ranks meet (geometric {seeds_text(outcome)})")
     return figure

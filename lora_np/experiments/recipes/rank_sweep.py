@@ -1,8 +1,9 @@
 """Rank sweep: accuracy against the rank, from 1 to 64.
 
 The base is taught Rotten Tomatoes' sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all linear layers at
-four of them, in full, and with a head alone. α = 2r, so that s = 2 throughout. The learning rate of each was chosen on
-the validation split; ranks between tuned ones take their neighbour's. Test accuracy is compared seed by seed.
+four of them, in full, and with a head alone, in one pass over the snippets. α = 2r, so that s = 2 throughout. The
+learning rates were chosen on the validation split, one for all ranks of a placement. Test accuracy is compared seed by
+seed.
 """
 
 from ..drawing import COLOURS, GREY, band, mean_line, new_figure, seeds_text

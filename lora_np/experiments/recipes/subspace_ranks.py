@@ -9,7 +9,7 @@ random subspaces of the same dimensions.
 import numpy as np
 
 from ..evidence import check
-from ..subspace_tables import LAYERS, WHAT, draw_tables, mean_tables
+from ..subspace_tables import LAYERS, WHAT, draw_tables, mean_tables, over_pairs
 from ..tuned import tuned_runs
 
 CLAIM = (
@@ -39,10 +39,10 @@ def measure(results, seeds, quick):
         mean_tables(results.arrays(small), results.arrays(large), (SMALL, LARGE), np.random.default_rng(small.seed))
         for small, large in pairs(seeds, quick)
     ]
-    parts = []
+    tables, parts = over_pairs(tables), []
     for what in WHAT:
         for layer in LAYERS:
-            first, every = ([table[what][layer][n - 1][n - 1] for table in tables] for n in (1, SMALL))
+            first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))
             parts.append(check(f"φ(1, 1) of {what}, {layer}", first, at_least=0.5))
             parts.append(check(f"φ({SMALL}, {SMALL}) of {what}, {layer}", every, at_most=0.5))
     return {"checks": parts, "tables": tables}

@@ -8,7 +8,7 @@ task has asked for those directions.
 import numpy as np
 
 from ..evidence import check
-from ..subspace_tables import LAYERS, draw_tables, mean_tables
+from ..subspace_tables import LAYERS, draw_tables, mean_tables, over_pairs
 from ..tuned import differences, tuned_runs
 
 CLAIM = (
@@ -33,9 +33,11 @@ def measure(results, seeds, quick):
         for seed, first, second in zip(seeds, trained, trained[1:])
     ]
 
+    tables = over_pairs(tables)
+
     def phi(what, layer=None):
-        found = [table[what] if layer is None else table[what][layer] for table in tables]
-        return [table[SHOWN - 1][SHOWN - 1] for table in found]
+        of_pairs = tables["equal"][what] if layer is None else tables["equal"][what][layer]
+        return [of_pair[SHOWN - 1] for of_pair in of_pairs]
 
     name = f"φ({SHOWN}, {SHOWN})"
     parts = []

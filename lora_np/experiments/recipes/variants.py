@@ -19,7 +19,7 @@ CAPTION = (
     "Each variant less LoRA, seed by seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
     "training loss in the first quarter, left is better. With the trained parameters in brackets."
 )
-KEYS = ("qv_r8", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera")
+KEYS = ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera")
 AHEAD = ("dora", "pissa", "lora+")
 NO_LOSS = ("adalora",)  # its loss has the term that keeps its factors orthonormal, and is no loss of the task alone
 
@@ -36,10 +36,10 @@ def measure(results, seeds, quick):
         loss = results[run]["loss"]
         early[key].append(float(np.mean(loss[: max(1, len(loss) // 4)])))
     parts = [
-        check(f"{METHODS[key].label} less LoRA", differences(accuracy[key], accuracy["qv_r8"]), 0.0, unit="points")
+        check(f"{METHODS[key].label} less LoRA", differences(accuracy[key], accuracy["lora"]), 0.0, unit="points")
         for key in AHEAD
     ]
-    faster = differences(early["pissa"], early["qv_r8"])
+    faster = differences(early["pissa"], early["lora"])
     parts.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
     trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": parts, "accuracy": accuracy, "early_loss": early, "trainable": trained}
@@ -51,15 +51,15 @@ def draw(outcome):
     accuracy, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
     others = KEYS[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
-    better = [differences(accuracy[key], accuracy["qv_r8"]) for key in others]
+    better = [differences(accuracy[key], accuracy["lora"]) for key in others]
     dots(left, labels, better, PALETTE[0], "test accuracy less LoRA's, in points")
-    faster = [[np.nan] if key in NO_LOSS else differences(early[key], early["qv_r8"]) for key in others]
+    faster = [[np.nan] if key in NO_LOSS else differences(early[key], early["lora"]) for key in others]
     dots(right, labels, faster, PALETTE[1], "training loss in the first quarter less LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)
-    mean = sum(accuracy["qv_r8"]) / len(accuracy["qv_r8"])
+    mean = sum(accuracy["lora"]) / len(accuracy["lora"])
     figure.suptitle(
-        f"Variants next to LoRA r=8 on q and v ({trained['qv_r8']:,} parameters, {mean:.1f} %; {seeds_text(outcome)})",
+        f"Variants next to LoRA r=8 on q and v ({trained['lora']:,} parameters, {mean:.1f} %; {seeds_text(outcome)})",
         fontsize=14,
     )
     return figure

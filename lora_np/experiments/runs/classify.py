@@ -51,11 +51,11 @@ class ClassifyRun:
     adapter: AdapterConfig | None
     seed: int
     learning_rate: float
-    epochs: int = 2
+    epochs: int = 1
     batch_size: int = 32
     examples: int | None = None
     base: str = "dense"
-    evaluations: int = 4
+    evaluations: int = 2
     test: bool = True
     keep: bool = False
     limit: int | None = None
