@@ -1,11 +1,12 @@
-"""DoRA on one linear layer: length and direction of each output's weights apart (Liu et al. 2024, section 4).
+"""DoRA on one linear layer: magnitude and direction of each output's weights apart (Liu et al. 2024, section 4).
 
     V = W + s B A                      (out, in), the directions
-    W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) the norms of V's rows, m (out,) their lengths, trained
+    W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) the norms of V's rows, m (out,) their magnitudes, trained
     y = x W′ᵀ + b
 
-It starts with m = ‖W‖, so that W′ = W. As V is needed for its norms, x goes through V itself: one product of full
-size, as in the base, with s B A added to the weight first.
+W stands here as (out, in), so that a norm is of a row, one an output, as in the authors' program and in PEFT; the
+paper writes W as (d, k), with norms by column. It starts with m = ‖W‖, so that W′ = W. As V is needed for its norms, x
+goes through V itself: one product of full size, as in the base, with s B A added to the weight first.
 
 The paper's section 4.3 holds ‖V‖ constant in the backward pass, which spares an autograd's graph much memory, and so
 do PEFT and this file. By hand the exact gradient costs little, see `backward`; with `config.norm_gradient` it is

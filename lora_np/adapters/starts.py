@@ -63,7 +63,7 @@ def loftq(weight, config):
     for _ in range(LOFTQ_STEPS):
         quantised = quantise_nf4(weight - low)
         parts = leading_factors(weight - np.asarray(quantised), config)
-        low = weight - rest(weight, parts, config)
+        low = scaling(config) * (parts["lora_B"] @ parts["lora_A"])
     return quantised, parts
 
 

@@ -2,9 +2,9 @@
 
     y = x Wᵀ + b + λ_b ⊙ ((λ_d ⊙ (x Aᵀ)) Bᵀ)        ΔW = diag(λ_b) B diag(λ_d) A
 
-A (r, in) and B (out, r) are one pair for all layers, each of which takes as many of A's columns and of B's rows as
-it has room for (section 3.1). They come from a seed and stand in no file: an adapter is r + out numbers a layer.
-There is no α.
+A (r, in) and B (out, r) are one pair for all layers (section 3.1); where layers have several shapes, each takes as
+many of A's columns and of B's rows as it has room for, which is PEFT's way. They come from a seed and stand in no
+file: an adapter is r + out numbers a layer. There is no α.
 """
 
 import math
@@ -19,7 +19,7 @@ from ..ops.linear import LinearCache, as_rows
 from .counting import linear_flops, linear_kept
 
 LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
-START_D = 0.1  # λ_d at the start, after the paper's section 3.2; λ_b starts at zero
+START_D = 0.1  # λ_d at the start, which the paper leaves to be tuned and PEFT sets so; λ_b starts at zero
 PAIRS_HELD = 16  # random factors that stay in memory; a model needs a pair for each shape of its layers
 
 

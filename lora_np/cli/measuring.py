@@ -1,6 +1,7 @@
 """Commands that measure: gradcheck, bench, experiment."""
 
 import json
+from pathlib import Path
 
 from .shared import add_workers, print_now
 
@@ -95,7 +96,8 @@ def run_experiment(arguments):
         recipe(name)
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
     if arguments.draw:
-        for name in names:
+        there = [name for name in names if arguments.name != "all" or (Path(out) / f"{name}.json").exists()]
+        for name in there:
             print(draw_again(name, out))
         return 0
     with open_executor(arguments.jobs, arguments.dask) as executor:
@@ -104,11 +106,8 @@ def run_experiment(arguments):
                 for method, rate in tune(executor, report=print_now).items():
                     print(f"{method:<24}{rate:g}")
             return 0
-        failed = [
-            name
-            for name in names
-            if experiment(name, arguments.seeds, arguments.quick, out, arguments.store, executor, print_now)["failed"]
-        ]
+        where = out, arguments.store, executor, print_now
+        failed = [name for name in names if "failed" in experiment(name, arguments.seeds, arguments.quick, *where)]
     if failed and len(names) > 1:
         print(f"not finished: {', '.join(failed)}")
     return 1 if failed else 0

@@ -6,6 +6,7 @@ import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
 CONFIDENCE = 0.95
+EQUAL = 0.01  # nats of loss by which two methods may differ and count as equal: about a point of accuracy here
 
 
 class Interval(NamedTuple):
@@ -37,6 +38,11 @@ def interval(values):
     return Interval(mean, mean - half, mean + half)
 
 
+def ratio_interval(values):
+    """`interval` of ratios, by their logarithms: the mean is the geometric one, and 2 is as far from 1 as 1/2."""
+    return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
+
+
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     """One part of a claim as a number and a bound, decided by the interval of the number's mean.
 
@@ -45,7 +51,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     statement : str, what the number is
     values : one number a seed
     at_least, at_most : float, the bound that the claim asks for; one of the two
-    unit : str
+    unit : str; "times" for ratios, whose mean is the geometric one
     every : bool, where the claim is of every single case and not of a mean: one that breaks it makes it fail
 
     Returns
@@ -56,7 +62,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected one of the two")
     values = [float(value) for value in values]
-    mean, low, high = interval(values)
+    mean, low, high = (ratio_interval if unit == "times" else interval)(values)
     least, most = (min(values), max(values)) if every else (low, high)
     if least is None:
         verdict = UNKNOWN

@@ -5,13 +5,12 @@ A recipe (`recipes/`) is a module whose docstring is its method section, with
     CLAIM                    what the paper says, and which paper
     CAPTION                  what to see in the figure
     runs(seeds, quick)       the training runs that it needs: dataclasses of `runs/`
-    measure(results, seeds, quick)   -> dict with "checks" (see `evidence.py`) and whatever the figure shows
+    measure(results, seeds, quick)   -> dict with "checks" (see `evidence.py`), of which the verdict is made, perhaps
+                             "asides", checks that are measured too and have no say, and whatever the figure shows
     draw(outcome)            -> the figure, from what the JSON holds
 """
 
 import time
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from ..formats import check_folder, read_json, write_json
@@ -20,9 +19,7 @@ from .figures import write_figure
 from .gallery import write_gallery
 from .main_job import versions
 from .recipes import headline, recipe
-from .run_store import keep, kept_arrays, kept_numbers, made_with, of_other_code, run_key, settings_of
-from .runs import carry_out
-from .sweep import sweep
+from .run_store import carry_out_all, kept_arrays, made_with, run_key, settings_of
 
 STORE = "out/runs"
 QUICK_SEEDS = 2
@@ -58,7 +55,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
 
     Returns
     -------
-    dict, what the JSON holds; where runs failed, only "failed", and nothing is written
+    dict, what the JSON holds; where runs failed, "failed" alone, and nothing is written
 
     Raises
     ------
@@ -87,25 +84,33 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
         "verdict": verdict(measured["checks"]),
         "quick": quick,
         "seeds": seeds,
+        "asides": [],
         **measured,
         "versions": versions(),
         "made_with": made_with(),
-        "failed": [],
         "reused": reused,
         "runs": [{"settings": settings_of(run), **numbers[run_key(run)]} for run in runs],
     }
     outcome["seconds"] = time.perf_counter() - started
     for part in outcome["checks"]:
         report("  " + format_check(part))
+    for part in outcome["asides"]:
+        report("  beside: " + format_check(part))
     report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {found.CLAIM}")
     folder = Path(out)
-    write_json(folder / f"{name}.json", outcome)
+    write_outcome(name, outcome, folder)
+    report(f"  {outcome['seconds']:.0f} s, {reused} of {len(runs)} runs were there; {folder / name}.png, .json\n")
+    return outcome
+
+
+def write_outcome(name, outcome, folder):
+    """The figure, the JSON and the gallery. What cannot be drawn is not written."""
+    found = recipe(name)
     write_figure(folder / f"{name}.png", found.draw, outcome)
+    write_json(folder / f"{name}.json", outcome)
     if hasattr(found, "write_more"):
         found.write_more(outcome, folder)
     write_gallery(folder)
-    report(f"  {outcome['seconds']:.0f} s, {reused} of {len(runs)} runs were there; {folder / name}.png, .json\n")
-    return outcome
 
 
 def draw_again(name, out="figures"):
@@ -128,50 +133,7 @@ def draw_again(name, out="figures"):
     path = Path(out) / f"{name}.json"
     outcome = read_json(path)
     try:
-        drawn = write_figure(path.with_suffix(".png"), recipe(name).draw, outcome)
+        write_outcome(name, outcome, path.parent)
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
-    write_gallery(out)
-    return drawn
-
-
-def carry_out_all(runs, store, executor, report):
-    """The runs that are not kept are carried out, and kept as they end.
-
-    Returns
-    -------
-    numbers : dict, `run_key` -> the run's numbers
-    failed : list of dicts, the settings of those that failed, with "error"
-    reused : int, how many were kept
-    """
-    numbers = {run_key(run): kept_numbers(store, run) for run in runs}
-    missing = [run for run in runs if numbers[run_key(run)] is None]
-    reused, failed, done = len(runs) - len(missing), [], 0
-    others = of_other_code(store, missing)
-    if others:
-        report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
-    if not missing:
-        return numbers, failed, reused
-    with closing(sweep(carry_out, missing, executor)) as endings:
-        for run, result, error, _ in endings:
-            done += 1
-            if error is None:
-                numbers[run_key(run)], arrays = result
-                keep(store, run, *result)
-                said = f"{result[0]['seconds']:.0f} s"
-            else:
-                failed.append(asdict(run) | {"error": error})
-                said = f"FAILED: {error}"
-            report(f"  [{done:>3}/{len(missing)}] {said:<8} {describe_run(run)}")
-    return numbers, failed, reused
-
-
-def describe_run(run):
-    """A run's settings in a short line: those that are not the defaults."""
-    fields = {name: value for name, value in vars(run).items() if value != getattr(type(run), name, None)}
-    adapter = fields.pop("adapter", None)
-    if adapter is None and hasattr(run, "adapter"):
-        fields = {"full fine-tuning": "of all"} | fields
-    if adapter is not None:
-        fields = {"kind": adapter.kind, "r": adapter.r, "targets": ",".join(adapter.targets) or "head"} | fields
-    return ", ".join(f"{name} {value}" for name, value in fields.items() if name != "keep")
+    return path.with_suffix(".png")

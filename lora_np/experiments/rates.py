@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ..formats import read_json, write_json
+from .run_store import made_with
 from .runs import carry_out
 from .sweep import sweep
 
@@ -22,7 +23,7 @@ def choose_rates(guesses, runs_of, out, command, executor=None, report=print):
     Parameters
     ----------
     guesses : dict, method -> the rate that is tried first
-    runs_of : function (method, rate) -> list of runs, whose numbers have "validation_loss"
+    runs_of : function (method, rate) -> list of runs, whose numbers have "validation_loss", None of one that diverged
     out : where to write
     command : str, what made it, for the file
     executor : concurrent.futures.Executor, see `sweep`
@@ -37,7 +38,10 @@ def choose_rates(guesses, runs_of, out, command, executor=None, report=print):
     ValueError
         If runs failed; what finished is kept.
     """
-    tried = read_json(out)["tried"] if Path(out).exists() else {}
+    before = read_json(out) if Path(out).exists() else {}
+    if before and before.get("made_with") != made_with():
+        report(f"{out} was begun with another version of the code; what it holds is kept. To start over, delete it")
+    tried = before.get("tried", {})
     tried = {
         key: {float(rate): math.inf if loss is None else loss for rate, loss in losses.items()}
         for key, losses in tried.items()
@@ -49,10 +53,10 @@ def choose_rates(guesses, runs_of, out, command, executor=None, report=print):
         with closing(sweep(numbers_of, [run for runs in of_rate.values() for run in runs], executor)) as endings:
             for run, numbers, error, _ in endings:
                 key, rate = pair = pairs[id(run)]
-                diverged = error is not None and error.startswith("FloatingPointError")
-                if error is None or diverged:
-                    losses[pair].append(math.inf if diverged else numbers["validation_loss"])
-                    said = "diverged" if diverged else f"validation {losses[pair][-1]:.4f} nats"
+                if error is None:
+                    loss = numbers["validation_loss"]
+                    losses[pair].append(math.inf if loss is None else loss)
+                    said = "diverged" if loss is None else f"validation {loss:.4f} nats"
                 else:
                     failed.append(error)
                     said = f"FAILED: {error}"
@@ -92,5 +96,5 @@ def write_rates(out, command, guesses, tried):
         key: {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
         for key, losses in tried.items()
     }
-    write_json(out, {"command": command, "chosen": chosen, "tried": written})
+    write_json(out, {"command": command, "made_with": made_with(), "chosen": chosen, "tried": written})
     return chosen

@@ -2,25 +2,27 @@
 
 import numpy as np
 
-from ..analysis import product_right_directions, random_directions, right_directions, similarity_table
+from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from .drawing import heat_map, new_figure
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")
 
 
-def mean_tables(first, second, ranks, rng):
-    """φ tables of two trained adapters, and of random directions.
+SECOND = 1000  # what the seed of a pair's second training is more: no training is in two pairs
+
+
+def mean_tables(first, second, ranks):
+    """φ tables of two trained adapters.
 
     Parameters
     ----------
     first, second : dicts of their arrays, "blocks.0.attn.q_proj.lora_A" and so on
     ranks : (r of the first, r of the second)
-    rng : np.random.Generator, for the control
 
     Returns
     -------
-    dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists, and "random", a table
+    dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists
     """
     found = {what: {layer: [] for layer in LAYERS} for what in WHAT}
     for name in first:
@@ -33,14 +35,10 @@ def mean_tables(first, second, ranks, rng):
         of_update = [product_right_directions(B, A, r) for (B, A), r in zip(pairs, ranks)]
         found["A"][layer].append(similarity_table(*of_A))
         found["ΔW"][layer].append(similarity_table(*of_update))
-        n = pairs[0][1].shape[1]
-    control = similarity_table(*(random_directions(n, r, rng) for r in ranks))
-    means = {what: {layer: rounded(np.mean(tables, axis=0)) for layer, tables in found[what].items()} for what in WHAT}
-    return means | {"random": rounded(control)}
-
-
-def rounded(table):
-    return np.round(table, 4).tolist()
+    return {
+        what: {layer: np.round(np.mean(tables, axis=0), 4).tolist() for layer, tables in of_layers.items()}
+        for what, of_layers in found.items()
+    }
 
 
 def over_pairs(tables):
@@ -56,8 +54,7 @@ def over_pairs(tables):
     """
 
     def collect(function):
-        found = {what: {layer: function([t[what][layer] for t in tables]) for layer in LAYERS} for what in WHAT}
-        return found | {"random": function([t["random"] for t in tables])}
+        return {what: {layer: function([t[what][layer] for t in tables]) for layer in LAYERS} for what in WHAT}
 
     return {
         "mean": collect(lambda of_pairs: np.round(np.mean(of_pairs, axis=0), 3).tolist()),
@@ -71,7 +68,11 @@ def draw_tables(outcome, rows, columns, title):
     figure = new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     for line, what in zip(grid, WHAT):
-        shown = {**{f"{what}, {layer}": mean[what][layer] for layer in LAYERS}, "random directions": mean["random"]}
+        shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS}
+        n_rows, n_columns = np.shape(mean[what]["q_proj"])
+        shown["random directions, expected"] = [
+            [gaussian_similarity(outcome["dimension"], i + 1, j + 1) for j in range(n_columns)] for i in range(n_rows)
+        ]
         for axes, (text, table) in zip(line, shown.items()):
             image = heat_map(axes, table, text)
         line[0].set_ylabel(rows)

@@ -51,10 +51,10 @@ METHODS = {
     **{f"{name}_r8": Method(f"{name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
     "qk_r4": Method("q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
     "qkvo_r2": Method("q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
-    # Attention against MLP: 92,160 parameters of the blocks each, and 10,240.
+    # Attention against MLP: 92,160 parameters of a block each, and 10,240; and attention on top of the MLP.
     "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
     "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
-    "all_r20": Method("all linear r=20", lora(20, ALL), "all_r20"),
+    "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
     "attention_r5": Method("attention r=5", lora(5, *ATTENTION), "attention_r5"),
     "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
     # Variants, on q and v.
@@ -66,24 +66,24 @@ METHODS = {
     "pissa": Method("PiSSA", variant("pissa"), "pissa"),
     "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
-    "adalora": Method("AdaLoRA", variant("adalora", 12), "adalora"),  # a third of the directions is given up
+    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # a third of the directions is given up
     # On a base that starts in NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
     **{
         f"{key}_batch{size}": Method(f"{label}, batch {size}", adapter, f"{key}_batch{size}", {"batch_size": size})
-        for size in (8, 32, 128, 512)
+        for size in (8, 32, 128, 256)
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
 # The rates that are tried first.
 GUESSES = {
     **{"full": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 2e-3},
-    **{"attention_r45": 1e-3, "mlp_r36": 1e-3, "all_r20": 1e-3, "attention_r5": 4e-3, "mlp_r4": 2e-3},
+    **{"attention_r45": 1e-3, "mlp_r36": 1e-3, "all_r36": 1e-3, "attention_r5": 4e-3, "mlp_r4": 2e-3},
     **{"lora": 2e-3, "rslora": 2e-3, "lora+": 5e-4, "lora-fa": 4e-3, "dora": 2e-3, "pissa": 2e-3, "olora": 2e-3},
     **{"vera": 2e-2, "adalora": 4e-3},
-    **{"full_batch8": 1e-4, "full_batch32": 2e-4, "full_batch128": 4e-4, "full_batch512": 8e-4},
-    **{"all_r16_batch8": 1e-3, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch512": 8e-3},
+    **{"full_batch8": 1e-4, "full_batch32": 2e-4, "full_batch128": 4e-4, "full_batch256": 4e-4},
+    **{"all_r16_batch8": 1e-3, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch256": 4e-3},
 }
 # What a rate that is shared is chosen with; the others with the one method that has it.
 SHARED = {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")}
@@ -153,9 +153,16 @@ def by_method(results, grid, field, factor=1.0):
     Returns
     -------
     dict, method -> list of floats, one a seed
+
+    Raises
+    ------
+    ValueError
+        For a run that diverged.
     """
     found = {}
-    for (key, _), run in grid.items():
+    for (key, seed), run in grid.items():
+        if "diverged" in results[run]:
+            raise ValueError(f"{METHODS[key].label}, seed {seed}: {results[run]['diverged']}")
         found.setdefault(key, []).append(factor * results[run][field])
     return found
 

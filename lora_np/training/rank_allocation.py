@@ -27,7 +27,8 @@ class RankAllocation:
     first, last : floats, the shares of the steps before the budget begins to fall, and after it has fallen
     every : float, the share of the steps between two choices
     beta1, beta2 : floats in [0, 1), how much of an importance and of its uncertainty a step keeps (equations 9, 10)
-    orthogonality : float, γ, the weight of the factors' distance from orthonormal in the loss (equation 5)
+    orthogonality : float, γ, the weight of the factors' distance from orthonormal in the loss. As in PEFT it is of the
+        mean over layers; equation 5 of the paper has the sum. The norms are squared, as in the paper and not in PEFT.
     """
 
     target: float = 2.0 / 3.0

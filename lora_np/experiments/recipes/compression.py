@@ -6,18 +6,21 @@ on all linear layers at r = 16, is trained on it. LoftQ is LoRA whose start make
 is merged back into its NF4 base, which rounds again.
 """
 
-from ...adapters import Adapter, merge_in_format
+import numpy as np
+
+from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import held_bytes
 from ...training import blas_threads
 from ..drawing import PALETTE, dots, new_figure, seeds_text
-from ..evidence import check
-from ..runs.classify import BASES, score, starting_point
+from ..evidence import EQUAL, check
+from ..runs.base import load_base
+from ..runs.classify import BASES, compressed, score, starting_point
 from ..runs.sentiment import load_task
 from ..tuned import differences, tuned_runs
 
 CLAIM = (
-    "LoRA on a base in NF4 does what it does on the base itself (Dettmers et al. 2023, QLoRA), and makes up for "
-    "pruning too; LoftQ's start is ahead of plain NF4 (Li et al. 2023)."
+    "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and LoftQ's start is ahead "
+    "of plain NF4 (Li et al. 2023)."
 )
 CAPTION = (
     "Test accuracy of a head alone and of LoRA on each base, with the bytes of the base's linear layers. Look at how "
@@ -41,24 +44,39 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    accuracy, held, merged = {}, {}, {"accuracy": [], "update_lost": []}
+    accuracy, loss = {}, {}
     for (base, key, _), run in grid(seeds, quick).items():
         accuracy.setdefault(f"{base}, {key}", []).append(100 * results[run]["test_accuracy"])
+        loss.setdefault(f"{base}, {key}", []).append(results[run]["test_loss"])
+    dense = load_base()[0]
+    names = [f"{module}.weight" for module in linear_layers(dense)]
+    held = {base: held_bytes({name: compressed(dense, base)[name] for name in names}) for base in BASES}
+
+    def as_good(base):
+        more = differences(loss[f"{base}, {LORA}"], loss[f"dense, {LORA}"])
+        return check(f"{base} and LoRA less dense and LoRA: test loss", more, at_most=EQUAL, unit="nats")
+
+    better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
+    parts = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
+    merged = merged_back([grid(seeds, quick)["nf4", LORA, seed] for seed in seeds], results)
+    kept = differences(merged["loss"], loss[f"nf4, {LORA}"])
+    asides = [as_good(base) for base in BASES[2:]]
+    asides.append(check("LoRA merged back into NF4 less unmerged: test loss", kept, at_most=EQUAL, unit="nats"))
+    return {"checks": parts, "asides": asides, "accuracy": accuracy, "linear_bytes": held, "merged_back": merged}
+
+
+def merged_back(runs, results):
+    """LoRA merged into its quantised base: what the model can still do, and the share of ‖ΔW‖ that rounding took."""
+    found = {"accuracy": [], "loss": [], "update_lost": []}
+    for run in runs:
         params, config, start = starting_point(run)
-        held[base] = held_bytes({name: array for name, array in params.items() if name.endswith("_proj.weight")})
-        if base == "nf4" and key == LORA:
-            back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
-            with blas_threads(1):
-                found = score(back.params, None, config, load_task(run.limit), "test")
-            merged["accuracy"].append(100 * found["accuracy"])
-            merged["update_lost"].append(back.overall.update)
-    dense, nf4 = accuracy[f"dense, {LORA}"], accuracy[f"nf4, {LORA}"]
-    parts = [check("NF4 and LoRA less dense and LoRA", differences(nf4, dense), at_least=-1.0, unit="points")]
-    for base in ("pruned 50 %", "pruned 2:4"):
-        less = differences(accuracy[f"{base}, {LORA}"], dense)
-        parts.append(check(f"{base} and LoRA less dense and LoRA", less, at_least=-1.0, unit="points"))
-    parts.append(check("LoftQ less NF4 and LoRA", differences(accuracy[f"nf4, {LOFTQ}"], nf4), 0.0, unit="points"))
-    return {"checks": parts, "accuracy": accuracy, "linear_bytes": held, "merged_back": merged}
+        back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
+        with blas_threads(1):
+            scored = score(back.params, None, config, load_task(run.limit), "test")
+        found["accuracy"].append(100 * scored["accuracy"])
+        found["loss"].append(scored["loss"])
+        found["update_lost"].append(back.overall.update)
+    return found
 
 
 def draw(outcome):
@@ -71,8 +89,10 @@ def draw(outcome):
         rows.append((f"{name}, head only", accuracy[f"{base}, head"], PALETTE[3]))
         rows.append((f"{name}, LoRA", accuracy[f"{base}, {LORA}"], PALETTE[2]))
         if base == "nf4":
+            lost = 100 * np.mean(outcome["merged_back"]["update_lost"])
             rows.append((f"{name}, LoftQ", accuracy[f"nf4, {LOFTQ}"], PALETTE[0]))
-            rows.append((f"{name}, LoRA merged back", outcome["merged_back"]["accuracy"], PALETTE[1]))
+            text = f"{name}, LoRA merged back, {lost:.0f} % of ΔW lost"
+            rows.append((text, outcome["merged_back"]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
     dense = accuracy[f"dense, {LORA}"]
     axes.axvline(sum(dense) / len(dense), color=PALETTE[2], linestyle="--", linewidth=1)

@@ -7,7 +7,7 @@ fine-tuning, as a mean over the matrices, at the adapters that reached the best 
 
 import numpy as np
 
-from ...adapters import Adapter, adapter_deltas
+from ...adapters import Adapter, adapter_deltas, linear_layers
 from ...analysis import max_similarities
 from ..drawing import COLOURS, PALETTE, band, mean_line, new_figure, seeds_text
 from ..evidence import check
@@ -37,7 +37,7 @@ def measure(results, seeds, quick):
         params, _, start = starting_point(run)
         trained = results.arrays(run)
         if start is None:
-            tuned = {name: trained[name] for name in trained if name.endswith("_proj.weight")}
+            tuned = {f"{module}.weight": trained[f"{module}.weight"] for module in linear_layers(params)}
         else:
             deltas = adapter_deltas(params, Adapter(start.config, trained))
             tuned = {name: params[name] + delta for name, delta in deltas.items()}

@@ -1,16 +1,18 @@
 """Learning rate by method and rank: where the best one lies.
 
-Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64, each at six learning rates a factor 2 apart, one
-epoch of 4,096 snippets, from each seed. The best rate of a seed is where a parabola through the best rate's validation
-loss and its two neighbours', over the logarithm of the rate, has its lowest point. The test split is not used.
+Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s = 32/r, each at six
+learning rates a factor 2 apart, one epoch of 4,096 snippets, from each seed. The best rate of a seed is where a
+parabola through the best rate's validation loss and its two neighbours', over the logarithm of the rate, has its lowest
+point. The test split is not used.
 """
 
 import numpy as np
 
+from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..evidence import UNKNOWN, check
 from ..runs import ClassifyRun
-from ..tuned import QUICK, lora
+from ..tuned import ALL, QUICK
 
 CLAIM = (
     "LoRA's best learning rate is about ten times full fine-tuning's, and under α/r nearly independent of the rank "
@@ -18,9 +20,9 @@ CLAIM = (
 )
 CAPTION = (
     "Validation loss against the learning rate. Compare where the curves have their lowest points: LoRA's with full "
-    "fine-tuning's, and LoRA's ranks with one another."
+    "fine-tuning's, and LoRA's ranks with one another. For trainings as short as these the source has nearer 15."
 )
-RANKS = (1, 8, 64)
+RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
@@ -30,9 +32,9 @@ def grid(seeds, quick):
     """(method, rate, seed) -> run."""
     more = {"epochs": 1, "examples": 4096, "evaluations": 2, "test": False}
     more |= QUICK | {"examples": None} if quick else {}
-    adapters = {"full": None, **{f"r={r}": lora(r, "all-linear") for r in RANKS}}
+    adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
-        (key, rate, seed): ClassifyRun(adapters[key], seed, rate, **more)
+        (key, rate, seed): ClassifyRun(adapters.get(key), seed, rate, **more)
         for key, rates in RATES.items()
         for rate in (rates[::3] if quick else rates)
         for seed in seeds
@@ -44,46 +46,71 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed
+    losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed, None where training diverged
     for (key, rate, _), run in grid(seeds, quick).items():
         losses[key].setdefault(rate, []).append(results[run]["validation_loss"])
-    best = {
-        key: [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
-        for key, of_rate in losses.items()
-    }
+    best, at_an_end = {}, {}
+    for key, of_rate in losses.items():
+        found = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
+        best[key] = [rate for rate, _ in found]
+        at_an_end[key] = sum(end for _, end in found)
     parts = []
+
+    def compare(text, first, second, **bound):
+        """A part on the ratio of two best rates; where one of them may lie beyond the rates tried, nothing is known."""
+        part = check(text, [a / b for a, b in zip(best[first], best[second])], unit="times", **bound)
+        beyond = at_an_end[first] + at_an_end[second]
+        if beyond:
+            part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
+        parts.append(part)
+
     for key in list(RATES)[1:]:
-        ratio = [lora / full for lora, full in zip(best[key], best["full"])]
-        parts.append(check(f"best rate of {key} to full's", ratio, at_least=5.0, unit="times"))
-        parts.append(check(f"best rate of {key} to full's", ratio, at_most=20.0, unit="times"))
-    apart = [max(rates) / min(rates) for rates in zip(*(best[f"r={r}"] for r in RANKS))]
-    parts.append(check("LoRA's highest best rate to its lowest, of three ranks", apart, at_most=4.0, unit="times"))
+        compare(f"best rate of {key} to full's", key, "full", at_least=5.0)
+        compare(f"best rate of {key} to full's", key, "full", at_most=20.0)
+    low, high = f"r={RANKS[0]}", f"r={RANKS[-1]}"
+    compare(f"best rate of {high} to that of {low}", high, low, at_least=0.5)
+    compare(f"best rate of {high} to that of {low}", high, low, at_most=2.0)
     losses = {key: {f"{rate:g}": values for rate, values in of_rate.items()} for key, of_rate in losses.items()}
-    return {"checks": parts, "losses": losses, "best": best}
+    return {"checks": parts, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 
 def best_rate(rates, losses):
-    """Where the parabola through the best point and its neighbours, over log rate, is lowest; at an end, that end."""
+    """The rate of the least loss.
+
+    Parameters
+    ----------
+    rates : list of floats, ascending
+    losses : list of floats, or None for a training that diverged
+
+    Returns
+    -------
+    rate : float, where the parabola through the best point and its neighbours, over log rate, is lowest; at an end,
+        or beside a rate that diverged, the best of those tried
+    at_an_end : bool, whether the best is the lowest or the highest of the rates
+    """
+    losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))
     if i in (0, len(rates) - 1):
-        return rates[i]
+        return rates[i], True
+    if not np.all(np.isfinite(losses[i - 1 : i + 2])):
+        return rates[i], False
     a, b, _ = np.polyfit(np.log(rates[i - 1 : i + 2]), losses[i - 1 : i + 2], 2)
-    return float(np.exp(-b / (2 * a)))
+    return float(np.exp(-b / (2 * a))), False
 
 
 def draw(outcome):
     figure = new_figure(9, 5.4)
     axes = figure.subplots()
     for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
-        of_rate = outcome["losses"][key]
+        of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
         label = "full fine-tuning" if key == "full" else f"LoRA on all linear layers, {key}"
         marker = "s" if key == "full" else "o"
-        mean_line(axes, [float(rate) for rate in of_rate], list(of_rate.values()), colour, label, marker)
+        mean_line(axes, list(of_rate), list(of_rate.values()), colour, label, marker)
         best = np.exp(np.mean(np.log(outcome["best"][key])))
         axes.axvline(best, color=colour, linestyle=":", linewidth=1.5)
     axes.set_xscale("log")
     axes.set_xlabel("peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
     axes.legend(fontsize=11)
-    axes.set_title(f"Where is the best learning rate? ({seeds_text(outcome)})")
+    axes.set_title(f"Where is the best learning rate? LoRA with α = {ALPHA:g} ({seeds_text(outcome)})")
     return figure

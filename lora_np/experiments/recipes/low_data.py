@@ -7,12 +7,12 @@ and it helps both methods.
 """
 
 from ..drawing import COLOURS, GREY, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..evidence import EQUAL, check
 from ..tuned import QUICK, differences, tuned_runs
 
 CLAIM = (
-    "With few examples LoRA is ahead of full fine-tuning, and with all of them no worse (Hu et al. 2021, table 16: "
-    "63.8 against 60.2 on MNLI with 100 examples, 91.7 against 89.5 with all)."
+    "With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al. 2021, "
+    "table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, 91.7 against 89.5 with all)."
 )
 CAPTION = (
     "Test accuracy against the number of training snippets. Look at which line is on top on the left, and whether the "
@@ -44,16 +44,19 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    accuracy = {key: {} for key in KEYS}
+    found = {name: {key: {} for key in KEYS} for name in ("accuracy", "loss")}
     for (n, key, _), run in grid(seeds, quick).items():
-        accuracy[key].setdefault(n, []).append(100 * results[run]["test_accuracy"])
-    lora, full = accuracy["qv_r8"], accuracy["full"]
-    bounds = {10: 0.0, 100: 0.0, 1000: 0.0, ALL: -1.0}
-    parts = [
-        check(f"LoRA less full, {n:,} snippets", differences(lora[n], full[n]), at_least=bound, unit="points")
-        for n, bound in bounds.items()
-    ]
-    return {"checks": parts, "accuracy": {k: {str(n): v for n, v in of.items()} for k, of in accuracy.items()}}
+        found["accuracy"][key].setdefault(str(n), []).append(100 * results[run]["test_accuracy"])
+        found["loss"][key].setdefault(str(n), []).append(results[run]["test_loss"])
+
+    def less(name, n):
+        return differences(found[name]["qv_r8"][str(n)], found[name]["full"][str(n)])
+
+    parts = [check("100 snippets: accuracy of LoRA less full's", less("accuracy", 100), at_least=0.0, unit="points")]
+    for n in (1000, ALL):
+        parts.append(check(f"{n:,} snippets: loss of LoRA less full's", less("loss", n), at_most=EQUAL, unit="nats"))
+    asides = [check("10 snippets: accuracy of LoRA less full's", less("accuracy", 10), at_least=0.0, unit="points")]
+    return {"checks": parts, "asides": asides, **found}
 
 
 def draw(outcome):

@@ -2,12 +2,12 @@
 
 The base is taught Rotten Tomatoes' sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all linear layers at
 four of them, in full, and with a head alone, in one pass over the snippets. α = 2r, so that s = 2 throughout. The
-learning rates were chosen on the validation split, one for all ranks of a placement. Test accuracy is compared seed by
-seed.
+learning rates were chosen on the validation split, one for all ranks of a placement. The verdict rests on the test
+loss, which the seeds scatter less than the accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..evidence import EQUAL, check
 from ..tuned import by_method, differences, tuned_runs
 
 CLAIM = (
@@ -15,8 +15,8 @@ CLAIM = (
     "73.5 on WikiSQL)."
 )
 CAPTION = (
-    "Test accuracy against the rank. Look at how little a line rises from left to right, next to its intervals, and at "
-    "what the layers that are adapted change."
+    "Test accuracy and test loss against the rank. Look at how little a line changes from left to right, next to its "
+    "intervals, and at what the layers that are adapted change."
 )
 QV, ALL = (1, 2, 4, 8, 16, 64), (1, 4, 16, 64)
 KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")
@@ -27,26 +27,37 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    accuracy = by_method(results, tuned_runs(KEYS, seeds, quick), "test_accuracy", 100)
-    trainable = by_method(results, tuned_runs(KEYS, seeds, quick), "trainable")
-    parts = []
-    for key, label in (("qv", "q and v"), ("all", "all linear layers")):
-        less = differences(accuracy[f"{key}_r1"], accuracy[f"{key}_r64"])
-        parts.append(check(f"{label}: r = 1 less r = 64", less, at_least=-1.0, unit="points"))
-    return {"checks": parts, "accuracy": accuracy, "trainable": {key: int(n[0]) for key, n in trainable.items()}}
+    grid = tuned_runs(KEYS, seeds, quick)
+    accuracy, loss = by_method(results, grid, "test_accuracy", 100), by_method(results, grid, "test_loss")
+
+    def more(text, first, second):
+        return check(f"{text}: test loss", differences(loss[first], loss[second]), at_most=EQUAL, unit="nats")
+
+    parts = [more("q and v, r = 1 less r = 64", "qv_r1", "qv_r64")]
+    better = differences(accuracy["qv_r1"], accuracy["qv_r64"])
+    asides = [
+        check("q and v, r = 1 less r = 64: test accuracy", better, at_least=-1.0, unit="points"),
+        more("all linear layers, r = 1 less r = 64", "all_r1", "all_r64"),
+        more("q and v r = 8 less full fine-tuning", "qv_r8", "full"),
+    ]
+    trainable = {key: int(n[0]) for key, n in by_method(results, grid, "trainable").items()}
+    return {"checks": parts, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trainable}
 
 
 def draw(outcome):
-    accuracy, figure = outcome["accuracy"], new_figure(9, 5.4)
-    axes = figure.subplots()
-    mean_line(axes, QV, [accuracy[f"qv_r{r}"] for r in QV], COLOURS["lora_qv"], "LoRA on q and v")
-    mean_line(axes, ALL, [accuracy[f"all_r{r}"] for r in ALL], COLOURS["lora_all"], "LoRA on all linear layers", "D")
-    band(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-    band(axes, accuracy["head"], GREY, "head only")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("rank r")
-    axes.set_ylabel("test accuracy in %")
-    axes.set_title(f"How much does the rank matter? ({seeds_text(outcome)})")
-    figure.legend(loc="outside lower center", ncols=4, fontsize=11)
+    figure = new_figure(13, 5.4)
+    panels = figure.subplots(1, 2)
+    for axes, name, text in zip(panels, ("accuracy", "loss"), ("test accuracy in %", "test loss in nats per snippet")):
+        values = outcome[name]
+        mean_line(axes, QV, [values[f"qv_r{r}"] for r in QV], COLOURS["lora_qv"], "LoRA on q and v")
+        mean_line(axes, ALL, [values[f"all_r{r}"] for r in ALL], COLOURS["lora_all"], "LoRA on all linear layers", "D")
+        band(axes, values["full"], COLOURS["full"], "full fine-tuning")
+        band(axes, values["head"], GREY, "head only")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("rank r")
+        axes.set_ylabel(text)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.suptitle(f"How much does the rank matter? ({seeds_text(outcome)})", fontsize=14)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=11)
     return figure

@@ -1,7 +1,8 @@
 """The scale at high rank: α/r against α/√r.
 
-LoRA on q and v at ranks 4 to 256 with one α = 8 and one learning rate of 0.002 for all: the rank alone varies, and with it s = α/r or s = α/√r, which are 2 and 4 at r = 4, and 1/32 and 1/2 at r = 256. Compared are the
-training loss, as the mean over the second half, and the gradient's norm there.
+LoRA on q and v at ranks 4 to 256 with one α = 8 and one learning rate of 0.002 for all: the rank alone varies, and
+with it s = α/r or s = α/√r, which are 2 and 4 at r = 4, and 1/32 and 1/2 at r = 256. Compared are the training loss, as
+the mean over the second half, and the gradient's norm there.
 """
 
 import numpy as np

@@ -1,14 +1,14 @@
 """Subspaces across seeds: what two trainings of r = 64 that began differently have in common.
 
-The same φ(i, j) as between ranks, between the adapters of seeds s and s + 1: other random A, other heads, other order
-of the same snippets. The control is two random subspaces. Where two seeds have more in common than the control, the
-task has asked for those directions.
+The same φ(i, j) as between ranks, between the adapters of two seeds: other random A, other heads, other order of the
+same snippets. No training is in two pairs. The control is what two random subspaces have in common on average,
+max(i, j)/C. Where two seeds have more in common, the task has asked for those directions.
 """
 
-import numpy as np
-
+from ...analysis import gaussian_similarity
 from ..evidence import check
-from ..subspace_tables import LAYERS, draw_tables, mean_tables, over_pairs
+from ..runs.base import load_base
+from ..subspace_tables import LAYERS, SECOND, WHAT, draw_tables, mean_tables, over_pairs
 from ..tuned import differences, tuned_runs
 
 CLAIM = (
@@ -22,31 +22,31 @@ CAPTION = (
 RANK, SHOWN = 64, 8
 
 
+def pairs(seeds, quick):
+    """(run, run from another seed) for each seed."""
+    first = tuned_runs([f"qv_r{RANK}"], seeds, quick)
+    second = tuned_runs([f"qv_r{RANK}"], [seed + SECOND for seed in seeds], quick)
+    return list(zip(first.values(), second.values()))
+
+
 def runs(seeds, quick):
-    return list(tuned_runs([f"qv_r{RANK}"], [*seeds, seeds[-1] + 1], quick).values())
+    return [run for pair in pairs(seeds, quick) for run in pair]
 
 
 def measure(results, seeds, quick):
-    trained = [results.arrays(run) for run in runs(seeds, quick)]
-    tables = [
-        mean_tables(first, second, (RANK, RANK), np.random.default_rng(seed))
-        for seed, first, second in zip(seeds, trained, trained[1:])
-    ]
-
-    tables = over_pairs(tables)
-
-    def phi(what, layer=None):
-        of_pairs = tables["equal"][what] if layer is None else tables["equal"][what][layer]
-        return [of_pair[SHOWN - 1] for of_pair in of_pairs]
-
-    name = f"φ({SHOWN}, {SHOWN})"
-    parts = []
-    for layer in LAYERS:
-        more = differences(phi("ΔW", layer), phi("random"))
-        parts.append(check(f"{name} of ΔW, {layer}, less that of random directions", more, at_least=0.0))
-    more_in_q = differences(phi("ΔW", "q_proj"), phi("ΔW", "v_proj"))
-    parts.append(check(f"{name} of ΔW, q_proj less v_proj", more_in_q, at_least=0.0))
-    return {"checks": parts, "tables": tables}
+    dimension = load_base()[1].d_model
+    ranks = RANK, RANK
+    tables = [mean_tables(*(results.arrays(run) for run in pair), ranks) for pair in pairs(seeds, quick)]
+    tables, parts = over_pairs(tables), []
+    chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
+    for what in WHAT:
+        phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
+        for layer in LAYERS:
+            to_chance = [value / chance for value in phi[layer]]
+            parts.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
+        more_in_q = differences(phi["q_proj"], phi["v_proj"])
+        parts.append(check(f"{name} of {what}, q_proj less v_proj", more_in_q, at_least=0.0))
+    return {"checks": parts, "tables": tables, "dimension": dimension}
 
 
 def draw(outcome):

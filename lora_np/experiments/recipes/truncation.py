@@ -11,21 +11,22 @@ from ...adapters import Adapter, adapter_deltas
 from ...analysis import linear_updates, spectrum, truncated_updates
 from ...training import blas_threads
 from ..drawing import COLOURS, band, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..evidence import EQUAL, check
 from ..runs.classify import score, starting_point
 from ..runs.sentiment import load_task
 from ..tuned import by_method, differences, tuned_runs
 
 CLAIM = (
-    "The change that fine-tuning makes has a low intrinsic rank, and LoRA trained at a rank does what the full change "
-    "cut to it does (Hu et al. 2021, section 4.1); but 90 % of the variance of the full change takes 10 to 100 times "
-    "LoRA's ranks (Biderman et al. 2024)."
+    "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
+    "to rank 16 the model is as good. But its rank at 90 % of the variance is 10 to 100 times LoRA's usual ones "
+    "(Biderman et al. 2024)."
 )
 CAPTION = (
     "Left: test accuracy of full fine-tuning with every ΔW cut to rank r, and of LoRA trained at rank r. Right: the "
     "share of ΔW's energy in its r leading directions. An update may spread over many directions and need few."
 )
 RANKS = (1, 4, 16, 64)
+USUAL = 16  # of a matrix of 256 × 256, whose change could have 16 times that rank at the most
 KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 
 
@@ -36,7 +37,8 @@ def runs(seeds, quick):
 def measure(results, seeds, quick):
     grid = tuned_runs(KEYS, seeds, quick)
     accuracy = by_method(results, grid, "test_accuracy", 100)
-    cut = {0: [], **{r: [] for r in RANKS}}
+    loss = by_method(results, grid, "test_loss")
+    cut = {r: {"accuracy": [], "loss": []} for r in (0, *RANKS)}
     energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
     rank_90 = {key: [] for key in KEYS}
     for (key, _), run in grid.items():
@@ -46,29 +48,34 @@ def measure(results, seeds, quick):
             updates = linear_updates(params, trained)
             with blas_threads(1):
                 for r, model in truncated_updates(params, trained, cut):
-                    cut[r].append(100 * score(model, None, config, load_task(run.limit), "test")["accuracy"])
+                    found = score(model, None, config, load_task(run.limit), "test")
+                    cut[r]["accuracy"].append(100 * found["accuracy"])
+                    cut[r]["loss"].append(found["loss"])
         else:
             updates = adapter_deltas(params, Adapter(start.config, trained))
         spectra = [spectrum(update) for update in updates.values()]
         shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]
         energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
         rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
+
+    def more(text, first, second):
+        return check(f"{text}: test loss", differences(first, second), at_most=EQUAL, unit="nats")
+
+    ratio = [rank / USUAL for rank in rank_90["full"]]
     parts = [
-        check("full, cut to r = 16, less full, uncut", differences(cut[16], accuracy["full"]), -1.0, unit="points"),
-        check("LoRA r = 16 less full, cut to r = 16", differences(accuracy["all_r16"], cut[16]), -1.0, unit="points"),
-        check("LoRA r = 1 less full, cut to r = 1", differences(accuracy["all_r1"], cut[1]), -1.0, unit="points"),
+        more("full, cut to r = 16, less uncut", cut[16]["loss"], loss["full"]),
+        check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    ratio = [full / lora for full, lora in zip(rank_90["full"], rank_90["all_r16"])]
-    parts.append(check("rank at 90 % of energy: full, to LoRA r = 16", ratio, at_least=10.0, unit="times"))
-    cut = {str(r): values for r, values in cut.items()}
-    return {"checks": parts, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
+    asides = [more(f"LoRA r = {r} less full, cut to r = {r}", loss[f"all_r{r}"], cut[r]["loss"]) for r in RANKS]
+    cut = {str(r): found for r, found in cut.items()}
+    return {"checks": parts, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
 
 
 def draw(outcome):
     figure = new_figure(13, 5.2)
     left, right = figure.subplots(1, 2)
     accuracy, x = outcome["accuracy"], range(1, len(RANKS) + 1)
-    cut = [outcome["cut"][str(r)] for r in (0, *RANKS)]
+    cut = [outcome["cut"][str(r)]["accuracy"] for r in (0, *RANKS)]
     mean_line(left, range(len(cut)), cut, COLOURS["full"], "full fine-tuning, every ΔW cut to rank r", "s")
     lora = [accuracy[f"all_r{r}"] for r in RANKS]
     mean_line(left, x, lora, COLOURS["lora_all"], "LoRA on all linear layers, trained at rank r", "D")

@@ -2,7 +2,8 @@
 
 LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains B alone, at r = 16, so that it trains as
 much; AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at
-r = 256. Besides the accuracy, how far the training loss has come in the first quarter says how fast a variant begins.
+r = 256. rsLoRA is at one rank LoRA with another α. Besides the accuracy, how far the training loss has come in the
+first quarter says how fast a variant begins.
 """
 
 import numpy as np

@@ -127,7 +127,8 @@ def classify_run(run):
 
     Returns
     -------
-    numbers : dict; losses in nats per snippet
+    numbers : dict; losses in nats per snippet. Of a run whose loss was no longer finite: "validation_loss" None,
+        "diverged", what was said, and little else
     arrays : dict, what was trained, at the best evaluation; empty unless run.keep
     """
     started, task = time.perf_counter(), load_task(run.limit)
@@ -157,7 +158,12 @@ def classify_run(run):
 
     with blas_threads(1):
         trainable = trainable_arrays(params, adapter)
-        state = train(trainable, objective, epoch_batches, settings, scores, adjust=adjust)
+        try:
+            state = train(trainable, objective, epoch_batches, settings, scores, adjust=adjust)
+        except FloatingPointError as error:
+            seconds = time.perf_counter() - started
+            return {"validation_loss": None, "diverged": str(error), "steps": steps, "seconds": seconds}, {}
+        may_be_best = state.history["eval_step"] >= settings.select_from
         model, attached = attach(params, adapter, state.best)
         report = trainable_report(params, trainable)
         numbers = {
@@ -165,7 +171,7 @@ def classify_run(run):
             "percent": report.percent,
             "steps": steps,
             "base_bytes": held_bytes(params),
-            "validation_loss": float(state.history["eval_loss"].min()),
+            "validation_loss": float(state.history["eval_loss"][may_be_best].min()),
             "loss": [round(float(part.mean()), 5) for part in parts(state.history["loss"])],
             "grad_norm": [round(float(part.mean()), 6) for part in parts(state.history["grad_norm"])],
             "evaluations": {
