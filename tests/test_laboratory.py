@@ -16,6 +16,7 @@ import pytest
 from lora_np.cli import main
 from lora_np.experiments import gallery, laboratory, rates, recipes, run_store, sweep, tuned
 from lora_np.experiments.evidence import (
+    EQUAL,
     FAILS,
     HOLDS,
     UNKNOWN,
@@ -24,6 +25,7 @@ from lora_np.experiments.evidence import (
     format_check,
     format_interval,
     interval,
+    ratio_interval,
     verdict,
 )
 from lora_np.experiments.figures import new_figure
@@ -95,6 +97,26 @@ def test_a_claim_of_every_case_fails_with_one(values, at_least, at_most):
     assert said == "what: 1, expected ≥ 1 in every case: holds here"
 
 
+def test_ratios_are_taken_by_their_logarithms():
+    """What is twice and what is half make one; upside down, an interval is the other's upside down."""
+    found = ratio_interval([0.5, 2.0])
+    assert found.mean == pytest.approx(1.0) and found.low * found.high == pytest.approx(1.0)
+    ratios = [1.3, 0.8, 2.1, 1.7]
+    of_logs, there, back = interval(np.log(ratios)), ratio_interval(ratios), ratio_interval([1 / r for r in ratios])
+    assert there == pytest.approx(tuple(np.exp(of_logs)))
+    assert (back.mean, back.low, back.high) == pytest.approx((1 / there.mean, 1 / there.high, 1 / there.low))
+    assert ratio_interval([3.0]) == (pytest.approx(3.0), None, None)
+
+
+def test_a_check_of_ratios_has_their_interval():
+    """One ratio of 100 makes no mean of many that are below 1 a mean above it."""
+    ratios = [0.5, 0.5, 0.5, 0.5, 0.4, 0.4, 0.6, 0.6, 100.0]
+    part = check("what", ratios, at_least=1.0, unit="times")
+    assert (part["mean"], part["low"], part["high"]) == tuple(ratio_interval(ratios)) and part["mean"] < 1.0
+    assert check("what", ratios, at_least=1.0)["mean"] > 1.0
+    assert check("what", [2.0, 2.1, 1.9], at_least=1.0, unit="times")["verdict"] == HOLDS
+    assert check("what", [2.0], at_least=1.0, unit="times")["verdict"] == UNKNOWN
+
 
 def test_a_check_holds_all_that_it_rests_on():
     part = check("loss", np.float32([1, 2]), at_most=3, unit="nats")
@@ -163,15 +185,37 @@ def test_an_entry_comes_back_as_it_was(tmp_path):
 def test_other_settings_are_another_entry(tmp_path):
     run = MadeUpRun(0)
     keep(tmp_path, run, NUMBERS, {})
-    for other in (MadeUpRun(1), MadeUpRun(0, rate=0.25), MadeUpRun(0, keep=True), OtherRun(0)):
+    for other in (MadeUpRun(1), MadeUpRun(0, rate=0.25), OtherRun(0)):
         assert kept_numbers(tmp_path, other) is None and of_other_code(tmp_path, [other]) == 0
         keep(tmp_path, other, {"of": run_key(other)}, {})
         assert kept_numbers(tmp_path, other) == {"of": run_key(other)}
     assert kept_numbers(tmp_path, MadeUpRun(0, 0.5)) == NUMBERS  # equal settings, however they were given
-    assert len(list(tmp_path.iterdir())) == 5  # without arrays there is one file a run
+    assert len(list(tmp_path.iterdir())) == 4  # without arrays there is one file a run
 
 
-@pytest.mark.parametrize("part", ["lora_np", "numpy", "base", "code"])
+def test_whether_arrays_are_kept_makes_no_other_entry(tmp_path):
+    """With arrays an entry serves both; without, only who asks for none. A run that diverged has none to ask for."""
+    bare, whole = MadeUpRun(0), MadeUpRun(0, keep=True)
+    assert run_key(bare) == run_key(whole) and run_store.entry_path(tmp_path, bare) == run_store.entry_path(
+        tmp_path, whole
+    )
+    keep(tmp_path, bare, NUMBERS, {})
+    assert kept_numbers(tmp_path, bare) == NUMBERS and kept_numbers(tmp_path, whole) is None
+    keep(tmp_path, whole, NUMBERS, ARRAYS)
+    assert kept_numbers(tmp_path, bare) == kept_numbers(tmp_path, whole) == NUMBERS
+    assert len(list(tmp_path.iterdir())) == 2 and set(kept_arrays(tmp_path, bare)) == set(ARRAYS)
+    diverged = {"validation_loss": None, "diverged": "the loss became nan"}
+    keep(tmp_path, MadeUpRun(1, keep=True), diverged, {})
+    assert kept_numbers(tmp_path, MadeUpRun(1, keep=True)) == diverged
+
+
+def test_what_runs_are_made_with_names_the_versions():
+    made = run_store.made_with()
+    assert made["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert made["numpy"] == np.__version__ and len(made["code"]) == len(made["base"]) == 64
+
+
+@pytest.mark.parametrize("part", ["lora_np", "numpy", "python", "base", "code"])
 def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypatch):
     run = MadeUpRun(0, keep=True)
     keep(tmp_path, run, NUMBERS, ARRAYS)
@@ -180,7 +224,7 @@ def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypa
     monkeypatch.setattr(run_store, "made_with", lambda: now)
     assert kept_numbers(tmp_path, run) is None
     assert of_other_code(tmp_path, [run, MadeUpRun(1)]) == 1
-    keep(tmp_path, run, {"steps": 4}, {})
+    keep(tmp_path, run, {"steps": 4}, ARRAYS)
     assert kept_numbers(tmp_path, run) == {"steps": 4} and of_other_code(tmp_path, [run]) == 0
     assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
 
@@ -387,7 +431,7 @@ def carrying(made_up, monkeypatch):
 
     def start(fail=()):
         found = Carrying(fail)
-        monkeypatch.setattr(laboratory, "carry_out", found)
+        monkeypatch.setattr(run_store, "carry_out", found)
         return found
 
     start()
@@ -417,10 +461,10 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert outcome["made_with"] == run_store.made_with() and outcome["versions"]["numpy"] == np.__version__
     # Each run once, the one that is listed twice too, with its settings beside its numbers.
     assert sorted(asked, key=run_key) == sorted(made_up.grid([0, 1, 2]).values(), key=run_key)
-    assert outcome["reused"] == 0 and outcome["failed"] == []
+    assert outcome["reused"] == 0 and "failed" not in outcome and outcome["asides"] == []
     pairs = [(rate, seed) for rate in (1.0, 2.0) for seed in range(3)]
     assert [row["settings"] for row in outcome["runs"]] == [
-        {"kind": "MadeUpRun", "seed": seed, "rate": rate, "keep": rate == 2.0} for rate, seed in pairs
+        {"kind": "MadeUpRun", "seed": seed, "rate": rate} for rate, seed in pairs
     ]
     assert [row["loss"] for row in outcome["runs"]] == [1.0, 1.1, 1.2, 2.0, 2.2, 2.4]
     assert lines[0] == f"{NAME}: Made up: nothing is learnt." and any("[  6/6]" in line for line in lines)
@@ -495,6 +539,73 @@ def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypat
     assert not any("another version" in line for line in lines)
 
 
+def test_a_worker_of_another_version_is_refused(carrying, tmp_path, monkeypatch):
+    """Its run has failed, and is not kept: what a store holds is of one version."""
+    honest, lines = run_store.carry_out_here, []
+
+    def elsewhere(run):
+        made, *result = honest(run)
+        return (made | {"numpy": "1.0"} if run.seed == 1 else made), *result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_store, "carry_out_here", elsewhere)
+        outcome = experiment(tmp_path, report=lines.append)
+    assert set(outcome) == {"failed"} and [row["seed"] for row in outcome["failed"]] == [1, 1]
+    assert all(
+        row["error"].startswith("its worker has another version: {") and "'numpy': '1.0'" in row["error"]
+        for row in outcome["failed"]
+    )
+    assert sum("FAILED: its worker has another version" in line for line in lines) == 2 and written(tmp_path) == {}
+    again = carrying()
+    assert experiment(tmp_path)["reused"] == 4 and [run.seed for run in again.asked] == [1, 1]
+
+
+def test_a_run_that_was_kept_without_arrays_is_run_again_for_them(carrying, tmp_path):
+    """And the other way about: what another experiment kept with its arrays serves here."""
+    store = tmp_path / "store"
+    keep(store, MadeUpRun(0, 2.0), {"loss": 2.0, "seconds": 0.5}, {})
+    keep(store, MadeUpRun(0, 1.0, keep=True), {"loss": 1.0, "seconds": 0.5}, {"w": np.ones(1)})
+    asked = carrying().asked
+    assert experiment(tmp_path, seeds=1)["reused"] == 1
+    assert asked == [MadeUpRun(0, 2.0, keep=True)]
+
+
+def test_asides_have_no_say_in_the_verdict(made_up, carrying, tmp_path):
+    measure, lines = made_up.measure, []
+    aside = check("beside it", [1.0, 1.1, 1.2], at_most=0.0)
+    made_up.measure = lambda *arguments: measure(*arguments) | {"asides": [aside]}
+    outcome = experiment(tmp_path, report=lines.append)
+    assert aside["verdict"] == FAILS and outcome["asides"] == [aside] and outcome["verdict"] == HOLDS
+    assert f"  beside: {format_check(aside)}" in lines
+    made_up.measure = lambda *arguments: {**measure(*arguments), "checks": [aside], "asides": []}
+    assert experiment(tmp_path)["verdict"] == FAILS
+
+
+def test_what_cannot_be_drawn_is_not_written(made_up, carrying, tmp_path):
+    """The figure comes first: an earlier outcome stays whole beside its own figure."""
+    made_up.draw, draw = lambda outcome: {}["nothing"], made_up.draw
+    with pytest.raises(KeyError):
+        experiment(tmp_path)
+    assert written(tmp_path) == {}
+    made_up.draw = draw
+    experiment(tmp_path, seeds=2)
+    before = written(tmp_path)
+    made_up.draw = lambda outcome: {}["nothing"]
+    with pytest.raises(KeyError):
+        experiment(tmp_path, seeds=3)
+    assert written(tmp_path) == before and len(before) == 3
+
+
+def test_drawing_again_writes_all_that_is_made_of_the_json(made_up, carrying, tmp_path):
+    made_up.write_more = lambda outcome, folder: (folder / "more.md").write_text(outcome["verdict"])
+    experiment(tmp_path)
+    before = written(tmp_path)
+    for name in (f"{NAME}.png", "README.md", "more.md"):
+        (tmp_path / "out" / name).unlink()
+    assert laboratory.draw_again(NAME, tmp_path / "out") == tmp_path / "out" / f"{NAME}.png"
+    assert written(tmp_path) == before
+
+
 def test_a_quick_look_is_marked(carrying, tmp_path):
     outcome = experiment(tmp_path, seeds=5, quick=True)
     assert outcome["quick"] is True and outcome["seeds"] == [0, 1]
@@ -517,9 +628,12 @@ def test_seeds_are_a_number_of_them(seeds, carrying, tmp_path):
 
 
 def test_a_line_says_what_is_not_default():
-    assert laboratory.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
-    line = laboratory.describe_run(tuned.ClassifyRun(tuned.lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
+    assert run_store.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
+    line = run_store.describe_run(tuned.ClassifyRun(tuned.lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
     assert line == "kind lora, r 4, targets q_proj,v_proj, seed 0, learning_rate 0.001, base nf4"
+    assert run_store.describe_run(tuned.ClassifyRun(None, 1, 1e-3)) == (
+        "full fine-tuning of all, seed 1, learning_rate 0.001"
+    )
 
 
 # ---------------------------------------------------------------- the gallery
@@ -532,7 +646,7 @@ def outcome_of(title, **more):
     return {
         "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.", "verdict": verdict(parts),
         "checks": parts, "seeds": [0, 1], "versions": made, "seconds": 61.4, "quick": False, "reused": 3,
-        "runs": [{}] * 7,
+        "runs": [{}] * 7, "asides": [], "made_with": run_store.made_with(),
     } | more  # fmt: skip
 
 
@@ -564,15 +678,45 @@ def test_the_gallery_names_what_it_leaves_out(field, tmp_path):
     write_json(tmp_path / "cost.json", outcome)
     write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
     text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert f"`cost.json` is from another version, without {field}; left out." in text
+    assert f"`cost.json` is not what this version writes (KeyError({field!r})), and is left out." in text
     assert "An older one" not in text and "A whole one" in text
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "3", "null"])
+ODD = ["{", "[]", "3", "null", '{"title": 3}', json.dumps(outcome_of("x") | {"checks": [{}]})]
+
+
+@pytest.mark.parametrize("content", ODD, ids="cut list number null title checks".split())
 def test_the_gallery_leaves_out_what_is_no_outcome(content, tmp_path):
     (tmp_path / "cost.json").write_text(content)
+    write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
     text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert "`cost.json` is from another version" in text and "left out." in text
+    assert "`cost.json` is not what this version writes (" in text and "), and is left out." in text
+    assert text.count("| cannot tell |") == 3 and "## 13. A whole one" in text and "## 16." not in text
+
+
+def test_the_gallery_says_how_verdicts_are_made(tmp_path):
+    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    assert gallery.ABOUT in text and f"the\nbound leaves {EQUAL:g} nats of loss" in text
+
+
+def test_the_gallery_has_what_was_measured_beside_a_claim(tmp_path):
+    aside = check("beside it", [3.0, 3.0], at_most=1.0, unit="nats")
+    write_json(tmp_path / "cost.json", outcome_of("With.", asides=[aside]))
+    write_json(tmp_path / "scaling.json", outcome_of("Without."))
+    without, given = gallery.write_gallery(tmp_path).read_text(encoding="utf-8").split("## 16. ")
+    beside = "Measured beside it, without a say in the verdict:"
+    assert beside in given and beside not in without
+    before, after = given.split(beside)
+    assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before
+    assert "| more |" in before and "| more |" not in after
+
+
+def test_the_gallery_says_where_numbers_are_of_other_code(tmp_path):
+    said = "They are of another version of the code than this page."
+    write_json(tmp_path / "cost.json", outcome_of("Of now."))
+    assert said not in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    write_json(tmp_path / "cost.json", outcome_of("Of then.", made_with=run_store.made_with() | {"code": "other"}))
+    assert said in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- choosing rates
@@ -582,6 +726,7 @@ def test_the_gallery_leaves_out_what_is_no_outcome(content, tmp_path):
 class RateRun:
     method: str
     rate: float
+    seed: int = 0
 
 
 class Valley:
@@ -590,24 +735,31 @@ class Valley:
     def __init__(self, **best):
         self.best, self.asked, self.fail, self.diverge = best, [], (), ()
 
+    def loss(self, run):
+        return 0.3 + math.log2(run.rate / self.best[run.method]) ** 2 + run.seed
+
     def __call__(self, run):
         self.asked.append((run.method, run.rate))
-        if (run.method, run.rate) in self.fail:
+        if {(run.method, run.rate), (run.method, run.rate, run.seed)} & set(self.fail):
             raise OSError("the disk is full")
-        if (run.method, run.rate) in self.diverge:
-            raise FloatingPointError("the loss became nan")
-        return {"validation_loss": 0.3 + math.log2(run.rate / self.best[run.method]) ** 2}, {}
+        if {(run.method, run.rate), (run.method, run.rate, run.seed)} & set(self.diverge):
+            return {"validation_loss": None, "diverged": "the loss became nan"}, {}
+        return {"validation_loss": self.loss(run)}, {}
 
 
 @pytest.fixture
 def choose(monkeypatch, tmp_path):
     """Function (carry_out, guesses, report) -> what `choose_rates` gives, into one file."""
 
-    def start(valley, guesses, report=lambda line: None):
+    def start(valley, guesses, report=lambda line: None, seeds=(0,)):
         monkeypatch.setattr(rates, "carry_out", valley)
         out = tmp_path / "rates.json"
+
+        def runs_of(method, rate):
+            return [RateRun(method, rate, seed) for seed in seeds]
+
         with ThreadPoolExecutor(1) as executor:
-            return rates.choose_rates(guesses, lambda *pair: [RateRun(*pair)], out, "made up", executor, report)
+            return rates.choose_rates(guesses, runs_of, out, "made up", executor, report)
 
     return start
 
@@ -689,6 +841,51 @@ def test_a_rate_at_which_training_diverges_is_worse_than_any(choose, tmp_path):
     assert choose(asked, {"a": 1.0}) == {"a": 0.5} and not asked.asked  # read again, they are not tried again
 
 
+def test_a_rate_is_judged_by_the_mean_of_its_runs(choose, tmp_path):
+    """Each run on its own would choose another: the rates' lowest points lie a factor 4 apart."""
+
+    class Two(Valley):
+        def loss(self, run):
+            return math.log2(run.rate / {0: 0.5, 1: 2.0}[run.seed]) ** 2
+
+    valley = Two()
+    assert choose(valley, {"a": 1.0}, seeds=(0, 1)) == {"a": 1.0}
+    assert sorted(valley.asked) == sorted([("a", rate) for rate in (0.5, 1.0, 2.0)] * 2)
+    assert read_json(tmp_path / "rates.json")["tried"] == {"a": {"0.5": 2.0, "1": 1.0, "2": 2.0}}
+
+
+def test_one_run_that_diverges_makes_its_rate_worse_than_any(choose, tmp_path):
+    valley = Valley(a=1.0)
+    valley.diverge = {("a", 1.0, 1)}
+    assert choose(valley, {"a": 1.0}, seeds=(0, 1)) == {"a": 0.5}
+    assert read_json(tmp_path / "rates.json")["tried"]["a"]["1"] is None
+
+
+def test_a_rate_is_written_when_all_its_runs_are_there(choose, tmp_path):
+    valley = Valley(a=1.0)
+    valley.fail = {("a", 2.0, 1)}
+    with pytest.raises(ValueError, match="1 of 6 runs failed"):
+        choose(valley, {"a": 1.0}, seeds=(0, 1))
+    assert list(read_json(tmp_path / "rates.json")["tried"]["a"]) == ["0.5", "1"]
+    again = Valley(a=1.0)
+    assert choose(again, {"a": 1.0}, seeds=(0, 1)) == {"a": 1.0} and again.asked == [("a", 2.0)] * 2
+
+
+def test_rates_of_another_version_are_kept_and_said(choose, tmp_path, monkeypatch):
+    lines, file = [], tmp_path / "rates.json"
+    choose(Valley(a=1.0), {"a": 1.0}, lines.append)
+    assert read_json(file)["made_with"] == run_store.made_with()
+    choose(Valley(a=1.0), {"a": 1.0}, lines.append)
+    assert not any("another version" in line for line in lines)
+    monkeypatch.setattr(rates, "made_with", lambda: {"code": "another"})
+    lines.clear()
+    again = Valley(a=1.0)
+    assert choose(again, {"a": 1.0}, lines.append) == {"a": 1.0} and not again.asked
+    assert lines == [
+        f"{file} was begun with another version of the code; what it holds is kept. To start over, delete it"
+    ]
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -734,6 +931,18 @@ def test_the_command_draws_anew_what_the_json_says(carrying, in_threads, tmp_pat
         (tmp_path / "out" / f"{NAME}.json").unlink(missing_ok=True)
 
 
+def test_all_draws_those_that_are_there(carrying, in_threads, tmp_path, capsys, monkeypatch):
+    command(tmp_path, NAME, "--seeds", 2)
+    (tmp_path / "out" / f"{NAME}.png").unlink()
+    write_json(tmp_path / "out" / "main_job.json", {"no": "experiment"})
+    asked = carrying().asked
+    capsys.readouterr()
+    assert command(tmp_path, "all", "--draw") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / NAME}.png\n" and not asked
+    assert (tmp_path / "out" / f"{NAME}.png").exists()
+    assert command(tmp_path / "empty", "all", "--draw") == 0 and not (tmp_path / "empty").exists()
+
+
 def test_the_command_fails_with_a_run_and_goes_on_with_it(carrying, in_threads, tmp_path, capsys):
     carrying(fail=[1])
     assert command(tmp_path, NAME, "--seeds", 2) == 1
@@ -749,7 +958,7 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
 
     def some_fail(name, seeds, quick, out, store, executor, report):
         asked.append((name, seeds, quick, out, store))
-        return {"failed": [{"error": "it"}] if name in ("dialect", "cost") else []}
+        return {"failed": [{"error": "it"}]} if name in ("dialect", "cost") else {"verdict": HOLDS}
 
     monkeypatch.setattr(laboratory, "experiment", some_fail)
     assert main(["experiment", "all", "--seeds", "4"]) == 1

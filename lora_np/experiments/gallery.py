@@ -42,7 +42,7 @@ def write_gallery(folder):
             outcome = read_json(path)
             lines = section(number, name, outcome)
             rows.append(f"| {number} | [{outcome['title'].rstrip('.')}](#{name}) | {outcome['verdict']} |")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             odd.append(f"`{name}.json` is not what this version writes ({error!r}), and is left out.")
             continue
         sections += lines

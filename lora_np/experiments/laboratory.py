@@ -134,6 +134,6 @@ def draw_again(name, out="figures"):
     outcome = read_json(path)
     try:
         write_outcome(name, outcome, path.parent)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
     return path.with_suffix(".png")
