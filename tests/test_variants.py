@@ -798,6 +798,15 @@ def adalora_run(random_params, random_batch, settings, path=None, on_step=None):
     return start, train(trainable, objective, epoch_batches, settings, measure, on_step, path, adjust=adjust)
 
 
+@pytest.mark.parametrize(
+    "value, message", [(41, "got 41, expected at most steps = 40"), (-1, "got -1"), (2.0, "got 2.0")]
+)
+def test_the_best_is_chosen_from_a_step_that_there_is(value, message):
+    assert TrainConfig(40, 1e-2, select_from=40).select_from == 40
+    with pytest.raises(ValueError, match=f"select_from: {message}"):
+        TrainConfig(40, 1e-2, select_from=value)
+
+
 def test_the_best_is_chosen_among_what_is_within_the_budget(random_params, random_batch):
     """An evaluation before the last choice of directions may be better: it is of a larger model, and does not count."""
     settings = TrainConfig(40, 2e-2, eval_every=4)

@@ -8,7 +8,7 @@ and it helps both methods.
 
 from ..drawing import COLOURS, GREY, mean_line, new_figure, seeds_text
 from ..evidence import EQUAL, check
-from ..tuned import QUICK, differences, tuned_runs
+from ..tuned import QUICK, by_method, differences, tuned_runs
 
 CLAIM = (
     "With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al. 2021, "
@@ -45,9 +45,13 @@ def runs(seeds, quick):
 
 def measure(results, seeds, quick):
     found = {name: {key: {} for key in KEYS} for name in ("accuracy", "loss")}
-    for (n, key, _), run in grid(seeds, quick).items():
-        found["accuracy"][key].setdefault(str(n), []).append(100 * results[run]["test_accuracy"])
-        found["loss"][key].setdefault(str(n), []).append(results[run]["test_loss"])
+    runs_of = {}  # number of snippets -> the grid of its methods
+    for (n, key, seed), run in grid(seeds, quick).items():
+        runs_of.setdefault(str(n), {})[key, seed] = run
+    for n, of_n in runs_of.items():
+        for name, factor in (("accuracy", 100), ("loss", 1.0)):
+            for key, values in by_method(results, of_n, f"test_{name}", factor).items():
+                found[name][key][n] = values
 
     def less(name, n):
         return differences(found[name]["qv_r8"][str(n)], found[name]["full"][str(n)])
