@@ -14,7 +14,7 @@ CLAIM = (
     "them gains nothing (Schulman et al. 2025, LoRA Without Regret)."
 )
 CAPTION = (
-    "Test accuracy by where the adapters are, at two budgets and, of both, with twice the parameters. The claim is "
+    "Test accuracy by where the adapters are, at two budgets and, of both, with 1.8 times the parameters. The claim is "
     "that the MLP's rows are right of attention's, and as far right as both."
 )
 KEYS = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
