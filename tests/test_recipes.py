@@ -361,7 +361,7 @@ def test_the_runs_of_a_recipe(name):
 def test_recipes_share_their_runs():
     """Runs with the same settings are the same run for every recipe, and so are carried out once."""
     keys = {name: {run_key(run) for run in recipe(name).runs(FIVE, False)} for name in RECIPES}
-    for name in ("matrices", "attention_or_mlp", "amplification", "truncation", "intruders", "compression", "variants"):
+    for name in ("matrices", "attention_or_mlp", "amplification", "truncation", "intruders", "compression"):
         assert keys[name] & keys["rank_sweep"], name
     assert keys["intruders"] == keys["truncation"] < keys["rank_sweep"]
     of_all = {run_key(run) for (n, _, _), run in low_data.grid(FIVE, False).items() if n == low_data.ALL}
