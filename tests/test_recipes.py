@@ -34,6 +34,7 @@ from lora_np.experiments.runs.base import load_base
 from lora_np.experiments.runs.classify import BASES, classify_run, parts, starting_point, training_rows
 from lora_np.experiments.runs.sentiment import load_task
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, mean_tables, over_pairs
+from lora_np.experiments.subspace_tables import pairs as pairs_of
 from lora_np.experiments.tuned import GUESSES, METHODS, QUICK, QV, SHARED, TUNE_SEEDS, lora
 from lora_np.formats import read_json
 from lora_np.model import ModelConfig, initial_params
@@ -651,7 +652,7 @@ def test_learning_rates_are_compared_at_one_alpha():
 
 @pytest.mark.parametrize("found", [subspace_ranks, subspace_seeds])
 def test_pairs_of_seeds_share_no_training(found):
-    pairs = found.pairs(FIVE, False)
+    pairs = pairs_of(found.RANKS, FIVE, False)
     assert [(one.seed, other.seed) for one, other in pairs] == [(seed, seed + SECOND) for seed in FIVE]
     assert len({run_key(run) for pair in pairs for run in pair}) == 10 and SECOND > max(TUNE_SEEDS)
     assert {run.adapter.r for run, _ in pairs} == {8 if found is subspace_ranks else 64}

@@ -8,7 +8,18 @@ from .figures import COLOURS, new_figure
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
 
-__all__ = ["COLOURS", "GREY", "PALETTE", "band", "dots", "heat_map", "mean_line", "new_figure", "seeds_text"]
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "PALETTE",
+    "band",
+    "dots",
+    "heat_map",
+    "mark_mean",
+    "mean_line",
+    "new_figure",
+    "seeds_text",
+]
 
 
 def seeds_text(outcome):
@@ -68,6 +79,11 @@ def dots(axes, labels, values, colours, unit=None):
     axes.set_ylim(len(labels) - 0.4, -0.6)
     if unit:
         axes.set_xlabel(unit)
+
+
+def mark_mean(axes, values, colour, label):
+    """A method beside the rows of `dots`: a line at its mean over seeds."""
+    axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
 
 
 def heat_map(axes, table, title, limits=(0.0, 1.0)):

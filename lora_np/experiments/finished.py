@@ -31,13 +31,17 @@ def made_with():
 
     A package under work changes without its version; a run of other code must not pass for one of this.
     """
-    base = [PRETRAINED / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
     return {
         "lora_np": __version__,
         "numpy": np.__version__,
-        "base": digest(base),
+        "base": base_digest(),
         "source": digest(sorted(PACKAGE.rglob("*.py"))),
     }
+
+
+def base_digest():
+    """What tells the shipped base from another."""
+    return digest([PRETRAINED / name for name in ("config.json", "model.safetensors", "tokenizer.json")])
 
 
 def digest(paths):

@@ -20,17 +20,20 @@ class Method(NamedTuple):
     from_base: bool = True  # False: from random weights
 
 
-def lora(r, targets):
+QV = ("q_proj", "v_proj")
+
+
+def lora(r, *targets):
     """LoRA as in the comparison: α = 2r, so that s = 2 at every rank."""
     return AdapterConfig(r=r, alpha=2.0 * r, targets=targets)
 
 
 METHODS = [
     Method("head", "head only", AdapterConfig(targets=())),
-    *(Method(f"lora_qv_r{r}", f"LoRA q,v r={r}", lora(r, ("q_proj", "v_proj"))) for r in (1, 2, 4, 8, 16)),
+    *(Method(f"lora_qv_r{r}", f"LoRA q,v r={r}", lora(r, *QV)) for r in (1, 2, 4, 8, 16)),
     # Under 1 % of the parameters; without q and k it buys rank 4 and not 3.
-    Method("lora_vomlp_r4", "LoRA v,o,up,down r=4", lora(4, ("v_proj", "o_proj", "up_proj", "down_proj"))),
-    *(Method(f"lora_all_r{r}", f"LoRA all linear r={r}", lora(r, ("all-linear",))) for r in (1, 8)),
+    Method("lora_vomlp_r4", "LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", "up_proj", "down_proj")),
+    *(Method(f"lora_all_r{r}", f"LoRA all linear r={r}", lora(r, "all-linear")) for r in (1, 8)),
     Method("full", "full fine-tuning", None),
     Method("scratch", "full, from random weights", None, from_base=False),
 ]

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
-from .finished import PACKAGE, digest
+from ..formats import read_json, read_tensors, write_json, write_tensors
+from .finished import PACKAGE, base_digest
 from .runs import carry_out
 from .sweep import sweep
 
@@ -34,12 +34,11 @@ def made_with():
     whole = hashlib.sha256()
     for path in files:
         whole.update(f"{path.relative_to(PACKAGE)}\n{code_alone(path.read_text(encoding='utf-8'))}\n".encode())
-    base = [PRETRAINED / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
     return {
         "lora_np": __version__,
         "numpy": np.__version__,
         "python": ".".join(platform.python_version_tuple()[:2]),  # which writes the same source in other ways
-        "base": digest(base),
+        "base": base_digest(),
         "code": whole.hexdigest(),
     }
 

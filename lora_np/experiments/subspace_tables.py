@@ -4,12 +4,23 @@ import numpy as np
 
 from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from .drawing import heat_map, new_figure
+from .tuned import tuned_runs
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")
-
-
 SECOND = 1000  # what the seed of a pair's second training is more: no training is in two pairs
+
+
+def pairs(ranks, seeds, quick):
+    """Two trainings on q and v from different seeds, of the two ranks, for each seed.
+
+    Returns
+    -------
+    list of (ClassifyRun, ClassifyRun)
+    """
+    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick)
+    second = tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
+    return list(zip(first.values(), second.values()))
 
 
 def mean_tables(first, second, ranks):
@@ -39,6 +50,12 @@ def mean_tables(first, second, ranks):
         what: {layer: np.round(np.mean(tables, axis=0), 4).tolist() for layer, tables in of_layers.items()}
         for what, of_layers in found.items()
     }
+
+
+def tables_of_pairs(results, ranks, seeds, quick):
+    """`over_pairs` of the trainings of `pairs`."""
+    trained = [[results.arrays(run) for run in pair] for pair in pairs(ranks, seeds, quick)]
+    return over_pairs([mean_tables(*pair, ranks) for pair in trained])
 
 
 def over_pairs(tables):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..adapters import AdapterConfig, variant_config
 from ..formats import read_json
+from .methods import QV, lora
 from .rates import choose_rates
 from .runs import ClassifyRun
 
@@ -17,12 +18,6 @@ SETTINGS = Path(__file__).parent / "laboratory_settings.json"
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 
 
-def lora(r, *targets):
-    """LoRA with α = 2r, so that s = 2 at every rank."""
-    return AdapterConfig(r=r, alpha=2.0 * r, targets=targets)
-
-
-QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
 ALL = "all-linear"

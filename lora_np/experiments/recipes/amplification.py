@@ -9,7 +9,7 @@ common. Means over the blocks.
 import numpy as np
 
 from ...adapters import Adapter, adapter_deltas
-from ...analysis import amplification
+from ...analysis import Amplification, amplification
 from ..drawing import GREY, PALETTE, dots, new_figure, seeds_text
 from ..evidence import check
 from ..runs.classify import starting_point
@@ -45,7 +45,8 @@ def measure(results, seeds, quick):
         ]
         found[run.adapter.r].append(np.mean(rows, axis=0))
     measured = {
-        str(r): {name: [float(row[i]) for row in rows] for i, name in enumerate(FIELDS)} for r, rows in found.items()
+        str(r): {name: [float(row[i]) for row in rows] for i, name in enumerate(Amplification._fields)}
+        for r, rows in found.items()
     }
     parts = []
     for r, of_r in measured.items():
@@ -55,9 +56,6 @@ def measure(results, seeds, quick):
         parts.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
         parts.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
     return {"checks": parts, "measured": measured}
-
-
-FIELDS = ("update", "base", "random", "base_norm", "update_norm", "factor")
 
 
 def draw(outcome):

@@ -5,7 +5,7 @@ block each; r = 5 and r = 4 train 10,240. And r = 36 on all six adds attention t
 its own, chosen on the validation split.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, new_figure, seeds_text
+from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..tuned import METHODS, by_method, differences, tuned_runs
 
@@ -48,8 +48,7 @@ def draw(outcome):
     accuracy, trained = outcome["accuracy"], outcome["trainable"]
     labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in KEYS]
     dots(axes, labels, [accuracy[key] for key in KEYS], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
-    mean = sum(accuracy["full"]) / len(accuracy["full"])
-    axes.axvline(mean, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
     axes.legend(fontsize=11)
     axes.set_title(f"Attention, MLP, or both? ({seeds_text(outcome)})")
     return figure

@@ -9,7 +9,7 @@ is merged back into its NF4 base, which rounds again.
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import held_bytes
 from ...training import blas_threads
-from ..drawing import PALETTE, dots, new_figure, seeds_text
+from ..drawing import PALETTE, dots, mark_mean, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..runs.base import load_base
 from ..runs.classify import BASES, compressed, score, starting_point
@@ -42,13 +42,11 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    accuracy, loss = {}, {}
-    for (base, key, _), run in grid(seeds, quick).items():
+    all_runs, accuracy, loss = grid(seeds, quick), {}, {}
+    for (base, key, _), run in all_runs.items():
         accuracy.setdefault(f"{base}, {key}", []).append(100 * results[run]["test_accuracy"])
         loss.setdefault(f"{base}, {key}", []).append(results[run]["test_loss"])
-    dense = load_base()[0]
-    names = [f"{module}.weight" for module in linear_layers(dense)]
-    held = {base: held_bytes({name: compressed(dense, base)[name] for name in names}) for base in BASES}
+    held = {base: linear_bytes(compressed(load_base()[0], base)) for base in BASES}
 
     def as_good(base):
         more = differences(loss[f"{base}, {LORA}"], loss[f"dense, {LORA}"])
@@ -56,12 +54,17 @@ def measure(results, seeds, quick):
 
     better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
     parts = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
-    merged = merged_back([grid(seeds, quick)["nf4", LORA, seed] for seed in seeds], results)
+    merged = merged_back([all_runs["nf4", LORA, seed] for seed in seeds], results)
     kept = differences(merged["loss"], loss[f"nf4, {LORA}"])
     asides = [as_good(base) for base in BASES[2:]]
     asides.append(check("LoRA merged back into NF4 less unmerged: test loss", kept, at_most=EQUAL, unit="nats"))
     asides.append(check("what rounding then moves, to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"))
     return {"checks": parts, "asides": asides, "accuracy": accuracy, "linear_bytes": held, "merged_back": merged}
+
+
+def linear_bytes(params):
+    """Bytes that the linear layers of a model take up."""
+    return held_bytes({module: params[f"{module}.weight"] for module in linear_layers(params)})
 
 
 def merged_back(runs, results):
@@ -89,10 +92,8 @@ def draw(outcome):
         rows.append((f"{name}, LoRA", accuracy[f"{base}, {LORA}"], PALETTE[2]))
         if base == "nf4":
             rows.append((f"{name}, LoftQ", accuracy[f"nf4, {LOFTQ}"], PALETTE[0]))
-            text = f"{name}, LoRA merged back"
-            rows.append((text, outcome["merged_back"]["accuracy"], PALETTE[1]))
+            rows.append((f"{name}, LoRA merged back", outcome["merged_back"]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
-    dense = accuracy[f"dense, {LORA}"]
-    axes.axvline(sum(dense) / len(dense), color=PALETTE[2], linestyle="--", linewidth=1)
+    mark_mean(axes, accuracy[f"dense, {LORA}"], PALETTE[2], "LoRA on the dense base")
     axes.set_title(f"LoRA on compressed bases ({seeds_text(outcome)})")
     return figure

@@ -12,7 +12,7 @@ from ...analysis import max_similarities
 from ..drawing import COLOURS, PALETTE, band, mean_line, new_figure, seeds_text
 from ..evidence import check
 from ..runs.classify import starting_point
-from ..tuned import differences, tuned_runs
+from ..tuned import METHODS, differences, tuned_runs
 
 CLAIM = (
     "LoRA of a low rank puts new leading directions into the weights, intruders; full fine-tuning has almost none, nor "
@@ -77,9 +77,8 @@ def draw(outcome):
     for key, style in zip(KEYS, ("-", ":", "-.", "--", (0, (5, 1)))):
         values = np.sort(np.ravel(outcome["similarity"][key]))
         colour = COLOURS["full" if key == "full" else "lora_all"]
-        label = "full fine-tuning" if key == "full" else f"LoRA r={key.removeprefix('all_r')}"
         share = 100 * np.arange(1, len(values) + 1) / len(values)
-        right.plot(values, share, linestyle=style, color=colour, label=label, linewidth=2)
+        right.plot(values, share, linestyle=style, color=colour, label=METHODS[key].label, linewidth=2)
     right.set_xlabel("best cosine with a direction of the base")
     right.set_ylabel("share of the leading directions in %")
     right.set_xlim(0, 1)

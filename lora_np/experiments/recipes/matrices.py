@@ -4,7 +4,7 @@ Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all fou
 8 (C + C) a block. They have one learning rate, chosen on the validation split for LoRA on q and v.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, new_figure, seeds_text
+from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
 from ..evidence import check
 from ..tuned import METHODS, by_method, differences, tuned_runs
 
@@ -46,8 +46,7 @@ def draw(outcome):
     axes = figure.subplots()
     colours = [PALETTE[0] if key in ("q_r8", "k_r8", "v_r8", "o_r8") else PALETTE[1] for key in KEYS]
     dots(axes, [METHODS[key].label for key in KEYS], [accuracy[key] for key in KEYS], colours, "test accuracy in %")
-    mean = sum(accuracy["full"]) / len(accuracy["full"])
-    axes.axvline(mean, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
+    mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
     axes.legend(loc="upper left", fontsize=11)
     axes.set_title(f"{outcome['trainable']['q_r8']:,} trained parameters, in which matrices? ({seeds_text(outcome)})")
     return figure

@@ -8,8 +8,7 @@ is what two random subspaces of the same dimensions have in common on average, m
 
 from ..evidence import check
 from ..runs.base import load_base
-from ..subspace_tables import LAYERS, SECOND, WHAT, draw_tables, mean_tables, over_pairs
-from ..tuned import tuned_runs
+from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
 
 CLAIM = (
     "The leading direction of r = 8 and that of r = 64 are nearly one, with φ > 0.5, and the rest of the two spaces "
@@ -19,24 +18,15 @@ CAPTION = (
     "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
     "bright top left corner that fades is the paper's finding; the right column is what chance gives."
 )
-SMALL, LARGE = 8, 64
+RANKS = SMALL, LARGE = 8, 64
 
 
 def runs(seeds, quick):
-    return [run for pair in pairs(seeds, quick) for run in pair]
-
-
-def pairs(seeds, quick):
-    """(run of the small rank, run of the large rank from another seed) for each seed."""
-    small = tuned_runs([f"qv_r{SMALL}"], seeds, quick)
-    large = tuned_runs([f"qv_r{LARGE}"], [seed + SECOND for seed in seeds], quick)
-    return list(zip(small.values(), large.values()))
+    return [run for pair in pairs(RANKS, seeds, quick) for run in pair]
 
 
 def measure(results, seeds, quick):
-    ranks = SMALL, LARGE
-    tables = [mean_tables(*(results.arrays(run) for run in pair), ranks) for pair in pairs(seeds, quick)]
-    tables, parts = over_pairs(tables), []
+    tables, parts = tables_of_pairs(results, RANKS, seeds, quick), []
     for what in WHAT:
         for layer in LAYERS:
             first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))

@@ -8,8 +8,8 @@ max(i, j)/C. Where two seeds have more in common, the task has asked for those d
 from ...analysis import gaussian_similarity
 from ..evidence import check
 from ..runs.base import load_base
-from ..subspace_tables import LAYERS, SECOND, WHAT, draw_tables, mean_tables, over_pairs
-from ..tuned import differences, tuned_runs
+from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
+from ..tuned import differences
 
 CLAIM = (
     "Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its "
@@ -19,25 +19,16 @@ CAPTION = (
     "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column was asked "
     "for by the task, and not by chance."
 )
-RANK, SHOWN = 64, 8
-
-
-def pairs(seeds, quick):
-    """(run, run from another seed) for each seed."""
-    first = tuned_runs([f"qv_r{RANK}"], seeds, quick)
-    second = tuned_runs([f"qv_r{RANK}"], [seed + SECOND for seed in seeds], quick)
-    return list(zip(first.values(), second.values()))
+RANKS, SHOWN = (64, 64), 8
 
 
 def runs(seeds, quick):
-    return [run for pair in pairs(seeds, quick) for run in pair]
+    return [run for pair in pairs(RANKS, seeds, quick) for run in pair]
 
 
 def measure(results, seeds, quick):
     dimension = load_base()[1].d_model
-    ranks = RANK, RANK
-    tables = [mean_tables(*(results.arrays(run) for run in pair), ranks) for pair in pairs(seeds, quick)]
-    tables, parts = over_pairs(tables), []
+    tables, parts = tables_of_pairs(results, RANKS, seeds, quick), []
     chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
     for what in WHAT:
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
@@ -50,4 +41,4 @@ def measure(results, seeds, quick):
 
 
 def draw(outcome):
-    return draw_tables(outcome, "i, of one seed", "j, of the next", f"What two seeds learn in common at r = {RANK}")
+    return draw_tables(outcome, "i, of one seed", "j, of another", f"What two seeds learn in common at r = {RANKS[0]}")

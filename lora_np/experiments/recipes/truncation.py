@@ -14,7 +14,7 @@ from ..drawing import COLOURS, band, mean_line, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..runs.classify import score, starting_point
 from ..runs.sentiment import load_task
-from ..tuned import by_method, differences, tuned_runs
+from ..tuned import METHODS, by_method, differences, tuned_runs
 
 CLAIM = (
     "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
@@ -88,10 +88,9 @@ def draw(outcome):
     for key in KEYS:
         share, rank = 100 * np.mean(outcome["energy"][key], axis=0), np.mean(outcome["rank_90"][key])
         colour = COLOURS["full" if key == "full" else "lora_all"]
-        label = "full fine-tuning" if key == "full" else f"LoRA r={key.removeprefix('all_r')}"
         right.plot(
             range(1, len(share) + 1), share, color=colour, linestyle=styles[key], linewidth=2,
-            label=f"{label}: 90 % in {rank:.0f}",
+            label=f"{METHODS[key].label}: 90 % in {rank:.0f}",
         )  # fmt: skip
     right.axhline(90, color="black", linewidth=0.8)
     right.set_xscale("log", base=2)
