@@ -19,10 +19,14 @@ from .figures import write_figure
 from .gallery import write_gallery
 from .main_job import versions
 from .recipes import headline, recipe
-from .run_store import carry_out_all, kept_arrays, made_with, run_key, settings_of
+from .run_store import carry_out_all, describe_run, kept_arrays, made_with, run_key, settings_of
 
 STORE = "out/runs"
 QUICK_SEEDS = 2
+
+
+class DivergedError(ValueError):
+    """An experiment needs the result of a run whose loss was no longer finite."""
 
 
 class Results:
@@ -32,12 +36,20 @@ class Results:
         self._store, self._numbers = store, numbers
 
     def __getitem__(self, run):
-        """The run's numbers."""
-        return self._numbers[run_key(run)]
+        """The run's numbers. Raises DivergedError for a run that diverged."""
+        numbers = self._numbers[run_key(run)]
+        if "diverged" in numbers:
+            raise DivergedError(f"{describe_run(run)}: {numbers['diverged']}")
+        return numbers
 
     def arrays(self, run):
-        """What the run trained, for one with keep=True."""
+        """What the run trained, for one with keep=True. Raises DivergedError for a run that diverged."""
+        self[run]
         return kept_arrays(self._store, run)
+
+    def validation_loss(self, run):
+        """In nats; None of a run that diverged."""
+        return self._numbers[run_key(run)]["validation_loss"]
 
 
 def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=None, report=print):
@@ -55,7 +67,8 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
 
     Returns
     -------
-    dict, what the JSON holds; where runs failed, "failed" alone, and nothing is written
+    dict, what the JSON holds; where runs failed, or diverged where the recipe needs them, "failed" alone, and nothing
+        is written
 
     Raises
     ------
@@ -74,7 +87,11 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     if failed:
         report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
         return {"failed": failed}
-    measured = found.measure(Results(store, numbers), seeds, quick)
+    try:
+        measured = found.measure(Results(store, numbers), seeds, quick)
+    except DivergedError as error:
+        report(f"  cannot be measured: {error}")
+        return {"failed": [{"error": str(error)}]}
     outcome = {
         "experiment": name,
         "title": headline(name),

@@ -48,7 +48,7 @@ def runs(seeds, quick):
 def measure(results, seeds, quick):
     losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed, None where training diverged
     for (key, rate, _), run in grid(seeds, quick).items():
-        losses[key].setdefault(rate, []).append(results[run]["validation_loss"])
+        losses[key].setdefault(rate, []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
     for key, of_rate in losses.items():
         found = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]

@@ -99,7 +99,8 @@ def dialect_run(run):
 
     Returns
     -------
-    numbers : dict; losses in nats per token. "new" is of the domain, "old" of the reviews
+    numbers : dict; losses in nats per token. "new" is of the domain, "old" of the reviews. Of a run whose loss was no
+        longer finite: "validation_loss" None, "diverged", what was said, and "seconds"
     arrays : empty
     """
     started = time.perf_counter()
@@ -114,18 +115,22 @@ def dialect_run(run):
         return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
 
     start = init_adapter(base, adapter_config, stream(run.seed, "adapter")) if adapter_config is not None else None
-    state = train_language(
-        base,
-        config,
-        start,
-        domain.train,
-        domain.validation[:VALIDATION_TOKENS],
-        learning_rate=run.learning_rate,
-        epochs=run.epochs,
-        seed=run.seed,
-        also=loss_of_old,
-        evaluations=EVALUATIONS,
-    )
+    try:
+        state = train_language(
+            base,
+            config,
+            start,
+            domain.train,
+            domain.validation[:VALIDATION_TOKENS],
+            learning_rate=run.learning_rate,
+            epochs=run.epochs,
+            seed=run.seed,
+            also=loss_of_old,
+            evaluations=EVALUATIONS,
+        )
+    except FloatingPointError as error:
+        seconds = time.perf_counter() - started
+        return {"validation_loss": None, "diverged": str(error), "seconds": seconds}, {}
     model, adapter = attach(base, start, state.best)
     report = trainable_report(base, state.best)
     history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
