@@ -127,6 +127,14 @@ def test_a_run_leaves_the_base_as_it_was(on_tiny):
     assert all(np.array_equal(params[name], before[name]) for name in params)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("method", ["full", "lora_r4"])
+def test_a_run_that_diverges_says_so(on_tiny, method):
+    numbers, arrays = dialect_run.dialect_run(DialectRun("critics", method, 0, 1e30, 1))
+    assert set(numbers) == {"validation_loss", "diverged", "seconds"} and arrays == {}
+    assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
+
+
 def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
     params, _ = on_tiny
     honest = dialect_run.train_language

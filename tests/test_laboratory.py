@@ -527,6 +527,24 @@ def test_a_measure_that_fails_costs_no_training(made_up, carrying, tmp_path, mon
     assert experiment(tmp_path)["reused"] == 6 and not again.asked
 
 
+def test_a_measure_that_needs_a_diverged_run_is_not_finished(made_up, carrying, tmp_path, monkeypatch):
+    """The run is a result, and kept; the experiment says which it is, and is counted with those not finished."""
+    diverged, honest, lines = made_up.grid([1])[2.0, 1], Carrying(), []
+
+    def carry_out(run):
+        if run == diverged:
+            return {"validation_loss": None, "diverged": "the loss became nan at step 7", "seconds": 0.5}, {}
+        return honest(run)
+
+    monkeypatch.setattr(run_store, "carry_out", carry_out)
+    outcome = experiment(tmp_path, report=lines.append)
+    assert outcome == {"failed": [{"error": "seed 1, rate 2.0: the loss became nan at step 7"}]}
+    assert lines[-1] == "  cannot be measured: seed 1, rate 2.0: the loss became nan at step 7"
+    assert written(tmp_path) == {}
+    again = carrying()
+    assert "failed" in experiment(tmp_path) and not again.asked
+
+
 def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypatch):
     experiment(tmp_path)
     again, lines, now = carrying(), [], run_store.made_with() | {"code": "another"}
