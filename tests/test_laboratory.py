@@ -31,6 +31,7 @@ from lora_np.experiments.evidence import (
 from lora_np.experiments.figures import new_figure
 from lora_np.experiments.recipes import RECIPES, dialect, headline
 from lora_np.experiments.run_store import SOURCE, code_alone, keep, kept_arrays, kept_numbers, of_other_code, run_key
+from lora_np.experiments.runs import DialectRun
 from lora_np.formats import read_json, write_json
 
 # ---------------------------------------------------------------- evidence
@@ -652,6 +653,8 @@ def test_a_line_says_what_is_not_default():
     assert run_store.describe_run(tuned.ClassifyRun(None, 1, 1e-3)) == (
         "full fine-tuning of all, seed 1, learning_rate 0.001"
     )
+    line = run_store.describe_run(DialectRun("licences", "full", 0, 1e-3, 3, corpus=64 * "0"))
+    assert line == "domain licences, method full, seed 0, learning_rate 0.001, epochs 3, corpus 0000000000000000"
 
 
 # ---------------------------------------------------------------- the gallery

@@ -15,6 +15,7 @@ __all__ = [
     "band",
     "dots",
     "heat_map",
+    "log_axis",
     "mark_mean",
     "mean_line",
     "new_figure",
@@ -59,6 +60,14 @@ def band(axes, values, colour, label):
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.5, label=label)
     if np.isfinite(half):
         axes.axhspan(mean - half, mean + half, color=colour, alpha=0.12, linewidth=0)
+
+
+def log_axis(axes, values, label):
+    """A logarithmic x axis with a tick at each of the values, and no other."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(values, [f"{value:,g}" for value in values])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(label)
 
 
 def dots(axes, labels, values, colours, unit=None):

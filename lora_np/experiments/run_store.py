@@ -158,11 +158,11 @@ def carry_out_all(runs, store, executor, report):
 
 
 def describe_run(run):
-    """A run's settings in a short line: those that are not the defaults."""
+    """A run's settings in a short line: those that are not the defaults; of a long value its beginning."""
     fields = {name: value for name, value in vars(run).items() if value != getattr(type(run), name, None)}
     adapter = fields.pop("adapter", None)
     if adapter is None and hasattr(run, "adapter"):
         fields = {"full fine-tuning": "of all"} | fields
     if adapter is not None:
         fields = {"kind": adapter.kind, "r": adapter.r, "targets": ",".join(adapter.targets) or "head"} | fields
-    return ", ".join(f"{name} {value}" for name, value in fields.items() if name != "keep")
+    return ", ".join(f"{name} {value!s:.16}" for name, value in fields.items() if name != "keep")

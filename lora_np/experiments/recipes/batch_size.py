@@ -6,7 +6,7 @@ more than accuracy; a method's penalty is its loss at 256 less its loss at 8. Th
 the snippets are the same, and so the steps fewer in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
-from ..drawing import COLOURS, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import check
 from ..tuned import by_method, differences, tuned_runs
 
@@ -41,9 +41,7 @@ def draw(outcome):
     mean_line(axes, SIZES, [losses[f"full_batch{n}"] for n in SIZES], COLOURS["full"], "full fine-tuning", "s")
     label = "LoRA on all linear layers, r=16"
     mean_line(axes, SIZES, [losses[f"all_r16_batch{n}"] for n in SIZES], COLOURS["lora_all"], label, "D")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("snippets in a batch")
+    log_axis(axes, SIZES, "snippets in a batch")
     axes.set_ylabel("validation loss in nats per snippet")
     axes.legend(fontsize=11)
     axes.set_title(f"What large batches cost ({seeds_text(outcome)})")

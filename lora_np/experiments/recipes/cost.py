@@ -18,7 +18,7 @@ from ...compress import quantise
 from ...data import class_batches
 from ...model import add_head
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
-from ..drawing import COLOURS, PALETTE, mean_line, new_figure
+from ..drawing import COLOURS, PALETTE, log_axis, mean_line, new_figure
 from ..evidence import check
 from ..runs.base import load_base
 from ..runs.sentiment import load_task
@@ -128,10 +128,8 @@ def draw(outcome):
             values = [measured[name][f"{first}_ratio"]]
             mean_line(axes, [8], values, colour, f"{text}: {of_panel[first][0]}", marker, "")
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
-        axes.set_xscale("log", base=4)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        log_axis(axes, ranks, "rank r")
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("rank r")
     left.set_ylabel("time or FLOPs of a step, full fine-tuning = 1")
     right.set_ylabel("bytes of a step, full fine-tuning = 1")
     for axes in (left, right):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...adapters import Adapter, adapter_deltas, linear_layers
 from ...analysis import max_similarities
-from ..drawing import COLOURS, PALETTE, band, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, PALETTE, band, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import check
 from ..runs.classify import starting_point
 from ..tuned import METHODS, differences, tuned_runs
@@ -69,9 +69,7 @@ def draw(outcome):
         rows = [of[f"all_r{r}"] for r in RANKS]
         mean_line(left, RANKS, rows, colour, f"LoRA, ε = {epsilon}")
         band(left, of["full"], colour, f"full fine-tuning, ε = {epsilon}")
-    left.set_xscale("log", base=4)
-    left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    left.set_xlabel("rank r, all linear layers")
+    log_axis(left, RANKS, "rank r, all linear layers")
     left.set_ylabel("intruders among 10 directions, a matrix")
     left.legend(fontsize=10)
     for key, style in zip(KEYS, ("-", ":", "-.", "--", (0, (5, 1)))):

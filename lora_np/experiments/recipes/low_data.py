@@ -6,7 +6,7 @@ validation split is tested, as everywhere here: with 10 examples that helps more
 and it helps both methods.
 """
 
-from ..drawing import COLOURS, GREY, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, GREY, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..tuned import QUICK, by_method, differences, tuned_runs
 
@@ -71,9 +71,7 @@ def draw(outcome):
         mean_line(axes, [int(n) for n in of], list(of.values()), COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
     axes.annotate("chance", (10, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("training snippets")
+    log_axis(axes, [int(n) for n in next(iter(outcome["accuracy"].values()))], "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="lower right", fontsize=11)
     axes.set_title(f"How much data does it take? ({seeds_text(outcome)})")

@@ -6,7 +6,7 @@ learning rates were chosen on the validation split, one for all ranks of a place
 loss, which the seeds scatter less than the accuracy.
 """
 
-from ..drawing import COLOURS, GREY, band, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, GREY, band, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..tuned import by_method, differences, tuned_runs
 
@@ -53,9 +53,7 @@ def draw(outcome):
         mean_line(axes, ALL, [values[f"all_r{r}"] for r in ALL], COLOURS["lora_all"], "LoRA on all linear layers", "D")
         band(axes, values["full"], COLOURS["full"], "full fine-tuning")
         band(axes, values["head"], GREY, "head only")
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("rank r")
+        log_axis(axes, QV, "rank r")
         axes.set_ylabel(text)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.suptitle(f"How much does the rank matter? ({seeds_text(outcome)})", fontsize=14)

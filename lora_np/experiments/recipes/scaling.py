@@ -8,7 +8,7 @@ the mean over the second half, and the gradient's norm there.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import PALETTE, mean_line, new_figure, seeds_text
+from ..drawing import PALETTE, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import check
 from ..runs import ClassifyRun
 from ..tuned import QUICK, QV, differences
@@ -68,9 +68,7 @@ def draw(outcome):
     for axes, (name, text) in zip(panels, NAMES.items()):
         for scale, colour, marker in zip(SCALES, PALETTE, "os"):
             mean_line(axes, RANKS, list(outcome["measured"][scale][name].values()), colour, f"s = {scale}", marker)
-        axes.set_xscale("log", base=4)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("rank r")
+        log_axis(axes, RANKS, "rank r")
         axes.set_ylabel(text)
     panels[0].legend(fontsize=12)
     figure.suptitle(f"α = {ALPHA:g} and a learning rate of {RATE:g} at every rank ({seeds_text(outcome)})", fontsize=14)

@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters import Adapter, adapter_deltas
 from ...analysis import linear_updates, spectrum, truncated_updates
 from ...training import blas_threads
-from ..drawing import COLOURS, band, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, band, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import EQUAL, check
 from ..runs.classify import score, starting_point
 from ..runs.sentiment import load_task
@@ -93,9 +93,7 @@ def draw(outcome):
             label=f"{METHODS[key].label}: 90 % in {rank:.0f}",
         )  # fmt: skip
     right.axhline(90, color="black", linewidth=0.8)
-    right.set_xscale("log", base=2)
-    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    right.set_xlabel("leading directions")
+    log_axis(right, 2 ** np.arange(9), "leading directions")
     right.set_ylabel("share of ‖ΔW‖² in %")
     right.legend(loc="lower right", fontsize=11)
     title = "How many directions does the update have, and how many does it need?"
