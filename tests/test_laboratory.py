@@ -623,6 +623,10 @@ def test_drawing_again_writes_all_that_is_made_of_the_json(made_up, carrying, tm
         (tmp_path / "out" / name).unlink()
     assert laboratory.draw_again(NAME, tmp_path / "out") == tmp_path / "out" / f"{NAME}.png"
     assert written(tmp_path) == before
+    made_up.CAPTION = "Look at the line again."
+    laboratory.draw_again(NAME, tmp_path / "out")
+    assert read_json(tmp_path / "out" / f"{NAME}.json")["caption"] == made_up.CAPTION
+    assert made_up.CAPTION in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
 
 def test_a_quick_look_is_marked(carrying, tmp_path):

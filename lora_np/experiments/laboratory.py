@@ -131,7 +131,7 @@ def write_outcome(name, outcome, folder):
 
 
 def draw_again(name, out="figures"):
-    """An experiment's figure, and the gallery, anew from the JSON that is there.
+    """An experiment's figure with its caption, and the gallery, anew from the JSON that is there.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def draw_again(name, out="figures"):
     path = Path(out) / f"{name}.json"
     outcome = read_json(path)
     try:
-        write_outcome(name, outcome, path.parent)
+        write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, path.parent)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
     return path.with_suffix(".png")

@@ -26,8 +26,8 @@ from ..tuned import differences
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 CAPTION = (
     "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
-    "Top: in the end, on test texts. Bottom: along training, on validation texts. What LoRA forgets, it forgets only "
-    "while the adapter is on: taken off, the model is back at the star."
+    "Top: in the end, on test texts. Bottom: along training, from right to left, on validation texts. What LoRA "
+    "forgets, it forgets only while the adapter is on: taken off, the model is back at the star."
 )
 SETTINGS = Path(__file__).parent.parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
