@@ -234,6 +234,7 @@ def test_bytes_are_those_of_the_arrays_held(config, B, T, name, real_step):
     assert_bytes(config, B, T, *training(name, config), real_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_alone_and_many_at_random(kind, language, classifier, real_step):
     """Of LoRA every parameter of both models too; of the other kinds the adapter's own, in one."""

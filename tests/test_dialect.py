@@ -27,6 +27,7 @@ SENTENCE = "the copyright holder grants to any person a free and perpetual licen
 # ---------------------------------------------------------------- licence texts
 
 
+@pytest.mark.slow
 def test_licences_are_in_fixed_parts_without_repeats():
     parts, again = load_licences(), load_licences()
     assert parts == again and corpus_digest(parts) == corpus_digest(again)
@@ -231,6 +232,7 @@ def without_figures(without_training, monkeypatch):
     monkeypatch.setattr(laboratory, "write_figure", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds, quick", [(1, False), (5, True)])
 def test_losses_figure_and_samples(seeds, quick, without_training, tmp_path):
     outcome = carry_out(seeds, quick, tmp_path)

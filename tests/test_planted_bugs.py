@@ -725,7 +725,17 @@ def rows_of(copy, case, monkeypatch):
         return copy.check_case(case, 0)
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.file}: {bug.what}")
+# The first of each file in the quick run, all of them in the slow one.
+QUICK = {bug.file: bug for bug in reversed(BUGS)}.values()
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        pytest.param(bug, marks=[] if bug in QUICK else pytest.mark.slow, id=f"{bug.file}: {bug.what}")
+        for bug in BUGS
+    ],
+)
 def test_the_bug_is_caught(bug, plant, monkeypatch):
     copy = plant(bug)
     caught = [row.operand for row in copy.failures(rows_of(copy, bug.case, monkeypatch))]
@@ -736,6 +746,7 @@ def test_the_bug_is_caught(bug, plant, monkeypatch):
 # ------------------------------------------------------------------ controls
 
 
+@pytest.mark.slow
 def test_a_copy_without_a_bug_passes(plant, monkeypatch):
     copy = plant(None)
     for case in sorted({bug.case for bug in BUGS}):

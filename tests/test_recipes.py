@@ -541,7 +541,7 @@ def contents(figure):
     return repr(found)
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TABLED)
 def test_measured_and_drawn(name, seeds, small, tmp_path):
     """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives.
@@ -582,6 +582,7 @@ def diverged(run):
     return {"validation_loss": None, "diverged": "the loss became nan at step 7", "steps": 9, "seconds": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TABLED if name not in ("learning_rate", "planted_rank")])
 def test_a_diverged_run_is_said_by_name(name, small):
     found = recipe(name)
@@ -802,6 +803,7 @@ def test_planted_ranks_that_are_found():
     assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
 
 
+@pytest.mark.slow
 def test_two_quick_experiments_from_end_to_end(small, tmp_path):
     """The real runs, on a small base: their arrays go through the store, and the second takes the first one's runs."""
     asked = []

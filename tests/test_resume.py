@@ -432,14 +432,6 @@ def test_killed_within_a_save(trainer, tmp_path, unkilled):
     assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
-def test_killed_at_random_moments(trainer, tmp_path, unkilled, run_time):
-    moments = random.Random()
-    for i in range(4):
-        delay = moments.uniform(0, run_time)
-        kill_and_resume(trainer, tmp_path / f"{i}.safetensors", delay, unkilled)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
 def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled, run_time):

@@ -165,6 +165,7 @@ def test_a_killed_process_takes_no_result_along(serial, tmp_path):
     assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
 
 
+@pytest.mark.slow
 def test_failed_runs_are_reported_and_the_rest_is_kept(tmp_path):
     deeds = {2: "raise", 3: "die", 5: "lambda", 6: "odd error", 7: "leave"}
     tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(9)]
@@ -351,6 +352,7 @@ def small_job(monkeypatch):
     monkeypatch.setattr(main_job, "draw_figures", lambda outcome, folder: [])  # they have a test of their own
 
 
+@pytest.mark.slow
 def test_the_main_job_reports_what_failed_and_goes_on_with_it(small_job, tmp_path, monkeypatch, capsys):
     command = ["run", "--quick", "--out", str(tmp_path), "--jobs", "2"]
     assert cli.main(command) == 1
@@ -423,6 +425,7 @@ def test_a_file_that_is_a_folder_is_refused_at_once(command, tmp_path, monkeypat
     assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figures_come_from_whatever_is_there(serial, tmp_path):
     for keys in (["head"], ["lora_qv_r1"], ["full", "lora_qv_r1"]):
         results = [r | {"step_seconds": 0.1} for r in serial.values() if r["method"] in keys]

@@ -99,7 +99,7 @@ def best_rate(rates, losses):
 
 
 def draw(outcome):
-    figure = new_figure(9, 5.4)
+    figure = new_figure(9, 6)
     axes = figure.subplots()
     for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
@@ -111,6 +111,6 @@ def draw(outcome):
     axes.set_xscale("log")
     axes.set_xlabel("peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
-    axes.legend(fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=11)
     axes.set_title(f"Where is the best learning rate? LoRA with α = {ALPHA:g} ({seeds_text(outcome)})")
     return figure

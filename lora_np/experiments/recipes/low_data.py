@@ -70,9 +70,9 @@ def draw(outcome):
         of = outcome["accuracy"][key]
         mean_line(axes, [int(n) for n in of], list(of.values()), COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
-    axes.annotate("chance", (10, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
+    axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
     log_axis(axes, [int(n) for n in next(iter(outcome["accuracy"].values()))], "training snippets")
     axes.set_ylabel("test accuracy in %")
-    axes.legend(loc="lower right", fontsize=11)
+    axes.legend(loc="upper left", fontsize=11)
     axes.set_title(f"How much data does it take? ({seeds_text(outcome)})")
     return figure
