@@ -95,5 +95,6 @@ def draw(outcome):
             rows.append((f"{name}, LoRA merged back", outcome["merged_back"]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
     mark_mean(axes, accuracy[f"dense, {LORA}"], PALETTE[2], "LoRA on the dense base")
+    axes.legend(loc="lower left", fontsize=11)
     axes.set_title(f"LoRA on compressed bases ({seeds_text(outcome)})")
     return figure

@@ -132,8 +132,8 @@ def draw(outcome):
         axes.set_ylim(bottom=0)
     left.set_ylabel("time or FLOPs of a step, full fine-tuning = 1")
     right.set_ylabel("bytes of a step, full fine-tuning = 1")
-    for axes in (left, right):
-        axes.legend(fontsize=10, loc="upper left" if axes is right else "lower right")
+    left.legend(fontsize=10, loc="upper left")
+    right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below the line of full fine-tuning
     n = len(outcome["seeds"])
     seconds = 1e3 * np.mean(measured["full"]["step"])
     size = np.mean(measured["full"]["bytes"]) / 1e6

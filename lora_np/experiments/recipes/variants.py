@@ -18,7 +18,8 @@ CLAIM = (
 )
 CAPTION = (
     "Each variant less LoRA, seed by seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
-    "training loss in the first quarter, left is better. With the trained parameters in brackets."
+    "training loss in the first quarter, left is better; AdaLoRA's holds a penalty too and is not shown. In brackets "
+    "the trained parameters."
 )
 KEYS = ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera")
 AHEAD = ("dora", "pissa", "lora+")
