@@ -414,6 +414,7 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
 # ------------------------------------------------------------------ beside the measured times
 
 
+@pytest.mark.slow
 def test_predicted_stands_beside_measured():
     from lora_np.experiments.methods import BY_KEY
     from lora_np.experiments.runs.base import load_base

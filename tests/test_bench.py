@@ -243,6 +243,7 @@ def test_peers_that_are_not_installed(monkeypatch):
         parse_peers(["torch,jax"])
 
 
+@pytest.mark.slow
 def test_a_peer_that_disagrees_or_is_not_there_is_told_and_not_timed(monkeypatch):
     real = turns.prepare
 
@@ -267,6 +268,7 @@ def test_an_unknown_peer_is_refused_in_python_too():
         bench([TINY], ["full"], ["tensorflow"])
 
 
+@pytest.mark.slow
 def test_rows_survive_a_worker_that_does_not(monkeypatch):
     """Whatever is lost with it, the times of the others are kept."""
     real = Process.ask
@@ -285,6 +287,7 @@ def test_rows_survive_a_worker_that_does_not(monkeypatch):
     assert setting["versions"] == {} and json.dumps(to_dicts(rows, setting, []))
 
 
+@pytest.mark.slow
 def test_a_row_survives_a_worker_that_was_stopped_in_its_turn(monkeypatch):
     """As one that takes too long is: it can be asked nothing any more, not even for its versions."""
     real = Process.ask

@@ -299,7 +299,7 @@ def test_the_watch_sees_what_is_kept(base, alive_at_once):
     assert alive_at_once == [1, 2, 3] and len(kept) == 2
 
 
-@pytest.mark.parametrize("form", ["nf4", "int8"])
+@pytest.mark.parametrize("form", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 def test_memory_of_training_on_a_quantised_base(form):
     """The base takes `held_bytes`, and training's peak beside it is that on a dense base and one dense layer more."""
     config = ModelConfig(vocab_size=16, n_positions=4, d_model=256, n_layers=2, n_heads=2, d_ff=1024)

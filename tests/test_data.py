@@ -72,6 +72,7 @@ def test_no_text_occurs_twice_within_or_between_parts_and_sources(reviews):
     assert len(texts) == len(set(texts)) == 33429
 
 
+@pytest.mark.slow
 def test_parts_for_evaluation_share_no_normalised_text_with_any_other(reviews, tokenizer):
     held_out = [text for splits in reviews.values() for part in splits[1:] for text in part.texts]
     held_out += reviews["rotten_tomatoes"].train.texts
@@ -203,6 +204,7 @@ def test_round_trip_of_random_strings(tokenizer):
         assert data.normalise(tokenizer, normalised) == normalised
 
 
+@pytest.mark.slow
 def test_round_trip_of_every_snippet(reviews, tokenizer, snippets):
     for text, ids in zip(reviews["rotten_tomatoes"].train.texts, snippets[0]):
         if len(ids) < 64:

@@ -1021,7 +1021,7 @@ def main(root, seed, cases, first=0):
 
 
 def test_damaged_files_load_or_are_refused_by_name(tmp_path):
-    counts, failures = fuzz(tmp_path / "fuzz", seed=0, cases=800)
+    counts, failures = fuzz(tmp_path / "fuzz", seed=0, cases=400)
     assert failures == [], "\n".join(failures[:20])
     assert_both_ends(counts)
 

@@ -29,6 +29,11 @@ from lora_np.tasks import classifier, language_model
 ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
+# In the quick run one variant of each kind, and one that takes its start out of the base.
+QUICK = {*{KIND[variant]: variant for variant in reversed(TAUGHT)}.values(), "pissa"}
+EACH = pytest.mark.parametrize(
+    "variant", [pytest.param(v, marks=[] if v in QUICK else pytest.mark.slow) for v in TAUGHT]
+)
 PLAIN = [variant for variant in TAUGHT if KIND[variant] == "lora"]
 TEXTS = [f"the {animal} {verb} the {thing}" for animal in ("fox", "cat", "hen", "owl") for verb in ("likes", "hates")
          for thing in ("dog", "log", "bog", "fog", "frog", "hog")]  # fmt: skip
@@ -113,7 +118,7 @@ def logits(task):
 # ---------------------------------------------------------------- taught, saved, read again
 
 
-@pytest.mark.parametrize("variant", TAUGHT)
+@EACH
 def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
     """Bit for bit what was saved; and that is what was trained, of which the command spoke."""
     folder, saved = taught(variant)
@@ -131,7 +136,7 @@ def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
     assert right == read_json(folder / "classes" / "task.json")["test_accuracy"]
 
 
-@pytest.mark.parametrize("variant", TAUGHT)
+@EACH
 def test_the_settings_are_the_variants(variant, taught):
     folder, _ = taught(variant)
     task = load_task(folder / "classes")
@@ -148,7 +153,7 @@ def test_the_settings_are_the_variants(variant, taught):
 # ---------------------------------------------------------------- used
 
 
-@pytest.mark.parametrize("variant", TAUGHT)
+@EACH
 def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, capsys):
     """An adapter and the model that it is merged into say the same."""
     folder, _ = taught(variant)
@@ -166,7 +171,7 @@ def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, capsys):
     assert "blocks.0.mlp.up_proj" in run(capsys, "inspect", folder / "text")
 
 
-@pytest.mark.parametrize("variant", TAUGHT)
+@EACH
 def test_export_and_mix(variant, taught, tmp_path, capsys):
     """To PEFT and back where PEFT has the same; merged into a GPT-2 always; mixed where factors add up."""
     folder, _ = taught(variant)

@@ -88,7 +88,9 @@ ADAPTERS = {
 }
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[] if m in ("full", "lora") else pytest.mark.slow) for m in ADAPTERS]
+)
 def test_a_run_is_a_function_of_its_settings(method, small):
     run = small_run(ADAPTERS[method], keep=True)
     (numbers, arrays), (again, arrays_again) = classify_run(run), classify_run(run)
@@ -726,6 +728,7 @@ def test_the_penalty_of_large_batches():
     assert measured["checks"][0]["values"] == pytest.approx([0.06, 0.06])
 
 
+@pytest.mark.slow
 def test_costs_measured_and_drawn(small, monkeypatch):
     """Bytes and FLOPs are counted; of the times, which are made up, the ratios to full fine-tuning's are right."""
     monkeypatch.setattr(cost, "load_task", lambda: load_task(64))

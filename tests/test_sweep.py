@@ -390,6 +390,7 @@ def half_a_tuning(run):
     return {"validation_accuracy": 0.5}
 
 
+@pytest.mark.slow
 def test_tuning_chooses_nothing_for_a_method_with_a_failed_run(tmp_path, monkeypatch, capsys):
     out = tmp_path / "settings.json"
     monkeypatch.setattr(tune, "fine_tune_run", half_a_tuning)

@@ -862,7 +862,7 @@ def whole_run(random_params, random_batch):
     return adalora_run(random_params, random_batch, RESUMED)[1]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 9, 13, 14])
+@pytest.mark.parametrize("stop", [4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 3, 9, 13, 14))])
 def test_a_resumed_allocation_is_the_uninterrupted_one(stop, whole_run, random_params, random_batch, tmp_path):
     """Before the budget falls, before and after a choice (every second step), and before and after the last (14)."""
     path = tmp_path / "state.safetensors"
@@ -890,7 +890,10 @@ def test_without_its_memory_a_resumed_allocation_is_another(whole_run, random_pa
 # ------------------------------------------------------------------ every variant is trained
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=[] if v in ("lora", "dora", "loftq") else pytest.mark.slow) for v in VARIANTS],
+)
 def test_every_variant_learns_and_leaves_its_base(variant, random_params, random_batch):
     """A batch by heart, on a base of which no bit changes: LoftQ's is a quantised one."""
     params = random_params(QUANTISABLE, np.float32)
