@@ -686,7 +686,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
               ((1, "rank_sweep"), (14, "variants"), (17, "planted_rank"))]  # fmt: skip
     assert places == sorted(places)
     for name in ("planted_rank", "rank_sweep", "variants"):
-        assert f"[About {name}](#{name}) | {UNKNOWN} |" in text and f'<a id="{name}"></a>' in text
+        assert f"[About {name}](#{name}) | {UNKNOWN} | 0 of 2 |" in text and f'<a id="{name}"></a>' in text
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
@@ -717,6 +717,13 @@ def test_the_gallery_leaves_out_what_is_no_outcome(content, tmp_path):
     text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
     assert "`cost.json` is not what this version writes (" in text and "), and is left out." in text
     assert text.count("| cannot tell |") == 3 and "## 13. A whole one" in text and "## 16." not in text
+
+
+def test_the_gallery_counts_the_parts_that_hold(tmp_path):
+    bounds = ({"at_least": 1.0}, {"at_most": 1.0}, {"at_least": 2.0})
+    parts = [check("it", [1.9, 2.0, 2.1], **bound) for bound in bounds]
+    write_json(tmp_path / "cost.json", outcome_of("It.", checks=parts, verdict=verdict(parts)))
+    assert f"| 16 | [It](#cost) | {FAILS} | 1 of 3 |" in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
 
 
 def test_the_gallery_says_how_verdicts_are_made(tmp_path):

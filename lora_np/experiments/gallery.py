@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..formats import read_json, write_text
-from .evidence import format_bound, format_interval
+from .evidence import HOLDS, format_bound, format_interval
 from .recipes import RECIPES
 from .run_store import made_with
 
@@ -11,8 +11,8 @@ ABOUT = """\
 Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model, this data
 and these settings, at this size: it is neither the paper's refutation nor its proof. All seeds share one base and one
 test set of 1,000 snippets, on which an accuracy is known to 1.3 points; what other snippets would say is in no
-interval. A classifier is trained for one pass over its snippets, so that all of this takes an afternoon on a laptop;
-full fine-tuning is then further ahead of LoRA than after the main job's three.
+interval. A classifier is trained for one pass over its snippets, so that all of this takes two hours on a laptop; full
+fine-tuning is then further ahead of LoRA than after the main job's three.
 
 An interval in square brackets is the 95 % confidence interval of the mean over seeds (Student's t), of a comparison
 after the difference or the ratio was taken seed by seed; the mean of ratios is the geometric one. A claim holds here
@@ -42,16 +42,23 @@ def write_gallery(folder):
         try:
             outcome = read_json(path)
             lines = section(number, name, outcome)
-            rows.append(f"| {number} | [{outcome['title'].rstrip('.')}](#{name}) | {outcome['verdict']} |")
+            rows.append(summary_row(number, name, outcome))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             odd.append(f"`{name}.json` is not what this version writes ({error!r}), and is left out.")
             continue
         sections += lines
     lines = ["# The laboratory's figures", "", ABOUT]
     lines += [*odd, ""] if odd else []
-    lines += ["| | experiment | the claim |", "|---:|---|---|", *rows, ""]
+    lines += ["| | experiment | the claim | parts that hold |", "|---:|---|---|---|", *rows, ""]
     write_text(folder / "README.md", "\n".join(lines + sections).rstrip("\n") + "\n")
     return folder / "README.md"
+
+
+def summary_row(number, name, outcome):
+    """One experiment in the table of all."""
+    holding, n = sum(part["verdict"] == HOLDS for part in outcome["checks"]), len(outcome["checks"])
+    title = outcome["title"].rstrip(".")
+    return f"| {number} | [{title}](#{name}) | {outcome['verdict']} | {holding} of {n} |"
 
 
 def section(number, name, outcome):
