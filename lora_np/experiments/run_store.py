@@ -165,4 +165,4 @@ def describe_run(run):
         fields = {"full fine-tuning": "of all"} | fields
     if adapter is not None:
         fields = {"kind": adapter.kind, "r": adapter.r, "targets": ",".join(adapter.targets) or "head"} | fields
-    return ", ".join(f"{name} {value!s:.16}" for name, value in fields.items() if name != "keep")
+    return ", ".join(f"{name} {value!s:.32}" for name, value in fields.items() if name != "keep")
