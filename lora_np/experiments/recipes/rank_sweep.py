@@ -15,8 +15,8 @@ CLAIM = (
     "73.5 on WikiSQL)."
 )
 CAPTION = (
-    "Test accuracy and test loss against the rank. Look at how little a line changes from left to right, next to its "
-    "intervals, and at what the layers that are adapted change."
+    "Test accuracy and test loss against the rank. Look at how much a line changes from left to right, next to its "
+    "intervals and to what is missing to full fine-tuning, and at what the layers that are adapted change."
 )
 QV, ALL = (1, 2, 4, 8, 16, 64), (1, 4, 16, 64)
 KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")
