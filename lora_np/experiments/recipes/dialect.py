@@ -27,7 +27,8 @@ CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al
 CAPTION = (
     "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
     "Top: in the end, on test texts. Bottom: along training, from right to left, on validation texts. What LoRA "
-    "forgets, it forgets only while the adapter is on: taken off, the model is back at the star."
+    "forgets, it forgets only while the adapter is on: taken off, the model is back at the star. How much is forgotten "
+    "hangs on the learning rate, too: the best one for the new domain may be a poor one for the old."
 )
 SETTINGS = Path(__file__).parent.parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
