@@ -11,8 +11,8 @@ ABOUT = """\
 Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model, this data
 and these settings, at this size: it is neither the paper's refutation nor its proof. All seeds share one base and one
 test set of 1,000 snippets, on which an accuracy is known to 1.3 points; what other snippets would say is in no
-interval. A classifier is trained for one pass over its snippets, so that all of this takes two hours on a laptop; full
-fine-tuning is then further ahead of LoRA than after the main job's three.
+interval. A classifier is trained for one pass over its snippets, and for more where they are few, so that all of this
+takes two hours on a laptop; full fine-tuning is then further ahead of LoRA than after the main job's three passes.
 
 An interval in square brackets is the 95 % confidence interval of the mean over seeds (Student's t), of a comparison
 after the difference or the ratio was taken seed by seed; the mean of ratios is the geometric one. A claim holds here

@@ -71,7 +71,7 @@ def draw(outcome):
         mean_line(axes, [int(n) for n in of], list(of.values()), COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
-    log_axis(axes, [int(n) for n in next(iter(outcome["accuracy"].values()))], "training snippets")
+    log_axis(axes, [n or ALL for n in EPOCHS], "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left", fontsize=11)
     axes.set_title(f"How much data does it take? ({seeds_text(outcome)})")

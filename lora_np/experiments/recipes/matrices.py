@@ -13,8 +13,8 @@ CLAIM = (
     "(Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."
 )
 CAPTION = (
-    "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the red "
-    "rows, which share them among several matrices, are right of the blue ones."
+    "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
+    "orange rows, which share them among several matrices, are right of the blue ones."
 )
 KEYS = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
 ALL_KEYS = (*KEYS, "full")
