@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from . import measuring, parts, training
+from . import measuring, parts, reference, training
 
 # What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -64,6 +64,6 @@ def build_parser():
         sub.set_defaults(call=call)
         return sub
 
-    for module in (training, parts, measuring):
+    for module in (training, parts, measuring, reference):
         module.add_commands(command)
     return parser

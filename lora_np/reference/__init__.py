@@ -1,6 +1,28 @@
-"""Reference cases: what a right implementation computes, and whether this one does."""
+"""Reference cases: what a right implementation computes, and whether this one does; or a port of it in any language."""
 
+from .check import check, compare_exports, exit_code, format_result, format_summary, load_case, load_manifest, to_dicts
+from .export import MANIFEST, VECTORS, export
 from .gradcheck import TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
 from .gradcheck_cases import CASES, Case
 
-__all__ = ["CASES", "TOLERANCE", "Case", "Row", "failures", "format_rows", "gradcheck", "rows_to_dicts"]
+__all__ = [
+    "CASES",
+    "MANIFEST",
+    "TOLERANCE",
+    "VECTORS",
+    "Case",
+    "Row",
+    "check",
+    "compare_exports",
+    "exit_code",
+    "export",
+    "failures",
+    "format_result",
+    "format_rows",
+    "format_summary",
+    "gradcheck",
+    "load_case",
+    "load_manifest",
+    "rows_to_dicts",
+    "to_dicts",
+]

@@ -1,0 +1,67 @@
+"""The command `reference`: write the reference vectors, list them, check a port's outputs."""
+
+from .shared import print_now
+
+
+def add_commands(command):
+    text = "reference numerics for ports: export DIR, list, check DIR"
+    reference = command("reference", None, text)
+    actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name, call, text):
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(call=call)
+        return sub
+
+    write = action("export", run_export, "compute all reference vectors and write them")
+    write.add_argument("folder", metavar="DIR", help="folder to write")
+
+    names = action("list", run_list, "the cases: what each computes and the mistake that it is there for")
+    names.add_argument("--vectors", metavar="DIR", help="folder of the vectors (default: those of this clone)")
+
+    checking = action("check", run_check, "compare a port's outputs with the vectors; name the first that diverges")
+    checking.add_argument("folder", metavar="DIR", help="the port's outputs; SPEC.md says how they are named")
+    several = {"nargs": "+", "action": "extend", "default": []}
+    checking.add_argument("--case", **several, metavar="ID", help="these cases alone, such as lora or 'model-*'")
+    checking.add_argument("--tier", **several, type=int, metavar="N", help="1, 2 or 3 alone")
+    checking.add_argument("--dtype", **several, choices=["float64", "float32"], help="(default: those that are there)")
+    checking.add_argument("--vectors", metavar="DIR", help="folder of the vectors (default: those of this clone)")
+    checking.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+
+
+def run_export(arguments):
+    from ..reference import MANIFEST, VECTORS, compare_exports, export
+
+    manifest = export(arguments.folder, report=print_now)
+    print(f"{len(manifest['cases'])} cases in {arguments.folder}, each in float64 and float32")
+    if (VECTORS / MANIFEST).is_file() and not VECTORS.samefile(arguments.folder):
+        print(compare_exports(arguments.folder))
+    return 0
+
+
+def run_list(arguments):
+    from ..reference import load_manifest
+
+    for id, entry in load_manifest(arguments.vectors)[0].items():
+        print(f"{entry['tier']} {id:<26} {entry['description']}\n  {'':<26} against: {entry['catches']}")
+    return 0
+
+
+def run_check(arguments):
+    from ..formats import check_file, write_json
+    from ..reference import check, exit_code, format_result, format_summary, to_dicts
+
+    if arguments.json:
+        check_file(arguments.json, "json")
+
+    def report(result):
+        text = format_result(result)
+        if text:
+            print_now(text)
+
+    settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
+    results, complaints = check(arguments.folder, *settings, report=report)
+    print(format_summary(results, complaints))
+    if arguments.json:
+        write_json(arguments.json, to_dicts(results, complaints))
+    return exit_code(results, complaints)

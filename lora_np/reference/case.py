@@ -1,0 +1,51 @@
+"""A reference case: inputs, and what the package makes of them, in the order in which it does."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+DTYPES = {"float64": np.float64, "float32": np.float32}
+
+
+class ReferenceCase(NamedTuple):
+    """One thing for a port to compute.
+
+    compute(settings, inputs) returns the outputs by name, in execution order, in the dtype of the inputs.
+    """
+
+    id: str  # stable: a port's tests may name it
+    tier: int  # 1 operations, 2 the model, 3 training and files
+    kind: str  # what is computed; SPEC.md has a section for each
+    settings: dict  # JSON values
+    inputs: dict  # name -> array: float64, each number of it a float32 number, or whole numbers
+    compute: object
+    description: str
+    catches: str  # the mistake that it is there for
+    flags: tuple[str, ...] = ()
+    inputs_float32: dict = {}  # those that are others in float32, by name
+
+    def inputs_in(self, dtype):
+        """The inputs in "float64" or "float32"; whole numbers stay what they are."""
+        inputs = self.inputs if dtype == "float64" else {**self.inputs, **self.inputs_float32}
+        return {name: in_dtype(array, dtype) for name, array in inputs.items()}
+
+    def outputs_in(self, dtype):
+        """The outputs in "float64" or "float32"."""
+        found = self.compute(self.settings, self.inputs_in(dtype))
+        return {name: in_dtype(np.asarray(array), dtype) for name, array in found.items()}
+
+
+def in_dtype(array, dtype):
+    """A C-contiguous copy: floats in a precision, whole numbers as they are."""
+    floating = np.issubdtype(array.dtype, np.floating)
+    return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
+
+
+def stage(name, inputs):
+    """The part of the work that a tensor comes from: "input", "forward", "backward", "merge", "step 10" …"""
+    if name in inputs:
+        return "input"
+    first, _, rest = name.partition(".")
+    if first == "step":
+        return f"step {rest.partition('.')[0]}"
+    return {"grad": "backward", "delta": "merge", "merged": "merge"}.get(first, "forward")

@@ -1,0 +1,298 @@
+"""The conformance checker: a port's outputs against the reference vectors, in the order in which they are computed.
+
+Where a port is wrong, nearly everything after the mistake is wrong too. What helps is the first tensor that is: all
+before it were right, so the mistake lies in the step that makes it.
+"""
+
+import fnmatch
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..formats import read_json, read_tensors
+from .case import DTYPES
+from .cases import TIERS
+from .causes import likely_causes
+from .export import MANIFEST, VECTORS, sha256
+from .port_files import port_files, read_port_file
+
+MOST_COMPLAINTS = 6  # of one case, on a terminal
+
+
+class Divergence(NamedTuple):
+    """The first tensor of a case that is not the reference's."""
+
+    tensor: str
+    stage: str
+    number: int  # of how many outputs it is the so-manieth, from 1
+    agreed: int  # outputs before it, all of which agree
+    index: tuple[int, ...]  # of the entry that is furthest off
+    got: float
+    expected: float
+    relative: float  # max|Δ| / rms
+    entries_off: int
+    entries: int
+    causes: list[str]
+
+
+class Result(NamedTuple):
+    """What is to be said of one case's outputs in one precision."""
+
+    file: str
+    case: str
+    tier: int
+    dtype: str
+    complaints: list[str]
+    outputs: int
+    worst: tuple[float, str]  # the largest share of a tolerance that was used up, and by which tensor
+    divergence: Divergence | None
+
+
+# ---------------------------------------------------------------- the reference
+
+
+def load_manifest(vectors=None):
+    """The manifest's entries by case id, and the folder that they are in.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one of another format.
+    """
+    folder = VECTORS if vectors is None else Path(vectors)
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(
+            f"vectors: {folder} holds no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
+            "`python -m lora_np reference export DIR` makes them anew"
+        )
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not manifest.get("cases"):
+        raise ValueError(f"vectors: {folder / MANIFEST} is no manifest of format version 1")
+    return {entry["id"]: entry for entry in manifest["cases"]}, manifest["rtol"], folder
+
+
+def load_case(entry, dtype, folder):
+    """The arrays of one case, inputs and outputs, in the manifest's order; their hashes are checked."""
+    path = folder / entry["files"][dtype]
+    tensors, _ = read_tensors(path)
+    for record in entry["tensors"]:
+        name = record["name"]
+        if name not in tensors or sha256(tensors[name]) != record[dtype]["sha256"]:
+            raise ValueError(f"vectors: {path}: {name} is not what the manifest says; make the vectors anew")
+    return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}
+
+
+# ---------------------------------------------------------------- the comparison
+
+
+def off(got, expected, atol, rtol):
+    """Where |got − expected| ≤ atol + rtol |expected| does not hold: bool array. Infinities have to be the same."""
+    wide, right = got.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(wide - right) <= atol + rtol * np.abs(right)
+    return ~np.where(np.isfinite(right), near, wide == right)
+
+
+def share_of_tolerance(got, expected, atol, rtol):
+    """The largest |got − expected| as a share of what is allowed; of arrays that agree."""
+    finite = np.isfinite(expected)
+    wide, right = got[finite].astype(np.float64), expected[finite].astype(np.float64)
+    delta, allowed = np.abs(wide - right), atol + rtol * np.abs(right)
+    return float(np.max(delta[delta > 0] / allowed[delta > 0], initial=0.0))
+
+
+def diverges(record, got, expected, dtype, rtol):
+    """A Divergence, but for its place among the others and its causes; None where the tensor agrees."""
+    atol = record[dtype].get("atol", 0.0)  # inputs, if they are handed back, have to be the same
+    relative = rtol[dtype] if atol else 0.0
+    wrong = off(got, expected, atol, relative)
+    if not wrong.any():
+        return None
+    with np.errstate(invalid="ignore"):  # inf − inf, where both are right
+        delta = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    delta = np.where(wrong, np.where(np.isnan(delta), np.inf, delta), -1.0)
+    index = np.unravel_index(int(np.argmax(delta)), delta.shape)
+    size, largest = record[dtype]["rms"], float(delta.max())
+    return Divergence(
+        tensor=record["name"],
+        stage=record["stage"],
+        number=0,
+        agreed=0,
+        index=tuple(map(int, index)),
+        got=float(got[index]),
+        expected=float(expected[index]),
+        relative=largest / size if size else math.inf,
+        entries_off=int(wrong.sum()),
+        entries=wrong.size,
+        causes=[],
+    )
+
+
+def check_file(file, entry, rtol, folder):
+    """The Result of one case's outputs."""
+    reference = load_case(entry, file.dtype, folder)
+    got, complaints = read_port_file(file, reference)
+    outputs = [record for record in entry["tensors"] if record["stage"] != "input"]
+    absent = [] if file.path.name in complaints else [r["name"] for r in outputs if r["name"] not in got]
+    complaints = {name: f"{file.path.name}: {name} is missing" for name in absent} | complaints
+    worst, first, agreed = (0.0, ""), None, 0
+    handed_back = [record for record in entry["tensors"] if record["stage"] == "input"]
+    for record in [*handed_back, *outputs]:
+        name = record["name"]
+        if name not in got:
+            continue
+        first = diverges(record, got[name], reference[name], file.dtype, rtol)
+        if first is not None:
+            break
+        if record["stage"] != "input":
+            agreed += 1
+            atol = record[file.dtype]["atol"]
+            share = share_of_tolerance(got[name], reference[name], atol, rtol[file.dtype] if atol else 0.0)
+            worst = max(worst, (share, name))
+    if first is not None:
+        names = [record["name"] for record in outputs]
+        number = names.index(first.tensor) + 1 if first.tensor in names else 0
+        causes = likely_causes(entry, reference, got, first.tensor, file.dtype)
+        first = first._replace(number=number, agreed=agreed, causes=causes)
+    return Result(
+        file.path.name, entry["id"], entry["tier"], file.dtype, [*complaints.values()], len(outputs), worst, first
+    )
+
+
+def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
+    """Check a port's outputs.
+
+    Parameters
+    ----------
+    folder : the port's outputs; see `port_files`
+    cases : ids, or patterns with * and ?, of the cases that are expected; none: all
+    tiers : whole numbers from 1 to 3; none: all
+    dtypes : "float64", "float32"; none: those that there are outputs in
+    vectors : folder of the reference vectors; None: those of this package
+    report : function of a Result, called for each as it is found, or None
+
+    Returns
+    -------
+    results : list of Result
+    complaints : list of str, about the folder: files that are no case's, and cases of those expected that have none
+
+    Raises
+    ------
+    ValueError
+        For a folder, case or tier that is not there.
+    """
+    entries, rtol, source = load_manifest(vectors)
+    for pattern in cases:
+        if not fnmatch.filter(entries, pattern):
+            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
+    for tier in tiers:
+        if tier not in TIERS:
+            raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
+    expected = [
+        id for id, entry in entries.items()
+        if (not cases or any(fnmatch.fnmatchcase(id, p) for p in cases)) and (not tiers or entry["tier"] in tiers)
+    ]  # fmt: skip
+    if not expected:
+        raise ValueError("case: none of the cases named is in the tiers named")
+    files, complaints = port_files(folder)
+    complaints += [f"{file.path.name}: no case is named {file.case!r}" for file in files if file.case not in entries]
+    results = []
+    for id in expected:
+        for file in files:
+            if file.case == id and file.dtype in (dtypes or DTYPES):
+                results.append(check_file(file, entries[id], rtol, source))
+                if report is not None:
+                    report(results[-1])
+    for dtype in dtypes or dict.fromkeys(result.dtype for result in results) or ["float64"]:
+        have = {result.case for result in results if result.dtype == dtype}
+        absent = [id for id in expected if id not in have]
+        if absent:
+            named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {named}")
+    return results, complaints
+
+
+def compare_exports(folder, vectors=None):
+    """A fresh export beside the vectors of the clone: how many tensors are equal bit for bit, and whether all agree."""
+    fresh, there = load_manifest(folder)[0], load_manifest(vectors)[0]
+    hashes = [
+        {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in manifest.items()
+         for record in entry["tensors"] for dtype in DTYPES}
+        for manifest in (fresh, there)
+    ]  # fmt: skip
+    equal = len(hashes[0].items() & hashes[1].items())
+    results, complaints = check(folder, vectors=vectors)
+    said = {0: "all are within their tolerances", 1: "some are NOT within their tolerances"}
+    outcome = said.get(exit_code(results, complaints), "; ".join(complaints))
+    return f"{equal} of {len(hashes[0])} tensors are bit for bit those of the vectors in this clone; {outcome}"
+
+
+# ---------------------------------------------------------------- the report
+
+
+def exit_code(results, complaints):
+    """0: all agree. 1: something diverges. 2: something cannot be used, or is not there."""
+    if complaints or any(result.complaints for result in results) or not results:
+        return 2
+    return 1 if any(result.divergence for result in results) else 0
+
+
+def format_result(result):
+    """What is to be said of a case at once: complaints and a divergence; nothing where it agrees."""
+    lines, found = list(result.complaints[:MOST_COMPLAINTS]), result.divergence
+    if len(result.complaints) > MOST_COMPLAINTS:
+        lines.append(f"{result.file}: {len(result.complaints) - MOST_COMPLAINTS} more of its tensors")
+    if found is None:
+        return "\n".join(lines)
+    place = f"output {found.number} of {result.outputs}" if found.number else "an input, handed back as another"
+    lines += [
+        f"{result.file}: {found.tensor} diverges ({found.stage}, {place}; {found.agreed} before it agree)",
+        f"    at [{', '.join(map(str, found.index))}] got {digits(found.got, found.expected)}; "
+        f"max|Δ| / rms = {found.relative:.1e}; {found.entries_off} of {found.entries} entries are off",
+        *(f"    likely cause: {cause}" for cause in found.causes),
+    ]
+    return "\n".join(lines)
+
+
+def format_summary(results, complaints):
+    """The count of each tier and precision, and how near to its tolerance the worst tensor came."""
+    lines = list(complaints)
+    for tier, about in TIERS.items():
+        for dtype in DTYPES:
+            here = [result for result in results if (result.tier, result.dtype) == (tier, dtype)]
+            if here:
+                right = [result for result in here if not result.complaints and result.divergence is None]
+                (share, name), case = max((result.worst, result.case) for result in here)
+                lines.append(
+                    f"tier {tier}, {about}, {dtype}: {len(right)} of {len(here)} agree"
+                    + (f"; at most {share:.2f} of a tolerance ({case}, {name})" if share else "")
+                )
+    diverged = next((result for result in results if result.divergence), None)
+    if diverged:
+        lines.append(f"the first to diverge: {diverged.file}, {diverged.divergence.tensor}")
+    return "\n".join(lines)
+
+
+def digits(got, expected):
+    """Both numbers, with as many digits as show the difference."""
+    shown = next((n for n in (9, 13) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
+    return f"{got:.{shown}g}, expected {expected:.{shown}g}"
+
+
+def to_dicts(results, complaints):
+    """All of it for JSON, which has neither inf nor NaN: such a number becomes a text."""
+
+    def plain(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        return value
+
+    rows = []
+    for result in results:
+        row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
+        if result.divergence is not None:
+            row["divergence"] = {name: plain(value) for name, value in result.divergence._asdict().items()}
+        rows.append(row)
+    return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}

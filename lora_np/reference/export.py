@@ -1,0 +1,147 @@
+"""Writing the reference vectors: a safetensors file for each case and precision, and the manifest that says what is in
+them."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..formats import check_folder, write_json, write_tensors, write_text
+from .case import DTYPES, stage
+from .cases import reference_cases
+from .tolerances import EPSILON, SAFETY, rms, tolerances
+
+FORMAT_VERSION = 1
+MANIFEST, SCHEMA = "manifest.json", "manifest.schema.json"
+VECTORS = Path(__file__).parent / "vectors"
+JSON_NUMBERS = 120  # a case of at most so many numbers is written as JSON too
+STORED = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "int8": "I8"}
+
+
+def export(folder, report=None):
+    """Compute every case and write it.
+
+    Parameters
+    ----------
+    folder : where to; made if it is not there. Files of another export in it are written over
+    report : function of a line of text, called after each case, or None
+
+    Returns
+    -------
+    dict, the manifest
+    """
+    folder = Path(folder)
+    check_folder(folder, "DIR")
+    (folder / MANIFEST).unlink(missing_ok=True)  # comes last: a folder without it was not finished
+    cases = reference_cases()
+    entries = []
+    for case in cases.values():
+        entries.append(export_case(folder, case))
+        if report is not None:
+            report(case.id)
+    manifest = {
+        "format": "lora_np reference vectors",
+        "format_version": FORMAT_VERSION,
+        "generator": generator(),
+        "tolerance": "|got - expected| <= atol + rtol * |expected|, entry by entry; see SPEC.md",
+        "rtol": {dtype: SAFETY * epsilon for dtype, epsilon in EPSILON.items()},
+        "cases": entries,
+    }
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))
+    write_text(folder / MANIFEST, manifest_text(manifest))
+    return manifest
+
+
+def export_case(folder, case):
+    """Write one case's files; return its entry in the manifest."""
+    files, tensors, allowed = {}, {}, tolerances(case)
+    for dtype in DTYPES:
+        tensors[dtype] = {**case.inputs_in(dtype), **case.outputs_in(dtype)}
+        files[dtype] = f"{case.id}.{dtype}.safetensors"
+        write_tensors(folder / files[dtype], tensors[dtype], {"lora_np": about(case, dtype)})
+    if sum(array.size for array in tensors["float64"].values()) <= JSON_NUMBERS:
+        files["json"] = f"{case.id}.float64.json"
+        write_json(folder / files["json"], as_json(case, tensors["float64"]))
+    entry = {name: getattr(case, name) for name in ("id", "tier", "kind", "description", "catches")}
+    entry |= {"flags": list(case.flags), "settings": case.settings, "files": files, "tensors": []}
+    for order, name in enumerate(tensors["float64"]):
+        record = {"name": name, "stage": stage(name, case.inputs), "order": order}
+        for dtype in DTYPES:
+            array = tensors[dtype][name]
+            record[dtype] = {
+                "file": files[dtype],
+                "dtype": STORED[str(array.dtype)],
+                "shape": list(array.shape),
+                "sha256": sha256(array),
+                "rms": float(f"{rms(array):.4g}"),
+            }
+            if name in allowed:
+                record[dtype]["atol"] = allowed[name][dtype]
+        entry["tensors"].append(record)
+    return entry
+
+
+def about(case, dtype):
+    """What a port has to know of a case, for its file's metadata, so that one needs no other file."""
+    said = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype, "settings": case.settings}
+    return json.dumps({**said, "inputs": list(case.inputs)}, separators=(",", ":"))
+
+
+def sha256(array):
+    """Of a tensor's bytes as they lie in the file: row-major, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def as_json(case, tensors):
+    """A case as JSON, its numbers with all their digits; JSON has no infinity, so it stands as a text."""
+
+    def number(value):
+        return value if np.isfinite(value) else str(value)  # "inf", "-inf", "nan"
+
+    def values(array):
+        return [number(value) for value in array.ravel().tolist()]
+
+    shown = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
+    return {**json.loads(about(case, "float64")), "tensors": shown}
+
+
+def manifest_text(manifest):
+    """JSON with a line for each tensor: to be read by eye, compared by diff, and small."""
+
+    def line(value):
+        return json.dumps(value, ensure_ascii=False)
+
+    cases = []
+    for entry in manifest["cases"]:
+        head = line({name: value for name, value in entry.items() if name != "tensors"})[:-1]
+        cases.append(head + ', "tensors": [\n' + ",\n".join(map(line, entry["tensors"])) + "]}")
+    head = json.dumps({k: v for k, v in manifest.items() if k != "cases"}, indent=2, ensure_ascii=False)[:-2]
+    return head + ',\n  "cases": [\n' + ",\n".join(cases) + "\n]}\n"
+
+
+def generator():
+    """What the vectors were made with."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "lora_np": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": f"{blas['name']} {blas['version']}",
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def commit():
+    """The last commit that changed the package's code, with a word if it has changed since; None outside of a clone."""
+    package = Path(__file__).parent.parent
+    try:
+        run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]
+        last, changed = (subprocess.check_output(c, cwd=package, text=True, stderr=subprocess.DEVNULL) for c in run)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return (last.strip() + " and changes" * bool(changed.strip())) or None

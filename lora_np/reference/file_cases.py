@@ -1,0 +1,180 @@
+"""Tier 3, second half: what an update's spectrum is, NF4, and files byte by byte."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..adapters import adapter_deltas
+from ..analysis import right_directions, singular_values
+from ..compress import quantise_nf4
+from ..compress.nf4 import unpack
+from ..formats import load_gpt2, load_peft, save_gpt2, save_peft
+from ..model import parameter_shapes
+from .case import DTYPES, ReferenceCase, in_dtype
+from .draws import as_float32, bell, bits_of
+from .model_cases import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
+
+SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
+MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
+
+# ---------------------------------------------------------------- what the package computes
+
+
+def spectrum(settings, t):
+    """Vectors have arbitrary signs, so that what is shown of them is the projector on the first k."""
+    update = t["after"] - t["before"]
+    sigma = singular_values(update)
+    energy = np.cumsum(sigma**2)
+    found = {"update": update, "singular_values": sigma, "energy": energy / energy[-1]}
+    for k in settings["k"]:
+        for side, matrix in (("left", update.T), ("right", update)):
+            directions = right_directions(matrix, k)  # (n, k)
+            found[f"{side}.{k}"] = directions @ directions.T
+    return found
+
+
+def nf4(settings, t):
+    weight = quantise_nf4(t["weight"], settings["block_size"], settings["double"])
+    found = {"absmax": np.abs(t["weight"].reshape(-1, settings["block_size"])).max(axis=1)}
+    found |= {"codes": unpack(weight.packed), "packed": weight.packed}
+    if settings["double"]:
+        about = weight.absmax
+        found |= {"mean": about.mean, "steps": about.steps, "scale_codes": about.codes}
+    return {**found, "scales": weight.scales(), "dequantised": weight.dequantise()}
+
+
+def as_bytes(path):
+    return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+
+
+def precision(file):
+    """The dtype of a safetensors file's tensors, from its header."""
+    return np.float64 if b'"F64"' in file.tobytes() else np.float32
+
+
+def read_gpt2(settings, t):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (MODEL, "config.json"):
+            (Path(folder) / name).write_bytes(t[name].tobytes())
+        return load_gpt2(folder, precision(t[MODEL])).params
+
+
+def write_gpt2(settings, t):
+    with tempfile.TemporaryDirectory() as folder:
+        save_gpt2(folder, base_of(settings, t), model_config(settings))
+        return {MODEL: as_bytes(Path(folder) / MODEL)}
+
+
+def read_peft(settings, t):
+    shapes = parameter_shapes(model_config(settings))
+    base = {name: np.zeros(shape, precision(t[ADAPTER])) for name, shape in shapes.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (ADAPTER, FIELDS):
+            (Path(folder) / name).write_bytes(t[name].tobytes())
+        return {f"delta.{name}": delta for name, delta in adapter_deltas(base, load_peft(folder, base)).items()}
+
+
+def write_peft(settings, t):
+    with tempfile.TemporaryDirectory() as folder:
+        save_peft(folder, adapter_of(settings, t), base_of(settings, t), model_config(settings))
+        return {ADAPTER: as_bytes(Path(folder) / ADAPTER)}
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def file_cases():
+    """The cases of spectra, NF4 and files."""
+    return [*spectrum_cases(), *nf4_cases(), *gpt2_cases(), *peft_cases()]
+
+
+def spectrum_cases():
+    def case(id, rank, k, description, catches):
+        bits = bits_of(id)
+        before, left, right = bell(bits, (9, 7)), bell(bits, (9, rank)), bell(bits, (rank, 7))
+        update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction half as long as the one before
+        inputs = {"before": before, "after": as_float32(before + 0.25 * update)}
+        return ReferenceCase(id, 3, "spectrum", {"k": k}, inputs, spectrum, description, catches)
+
+    return [
+        case("spectrum-low-rank", 2, [1, 2], "an update of rank 2, as LoRA's: all energy in two directions",
+             "singular vectors compared, whose signs are arbitrary"),
+        case("spectrum-full-rank", 7, [1, 3], "an update of full rank, as full fine-tuning's",
+             "energies of σ in the place of σ²; eigenvalues not sorted"),
+    ]  # fmt: skip
+
+
+def nf4_cases():
+    def case(id, shape, double, description, catches, flags=()):
+        bits = bits_of(id)
+        weight = bell(bits, shape, 0.05)
+        weight.reshape(-1, 64)[1] *= 8.0
+        weight.reshape(-1, 64)[2] = 0.0
+        settings = {"block_size": 64, "double": double}
+        flags = ("exact", *flags)
+        return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, description, catches, flags)
+
+    return [
+        case("nf4", (6, 32), False, "blocks of 64 in row-major order, two rows each; the third is zero throughout",
+             "blocks by row; 0/0; codes packed low half first", ("edge",)),
+        case("nf4-double", (20, 64), True, "the scales themselves in 8 bits, one step for each 256",
+             "the mean not taken off; the maximum not of magnitudes"),
+    ]  # fmt: skip
+
+
+def in_both(files):
+    """A file case's bytes as inputs for either precision, from a function of the dtype."""
+    return tuple(
+        {name: np.frombuffer(data, dtype=np.uint8) for name, data in files(dtype).items()} for dtype in DTYPES
+    )
+
+
+def gpt2_cases():
+    bits = bits_of("gpt2")
+    params = draw_params(bits, SMALL)
+    settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SMALL}}
+
+    def files(dtype):
+        with tempfile.TemporaryDirectory() as folder:
+            save_gpt2(folder, {name: in_dtype(a, dtype) for name, a in params.items()}, model_config(settings))
+            return {name: (Path(folder) / name).read_bytes() for name in (MODEL, "config.json")}
+
+    wide, narrow = in_both(files)
+    return [
+        ReferenceCase("gpt2-read", 3, "gpt2_read", settings, wide, read_gpt2, "a GPT-2 directory as our parameters",
+                      "Conv1D's weights not transposed; q, k and v cut along the wrong axis", ("exact",), narrow),
+        ReferenceCase("gpt2-write", 3, "gpt2_write", settings, params, write_gpt2, "our parameters as GPT-2's file",
+                      "a header not padded; tensors not in the order of their names", ("exact",)),
+    ]  # fmt: skip
+
+
+def peft_cases():
+    bits = bits_of("peft")
+    params = draw_params(bits, SMALL)
+    about, arrays = draw_adapter(bits, params, layers_of(params, "q_proj", "v_proj", "down_proj"))
+    model = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SMALL}}
+    settings = {**model, "adapter": about}
+    one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
+        "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),
+        "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": bell(bits, (18, 2)),
+    }
+    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 3, "fan_in_fan_out": True,
+              "target_modules": ["c_attn"]}  # fmt: skip
+
+    def files(dtype):
+        from safetensors.numpy import save
+
+        tensors = save({name: in_dtype(array, dtype) for name, array in one.items()}, {"format": "pt"})
+        return {ADAPTER: tensors, FIELDS: json.dumps(fields, indent=2, sort_keys=True).encode()}
+
+    wide, narrow = in_both(files)
+    return [
+        ReferenceCase("peft-read", 3, "peft_read", model, wide, read_peft,
+                      "PEFT's adapter on c_attn as the updates ΔW of q_proj, k_proj and v_proj",
+                      "B cut along the wrong axis; α/r forgotten; ΔW transposed for fan_in_fan_out", (), narrow),
+        ReferenceCase("peft-write", 3, "peft_write", settings, {**params, **arrays}, write_peft,
+                      "adapters on q_proj and v_proj as one on c_attn: the A's one above the other, B in blocks",
+                      "B's blocks at the wrong rows: k_proj, which has no adapter, has its rows too", ("exact",)),
+    ]  # fmt: skip

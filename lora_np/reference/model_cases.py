@@ -1,0 +1,232 @@
+"""Tier 2: the model, every activation in execution order and every gradient in reverse order.
+
+An activation has the package's name for it, `blocks.0.attn.probs`; a gradient has the name of what it belongs to, an
+activation's or a parameter's, with `grad.` in front. A parameter's gradient comes right after that of the output of
+the layer that it is in.
+"""
+
+import math
+
+import numpy as np
+
+from .. import ops
+from ..adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
+from ..adapters.dora import MAGNITUDE
+from ..model import ModelConfig, backward, empty_past, forward, make_decoder, next_logits, parameter_shapes
+from ..model.config import positions_read
+from .case import ReferenceCase
+from .draws import as_float32, bell, bits_of, mask, uniform, whole
+
+SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 16, "n_classes": 0}
+
+# ---------------------------------------------------------------- settings as the package's objects
+
+
+def model_config(settings):
+    return ModelConfig(**settings["model"])
+
+
+def adapter_of(settings, t):
+    """The adapter that the settings name, with its arrays out of the inputs, or None."""
+    about = settings["adapter"]
+    if about is None:
+        return None
+    layers = about["layers"]
+    config = AdapterConfig(
+        targets=tuple(layers),
+        rank_pattern={layer: of["r"] for layer, of in layers.items()},
+        alpha_pattern={layer: of["alpha"] for layer, of in layers.items()},
+        rslora=about["rslora"],
+        kind=about["kind"],
+        train_head=HEAD in t,
+    )
+    return Adapter(config, {name: t[name] for name in t if ".lora_" in name or name == HEAD})
+
+
+def masks_of(t):
+    """The dropout masks among the inputs, by the places that they belong to; None where there are none."""
+    return {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")} or None
+
+
+def base_of(settings, t):
+    return {name: t[name] for name in parameter_shapes(model_config(settings))}
+
+
+def trained_names(settings, t):
+    """An adapter's arrays where there is one, else all of the model's."""
+    adapter = adapter_of(settings, t)
+    return tuple(adapter.weights if adapter else base_of(settings, t))
+
+
+# ---------------------------------------------------------------- what the package computes
+
+
+def model(settings, t):
+    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    activations, back = {}, {}
+    given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks_of(t)}
+    wanted = trained_names(settings, t)
+    logits, cache = forward(params, t["ids"], config, **given, wanted=wanted, record=activations)
+    loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
+    grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=back)
+    found = {**activations, "loss": loss, **in_reverse_order(back, grads)}
+    if adapter is not None:
+        merged = merge(params, adapter)
+        deltas = adapter_deltas(params, adapter)
+        found |= {f"delta.{name}": delta for name, delta in deltas.items()}
+        found |= {f"merged.{name}": merged[name] for name in deltas}
+        found["merged.logits"], _ = forward(merged, t["ids"], config, lengths=t["lengths"])
+    return found
+
+
+def in_reverse_order(activations, params):
+    """Gradients of activations, each followed by those of the parameters of its layer."""
+    found, left = {}, dict(params)
+    for name, grad in activations.items():
+        found[f"grad.{name}"] = grad
+        layer = "head" if name == "logits" else name
+        for parameter in [p for p in left if p.rpartition(".")[0] == layer]:
+            found[f"grad.{parameter}"] = left.pop(parameter)
+    return found
+
+
+def generate(settings, t):
+    """Greedy, token for token, with the keys and values of earlier tokens kept."""
+    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    decoder = make_decoder(params, config, adapter)
+    past, unread, tokens, found = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
+    for step in range(settings["n_new"]):
+        logits, past = next_logits(decoder, unread, past)
+        first, second = np.sort(logits, axis=-1)[:, :-3:-1].T
+        unread = logits.argmax(axis=-1)[:, None]
+        tokens = np.concatenate([tokens, unread], axis=1)
+        found |= {f"step.{step}.logits": logits, f"step.{step}.margin": first - second}
+    cached = {"keys": past.keys[:, :, : past.length], "values": past.values[:, :, : past.length]}
+    return {**found, "tokens": tokens, **cached}
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def draw_params(bits, sizes):
+    """Weights of the size that training gives them; biases and layer norms away from 0 and 1."""
+    params = {}
+    for name, shape in parameter_shapes(ModelConfig(**sizes)).items():
+        value = bell(bits, shape)
+        if len(shape) == 1:
+            params[name] = as_float32(0.2 * value + name.endswith("weight"))
+        else:
+            params[name] = value if "emb" in name else as_float32(value / math.sqrt(shape[1]))
+    return params
+
+
+def draw_batch(bits, sizes, lengths, T):
+    """Right-padded rows. A language model's padded targets are ignored, and so is each row's last."""
+    B = len(lengths)
+    ids = whole(bits, (B, T), sizes["vocab_size"])
+    if sizes["n_classes"]:
+        targets = np.arange(B)[::-1] % sizes["n_classes"]
+    else:
+        has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token's target is another text's
+        targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
+    return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
+
+
+def draw_adapter(bits, params, layers, kind="lora", rslora=False):
+    """Settings and arrays of an adapter away from its start: at B = 0 most of its gradients are 0.
+
+    layers : dict, a layer's full name -> (r, alpha)
+    """
+    arrays = {}
+    for layer, (r, _) in layers.items():
+        W = params[f"{layer}.weight"]
+        arrays[f"{layer}.lora_A"] = uniform(bits, (r, W.shape[1]), -0.5, 0.5)
+        arrays[f"{layer}.lora_B"] = bell(bits, (W.shape[0], r), 0.3)
+        if kind == "dora":
+            arrays[f"{layer}.{MAGNITUDE}"] = uniform(bits, (W.shape[0],), 0.5, 1.5)
+    named = {layer: {"r": r, "alpha": alpha} for layer, (r, alpha) in layers.items()}
+    return {"kind": kind, "rslora": rslora, "layers": named}, arrays
+
+
+def draw_dropout(bits, settings, arrays, B, T, p):
+    """A mask for each place: the model's own with p = 0.25, an adapter's with p; none where p is None."""
+    config, masks = model_config(settings), {}
+
+    def draw(place, width, share):
+        masks[f"mask.{place}"] = mask(bits, (B, positions_read(config, place, T), width), share)
+
+    if config.dropout:
+        draw("embed", config.d_model, config.dropout)
+        for i in range(config.n_layers):
+            for branch in ("attn", "mlp"):
+                draw(f"blocks.{i}.{branch}", config.d_model, config.dropout)
+    for name in arrays if p is not None else ():
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "lora_A":
+            masks[f"mask.{layer}.adapter"] = mask(bits, (B, positions_read(config, layer, T), arrays[name].shape[1]), p)
+    return masks
+
+
+def layers_of(params, *names, r=2, alpha=3.0):
+    """(r, α) for every layer of these names, or for all linear layers."""
+    return {layer: (r, alpha) for layer in linear_layers(params) if not names or layer.rpartition(".")[2] in names}
+
+
+def model_cases():
+    """The cases of tier 2."""
+
+    def case(id, description, catches, adapter=None, lengths=(5, 3), T=5, p=None, flags=(), **changes):
+        bits = bits_of(id)
+        sizes = {**SIZES, **changes}
+        params = draw_params(bits, {**sizes})
+        about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, **adapter(params))
+        settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **sizes}, "adapter": about}
+        inputs = {**draw_batch(bits, sizes, lengths, T), **params, **arrays}
+        inputs |= draw_dropout(bits, settings, arrays, len(lengths), T, p)
+        return ReferenceCase(id, 2, "model", settings, inputs, model, description, catches, flags)
+
+    def mixed(params):
+        first = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
+        return {"layers": {**first, "blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}}
+
+    return [
+        case("model-lm", "a language model, all parameters trained; row 1 is padded",
+             "targets shifted twice; the tied head's term of the embedding's gradient forgotten; a missing residual"),
+        case("model-classifier", "a classifier with dropout, all parameters trained; row 1 is padded",
+             "pooling at the padding; the last block's query computed at other positions than the one read",
+             n_classes=3, dropout=0.25),
+        case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", T=1, lengths=(1,),
+             n_layers=1, flags=("edge",)),
+        case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass that goes "
+             "on below the lowest trained layer", lambda params: {"layers": layers_of(params, "q_proj", "v_proj")}),
+        case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, with "
+             "p = 0.5, on the adapters' inputs", "one mask for all adapters; masks in the merged model, which is "
+             "evaluated", lambda params: {"layers": layers_of(params)}, p=0.5, n_classes=3, dropout=0.25),
+        case("model-lm-rslora", "rsLoRA on q_proj and v_proj, one block: s = α/√r", "α/r where rslora is set",
+             lambda params: {"layers": layers_of(params, "q_proj", "v_proj", r=4), "rslora": True}, n_layers=1),
+        case("model-lm-dora", "DoRA on v_proj and up_proj, one block, with dropout on the adapters' inputs",
+             "norms of columns; m started anew; the base's input masked",
+             lambda params: {"layers": layers_of(params, "v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
+        case("model-lm-mixed-ranks", "other ranks and alphas in each of four layers",
+             "one rank or scale for all layers", mixed),
+        *generation_cases(),
+    ]  # fmt: skip
+
+
+def generation_cases():
+    """Greedy generation. The best logit is ahead by far more than rounding, or the tokens would be no reference."""
+
+    def case(id, description, catches, layers=()):
+        bits = bits_of(id)
+        params = draw_params(bits, SIZES)
+        about, arrays = draw_adapter(bits, params, layers_of(params, *layers)) if layers else (None, {})
+        settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SIZES}, "adapter": about, "n_new": 4}
+        inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **params, **arrays}
+        return ReferenceCase(id, 2, "generate", settings, inputs, generate, description, catches)
+
+    return [
+        case("generate-lm", "four new tokens with cached keys and values", "positions that start at 0 again; keys "
+             "cached before the projection's bias"),
+        case("generate-lora", "the same with LoRA on q_proj and v_proj, merged or not", "an adapter that is left out "
+             "while generating", ("q_proj", "v_proj")),
+    ]  # fmt: skip

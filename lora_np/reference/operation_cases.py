@@ -1,0 +1,320 @@
+"""Tier 1: each operation by itself, forward and back, and the edges where ports go wrong.
+
+The gradient of a loss with respect to an array `a` is named `grad.a`. That of the output is an input.
+"""
+
+import numpy as np
+
+from .. import ops
+from ..adapters import AdapterConfig, dora, lora
+from .case import ReferenceCase
+from .draws import as_float32, bell, bits_of, mask, uniform, whole
+
+# ---------------------------------------------------------------- what the package computes
+
+
+def gradients(grads, names):
+    """A backward pass's named tuple as {"grad.x": …}, in an order of execution; those that were not wanted left out."""
+    found = {f"grad.{name}": getattr(grads, f"d{name}") for name in names}
+    return {name: grad for name, grad in found.items() if grad is not None}
+
+
+def linear(settings, t):
+    wanted = ("x", "weight", "bias") if "bias" in t else ("x", "weight")
+    y, cache = ops.linear_forward(t["x"], t["weight"], t.get("bias"), wanted)
+    return {"y": y, **gradients(ops.linear_backward(t["grad.y"], cache), ("x", "weight", "bias"))}
+
+
+def layer_norm(settings, t):
+    y, cache = ops.layer_norm_forward(t["x"], t["weight"], t["bias"], settings["eps"])
+    forward = {"inv_std": cache.inv_std[..., 0], "x_hat": cache.x_hat, "y": y}
+    return {**forward, **gradients(ops.layer_norm_backward(t["grad.y"], cache), ("bias", "weight", "x"))}
+
+
+def gelu(settings, t):
+    y, cache = ops.gelu_forward(t["x"])
+    return {"y": y, "slope": cache.slope, "grad.x": ops.gelu_backward(t["grad.y"], cache).dx}
+
+
+def softmax(settings, t):
+    probs, cache = ops.softmax_forward(t["x"])
+    return {"probs": probs, "grad.x": ops.softmax_backward(t["grad.probs"], cache).dx}
+
+
+def attention(settings, t):
+    q, k, v, n_heads, positions = t["q"], t["k"], t["v"], settings["n_heads"], t.get("positions")
+    scores = ops.attention_scores(q, k, n_heads, positions)
+    context, cache = ops.attention_forward(q, k, v, n_heads, positions=positions)
+    grads = ops.attention_backward(t["grad.context"], cache)
+    forward = {"scores": scores, "probs": cache.probs, "context": context}
+    return {**forward, **gradients(grads, ("v", "probs", "scores", "q", "k"))}
+
+
+def embedding(settings, t):
+    y, cache = ops.embedding_forward(t["ids"], t["weight"])
+    return {"y": y, "grad.weight": ops.embedding_backward(t["grad.y"], cache).dweight}
+
+
+def cross_entropy(settings, t):
+    loss, cache = ops.cross_entropy_forward(t["logits"], t["targets"], settings["ignore_index"])
+    return {"loss": loss, "grad.logits": ops.cross_entropy_backward(settings["grad_loss"], cache).dlogits}
+
+
+def dropout(settings, t):
+    y, cache = ops.dropout_forward(t["x"], t["mask"])
+    return {"y": y, "grad.x": ops.dropout_backward(t["grad.y"], cache).dx}
+
+
+def lora_layer(settings, t):
+    config = AdapterConfig(r=settings["r"], alpha=settings["alpha"], rslora=settings["rslora"])
+    adapter = {name: t[name] for name in ("lora_A", "lora_B")}
+    y, cache = lora.forward(t["x"], t["weight"], t["bias"], adapter, config, ALL, t.get("mask"))
+    dx, grads = lora.backward(t["grad.y"], cache)
+    back = {f"grad.{name}": grads[name] for name in ("bias", "weight", "lora_B", "lora_A")}
+    change = lora.delta(t["weight"], adapter, config)
+    merged = {"delta": change, "merged": t["weight"] + change}
+    return {"su": cache.up.x, "y": y, **back, "grad.x": dx, **merged}
+
+
+def dora_layer(settings, t):
+    same = {name: settings[name] for name in ("r", "alpha", "rslora", "norm_gradient")}
+    config = AdapterConfig(kind="dora", **same)
+    adapter = {name: t[name] for name in ("lora_A", "lora_B", dora.MAGNITUDE)}
+    wanted = (*ALL, dora.MAGNITUDE)
+    y, cache = dora.forward(t["x"], t["weight"], t["bias"], adapter, config, wanted, t.get("mask"))
+    dx, grads = dora.backward(t["grad.y"], cache)
+    norm = dora.row_norms(dora.directions(t["weight"], adapter, cache.scale))
+    back = {f"grad.{name}": grads[name] for name in ("bias", dora.MAGNITUDE, "weight", "lora_B", "lora_A")}
+    change = dora.delta(t["weight"], adapter, config)
+    merged = {"delta": change, "merged": t["weight"] + change}
+    return {"norm": norm, "h": cache.h, "su": cache.su, "y": y, **back, "grad.x": dx, **merged}
+
+
+ALL = ("x", "weight", "bias", "lora_A", "lora_B")
+
+# ---------------------------------------------------------------- the cases
+
+
+def operation_cases():
+    """The cases of tier 1."""
+    return [
+        *linear_cases(), *layer_norm_cases(), *gelu_cases(), *softmax_cases(), *attention_cases(), *embedding_cases(),
+        *cross_entropy_cases(), *dropout_cases(), *lora_cases(), *dora_cases(),
+    ]  # fmt: skip
+
+
+def linear_cases():
+    def case(id, x_shape, description, catches, bias=True, flags=()):
+        bits = bits_of(id)
+        inputs = {"x": bell(bits, x_shape), "weight": bell(bits, (4, 6))}
+        inputs |= {"bias": bell(bits, (4,))} if bias else {}
+        inputs["grad.y"] = bell(bits, (*x_shape[:-1], 4))
+        return ReferenceCase(id, 1, "linear", {}, inputs, linear, description, catches, flags)
+
+    plain = case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)")
+    units = {  # whole multiples of the smallest number: every product and sum is exact
+        "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
+        "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
+        "grad.y": whole(bits_of("tiny grad"), (3, 4), 100) - 50.0,
+    }
+    subnormal, subnormal32 = (
+        {name: a * tiny if name != "weight" else a for name, a in units.items()} for tiny in (2.0**-1074, 2.0**-149)
+    )
+    for inputs in (subnormal, subnormal32):
+        inputs["weight"] = units["weight"]
+    return [
+        plain,
+        case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
+        case("linear-one-row", (1, 1, 6), "a single row", "an axis of length 1 that is dropped", flags=("edge",)),
+        ReferenceCase(
+            "linear-subnormal", 1, "linear", {}, subnormal, linear,
+            "x and grad.y are whole multiples of the smallest positive number, W is whole: every result is exact, and "
+            "grad.weight, a product of two of them, is 0",
+            "subnormal numbers flushed to zero (-ffast-math, GPU kernels)", ("edge", "exact"), subnormal32,
+        ),
+    ]  # fmt: skip
+
+
+def layer_norm_cases():
+    def case(id, x, description, catches, flags=(), eps=1e-5):
+        bits = bits_of(id)
+        C = x.shape[-1]
+        inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "bias": bell(bits, (C,))}
+        inputs["grad.y"] = bell(bits, x.shape)
+        return ReferenceCase(id, 1, "layer_norm", {"eps": eps}, inputs, layer_norm, description, catches, flags)
+
+    bits = bits_of("layer norm, x")
+    equal = np.full((2, 3, 8), 1.0) * np.array([[-2.5], [0.0], [3.25]])
+    equal[1, 1] = as_float32(np.arange(8) / 4.0)
+    return [
+        case("layer-norm", bell(bits, (2, 3, 10)), "x̂ = (x − mean) / √(var + ε), y = x̂ ⊙ w + b",
+             "the variance divided by C − 1; a term of dx forgotten"),
+        case("layer-norm-small", bell(bits, (3, 10), 0.01), "a variance near ε, which then matters",
+             "ε outside the root, or added to the standard deviation"),
+        case("layer-norm-equal-rows", equal, "rows of equal numbers: variance 0, x̂ exactly 0, y = b",
+             "a division by zero; ε forgotten", ("edge",)),
+        case("layer-norm-offset", as_float32(bell(bits, (3, 10)) + 1000.0), "a mean a thousand times the deviation",
+             "the variance taken as mean(x²) − mean(x)², which cancels", ("edge",)),
+        case("layer-norm-large-eps", bell(bits, (3, 10)), "ε = 0.1, from the settings", "an ε written into the code",
+             eps=0.1),
+    ]  # fmt: skip
+
+
+def gelu_cases():
+    def case(id, x, description, catches, flags=()):
+        inputs = {"x": as_float32(x), "grad.y": bell(bits_of(id), np.shape(x))}
+        return ReferenceCase(id, 1, "gelu", {}, inputs, gelu, description, catches, flags)
+
+    saturated = [-1e4, -40.0, -10.0, -6.0, 6.0, 10.0, 40.0, 1e4]
+    return [
+        case("gelu", bell(bits_of("gelu, x"), (3, 7), 1.5), "tanh GELU", "the erf form in the tanh form's place"),
+        case("gelu-saturated", saturated, "inputs far out, where y is 0 or x and the slope 0 or 1",
+             "an overflow in x³ or exp, and then NaN", ("edge",)),
+        case("gelu-near-zero", [-1e-3, -1e-20, 0.0, 1e-20, 1e-3], "inputs near 0, where y = x/2",
+             "digits lost in 1 + tanh(u)", ("edge",)),
+    ]  # fmt: skip
+
+
+def softmax_cases():
+    def case(id, x, description, catches, flags=()):
+        inputs = {"x": as_float32(x), "grad.probs": bell(bits_of(id), np.shape(x))}
+        return ReferenceCase(id, 1, "softmax", {}, inputs, softmax, description, catches, flags)
+
+    bits = bits_of("softmax, x")
+    masked = bell(bits, (4, 5))
+    masked[np.triu_indices(4, 1, 5)] = -np.inf
+    return [
+        case("softmax", bell(bits, (2, 3, 5), 2.0), "p = exp(x) / Σ exp(x), over the last axis",
+             "the wrong axis; Σ dp p forgotten in the gradient"),
+        case("softmax-ties", [[1.0, 1.0, 1.0, 1.0], [2.0, -1.0, 2.0, 2.0]], "equal entries share the probability",
+             "a tie broken", ("edge",)),
+        case("softmax-80", [[80.0, -80.0, 0.0, 79.0], [-80.0, -80.5, -81.0, -90.0]], "entries of ±80",
+             "the row's maximum not taken off: exp overflows in float32, or all of a row underflows", ("edge",)),
+        case("softmax-1e4", [[1e4, -1e4, 0.0, 1e4 - 1], [-1e4, -1e4 - 2, -1e4 - 1, 0.0]], "entries of ±1e4",
+             "the row's maximum not taken off: inf / inf", ("edge",)),
+        case("softmax-masked", masked, "entries of −inf get probability 0 and gradient 0",
+             "the mask put on after the softmax; −inf − −inf", ("edge",)),
+    ]  # fmt: skip
+
+
+def attention_cases():
+    def case(id, Tq, Tk, description, catches, flags=(), scale=1.0, positions=None):
+        bits = bits_of(id)
+        shapes = {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)}
+        inputs = {name: bell(bits, shape) for name, shape in shapes.items()}
+        inputs["q"] = as_float32(scale * inputs["q"])
+        inputs |= {} if positions is None else {"positions": np.array(positions)}
+        inputs["grad.context"] = bell(bits, (2, Tq, 12))
+        return ReferenceCase(id, 1, "attention", {"n_heads": 3}, inputs, attention, description, catches, flags)
+
+    return [
+        case("attention", 5, 5, "three heads of 4, causal", "no 1/√D, D or C for √D; heads interleaved; a mask of 0"),
+        case("attention-one-token", 1, 1, "T = 1: the context is v", "an axis of length 1 that is dropped", ("edge",)),
+        case("attention-large-scores", 4, 4, "scores beyond ±80", "the row's maximum not taken off", ("edge",), 40.0),
+        case("attention-last-queries", 2, 5, "two queries that stand at the last two of five keys",
+             "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq"),
+        case("attention-positions", 1, 5, "one query a row, each at a position of its own",
+             "positions ignored: the query at position p may look at keys 0 … p", ("edge",), positions=[[4], [1]]),
+    ]  # fmt: skip
+
+
+def embedding_cases():
+    bits = bits_of("embedding")
+    inputs = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]]), "weight": bell(bits, (7, 5))}
+    inputs["grad.y"] = bell(bits, (2, 4, 5))
+    return [
+        ReferenceCase("embedding-repeated", 1, "embedding", {}, inputs, embedding,
+                      "ids 1 and 3 stand at several places, 2 and 4 at none",
+                      "repeated ids that count once; rows that no id names not set to 0"),
+    ]  # fmt: skip
+
+
+def cross_entropy_cases():
+    def case(id, logits, targets, description, catches, flags=(), grad_loss=1.0):
+        inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
+        settings = {"ignore_index": -100, "grad_loss": grad_loss}
+        return ReferenceCase(
+            id, 1, "cross_entropy", settings, inputs, cross_entropy, description, catches, flags
+        )
+
+    bits = bits_of("cross entropy, logits")
+    some = [[4, -100, 0], [2, 2, -100]]
+    return [
+        case("cross-entropy", bell(bits, (2, 3, 5), 2.0), some, "the mean over the targets that are not −100",
+             "the sum for the mean; ignored targets counted in the mean"),
+        case("cross-entropy-one-real", bell(bits, (2, 3, 5), 2.0), [[-100, -100, -100], [-100, 1, -100]],
+             "all targets but one ignored", "a mean over all positions", ("edge",)),
+        case("cross-entropy-80", [[80.0, -80.0, 0.0], [-80.0, 0.0, 80.0]], [0, 0], "logits of ±80: losses 0 and 160",
+             "log of a probability that has become 0", ("edge",)),
+        case("cross-entropy-1e4", [[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]], [1, 2], "logits of ±1e4: losses 2e4 and 0",
+             "exp overflows; log 0", ("edge",)),
+        case("cross-entropy-ties", [[2.0, 2.0, 2.0, 2.0], [-1.0, 3.0, 3.0, -1.0]], [3, 1], "equal logits",
+             "a tie broken", ("edge",)),
+        case("cross-entropy-upstream", bell(bits, (4, 5)), [0, 4, 2, 2], "the loss's own gradient is 0.375 and not 1",
+             "an upstream gradient that is not multiplied in", grad_loss=0.375),
+    ]  # fmt: skip
+
+
+def dropout_cases():
+    def case(id, p, description, catches):
+        bits = bits_of(id)
+        inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": bell(bits, (3, 8))}
+        return ReferenceCase(id, 1, "dropout", {"p": p}, inputs, dropout, description, catches)
+
+    return [
+        case("dropout", 0.25, "y = x ⊙ mask, mask 0 or 1/(1 − p)", "1/(1 − p) forgotten in the backward pass"),
+        case("dropout-0", 0.0, "nothing dropped: a mask of ones", "a draw where nothing is to be dropped"),
+        case("dropout-near-1", 0.96875, "nearly all dropped, the rest times 32", "p taken for the share that is kept"),
+    ]  # fmt: skip
+
+
+def lora_cases():
+    def case(id, description, catches, r=2, alpha=5.0, rslora=False, p=None, rows=(2, 3), flags=(), B=1.0):
+        bits = bits_of(id)
+        inputs = {
+            "x": bell(bits, (*rows, 6)), "weight": bell(bits, (4, 6)), "bias": bell(bits, (4,)),
+            "lora_A": uniform(bits, (r, 6)), "lora_B": as_float32(B * bell(bits, (4, r))),
+        }  # fmt: skip
+        inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
+        inputs["grad.y"] = bell(bits, (*rows, 4))
+        settings = {"r": r, "alpha": alpha, "rslora": rslora}
+        return ReferenceCase(id, 1, "lora", settings, inputs, lora_layer, description, catches, flags)
+
+    return [
+        case("lora", "y = x Wᵀ + b + s (x Aᵀ) Bᵀ, s = α/r = 2.5", "α in place of α/r; A and B exchanged"),
+        case("lora-rank-1", "r = 1, so that s = α", "an axis of length 1 that is dropped", r=1, flags=("edge",)),
+        case("lora-full-rank", "r = min(in, out) = 4", "a square B read transposed", r=4, flags=("edge",)),
+        case("lora-alpha-0", "α = 0: the base's output, and gradients 0 for A and B", "a division by α", alpha=0.0,
+             flags=("edge",)),
+        case("lora-b-0", "B = 0, as at the start: dA is 0, dB is not", "A and B exchanged at the start", B=0.0,
+             flags=("edge",)),
+        case("lora-rslora", "s = α/√r", "α/r where the settings say rslora", rslora=True),
+        case("lora-dropout", "a mask on the adapter's input alone", "the base's input masked too; dx of the adapter's "
+             "path not masked", p=0.25),
+        case("lora-dropout-0", "a mask of ones", "a mask applied twice", p=0.0),
+        case("lora-dropout-near-1", "nearly all of the adapter's input dropped", "the mask applied to u = x Aᵀ",
+             p=0.96875, rows=(4, 5)),
+        case("lora-one-row", "a single row", "an axis of length 1 that is dropped", rows=(1, 1), flags=("edge",)),
+    ]  # fmt: skip
+
+
+def dora_cases():
+    def case(id, description, catches, p=None, norm_gradient=False):
+        bits = bits_of(id)
+        inputs = {
+            "x": bell(bits, (2, 3, 6)), "weight": bell(bits, (4, 6)), "bias": bell(bits, (4,)),
+            "lora_A": uniform(bits, (2, 6)), "lora_B": bell(bits, (4, 2)),
+            dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0),
+        }  # fmt: skip
+        inputs |= {} if p is None else {"mask": mask(bits, (2, 3, 6), p)}
+        inputs["grad.y"] = bell(bits, (2, 3, 4))
+        settings = {"r": 2, "alpha": 3.0, "rslora": False, "norm_gradient": norm_gradient}
+        return ReferenceCase(id, 1, "dora", settings, inputs, dora_layer, description, catches)
+
+    return [
+        case("dora", "y = x (m ⊙ V/‖V‖)ᵀ + b with V = W + s B A, ‖V‖ held constant going back",
+             "norms of columns for norms of rows; a gradient through the norm"),
+        case("dora-dropout", "dropout on what the adapter adds to the base", "x masked in the base's part too", p=0.25),
+        case("dora-norm-gradient", "the exact gradient, through ‖V‖ too", "the term through the norm forgotten",
+             norm_gradient=True),
+    ]  # fmt: skip

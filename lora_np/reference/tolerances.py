@@ -1,0 +1,92 @@
+"""How far a right port may be from the reference: measured for each tensor, not guessed.
+
+A right implementation differs from another by rounding alone: sums in another order, another library's tanh. How much
+of that arrives at a tensor depends on all that was computed before it, so it is measured. The error of a tensor is the
+largest distance, over all its entries, between its values in float64 and
+
+- the package's own in float32,
+- those in float64 from inputs each moved by up to half a unit of float32's last place, ten times at random.
+
+A tensor's tolerance in float32 is 16 times that error, in float64 that times 2⁻²⁹, the ratio of the two precisions:
+
+    |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
+
+and atol is at least 16 ε rms, so that a lucky draw makes none too strict. One relative tolerance for all, or one for
+each entry, would not do: where a sum cancels, right entries differ in their third digit in float32, and the gradient
+of `k_proj.bias`, zero in theory, is rounding throughout.
+"""
+
+import math
+
+import numpy as np
+
+from .draws import bits_of, uniform
+
+SAFETY = 16.0
+DRAWS = 10
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
+
+
+def rms(array):
+    """The root of the mean square of the finite entries; 0 where there are none."""
+    finite = np.abs(array[np.isfinite(array)], dtype=np.float64)
+    largest = finite.max(initial=0.0)
+    return float(largest * np.sqrt(np.mean((finite / largest) ** 2))) if largest > 0 else 0.0
+
+
+def distance(got, expected):
+    """The largest |got − expected|; inf where one is not finite and the other is, or is another infinity."""
+    got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    finite = np.isfinite(expected)
+    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+        return math.inf
+    return float(np.abs(got[finite] - expected[finite]).max(initial=0.0))
+
+
+def tolerances(case):
+    """{output: {"float64": atol, "float32": atol}} of one case.
+
+    Raises
+    ------
+    ValueError
+        If whole numbers, such as generated tokens, hang on rounding: then the case is no reference.
+    """
+    exact = case.outputs_in("float64")
+    errors = {name: 0.0 for name in exact}
+    if "exact" not in case.flags:
+        others = [case.outputs_in("float32")] if not case.inputs_float32 else []
+        others += [case.compute(case.settings, moved(case, i)) for i in range(DRAWS)]
+        for other in others:
+            for name, array in exact.items():
+                errors[name] = max(errors[name], distance(other[name], array))
+    found = {}
+    for name, array in exact.items():
+        whole = not np.issubdtype(array.dtype, np.floating)
+        if whole and errors[name] > 0:
+            raise ValueError(f"{case.id}: {name} changes with rounding; expected whole numbers that do not")
+        if whole or "exact" in case.flags:
+            found[name] = dict.fromkeys(EPSILON, 0.0)
+            continue
+        error = max(errors[name] / EPSILON["float32"], rms(array))
+        found[name] = {dtype: round_up(SAFETY * epsilon * error) for dtype, epsilon in EPSILON.items()}
+    return found
+
+
+def moved(case, i):
+    """The inputs in float64, each number times 1 ± 2⁻²⁴ at most."""
+    bits = bits_of(f"{case.id}, moved {i}")
+
+    def move(array):
+        if not np.issubdtype(array.dtype, np.floating):
+            return array
+        return array * (1.0 + 2.0**-24 * uniform(bits, array.shape))
+
+    return {name: move(array) for name, array in case.inputs.items()}
+
+
+def round_up(value):
+    """Two digits: 1.23e-7 becomes 1.3e-7."""
+    if value == 0.0:
+        return 0.0
+    digits = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / digits) * digits:.1e}")

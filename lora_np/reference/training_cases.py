@@ -1,0 +1,196 @@
+"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of it all, full fine-tuning's and LoRA's.
+
+Nothing is drawn while training: batches, their order and what dropout keeps are inputs.
+"""
+
+import numpy as np
+
+from ..data import Batch
+from ..model import loss_and_gradients
+from ..training import (
+    AdamW,
+    TrainConfig,
+    adamw_update,
+    attach,
+    clip_by_global_norm,
+    initial_state,
+    learning_rate_at,
+    train_step,
+    trainable_arrays,
+)
+from .case import ReferenceCase
+from .draws import as_float32, bell, bits_of, kept, whole
+from .model_cases import SIZES, adapter_of, base_of, draw_adapter, draw_batch, draw_params, layers_of, model_config
+
+RECORDED = (1, 10, 50)  # the steps after which parameters are shown
+
+# ---------------------------------------------------------------- what the package computes
+
+
+def clip(settings, t):
+    grads = {name.removeprefix("grad."): array for name, array in t.items()}
+    clipped, norm = clip_by_global_norm(grads, settings["max_norm"])
+    return {"norm": np.asarray(norm), **{f"clipped.{name}": array for name, array in clipped.items()}}
+
+
+def schedule(settings, t):
+    same = {name: settings[name] for name in ("schedule", "warmup_steps", "final_share")}
+    steps = settings["steps"]
+    return {"learning_rate": np.array([learning_rate_at(i, steps, settings["peak"], **same) for i in range(steps)])}
+
+
+def optimiser_of(settings):
+    about = settings["optimiser"]
+    return AdamW(**{name: about[name] for name in ("beta1", "beta2", "eps", "weight_decay", "rate_factors")})
+
+
+def adamw(settings, t):
+    """As many steps as t["grad.…"] has gradients along its first axis, from moments of zero."""
+    params = {name.removeprefix("start."): array for name, array in t.items() if name.startswith("start.")}
+    m = v = {name: np.zeros_like(array) for name, array in params.items()}
+    found = {}
+    for step, rate in enumerate(settings["learning_rate"], 1):
+        grads = {name: t[f"grad.{name}"][step - 1] for name in params}
+        params, m, v = adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
+        for kind, arrays in (("m", m), ("v", v), ("after", params)):
+            found |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
+    return found
+
+
+def train(settings, t):
+    """The package's own steps: every loss, norm and rate, the first gradients, and the parameters at some steps."""
+    base, adapter, about = base_of(settings, t), adapter_of(settings, t), settings["train"]
+    same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
+    train_config = TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
+    state, found = initial_state(trainable_arrays(base, adapter)), {}
+    since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
+    for step in range(about["steps"]):
+        batch = Batch(*(t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths")), None)
+        objective = objective_at(step, settings, t, base, adapter)
+        if step == 0:
+            grads = objective(state.trainable, batch, None).grads
+        state, measured = train_step(state, objective, batch._replace(rows=np.arange(len(batch.ids))), train_config)
+        for name, values in since.items():
+            values.append(measured[name])
+        if step + 1 in RECORDED:
+            now = f"step.{step + 1}"
+            found |= {f"{now}.loss": np.array(since["loss"])}
+            found |= {f"{now}.grad.{name}": grad for name, grad in grads.items()} if step == 0 else {}
+            found |= {f"{now}.{name}": np.array(since[name]) for name in ("grad_norm", "learning_rate")}
+            found |= {f"{now}.after.{name}": array.copy() for name, array in state.trainable.items()}
+            since = {name: [] for name in since}
+    return found
+
+
+def objective_at(step, settings, t, base, adapter):
+    """The objective of one step, with its masks: what dropout keeps, times 1/(1 − p)."""
+    dtype = base["tok_emb.weight"].dtype
+    masks = {}
+    for name, array in t.items():
+        if name.startswith("kept."):
+            place = name.removeprefix("kept.")
+            masks[place] = array[step].astype(dtype) / (1.0 - settings["train"]["dropout"])
+
+    def objective(trainable, batch, rng):
+        params, attached = attach(base, adapter, trainable)
+        return loss_and_gradients(params, batch, model_config(settings), attached, tuple(trainable), masks)
+
+    return objective
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def training_cases():
+    """The cases of clipping, schedules, AdamW and whole runs."""
+    return [*clip_cases(), *schedule_cases(), *adamw_cases(), *run_cases()]
+
+
+def clip_cases():
+    def case(id, share, description, catches, scale=1.0):
+        bits = bits_of(id)
+        shapes = {"a.weight": (3, 5), "a.bias": (5,), "b": (2, 2)}
+        inputs = {f"grad.{name}": bell(bits, shape, scale) for name, shape in shapes.items()}
+        norm = np.sqrt(sum(np.sum(grad**2) for grad in inputs.values()))
+        settings = {"max_norm": float(as_float32(share * norm))}
+        return ReferenceCase(id, 3, "clip", settings, inputs, clip, description, catches)
+
+    return [
+        case("clip-above", 0.4, "the norm of all arrays together is above max_norm: all times max_norm / norm",
+             "each array clipped by its own norm"),
+        case("clip-below", 2.5, "the norm is below max_norm: nothing changes", "gradients stretched to max_norm"),
+        case("clip-small", 0.5, "a norm of about 0.005", "norm + 1e-6 in the norm's place, as PyTorch has it", 1e-3),
+    ]  # fmt: skip
+
+
+def schedule_cases():
+    def case(kind, description, catches, **settings):
+        about = {"schedule": kind, "steps": 12, "peak": 0.01, "warmup_steps": 3, "final_share": 0.0, **settings}
+        return ReferenceCase(f"schedule-{kind}", 3, "schedule", about, {}, schedule, description, catches)
+
+    return [
+        case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
+        case("linear", "warm-up, then a straight line", "a last step at a rate of 0: the line ends one step later"),
+        case("cosine", "warm-up, then half a cosine down to a tenth of the peak", "final_share forgotten",
+             final_share=0.125),
+    ]  # fmt: skip
+
+
+def adamw_cases():
+    def case(id, description, catches, scale=1.0, flags=(), rate_factors=None, names=("a.weight", "a.bias"), **changes):
+        bits = bits_of(id)
+        shape_of = {"weight": (3, 4), "bias": (4,), "lora_A": (2, 4), "lora_B": (3, 2)}
+        shapes = {name: shape_of[name.rpartition(".")[2]] for name in names}
+        inputs = {f"start.{name}": bell(bits, shape) for name, shape in shapes.items()}
+        inputs |= {f"grad.{name}": bell(bits, (3, *shape), scale) for name, shape in shapes.items()}
+        about = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, **changes}
+        settings = {"optimiser": {**about, "rate_factors": rate_factors or {}}, "learning_rate": [0.01, 0.02, 0.005]}
+        return ReferenceCase(id, 3, "adamw", settings, inputs, adamw, description, catches, flags)
+
+    zero = case("adamw-zero-gradient", "gradients of 0: only the decay moves a matrix, and nothing a bias",
+                "0 / 0 where ε is forgotten", 0.0, ("edge",))  # fmt: skip
+    return [
+        case("adamw", "three steps: a matrix, which decays, and a bias, which does not",
+             "bias correction left out; decay coupled with the gradient; biases that decay; moments updated after use"),
+        case("adamw-small-gradients", "gradients near ε, which then matters", "ε inside the root; ε added before the "
+             "bias correction", 1e-7),
+        case("adamw-large-eps", "ε = 0.1, β = 0.8 and 0.95", "an ε or a β written into the code", eps=0.1, beta1=0.8,
+             beta2=0.95),
+        zero,
+        case("adamw-rate-factors", "LoRA+: B at 16 times the rate, A at half of it", "a factor that leaves out the "
+             "decay", rate_factors={"lora_A": 0.5, "lora_B": 16.0}, names=("a.lora_A", "a.lora_B")),
+    ]  # fmt: skip
+
+
+def run_cases():
+    def case(id, adapter, description, catches, clip_norm, schedule, final_share, learning_rate, **changes):
+        bits = bits_of(id)
+        sizes = {**SIZES, "n_layers": 1, **changes}
+        params, steps, n_batches, p, (B, T) = draw_params(bits, sizes), RECORDED[-1], 4, 0.25, (3, 5)
+        about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, layers_of(params, *adapter))
+        arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
+        batches = [draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
+        inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        inputs["order"] = whole(bits, (steps,), n_batches)
+        if adapter is None:
+            places = {"embed": T, "blocks.0.attn": T, "blocks.0.mlp": T}
+        else:
+            places = {f"{layer}.adapter": 1 if layer.endswith("q_proj") else T for layer in about["layers"]}
+        inputs |= {f"kept.{at}": kept(bits, (steps, B, n, sizes["d_model"]), p) for at, n in places.items()}
+        train_settings = {
+            "steps": steps, "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": 5,
+            "final_share": final_share, "clip_norm": clip_norm, "dropout": p,
+            "optimiser": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "rate_factors": {}},
+        }  # fmt: skip
+        dropout = 0.0 if adapter else p
+        settings = {"model": {"dropout": dropout, "layer_norm_eps": 1e-5, **sizes}, "adapter": about}
+        settings["train"] = train_settings
+        return ReferenceCase(id, 3, "train", settings, {**inputs, **params, **arrays}, train, description, catches)
+
+    return [
+        case("train-full", None, "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
+             "all of training's; what a single step does not show", 3.0, "cosine", 0.125, 0.01),
+        case("train-lora", ("q_proj", "v_proj"), "50 steps of LoRA on q_proj and v_proj and of a classifier's head, "
+             "from B = 0, with dropout on the adapters' inputs, clipping and a straight line",
+             "base weights that move; masks of another step", 1.25, "linear", 0.0, 0.01, n_classes=3),
+    ]  # fmt: skip

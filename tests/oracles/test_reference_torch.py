@@ -1,0 +1,395 @@
+"""The reference vectors, all three tiers, from PyTorch in float64: operations, autograd, optimiser, SVD of its own.
+
+Only the inputs are taken from the vectors' files. What PyTorch makes of them has to be within the float64 tolerances
+that ports are held to.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from lora_np.formats import read_tensors
+from lora_np.model import ModelConfig
+from lora_np.reference import load_case, load_manifest
+from lora_np.reference.check import diverges
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from torch.optim import lr_scheduler  # noqa: E402
+
+from .torch_model import IGNORED, Mask, TorchModel, loss_of, record_activations  # noqa: E402
+
+pytestmark = pytest.mark.oracle
+
+ENTRIES, RTOL, FOLDER = load_manifest()
+
+
+def grad(output, upstream, **operands):
+    """{"grad.x": …} by autograd, for the operands that require it."""
+    wanted = {name: tensor for name, tensor in operands.items() if tensor is not None}
+    found = torch.autograd.grad(output, list(wanted.values()), upstream, allow_unused=True)
+    return {f"grad.{name}": g for name, g in zip(wanted, found)}
+
+
+# ---------------------------------------------------------------- tier 1
+
+
+def linear(s, t):
+    y = F.linear(t["x"], t["weight"], t.get("bias"))
+    return {"y": y, **grad(y, t["grad.y"], x=t["x"], weight=t["weight"], bias=t.get("bias"))}
+
+
+def layer_norm(s, t):
+    x, weight, bias = t["x"], t["weight"], t["bias"]
+    y = F.layer_norm(x, x.shape[-1:], weight, bias, s["eps"])
+    inv_std = (x.var(dim=-1, unbiased=False) + s["eps"]).rsqrt()
+    x_hat = F.layer_norm(x, x.shape[-1:], eps=s["eps"])
+    return {"inv_std": inv_std, "x_hat": x_hat, "y": y, **grad(y, t["grad.y"], bias=bias, weight=weight, x=x)}
+
+
+def gelu(s, t):
+    y = F.gelu(t["x"], approximate="tanh")
+    (slope,) = torch.autograd.grad(y.sum(), t["x"], retain_graph=True)
+    return {"y": y, "slope": slope, **grad(y, t["grad.y"], x=t["x"])}
+
+
+def softmax(s, t):
+    probs = F.softmax(t["x"], dim=-1)
+    return {"probs": probs, **grad(probs, t["grad.probs"], x=t["x"])}
+
+
+def attention(s, t):
+    q, k, v = (t[name].unflatten(-1, (s["n_heads"], -1)).transpose(1, 2) for name in "qkv")
+    Tq, Tk = q.shape[2], k.shape[2]
+    stands = t["positions"] if "positions" in t else torch.arange(Tk - Tq, Tk).expand(len(q), Tq)
+    future = torch.arange(Tk) > stands[:, None, :, None]  # (B, 1, Tq, Tk)
+    scores = (torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(q.shape[-1])).masked_fill(future, -torch.inf)
+    probs = F.softmax(scores, dim=-1)
+    context = torch.einsum("bhqk,bhkd->bqhd", probs, v).flatten(2)
+    back = grad(context, t["grad.context"], v=t["v"], probs=probs, scores=scores, q=t["q"], k=t["k"])
+    return {"scores": scores, "probs": probs, "context": context, **back}
+
+
+def embedding(s, t):
+    y = F.embedding(t["ids"], t["weight"])
+    return {"y": y, **grad(y, t["grad.y"], weight=t["weight"])}
+
+
+def cross_entropy(s, t):
+    loss = F.cross_entropy(t["logits"].flatten(0, -2), t["targets"].flatten(), ignore_index=s["ignore_index"])
+    return {"loss": loss, **grad(s["grad_loss"] * loss, None, logits=t["logits"])}
+
+
+def dropout(s, t):
+    y = t["x"] * t["mask"]
+    return {"y": y, **grad(y, t["grad.y"], x=t["x"])}
+
+
+def scale_of(s):
+    return s["alpha"] / (math.sqrt(s["r"]) if s["rslora"] else s["r"])
+
+
+def lora(s, t):
+    scale, dropped = scale_of(s), t["x"] * t.get("mask", 1.0)
+    su = scale * F.linear(dropped, t["lora_A"])
+    y = F.linear(t["x"], t["weight"], t["bias"]) + F.linear(su, t["lora_B"])
+    delta = scale * t["lora_B"] @ t["lora_A"]
+    back = grad(y, t["grad.y"], **{name: t[name] for name in ("bias", "weight", "lora_B", "lora_A", "x")})
+    return {"su": su, "y": y, **back, "delta": delta, "merged": t["weight"] + delta}
+
+
+def dora(s, t):
+    scale, m, mask = scale_of(s), t["lora_magnitude_vector"], t.get("mask", torch.tensor(1.0, dtype=torch.float64))
+    V = t["weight"] + scale * t["lora_B"] @ t["lora_A"]
+    norm = torch.linalg.vector_norm(V, dim=1)
+    held = norm if s["norm_gradient"] else norm.detach()
+    dropped = t["x"] * mask
+    h = F.linear(dropped, V)
+    y = (m / held) * h + t["bias"] + F.linear(t["x"] - dropped, t["weight"])
+    names = ("bias", "lora_magnitude_vector", "weight", "lora_B", "lora_A", "x")
+    back = grad(y, t["grad.y"], **{name: t[name] for name in names})
+    delta = (m / norm)[:, None] * V - t["weight"]
+    su = scale * F.linear(dropped, t["lora_A"])
+    return {"norm": norm, "h": h, "su": su, "y": y, **back, "delta": delta, "merged": t["weight"] + delta}
+
+
+# ---------------------------------------------------------------- tier 2
+
+
+class Adapted(nn.Module):
+    """A linear layer with an adapter, as one module, so that a hook sees its output."""
+
+    def __init__(self, linear, about, r, alpha, arrays):
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.about, self.settings, self.mask = about, {"r": r, "alpha": alpha, "rslora": about["rslora"]}, None
+        for leaf, array in arrays.items():
+            setattr(self, leaf, nn.Parameter(array.detach().clone()))
+
+    def forward(self, x):
+        dropped = x if self.mask is None else x * self.mask
+        if self.about["kind"] == "lora":
+            low = F.linear(F.linear(dropped, self.lora_A), self.lora_B)
+            return F.linear(x, self.weight, self.bias) + scale_of(self.settings) * low
+        V = self.weight + scale_of(self.settings) * self.lora_B @ self.lora_A
+        directions = V / torch.linalg.vector_norm(V, dim=1).detach()[:, None]
+        y = F.linear(dropped, self.lora_magnitude_vector[:, None] * directions, self.bias)
+        return y + F.linear(x - dropped, self.weight)
+
+    def delta(self):
+        t = {"weight": self.weight, "bias": self.bias, "x": torch.zeros(1, self.weight.shape[1]).double()}
+        t |= {leaf: getattr(self, leaf) for leaf in ("lora_A", "lora_B")}
+        if self.about["kind"] == "lora":
+            return scale_of(self.settings) * t["lora_B"] @ t["lora_A"]
+        V = self.weight + scale_of(self.settings) * t["lora_B"] @ t["lora_A"]
+        return (self.lora_magnitude_vector / torch.linalg.vector_norm(V, dim=1))[:, None] * V - self.weight
+
+
+def build(s, t):
+    """A TorchModel with a case's weights and adapter, and the parameters that are trained, by name."""
+    model = TorchModel(ModelConfig(**s["model"])).double()
+    model.load_state_dict({name: t[name].detach() for name in model.state_dict()})
+    for layer, of in (s["adapter"] or {"layers": {}})["layers"].items():
+        arrays = {name.removeprefix(f"{layer}."): t[name] for name in t if name.startswith(f"{layer}.lora_")}
+        parent, _, leaf = layer.rpartition(".")
+        adapted = Adapted(model.get_submodule(layer), s["adapter"], of["r"], of["alpha"], arrays)
+        setattr(model.get_submodule(parent), leaf, adapted)
+    trained = dict(model.named_parameters())
+    if s["adapter"]:
+        trained = {name: p for name, p in trained.items() if ".lora_" in name or name == "head.weight"}
+    return model, trained
+
+
+def put_masks(model, t):
+    """A classifier's masks of one position serve all positions here: what is made at the others is not read."""
+    for name, array in t.items():
+        if name.startswith("mask."):
+            place = name.removeprefix("mask.").removesuffix(".adapter")
+            module = model.get_submodule(place)
+            holder = module if isinstance(module, (Adapted, Mask)) else module.dropout
+            holder.mask = array
+
+
+def at_read(tensor, lengths):
+    """The positions that a classifier reads: one of T along the last axis but one."""
+    return torch.stack([row[..., length - 1, :].unsqueeze(-2) for row, length in zip(tensor, lengths)])
+
+
+def model(s, t, shapes):
+    net, trained = build(s, t)
+    put_masks(net, t)
+    seen = record_activations(net)
+    logits = net(t["ids"], t["lengths"])
+    loss = loss_of(logits, t["targets"])
+    loss.backward()
+    found = {**seen, "loss": loss, **{f"grad.{name}": a.grad for name, a in seen.items()}}
+    found |= {f"grad.{name}": parameter.grad for name, parameter in trained.items()}
+    with torch.no_grad():
+        weights = dict(net.named_parameters())
+        for layer in (s["adapter"] or {"layers": {}})["layers"]:
+            delta = net.get_submodule(layer).delta()
+            weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + delta
+            found |= {f"delta.{layer}.weight": delta, f"merged.{layer}.weight": weights[f"{layer}.weight"]}
+        bare, _ = build({**s, "adapter": None}, {**t, **weights})
+        found["merged.logits"] = bare(t["ids"], t["lengths"])
+    one = [name for name, a in found.items() if name in shapes and tuple(a.shape) != shapes[name]]
+    return found | {name: at_read(found[name], t["lengths"]) for name in one}
+
+
+def generate(s, t):
+    """Without a cache: the whole text at each step."""
+    net, _ = build(s, t)
+    seen, ids, found = record_activations(net), t["ids"], {}
+    for step in range(s["n_new"]):
+        logits = net(ids, None)[:, -1]
+        top = logits.topk(2).values
+        found |= {f"step.{step}.logits": logits, f"step.{step}.margin": top[:, 0] - top[:, 1]}
+        ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
+    layers = range(s["model"]["n_layers"])
+    cached = {n: torch.stack([seen[f"blocks.{i}.attn.{n[0]}_proj"] for i in layers]) for n in ("keys", "values")}
+    return {**found, "tokens": ids, **cached}
+
+
+# ---------------------------------------------------------------- tier 3
+
+
+def clip(s, t):
+    parameters = {name.removeprefix("grad."): nn.Parameter(torch.zeros_like(a)) for name, a in t.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = t[f"grad.{name}"].detach().clone()
+    norm = torch_clip(parameters.values(), s["max_norm"])
+    return {"norm": norm, **{f"clipped.{name}": parameter.grad for name, parameter in parameters.items()}}
+
+
+def torch_clip(parameters, max_norm):
+    """PyTorch's, whose 1e-6 beside the norm is taken out again."""
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm * float((norm + 1e-6) / norm))
+
+
+def scheduler(optimiser, s, peak):
+    rest, w = s["steps"] - s["warmup_steps"], s["warmup_steps"]
+    decay = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimiser, 1.0),
+        "linear": lambda: lr_scheduler.LinearLR(optimiser, 1.0, s["final_share"], rest),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimiser, rest, s["final_share"] * peak),
+    }[s["schedule"]]
+    warm_up = lr_scheduler.LinearLR(optimiser, 1.0 / (w + 1), 1.0, w)
+    return lr_scheduler.SequentialLR(optimiser, [warm_up, decay()], [w])
+
+
+def schedule(s, t):
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], s["peak"])
+    rates, found = scheduler(optimiser, s, s["peak"]), []
+    for _ in range(s["steps"]):
+        found.append(rates.get_last_lr()[0])
+        optimiser.step()
+        rates.step()
+    return {"learning_rate": torch.tensor(found, dtype=torch.float64)}
+
+
+def torch_adamw(parameters, s, rate):
+    """torch.optim.AdamW, a group for each array: decay for matrices alone, and factors of the rate."""
+    groups = []
+    for name, p in parameters.items():
+        factor = s["rate_factors"].get(name.rpartition(".")[2], 1.0)
+        decay = s["weight_decay"] if p.ndim >= 2 else 0.0
+        groups.append({"params": [p], "weight_decay": decay, "lr": factor * rate, "factor": factor})
+    return torch.optim.AdamW(groups, betas=(s["beta1"], s["beta2"]), eps=s["eps"])
+
+
+def adamw(s, t):
+    names = [name.removeprefix("start.") for name in t if name.startswith("start.")]
+    parameters = {name: nn.Parameter(t[f"start.{name}"].detach().clone()) for name in names}
+    optimiser, found = torch_adamw(parameters, s["optimiser"], 1.0), {}
+    for step, rate in enumerate(s["learning_rate"], 1):
+        for group in optimiser.param_groups:
+            group["lr"] = group["factor"] * rate
+        for name, parameter in parameters.items():
+            parameter.grad = t[f"grad.{name}"][step - 1].detach().clone()
+        optimiser.step()
+        for name, parameter in parameters.items():
+            state = optimiser.state[parameter]
+            found |= {f"step.{step}.m.{name}": state["exp_avg"].clone()}
+            found |= {f"step.{step}.v.{name}": state["exp_avg_sq"].clone()}
+            found |= {f"step.{step}.after.{name}": parameter.detach().clone()}
+    return found
+
+
+def train(s, t):
+    net, trained = build(s, t)
+    about, found = s["train"], {}
+    optimiser = torch_adamw(trained, about["optimiser"], about["learning_rate"])
+    rates = scheduler(optimiser, about, about["learning_rate"])
+    since = {"loss": [], "grad_norm": [], "learning_rate": []}
+    for step in range(about["steps"]):
+        ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
+        kept = {name: array[step] for name, array in t.items() if name.startswith("kept.")}
+        share = 1.0 - about["dropout"]
+        put_masks(net, {"mask." + name.removeprefix("kept."): a.double() / share for name, a in kept.items()})
+        optimiser.zero_grad()
+        loss = loss_of(net(ids, lengths), targets)
+        loss.backward()
+        if step == 0:
+            found |= {f"step.1.grad.{name}": parameter.grad.clone() for name, parameter in trained.items()}
+        norm = torch_clip(trained.values(), about["clip_norm"])
+        for name, value in zip(since, (loss.item(), float(norm), rates.get_last_lr()[0])):
+            since[name].append(value)
+        optimiser.step()
+        rates.step()
+        if step + 1 in (1, 10, 50):
+            now = f"step.{step + 1}"
+            found |= {f"{now}.{name}": torch.tensor(values, dtype=torch.float64) for name, values in since.items()}
+            found |= {f"{now}.after.{name}": parameter.detach().clone() for name, parameter in trained.items()}
+            since = {name: [] for name in since}
+    return found
+
+
+def spectrum(s, t):
+    update = t["after"] - t["before"]
+    u, sigma, vt = torch.linalg.svd(update, full_matrices=False)
+    energy = torch.cumsum(sigma**2, 0) / (sigma**2).sum()
+    found = {"update": update, "singular_values": sigma, "energy": energy}
+    for k in s["k"]:
+        found |= {f"left.{k}": u[:, :k] @ u[:, :k].T, f"right.{k}": vt[:k].T @ vt[:k]}
+    return found
+
+
+def nf4(s, t):
+    """The table of the QLoRA paper's appendix E, as torch numbers."""
+    points = torch.tensor(POINTS, dtype=torch.float64)
+    blocks = t["weight"].reshape(-1, s["block_size"])
+    absmax = blocks.abs().amax(dim=1)
+    middles = (points[1:] + points[:-1]) / 2
+    codes = torch.bucketize(blocks / absmax.where(absmax > 0, torch.ones_like(absmax))[:, None], middles)
+    found = {"absmax": absmax, "codes": codes.flatten().to(torch.uint8)}
+    found["packed"] = (codes.flatten()[::2] * 16 + codes.flatten()[1::2]).to(torch.uint8)
+    scales = absmax
+    if s["double"]:
+        absmax = absmax.float()
+        mean = absmax.double().mean().float()
+        step = ((absmax - mean).abs().max() / torch.tensor(127.0)).reshape(1)  # one group: fewer than 256 blocks
+        codes8 = torch.round((absmax - mean) / step).clamp(-127, 127)
+        scales = (mean + step * codes8).clamp(min=0.0).double()
+        found |= {"mean": mean.double(), "steps": step.double(), "scale_codes": codes8.to(torch.int8)}
+    return {**found, "scales": scales, "dequantised": (points[codes] * scales[:, None]).reshape(t["weight"].shape)}
+
+
+POINTS = [
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+]  # fmt: skip
+
+COMPUTED = {f.__name__: f for f in (
+    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, generate, clip,
+    schedule, adamw, train, spectrum, nf4,
+)}  # fmt: skip
+# Files are compared with transformers and PEFT themselves, in test_formats_hf.py.
+OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write"}
+
+
+def as_tensor(array):
+    tensor = torch.tensor(array)
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+
+
+@pytest.mark.parametrize("id", [id for id, entry in ENTRIES.items() if entry["kind"] not in OF_FILES])
+def test_case(id):
+    entry = ENTRIES[id]
+    reference = load_case(entry, "float64", FOLDER)
+    inputs = {r["name"]: as_tensor(reference[r["name"]]) for r in entry["tensors"] if r["stage"] == "input"}
+    if entry["kind"] == "model":
+        found = model(entry["settings"], inputs, {name: array.shape for name, array in reference.items()})
+    else:
+        found = COMPUTED[entry["kind"]](entry["settings"], inputs)
+    compared = 0
+    for record in entry["tensors"]:
+        name = record["name"]
+        if record["stage"] != "input":
+            got = found[name].detach().numpy().astype(reference[name].dtype)
+            assert got.shape == reference[name].shape, name
+            assert diverges(record, got, reference[name], "float64", RTOL) is None, name
+            compared += 1
+    assert compared > 0
+
+
+def test_every_kind_is_compared():
+    assert {entry["kind"] for entry in ENTRIES.values()} == set(COMPUTED) | {"model"} | OF_FILES
+    assert IGNORED == -100
+
+
+def test_the_files_describe_themselves():
+    """A port reads settings and inputs from a case's own file."""
+    for id, entry in ENTRIES.items():
+        for dtype in ("float64", "float32"):
+            about = json.loads(read_tensors(FOLDER / entry["files"][dtype])[1]["lora_np"])
+            inputs = [r["name"] for r in entry["tensors"] if r["stage"] == "input"]
+            expected = {"case": id, "tier": entry["tier"], "kind": entry["kind"], "dtype": dtype}
+            assert about == {**expected, "settings": entry["settings"], "inputs": inputs}
+            assert np.isscalar(about["tier"])

@@ -1,0 +1,495 @@
+"""The reference vectors, and the checker that holds ports to them: what it accepts, what it refuses, what it says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lora_np.cli import main
+from lora_np.formats import read_json, read_tensors, write_tensors
+from lora_np.reference import (
+    MANIFEST,
+    VECTORS,
+    check,
+    compare_exports,
+    exit_code,
+    export,
+    format_result,
+    load_case,
+    load_manifest,
+)
+from lora_np.reference.cases import reference_cases
+from lora_np.reference.causes import likely_causes
+from lora_np.reference.check import diverges
+from lora_np.reference.draws import bits_of, uniform
+from lora_np.reference.mistakes import MISTAKES
+from lora_np.reference.plain import KINDS, plain_outputs
+from lora_np.reference.tolerances import distance, rms, round_up
+
+ENTRIES, RTOL, _ = load_manifest()
+DTYPES = ("float64", "float32")
+MOST_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    export(folder)
+    return folder
+
+
+def references(dtype="float64"):
+    return {id: load_case(entry, dtype, VECTORS) for id, entry in ENTRIES.items()}
+
+
+def inputs_of(entry, reference):
+    return {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
+
+
+def outputs_of(entry, reference):
+    return {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] != "input"}
+
+
+# ---------------------------------------------------------------- the vectors
+
+
+def test_the_shipped_vectors_are_those_of_this_code(exported):
+    """Within their tolerances on any machine; and the checker passes on both."""
+    assert "all are within their tolerances" in compare_exports(exported)
+    for folder in (exported, VECTORS):
+        results, complaints = check(folder)
+        assert exit_code(results, complaints) == 0
+        assert len(results) >= 2 * len(ENTRIES)
+
+
+def test_export_twice_gives_the_same_bytes(exported, tmp_path):
+    export(tmp_path)
+    files = sorted(path.name for path in exported.iterdir())
+    assert files == sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in VECTORS.iterdir())
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (exported / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["Haswell", "Sandybridge", "Prescott"])
+def test_another_processors_products_agree_within_the_tolerances(kernels, tmp_path):
+    """OpenBLAS is told to use another processor's kernels, which sum in another order."""
+    code = f"from lora_np.reference import export; export({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_CORETYPE": kernels})
+    assert "all are within their tolerances" in compare_exports(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_manifest_is_what_its_schema_says():
+    jsonschema = pytest.importorskip("jsonschema")
+    manifest, schema = read_json(VECTORS / MANIFEST), read_json(VECTORS / "manifest.schema.json")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(manifest, schema)
+    first = manifest["cases"][0]
+    for wrong in ({"cases": []}, {"format_version": 2}, {"cases": [{**first, "id": "Not A Name"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**manifest, "cases": [first], **wrong}, schema)
+
+
+def test_the_vectors_are_small_and_complete():
+    files = {path.name: path.stat().st_size for path in VECTORS.iterdir()}
+    assert sum(files.values()) <= MOST_BYTES
+    named = {file for entry in ENTRIES.values() for file in entry["files"].values()}
+    assert set(files) == named | {MANIFEST, "manifest.schema.json"}
+    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3}
+    assert list(ENTRIES) == list(reference_cases())
+    for id, entry in ENTRIES.items():
+        assert entry["description"] and entry["catches"]
+        assert [r["order"] for r in entry["tensors"]] == list(range(len(entry["tensors"])))
+        for dtype in DTYPES:
+            assert set(read_tensors(VECTORS / entry["files"][dtype])[0]) == {r["name"] for r in entry["tensors"]}, id
+
+
+def test_every_input_is_a_float32_number():
+    """Then both precisions start from the same numbers."""
+    wide, narrow = references("float64"), references("float32")
+    for id, entry in ENTRIES.items():
+        for name, array in inputs_of(entry, wide[id]).items():
+            if id == "linear-subnormal" or entry["kind"].endswith("_read"):
+                continue
+            assert np.array_equal(array.astype(narrow[id][name].dtype), narrow[id][name]), (id, name)
+            assert np.array_equal(array, narrow[id][name].astype(array.dtype)), (id, name)
+
+
+def test_the_edges_are_there():
+    """The cases that the edges are for really lie on them."""
+    t = references()
+    assert not t["layer-norm-equal-rows"]["x_hat"][0].any(), "rows of equal numbers come out as exactly 0"
+    assert np.abs(t["softmax-1e4"]["x"]).max() >= 1e4 and np.abs(t["cross-entropy-80"]["logits"]).max() == 80
+    assert (t["cross-entropy-one-real"]["targets"] != -100).sum() == 1
+    assert not t["lora-b-0"]["lora_B"].any() and not t["lora-b-0"]["grad.lora_A"].any()
+    assert t["lora-b-0"]["grad.lora_B"].any() and not t["lora-alpha-0"]["grad.lora_B"].any()
+    assert 0 < np.abs(t["linear-subnormal"]["y"]).max() < np.finfo(np.float64).tiny
+    assert 0 < np.abs(references("float32")["linear-subnormal"]["y"]).max() < np.finfo(np.float32).tiny
+    assert t["lora-full-rank"]["lora_A"].shape[0] == min(t["lora-full-rank"]["weight"].shape)
+    assert set(np.unique(t["gelu-saturated"]["slope"])) >= {0.0, 1.0}
+    assert (t["model-lm"]["lengths"] < t["model-lm"]["ids"].shape[1]).any(), "a padded batch"
+    for id in ("train-full", "train-lora"):
+        norms, clip = t[id]["step.50.grad_norm"], ENTRIES[id]["settings"]["train"]["clip_norm"]
+        assert 0 < (norms > clip).mean() < 1, "clipped at some steps and not at others"
+        assert t[id]["step.50.loss"].mean() < 0.8 * t[id]["step.1.loss"], "learns something"
+    for id in ("generate-lm", "generate-lora"):
+        margins = [array.min() for name, array in t[id].items() if name.endswith("margin")]
+        assert min(margins) > 0.01, "far more than rounding in either precision"
+
+
+def test_the_smallest_cases_are_there_as_json_too():
+    found = [entry for entry in ENTRIES.values() if "json" in entry["files"]]
+    assert len(found) >= 15
+    for entry in found:
+        value, reference = read_json(VECTORS / entry["files"]["json"]), load_case(entry, "float64", VECTORS)
+        assert (value["case"], value["kind"], value["settings"]) == (entry["id"], entry["kind"], entry["settings"])
+        for name, array in reference.items():
+            stored = value["tensors"][name]
+            values = np.array([float(v) for v in stored["values"]]).reshape(stored["shape"])
+            assert np.array_equal(values, array), (entry["id"], name)
+
+
+def test_draws_are_raw_words_of_a_bit_generator():
+    """As computed by hand from PCG64's first words, which NumPy promises to keep."""
+    words = np.random.PCG64(3632233996).random_raw(2)
+    assert np.array_equal(bits_of("test").random_raw(2), np.random.PCG64(0xD87F7E0C).random_raw(2))
+    assert 0xD87F7E0C == 3632233996
+    expected = [float(np.float32(-1.0 + 2.0 * (int(word) >> 40) / 2**24)) for word in words]
+    assert uniform(bits_of("test"), (2,)).tolist() == expected
+
+
+# ---------------------------------------------------------------- tolerances
+
+
+def test_a_tolerance_is_not_below_rounding_and_not_above_a_mistake():
+    for id, entry in ENTRIES.items():
+        for record in entry["tensors"]:
+            if record["stage"] == "input":
+                continue
+            for dtype, epsilon in (("float64", 2.0**-52), ("float32", 2.0**-23)):
+                atol, size = record[dtype]["atol"], record[dtype]["rms"]
+                exact = "exact" in entry["flags"] or not record[dtype]["dtype"].startswith("F")
+                assert atol == 0 if exact else atol >= 15 * epsilon * size, (id, record["name"])
+                # What is zero in theory is rounding: its tolerance has no measure in its own size.
+                if not record["name"].endswith("k_proj.bias"):
+                    assert atol <= (1e-10 if dtype == "float64" else 0.05) * size or size == 0, (id, record["name"])
+
+
+def test_measures():
+    assert rms(np.array([3.0, 4.0, np.inf])) == pytest.approx(np.sqrt(12.5), rel=1e-15)
+    assert rms(np.array([3e-320, 4e-320])) > 0 and rms(np.zeros(3)) == 0 and rms(np.array([-np.inf])) == 0
+    assert distance(np.array([1.0, -np.inf]), np.array([1.5, -np.inf])) == 0.5
+    assert distance(np.array([1.0, np.inf]), np.array([1.0, -np.inf])) == np.inf == distance([np.nan], [1.0])
+    assert [round_up(x) for x in (1.21e-7, 1.3e-7, 0.0, 9.91e3)] == [1.3e-7, 1.3e-7, 0.0, 1e4]
+
+
+# ---------------------------------------------------------------- the plain program, and its mistakes
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_plain_program_agrees_in_everything(dtype):
+    """A second implementation, written from SPEC.md's formulas and sharing no code with the package."""
+    compared = 0
+    for id, entry in ENTRIES.items():
+        reference = load_case(entry, dtype, VECTORS)
+        made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), dtype)
+        assert bool(made) == (entry["kind"] in KINDS)
+        for record in entry["tensors"] if made else ():
+            name = record["name"]
+            if record["stage"] != "input":
+                assert made[name].shape == reference[name].shape, (id, name)
+                assert diverges(record, made[name], reference[name], dtype, RTOL) is None, (id, name)
+                compared += 1
+    assert compared > 1000
+
+
+@pytest.mark.slow
+def test_every_known_mistake_shows_and_is_named():
+    """Made in the plain program; most are named alone, and those that are not are the same for that case."""
+    wide, alone = references(), 0
+    for wrong, sentence in MISTAKES.items():
+        shown = named = 0
+        for id, entry in ENTRIES.items():
+            if entry["kind"] == "train" or shown == 2:
+                continue
+            reference = wide[id]
+            try:
+                made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), "float64", wrong)
+            except ValueError:  # this case's shapes make the mistake impossible
+                continue
+            for record in entry["tensors"] if made else ():
+                name = record["name"]
+                if record["stage"] == "input" or diverges(record, made[name], reference[name], "float64", RTOL) is None:
+                    continue
+                causes = likely_causes(entry, reference, made, name, "float64")
+                shown += 1
+                named += sentence in causes
+                alone += causes == [sentence]
+                break
+        if not shown:  # what a single step does not show
+            entry, reference = ENTRIES["train-full"], wide["train-full"]
+            settings, inputs = entry["settings"], inputs_of(entry, reference)
+            made = plain_outputs("train", {**settings, "until": 10}, inputs, "float64", wrong)
+            shown = named = int(any(not np.array_equal(made[n], reference[n]) for n in made))
+        assert shown and named, wrong
+    assert alone > len(MISTAKES)
+
+
+# ---------------------------------------------------------------- bad input
+
+LINEAR = ENTRIES["linear"]
+
+
+def linear_outputs():
+    return outputs_of(LINEAR, load_case(LINEAR, "float64", VECTORS))
+
+
+def written(folder, **changes):
+    """A port's outputs for the case `linear`, with changes; a change to None leaves a tensor out."""
+    tensors = {**linear_outputs(), **changes}
+    write_tensors(folder / "linear.float64.safetensors", {n: a for n, a in tensors.items() if a is not None})
+
+
+def as_npy(folder, order="C", dtype="<f8"):
+    (folder / "linear.float64").mkdir()
+    for name, array in linear_outputs().items():
+        np.save(folder / "linear.float64" / f"{name}.npy", np.asarray(array, dtype=dtype, order=order))
+
+
+def checked(capsys, folder, *options):
+    """(exit code, what was printed, the error) of the command on the case `linear`."""
+    code = main(["reference", "check", str(folder), "--case", "linear", *options])
+    out = capsys.readouterr()
+    assert "Traceback" not in out.out + out.err
+    return code, out.out, out.err
+
+
+def test_what_is_right_passes_in_every_form(tmp_path, capsys):
+    forms = {"tensors": written, "npy": as_npy, "json": lambda f: shutil.copy(json_twin(tmp_path), f)}
+    for form, write in forms.items():
+        (tmp_path / form).mkdir()
+        write(tmp_path / form)
+        code, out, _ = checked(capsys, tmp_path / form)
+        assert code == 0 and "1 of 1 agree" in out, form
+
+
+def json_twin(folder):
+    tensors = {n: {"shape": a.shape, "values": a.ravel().tolist()} for n, a in linear_outputs().items()}
+    path = folder / "linear.float64.json"
+    path.write_text(json.dumps({"tensors": tensors}))
+    return path
+
+
+def test_minus_infinity_goes_through_json(tmp_path):
+    entry = ENTRIES["attention"]
+    outputs = outputs_of(entry, load_case(entry, "float64", VECTORS))
+    tensors = {n: {"shape": a.shape, "values": [v if np.isfinite(v) else str(v) for v in a.ravel().tolist()]}
+               for n, a in outputs.items()}  # fmt: skip
+    (tmp_path / "attention.float64.json").write_text(json.dumps({"tensors": tensors}))
+    assert exit_code(*check(tmp_path, ["attention"])) == 0
+    tensors["scores"]["values"] = [v if v != "-inf" else -1e9 for v in tensors["scores"]["values"]]
+    (tmp_path / "attention.float64.json").write_text(json.dumps({"tensors": tensors}))
+    results, complaints = check(tmp_path, ["attention"])
+    assert exit_code(results, complaints) == 1 and results[0].divergence.tensor == "scores"
+
+
+UNUSABLE = {  # what is done to the outputs -> what has to be said
+    "missing": (lambda f: written(f, **{"grad.x": None}), ["grad.x is missing"]),
+    "extra": (lambda f: written(f, loss=np.zeros(1)), ["loss is no tensor of this case"]),
+    "shape": (lambda f: written(f, y=np.zeros((6, 4))), ["y has shape (6, 4), expected (2, 3, 4)"]),
+    "dtype": (lambda f: written(f, y=np.zeros((2, 3, 4), np.float32)), ["y is of dtype float32, expected float64"]),
+    "separators": (
+        lambda f: written(f, **{"grad.x": None, "grad/x": np.zeros((2, 3, 6))}),
+        ["grad/x is no tensor of this case; it looks like grad.x"],
+    ),
+    "Fortran": (lambda f: as_npy(f, "F"), ["y.npy: lies in Fortran order"]),
+    "big-endian": (lambda f: as_npy(f, dtype=">f8"), ["y.npy: is big-endian, >f8; expected <f8"]),
+    "objects": (lambda f: as_npy(f, dtype=object), ["y.npy: not a whole .npy file"]),
+    "json that is none": (lambda f: (f / "linear.float64.json").write_text("{"), ["not a JSON file"]),
+    "json of a list": (lambda f: (f / "linear.float64.json").write_text("[]"), ['an object "tensors"']),
+    "json of words": (
+        lambda f: (f / "linear.float64.json").write_text('{"tensors": {"y": {"shape": [1], "values": ["one"]}}}'),
+        ["y: expected shape and values", "grad.x is missing"],
+    ),
+    "a name without precision": (lambda f: (f / "linear.safetensors").touch(), ["linear.safetensors: expected the"]),
+    "an unknown case": (lambda f: (f / "linaer.float64.json").touch(), ["no case is named 'linaer'", "linear"]),
+    "tensors loose": (lambda f: np.save(f / "y.npy", np.zeros(3)), ["y.npy: expected the name of a case"]),
+}
+
+
+@pytest.mark.parametrize("spoil, said", UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_input_is_said_by_name(spoil, said, tmp_path, capsys):
+    spoil(tmp_path)
+    code, out, err = checked(capsys, tmp_path)
+    assert code == 2
+    for text in said:
+        assert text in out, out
+    assert "1 of 1 agree" not in out
+
+
+@pytest.mark.parametrize("cut", [1, 9, 100, 400])
+@pytest.mark.parametrize("form", ["safetensors", "npy", "json"])
+def test_truncated_files(form, cut, tmp_path, capsys):
+    if form == "npy":
+        as_npy(tmp_path)
+        path = tmp_path / "linear.float64" / "y.npy"
+    else:
+        written(tmp_path) if form == "safetensors" else json_twin(tmp_path)
+        path = tmp_path / f"linear.float64.{form}"
+    path.write_bytes(path.read_bytes()[:-cut])
+    code, out, _ = checked(capsys, tmp_path)
+    assert code == 2 and path.name in out
+
+
+def test_folders_that_are_no_success(tmp_path, capsys):
+    for folder, said in ((tmp_path, "holds no outputs"), (tmp_path / "no", "not there"), (__file__, "is a file")):
+        code, out, err = checked(capsys, folder)
+        assert code == 2 and said in err and not out
+    (tmp_path / "readme.txt").write_text("nothing to check")
+    assert checked(capsys, tmp_path)[0] == 2
+
+
+def test_a_part_has_to_be_asked_for(tmp_path, capsys):
+    written(tmp_path)
+    assert main(["reference", "check", str(tmp_path)]) == 2
+    assert f"{len(ENTRIES) - 1} of {len(ENTRIES)} cases have no outputs in float64" in capsys.readouterr().out
+    assert main(["reference", "check", str(tmp_path), "--tier", "1"]) == 2
+    assert "tier 1" in capsys.readouterr().out
+    assert checked(capsys, tmp_path, "--dtype", "float32")[0] == 2
+    assert checked(capsys, tmp_path, "--dtype", "float64")[0] == 0
+    unknown = ((["--case", "linaer"], "linaer"), (["--tier", "4"], "4"), (["--tier", "2"], "none of the cases"))
+    for wrong, said in unknown:
+        code, _, err = checked(capsys, tmp_path, *wrong)
+        assert code == 2 and said in err
+
+
+def test_vectors_that_are_not_there_or_spoilt(tmp_path, capsys):
+    out, vectors = tmp_path / "out", tmp_path / "vectors"
+    out.mkdir()
+    written(out)
+    code, _, err = checked(capsys, out, "--vectors", str(vectors))
+    assert code == 2 and "reference export" in err
+    shutil.copytree(VECTORS, vectors)
+    assert checked(capsys, out, "--vectors", str(vectors))[0] == 0
+    tensors = {**load_case(LINEAR, "float64", VECTORS), "y": np.zeros((2, 3, 4))}
+    write_tensors(vectors / "linear.float64.safetensors", tensors)
+    code, _, err = checked(capsys, out, "--vectors", str(vectors))
+    assert code == 2 and "y is not what the manifest says" in err
+    (vectors / MANIFEST).write_text('{"format_version": 7}')
+    assert "no manifest" in checked(capsys, out, "--vectors", str(vectors))[2]
+
+
+# ---------------------------------------------------------------- what is said of a divergence
+
+
+def divergence(folder, **changes):
+    """The Result of the case `linear` with changed tensors."""
+    written(folder, **changes)
+    results, complaints = check(folder, ["linear"])
+    assert not complaints and exit_code(results, complaints) == 1
+    return results[0]
+
+
+def test_the_first_tensor_is_named_and_where_it_is_off(tmp_path):
+    wrong = linear_outputs()
+    wrong["grad.x"][1, 2, 3] += 0.5
+    wrong["grad.weight"][:] = 0
+    found = divergence(tmp_path, **wrong).divergence
+    right = linear_outputs()["grad.x"]
+    assert (found.tensor, found.stage, found.index, found.agreed) == ("grad.x", "backward", (1, 2, 3), 1)
+    assert (found.entries_off, found.entries, found.number) == (1, 36, 2)
+    assert (found.got, found.expected) == (wrong["grad.x"][1, 2, 3], right[1, 2, 3])
+    assert found.relative == pytest.approx(0.5 / rms(right), rel=1e-3)
+
+
+def test_tolerances_are_used_entry_by_entry(tmp_path):
+    """Half of the tolerance passes and twice of it does not, at a large entry and at a small one."""
+    atol = next(r for r in LINEAR["tensors"] if r["name"] == "y")["float64"]["atol"]
+    y = linear_outputs()["y"]
+    for place in (np.argmax(np.abs(y)), np.argmin(np.abs(y))):
+        index = np.unravel_index(place, y.shape)
+        allowed = atol + RTOL["float64"] * abs(y[index])
+        near, far = y.copy(), y.copy()
+        near[index] += 0.5 * allowed
+        far[index] += 2.0 * allowed
+        written(tmp_path, y=near)
+        results, _ = check(tmp_path, ["linear"])
+        assert results[0].divergence is None and 0.3 < results[0].worst[0] <= 0.7
+        assert divergence(tmp_path, y=far).divergence.index == tuple(map(int, index))
+
+
+LOOKS = {
+    "NaN": (lambda y: y * np.nan, "NaN"),
+    "infinity": (lambda y: np.where(y > 0, np.inf, y), "infinity"),
+    "zero": (lambda y: 0 * y, "0 throughout"),
+    "a sign": (lambda y: -y, "sign is reversed"),
+    "a factor": (lambda y: y / 3, "times 0.333333333 (1/T)"),
+    "an offset": (lambda y: y + 0.25, "plus 0.25"),
+    "reversed": (lambda y: y[:, ::-1], "reverse order along axis 1"),
+    "moved": (lambda y: np.roll(y, 1, axis=2), "moved by one along axis 2"),
+    "axes": (lambda y: y.transpose(2, 0, 1).reshape(y.shape), "axes exchanged"),
+    "places": (lambda y: y.ravel()[np.random.default_rng(0).permutation(24)].reshape(y.shape), "in other places"),
+    "precision": (lambda y: y.astype(np.float32).astype(float), "in float32"),
+    "digits": (lambda y: y * (1 + 1e-12), "too few digits"),
+    "a row": (lambda y: np.where(np.arange(3)[:, None] == 1, y + y**2, y), "index 1 on axis 1"),
+    "anything": (lambda y: y + y**2, "cosine"),
+}
+
+
+@pytest.mark.parametrize("spoil, said", LOOKS.values(), ids=LOOKS)
+def test_what_a_tensor_looks_like(spoil, said, tmp_path):
+    result = divergence(tmp_path, y=spoil(linear_outputs()["y"]))
+    assert said in " ".join(result.divergence.causes), result.divergence.causes
+    assert said in format_result(result)
+
+
+def test_another_tensor_in_its_place(tmp_path):
+    entry = ENTRIES["softmax"]
+    outputs = outputs_of(entry, load_case(entry, "float64", VECTORS))
+    write_tensors(tmp_path / "softmax.float64.safetensors", {**outputs, "grad.x": outputs["probs"]})
+    assert check(tmp_path, ["softmax"])[0][0].divergence.causes == ["it is probs"]
+
+
+def test_inputs_may_be_handed_back_but_not_changed(tmp_path):
+    inputs = inputs_of(LINEAR, load_case(LINEAR, "float64", VECTORS))
+    written(tmp_path, **inputs)
+    assert exit_code(*check(tmp_path, ["linear"])) == 0
+    found = divergence(tmp_path, **{**inputs, "x": np.nextafter(inputs["x"], 9.0)}).divergence
+    assert (found.tensor, found.stage) == ("x", "input") and "an input" in found.causes[0]
+
+
+def test_the_json_report(tmp_path, capsys):
+    written(tmp_path, y=np.full((2, 3, 4), np.nan))
+    code, _, _ = checked(capsys, tmp_path, "--json", str(tmp_path / "report.json"))
+    report = read_json(tmp_path / "report.json")
+    assert code == 1 == report["exit_code"]
+    assert report["results"][0]["divergence"]["tensor"] == "y" and report["results"][0]["divergence"]["got"] == "nan"
+
+
+@pytest.mark.slow
+def test_list_and_export_commands(tmp_path, capsys):
+    assert main(["reference", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f" {id} " in listed and entry["catches"] in listed for id, entry in ENTRIES.items())
+    assert main(["reference", "export", str(tmp_path / "vectors")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[: len(ENTRIES)] == list(ENTRIES) and "all are within their tolerances" in said[-1]
+    (tmp_path / "file").touch()
+    assert main(["reference", "export", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_the_checker_needs_numpy_and_safetensors_alone():
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from lora_np.reference import VECTORS, check, exit_code\n"
+        "assert exit_code(*check(VECTORS, tiers=[1])) == 0\n"
+        "print({n.split('.')[0] for n in set(sys.modules) - before} - set(sys.stdlib_module_names))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert eval(found) <= {"lora_np", "numpy", "safetensors"}
