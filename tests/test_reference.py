@@ -23,11 +23,10 @@ from lora_np.reference import (
     load_manifest,
 )
 from lora_np.reference.cases import reference_cases
+from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.check import diverges
-from lora_np.reference.draws import bits_of, uniform
-from lora_np.reference.mistakes import MISTAKES
-from lora_np.reference.plain import KINDS, plain_outputs
+from lora_np.reference.plain import KINDS, MISTAKES, plain_outputs
 from lora_np.reference.tolerances import distance, rms, round_up
 
 ENTRIES, RTOL, _ = load_manifest()

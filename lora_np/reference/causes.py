@@ -1,6 +1,6 @@
 """What a port has probably done, from the first tensor that diverges.
 
-First each known mistake is made (`plain.py`, `mistakes.py`): the one that leaves all earlier tensors as they are and
+First each known mistake is made (`plain/`): the one that leaves all earlier tensors as they are and
 gives the port's numbers for this one is the likely cause. Several that do are told apart by the tensors after it. Where
 none fits, the tensor itself is looked at: a factor, a sign, another order, another tensor.
 """
@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from .mistakes import MISTAKES
-from .plain import plain_outputs
+from .plain import MISTAKES, plain_outputs
 from .tolerances import EPSILON, rms
 
 MOST = 3  # sentences

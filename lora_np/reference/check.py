@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..formats import read_json, read_tensors
-from .case import DTYPES
-from .cases import TIERS
+from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .export import MANIFEST, VECTORS, sha256
 from .port_files import port_files, read_port_file

@@ -11,8 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..formats import check_folder, write_json, write_tensors, write_text
-from .case import DTYPES, stage
-from .cases import reference_cases
+from .cases import DTYPES, reference_cases, stage
 from .tolerances import EPSILON, SAFETY, rms, tolerances
 
 FORMAT_VERSION = 1

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..formats import read_json, read_tensors
-from .case import DTYPES
+from .cases import DTYPES
 
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
 

@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from .draws import bits_of, uniform
+from .cases.draws import bits_of, uniform
 
 SAFETY = 16.0
 DRAWS = 10

@@ -1,6 +1,6 @@
 """The mistakes that ports are known to make, each with the sentence that the checker says of it.
 
-Where each is made stands in the `plain_…` files, beside the formula that it is taken for.
+Where each is made stands in the files beside this one, next to the formula that it is taken for.
 """
 
 MISTAKES = {

@@ -1,8 +1,8 @@
-"""SPEC.md's model as a program, in its plainest form, with room for mistakes; see `plain_operations.py`."""
+"""SPEC.md's model as a program, in its plainest form, with room for mistakes; see `operations.py`."""
 
 import numpy as np
 
-from . import plain_operations as op
+from . import operations as op
 
 IGNORED = -100
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from . import plain_model as pm
-from . import plain_operations as op
-from . import plain_training as training
-from .case import in_dtype
+from ..cases import in_dtype
+from . import model as pm
+from . import operations as op
+from . import training
+from .mistakes import MISTAKES
+
+__all__ = ["KINDS", "MISTAKES", "plain_outputs"]
 
 
 def linear_case(settings, t, wrong):

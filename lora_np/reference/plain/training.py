@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ..compress.code_points import CODE_POINTS
-from . import plain_model as pm
+from ...compress.code_points import CODE_POINTS
+from . import model as pm
 
 RECORDED = (1, 10, 50)
 

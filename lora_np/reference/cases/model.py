@@ -9,11 +9,11 @@ import math
 
 import numpy as np
 
-from .. import ops
-from ..adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
-from ..adapters.dora import MAGNITUDE
-from ..model import ModelConfig, backward, empty_past, forward, make_decoder, next_logits, parameter_shapes
-from ..model.config import positions_read
+from ... import ops
+from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
+from ...adapters.dora import MAGNITUDE
+from ...model import ModelConfig, backward, empty_past, forward, make_decoder, next_logits, parameter_shapes
+from ...model.config import positions_read
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters import adapter_deltas
-from ..analysis import right_directions, singular_values
-from ..compress import quantise_nf4
-from ..compress.nf4 import unpack
-from ..formats import load_gpt2, load_peft, save_gpt2, save_peft
-from ..model import parameter_shapes
+from ...adapters import adapter_deltas
+from ...analysis import right_directions, singular_values
+from ...compress import quantise_nf4
+from ...compress.nf4 import unpack
+from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
+from ...model import parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
-from .model_cases import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
+from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"

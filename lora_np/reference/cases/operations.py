@@ -5,8 +5,8 @@ The gradient of a loss with respect to an array `a` is named `grad.a`. That of t
 
 import numpy as np
 
-from .. import ops
-from ..adapters import AdapterConfig, dora, lora
+from ... import ops
+from ...adapters import AdapterConfig, dora, lora
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 

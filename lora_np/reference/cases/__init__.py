@@ -1,9 +1,12 @@
 """All reference cases, in the order in which a port is checked."""
 
-from .file_cases import file_cases
-from .model_cases import model_cases
-from .operation_cases import operation_cases
-from .training_cases import training_cases
+from .case import DTYPES, ReferenceCase, in_dtype, stage
+from .files import file_cases
+from .model import model_cases
+from .operations import operation_cases
+from .training import training_cases
+
+__all__ = ["DTYPES", "TIERS", "ReferenceCase", "in_dtype", "reference_cases", "stage"]
 
 TIERS = {1: "operations", 2: "the model", 3: "training and files"}
 

@@ -5,9 +5,9 @@ Nothing is drawn while training: batches, their order and what dropout keeps are
 
 import numpy as np
 
-from ..data import Batch
-from ..model import loss_and_gradients
-from ..training import (
+from ...data import Batch
+from ...model import loss_and_gradients
+from ...training import (
     AdamW,
     TrainConfig,
     adamw_update,
@@ -20,7 +20,7 @@ from ..training import (
 )
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, kept, whole
-from .model_cases import SIZES, adapter_of, base_of, draw_adapter, draw_batch, draw_params, layers_of, model_config
+from .model import SIZES, adapter_of, base_of, draw_adapter, draw_batch, draw_params, layers_of, model_config
 
 RECORDED = (1, 10, 50)  # the steps after which parameters are shown
 
