@@ -219,7 +219,7 @@ def test_every_known_mistake_shows_and_is_named():
             reference = wide[id]
             try:
                 made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), "float64", wrong)
-            except ValueError:  # this case's shapes make the mistake impossible
+            except (ArithmeticError, ValueError):  # this case makes the mistake impossible
                 continue
             for record in entry["tensors"] if made else ():
                 name = record["name"]

@@ -124,6 +124,7 @@ MISTAKES = {
     "warm-up left out": "there is no warm-up",
     "schedule a step ahead": "the schedule is a step ahead: step s has the rate of index s − 1",
     "first step at a rate of 0": "the warm-up starts at a rate of 0; step i of w has (i + 1)/(w + 1) of the peak",
+    "warm-up a step late": "the warm-up is a step late: step i of w has (i + 1)/(w + 1) of the peak, not i/(w + 1)",
     "last step at a rate of 0": "the decay ends at the last step; it ends one step after it",
     "decay from the first step": "the decay counts from the first step; it counts from the end of the warm-up",
     "betas exchanged": "β₁ and β₂ are exchanged",

@@ -115,7 +115,7 @@ def forward(settings, t, wrong, positions=None):
     if about["n_classes"]:
         h = a["pooled"] = h[:, 0]
     head = "head.weight" if about["n_classes"] else "tok_emb.weight"
-    a["logits"] = h @ t[head].T
+    a["logits"] = op.linear(h, t[head], None, wrong)
     return a, kept
 
 
@@ -129,8 +129,7 @@ def backward(settings, t, a, kept, dlogits, wrong):
     found = {"grad.logits": dlogits}
     head = "head.weight" if classes else "tok_emb.weight"
     h = a["pooled" if classes else "ln_f"]
-    dhead = op.rows(dlogits).T @ op.rows(h)
-    dh = dlogits @ t[head]
+    dh, dhead, _ = op.linear_back(dlogits, h, t[head], wrong)
     if classes:
         found |= {"grad.head.weight": dhead, "grad.pooled": dh}
         dh = dh[:, None]

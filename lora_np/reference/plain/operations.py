@@ -202,7 +202,7 @@ def cross_entropy(logits, targets, ignored, dloss, wrong):
     N = {"sum for the mean": 1, "mean over ignored targets too": len(t), "mean over the batch's rows": len(logits)}
     N = N.get(wrong, real.sum())
     picked = np.where(real, t, 0)
-    shifted = flat - flat.max(axis=-1, keepdims=True)
+    shifted = flat - (0.0 if wrong == "softmax without the maximum" else flat.max(axis=-1, keepdims=True))
     e = np.exp(shifted)
     at = np.arange(len(t))
     losses = np.log(e.sum(axis=-1)) - shifted[at, picked]

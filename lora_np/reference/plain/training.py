@@ -19,7 +19,7 @@ def clip(grads, max_norm, wrong):
         return grads, norm
     if wrong == "each array clipped by its own norm":
         own = {name: float(np.linalg.norm(g)) for name, g in grads.items()}
-        return {name: g * min(1.0, max_norm / own[name]) for name, g in grads.items()}, norm
+        return {name: g * min(1.0, max_norm / max(own[name], 1e-300)) for name, g in grads.items()}, norm
     if wrong == "each number clipped":
         return {name: np.clip(g, -max_norm, max_norm) for name, g in grads.items()}, norm
     factor = max_norm / (norm + 1e-6 if wrong == "norm + 1e-6" else norm)
@@ -34,7 +34,8 @@ def rate(step, about, peak, wrong):
     if wrong == "schedule a step ahead":
         step = step + 1
     if step < w:
-        return peak * (step / w if wrong == "first step at a rate of 0" else (step + 1) / (w + 1))
+        late = {"first step at a rate of 0": step / w, "warm-up a step late": step / (w + 1)}
+        return peak * late.get(wrong, (step + 1) / (w + 1))
     last = N - 1 if wrong == "last step at a rate of 0" else N
     done = (step - (0 if wrong == "decay from the first step" else w)) / max(1, last - w)
     c = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[about["schedule"]]

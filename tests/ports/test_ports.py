@@ -1,0 +1,346 @@
+"""The ports in C and JavaScript pass all reference cases; and each mistake planted in one of them is found and named.
+
+The ports were written from SPEC.md alone, so that a mistake planted in them is one in a program that the checker does
+not know.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lora_np.reference import VECTORS, check, exit_code, load_manifest
+
+HERE = Path(__file__).parent
+NODE, GCC = shutil.which("node"), shutil.which("gcc")
+ENTRIES, _, _ = load_manifest()
+SOURCE = (HERE / "port.mjs").read_text("utf-8")
+COMPILE = "-std=c11 -O2 -Wall -Wextra -pedantic -Werror -ffp-contract=off".split()
+SANITISE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+pytestmark = pytest.mark.slow
+needs_node = pytest.mark.skipif(NODE is None, reason="needs Node")
+needs_gcc = pytest.mark.skipif(GCC is None, reason="needs gcc")
+
+
+def files(dtype, cases=None):
+    return [str(VECTORS / ENTRIES[id]["files"][dtype]) for id in cases or ENTRIES]
+
+
+def run(*command):
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True)
+
+
+def all_agree(folder, dtype):
+    results, complaints = check(folder, dtypes=[dtype])
+    assert len(results) == len(ENTRIES)
+    return exit_code(results, complaints) == 0
+
+
+# ---------------------------------------------------------------- the ports as they are
+
+
+@needs_node
+def test_javascript(tmp_path):
+    done = run(NODE, HERE / "port.mjs", tmp_path, *files("float64"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert all_agree(tmp_path, "float64")
+
+
+@needs_gcc
+@pytest.mark.parametrize("sanitise", [False, True], ids=["optimised", "sanitised"])
+@pytest.mark.parametrize("real, dtype", [("double", "float64"), ("float", "float32")])
+def test_c(real, dtype, sanitise, tmp_path):
+    flags = [*COMPILE, f"-DREAL={real}", *SANITISE * sanitise]
+    built = run(GCC, *flags, "-o", tmp_path / "port", HERE / "port.c", "-lm")
+    assert built.returncode == 0, built.stderr
+    (tmp_path / "out").mkdir()
+    done = run(tmp_path / "port", tmp_path / "out", *files(dtype))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert all_agree(tmp_path / "out", dtype)
+
+
+def ports(folder):
+    """The commands of the ports that can be run here."""
+    found = [[NODE, HERE / "port.mjs"]] if NODE else []
+    if GCC:
+        run(GCC, *COMPILE, "-o", folder / "port", HERE / "port.c", "-lm")
+        found.append([folder / "port"])
+    return found
+
+
+def test_bad_input_is_one_line_of_error(tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes((VECTORS / "linear.float64.safetensors").read_bytes()[:300])
+    (tmp_path / "empty.safetensors").touch()
+    for port in ports(tmp_path):
+        for arguments in ([], [tmp_path / "out"], *([tmp_path / "out", tmp_path / f"{n}.safetensors"]
+                                                    for n in ("cut", "empty", "absent"))):  # fmt: skip
+            done = run(*port, *arguments)
+            assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and not done.stdout, (port, arguments)
+
+
+def test_ports_never_look_at_the_expected_outputs(tmp_path):
+    """All outputs in the files are overwritten with zeros; what the ports compute stays right."""
+    from lora_np.formats import read_tensors, write_tensors
+
+    blind = []
+    for entry in ENTRIES.values():
+        path = VECTORS / entry["files"]["float64"]
+        tensors, metadata = read_tensors(path)
+        outputs = {record["name"] for record in entry["tensors"] if record["stage"] != "input"}
+        blind.append(tmp_path / "blind" / path.name)
+        write_tensors(blind[-1], {name: 0 * a if name in outputs else a for name, a in tensors.items()}, metadata)
+    for number, port in enumerate(ports(tmp_path)):
+        (tmp_path / f"out{number}").mkdir()
+        assert run(*port, tmp_path / f"out{number}", *blind).returncode == 0
+        assert all_agree(tmp_path / f"out{number}", "float64")
+
+
+@pytest.mark.parametrize("name", ["port.c", "port.mjs"])
+def test_ports_stay_short(name):
+    lines = (HERE / name).read_text("utf-8").splitlines()
+    assert len(lines) <= 600 and max(map(len, lines)) <= 120
+
+
+# ---------------------------------------------------------------- mistakes planted in the JavaScript port
+
+
+class Bug(NamedTuple):
+    what: str
+    right: str  # stands once in the port
+    wrong: str
+    first: dict  # case -> the tensor that has to be named as the first that diverges
+    cause: str | None  # words of the cause that has to be among those named; None: no cause is asked for
+
+
+REREAD = "reshape(transpose(reshape(weight, [weight.shape[1], weight.shape[0]])), weight.shape)"
+BUGS = [
+    # linear
+    Bug("the weight as (in, out)", "y: add(einsum('.i,oi->.o', x, weight)", f"y: add(einsum('.i,oi->.o', x, {REREAD})",
+        {"linear": "y", "model-lm": "blocks.0.attn.q_proj"}, "read as (in, out)"),
+    Bug("no bias", "weight), bias ?? scalar(0)) }), // x", "weight), scalar(0)) }), // x",
+        {"linear": "y", "model-lm": "blocks.0.attn.q_proj"}, "bias is not added"),
+    Bug("dW averaged", "weight: einsum('.o,.i->oi', grad, x), // Σ",
+        "weight: scale(einsum('.o,.i->oi', grad, x), grad.shape.at(-1) / grad.data.length), // Σ",
+        {"linear": "grad.weight", "model-classifier": "grad.head.weight"}, "mean over rows"),
+    Bug("db averaged", "bias: einsum('.o,->o', grad), // Σ",
+        "bias: scale(einsum('.o,->o', grad), grad.shape.at(-1) / grad.data.length), // Σ",
+        {"linear": "grad.bias", "model-lm": "grad.blocks.1.mlp.down_proj.bias"}, "mean over rows"),
+    Bug("dx by the transposed weight", "x: einsum('.o,oi->.i', grad, weight), // grad.y W",
+        f"x: einsum('.o,oi->.i', grad, {REREAD}), // grad.y W", {"linear": "grad.x", "model-lm": "grad.ln_f"},
+        "transposed in the backward pass"),
+    # layer norm
+    Bug("ε outside the root", "1 / Math.sqrt(value + eps)", "1 / (Math.sqrt(value) + eps)",
+        {"layer-norm": "inv_std", "layer-norm-small": "inv_std", "model-lm": "blocks.0.ln1"}, "outside the root"),
+    Bug("no ε", "1 / Math.sqrt(value + eps)", "1 / Math.sqrt(value)",
+        {"layer-norm": "inv_std", "layer-norm-equal-rows": "inv_std"}, "ε is missing"),
+    Bug("ε of the code", "1 / Math.sqrt(value + eps)", "1 / Math.sqrt(value + 1e-5)",
+        {"layer-norm-large-eps": "inv_std"}, "whatever the settings say"),
+    Bug("unbiased variance", "const variance = rowMean(multiply(centred, centred));",
+        "const variance = scale(rowSum(multiply(centred, centred)), 1 / (x.shape.at(-1) - 1));",
+        {"layer-norm": "inv_std", "model-lm": "blocks.0.ln1"}, "C − 1"),
+    Bug("mean(x²) − mean(x)²", "const variance = rowMean(multiply(centred, centred));",
+        "const variance = subtract(rowMean(multiply(x, x)), multiply(rowMean(x), rowMean(x)));",
+        {"layer-norm-offset": "inv_std"}, None),
+    Bug("no term through the mean", "const centred = mapRows(minus, d, rowMean(d));", "const centred = d;",
+        {"layer-norm": "grad.x", "model-lm": "grad.blocks.1.mlp.residual"}, "through the mean"),
+    Bug("no term through the variance", "subtract(centred, along), inv_std)", "centred, inv_std)",
+        {"layer-norm": "grad.x", "model-lm": "grad.blocks.1.mlp.residual"}, "through the variance"),
+    Bug("dx̂ without the weight", "const d = multiply(grad, weight);", "const d = grad;",
+        {"layer-norm": "grad.x", "model-lm": "grad.blocks.1.mlp.residual"}, "dx̂ = dy ⊙ w"),
+    Bug("no bias of the norm", "y: add(multiply(x_hat, weight), bias) }", "y: multiply(x_hat, weight) }",
+        {"layer-norm": "y", "model-lm": "blocks.0.ln1"}, "layer norm's bias"),
+    # GELU and softmax
+    Bug("sigmoid GELU", "const g = map((value) => 0.5 * (1 + Math.tanh(value)), u);",
+        "const g = map((value) => 1 / (1 + Math.exp(-1.702 * value)), x);",
+        {"gelu": "y", "model-lm": "blocks.0.mlp.gelu"}, "sigmoid GELU"),
+    Bug("no cubic term", "ROOT * (value + CUBIC * value ** 3)", "ROOT * value",
+        {"gelu": "y", "model-lm": "blocks.0.mlp.gelu"}, "0.044715 x³ is missing"),
+    Bug("a short constant", "const CUBIC = 0.044715;", "const CUBIC = 0.0447;",
+        {"gelu": "y", "model-lm": "blocks.0.mlp.gelu"}, "too few digits"),
+    Bug("a slope of g alone", "gate + 2 * out * (1 - gate) * inner", "gate",
+        {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}, "g alone"),
+    Bug("u′ without its second term", "ROOT * (1 + 3 * CUBIC * value ** 2)", "ROOT",
+        {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}, "missing in GELU's slope"),
+    Bug("the maximum stays", "const belowMax = (x) => mapRows(minus, x, rowMax(x));", "const belowMax = (x) => x;",
+        {"softmax-1e4": "probs", "cross-entropy-1e4": "loss"}, "maximum is not taken off"),
+    Bug("no sum in softmax's gradient",
+        "multiply(probs, mapRows(minus, grad, rowSum(multiply(grad, probs))))", "multiply(probs, grad)",
+        {"softmax": "grad.x", "attention": "grad.scores", "model-lm": "grad.blocks.1.attn.scores"}, "− Σ dp ⊙ p"),
+    # attention
+    Bug("scores not scaled", "1 / Math.sqrt(keys.shape[3])); // q", "1); // q",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "not divided by √D"),
+    Bug("scores over D", "1 / Math.sqrt(keys.shape[3])); // q", "1 / keys.shape[3]); // q",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "by D and not by √D"),
+    Bug("scores over √C", "1 / Math.sqrt(keys.shape[3])); // q", "1 / Math.sqrt(q.shape[2])); // q",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "√C"),
+    Bug("no scale going back", "1 / Math.sqrt(keys.shape[3])); // grad", "1); // grad",
+        {"attention": "grad.q", "model-lm": "grad.blocks.1.attn.k_proj"}, "missing in dq and dk"),
+    Bug("heads interleaved", "reshape(x, [...x.shape.slice(0, 2), heads, x.shape[2] / heads]);",
+        "einsum('bidh,->bihd', reshape(x, [...x.shape.slice(0, 2), x.shape[2] / heads, heads]));",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "interleaved"),
+    Bug("no mask", "(key > p ? -Infinity : product)", "product",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "no causal mask"),
+    Bug("a mask of −1e9", "(key > p ? -Infinity : product)", "(key > p ? -1e9 : product)",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "should be −inf"),
+    Bug("a mask one off", "(key > p ? -Infinity : product)", "(key > p + 1 ? -Infinity : product)",
+        {"attention": "scores", "model-lm": "blocks.0.attn.scores"}, "one off"),
+    Bug("positions ignored", "const position = positions ?? stack(", "const position = stack(",
+        {"attention-positions": "scores", "model-classifier": "blocks.1.attn.scores"}, "positions are not used"),
+    Bug("the mask's corner", "i + k.shape[1] - q.shape[1])", "i)", {"attention-last-queries": "scores"},
+        "stands at i + Tk − Tq"),
+    Bug("dv by probs as they are", "einsum('bhij,bihd->bjhd', probs, above)", "einsum('bhji,bihd->bjhd', probs, above)",
+        {"attention": "grad.v", "model-lm": "grad.blocks.1.attn.v_proj"}, "probs are not transposed"),
+    Bug("dk by scores as they are", "einsum('bhij,bihd->bjhd', gradProducts, queries)",
+        "einsum('bhji,bihd->bjhd', gradProducts, queries)",
+        {"attention": "grad.k", "model-lm": "grad.blocks.1.attn.k_proj"}, "grad.scores are not transposed"),
+    # cross-entropy and dropout
+    Bug("the sum for the mean", "scalar(sumAll(losses) / sumAll(real))", "scalar(sumAll(losses))",
+        {"cross-entropy": "loss", "model-lm": "loss", "train-full": "step.1.loss"}, "sum over targets"),
+    Bug("a mean over ignored targets", "scalar(sumAll(losses) / sumAll(real))",
+        "scalar(sumAll(losses) / targets.data.length)", {"cross-entropy": "loss", "model-lm": "loss"}, "ignored ones"),
+    Bug("no 1/N going back", "sumAll(grad) / sumAll(real)); // grad_loss", "sumAll(grad)); // grad_loss",
+        {"cross-entropy": "grad.logits", "model-lm": "grad.logits"}, "1/N is missing"),
+    Bug("no upstream gradient", "sumAll(grad) / sumAll(real)); // grad_loss", "1 / sumAll(real)); // grad_loss",
+        {"cross-entropy-upstream": "grad.logits"}, "grad_loss"),
+    Bug("no −1 at the target", "const differences = subtract(probs, oneHot(targets, logits.shape.at(-1)));",
+        "const differences = probs;", {"cross-entropy": "grad.logits", "model-lm": "grad.logits"}, "− 1 at the target"),
+    Bug("a mask of 0 and 1", "y: mask ? multiply(x, mask) : x", "y: mask ? map((v, m) => (m ? v : 0), x, mask) : x",
+        {"dropout": "y", "lora-dropout": "su", "model-classifier": "embed"}, "divided by 1 − p"),
+    Bug("no mask going back", "x: mask ? multiply(grad, mask) : grad", "x: grad",
+        {"dropout": "grad.x", "lora-dropout": "grad.x", "model-classifier": "grad.blocks.1.mlp.down_proj"},
+        "not applied in the backward pass"),
+    # LoRA
+    Bug("α for α/r", "alpha / (rslora ? Math.sqrt(r) : r);", "alpha;",
+        {"lora": "su", "model-lm-lora": "blocks.0.attn.q_proj",
+         "train-lora": "step.1.grad.blocks.0.attn.v_proj.lora_B"},
+        "the scale is α; it is α/r"),
+    Bug("α/r under rslora", "alpha / (rslora ? Math.sqrt(r) : r);", "alpha / r;",
+        {"lora-rslora": "su", "model-lm-rslora": "blocks.0.attn.q_proj"}, "with rslora it is α/√r"),
+    Bug("α/√r without rslora", "alpha / (rslora ? Math.sqrt(r) : r);", "alpha / Math.sqrt(r);",
+        {"lora": "su", "model-lm-lora": "blocks.0.attn.q_proj"}, "without rslora it is α/r"),
+    Bug("no scale", "alpha / (rslora ? Math.sqrt(r) : r);", "1;",
+        {"lora": "su", "model-lm-lora": "blocks.0.attn.q_proj"}, "the scale α/r is missing"),
+    Bug("A transposed", "linear.forward({ x: dropped, weight: inputs.lora_A }).y, scaling",
+        "linear.forward({ x: dropped, weight: reshape(transpose(reshape(inputs.lora_A, [inputs.lora_A.shape[1], "
+        "inputs.lora_A.shape[0]])), inputs.lora_A.shape) }).y, scaling",
+        {"lora": "su", "model-lm-lora": "blocks.0.attn.q_proj"}, "A is read transposed"),
+    Bug("dropout on the base too", "const base = linear.forward(inputs).y; // of x",
+        "const base = linear.forward({ ...inputs, x: dropped }).y; // of x",
+        {"lora-dropout": "y", "model-classifier-lora": "blocks.0.attn.q_proj"}, "masks the base's input too"),
+    Bug("no adapter", "y: add(base, linear.forward({ x: su, weight: inputs.lora_B }).y) }", "y: base }",
+        {"lora": "y", "model-lm-lora": "blocks.0.attn.q_proj"}, "adapter is not applied"),
+    Bug("dx without the adapter", "const x = add(base.x, dropout.backward(inputs, {}, down.x).x);", "const x = base.x;",
+        {"lora": "grad.x", "model-classifier-lora": "grad.blocks.1.mlp.gelu"}, "lacks the adapter's path"),
+    Bug("dx not masked", "add(base.x, dropout.backward(inputs, {}, down.x).x)", "add(base.x, down.x)",
+        {"lora-dropout": "grad.x", "model-classifier-lora": "grad.blocks.1.mlp.gelu"}, "not masked"),
+    Bug("no s in dA", "const inner = scale(up.x, scaling(settings));", "const inner = up.x;",
+        {"lora": "grad.lora_A", "model-lm-lora": "grad.blocks.1.attn.v_proj.lora_A"}, "s is missing in grad.lora_A"),
+    Bug("dA by x", "linear.backward({ x: dropped, weight: inputs.lora_A }, {}, inner)",
+        "linear.backward({ x: inputs.x, weight: inputs.lora_A }, {}, inner)",
+        {"lora-dropout": "grad.lora_A", "model-classifier-lora": "grad.blocks.1.mlp.down_proj.lora_A"}, "it is with x̃"),
+    Bug("no s in ΔW", "scale(einsum('or,ri->oi', lora_B, lora_A), scaling(settings))",
+        "einsum('or,ri->oi', lora_B, lora_A)",
+        {"lora": "delta", "model-lm-lora": "delta.blocks.0.attn.q_proj.weight"}, "s is missing in ΔW"),
+    # DoRA
+    Bug("norms of W", "rowSum(multiply(V, V))", "rowSum(multiply(inputs.weight, inputs.weight))",
+        {"dora": "norm", "model-lm-dora": "blocks.0.attn.v_proj"}, "that of W"),
+    Bug("the norm differentiated", "(settings.norm_gradient ? -(", "(true ? -(",
+        {"dora": "grad.weight", "model-lm-dora": "grad.blocks.0.mlp.up_proj.lora_B"}, "held constant"),
+    Bug("the norm never differentiated", "(settings.norm_gradient ? -(", "(false ? -(",
+        {"dora-norm-gradient": "grad.weight"}, "with norm_gradient it is not"),
+    Bug("no magnitude", "map(over, inputs.lora_magnitude_vector, norm);", "map((n) => 1 / n, norm);",
+        {"dora": "y", "model-lm-dora": "blocks.0.attn.v_proj"}, "not multiplied in"),
+    Bug("dm not over the norm", "lora_magnitude_vector: map(over, a, norm),", "lora_magnitude_vector: a,",
+        {"dora": "grad.lora_magnitude_vector", "model-lm-dora": "grad.blocks.0.mlp.up_proj.lora_magnitude_vector"},
+        "not divided by the norm"),
+    # the model
+    Bug("no residual", "call(sum, { a: take(x), b: mixed })", "mixed",
+        {"model-lm": "blocks.0.attn.residual", "generate-lm": "step.0.logits"}, "x is not added to what attention"),
+    Bug("pooling at the padding", "(length) => length - 1)", "() => x.shape[1] - 1)",
+        {"model-classifier": "blocks.1.attn.q_proj", "train-lora": "step.1.loss"}, "last position"),
+    Bug("no last layer norm", "x = layer('ln_f', layerNorm, { x }, { eps });", "x = note('ln_f', x);",
+        {"generate-lm": "step.0.logits", "generate-lora": "step.0.logits"}, "ln_f, is missing"),
+    Bug("positions from 1", "before + i)) });", "before + i + 1)) });", {"model-lm": "pos_emb"}, "count from 1"),
+    Bug("one rank and alpha for all", "...adapter?.layers[layer], rslora",
+        "...Object.values(adapter?.layers ?? {})[0], rslora",
+        {"model-lm-mixed-ranks": "blocks.0.attn.v_proj"}, "first one's r and α"),
+    Bug("new tokens at position 0", "before + i)) });", "i)) });", {"generate-lm": "step.1.logits"}, "position 0"),
+    Bug("masks in the merged model", "modelForward(plain, pick(['ids', 'lengths'], inputs))",
+        "modelForward(plain, inputs)",
+        {"model-classifier-lora": "merged.logits"}, "no dropout masks"),
+    # training
+    Bug("norm + 1e-6", "max_norm / norm : 1;", "max_norm / (norm + 1e-6) : 1;",
+        {"clip-small": "clipped.a.weight", "train-full": "step.1.after.tok_emb.weight"}, "norm + 1e-6"),
+    Bug("no clipping", "norm > max_norm ? max_norm / norm : 1;", "1;",
+        {"clip-above": "clipped.a.weight", "train-full": "step.1.after.tok_emb.weight"}, "not clipped"),
+    Bug("stretched gradients", "norm > max_norm ? max_norm / norm : 1;", "max_norm / norm;",
+        {"clip-below": "clipped.a.weight"}, "stretched"),
+    Bug("a first rate of 0", "(i + 1) / (w + 1)", "i / w",
+        {"schedule-linear": "learning_rate", "train-lora": "step.1.learning_rate"}, "starts at a rate of 0"),
+    Bug("a late warm-up", "(i + 1) / (w + 1)", "i / (w + 1)", {"schedule-linear": "learning_rate"}, "a step late"),
+    Bug("a last rate of 0", "Math.max(1, steps - w);", "Math.max(1, steps - w - 1);",
+        {"schedule-linear": "learning_rate", "schedule-cosine": "learning_rate"}, "one step after it"),
+    Bug("no final share", "f + (1 - f) * c);", "c);", {"schedule-cosine": "learning_rate"}, "final_share"),
+    Bug("no bias correction of v", "scale(square, 1 / (1 - beta2 ** t))", "scale(square, 1)",
+        {"adamw": "step.1.after.a.weight", "train-full": "step.1.after.tok_emb.weight"}, "correction of v"),
+    Bug("ε inside AdamW's root", "(Math.sqrt(b) + eps)", "Math.sqrt(b + eps)",
+        {"adamw": "step.1.after.a.weight", "adamw-large-eps": "step.1.after.a.weight"}, "inside the root"),
+    Bug("biases decay", "p.shape.length >= 2 ? weight_decay : 0;", "weight_decay;",
+        {"adamw": "step.1.after.a.bias", "train-full": "step.1.after.blocks.0.ln1.weight"}, "one axis decay too"),
+    Bug("decay without the rate", "before - eta * decay * before", "before - decay * before",
+        {"adamw": "step.1.after.a.weight"}, "not multiplied with the learning rate"),
+    Bug("coupled decay", "const mean = map((before, g) => beta1 * before + (1 - beta1) * g, m, grads[name]);",
+        "const mean = map((before, g, w) => beta1 * before + (1 - beta1) * (g + decay * w), m, grads[name], p);",
+        {"adamw": "step.1.m.a.weight"}, "Adam with L2"),
+    Bug("βs exchanged", "{ beta1, beta2, eps, weight_decay", "{ beta1: beta2, beta2: beta1, eps, weight_decay",
+        {"adamw": "step.1.m.a.weight"}, "exchanged"),
+    Bug("no rate factors", "rate * (rate_factors[name.split('.').at(-1)] ?? 1);", "rate;",
+        {"adamw-rate-factors": "step.1.after.a.lora_A"}, "rate_factors"),
+    Bug("batches in a row", "inputs.order.data[step - 1]", "(step - 1) % inputs['batches.ids'].shape[0]",
+        {"train-full": "step.1.loss"}, "one after another"),
+    Bug("one mask for all steps", "entry(kept, step - 1)", "entry(kept, 0)",
+        {"train-full": "step.10.loss", "train-lora": "step.10.loss"}, "first step's dropout masks"),
+    # spectra, NF4, files
+    Bug("before − after", "const update = subtract(after, before);", "const update = subtract(before, after);",
+        {"spectrum-low-rank": "update"}, "before − after"),
+    Bug("eigenvalues", "const sigma = map(Math.sqrt, squares);", "const sigma = squares;",
+        {"spectrum-full-rank": "singular_values"}, "squared"),
+    Bug("energies of σ", "sumAll(slice(squares, 0, i + 1)) / sumAll(squares)",
+        "sumAll(slice(sigma, 0, i + 1)) / sumAll(sigma)", {"spectrum-full-rank": "energy"}, "they are of σ²"),
+    Bug("low half first", "high * 16 + low", "high / 16 + low * 16", {"nf4": "packed"}, "low half first"),
+    Bug("the largest weight", "Math.max(most, Math.abs(x));", "Math.max(most, x);", {"nf4": "absmax"},
+        "largest weight"),
+    Bug("a step of max/128", "group.reduce(largest, 0) / 127", "group.reduce(largest, 0) / 128",
+        {"nf4-double": "steps"}, "max / 127"),
+    Bug("codes cut", "roundEven(Math.fround(x / size))", "Math.trunc(Math.fround(x / size))",
+        {"nf4-double": "scale_codes"}, "rounded to the nearest"),
+    Bug("Conv1D not transposed", "? transpose(a) : a);", "? reshape(a, [a.shape[1], a.shape[0]]) : a);",
+        {"gpt2-read": "blocks.0.attn.q_proj.weight"}, None),
+    Bug("B's blocks at the wrong rows", "concat(ours.map(rows));", "concat(ours.map(rows).reverse());",
+        {"peft-write": "adapter_model.safetensors"}, None),
+]  # fmt: skip
+
+
+def test_there_are_bugs_enough():
+    assert len(BUGS) >= 40 and len({bug.what for bug in BUGS}) == len(BUGS)
+    assert sum(bug.cause is not None for bug in BUGS) >= 30
+
+
+@needs_node
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
+def test_a_planted_mistake_is_found_and_named(bug, tmp_path):
+    assert SOURCE.count(bug.right) == 1, f"{bug.right!r} stands {SOURCE.count(bug.right)} times in the port"
+    (tmp_path / "port.mjs").write_text(SOURCE.replace(bug.right, bug.wrong), "utf-8")
+    done = run(NODE, tmp_path / "port.mjs", tmp_path / "out", *files("float64", bug.first))
+    assert done.returncode == 0, done.stderr
+    results, complaints = check(tmp_path / "out", list(bug.first))
+    assert exit_code(results, complaints) == 1
+    for result in results:
+        found = result.divergence
+        assert found is not None, f"{result.case} agrees"
+        assert found.tensor == bug.first[result.case], (result.case, found)
+        if bug.cause is not None:
+            assert bug.cause in " / ".join(found.causes), (result.case, found.causes)
