@@ -65,6 +65,7 @@ def test_the_shipped_vectors_are_those_of_this_code(exported):
         assert len(results) >= 2 * len(ENTRIES)
 
 
+@pytest.mark.slow
 def test_export_twice_gives_the_same_bytes(exported, tmp_path):
     export(tmp_path)
     files = sorted(path.name for path in exported.iterdir())

@@ -193,7 +193,7 @@ def test_leaving_a_sweep_ends_its_processes(tmp_path):
     with open_executor(jobs=2) as executor:
         endings = sweep(carry_out, [Task(0), *(Task(i, str(tmp_path), seconds=60) for i in range(1, 5))], executor)
         assert next(endings).run.number == 0
-        wait_for(lambda: len(begun(tmp_path)) == 2)
+        wait_for(lambda: len(begun(tmp_path)) == 2 and all(begun(tmp_path).values()))
     endings.close()
     for pids in begun(tmp_path).values():
         assert not alive(pids[0])
