@@ -1,0 +1,600 @@
+/* port.c: a small transformer with LoRA, its gradients and its training, as SPEC.md has them, in C11 and libm alone.
+
+   gcc -std=c11 -O2 -Wall -Wextra -pedantic -ffp-contract=off -o port64 port.c -lm        (port32: and -DREAL=float)
+   mkdir out && ./port64 out vectors/?*.float64.safetensors
+
+   Each file is a case: its inputs and settings are read, its outputs are computed and written to the directory out. Of
+   the outputs in the file just the names are used, to know what is asked for. Four operations know how a gradient goes
+   back through them: add, product, map and take. All else is made of these and written forward alone; backward() then
+   goes through all that was computed, the last first. The machine has to be little-endian, as the files are. */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tgmath.h>
+#ifndef REAL
+#define REAL double
+#endif
+
+/* ==== 1. Memory, arrays, names ==================================================================================== */
+typedef const char *Text;
+static Text current_file = "port";              /* what a message is about */
+static _Noreturn void die(Text s, Text what) { fprintf(stderr, "%s: %s%s\n", current_file, s, what), exit(1); }
+typedef struct Chunk { struct Chunk *next; double data[]; } Chunk;  /* zero at first, kept to the end of the case */
+static Chunk *chunks;
+static void *allocate(size_t size) {
+    Chunk *chunk = calloc(1, sizeof(Chunk) + size);
+    if (!chunk) die("out of memory", "");
+    return chunk->next = chunks, (chunks = chunk)->data;
+}
+static Text text(Text format, ...) {
+    va_list args, again;
+    va_start(args, format), va_copy(again, args);
+    char *s = allocate(vsnprintf(NULL, 0, format, args) + 1);
+    return vsprintf(s, format, again), va_end(args), va_end(again), s;
+}
+/* An array, row-major. dtype is safetensors' and says what to read: f of F64 or F32, i of I64, u of U8 and I8. g is the
+   gradient with respect to f. The rest says how it was computed, and which tensor was computed before it. */
+typedef struct Tensor Tensor;
+typedef REAL Curve(REAL x, REAL *slope);
+typedef void Operation(Tensor *y, Tensor *a, Tensor *b, bool back);
+struct Tensor {
+    Text dtype, rule;
+    int axes, shape[4], size;
+    union { REAL *f; int64_t *i; uint8_t *u; };
+    REAL *g;
+    Operation *operation; Curve *curve;
+    Tensor *a, *b, *older;
+};
+static const Text REAL_DTYPE = sizeof(REAL) == 8 ? "F64" : "F32";
+static size_t bytes(const Tensor *t) {
+    int width = !strcmp(t->dtype, REAL_DTYPE) ? sizeof(REAL) : !strcmp(t->dtype, "I64") ? 8 : t->dtype[1] == '8';
+    return width ? t->size * width : (die("this program is not for ", t->dtype), 0);
+}
+static Tensor *make(Text dtype, int axes, const int *shape) {
+    Tensor *t = allocate(sizeof *t);
+    t->dtype = dtype, t->axes = axes, t->size = 1;
+    for (int k = 0; k < axes; k++) t->size *= t->shape[k] = shape[k];
+    return t->u = allocate(bytes(t)), t->g = *dtype == 'F' ? allocate(bytes(t)) : NULL, t;
+}
+static Tensor *zeros(int axes, const int *shape) { return make(REAL_DTYPE, axes, shape); }
+static Tensor *vector(int n) { return zeros(1, &n); }
+static Tensor *matrix(int n, int m) { return zeros(2, (int[]){n, m}); }
+static Tensor *integers(int n, int m) { return make("I64", 2, (int[]){n, m}); }
+static Tensor *octets(int n) { return make("U8", 1, &n); }
+static Tensor *like(const Tensor *x) { return zeros(x->axes, x->shape); }
+static Tensor *ending(Tensor x, int axes, int n) { x.shape[axes - 1] = n; return zeros(axes, x.shape); }
+static Tensor *scalar(REAL x) { Tensor *t = zeros(0, NULL); *t->f = x; return t; }
+static int last(const Tensor *x) { return x->shape[x->axes - 1]; }
+/* Views share the data: other axes for the same entries and gradient; n entries along the first axis; one of these. */
+static Tensor *shaped(const Tensor *x, int axes, const int *shape) {
+    Tensor *y = memcpy(allocate(sizeof *y), x, sizeof *y);
+    return memcpy(y->shape, shape, sizeof *shape * axes), y->axes = axes, y;
+}
+static Tensor *part(const Tensor *x, int from, int n) {
+    Tensor *y = shaped(x, x->axes, x->shape);
+    return y->shape[0] = n, y->size = x->size / x->shape[0] * n, y->u += bytes(x) / x->shape[0] * from, y;
+}
+static Tensor *item(const Tensor *x, int k) { return shaped(part(x, k, 1), x->axes - 1, x->shape + 1); }
+static Tensor *gradient(const Tensor *x) { Tensor *y = shaped(x, x->axes, x->shape); y->f = x->g; return y; }
+static Tensor *join(const Tensor *a, Tensor *b, int axis) {         /* a, which may be NULL, and after it b */
+    if (!a) return b;
+    Tensor *y = shaped(a, a->axes, a->shape);
+    int n = a->size, m = b->size;
+    for (int k = 0; k < axis; k++) n /= a->shape[k], m /= b->shape[k];
+    y->shape[axis] += b->shape[axis], y = like(y);
+    for (int k = 0, row; k < y->size; k++)
+        row = k / (n + m), y->f[k] = k % (n + m) < n ? a->f[k - row * m] : b->f[k - (row + 1) * n];
+    return y;
+}
+/* Named tensors, in the order of their names. scope has a case's inputs and all that is computed from them. */
+typedef struct List { Text name; Tensor *t; struct List *next; } List;
+static List *scope;
+static List **place(List **e, Text name) { while (*e && strcmp((*e)->name, name) < 0) e = &(*e)->next; return e; }
+static Tensor *insert(List **e, Tensor *t, Text name) {             /* in the place of one of that name, if any */
+    if (!*(e = place(e, name)) || strcmp((*e)->name, name))
+        *e = memcpy(allocate(sizeof **e), &(List){name, NULL, *e}, sizeof **e);
+    return (*e)->t = t;
+}
+static Tensor *find(Text name) { List *e = *place(&scope, name); return e && !strcmp(e->name, name) ? e->t : NULL; }
+static Tensor *get(Text name) { return find(name) ? find(name) : (die("there is no ", name), NULL); }
+static Tensor *put(Tensor *t, Text name) { return insert(&scope, t, name); }
+static Text after(Text start, Text name) { return strncmp(name, start, strlen(start)) ? NULL : name + strlen(start); }
+
+/* ==== 2. The vectors: JSON and safetensors ======================================================================== */
+/* JSON is read in its place: a value is a pointer to its first character. */
+static Text skip(Text p) { return p + strspn(p, " \t\r\n"); }
+static Text closing_quote(Text p) {
+    for (p++; *p && *p != '"'; p++) p += *p == '\\' && p[1];
+    return *p ? p : (die("bad JSON", ""), NULL);
+}
+static Text nth(Text p, int k) {                /* of a list, or of an object's keys; NULL if there are not so many */
+    for (int depth = 0; *p; p++) {
+        if (*p == '"') p = closing_quote(p);
+        depth += (*p == '{' || *p == '[') - (*p == '}' || *p == ']');
+        if (depth == 1 && strchr("{[,", *p) && k-- == 0) return strchr("}]", *skip(p + 1)) ? NULL : skip(p + 1);
+        if (depth == 0) return NULL;
+    }
+    die("bad JSON", "");
+}
+static Text string(Text p) {                    /* of escapes just \" and \\ occur in these files */
+    Text end = *p == '"' ? closing_quote(p) : (die("bad JSON", ""), NULL);
+    char *s = allocate(end - p), *to = s;
+    while (++p < end) *to++ = *(p += *p == '\\');
+    return s;
+}
+static Text lookup(Text object, Text key) {     /* NULL if there is none, or a null */
+    Text p = NULL;
+    for (int k = 0; (p = nth(object, k)) && strcmp(string(p), key);) k++;
+    return p && *(p = skip(skip(closing_quote(p) + 1) + 1)) != 'n' ? p : NULL;
+}
+static Text member(Text o, Text key) { return lookup(o, key) ? lookup(o, key) : (die("there is no ", key), NULL); }
+static double number(Text object, Text key) { return strtod(member(object, key), NULL); }
+static int whole(Text object, Text key) { return number(object, key); }
+static bool is_true(Text object, Text key) { return lookup(object, key) && *lookup(object, key) == 't'; }
+static Text text_of(const uint8_t *bytes, size_t n) { return memcpy(allocate(n + 1), bytes, n); }
+static Text header_of(const Tensor *file) {     /* 8 bytes before it have its length, the tensors follow it */
+    uint64_t n = 0;
+    if (file->size >= 8) memcpy(&n, file->u, 8);
+    if (file->size < 8 || n > (uint64_t)file->size - 8 || file->u[8] != '{') die("not a safetensors file", "");
+    return text_of(file->u + 8, n);
+}
+static Tensor *read_tensor(const Tensor *file, Text name) {
+    Text header = header_of(file), entry = member(header, name), sizes = member(entry, "shape");
+    const size_t begin = 8 + strlen(header) + strtoull(nth(member(entry, "data_offsets"), 0), NULL, 10);
+    int axes = 0, shape[4];
+    for (; axes < 4 && nth(sizes, axes); axes++) shape[axes] = atoi(nth(sizes, axes));
+    Tensor *t = make(string(member(entry, "dtype")), axes, shape);
+    if (begin > bytes(file) || bytes(t) > bytes(file) - begin) die("cut off: ", name);
+    return memcpy(t->u, file->u + begin, bytes(t)), t;
+}
+static Tensor *encode(const List *list) {       /* in the order of the names, as section 6 has it */
+    Text header = "{\"__metadata__\":{\"format\":\"pt\"}", shape;
+    size_t end = 0;
+    for (const List *e = list; e; end += bytes(e->t), e = e->next) {
+        shape = "";
+        for (int k = 0; k < e->t->axes; k++) shape = text(k ? "%s,%d" : "%s%d", shape, e->t->shape[k]);
+        header = text("%s,\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", header, e->name,
+                      e->t->dtype, shape, end, end + bytes(e->t));
+    }
+    const uint64_t n = strlen(header = text("%s}%*s", header, 7 - (int)(strlen(header) % 8), ""));
+    Tensor *file = octets(8 + n + end);
+    uint8_t *to = file->u + 8 + n;
+    memcpy(file->u, &n, 8), memcpy(file->u + 8, header, n);
+    for (const List *e = list; e; to += bytes(e->t), e = e->next) memcpy(to, e->t->u, bytes(e->t));
+    return file;
+}
+
+/* ==== 4. Tier 1: operations ======================================================================================= */
+static Text kind, settings, model, adapter;     /* of the case; NULL if it has none */
+static Tensor *newest;                          /* of what was computed */
+/* An operation fills in y from a and b, or, going back, adds to their gradients what comes from that of y. */
+static Tensor *computed(Tensor *y, Operation *operation, Tensor *a, Tensor *b) {
+    y->operation = operation, y->a = a, y->b = b, y->older = newest;
+    return operation(y, a, b, false), newest = y;
+}
+static void backward(Tensor *y, const Tensor *dy) {
+    memcpy(y->g, dy->f, bytes(y));
+    for (y = newest, newest = NULL; y; y = y->older) if (y->operation) y->operation(y, y->a, y->b, true);
+}
+/* y = a + b. b may be smaller and is then repeated, as a bias is for each row: its gradient is a sum. */
+static void add_to(Tensor *y, Tensor *a, Tensor *b, bool back) {
+    for (int k = 0, j; k < y->size; k++)
+        if (j = k % b->size, back) a->g[k] += y->g[k], b->g[j] += y->g[k]; else y->f[k] = a->f[k] + b->f[j];
+}
+static Tensor *add(Tensor *a, Tensor *b) { return computed(like(a), add_to, a, b); }
+/* A rule has a letter for each axis of y, of a and of b, or a dot for several: ".o=.i,oi" is x W^T. y, at first zeros,
+   gets the sum of a b over the letters it has not; going back, a gets y's gradient times b, and b gets it times a. */
+static void multiply(Tensor *y, Tensor *a, Tensor *b, bool back) {
+    Tensor *const t[3] = {y, a, b};
+    char letters[8] = "", *letter;
+    int extent[8], stride[3][8] = {{0}}, total = 1;
+    for (int j = strlen(y->rule) - 1, k = 2, step = 1, axis = 0; j >= 0; j--) {
+        const char c = y->rule[j];
+        if (c == '=' || c == ',') { k--, step = 1, axis = 0; continue; }
+        const int size = c == '.' ? t[k]->size / step : t[k]->shape[t[k]->axes - ++axis];
+        if (!(letter = strchr(letters, c))) *(letter = letters + strlen(letters)) = c, total *= size;
+        stride[k][letter - letters] = step, extent[letter - letters] = size, step *= size;
+    }
+    for (int e = 0; e < total; e++) {
+        int at[3] = {0};
+        for (int n = 0, rest = e; letters[n]; rest /= extent[n++])
+            for (int k = 0; k < 3; k++) at[k] += rest % extent[n] * stride[k][n];
+        if (!back) y->f[at[0]] += a->f[at[1]] * b->f[at[2]];
+        else a->g[at[1]] += y->g[at[0]] * b->f[at[2]], b->g[at[2]] += y->g[at[0]] * a->f[at[1]];
+    }
+}
+static Tensor *product(Tensor *y, Text r, Tensor *a, Tensor *b) { return y->rule = r, computed(y, multiply, a, b); }
+static Tensor *linear(Tensor *x, Tensor *W) { return product(ending(*x, x->axes, W->shape[0]), ".o=.i,oi", x, W); }
+static Tensor *outer(Tensor *B, Tensor *A) { return product(matrix(B->shape[0], last(A)), "oi=or,ri", B, A); }
+static Tensor *scale(Tensor *x, REAL s) { return product(like(x), ".=.,", x, scalar(s)); }
+static Tensor *subtract(Tensor *a, Tensor *b) { return add(a, scale(b, -1)); }
+static Tensor *times(Tensor *x, Tensor *y) { return y ? product(like(x), ".=.,.", x, y) : x; }  /* no mask: x */
+static Tensor *times_row(Tensor *x, Tensor *row) { return product(like(x), ".c=.c,c", x, row); }
+static Tensor *times_column(Tensor *x, Tensor *column) { return product(like(x), ".c=.c,.", x, column); }
+static Tensor *turn(Tensor *x) { return product(matrix(last(x), x->shape[0]), "ji=ij,", x, scalar(1)); }
+static Tensor *sum(Tensor *x) { return product(zeros(x->axes - 1, x->shape), ".=.c,", x, scalar(1)); }
+static Tensor *mean(Tensor *x) { return scale(sum(x), (REAL)1 / last(x)); }
+static Tensor *minus(Tensor *x, Tensor *column) { return subtract(x, product(like(x), ".c=.,", column, scalar(1))); }
+static void call(Tensor *y, Tensor *a, Tensor *b, bool back) {  /* y = curve(a), b its slope:  grad.a = grad.y * b */
+    for (int k = 0; k < y->size; k++)
+        if (back) a->g[k] += y->g[k] * b->f[k]; else y->f[k] = y->curve(a->f[k], b->f + k);
+}
+static Tensor *map(Curve *f, Tensor *x) { Tensor *y = like(x); return y->curve = f, computed(y, call, x, like(x)); }
+static REAL exponential(REAL x, REAL *slope) { return *slope = exp(x); }
+static REAL logarithm(REAL x, REAL *slope) { return *slope = 1 / x, log(x); }
+static REAL inverse(REAL x, REAL *slope) { return *slope = -1 / (x * x), 1 / x; }
+static REAL root(REAL x, REAL *slope) { return *slope = 1 / (2 * sqrt(x)), sqrt(x); }
+/* u = sqrt(2/pi) (x + 0.044715 x^3),  g = (1 + tanh u) / 2,  y = x g,  slope = g + 2 y (1 - g) u' */
+static REAL gelu(REAL x, REAL *slope) {
+    const REAL c = (REAL)sqrt(2 / acos(-1.0)), cubic = (REAL)0.044715, g = (1 + tanh(c * (x + cubic * x * x * x))) / 2;
+    return *slope = g + 2 * x * g * (1 - g) * c * (1 + 3 * cubic * x * x), x * g;
+}
+/* y = the rows of a at the indices b, as in an embedding;  grad.a = for each row the sum over where it was taken to */
+static void take_from(Tensor *y, Tensor *a, Tensor *b, bool back) {
+    for (int k = 0, n = last(y), j; k < y->size; k++)
+        if (j = b->i[k / n] * n + k % n, back) a->g[j] += y->g[k]; else y->f[k] = a->f[j];
+}
+static Tensor *take(Tensor *x, Tensor *b) { return computed(ending(*b, b->axes + 1, last(x)), take_from, x, b); }
+static Tensor *below_max(Tensor *x) {           /* x - max of each row, a constant: what follows is the same for any */
+    Tensor *max = zeros(x->axes - 1, x->shape);
+    for (int k = 0, n = last(x); k < x->size; k++) max->f[k / n] = fmax(k % n ? max->f[k / n] : x->f[k], x->f[k]);
+    return minus(x, max);
+}
+static Tensor *softmax(Tensor *x) { x = map(exponential, below_max(x)); return times_column(x, map(inverse, sum(x))); }
+/* the mean over real targets of log(sum of exp(x - max)) - (x_target - max) */
+static Tensor *cross_entropy(Tensor *x, const Tensor *targets, int ignored) {
+    Tensor *hit = like(x = below_max(x)), *share = zeros(targets->axes, targets->shape);
+    int real = 0;
+    for (int i = 0; i < targets->size; i++) real += targets->i[i] != ignored;
+    for (int i = 0; i < targets->size; i++)
+        if (targets->i[i] != ignored) hit->f[i * last(x) + targets->i[i]] = 1, share->f[i] = (REAL)1 / real;
+    return product(scalar(0), "=.,.", subtract(map(logarithm, sum(map(exponential, x))), sum(times(x, hit))), share);
+}
+/* A layer's arrays, and what it computes, have names that begin with at: its own and a dot, or nothing if it is a case.
+   Its adapter is "lora", "dora" or NULL; s is alpha / r, or alpha / sqrt(r); the mask is for the adapter's input. */
+typedef struct { Text at, adapter; REAL s; Tensor *mask; } Layer;
+static Tensor *own(Layer l, Text leaf) { return get(text("%s%s", l.at, leaf)); }
+static Tensor *keep(Layer l, Tensor *t, Text leaf) { return put(t, text("%s%s", l.at, leaf)); }
+static REAL adapter_scale(double alpha, double r, bool rslora) { return alpha / (rslora ? sqrt(r) : r); }
+/* linear: y = x W^T + b.  LoRA, with x~ = x * mask: su = s (x~ A^T),  y = x W^T + b + su B^T,  delta = s B A.
+   DoRA: V = W + s B A,  gain = m / norm of each row of V,  h = x~ V^T,  y = gain * h + b + (x - x~) W^T,
+   delta = gain * V - W.  The norm is a constant going back, unless the setting says otherwise. */
+static Tensor *layer(Layer l, Tensor *x) {
+    Tensor *W = own(l, "weight"), *bias = find(text("%sbias", l.at)), *masked = times(x, l.mask), *y = linear(x, W);
+    if (l.adapter) {
+        Tensor *A = own(l, "lora_A"), *B = own(l, "lora_B"), *su = keep(l, scale(linear(masked, A), l.s), "su");
+        Tensor *delta = scale(outer(B, A), l.s), *V = add(W, delta);
+        if (*l.adapter == 'd') {
+            Tensor *norm = keep(l, map(root, sum(times(V, V))), "norm");
+            if (!is_true(settings, "norm_gradient")) norm->operation = NULL;
+            Tensor *gain = times(own(l, "lora_magnitude_vector"), map(inverse, norm));
+            y = add(times_row(keep(l, linear(masked, V), "h"), gain), linear(subtract(x, masked), W));
+            V = times_column(V, gain), delta = subtract(V, W);
+        } else y = add(y, linear(su, B));
+        keep(l, delta, "delta"), keep(l, V, "merged");
+    }
+    return bias ? add(y, bias) : y;
+}
+/* mean and var = mean of (x - mean)^2 of each row,  inv_std = 1 / sqrt(var + eps),  x_hat = (x - mean) inv_std */
+static Tensor *layer_norm(Layer l, Tensor *x) {
+    const REAL eps = model ? number(model, "layer_norm_eps") : number(settings, "eps");
+    Tensor *apart = minus(x, mean(x)), *var = mean(times(apart, apart));
+    Tensor *inv_std = keep(l, map(inverse, map(root, add(var, scalar(eps)))), "inv_std");
+    return add(times_row(keep(l, times_column(apart, inv_std), "x_hat"), own(l, "weight")), own(l, "bias"));
+}
+/* scores = q k^T / sqrt(D), -inf at keys after the query's position;  probs = softmax(scores);  context = probs v */
+static Tensor *attention(Layer l, Tensor *q, Tensor *k, Tensor *v, const Tensor *places) {
+    const int B = q->shape[0], n = q->shape[1], m = k->shape[1], C = last(q);
+    const int H = whole(model ? model : settings, "n_heads"), D = C / H;
+    q = shaped(q, 4, (int[]){B, n, H, D}), k = shaped(k, 4, (int[]){B, m, H, D}), v = shaped(v, 4, k->shape);
+    Tensor *scores = scale(product(zeros(4, (int[]){B, H, n, m}), "bhij=bihd,bjhd", q, k), 1 / sqrt((REAL)D));
+    for (int e = 0, i; e < scores->size; e++)   /* a classifier's places count on from row to row */
+        if (i = e / m % n, e % m > (places ? places->i[e / m / n / H * n + i] % m : i + m - n))
+            scores->f[e] = -INFINITY;
+    Tensor *probs = keep(l, softmax(keep(l, scores, "scores")), "probs");
+    return shaped(product(like(q), "bihd=bhij,bjhd", probs, v), 3, (int[]){B, n, C});
+}
+static bool is(Text name) { return !strcmp(kind, name); }
+static void run_operation(void) {
+    Layer l = {"", is("lora") || is("dora") ? kind : NULL, 0, find("mask")};
+    Tensor *x = find("x"), *y;
+    Text name = is("softmax") ? "probs" : is("attention") ? "context" : is("cross_entropy") ? "loss" : "y";
+    if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
+    if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
+    else if (is("softmax")) y = softmax(x);
+    else if (is("dropout")) y = times(x, l.mask);
+    else if (is("embedding")) y = take(get("weight"), get("ids"));
+    else if (is("layer_norm")) y = layer_norm(l, x);
+    else if (is("attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
+    else if (is("cross_entropy")) y = cross_entropy(get("logits"), get("targets"), whole(settings, "ignore_index"));
+    else y = is("linear") || l.adapter ? layer(l, x) : (die("no such kind: ", kind), NULL);
+    backward(put(y, name), is("cross_entropy") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
+}
+
+/* ==== 5. Tier 2: the model ======================================================================================== */
+static Layer layer_of(Text name) {
+    Text mine = adapter ? lookup(member(adapter, "layers"), name) : NULL;
+    if (!mine) return (Layer){text("%s.", name), NULL, 0, NULL};
+    const REAL s = adapter_scale(number(mine, "alpha"), number(mine, "r"), is_true(adapter, "rslora"));
+    return (Layer){text("%s.", name), string(member(adapter, "kind")), s, find(text("mask.%s.adapter", name))};
+}
+static Tensor *apply(Text name, Tensor *x) { return put(layer(layer_of(name), x), name); }
+static Tensor *norm(Text name, Tensor *x) { return put(layer_norm(layer_of(name), x), name); }
+static Tensor *residual(Text place, Tensor *x, Tensor *branch) {
+    return put(add(x, times(branch, find(text("mask.%s", place)))), text("%s.residual", place));
+}
+/* x, or, while text is generated, x behind what the same layer made of earlier tokens */
+static Tensor *cached(Text name, Tensor *x) { return is("generate") ? put(join(find(name), x, 1), name) : x; }
+/* Block b. In its last block a classifier goes on with the places ends alone, which is NULL otherwise. */
+static Tensor *block(Text b, Tensor *x, Tensor *ends) {
+    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b);
+    Tensor *ln1 = norm(text("%s.ln1", b), x), *q = apply(text("%s.q_proj", attn), ends ? take(ln1, ends) : ln1);
+    Tensor *k = cached(text("%s.keys", b), apply(text("%s.k_proj", attn), ln1));
+    Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), ln1));
+    Tensor *context = put(attention(layer_of(attn), q, k, v, ends), text("%s.context", attn));
+    x = residual(attn, ends ? take(x, ends) : x, apply(text("%s.o_proj", attn), context));
+    Tensor *up = apply(text("%s.up_proj", mlp), norm(text("%s.ln2", b), x));
+    return residual(mlp, x, apply(text("%s.down_proj", mlp), put(map(gelu, up), text("%s.gelu", mlp))));
+}
+static Tensor *forward(int earlier) {           /* the logits of ids that stand behind earlier ones, and their loss */
+    Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *pos_emb = get("pos_emb.weight"), *x;
+    const int B = ids->shape[0], T = ids->shape[1], L = whole(model, "n_layers"), classes = whole(model, "n_classes");
+    Tensor *places = item(integers(1, T), 0), *ends = integers(B, 1);
+    for (int t = 0; t < T; t++) places->i[t] = earlier + t;
+    for (int b = 0; classes && b < B; b++) ends->i[b] = b * T + get("lengths")->i[b] - 1;
+    x = add(put(take(tok_emb, ids), "tok_emb"), put(take(pos_emb, places), "pos_emb"));
+    x = put(times(x, find("mask.embed")), "embed");
+    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL);
+    x = norm("ln_f", x);
+    if (classes) x = put(shaped(x, 2, (int[]){B, last(x)}), "pooled");
+    x = put(linear(x, classes ? get("head.weight") : tok_emb), "logits");
+    if (find("targets")) put(cross_entropy(x, get("targets"), -100), "loss");
+    return x;
+}
+static void run_model(void) {
+    forward(0), backward(get("loss"), scalar(1));
+    if (!adapter) return;
+    List *all = scope;                          /* the merged model has a scope of its own, without masks */
+    scope = NULL;
+    for (List *e = all; e; e = e->next) if (!after("mask.", e->name)) put(e->t, e->name);
+    for (int k = 0; nth(member(adapter, "layers"), k); k++) {
+        Text name = string(nth(member(adapter, "layers"), k)), weight = text("%s.weight", name);
+        insert(&all, get(text("%s.delta", name)), text("delta.%s", weight));
+        put(insert(&all, get(text("%s.merged", name)), text("merged.%s", weight)), weight);
+    }
+    adapter = NULL, insert(&all, forward(0), "merged.logits"), scope = all;
+}
+static void run_generate(void) {
+    Tensor *prompt = get("ids"), *keys = NULL, *values = NULL;
+    const int B = prompt->shape[0], T = prompt->shape[1], n_new = whole(settings, "n_new"), all = T + n_new;
+    Tensor *tokens = put(integers(B, all), "tokens"), *ends = item(integers(1, B), 0);
+    for (int k = 0; k < B * T; k++) tokens->i[k / T * all + k % T] = prompt->i[k];
+    for (int step = 0, from = 0, n = T; step < n_new; step++, from += n, n = 1) {
+        Tensor *ids = put(integers(B, n), "ids"), *margin = put(vector(B), text("step.%d.margin", step));
+        for (int k = 0; k < B * n; k++) ids->i[k] = tokens->i[k / n * all + from + k % n], ends->i[k / n] = k;
+        Tensor *logits = put(take(forward(from), ends), text("step.%d.logits", step));
+        for (int b = 0, best = 0; b < B; b++, best = 0) {
+            REAL *row = item(logits, b)->f, second = -INFINITY;
+            for (int k = 1; k < last(logits); k++)
+                second = fmax(second, fmin(row[k], row[best])), best = row[k] > row[best] ? k : best;
+            margin->f[b] = row[best] - second, tokens->i[b * all + from + n] = best;
+        }
+    }
+    const int shape[4] = {1, B, all - 1, whole(model, "d_model")};
+    for (int i = 0; i < whole(model, "n_layers"); i++) {
+        keys = put(join(keys, shaped(get(text("blocks.%d.keys", i)), 4, shape), 0), "keys");
+        values = put(join(values, shaped(get(text("blocks.%d.values", i)), 4, shape), 0), "values");
+    }
+}
+
+/* ==== 6. Tier 3: training and files =============================================================================== */
+static REAL norm_of(const List *e) {            /* sqrt(sum g^2) over all arrays */
+    REAL squares = 0;
+    for (; e; e = e->next) for (int k = 0; k < e->t->size; k++) squares += e->t->f[k] * e->t->f[k];
+    return sqrt(squares);
+}
+static REAL clip_factor(REAL norm, REAL most) { return norm > most ? most / norm : 1; }
+static void run_clip(void) {
+    const REAL norm = *put(scalar(norm_of(scope)), "norm")->f, factor = clip_factor(norm, number(settings, "max_norm"));
+    for (List *e = scope; e; e = e->next)
+        if (after("grad.", e->name)) put(scale(e->t, factor), text("clipped.%s", after("grad.", e->name)));
+}
+/* i < w: peak (i + 1) / (w + 1);  else peak (f + (1 - f) c),  done = (i - w) / max(1, N - w),  c by the schedule */
+static Tensor *learning_rates(Text s, Text of_peak) {
+    const double peak = number(s, of_peak), w = number(s, "warmup_steps"), f = number(s, "final_share");
+    Tensor *rates = vector(whole(s, "steps"));
+    Text schedule = string(member(s, "schedule"));
+    for (int i = 0; i < rates->size; i++) {
+        const double done = (i - w) / fmax(1.0, rates->size - w), cosine = (1 + cos(acos(-1.0) * done)) / 2;
+        const double c = !strcmp(schedule, "constant") ? 1 : !strcmp(schedule, "linear") ? 1 - done : cosine;
+        rates->f[i] = i < w ? peak * (i + 1) / (w + 1) : peak * (f + (1 - f) * c);
+    }
+    return rates;
+}
+static void run_schedule(void) { put(learning_rates(settings, "peak"), "learning_rate"); }
+/* m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  p = p - rate decay p - rate m^ / (sqrt(v^) + eps),
+   where m^ = m / (1 - beta1^t) and v^ = v / (1 - beta2^t). s has the settings. No gradient goes back through a step. */
+static void adamw(Text s, Text name, Tensor *g, int t, double rate) {
+    const double beta1 = number(s, "beta1"), beta2 = number(s, "beta2");
+    Text factor = lookup(member(s, "rate_factors"), strrchr(name, '.') + 1);
+    Tensor *p = get(name), *m = find(text("step.%d.m.%s", t - 1, name)), *v = find(text("step.%d.v.%s", t - 1, name));
+    m = add(scale(m ? m : like(g), beta1), scale(g, 1 - beta1));
+    v = add(scale(v ? v : like(g), beta2), scale(times(g, g), 1 - beta2));
+    Tensor *spread = add(map(root, scale(v, 1 / (1 - pow(beta2, t)))), scalar(number(s, "eps")));
+    Tensor *step = times(scale(m, 1 / (1 - pow(beta1, t))), map(inverse, spread));
+    if (factor) rate *= strtod(factor, NULL);
+    if (p->axes > 1) p = subtract(p, scale(p, rate * number(s, "weight_decay")));
+    put(put(subtract(p, scale(step, rate)), name), text("step.%d.after.%s", t, name));
+    put(m, text("step.%d.m.%s", t, name)), put(v, text("step.%d.v.%s", t, name)), newest = NULL;
+}
+static void run_adamw(void) {
+    Text rate, name;
+    for (int t = 1; (rate = nth(member(settings, "learning_rate"), t - 1)); t++)
+        for (List *e = scope; e; e = e->next) {
+            if (!(name = after("start.", e->name))) continue;
+            if (t == 1) put(e->t, name);
+            adamw(member(settings, "optimiser"), name, item(get(text("grad.%s", name)), t - 1), t, strtod(rate, NULL));
+        }
+}
+static void run_train(void) {
+    Text s = member(settings, "train"), place, input;
+    Tensor *rates = learning_rates(s, "learning_rate"), *losses = like(rates), *norms = like(rates);
+    List *trained = NULL, *e;
+    for (e = scope; e; e = e->next)             /* of the inputs, parameters alone are floating-point numbers */
+        if (e->t->g && (!adapter || strstr(e->name, ".lora_") || !strcmp(e->name, "head.weight")))
+            insert(&trained, NULL, e->name);
+    for (int t = 1, from = 0; t <= rates->size; t++) {
+        for (e = scope; e; e = e->next) {
+            if ((input = after("batches.", e->name))) put(item(e->t, get("order")->i[t - 1]), input);
+            if (!(place = after("kept.", e->name))) continue;
+            Tensor *kept = item(e->t, t - 1), *mask = put(like(kept), text("mask.%s", place));
+            for (int k = 0; k < kept->size; k++) mask->f[k] = kept->u[k] / (1 - number(s, "dropout"));
+        }
+        forward(0), backward(get("loss"), scalar(1)), losses->f[t - 1] = *get("loss")->f;
+        for (e = trained; e; e = e->next) e->t = put(gradient(get(e->name)), text("step.%d.grad.%s", t, e->name));
+        norms->f[t - 1] = norm_of(trained);
+        for (e = trained; e; e = e->next) {
+            Tensor *clipped = scale(e->t, clip_factor(norms->f[t - 1], number(s, "clip_norm")));
+            adamw(member(s, "optimiser"), e->name, clipped, t, rates->f[t - 1]);
+        }
+        if (t != 1 && t != 10 && t != 50) continue;
+        put(part(losses, from, t - from), text("step.%d.loss", t));
+        put(part(norms, from, t - from), text("step.%d.grad_norm", t));
+        put(part(rates, from, t - from), text("step.%d.learning_rate", t)), from = t;
+    }
+}
+/* Singular values and vectors by one-sided Jacobi rotations: the rows of the update, or of its transpose if they are
+   longer, are turned in pairs until all are orthogonal: each then is a singular value times a vector, largest first. */
+static void run_spectrum(void) {
+    Tensor *u = put(subtract(get("after"), get("before")), "update");
+    const bool wide = u->shape[0] < u->shape[1];
+    Tensor *rows = scale(u = wide ? u : turn(u), 1);
+    for (int pair = 0, n = u->shape[0], m = last(u); pair < 60 * n * n; pair++) {
+        REAL *x = rows->f + pair / n % n * m, *y = rows->f + pair % n * m, xx = 0, yy = 0, xy = 0;
+        for (int k = 0; k < m; k++) xx += x[k] * x[k], yy += y[k] * y[k], xy += x[k] * y[k];
+        const REAL angle = atan2(2 * xy, xx - yy) / 2, c = cos(angle), s = sin(angle);
+        for (int k = 0; k < m && x < y; k++) xx = x[k], x[k] = c * xx + s * y[k], y[k] = c * y[k] - s * xx;
+    }
+    Tensor *squares = sum(times(rows, rows)), *sigma = put(map(root, squares), "singular_values"), *y;
+    Tensor *energy = put(scale(squares, 1 / *sum(squares)->f), "energy");
+    for (int j = 1; j < energy->size; j++) energy->f[j] += energy->f[j - 1];
+    Tensor *near = times_column(rows, map(inverse, sigma)), *far = times_column(linear(near, u), map(inverse, sigma));
+    Text p;
+    for (int i = 0; (p = nth(member(settings, "k"), i / 2)); i++) {
+        y = part(i % 2 ? near : far, 0, atoi(p));
+        put(product(matrix(last(y), last(y)), "ij=ki,kj", y, y), text(i % 2 == wide ? "right.%d" : "left.%d", atoi(p)));
+    }
+}
+static void run_nf4(void) {
+    static const float q[16] = {-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+        -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1};
+    const Tensor *w = get("weight");
+    const int n = w->size, block = whole(settings, "block_size"), blocks = (n + block - 1) / block;
+    Tensor *absmax = put(vector(blocks), "absmax"), *scales = put(absmax, "scales"), *y = put(like(w), "dequantised");
+    Tensor *codes = put(octets(n), "codes"), *packed = put(octets(n / 2), "packed");
+    for (int k = 0; k < n; k++) absmax->f[k / block] = fmax(absmax->f[k / block], fabs(w->f[k]));
+    for (int k = 0; k < n; k++) {
+        const REAL most = absmax->f[k / block], share = w->f[k] / (most == 0 ? 1 : most);
+        for (int j = 0; j < 15; j++) codes->u[k] += (REAL)(((double)q[j] + (double)q[j + 1]) / 2) < share;
+        if (k % 2) packed->u[k / 2] = codes->u[k - 1] << 4 | codes->u[k];
+    }
+    if (is_true(settings, "double")) {          /* the scales in 8 bits: whole numbers of float32 steps from the mean */
+        Tensor *steps = put(vector((blocks + 255) / 256), "steps"), *whole = put(make("I8", 1, &blocks), "scale_codes");
+        double sum = 0;
+        for (int k = 0; k < blocks; k++) sum += absmax->f[k];
+        const float mean = sum / blocks;
+        put(scalar(mean), "mean"), scales = put(vector(blocks), "scales");
+        for (int k = 0; k < blocks; k++) steps->f[k / 256] = fmax(steps->f[k / 256], fabs((float)absmax->f[k] - mean));
+        for (int k = 0; k < steps->size; k++) steps->f[k] = (float)steps->f[k] / 127;
+        for (int k = 0; k < blocks; k++) {
+            const float step = steps->f[k / 256], exact = ((float)absmax->f[k] - mean) / (step == 0 ? 1 : step);
+            const float code = fmax(-127.0f, fmin(127.0f, rint(exact)));
+            whole->u[k] = (int8_t)code, scales->f[k] = fmax(mean + step * code, 0.0f);
+        }
+    }
+    for (int k = 0; k < n; k++) y->f[k] = q[codes->u[k]] * scales->f[k / block];
+}
+static Text renamed(Text name, bool back) {     /* ours as GPT-2's, or back; q, k and v are c_attn, and that is q */
+    static const Text words[][2] = {{"tok_emb", "wte"}, {"pos_emb", "wpe"}, {"blocks.", "h."}, {".ln1", ".ln_1"},
+        {".ln2", ".ln_2"}, {"q_proj", "c_attn"}, {"k_proj", "c_attn"}, {"v_proj", "c_attn"}, {"up_proj", "c_fc"},
+        {"attn.o_proj", "attn.c_proj"}, {"mlp.down_proj", "mlp.c_proj"}};
+    for (size_t k = 0; k < sizeof words / sizeof *words; k++) {
+        Text at = strstr(name, words[k][back]);
+        if (at) name = text("%.*s%s%s", (int)(at - name), name, words[k][!back], at + strlen(words[k][back]));
+    }
+    return name;
+}
+static void run_gpt2_read(void) {
+    Text header = header_of(get("model.safetensors")), p;
+    for (int n = 0; (p = nth(header, n)); n++) {
+        Text theirs = string(p), bare = after("transformer.", theirs), name = renamed(bare ? bare : theirs, true), q;
+        if (!strcmp(theirs, "__metadata__") || strstr(theirs, ".attn.bias") || strstr(theirs, ".masked_bias")) continue;
+        Tensor *t = read_tensor(get("model.safetensors"), theirs);
+        if (after("blocks.", name) && t->axes == 2) t = turn(t);
+        if (!(q = strstr(name, "q_proj"))) put(t, name);
+        for (int k = 0, C = t->shape[0] / 3; q && k < 3; k++)
+            put(part(t, k * C, C), text("%.*s%c%s", (int)(q - name), name, "qkv"[k], q + 1));
+    }
+}
+/* GPT-2's file of the parameters, or PEFT's of the adapters. q, k and v come first, in this order, as parts of c_attn:
+   weights and A's are put one below the other, and B's side by side, each in the rows of its own. */
+static void run_write(void) {
+    const bool peft = is("peft_write");
+    Text qkv = "qkv", format = peft ? "base_model.model.transformer.%s.weight" : "transformer.%s";
+    List *inputs = scope;
+    scope = NULL;
+    for (int k = 0; k < 4; k++)
+        for (List *e = inputs; e; e = e->next) {
+            Text projection = strstr(e->name, "_proj."), mine = projection ? strchr(qkv, projection[-1]) : NULL;
+            Text lora = strstr(e->name, ".lora_"), name = text(format, renamed(e->name, false));
+            if (k != (mine ? mine - qkv : 3) || peft != !!lora) continue;
+            Tensor *t = e->t, *high = lora && lora[6] == 'B' && mine ? matrix(3 * t->shape[0], last(t)) : t;
+            if (high != t) memcpy(high->f + k * t->size, t->f, bytes(t));
+            if (!peft && after("blocks.", e->name) && t->axes == 2) high = turn(t);
+            put(join(find(name), high, high != t), name);
+        }
+    put(encode(scope), peft ? "adapter_model.safetensors" : "model.safetensors");
+}
+static void run_peft_read(void) {
+    const Tensor *file = get("adapter_model.safetensors"), *json = get("adapter_config.json");
+    Text config = text_of(json->u, bytes(json)), name = "base_model.model.transformer.h.0.attn.c_attn.lora_%c.weight";
+    Tensor *A = read_tensor(file, text(name, 'A')), *B = read_tensor(file, text(name, 'B'));
+    const REAL s = adapter_scale(number(config, "lora_alpha"), number(config, "r"), is_true(config, "use_rslora"));
+    for (int k = 0, C = B->shape[0] / 3; k < 3; k++)
+        put(scale(outer(part(B, k * C, C), A), s), text("delta.blocks.0.attn.%c_proj.weight", "qkv"[k]));
+}
+
+/* ==== The cases =================================================================================================== */
+static void run_case(Text directory) {
+    static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"clip", run_clip},
+        {"generate", run_generate}, {"schedule", run_schedule}, {"adamw", run_adamw}, {"train", run_train},
+        {"spectrum", run_spectrum}, {"nf4", run_nf4}, {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write},
+        {"peft_read", run_peft_read}, {"peft_write", run_write}, {"", run_operation}};
+    FILE *f = fopen(current_file, "rb");
+    Tensor *file = octets(1 << 24);             /* no case is as large */
+    if (!f || !(file->size = fread(file->u, 1, bytes(file), f)) || !feof(f) || fclose(f)) die("cannot be read", "");
+    Text header = header_of(file), about = string(member(member(header, "__metadata__"), "lora_np")), p;
+    List *asked = NULL;
+    kind = string(member(about, "kind")), settings = member(about, "settings");
+    model = lookup(settings, "model"), adapter = lookup(settings, "adapter");
+    for (int k = 0; (p = nth(member(about, "inputs"), k)); k++) put(read_tensor(file, string(p)), string(p));
+    for (int k = 0; (p = nth(header, k)); k++)
+        if (strcmp(string(p), "__metadata__") && !find(string(p))) insert(&asked, NULL, string(p));
+    for (int k = 0;; k++) if (!*kinds[k].kind || is(kinds[k].kind)) { kinds[k].run(); break; }
+    for (List *e = asked; e; e = e->next)
+        e->t = find(e->name) || !after("grad.", e->name) ? get(e->name) : gradient(get(after("grad.", e->name)));
+    file = encode(asked);
+    p = text("%s/%s.%s.safetensors", directory, string(member(about, "case")), string(member(about, "dtype")));
+    if (!(f = fopen(p, "wb")) || !fwrite(file->u, bytes(file), 1, f) || fclose(f)) die("cannot write ", p);
+}
+int main(int argc, char **argv) {
+    if (argc < 3) die("usage: port OUT CASE.safetensors ...", "");
+    for (int k = 2; k < argc; k++) {
+        current_file = argv[k], run_case(argv[1]), scope = NULL, newest = NULL;
+        for (Chunk *rest; chunks; chunks = rest) rest = chunks->next, free(chunks);
+    }
+}
