@@ -27,9 +27,9 @@ from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.check import diverges
 from lora_np.reference.plain import KINDS, MISTAKES, plain_outputs
-from lora_np.reference.tolerances import distance, rms, round_up
+from lora_np.reference.tolerances import RTOL, distance, rms, round_up
 
-ENTRIES, RTOL, _ = load_manifest()
+ENTRIES, _ = load_manifest()
 DTYPES = ("float64", "float32")
 MOST_BYTES = 3_000_000
 
@@ -58,7 +58,8 @@ def outputs_of(entry, reference):
 
 def test_the_shipped_vectors_are_those_of_this_code(exported):
     """Within their tolerances on any machine; and the checker passes on both."""
-    assert "all are within their tolerances" in compare_exports(exported)
+    agree, said = compare_exports(exported)
+    assert agree and "all are within their tolerances" in said
     for folder in (exported, VECTORS):
         results, complaints = check(folder)
         assert exit_code(results, complaints) == 0
@@ -80,7 +81,8 @@ def test_another_processors_products_agree_within_the_tolerances(kernels, tmp_pa
     """OpenBLAS is told to use another processor's kernels, which sum in another order."""
     code = f"from lora_np.reference import export; export({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OPENBLAS_CORETYPE": kernels})
-    assert "all are within their tolerances" in compare_exports(tmp_path)
+    agree, said = compare_exports(tmp_path)
+    assert agree, said
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_the_plain_program_agrees_in_everything(dtype):
             name = record["name"]
             if record["stage"] != "input":
                 assert made[name].shape == reference[name].shape, (id, name)
-                assert diverges(record, made[name], reference[name], dtype, RTOL) is None, (id, name)
+                assert diverges(record, made[name], reference[name], dtype) is None, (id, name)
                 compared += 1
     assert compared > 1000
 
@@ -212,6 +214,8 @@ def test_the_plain_program_agrees_in_everything(dtype):
 def test_every_known_mistake_shows_and_is_named():
     """Made in the plain program; most are named alone, and those that are not are the same for that case."""
     wide, alone = references(), 0
+    text = (VECTORS.parent.parent.parent / "README.md").read_text("utf-8")
+    assert f"{len(MISTAKES)} known mistakes" in text and f"{len(ENTRIES)} cases" in text
     for wrong, sentence in MISTAKES.items():
         shown = named = 0
         for id, entry in ENTRIES.items():
@@ -224,7 +228,7 @@ def test_every_known_mistake_shows_and_is_named():
                 continue
             for record in entry["tensors"] if made else ():
                 name = record["name"]
-                if record["stage"] == "input" or diverges(record, made[name], reference[name], "float64", RTOL) is None:
+                if record["stage"] == "input" or diverges(record, made[name], reference[name], "float64") is None:
                     continue
                 causes = likely_causes(entry, reference, made, name, "float64")
                 shown += 1
@@ -261,6 +265,35 @@ def as_npy(folder, order="C", dtype="<f8"):
         np.save(folder / "linear.float64" / f"{name}.npy", np.asarray(array, dtype=dtype, order=order))
 
 
+def spoilt_npy(folder, change=(b"", b""), dtype=None, end=b""):
+    """A folder of .npy files in which y's bytes are changed."""
+    as_npy(folder)
+    path = folder / "linear.float64" / "y.npy"
+    if dtype is not None:
+        np.save(path, np.zeros((2, 3, 4), np.dtype([("a", dtype)])))
+    path.write_bytes(path.read_bytes().replace(*change) + end)
+
+
+def spoilt_json(folder, shape=lambda shape: shape, values=lambda values: values):
+    """Outputs as JSON in which y's shape or values are others."""
+    tensors = {n: {"shape": list(a.shape), "values": a.ravel().tolist()} for n, a in linear_outputs().items()}
+    tensors["y"] = {"shape": shape(tensors["y"]["shape"]), "values": values(tensors["y"]["values"])}
+    (folder / "linear.float64.json").write_text(json.dumps({"tensors": tensors}))
+
+
+def as_bfloat16(folder):
+    """A safetensors file whose y is of bfloat16, of the right shape."""
+    written(folder)
+    path = folder / "linear.float64.safetensors"
+    header, at, data = {}, 0, b""
+    for name, array in linear_outputs().items():
+        stored, raw = ("BF16", bytes(48)) if name == "y" else ("F64", array.tobytes())
+        header[name] = {"dtype": stored, "shape": list(array.shape), "data_offsets": [at, at + len(raw)]}
+        at, data = at + len(raw), data + raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
 def checked(capsys, folder, *options):
     """(exit code, what was printed, the error) of the command on the case `linear`."""
     code = main(["reference", "check", str(folder), "--case", "linear", *options])
@@ -275,7 +308,7 @@ def test_what_is_right_passes_in_every_form(tmp_path, capsys):
         (tmp_path / form).mkdir()
         write(tmp_path / form)
         code, out, _ = checked(capsys, tmp_path / form)
-        assert code == 0 and "1 of 1 agree" in out, form
+        assert code == 0 and "1 of 1 cases agree" in out, form
 
 
 def json_twin(folder):
@@ -307,14 +340,40 @@ UNUSABLE = {  # what is done to the outputs -> what has to be said
         lambda f: written(f, **{"grad.x": None, "grad/x": np.zeros((2, 3, 6))}),
         ["grad/x is no tensor of this case; it looks like grad.x"],
     ),
+    "capitals": (
+        lambda f: written(f, **{"grad.x": None, "Grad.X": np.zeros((2, 3, 6))}), ["Grad.X is no tensor of this case"]
+    ),
     "Fortran": (lambda f: as_npy(f, "F"), ["y.npy: lies in Fortran order"]),
     "big-endian": (lambda f: as_npy(f, dtype=">f8"), ["y.npy: is big-endian, >f8; expected <f8"]),
-    "objects": (lambda f: as_npy(f, dtype=object), ["y.npy: not a whole .npy file"]),
+    "objects": (lambda f: as_npy(f, dtype=object), ["y.npy: is of dtype object, expected numbers"]),
+    "records": (lambda f: spoilt_npy(f, dtype="2<f8"), ["y.npy: "]),
+    "more bytes": (lambda f: spoilt_npy(f, end=b"12345678"), ["y.npy: not a whole .npy file: 200 bytes"]),
+    "an open bracket": (lambda f: spoilt_npy(f, (b"'<f8'", b"[    ")), ["y.npy: not a whole .npy file"]),
+    "a huge shape": (lambda f: spoilt_npy(f, (b"(2, 3, 4)", b"(999999,)")), ["y.npy: "]),
+    "minus signs": (lambda f: spoilt_npy(f, (b"'<f8'", b"-----")), ["y.npy: not a whole .npy file"]),
+    "version 2 on version 1": (lambda f: spoilt_npy(f, (b"NUMPY\x01", b"NUMPY\x02")), ["y.npy: not a whole .npy file"]),
+    "a pipe": (lambda f: (as_npy(f), (f / "linear.float64/y.npy").unlink(), os.mkfifo(f / "linear.float64/y.npy")),
+               ["y.npy: expected .npy files alone"]),
+    "a folder in the folder": (lambda f: (as_npy(f), (f / "linear.float64/grad").mkdir()), ["grad: expected .npy"]),
+    "bfloat16": (lambda f: as_bfloat16(f), ["y is of dtype bfloat16"]),
+    "a name for a terminal": (lambda f: written(f, **{"\x1b[2J": np.zeros(3)}), ["'\\x1b[2J' is no tensor"]),
+    "a long name": (lambda f: written(f, **{"y" * 5000: np.zeros(3)}), ["yyyy… is no tensor"]),
+    "a lone surrogate": (
+        lambda f: (f / "linear.float64.json").write_text('{"tensors": {"\\ud800": {"shape": [1], "values": [1]}}}'),
+        ["'\\ud800' is no tensor"],
+    ),
+    "an archive": (lambda f: (f / "linear.float64.npz").touch(), ["linear.float64.npz: expected the name"]),
+    "no ending": (lambda f: (f / "linear.float64").touch(), ["linear.float64: expected the name"]),
+    "nested values": (lambda f: spoilt_json(f, values=lambda v: [v[:12], v[12:]]), ["flat list of 24"]),
+    "a shape of −1": (lambda f: spoilt_json(f, shape=lambda s: [-1, 3, 4]), ["y: has shape [-1, 3, 4]"]),
+    "texts": (lambda f: spoilt_json(f, values=lambda v: list(map(str, v))), ["expected numbers"]),
+    "truth values": (lambda f: spoilt_json(f, values=lambda v: [True, *v[1:]]), ["has the value True"]),
+    "a text of digits": (lambda f: spoilt_json(f, values=lambda v: "1" * 24), ["flat list of 24"]),
     "json that is none": (lambda f: (f / "linear.float64.json").write_text("{"), ["not a JSON file"]),
     "json of a list": (lambda f: (f / "linear.float64.json").write_text("[]"), ['an object "tensors"']),
     "json of words": (
         lambda f: (f / "linear.float64.json").write_text('{"tensors": {"y": {"shape": [1], "values": ["one"]}}}'),
-        ["y: expected shape and values", "grad.x is missing"],
+        ["y: has shape [1], expected [2, 3, 4]", "grad.x is missing"],
     ),
     "a name without precision": (lambda f: (f / "linear.safetensors").touch(), ["linear.safetensors: expected the"]),
     "an unknown case": (lambda f: (f / "linaer.float64.json").touch(), ["no case is named 'linaer'", "linear"]),
@@ -329,7 +388,7 @@ def test_unusable_input_is_said_by_name(spoil, said, tmp_path, capsys):
     assert code == 2
     for text in said:
         assert text in out, out
-    assert "1 of 1 agree" not in out
+    assert "1 of 1 cases agree" not in out
 
 
 @pytest.mark.parametrize("cut", [1, 9, 100, 400])
@@ -381,7 +440,70 @@ def test_vectors_that_are_not_there_or_spoilt(tmp_path, capsys):
     code, _, err = checked(capsys, out, "--vectors", str(vectors))
     assert code == 2 and "y is not what the manifest says" in err
     (vectors / MANIFEST).write_text('{"format_version": 7}')
-    assert "no manifest" in checked(capsys, out, "--vectors", str(vectors))[2]
+    assert "expected an object with format" in checked(capsys, out, "--vectors", str(vectors))[2]
+
+
+SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
+    "no rtol": (lambda m: m.pop("rtol"), "rtol is None"),
+    "another rtol": (lambda m: m.update(rtol={"float64": 1e9, "float32": 1e9}), "rtol is"),
+    "a true version": (lambda m: m.update(format_version=True), "format_version is True"),
+    "cases that are none": (lambda m: m.update(cases=5), "cases: expected a list"),
+    "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
+    "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected an id that no other"),
+    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2 or 3"),
+    "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
+    "no tensors": (lambda m: m["cases"][0].pop("tensors"), "case linear: tensors: expected a list"),
+    "no outputs": (lambda m: [r.update(stage="input") for r in m["cases"][0]["tensors"]], "at least one output"),
+    "no stage": (lambda m: m["cases"][0]["tensors"][4].pop("stage"), "a tensor's stage"),
+    "no hash": (lambda m: m["cases"][0]["tensors"][4]["float64"].pop("sha256"), "y: float64: expected sha256"),
+    "no tolerance": (lambda m: m["cases"][0]["tensors"][4]["float64"].pop("atol"), "y: float64: atol"),
+    "no end": (lambda m: m["cases"][0]["tensors"][4]["float64"].update(atol=float("inf")), "y: float64: atol"),
+    "below zero": (lambda m: m["cases"][0]["tensors"][4]["float64"].update(atol=-1.0), "y: float64: atol"),
+}
+
+
+@pytest.mark.parametrize("spoil, said", SPOILT_MANIFESTS.values(), ids=SPOILT_MANIFESTS)
+def test_a_spoilt_manifest_is_said_by_name(spoil, said, tmp_path, capsys):
+    manifest = read_json(VECTORS / MANIFEST)
+    manifest["cases"] = manifest["cases"][:1]
+    spoil(manifest)
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    written(tmp_path)
+    code, out, err = checked(capsys, tmp_path, "--vectors", str(tmp_path))
+    assert code == 2 and f"vectors: {tmp_path / MANIFEST}: " in err and said in err and not out
+
+
+def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    written(out)
+    before = (out / "linear.float64.safetensors").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    wrong = {str(out / "linear.float64.safetensors"): "read from", str(out / "report.json"): "read from",
+             str(VECTORS / "report.json"): "read from", str(tmp_path / "pipe"): "no regular file", "": "a folder"}
+    for path, said in wrong.items():
+        code, _, err = checked(capsys, out, "--json", path)
+        assert code == 2 and said in err, path
+    assert (out / "linear.float64.safetensors").read_bytes() == before and len(list(out.iterdir())) == 1
+
+
+def test_it_prints_where_the_output_is_not_utf8(tmp_path):
+    written(tmp_path, y=np.zeros((2, 3, 4)))
+    command = [sys.executable, "-m", "lora_np", "reference", "check", str(tmp_path), "--case", "linear"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 1 and b"y diverges" in done.stdout and not done.stderr
+
+
+def test_an_export_that_does_not_agree_says_so(tmp_path):
+    """A tensor that is another, and one that is not there."""
+    shutil.copytree(VECTORS, tmp_path / "fresh")
+    manifest = read_json(VECTORS / MANIFEST)
+    tensors = {**load_case(LINEAR, "float64", VECTORS), "y": np.zeros((2, 3, 4))}
+    write_tensors(tmp_path / "fresh" / "linear.float64.safetensors", tensors)
+    (tmp_path / "fresh" / "lora.float64.safetensors").unlink()
+    assert manifest["cases"][0]["id"] == "linear"
+    agree, said = compare_exports(tmp_path / "fresh")
+    assert not agree and "NOT all are within" in said and "y diverges" in said and "lora" in said
 
 
 # ---------------------------------------------------------------- what is said of a divergence
@@ -437,6 +559,7 @@ LOOKS = {
     "precision": (lambda y: y.astype(np.float32).astype(float), "in float32"),
     "digits": (lambda y: y * (1 + 1e-12), "too few digits"),
     "a row": (lambda y: np.where(np.arange(3)[:, None] == 1, y + y**2, y), "index 1 on axis 1"),
+    "beyond all squares": (lambda y: y * 1e300, "times 1e+300"),
     "anything": (lambda y: y + y**2, "cosine"),
 }
 
@@ -465,8 +588,9 @@ def test_inputs_may_be_handed_back_but_not_changed(tmp_path):
 
 def test_the_json_report(tmp_path, capsys):
     written(tmp_path, y=np.full((2, 3, 4), np.nan))
-    code, _, _ = checked(capsys, tmp_path, "--json", str(tmp_path / "report.json"))
-    report = read_json(tmp_path / "report.json")
+    report = tmp_path.parent / f"{tmp_path.name}.report.json"
+    code, _, _ = checked(capsys, tmp_path, "--json", str(report))
+    report = read_json(report)
     assert code == 1 == report["exit_code"]
     assert report["results"][0]["divergence"]["tensor"] == "y" and report["results"][0]["divergence"]["got"] == "nan"
 

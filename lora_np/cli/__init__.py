@@ -24,6 +24,9 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
         argv = ["run", *argv]
+    for out in (sys.stdout, sys.stderr):  # into a pipe that is not UTF-8, all can be printed all the same
+        if hasattr(out, "reconfigure"):
+            out.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():

@@ -1,5 +1,7 @@
 """The command `reference`: write the reference vectors, list them, check a port's outputs."""
 
+from pathlib import Path
+
 from .shared import print_now
 
 
@@ -34,9 +36,11 @@ def run_export(arguments):
 
     manifest = export(arguments.folder, report=print_now)
     print(f"{len(manifest['cases'])} cases in {arguments.folder}, each in float64 and float32")
-    if (VECTORS / MANIFEST).is_file() and not VECTORS.samefile(arguments.folder):
-        print(compare_exports(arguments.folder))
-    return 0
+    if not (VECTORS / MANIFEST).is_file() or VECTORS.samefile(arguments.folder):
+        return 0
+    agree, text = compare_exports(arguments.folder)
+    print(text)
+    return 0 if agree else 1
 
 
 def run_list(arguments):
@@ -49,10 +53,13 @@ def run_list(arguments):
 
 def run_check(arguments):
     from ..formats import check_file, write_json
-    from ..reference import check, exit_code, format_result, format_summary, to_dicts
+    from ..reference import VECTORS, check, exit_code, format_result, format_summary, to_dicts
 
-    if arguments.json:
+    if arguments.json is not None:
         check_file(arguments.json, "json")
+        for source in (arguments.folder, arguments.vectors or VECTORS):
+            if Path(source).resolve() in Path(arguments.json).resolve().parents:
+                raise ValueError(f"json: {arguments.json} is in {source}, which is read from; expected another place")
 
     def report(result):
         text = format_result(result)
@@ -62,6 +69,6 @@ def run_check(arguments):
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
     results, complaints = check(arguments.folder, *settings, report=report)
     print(format_summary(results, complaints))
-    if arguments.json:
+    if arguments.json is not None:
         write_json(arguments.json, to_dicts(results, complaints))
     return exit_code(results, complaints)

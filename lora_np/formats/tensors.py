@@ -58,6 +58,8 @@ def check_file(path, argument):
     """Refuse at once a file that could not be written; see `check_folder`."""
     if Path(path).is_dir():
         raise ValueError(f"{argument}: {path} is a folder, expected a file")
+    if Path(path).exists() and not Path(path).is_file():  # a device, which the renaming would do away with
+        raise ValueError(f"{argument}: {path} is no regular file")
     check_folder(Path(path).parent, argument)
 
 

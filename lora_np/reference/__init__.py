@@ -1,9 +1,10 @@
 """Reference cases: what a right implementation computes, and whether this one does; or a port of it in any language."""
 
-from .check import check, compare_exports, exit_code, format_result, format_summary, load_case, load_manifest, to_dicts
-from .export import MANIFEST, VECTORS, export
+from .check import check, compare_exports, exit_code, format_result, format_summary, to_dicts
+from .export import export
 from .gradcheck import TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
 from .gradcheck_cases import CASES, Case
+from .manifest import MANIFEST, VECTORS, load_case, load_manifest
 
 __all__ = [
     "CASES",

@@ -32,7 +32,10 @@ def likely_causes(entry, reference, got, tensor, dtype):
     if records[tensor]["stage"] == "input":
         return ["an input is handed back with other numbers: what follows was computed from those"]
     found = known_mistakes(entry, records, reference, got, tensor, dtype)
-    return found or looks(entry, reference, got[tensor], tensor, dtype)
+    if found:
+        return found
+    with np.errstate(all="ignore"):
+        return looks(entry, reference, got[tensor], tensor, dtype)
 
 
 # ---------------------------------------------------------------- known mistakes
@@ -87,6 +90,8 @@ def looks(entry, reference, got, tensor, dtype):
         return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
     if not np.array_equal(wrong[~keep], right[~keep]):
         return ["it should be −inf where a key stands after its query; there it holds other numbers"]
+    largest = np.abs(right[keep]).max(initial=0.0) or 1.0
+    wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
     a, b = wrong[keep], right[keep]
     size = rms(b)
     if size == 0.0:
@@ -102,14 +107,16 @@ def looks(entry, reference, got, tensor, dtype):
     if error < 1e-2:
         guess = "some of it in float32, or " if dtype == "float64" and 1e-9 < error < 1e-5 else ""
         return [f"it is off by {error:.0e} of its size: {guess}a constant with too few digits, or a small term"]
-    factor = float(a @ b / (b @ b))
     if close(a, -b):
         return ["its sign is reversed"]
-    if b.size > 1 and close(a, factor * b) and abs(factor - 1.0) > 1e-12:
+    longest = np.abs(a).max()
+    share = float(a / longest @ b / (b @ b))
+    if b.size > 1 and close(a / longest, share * b):
+        factor = share * longest
         return [f"it is the right value times {factor:.9g}{known_factor(factor, entry, reference)}"]
     shift = float((a - b).mean())
     if b.size > 1 and close(a, b + shift) and abs(shift) > near:
-        return [f"it is the right value plus {shift:.9g}, the same everywhere"]
+        return [f"it is the right value plus {shift * largest:.9g}, the same everywhere"]
     if right.ndim > 1:
         for axes in itertools.permutations(range(right.ndim)):
             turned = right.transpose(axes)
@@ -122,7 +129,7 @@ def looks(entry, reference, got, tensor, dtype):
             if right.shape[axis] > 1 and close(wrong, np.roll(right, step, axis)):
                 return [f"it is the right value moved by one along axis {axis}"]
     for name, other in reference.items():
-        if name != tensor and other.shape == got.shape and close(wrong, other.astype(np.float64)):
+        if name != tensor and other.shape == got.shape and close(wrong, other.astype(np.float64) / largest):
             return [f"it is {name}"]
     if b.size > 2 and close(np.sort(a), np.sort(b)):
         return ["it has the right numbers in other places"]

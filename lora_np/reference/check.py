@@ -6,16 +6,15 @@ before it were right, so the mistake lies in the step that makes it.
 
 import fnmatch
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..formats import read_json, read_tensors
 from .cases import DTYPES, TIERS
 from .causes import likely_causes
-from .export import MANIFEST, VECTORS, sha256
-from .port_files import port_files, read_port_file
+from .manifest import load_case, load_manifest
+from .port_files import port_files, read_port_file, shown
+from .tolerances import RTOL
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
 
@@ -47,40 +46,7 @@ class Result(NamedTuple):
     outputs: int
     worst: tuple[float, str]  # the largest share of a tolerance that was used up, and by which tensor
     divergence: Divergence | None
-
-
-# ---------------------------------------------------------------- the reference
-
-
-def load_manifest(vectors=None):
-    """The manifest's entries by case id, and the folder that they are in.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or one of another format.
-    """
-    folder = VECTORS if vectors is None else Path(vectors)
-    if not (folder / MANIFEST).is_file():
-        raise ValueError(
-            f"vectors: {folder} holds no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
-            "`python -m lora_np reference export DIR` makes them anew"
-        )
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format_version") != 1 or not manifest.get("cases"):
-        raise ValueError(f"vectors: {folder / MANIFEST} is no manifest of format version 1")
-    return {entry["id"]: entry for entry in manifest["cases"]}, manifest["rtol"], folder
-
-
-def load_case(entry, dtype, folder):
-    """The arrays of one case, inputs and outputs, in the manifest's order; their hashes are checked."""
-    path = folder / entry["files"][dtype]
-    tensors, _ = read_tensors(path)
-    for record in entry["tensors"]:
-        name = record["name"]
-        if name not in tensors or sha256(tensors[name]) != record[dtype]["sha256"]:
-            raise ValueError(f"vectors: {path}: {name} is not what the manifest says; make the vectors anew")
-    return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}
+    catches: str  # the mistake that the case is there for
 
 
 # ---------------------------------------------------------------- the comparison
@@ -102,10 +68,10 @@ def share_of_tolerance(got, expected, atol, rtol):
     return float(np.max(delta[delta > 0] / allowed[delta > 0], initial=0.0))
 
 
-def diverges(record, got, expected, dtype, rtol):
+def diverges(record, got, expected, dtype):
     """A Divergence, but for its place among the others and its causes; None where the tensor agrees."""
     atol = record[dtype].get("atol", 0.0)  # inputs, if they are handed back, have to be the same
-    relative = rtol[dtype] if atol else 0.0
+    relative = RTOL[dtype] if atol else 0.0
     wrong = off(got, expected, atol, relative)
     if not wrong.any():
         return None
@@ -129,26 +95,33 @@ def diverges(record, got, expected, dtype, rtol):
     )
 
 
-def check_file(file, entry, rtol, folder):
-    """The Result of one case's outputs."""
+def check_case(file, entry, folder):
+    """The Result of one case's outputs.
+
+    Parameters
+    ----------
+    file : PortFile
+    entry : the case's, of the manifest
+    folder : of the vectors
+    """
     reference = load_case(entry, file.dtype, folder)
-    got, complaints = read_port_file(file, reference)
+    got, complaints, named = read_port_file(file, reference)
     outputs = [record for record in entry["tensors"] if record["stage"] != "input"]
-    absent = [] if file.path.name in complaints else [r["name"] for r in outputs if r["name"] not in got]
-    complaints = {name: f"{file.path.name}: {name} is missing" for name in absent} | complaints
+    absent = [r["name"] for r in outputs if r["name"] not in got and r["name"] not in named]
+    complaints = [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
     worst, first, agreed = (0.0, ""), None, 0
     handed_back = [record for record in entry["tensors"] if record["stage"] == "input"]
     for record in [*handed_back, *outputs]:
         name = record["name"]
         if name not in got:
             continue
-        first = diverges(record, got[name], reference[name], file.dtype, rtol)
+        first = diverges(record, got[name], reference[name], file.dtype)
         if first is not None:
             break
         if record["stage"] != "input":
             agreed += 1
             atol = record[file.dtype]["atol"]
-            share = share_of_tolerance(got[name], reference[name], atol, rtol[file.dtype] if atol else 0.0)
+            share = share_of_tolerance(got[name], reference[name], atol, RTOL[file.dtype] if atol else 0.0)
             worst = max(worst, (share, name))
     if first is not None:
         names = [record["name"] for record in outputs]
@@ -156,7 +129,8 @@ def check_file(file, entry, rtol, folder):
         causes = likely_causes(entry, reference, got, first.tensor, file.dtype)
         first = first._replace(number=number, agreed=agreed, causes=causes)
     return Result(
-        file.path.name, entry["id"], entry["tier"], file.dtype, [*complaints.values()], len(outputs), worst, first
+        file.path.name, entry["id"], entry["tier"], file.dtype, complaints, len(outputs), worst, first,
+        entry["catches"],
     )
 
 
@@ -182,26 +156,16 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
     ValueError
         For a folder, case or tier that is not there.
     """
-    entries, rtol, source = load_manifest(vectors)
-    for pattern in cases:
-        if not fnmatch.filter(entries, pattern):
-            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
-    for tier in tiers:
-        if tier not in TIERS:
-            raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
-    expected = [
-        id for id, entry in entries.items()
-        if (not cases or any(fnmatch.fnmatchcase(id, p) for p in cases)) and (not tiers or entry["tier"] in tiers)
-    ]  # fmt: skip
-    if not expected:
-        raise ValueError("case: none of the cases named is in the tiers named")
+    entries, source = load_manifest(vectors)
+    expected = expected_cases(entries, cases, tiers)
     files, complaints = port_files(folder)
-    complaints += [f"{file.path.name}: no case is named {file.case!r}" for file in files if file.case not in entries]
+    unknown = [file for file in files if file.case not in entries]
+    complaints += [f"{shown(file.path.name)}: no case is named {shown(file.case)!r}" for file in unknown]
     results = []
     for id in expected:
         for file in files:
             if file.case == id and file.dtype in (dtypes or DTYPES):
-                results.append(check_file(file, entries[id], rtol, source))
+                results.append(check_case(file, entries[id], source))
                 if report is not None:
                     report(results[-1])
     for dtype in dtypes or dict.fromkeys(result.dtype for result in results) or ["float64"]:
@@ -213,19 +177,40 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
     return results, complaints
 
 
+def expected_cases(entries, cases, tiers):
+    """The ids that patterns and tiers mean, in the manifest's order; see `check`."""
+    for pattern in cases:
+        if not any(fnmatch.fnmatchcase(id, pattern) for id in entries):
+            raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
+    for tier in tiers:
+        if tier not in TIERS:
+            raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
+    meant = [id for id in entries if not cases or any(fnmatch.fnmatchcase(id, pattern) for pattern in cases)]
+    meant = [id for id in meant if not tiers or entries[id]["tier"] in tiers]
+    if not meant:
+        raise ValueError("case: none of the cases named is in the tiers named")
+    return meant
+
+
 def compare_exports(folder, vectors=None):
-    """A fresh export beside the vectors of the clone: how many tensors are equal bit for bit, and whether all agree."""
-    fresh, there = load_manifest(folder)[0], load_manifest(vectors)[0]
+    """A fresh export beside the vectors of the clone.
+
+    Returns
+    -------
+    agree : bool, whether all tensors are within their tolerances
+    text : how many are equal bit for bit, and what does not agree
+    """
     hashes = [
-        {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in manifest.items()
+        {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in load_manifest(where)[0].items()
          for record in entry["tensors"] for dtype in DTYPES}
-        for manifest in (fresh, there)
+        for where in (folder, vectors)
     ]  # fmt: skip
     equal = len(hashes[0].items() & hashes[1].items())
     results, complaints = check(folder, vectors=vectors)
-    said = {0: "all are within their tolerances", 1: "some are NOT within their tolerances"}
-    outcome = said.get(exit_code(results, complaints), "; ".join(complaints))
-    return f"{equal} of {len(hashes[0])} tensors are bit for bit those of the vectors in this clone; {outcome}"
+    agree = exit_code(results, complaints) == 0
+    said = "all are within their tolerances" if agree else "NOT all are within their tolerances"
+    lines = [f"{equal} of {len(hashes[0])} tensors are bit for bit those of the vectors in this clone; {said}"]
+    return agree, "\n".join([*lines, *complaints, *filter(None, map(format_result, results))])
 
 
 # ---------------------------------------------------------------- the report
@@ -251,6 +236,7 @@ def format_result(result):
         f"    at [{', '.join(map(str, found.index))}] got {digits(found.got, found.expected)}; "
         f"max|Δ| / rms = {found.relative:.1e}; {found.entries_off} of {found.entries} entries are off",
         *(f"    likely cause: {cause}" for cause in found.causes),
+        f"    this case is there against: {result.catches}",
     ]
     return "\n".join(lines)
 
@@ -262,10 +248,11 @@ def format_summary(results, complaints):
         for dtype in DTYPES:
             here = [result for result in results if (result.tier, result.dtype) == (tier, dtype)]
             if here:
-                right = [result for result in here if not result.complaints and result.divergence is None]
+                there = {result.case for result in here}
+                wrong = {result.case for result in here if result.complaints or result.divergence}
                 (share, name), case = max((result.worst, result.case) for result in here)
                 lines.append(
-                    f"tier {tier}, {about}, {dtype}: {len(right)} of {len(here)} agree"
+                    f"tier {tier}, {about}, {dtype}: {len(there - wrong)} of {len(there)} cases agree"
                     + (f"; at most {share:.2f} of a tolerance ({case}, {name})" if share else "")
                 )
     diverged = next((result for result in results if result.divergence), None)

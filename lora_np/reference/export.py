@@ -1,7 +1,6 @@
 """Writing the reference vectors: a safetensors file for each case and precision, and the manifest that says what is in
 them."""
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -12,11 +11,9 @@ import numpy as np
 from .. import __version__
 from ..formats import check_folder, write_json, write_tensors, write_text
 from .cases import DTYPES, reference_cases, stage
-from .tolerances import EPSILON, SAFETY, rms, tolerances
+from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, SCHEMA, sha256
+from .tolerances import RTOL, rms, tolerances
 
-FORMAT_VERSION = 1
-MANIFEST, SCHEMA = "manifest.json", "manifest.schema.json"
-VECTORS = Path(__file__).parent / "vectors"
 JSON_NUMBERS = 120  # a case of at most so many numbers is written as JSON too
 STORED = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "int8": "I8"}
 
@@ -43,11 +40,11 @@ def export(folder, report=None):
         if report is not None:
             report(case.id)
     manifest = {
-        "format": "lora_np reference vectors",
+        "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "generator": generator(),
         "tolerance": "|got - expected| <= atol + rtol * |expected|, entry by entry; see SPEC.md",
-        "rtol": {dtype: SAFETY * epsilon for dtype, epsilon in EPSILON.items()},
+        "rtol": RTOL,
         "cases": entries,
     }
     write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))
@@ -88,11 +85,6 @@ def about(case, dtype):
     """What a port has to know of a case, for its file's metadata, so that one needs no other file."""
     said = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype, "settings": case.settings}
     return json.dumps({**said, "inputs": list(case.inputs)}, separators=(",", ":"))
-
-
-def sha256(array):
-    """Of a tensor's bytes as they lie in the file: row-major, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 def as_json(case, tensors):

@@ -25,6 +25,7 @@ from .cases.draws import bits_of, uniform
 SAFETY = 16.0
 DRAWS = 10
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
+RTOL = {dtype: SAFETY * epsilon for dtype, epsilon in EPSILON.items()}
 
 
 def rms(array):

@@ -143,11 +143,17 @@ static Text header_of(const Tensor *file) {     /* 8 bytes before it have its le
 }
 static Tensor *read_tensor(const Tensor *file, Text name) {
     Text header = header_of(file), entry = member(header, name), sizes = member(entry, "shape");
-    const size_t begin = 8 + strlen(header) + strtoull(nth(member(entry, "data_offsets"), 0), NULL, 10);
-    int axes = 0, shape[4];
-    for (; axes < 4 && nth(sizes, axes); axes++) shape[axes] = atoi(nth(sizes, axes));
+    Text offsets = member(entry, "data_offsets");
+    const size_t data = 8 + strlen(header);
+    const size_t begin = data + strtoull(nth(offsets, 0), NULL, 10), end = data + strtoull(nth(offsets, 1), NULL, 10);
+    int axes = 0, shape[4], size = 1;
+    for (; nth(sizes, axes); axes++) {
+        const long n = axes < 4 ? strtol(nth(sizes, axes), NULL, 10) : 0;
+        if (n < 1 || n > (1 << 24) / size) die("no shape for this program: ", name);
+        size *= shape[axes] = n;
+    }
     Tensor *t = make(string(member(entry, "dtype")), axes, shape);
-    if (begin > bytes(file) || bytes(t) > bytes(file) - begin) die("cut off: ", name);
+    if (begin > end || end > bytes(file) || bytes(t) != end - begin) die("not as many bytes as its shape says: ", name);
     return memcpy(t->u, file->u + begin, bytes(t)), t;
 }
 static Tensor *encode(const List *list) {       /* in the order of the names, as section 6 has it */
@@ -196,6 +202,7 @@ static void multiply(Tensor *y, Tensor *a, Tensor *b, bool back) {
         if (c == '=' || c == ',') { k--, step = 1, axis = 0; continue; }
         const int size = c == '.' ? t[k]->size / step : t[k]->shape[t[k]->axes - ++axis];
         if (!(letter = strchr(letters, c))) *(letter = letters + strlen(letters)) = c, total *= size;
+        else if (extent[letter - letters] != size) die("shapes that do not fit each other in ", y->rule);
         stride[k][letter - letters] = step, extent[letter - letters] = size, step *= size;
     }
     for (int e = 0; e < total; e++) {
@@ -237,7 +244,10 @@ static void take_from(Tensor *y, Tensor *a, Tensor *b, bool back) {
     for (int k = 0, n = last(y), j; k < y->size; k++)
         if (j = b->i[k / n] * n + k % n, back) a->g[j] += y->g[k]; else y->f[k] = a->f[j];
 }
-static Tensor *take(Tensor *x, Tensor *b) { return computed(ending(*b, b->axes + 1, last(x)), take_from, x, b); }
+static Tensor *take(Tensor *x, Tensor *b) {
+    for (int k = 0; k < b->size; k++) if (b->i[k] < 0 || b->i[k] >= x->size / last(x)) die("an id that no row has", "");
+    return computed(ending(*b, b->axes + 1, last(x)), take_from, x, b);
+}
 static Tensor *below_max(Tensor *x) {           /* x - max of each row, a constant: what follows is the same for any */
     Tensor *max = zeros(x->axes - 1, x->shape);
     for (int k = 0, n = last(x); k < x->size; k++) max->f[k / n] = fmax(k % n ? max->f[k / n] : x->f[k], x->f[k]);

@@ -48,6 +48,9 @@ function einsum(formula, a, b = scalar(1)) {
   const axes = (shape, letters) => (letters[0] === '.' ? [sizeOf(lead), ...shape.slice(lead.length)] : shape);
   const known = [...axes(a.shape, left), ...axes(b.shape, right)];
   const sizes = Object.fromEntries([...left, ...right].map((letter, axis) => [letter, known[axis]]));
+  if ([...left, ...right].some((letter, axis) => sizes[letter] !== known[axis])) {
+    throw new Error(`shapes that do not fit each other in ${formula}: ${a.shape} and ${b.shape}`);
+  }
   const stride = (word, l) => (word.includes(l) ? sizeOf([...word.split(l)[1]].map((later) => sizes[later])) : 0);
   const loops = Object.keys(sizes).map((l) => [sizes[l], ...[left, right, out].map((word) => stride(word, l))]);
   const result = zeros([...out].flatMap((letter) => (letter === '.' ? lead : sizes[letter])));

@@ -107,20 +107,19 @@ def spectrum_cases():
 
 
 def nf4_cases():
-    def case(id, shape, double, description, catches, flags=()):
-        bits = bits_of(id)
-        weight = bell(bits, shape, 0.05)
-        weight.reshape(-1, 64)[1] *= 8.0
-        weight.reshape(-1, 64)[2] = 0.0
-        settings = {"block_size": 64, "double": double}
+    def case(id, shape, block_size, double, description, catches, flags=()):
+        weight = bell(bits_of(id), shape, 0.05)
+        weight.reshape(-1, block_size)[1] *= 8.0
+        weight.reshape(-1, block_size)[2] = 0.0
+        settings = {"block_size": block_size, "double": double}
         flags = ("exact", *flags)
         return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, description, catches, flags)
 
     return [
-        case("nf4", (6, 32), False, "blocks of 64 in row-major order, two rows each; the third is zero throughout",
+        case("nf4", (6, 32), 64, False, "blocks of 64 in row-major order, two rows each; the third is zero throughout",
              "blocks by row; 0/0; codes packed low half first", ("edge",)),
-        case("nf4-double", (20, 64), True, "the scales themselves in 8 bits, one step for each 256",
-             "the mean not taken off; the maximum not of magnitudes"),
+        case("nf4-double", (72, 25), 6, True, "the scales themselves in 8 bits, with one step for the first 256 blocks "
+             "and one for the other 44; blocks run over the rows' ends", "the mean not taken off; one step for all"),
     ]  # fmt: skip
 
 

@@ -170,8 +170,8 @@ def gelu_cases():
         case("gelu", bell(bits_of("gelu, x"), (3, 7), 1.5), "tanh GELU", "the erf form in the tanh form's place"),
         case("gelu-saturated", saturated, "inputs far out, where y is 0 or x and the slope 0 or 1",
              "an overflow in x³ or exp, and then NaN", ("edge",)),
-        case("gelu-near-zero", [-1e-3, -1e-20, 0.0, 1e-20, 1e-3], "inputs near 0, where y = x/2",
-             "digits lost in 1 + tanh(u)", ("edge",)),
+        case("gelu-near-zero", [-5e-20, -1e-20, 0.0, 1e-20, 3e-20], "inputs near 0, where y = x/2",
+             "small numbers cut to 0, or an ε added to them", ("edge",)),
     ]  # fmt: skip
 
 

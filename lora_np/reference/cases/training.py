@@ -131,7 +131,7 @@ def schedule_cases():
     return [
         case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
         case("linear", "warm-up, then a straight line", "a last step at a rate of 0: the line ends one step later"),
-        case("cosine", "warm-up, then half a cosine down to a tenth of the peak", "final_share forgotten",
+        case("cosine", "warm-up, then half a cosine down to an eighth of the peak", "final_share forgotten",
              final_share=0.125),
     ]  # fmt: skip
 

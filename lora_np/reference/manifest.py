@@ -1,0 +1,116 @@
+"""The reference vectors in a folder: their manifest, which is looked at closely, and one case's arrays."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ..formats import read_json, read_tensors
+from .cases import DTYPES, TIERS
+from .tolerances import RTOL
+
+FORMAT, FORMAT_VERSION = "lora_np reference vectors", 1
+MANIFEST, SCHEMA = "manifest.json", "manifest.schema.json"
+VECTORS = Path(__file__).parent / "vectors"
+OF_A_CASE = {"id": str, "kind": str, "description": str, "catches": str, "flags": list, "settings": dict}
+
+
+def load_manifest(vectors=None):
+    """The manifest's entries by case id, and the folder that they are in.
+
+    Parameters
+    ----------
+    vectors : folder, or None for the vectors of this clone
+
+    Raises
+    ------
+    ValueError
+        If there is no manifest, or something in it is missing or is not what it has to be.
+    """
+    folder = VECTORS if vectors is None else Path(vectors)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"vectors: {folder} holds no {MANIFEST}; a clone has the vectors in lora_np/reference/vectors, and "
+            "`python -m lora_np reference export DIR` makes them anew"
+        )
+    try:
+        return checked_entries(read_json(path)), folder
+    except ValueError as error:
+        raise ValueError(f"vectors: {path}: {error}") from None
+
+
+def checked_entries(manifest):
+    """The entries by id; ValueError for the first thing that is wrong, of what the checker reads."""
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f"expected an object with format {FORMAT!r}")
+    if manifest.get("format_version") is True or manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"format_version is {manifest.get('format_version')!r}, expected {FORMAT_VERSION}")
+    if manifest.get("rtol") != RTOL:
+        raise ValueError(f"rtol is {manifest.get('rtol')!r}, expected {RTOL}")
+    cases = manifest.get("cases")
+    if not isinstance(cases, list) or not cases:
+        raise ValueError("cases: expected a list of at least one case")
+    entries = {}
+    for number, entry in enumerate(cases):
+        about = f"cases[{number}]"
+        for name, kind in OF_A_CASE.items():
+            expect(isinstance(entry, dict) and isinstance(entry.get(name), kind), f"{about}: {name}", kind.__name__)
+        about = f"case {entry['id']}"
+        expect(entry["id"] not in entries, about, "an id that no other case has")
+        expect(entry.get("tier") in TIERS, f"{about}: tier", "1, 2 or 3")
+        files = entry.get("files")
+        has_files = isinstance(files, dict) and all(isinstance(files.get(dtype), str) for dtype in DTYPES)
+        expect(has_files, f"{about}: files", "the name of a file for each precision")
+        tensors = entry.get("tensors")
+        expect(isinstance(tensors, list), f"{about}: tensors", "a list")
+        for record in tensors:
+            check_record(about, record)
+        expect(any(record["stage"] != "input" for record in tensors), f"{about}: tensors", "at least one output")
+        entries[entry["id"]] = entry
+    return entries
+
+
+def check_record(about, record):
+    """ValueError unless a tensor's record has all that the checker reads."""
+    for name in ("name", "stage"):
+        expect(isinstance(record, dict) and isinstance(record.get(name), str), f"{about}: a tensor's {name}", "a text")
+    for dtype in DTYPES:
+        here = f"{about}: {record['name']}: {dtype}"
+        stored = record.get(dtype)
+        expect(isinstance(stored, dict) and isinstance(stored.get("sha256"), str), here, "sha256, a text")
+        for name in ("rms",) + ("atol",) * (record["stage"] != "input"):
+            value = stored.get(name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            expect(number and math.isfinite(value) and value >= 0, f"{here}: {name}", "a finite number of at least 0")
+
+
+def expect(holds, what, expected):
+    if not holds:
+        raise ValueError(f"{what}: expected {expected}")
+
+
+def load_case(entry, dtype, folder):
+    """The arrays of one case, inputs and outputs, in the manifest's order.
+
+    Raises
+    ------
+    ValueError
+        If its file is not there, is damaged, or holds other bytes than the manifest says.
+    """
+    path = folder / entry["files"][dtype]
+    try:
+        tensors, _ = read_tensors(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"vectors: {error}") from None
+    for record in entry["tensors"]:
+        name = record["name"]
+        if name not in tensors or sha256(tensors[name]) != record[dtype]["sha256"]:
+            raise ValueError(f"vectors: {path}: {name} is not what the manifest says; make the vectors anew")
+    return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}
+
+
+def sha256(array):
+    """Of a tensor's bytes as they lie in the file: row-major, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
