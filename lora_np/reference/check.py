@@ -24,7 +24,7 @@ class Divergence(NamedTuple):
 
     tensor: str
     stage: str
-    number: int  # of how many outputs it is the so-manieth, from 1
+    number: int  # its place among the case's outputs, from 1; 0 for an input that was handed back
     agreed: int  # outputs before it, all of which agree
     index: tuple[int, ...]  # of the entry that is furthest off
     got: float
