@@ -439,6 +439,9 @@ def test_vectors_that_are_not_there_or_spoilt(tmp_path, capsys):
     write_tensors(vectors / "linear.float64.safetensors", tensors)
     code, _, err = checked(capsys, out, "--vectors", str(vectors))
     assert code == 2 and "y is not what the manifest says" in err
+    tensors["y"] = load_case(LINEAR, "float64", VECTORS)["y"].reshape(6, 4)
+    write_tensors(vectors / "linear.float64.safetensors", tensors)
+    assert checked(capsys, out, "--vectors", str(vectors))[0] == 2
     (vectors / MANIFEST).write_text('{"format_version": 7}')
     assert "expected an object with format" in checked(capsys, out, "--vectors", str(vectors))[2]
 

@@ -105,8 +105,9 @@ def load_case(entry, dtype, folder):
     except (OSError, ValueError) as error:
         raise ValueError(f"vectors: {error}") from None
     for record in entry["tensors"]:
-        name = record["name"]
-        if name not in tensors or sha256(tensors[name]) != record[dtype]["sha256"]:
+        name, stored = record["name"], record[dtype]
+        same_shape = name in tensors and list(tensors[name].shape) == stored.get("shape")
+        if not same_shape or sha256(tensors[name]) != stored["sha256"]:
             raise ValueError(f"vectors: {path}: {name} is not what the manifest says; make the vectors anew")
     return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}
 
