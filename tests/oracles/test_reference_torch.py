@@ -7,7 +7,6 @@ that ports are held to.
 import json
 import math
 
-import numpy as np
 import pytest
 
 from lora_np.formats import read_tensors
