@@ -54,12 +54,15 @@ def check_folder(path, argument, sources=()):
         raise ValueError(f"{argument}: {there} cannot be written to")
 
 
-def check_file(path, argument):
-    """Refuse at once a file that could not be written; see `check_folder`."""
+def check_file(path, argument, sources=()):
+    """Refuse at once a file that could not be written, or that is somewhere inside a source; see `check_folder`."""
     if Path(path).is_dir():
         raise ValueError(f"{argument}: {path} is a folder, expected a file")
     if Path(path).exists() and not Path(path).is_file():  # a device, which the renaming would do away with
         raise ValueError(f"{argument}: {path} is no regular file")
+    for source in sources:
+        if Path(source).resolve() in Path(path).resolve().parents:
+            raise ValueError(f"{argument}: {path} is in {source}, which is read from; expected another place")
     check_folder(Path(path).parent, argument)
 
 

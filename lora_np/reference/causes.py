@@ -1,8 +1,8 @@
 """What a port has probably done, from the first tensor that diverges.
 
-First each known mistake is made (`plain/`): the one that leaves all earlier tensors as they are and
-gives the port's numbers for this one is the likely cause. Several that do are told apart by the tensors after it. Where
-none fits, the tensor itself is looked at: a factor, a sign, another order, another tensor.
+First each known mistake is made (`plain/`): the one that leaves all earlier tensors as they are and gives the port's
+numbers for this one is the likely cause. Several that do are told apart by the tensors after it. Where none fits, the
+tensor itself is looked at: a factor, a sign, another order, another tensor.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .plain import MISTAKES, plain_outputs
-from .tolerances import EPSILON, rms
+from .tolerances import RTOL, off, rms
 
 MOST = 3  # sentences
 WIDER = 8.0  # than a tensor's tolerance, for a port with a mistake: it rounds elsewhere than the plain program
@@ -68,14 +68,11 @@ def known_mistakes(entry, records, reference, got, tensor, dtype):
 
 
 def agrees(a, b, atol, dtype):
-    """Whether two arrays are equal but for rounding; NaN is equal to NaN here."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
-        return False
-    a, b = a[finite], b[finite]
-    allowed = atol + 16 * EPSILON[dtype] * (rms(b) + np.abs(b)) if atol else 0.0
-    return bool((np.abs(a - b) <= WIDER * allowed).all())
+    """Whether two arrays are equal but for rounding, which is at the size of the numbers that a mistake has made; NaN
+    is equal to NaN here."""
+    rtol, nan = RTOL[dtype] if atol else 0.0, np.isnan(b)
+    same_nan = np.array_equal(np.isnan(a), nan)
+    return same_nan and not off(a[~nan], b[~nan], WIDER * (atol + rtol * rms(b)), WIDER * rtol).any()
 
 
 # ---------------------------------------------------------------- what a tensor looks like

@@ -14,7 +14,7 @@ from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
-from .tolerances import RTOL
+from .tolerances import RTOL, off
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
 
@@ -52,27 +52,23 @@ class Result(NamedTuple):
 # ---------------------------------------------------------------- the comparison
 
 
-def off(got, expected, atol, rtol):
-    """Where |got − expected| ≤ atol + rtol |expected| does not hold: bool array. Infinities have to be the same."""
-    wide, right = got.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(wide - right) <= atol + rtol * np.abs(right)
-    return ~np.where(np.isfinite(right), near, wide == right)
+def allowed(record, dtype):
+    """(atol, rtol) of a tensor. Inputs, if they are handed back, have to be the same, and what has atol 0 too."""
+    atol = record[dtype].get("atol", 0.0)
+    return atol, RTOL[dtype] if atol else 0.0
 
 
 def share_of_tolerance(got, expected, atol, rtol):
     """The largest |got − expected| as a share of what is allowed; of arrays that agree."""
     finite = np.isfinite(expected)
     wide, right = got[finite].astype(np.float64), expected[finite].astype(np.float64)
-    delta, allowed = np.abs(wide - right), atol + rtol * np.abs(right)
-    return float(np.max(delta[delta > 0] / allowed[delta > 0], initial=0.0))
+    delta, most = np.abs(wide - right), atol + rtol * np.abs(right)
+    return float(np.max(delta[delta > 0] / most[delta > 0], initial=0.0))
 
 
 def diverges(record, got, expected, dtype):
     """A Divergence, but for its place among the others and its causes; None where the tensor agrees."""
-    atol = record[dtype].get("atol", 0.0)  # inputs, if they are handed back, have to be the same
-    relative = RTOL[dtype] if atol else 0.0
-    wrong = off(got, expected, atol, relative)
+    wrong = off(got, expected, *allowed(record, dtype))
     if not wrong.any():
         return None
     with np.errstate(invalid="ignore"):  # inf − inf, where both are right
@@ -120,8 +116,7 @@ def check_case(file, entry, folder):
             break
         if record["stage"] != "input":
             agreed += 1
-            atol = record[file.dtype]["atol"]
-            share = share_of_tolerance(got[name], reference[name], atol, RTOL[file.dtype] if atol else 0.0)
+            share = share_of_tolerance(got[name], reference[name], *allowed(record, file.dtype))
             worst = max(worst, (share, name))
     if first is not None:
         names = [record["name"] for record in outputs]

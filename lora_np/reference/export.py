@@ -54,11 +54,13 @@ def export(folder, report=None):
 
 def export_case(folder, case):
     """Write one case's files; return its entry in the manifest."""
-    files, tensors, allowed = {}, {}, tolerances(case)
+    outputs = {dtype: case.outputs_in(dtype) for dtype in DTYPES}
+    tensors = {dtype: {**case.inputs_in(dtype), **outputs[dtype]} for dtype in DTYPES}
+    allowed, files = tolerances(case, outputs), {}
     for dtype in DTYPES:
-        tensors[dtype] = {**case.inputs_in(dtype), **case.outputs_in(dtype)}
         files[dtype] = f"{case.id}.{dtype}.safetensors"
-        write_tensors(folder / files[dtype], tensors[dtype], {"lora_np": about(case, dtype)})
+        metadata = {"lora_np": json.dumps(about(case, dtype), separators=(",", ":"))}
+        write_tensors(folder / files[dtype], tensors[dtype], metadata)
     if sum(array.size for array in tensors["float64"].values()) <= JSON_NUMBERS:
         files["json"] = f"{case.id}.float64.json"
         write_json(folder / files["json"], as_json(case, tensors["float64"]))
@@ -84,7 +86,7 @@ def export_case(folder, case):
 def about(case, dtype):
     """What a port has to know of a case, for its file's metadata, so that one needs no other file."""
     said = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype, "settings": case.settings}
-    return json.dumps({**said, "inputs": list(case.inputs)}, separators=(",", ":"))
+    return {**said, "inputs": list(case.inputs)}
 
 
 def as_json(case, tensors):
@@ -97,7 +99,7 @@ def as_json(case, tensors):
         return [number(value) for value in array.ravel().tolist()]
 
     shown = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
-    return {**json.loads(about(case, "float64")), "tensors": shown}
+    return {**about(case, "float64"), "tensors": shown}
 
 
 def manifest_text(manifest):

@@ -3,7 +3,6 @@
 A case is drawn from a generator, so that every seed gives other weights, inputs and masks.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from ..adapters import KINDS, Adapter, AdapterConfig, adalora, dora, init_adapte
 from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..ops.attention import merge_heads, split_heads
+from .cases.model import at_trained_size, next_tokens
 
 
 class Case(NamedTuple):
@@ -174,13 +174,8 @@ def adalora_orthogonality(rng):
 def draw_model(rng, n_classes, dropout, kind, n_layers=2):
     """A model with weights of the size that training gives them, and an adapter or None."""
     config = ModelConfig(7, 5, 6, n_layers, n_heads=3, d_ff=8, n_classes=n_classes, dropout=dropout)
-    params = {}
-    for name, shape in parameter_shapes(config).items():
-        value = rng.normal(size=shape)
-        if len(shape) == 1:
-            params[name] = 0.2 * value + name.endswith("weight")
-        else:
-            params[name] = value if "emb" in name else value / math.sqrt(shape[1])
+    shapes = parameter_shapes(config)
+    params = {name: at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     if kind is None:
         return config, params, None
     patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
@@ -196,8 +191,7 @@ def draw_batch(rng, n_classes):
     if n_classes:
         targets = rng.integers(0, n_classes, 2)
     else:
-        has_next = np.arange(4) < lengths[:, None] - 1
-        targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
+        targets = next_tokens(ids, np.arange(4) < lengths[:, None] - 1)
     return Batch(ids, targets, lengths, np.arange(2))
 
 

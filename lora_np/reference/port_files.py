@@ -153,7 +153,7 @@ def read_arrays(folder, found):
             if path.suffix != ".npy" or not path.is_file():
                 raise ValueError("expected .npy files alone, each named after its tensor: blocks.0.ln1.npy")
             arrays[name] = read_npy(path.read_bytes())
-        except (OSError, *DAMAGED) as error:
+        except (OSError, ValueError) as error:
             found.complaints.append(f"{about}: {reason(error)}")
             found.named.add(name)
     return arrays

@@ -13,5 +13,4 @@ TIERS = {1: "operations", 2: "the model", 3: "training and files"}
 
 def reference_cases():
     """The cases by their id: tier 1, then 2, then 3."""
-    cases = [*operation_cases(), *model_cases(), *training_cases(), *file_cases()]
-    return {case.id: case for case in sorted(cases, key=lambda case: case.tier)}
+    return {case.id: case for case in [*operation_cases(), *model_cases(), *training_cases(), *file_cases()]}

@@ -109,15 +109,22 @@ def generate(settings, t):
 
 
 def draw_params(bits, sizes):
-    """Weights of the size that training gives them; biases and layer norms away from 0 and 1."""
-    params = {}
-    for name, shape in parameter_shapes(ModelConfig(**sizes)).items():
-        value = bell(bits, shape)
-        if len(shape) == 1:
-            params[name] = as_float32(0.2 * value + name.endswith("weight"))
-        else:
-            params[name] = value if "emb" in name else as_float32(value / math.sqrt(shape[1]))
-    return params
+    """Weights of the size that training gives them."""
+    shapes = parameter_shapes(ModelConfig(**sizes))
+    return {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
+
+
+def at_trained_size(name, value):
+    """A parameter made of numbers around 0 of deviation 1: matrices as training leaves them, biases and layer norms
+    away from 0 and 1."""
+    if value.ndim == 1:
+        return 0.2 * value + name.endswith("weight")
+    return value if "emb" in name else value / math.sqrt(value.shape[1])
+
+
+def next_tokens(ids, has_next):
+    """The targets of a language model: the token after each, where it has one (bool, ids' shape), else ignored."""
+    return np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
 
 
 def draw_batch(bits, sizes, lengths, T):
@@ -128,7 +135,7 @@ def draw_batch(bits, sizes, lengths, T):
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
         has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token's target is another text's
-        targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
+        targets = next_tokens(ids, has_next)
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 

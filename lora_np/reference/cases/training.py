@@ -65,11 +65,12 @@ def train(settings, t):
     state, found = initial_state(trainable_arrays(base, adapter)), {}
     since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
     for step in range(about["steps"]):
-        batch = Batch(*(t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths")), None)
+        ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
+        batch = Batch(ids, targets, lengths, np.arange(len(ids)))
         objective = objective_at(step, settings, t, base, adapter)
         if step == 0:
             grads = objective(state.trainable, batch, None).grads
-        state, measured = train_step(state, objective, batch._replace(rows=np.arange(len(batch.ids))), train_config)
+        state, measured = train_step(state, objective, batch, train_config)
         for name, values in since.items():
             values.append(measured[name])
         if step + 1 in RECORDED:

@@ -206,9 +206,9 @@ def deltas(settings, t, wrong):
     return found
 
 
-def merged(settings, t, wrong):
-    """Settings and arrays of the model with its adapter merged, and without masks."""
-    weights = {name: t[name] + delta for name, delta in deltas(settings, t, wrong).items()}
+def merged(settings, t, changes, wrong):
+    """Settings and arrays of the model with its adapter's updates added, and without masks."""
+    weights = {name: t[name] + delta for name, delta in changes.items()}
     keep_masks = wrong == "masks in the merged model"
     inputs = {n: a for n, a in {**t, **weights}.items() if keep_masks or not n.startswith("mask.")}
     return {**settings, "adapter": None}, inputs
@@ -217,9 +217,10 @@ def merged(settings, t, wrong):
 def model(settings, t, wrong):
     found = loss_and_gradients(settings, t, wrong)
     if settings["adapter"]:
-        found |= {f"delta.{name}": delta for name, delta in deltas(settings, t, wrong).items()}
-        bare, weights = merged(settings, t, wrong)
-        found |= {f"merged.{name}": weights[name] for name in deltas(settings, t, wrong)}
+        changes = deltas(settings, t, wrong)
+        bare, weights = merged(settings, t, changes, wrong)
+        found |= {f"delta.{name}": delta for name, delta in changes.items()}
+        found |= {f"merged.{name}": weights[name] for name in changes}
         found["merged.logits"] = forward(bare, weights, wrong)[0]["logits"]
     return found
 
@@ -228,7 +229,7 @@ def generate(settings, t, wrong):
     """Without a cache: the whole text is read anew for each token."""
     if wrong == "adapter left out while generating":
         settings = {**settings, "adapter": None}
-    bare, weights = merged(settings, t, wrong)
+    bare, weights = merged(settings, t, deltas(settings, t, wrong), wrong)
     ids, found, T = t["ids"], {}, t["ids"].shape[1]
     for step in range(settings["n_new"]):
         positions = np.arange(ids.shape[1])

@@ -212,8 +212,7 @@ def cross_entropy(logits, targets, ignored, dloss, wrong):
     p[at, picked] -= 0.0 if wrong == "target's -1 left out" else 1.0
     p = np.where(real[:, None], p, 0.0)
     dloss = 1.0 if wrong == "loss's own gradient left out" else dloss
-    share = real.sum() if wrong == "sum for the mean in the loss alone" else N
-    dlogits = p * dloss / (1.0 if wrong == "sum for the mean going back" else share)
+    dlogits = p * dloss / (1.0 if wrong == "sum for the mean going back" else N)
     loss = losses[real].sum() / (1 if wrong == "sum for the mean in the loss alone" else N)
     return loss, dlogits.reshape(logits.shape).astype(logits.dtype)
 
