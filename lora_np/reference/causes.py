@@ -164,9 +164,9 @@ def known_factor(factor, entry, reference):
 
 def only_some(wrong, right, near):
     """A sentence where a slice of an axis is wrong and all the rest is right."""
-    off = np.abs(wrong - right) > near
+    far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
-        slices = off.any(axis=tuple(i for i in range(right.ndim) if i != axis))
+        slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))
         if 0 < slices.sum() <= len(slices) / 2 and len(slices) > 1:
             return [f"only entries with index {', '.join(map(str, np.flatnonzero(slices)))} on axis {axis} are off"]
     return []

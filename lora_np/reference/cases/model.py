@@ -14,6 +14,7 @@ from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_lay
 from ...adapters.dora import MAGNITUDE
 from ...model import ModelConfig, backward, empty_past, forward, make_decoder, next_logits, parameter_shapes
 from ...model.config import positions_read
+from ...training import trainable_arrays
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
@@ -52,12 +53,6 @@ def base_of(settings, t):
     return {name: t[name] for name in parameter_shapes(model_config(settings))}
 
 
-def trained_names(settings, t):
-    """An adapter's arrays where there is one, else all of the model's."""
-    adapter = adapter_of(settings, t)
-    return tuple(adapter.weights if adapter else base_of(settings, t))
-
-
 # ---------------------------------------------------------------- what the package computes
 
 
@@ -65,7 +60,7 @@ def model(settings, t):
     config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
     activations, back = {}, {}
     given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks_of(t)}
-    wanted = trained_names(settings, t)
+    wanted = tuple(trainable_arrays(params, adapter))
     logits, cache = forward(params, t["ids"], config, **given, wanted=wanted, record=activations)
     loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
     grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=back)
