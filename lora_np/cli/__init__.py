@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from . import measuring, parts, reference, training
+from . import classroom, measuring, parts, reference, training
 
 # What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -67,6 +67,6 @@ def build_parser():
         sub.set_defaults(call=call)
         return sub
 
-    for module in (training, parts, measuring, reference):
+    for module in (training, parts, measuring, reference, classroom):
         module.add_commands(command)
     return parser

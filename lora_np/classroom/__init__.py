@@ -1,0 +1,1 @@
+"""Lessons and exercises: what the notebooks share, and checks that say which gradient is wrong, and how."""

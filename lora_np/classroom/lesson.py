@@ -1,0 +1,71 @@
+"""What the lessons share: how they look, and pictures of small arrays."""
+
+import logging
+
+import numpy as np
+
+FONT_SIZE = 13
+
+
+def setup():
+    """Prepare a notebook: figures in the page and in the project's style, short numbers, one thread.
+
+    The lessons' matrices are too small to be shared out among threads, and one thread makes times steady.
+    """
+    import matplotlib
+    from matplotlib import pyplot as plt
+    from threadpoolctl import threadpool_limits
+
+    from ..experiments.figures import STYLE
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # no word about its first start
+    matplotlib.use("module://matplotlib_inline.backend_inline" if in_notebook() else "Agg")
+    plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
+    np.set_printoptions(precision=3, suppress=True, linewidth=110)
+    threadpool_limits(1)
+
+
+def in_notebook():
+    """Whether this runs in a Jupyter kernel."""
+    import sys
+
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def show_arrays(*items):
+    """Draw small matrices side by side as grids of numbers, so that a product can be read off the picture.
+
+    Parameters
+    ----------
+    items : (name, array) pairs, each array of two axes and drawn with its shape; a string between two is a sign,
+        such as "=" or "@"
+    """
+    from matplotlib import pyplot as plt
+
+    arrays = [item[1] for item in items if not isinstance(item, str)]
+    for array in arrays:
+        if np.ndim(array) != 2:
+            raise ValueError(f"items: got an array of shape {np.shape(array)}, expected two axes")
+    height = max(len(array) for array in arrays)
+    limit = max(1.0, max(np.abs(array).max() for array in arrays))
+    figure, axes = plt.subplots()
+    left = 0.0
+    for item in items:
+        if isinstance(item, str):
+            axes.text(left + 0.55, height / 2, item, ha="center", va="center", fontsize=22)
+            left += 1.1
+            continue
+        name, array = item
+        rows, columns = array.shape
+        top = (height - rows) / 2
+        box = (left, left + columns, top + rows, top)
+        axes.imshow(array, cmap="PuOr", vmin=-limit, vmax=limit, alpha=0.6, extent=box)
+        for i, j in np.ndindex(rows, columns):
+            axes.text(left + j + 0.5, top + i + 0.5, f"{array[i, j]:.3g}", ha="center", va="center", fontsize=13)
+        axes.text(left + columns / 2, top - 0.15, f"{name}\n{array.shape}", ha="center", va="bottom")
+        left += columns
+    axes.set(xlim=(-0.2, left + 0.2), ylim=(height + 0.1, -1.3))
+    axes.set_axis_off()
+    figure.set_size_inches(0.62 * left, 0.62 * (height + 1.4))
+    plt.show()
