@@ -556,7 +556,7 @@ LOOKS = {
     "infinity": (lambda y: np.where(y > 0, np.inf, y), "infinity"),
     "zero": (lambda y: 0 * y, "0 throughout"),
     "a sign": (lambda y: -y, "sign is reversed"),
-    "a factor": (lambda y: y / 3, "times 0.333333333 (1/T)"),
+    "a factor": (lambda y: y / 3, "the right value divided by T"),
     "an offset": (lambda y: y + 0.25, "plus 0.25"),
     "reversed": (lambda y: y[:, ::-1], "reverse order along axis 1"),
     "moved": (lambda y: np.roll(y, 1, axis=2), "moved by one along axis 2"),

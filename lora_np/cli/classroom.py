@@ -1,10 +1,10 @@
-"""The command `classroom`: run the notebooks."""
+"""The command `classroom`: make a class's notebooks, grade what comes back, run notebooks."""
 
 from .shared import print_now
 
 
 def add_commands(command):
-    text = "lessons and exercises: execute NOTEBOOK …"
+    text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
     classroom = command("classroom", None, text)
     actions = classroom.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -13,10 +13,50 @@ def add_commands(command):
         sub.set_defaults(call=call)
         return sub
 
+    sources = {"metavar": "DIR", "help": "folder of the exercises' sources (default: those of this clone)"}
+    release = action("release", run_release, "write the students' notebooks and the worked solutions")
+    release.add_argument("folder", metavar="DIR", help="folder to write")
+    release.add_argument("--nbgrader", action="store_true", help="write a course for nbgrader in place of the two")
+    release.add_argument("--source", **sources)
+    release.add_argument("--force", action="store_true", help="write over notebooks that are there")
+
+    grade = action("grade", run_grade, "execute submitted notebooks, on this machine as you, and give marks and feedback")
+    grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+    grade.add_argument("--source", **sources)
+    grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")
+
     execute = action("execute", run_execute, "run notebooks from clean kernels and store their outputs")
     execute.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
-    execute.add_argument("--check", action="store_true", help="write nothing: do the stored outputs agree with a re-run?")
+    text = "write nothing, and say where the stored outputs do not agree with a re-run"
+    execute.add_argument("--check", action="store_true", help=text)
     execute.add_argument("--jobs", type=int, default=2, metavar="N", help="kernels side by side (default 2)")
+
+
+def run_release(arguments):
+    from ..classroom.release import release
+
+    done = release(arguments.folder, arguments.source, arguments.nbgrader, arguments.force)
+    print(f"{len(done.sets)} sets in {arguments.folder}, {len(done.written)} files")
+    if arguments.nbgrader:
+        print(f"next: cd {arguments.folder} && nbgrader generate_assignment {done.sets[0]}")
+    return 0
+
+
+def run_grade(arguments):
+    from ..classroom.grading import as_dict, grade, report
+    from ..formats import check_file, write_json
+
+    if arguments.json is not None:
+        check_file(arguments.json, "json")
+    graded = []
+    for path in arguments.notebooks:
+        graded.append(grade(path, arguments.source))
+        print_now(report(graded[-1]) + "\n")
+    for one in graded:
+        print(f"{one.score:6g} of {one.points:g}  {one.notebook}")
+    if arguments.json is not None:
+        write_json(arguments.json, {one.notebook: as_dict(one) for one in graded})
+    return 0
 
 
 def run_execute(arguments):

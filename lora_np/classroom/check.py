@@ -1,0 +1,94 @@
+"""The checks that a notebook calls: one function for each graded item, `check.lora_backward(my_function)`.
+
+Each prints what it found and returns the score as a plain float. After a failure it gives a hint; the formula comes
+only on asking: `check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
+"""
+
+from ..formats import write_json
+from .examine import examine
+from .items import ITEMS
+
+_RECORD = {}  # item -> the last result, as plain values
+
+
+def checker(item):
+    """The check of one item, as a function of the student's function."""
+
+    def check(function, points=1.0):
+        result = examine(item, function)
+        score = float(points) * result.score
+        _RECORD[item.name] = as_record(result, points)
+        print(said(result, item, score, points))
+        return score
+
+    check.__name__ = check.__qualname__ = item.name
+    check.__doc__ = f"""{item.task}
+
+    Parameters
+    ----------
+    function : your {item.name}({item.arguments}), which returns {", ".join(item.outputs)}
+    points : float, what the item is worth
+
+    Returns
+    -------
+    float, points times the share of the outputs that are right
+    """
+    return check
+
+
+def said(result, item, score, points):
+    """A result in words."""
+    head = f"{item.name}: {score:g} of {points:g} point{'s' * (points != 1)}"
+    if result.failed:
+        return f"{head}\n  {result.failed}"
+    lines = [head]
+    width = max(len(finding.output) for finding in result.findings)
+    for finding in result.findings:
+        lines.append(f"  {finding.output:<{width}}  {'right' if finding.wrong is None else 'wrong: ' + finding.wrong}")
+        space = " " * (width + 4)
+        lines += [f"{space}what it looks like: {sentence}" for sentence in finding.looks_like]
+        if finding.hint:
+            lines.append(f"{space}hint: {finding.hint}")
+    if result.score < 1.0:
+        lines.append(f"  (the formula, if you want it: check.formula({item.name!r}))")
+    return "\n".join(lines)
+
+
+def as_record(result, points):
+    return {
+        "score": float(points) * result.score,
+        "points": float(points),
+        "failed": result.failed,
+        "outputs": {f.output: {"wrong": f.wrong, "looks_like": list(f.looks_like)} for f in result.findings},
+    }
+
+
+def formula(name):
+    """Print the formula of an item."""
+    if name not in ITEMS:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(ITEMS)}")
+    print(ITEMS[name].formula)
+
+
+def record():
+    """All results so far: item -> {"score", "points", "failed", "outputs"}, the last of each, as plain values."""
+    return dict(_RECORD)
+
+
+def summary():
+    """Print what has been reached so far, and return it as a share of all points of the checked items."""
+    points = sum(entry["points"] for entry in _RECORD.values())
+    for name, entry in _RECORD.items():
+        print(f"{name:<28}{entry['score']:6.3g} of {entry['points']:g}")
+    reached = sum(entry["score"] for entry in _RECORD.values())
+    print(f"{'together':<28}{reached:6.3g} of {points:g}")
+    return float(reached / points) if points else 0.0
+
+
+def save(path):
+    """Write the record as JSON."""
+    write_json(path, record())
+
+
+globals().update({name: checker(item) for name, item in ITEMS.items()})
+__all__ = [*ITEMS, "formula", "record", "save", "summary"]

@@ -1,0 +1,67 @@
+"""What a wrong output looks like: a known mistake, a quantity that it is multiplied or divided by, or another array."""
+
+import math
+
+import numpy as np
+
+from ..reference.looks import known_factor, looks
+
+NEAR = 1e-7  # relative, in norm: a known mistake rounds otherwise than the student's
+MOST = 2  # sentences
+
+
+def suspects(item, name, checked):
+    """What a wrong output looks like, the likeliest first.
+
+    Parameters
+    ----------
+    item : Item
+    name : str, of an output
+    checked : list of (i, dict of arrays, dict of problems of form), one of each draw
+
+    Returns
+    -------
+    tuple of str: what holds in every draw in which the output is wrong; if nothing does, the first one's
+    """
+    lists = []
+    for i, arrays, forms in checked:
+        got = None if forms.get(name) else np.asarray(arrays[name])
+        right = np.asarray(i.right[name])
+        if got is not None and got.shape == right.shape and not near(got, right):
+            lists.append(of_one_draw(item, name, i, right, got))
+    if not lists:
+        return ()
+    in_all = [sentence for sentence in lists[0] if all(sentence in other for other in lists[1:])]
+    return tuple((in_all or lists[0])[:MOST])
+
+
+def of_one_draw(item, name, i, right, got):
+    found = []
+    for sentence, wrong in item.mistakes.get(name, ()):
+        try:
+            with np.errstate(all="ignore"):
+                value = np.asarray(wrong(i))
+        except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError):
+            continue  # these sizes make the mistake impossible
+        if value.shape == got.shape and near(got, value) and not near(value, right):
+            found.append(sentence)
+    factors = item.factors(i)
+    if right.ndim == 0 and right and got and np.isfinite(got):
+        said = known_factor(float(got / right), factors)
+        if any(letter in said for letter in factors) or math.isclose(got, -right):
+            found.append("its sign is reversed" if math.isclose(got, -right) else f"it is the right value {said}")
+    others = {other: np.asarray(value) for other, value in {**vars(i), **i.right}.items() if is_array(value)}
+    others.pop(name, None)
+    return found + looks(right, got, "float64", others, factors)
+
+
+def is_array(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def near(got, value):
+    got, value = got.astype(np.float64), value.astype(np.float64)
+    keep = np.isfinite(value)
+    if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
+        return False
+    return bool(np.linalg.norm(got[keep] - value[keep]) <= NEAR * np.linalg.norm(value[keep]))

@@ -1,0 +1,131 @@
+"""From the one source of each exercise set: the student's notebook, the worked solution and a course for nbgrader.
+
+A source is a notebook with nbgrader's marks: a solution stands between `### BEGIN SOLUTION` and `### END SOLUTION`,
+and each cell that is a student's to fill, or that grades, carries an id in its metadata. nbgrader clears solutions in
+the same way; here it works without nbgrader installed, and a test holds the two to each other.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..formats import check_folder, write_text
+from .notebooks import read_notebook, write_notebook
+
+SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "exercises"  # of a clone; they are not in the wheel
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STUB = {"code": ("# YOUR CODE HERE", "raise NotImplementedError()"), "markdown": ("YOUR ANSWER HERE",)}
+CONFIG = """# Made by `python -m lora_np classroom release`. Of nbgrader; what can stand here is in its documentation.
+c = get_config()  # noqa: F821
+c.CourseDirectory.course_id = "lora_np"
+c.ExecutePreprocessor.timeout = 120
+# The marks of the sources; the cells' solutions are cut out between them.
+c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
+c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
+"""
+
+
+class Released(NamedTuple):
+    written: tuple[Path, ...]
+    sets: tuple[str, ...]
+
+
+def release(folder, source=None, nbgrader=False, force=False):
+    """Write what a class needs.
+
+    Parameters
+    ----------
+    folder : where to: `student/` and `solutions/`, or, with `nbgrader`, a course of nbgrader's
+    source : folder of the sources; None: those of this clone
+    nbgrader : bool, write `nbgrader_config.py` and `source/SET/SET.ipynb` in place of the two folders
+    force : bool, write over notebooks that are there
+
+    Returns
+    -------
+    Released
+
+    Raises
+    ------
+    ValueError
+        If there are no sources, a mark is wrong, or a file is there already.
+    """
+    folder, sources = Path(folder), find_sources(source)
+    notebooks = {path.stem: read_notebook(path) for path in sources}
+    check_folder(folder, "folder", sources=[path.parent for path in sources])
+    if nbgrader:
+        files = {folder / "source" / name / f"{name}.ipynb": notebook for name, notebook in notebooks.items()}
+    else:
+        files = {folder / "student" / f"{name}.ipynb": for_students(notebook, name) for name, notebook in notebooks.items()}
+        files |= {folder / "solutions" / f"{name}.ipynb": solved(notebook) for name, notebook in notebooks.items()}
+    config = [folder / "nbgrader_config.py"] if nbgrader else []
+    there = [path for path in [*files, *config] if path.exists()]
+    if there and not force:
+        raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
+    for path, notebook in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_notebook(path, notebook)
+    for path in config:
+        write_text(path, CONFIG)
+    return Released((*files, *config), tuple(notebooks))
+
+
+def find_sources(source=None):
+    """The source notebooks of a folder, in order."""
+    folder = SOURCES if source is None else Path(source)
+    if not folder.is_dir():
+        where = "the exercises lie in a clone of the repository, not in the installed package; " if source is None else ""
+        raise ValueError(f"source: there is no folder {folder}; {where}expected a folder of exercise notebooks")
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise ValueError(f"source: {folder} holds no notebooks")
+    return paths
+
+
+def mark(cell):
+    """nbgrader's metadata of a cell; empty where there is none."""
+    return cell.metadata.get("nbgrader", {})
+
+
+def for_students(notebook, name=""):
+    """The notebook with its solutions cut out and without outputs."""
+    made = notebook.copy()
+    made.cells = [cell.copy() for cell in notebook.cells]
+    for number, cell in enumerate(made.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if mark(cell).get("solution"):
+            cell.source = without_solution(cell.source, cell.cell_type, f"{name}, cell {number}")
+        elif BEGIN in cell.source or END in cell.source:
+            raise ValueError(f"source: {name}, cell {number} has a solution, and its metadata do not say so")
+    return made
+
+
+def without_solution(source, cell_type, where):
+    """A cell's text with a stub in the place of each marked solution."""
+    kept, inside = [], False
+    for line in source.split("\n"):
+        if BEGIN in line:
+            if inside:
+                raise ValueError(f"source: {where} begins a solution inside a solution")
+            indent = line[: len(line) - len(line.lstrip())]
+            kept += [indent + stub for stub in STUB[cell_type]]
+            inside = True
+        elif END in line:
+            if not inside:
+                raise ValueError(f"source: {where} ends a solution that has not begun")
+            inside = False
+        elif not inside:
+            kept.append(line)
+    if inside:
+        raise ValueError(f"source: {where} begins a solution and does not end it")
+    if kept == source.split("\n"):
+        raise ValueError(f"source: {where} is marked as a solution and has none between {BEGIN} and {END}")
+    return "\n".join(kept)
+
+
+def solved(notebook):
+    """The worked solution: the source without its marks."""
+    made = notebook.copy()
+    made.cells = [cell.copy() for cell in notebook.cells]
+    for cell in made.cells:
+        cell.source = "\n".join(line for line in cell.source.split("\n") if BEGIN not in line and END not in line)
+    return made

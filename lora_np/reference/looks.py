@@ -1,0 +1,102 @@
+"""What a wrong array looks like beside the right one: a factor, a sign, another order, another array."""
+
+import itertools
+import math
+
+import numpy as np
+
+from .tolerances import rms
+
+
+def looks(right, got, dtype="float64", others=None, factors=None):
+    """Sentences on how an array differs from the right one of its shape.
+
+    Parameters
+    ----------
+    right, got : arrays of one shape, which differ
+    dtype : "float64" or "float32", what both were computed in
+    others : dict, name -> array: what it may have been taken for
+    factors : dict, name -> number: what it may have been multiplied or divided by
+
+    Returns
+    -------
+    list of str, each of which says what "it" is
+    """
+    with np.errstate(all="ignore"):
+        return found_looks(right.astype(np.float64), got.astype(np.float64), dtype, others or {}, factors or {})
+
+
+def found_looks(right, wrong, dtype, others, factors):
+    keep = np.isfinite(right)
+    if not np.isfinite(wrong[keep]).all():
+        return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
+    if not np.array_equal(wrong[~keep], right[~keep]):
+        return ["it should be −inf where a key stands after its query; there it holds other numbers"]
+    largest = np.abs(right[keep]).max(initial=0.0) or 1.0
+    wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
+    a, b = wrong[keep], right[keep]
+    size = rms(b)
+    if size == 0.0:
+        return ["it should be 0 throughout"]
+    if not a.any():
+        return ["it is 0 throughout: never computed, or cut off from what it depends on"]
+    near = 1e-10 * size if dtype == "float64" else 1e-4 * size
+
+    def close(x, y):
+        return x.shape == y.shape and bool((np.abs(x - y) <= near).all())
+
+    error = float(np.abs(a - b).max()) / size
+    if error < 1e-2:
+        guess = "some of it in float32, or " if dtype == "float64" and 1e-9 < error < 1e-5 else ""
+        return [f"it is off by {error:.0e} of its size: {guess}a constant with too few digits, or a small term"]
+    if close(a, -b):
+        return ["its sign is reversed"]
+    longest = np.abs(a).max()
+    share = float(a / longest @ b / (b @ b))
+    if b.size > 1 and close(a / longest, share * b):
+        factor = share * longest
+        return [f"it is the right value {known_factor(factor, factors)}"]
+    shift = float((a - b).mean())
+    if b.size > 1 and close(a, b + shift) and abs(shift) > near:
+        return [f"it is the right value plus {shift * largest:.9g}, the same everywhere"]
+    if right.ndim > 1:
+        for axes in itertools.permutations(range(right.ndim)):
+            turned = right.transpose(axes)
+            if axes != tuple(range(right.ndim)) and (close(wrong, turned) or close(wrong, turned.reshape(right.shape))):
+                return [f"it is the right value with its axes exchanged, {axes}"]
+    for axis in range(right.ndim):
+        if close(wrong, np.flip(right, axis)):
+            return [f"it is the right value in reverse order along axis {axis}"]
+        for step in (1, -1):
+            if right.shape[axis] > 1 and close(wrong, np.roll(right, step, axis)):
+                return [f"it is the right value moved by one along axis {axis}"]
+    for name, other in others.items():
+        if other.shape == wrong.shape and close(wrong, other.astype(np.float64) / largest):
+            return [f"it is {name}"]
+    if b.size > 2 and close(np.sort(a), np.sort(b)):
+        return ["it has the right numbers in other places"]
+    if b.size == 1:
+        return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right one"]
+    part = only_some(wrong, right, near)
+    norms = float(np.linalg.norm(a) / np.linalg.norm(b))
+    cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return [*part, f"no known mistake; its norm is {norms:.4g} of the right one's, their cosine {cosine:.4f}"]
+
+
+def known_factor(factor, factors):
+    """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
+    for word, value in (("times", factor), ("divided by", 1 / factor)):
+        fits = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
+        if fits:
+            return f"{word} {' or '.join(fits)}"
+    return f"times {factor:.9g}"
+
+
+def only_some(wrong, right, near):
+    """A sentence where a slice of an axis is wrong and all the rest is right."""
+    far = np.abs(wrong - right) > near
+    for axis in range(right.ndim):
+        slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))
+        if 0 < slices.sum() <= len(slices) / 2 and len(slices) > 1:
+            return [f"only entries with index {', '.join(map(str, np.flatnonzero(slices)))} on axis {axis} are off"]
+    return []
