@@ -109,6 +109,7 @@ def test_there_are_enough_attempts_at_each_item():
 EVERY = [(name, *attempt) for name in SETS for attempt in attempts_of(name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, item, kind, words, code", EVERY, ids=[f"{a[1]}-{a[3][:40]}" for a in EVERY])
 def test_an_attempt(name, item, kind, words, code, monkeypatch):
     notebook = source_of(name)

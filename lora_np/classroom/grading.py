@@ -4,6 +4,7 @@ As in nbgrader, the cells that grade are taken from the source, whatever the sub
 are the student's. The code runs on this machine with all the rights of whoever starts it.
 """
 
+import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,12 +29,12 @@ class Graded(NamedTuple):
 
     @property
     def score(self):
-        return float(sum(mark.score for mark in self.marks))
+        return float(sum(one.score for one in self.marks))
 
     @property
     def points(self):
         """Of all items that a program can grade."""
-        return float(sum(mark.points for mark in self.marks if not mark.by_hand))
+        return float(sum(one.points for one in self.marks if not one.by_hand))
 
 
 def grade(path, source=None):
@@ -78,8 +79,7 @@ def matching_source(submission, path, source):
 def with_cells_of(submission, original):
     """The submission with the original's text in all cells that are not a student's to change."""
     locked = {mark(c)["grade_id"]: c for c in original.cells if mark(c) and not mark(c).get("solution")}
-    made = submission.copy()
-    made.cells = [cell.copy() for cell in submission.cells]
+    made = copy.deepcopy(submission)
     for cell in made.cells:
         if mark(cell).get("grade_id") in locked:
             cell.source = locked[mark(cell)["grade_id"]].source
@@ -109,16 +109,16 @@ def marked(original, cell):
 def report(graded):
     """Marks and feedback as a text for the student."""
     lines = [f"{Path(graded.notebook).name}: {graded.score:g} of {graded.points:g} points"]
-    for mark in graded.marks:
-        if mark.by_hand:
-            lines.append(f"{mark.item}: to be read by the teacher, {mark.points:g} points")
+    for one in graded.marks:
+        item = one.item.removeprefix("check_")
+        if one.by_hand:
+            lines.append(f"{item}: to be read by the teacher, {one.points:g} points")
         else:
-            lines.append(mark.said if mark.said.startswith(mark.item.removeprefix("check_")) else f"{mark.item}: {mark.said}")
+            lines.append(one.said if one.said.startswith(item) else f"{item}: {one.said}")
     return "\n".join(lines)
 
 
 def as_dict(graded):
-    marks = {mark.item: {**mark._asdict()} for mark in graded.marks}
-    for entry in marks.values():
-        del entry["item"]
-    return {"exercise": graded.exercise, "score": graded.score, "points": graded.points, "items": marks}
+    fields = ("score", "points", "said", "by_hand")
+    items = {one.item: {field: getattr(one, field) for field in fields} for one in graded.marks}
+    return {"exercise": graded.exercise, "score": graded.score, "points": graded.points, "items": items}

@@ -5,6 +5,7 @@ order of float32 sums; "varies" for times and the like, of which only the words 
 whose output is a slider, which is not stored, for a stored one cannot be moved.
 """
 
+import copy
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,7 +65,7 @@ def execute(path, notebook=None, allow_errors=False):
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    notebook = read_notebook(path) if notebook is None else notebook.copy()
+    notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
     folder = str(Path(path).resolve().parent)
     client = NotebookClient(
         notebook,

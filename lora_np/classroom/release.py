@@ -5,6 +5,7 @@ and each cell that is a student's to fill, or that grades, carries an id in its 
 the same way; here it works without nbgrader installed, and a test holds the two to each other.
 """
 
+import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,8 @@ def release(folder, source=None, nbgrader=False, force=False):
     if nbgrader:
         files = {folder / "source" / name / f"{name}.ipynb": notebook for name, notebook in notebooks.items()}
     else:
-        files = {folder / "student" / f"{name}.ipynb": for_students(notebook, name) for name, notebook in notebooks.items()}
-        files |= {folder / "solutions" / f"{name}.ipynb": solved(notebook) for name, notebook in notebooks.items()}
+        files = {folder / "student" / f"{name}.ipynb": for_students(n, name) for name, n in notebooks.items()}
+        files |= {folder / "solutions" / f"{name}.ipynb": solved(n) for name, n in notebooks.items()}
     config = [folder / "nbgrader_config.py"] if nbgrader else []
     there = [path for path in [*files, *config] if path.exists()]
     if there and not force:
@@ -72,8 +73,8 @@ def find_sources(source=None):
     """The source notebooks of a folder, in order."""
     folder = SOURCES if source is None else Path(source)
     if not folder.is_dir():
-        where = "the exercises lie in a clone of the repository, not in the installed package; " if source is None else ""
-        raise ValueError(f"source: there is no folder {folder}; {where}expected a folder of exercise notebooks")
+        where = " (exercises lie in a clone of the repository, not in an installed package)" if source is None else ""
+        raise ValueError(f"source: there is no folder {folder}{where}; expected a folder of exercise notebooks")
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
         raise ValueError(f"source: {folder} holds no notebooks")
@@ -87,8 +88,7 @@ def mark(cell):
 
 def for_students(notebook, name=""):
     """The notebook with its solutions cut out and without outputs."""
-    made = notebook.copy()
-    made.cells = [cell.copy() for cell in notebook.cells]
+    made = copy.deepcopy(notebook)
     for number, cell in enumerate(made.cells):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -124,8 +124,7 @@ def without_solution(source, cell_type, where):
 
 def solved(notebook):
     """The worked solution: the source without its marks."""
-    made = notebook.copy()
-    made.cells = [cell.copy() for cell in notebook.cells]
+    made = copy.deepcopy(notebook)
     for cell in made.cells:
         cell.source = "\n".join(line for line in cell.source.split("\n") if BEGIN not in line and END not in line)
     return made

@@ -20,7 +20,8 @@ def add_commands(command):
     release.add_argument("--source", **sources)
     release.add_argument("--force", action="store_true", help="write over notebooks that are there")
 
-    grade = action("grade", run_grade, "execute submitted notebooks, on this machine as you, and give marks and feedback")
+    text = "execute submitted notebooks, with all your rights on this machine, and give marks and feedback"
+    grade = action("grade", run_grade, text)
     grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
     grade.add_argument("--source", **sources)
     grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")

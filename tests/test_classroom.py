@@ -1,0 +1,355 @@
+"""The classroom: what the checks say of a student's function, notebooks as files, the release, and the grading."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_np.classroom import check, notebooks
+from lora_np.classroom.examine import examine
+from lora_np.classroom.grading import grade, report
+from lora_np.classroom.item import SIZES, draw_inputs
+from lora_np.classroom.items import ITEMS
+from lora_np.classroom.release import SOURCES, find_sources, for_students, mark, solved, without_solution
+from lora_np.cli import main
+
+nbformat = pytest.importorskip("nbformat")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def fresh_record(monkeypatch):
+    monkeypatch.setattr(check, "_RECORD", {})
+
+
+def right_merge(W, A, B, s):
+    return W + s * B @ A
+
+
+def right_backward(dy, x, W, A, B, s):
+    du = s * dy @ B
+    return dy @ W + du @ A, du.T @ x, s * dy.T @ (x @ A.T)
+
+
+# ---------------------------------------------------------------- what a check looks at, in order
+
+
+def changed(W, A, B, s):
+    W += s * B @ A
+    return W
+
+
+FAILURES = {
+    "no function": (right_merge(*[np.eye(2)] * 3, 1.0), "got ndarray, expected the function itself"),
+    "nothing returned": (lambda W, A, B, s: None, "it returns nothing; expected W_merged"),
+    "raises": (lambda W, A, B, s: [][1], "it raises IndexError: list index out of range, in line 1 of the function"),
+    "raises ValueError": (lambda W, A, B, s: W @ A.T @ A.T, "it raises ValueError"),
+    "wants to leave": (lambda W, A, B, s: exit(), "it raises SystemExit"),
+    "other arguments": (lambda W, A: W, "it raises TypeError"),
+    "changes an argument": (changed, "it changes its argument W: compute into a new array"),
+}
+
+
+@pytest.mark.parametrize("function, said", FAILURES.values(), ids=FAILURES)
+def test_a_function_that_gives_nothing_to_look_at(function, said):
+    result = examine(ITEMS["merge"], function)
+    assert result.score == 0.0 and said in result.failed
+
+
+LOOKS = {
+    "a text": (lambda W, A, B, s: "W", "it is a str, expected numbers"),
+    "ragged": (lambda W, A, B, s: {"W_merged": W.tolist()[0]}, "it has shape (4,), expected (5, 4)"),
+    "transposed": (
+        lambda W, A, B, s: right_merge(W, A, B, s).T,
+        "it has shape (4, 5), expected (5, 4) (it is transposed)",
+    ),
+    "float32": (lambda W, A, B, s: right_merge(W, A, B, s).astype("f4"), "it has dtype float32, expected float64"),
+    "NaN": (lambda W, A, B, s: np.log(-abs(W)), "it holds 20 values that are not finite"),
+    "wrong": (lambda W, A, B, s: W + 1, "relative error"),
+}
+
+
+@pytest.mark.parametrize("function, said", LOOKS.values(), ids=LOOKS)
+def test_what_is_said_of_an_output(function, said):
+    result = examine(ITEMS["merge"], function)
+    assert result.score == 0.0 and said in result.findings[0].wrong
+
+
+def test_a_function_that_is_right_for_one_set_of_sizes_alone_is_wrong():
+    def by_heart(W, A, B, s):
+        return W + SIZES[0].alpha / SIZES[0].r * B @ A
+
+    assert examine(ITEMS["merge"], by_heart).score == 0.0
+
+
+@pytest.mark.parametrize(
+    "form", [tuple, list, lambda t: dict(zip(("dx", "dA", "dB"), t))], ids=["tuple", "list", "dict"]
+)
+def test_outputs_come_in_any_form(form):
+    assert examine(ITEMS["lora_backward"], lambda *given: form(right_backward(*given))).score == 1.0
+
+
+def test_each_output_counts_for_itself():
+    def two_of_three(*given):
+        dx, dA, dB = right_backward(*given)
+        return dx, dA, 2 * dB
+
+    result = examine(ITEMS["lora_backward"], two_of_three)
+    assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
+    wrong_number = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[:2])
+    assert wrong_number.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+
+
+def test_an_unknown_mistake_is_told_by_norm_and_cosine():
+    result = examine(ITEMS["merge"], lambda W, A, B, s: W + np.tanh(B @ A))
+    assert "their cosine" in result.findings[0].looks_like[0]
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_draws_have_no_special_points(name):
+    """Arrays hold no zeros throughout, and where there are several, not all have one shape."""
+    for seed in range(len(SIZES)):
+        inputs, i = draw_inputs(ITEMS[name], seed)
+        arrays = [a for a in inputs.values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        assert all(a.dtype == np.float64 and np.any(a) for a in arrays)
+        assert all(np.any(a) for a in i.right.values()), "a right output of zeros cannot be got wrong"
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_known_mistakes_are_mistakes_and_tell_themselves_apart(name):
+    """Each sentence's value differs from the right one, in one draw at least, and from those of all other sentences."""
+    item = ITEMS[name]
+    assert set(item.mistakes) <= {*item.outputs, *draw_inputs(item, 0)[1].right}
+    for output, mistakes in item.mistakes.items():
+        values = {}
+        for sentence, wrong in mistakes:
+            assert sentence not in values, "a sentence comes twice"
+            values[sentence] = []
+            for seed in range(len(SIZES)):
+                i = draw_inputs(item, seed)[1]
+                try:
+                    with np.errstate(all="ignore"):
+                        values[sentence].append(np.asarray(wrong(i)))
+                except (ValueError, IndexError, ZeroDivisionError):
+                    values[sentence].append(None)
+            right = [np.asarray(draw_inputs(item, seed)[1].right[output]) for seed in range(len(SIZES))]
+            differs = [
+                v is not None and (v.shape != r.shape or not np.allclose(v, r)) for v, r in zip(values[sentence], right)
+            ]
+            assert any(differs), f"{sentence!r} is the right value"
+        for one in values:
+            for two in values:
+                pairs = list(zip(values[one], values[two]))
+                same = all(
+                    a is not None and b is not None and a.shape == b.shape and np.allclose(a, b) for a, b in pairs
+                )
+                assert one == two or not same, (one, two)
+
+
+# ---------------------------------------------------------------- what a notebook calls
+
+
+def test_a_check_returns_a_plain_float_and_prints_the_hint_but_not_the_formula(capsys):
+    item = ITEMS["lora_backward"]
+    score = check.lora_backward(lambda dy, x, W, A, B, s: (dy @ W, (dy @ B).T @ x, s * dy.T @ (x @ A.T)), points=6)
+    said = capsys.readouterr()
+    assert type(score) is float and score == 2.0 and said.err == ""
+    assert item.hints["dx"] in said.out and "dx lacks the adapter's path" in said.out
+    assert item.formula not in said.out
+    check.formula("lora_backward")
+    assert item.formula in capsys.readouterr().out
+    with pytest.raises(ValueError, match="name: got 'lora', expected one of "):
+        check.formula("lora")
+
+
+def test_nothing_goes_to_stderr_where_numpy_warns(capsys):
+    def loud(W, A, B, s):
+        warnings.warn("look here", stacklevel=2)
+        np.log(np.zeros(3))
+        return right_merge(W, A, B, s)
+
+    assert check.merge(loud) == 1.0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_record_is_plain_json(tmp_path, capsys):
+    check.merge(right_merge, points=2)
+    check.lora_backward(lambda *given: None)
+    check.save(tmp_path / "marks.json")
+    saved = json.loads((tmp_path / "marks.json").read_text("utf-8"))
+    assert saved == check.record()
+    assert saved["merge"]["score"] == 2.0 == saved["merge"]["points"] and saved["lora_backward"]["failed"]
+    assert check.summary() == pytest.approx(2 / 3)
+    assert "2 of 3" in capsys.readouterr().out
+
+
+def test_every_check_is_documented():
+    for name in ITEMS:
+        assert ITEMS[name].task in getattr(check, name).__doc__ and name in check.__all__
+
+
+# ---------------------------------------------------------------- stored outputs against a re-run
+
+AGREE = {
+    "equal": ("loss 4.28\n", "loss 4.28\n", ()),
+    "a unit of the last digit": ("loss 4.28", "loss 4.29", ()),
+    "rounding errors": ("error 3e-11", "error 9e-12", ()),
+    "training": ("accuracy 76.2 %", "accuracy 74.9 %", ("training",)),
+    "times": ("step 61 ms", "step 16 ms", ("varies",)),
+    "white space": ("a   1", "a 1", ()),
+}
+DISAGREE = {
+    "words": ("the loss 4.28", "a loss 4.28", ("varies",)),
+    "two units": ("loss 4.28", "loss 4.30", ()),
+    "a whole number": ("rank 8", "rank 9", ()),
+    "a sign": ("3e-11", "-3e-11", ()),
+    "an error that is none": ("3e-11", "3e-2", ()),
+    "far off in training": ("accuracy 76.2", "accuracy 60.0", ("training",)),
+    "a number more": ("1 2", "1 2 3", ("varies",)),
+}
+
+
+@pytest.mark.parametrize("one, two, tags", AGREE.values(), ids=AGREE)
+def test_outputs_that_agree(one, two, tags):
+    assert notebooks.differs(one, two, tags) is None
+
+
+@pytest.mark.parametrize("one, two, tags", DISAGREE.values(), ids=DISAGREE)
+def test_outputs_that_do_not(one, two, tags):
+    assert notebooks.differs(one, two, tags)
+
+
+def notebook_of(*cells):
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+
+
+def classroom(*words):
+    """The command in a process of its own, where Jupyter's loops and sockets end: exit code, and what it says."""
+    command = [sys.executable, "-m", "lora_np", "classroom", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_a_notebook_is_executed_stored_and_compared(tmp_path):
+    path = tmp_path / "a.ipynb"
+    where = f"import os; os.getcwd().endswith({tmp_path.name!r})"
+    notebooks.write_notebook(path, notebook_of("x = 2\nprint(x)", "x + 1", where))
+    assert classroom("execute", path)[0] == 0
+    stored = notebooks.read_notebook(path)
+    assert [notebooks.text(cell.outputs[0]) for cell in stored.cells] == ["2\n", "3", "True"]
+    assert classroom("execute", "--check", path)[0] == 0
+    stored.cells[1].outputs[0]["data"]["text/plain"] = "4"
+    notebooks.write_notebook(path, stored)
+    for source, words, said in [
+        (None, ["--check"], "cell 1: stored 4; now 3"),
+        ("import sys; print('no', file=sys.stderr)", [], "writes to stderr: 'no'"),
+        ("1 / 0", [], "ZeroDivisionError"),
+    ]:
+        if source is not None:
+            notebooks.write_notebook(path, notebook_of(source))
+        before = path.read_bytes()
+        code, told = classroom("execute", *words, path)
+        assert code == 1 and said in told and path.read_bytes() == before
+
+
+def test_a_file_that_is_no_notebook(tmp_path, capsys):
+    path = tmp_path / "a.ipynb"
+    path.write_text("print(1)")
+    assert main(["classroom", "execute", str(path), str(tmp_path / "b.ipynb")]) == 1
+    said = capsys.readouterr().out
+    assert "is not a Jupyter notebook" in said and "there is no file" in said
+    assert main(["classroom", "execute", "--jobs", "0", str(path)]) == 2
+
+
+# ---------------------------------------------------------------- release and grading
+
+
+def test_a_solution_is_cut_out_with_its_indentation():
+    source = "def f(x):\n    ### BEGIN SOLUTION\n    y = x\n    return y\n    ### END SOLUTION\nprint(1)"
+    stub = "def f(x):\n    # YOUR CODE HERE\n    raise NotImplementedError()\nprint(1)"
+    assert without_solution(source, "code", "here") == stub
+    for broken, said in {
+        "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION": "inside a solution",
+        "### END SOLUTION": "has not begun",
+        "### BEGIN SOLUTION": "does not end it",
+        "x = 1": "has none between",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            without_solution(broken, "code", "here")
+
+
+def test_the_release(tmp_path, capsys):
+    assert main(["classroom", "release", str(tmp_path / "out")]) == 0
+    sets = [path.name for path in find_sources()]
+    for folder in ("student", "solutions"):
+        assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sets
+    for path in (tmp_path / "out" / "student").iterdir():
+        text = path.read_text("utf-8")
+        assert "SOLUTION" not in text and "YOUR CODE HERE" in text
+        assert all(not cell.get("outputs") for cell in notebooks.read_notebook(path).cells)
+    for path in (tmp_path / "out" / "solutions").iterdir():
+        text = path.read_text("utf-8")
+        assert "SOLUTION" not in text and "YOUR CODE HERE" not in text and "NotImplementedError" not in text
+    capsys.readouterr()
+    assert main(["classroom", "release", str(tmp_path / "out")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["classroom", "release", str(tmp_path / "out"), "--force"]) == 0
+    assert main(["classroom", "release", str(SOURCES)]) == 2
+    assert main(["classroom", "release", str(tmp_path / "b"), "--source", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["classroom", "release", str(tmp_path / "course"), "--nbgrader"]) == 0
+    assert (tmp_path / "course" / "nbgrader_config.py").is_file()
+    assert {path.parent.name for path in (tmp_path / "course" / "source").glob("*/*.ipynb")} == {n[:-6] for n in sets}
+
+
+def test_a_solution_without_metadata_is_not_handed_out():
+    notebook = notebook_of("### BEGIN SOLUTION\nx = 1\n### END SOLUTION")
+    with pytest.raises(ValueError, match="metadata do not say so"):
+        for_students(notebook, "a")
+
+
+@pytest.mark.slow
+def test_submissions_are_graded(tmp_path):
+    """By whatever name; what grades is the source's, whatever stands in the submission."""
+    source = notebooks.read_notebook(SOURCES / "05_lora_layer.ipynb")
+    honest, sly = solved(source), for_students(source)
+    for cell in sly.cells:
+        if mark(cell).get("grade") and cell.cell_type == "code":
+            cell.source = "100.0"
+    honest.cells = [cell for cell in honest.cells if mark(cell).get("grade_id") != "check_merge"]
+    for name, notebook in {"anna": honest, "ben": sly}.items():
+        notebooks.write_notebook(tmp_path / f"{name}.ipynb", notebook)
+    json_file = tmp_path / "marks.json"
+    code, out = classroom("grade", tmp_path / "anna.ipynb", tmp_path / "ben.ipynb", "--json", json_file)
+    anna, ben = json.loads(json_file.read_text("utf-8")).values()
+    assert code == 0 and anna["score"] == 12.0 and anna["points"] == 14.0 and ben["score"] == 0.0
+    assert anna["items"]["check_merge"]["said"] == "the cell is missing"
+    assert anna["items"]["words_start"]["by_hand"] and "dA" in anna["items"]["words_start"]["said"]
+    assert "it is not written yet" in out and "12 of 14" in out
+
+
+def test_a_notebook_of_no_source_is_refused(tmp_path):
+    path = tmp_path / "other.ipynb"
+    notebooks.write_notebook(path, notebook_of("1"))
+    with pytest.raises(ValueError, match="no graded cell of any of"):
+        grade(path)
+
+
+def test_a_report_tells_words_from_marks():
+    from lora_np.classroom.grading import Graded, Mark
+
+    marks = (
+        Mark("check_a", 1.0, 2.0, "a: 1 of 2 points"),
+        Mark("words", 0.0, 4.0, "because", True),
+        Mark("check_b", 0.0, 1.0, "NameError"),
+    )
+    said = report(Graded("x/anna.ipynb", "set", marks))
+    assert (
+        said == "anna.ipynb: 1 of 3 points\na: 1 of 2 points\nwords: to be read by the teacher, 4 points\nb: NameError"
+    )
