@@ -45,14 +45,18 @@ def of_one_draw(item, name, i, right, got):
             continue  # these sizes make the mistake impossible
         if value.shape == got.shape and near(got, value) and not near(value, right):
             found.append(sentence)
+    if found:
+        return found
     factors = item.factors(i)
     if right.ndim == 0 and right and got and np.isfinite(got):
+        if math.isclose(got, -right):
+            return ["its sign is reversed"]
         said = known_factor(float(got / right), factors)
-        if any(letter in said for letter in factors) or math.isclose(got, -right):
-            found.append("its sign is reversed" if math.isclose(got, -right) else f"it is the right value {said}")
+        if any(said.endswith(name) for name in factors):
+            return [f"it is the right value {said}"]
     others = {other: np.asarray(value) for other, value in {**vars(i), **i.right}.items() if is_array(value)}
     others.pop(name, None)
-    return found + looks(right, got, "float64", others, factors)
+    return looks(right, got, "float64", others, factors)
 
 
 def is_array(value):

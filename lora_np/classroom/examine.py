@@ -83,7 +83,9 @@ def what_was_raised(error, function):
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     where = f", in line {lines[-1].lineno - function.__code__.co_firstlineno + 1} of the function" if lines else ""
     said = f": {error}" if str(error) else ""
-    return f"it raises {type(error).__name__}{said}{where}"
+    shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
+    advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
+    return f"it raises {type(error).__name__}{said}{where}{advice}"
 
 
 def same(one, two):

@@ -81,7 +81,8 @@ ATTEND = Item(
         "dprobs": [
             ("dcontext is cut into heads by reshape alone, so that positions and heads are mixed up",
              lambda i: cut_by_reshape(i) @ turned(i.v)),
-            ("the heads have taken every H-th column, not columns side by side", lambda i: strided_heads(i) @ turned(i.v)),
+            ("the heads have taken every H-th column, not columns side by side",
+             lambda i: strided_heads(i) @ turned(i.v)),
             ("dprobs is set to 0 at keys after their query: probs is 0 there, its gradient is not",
              lambda i: np.tril(i.right["dprobs"])),
             ("dprobs is multiplied by probs: that belongs to the softmax, a step further back",
@@ -179,7 +180,8 @@ QUERY_KEY = Item(
             ("dq has the last key's part alone", lambda i: scaled(i, i.dscores[..., -1:] @ i.k[..., -1:, :])),
         ],
         "dk": [
-            ("dscores is not transposed in dk: the sum for key j is over the queries", lambda i: scaled(i, i.dscores @ i.q)),
+            ("dscores is not transposed in dk: the sum runs along the keys, not along the queries",
+             lambda i: scaled(i, i.dscores @ i.q)),
             ("k stands in dk, where q belongs", lambda i: scaled(i, turned(i.dscores) @ i.k)),
             ("each key's own position is left out of dk", lambda i: scaled(i, turned(np.tril(i.dscores, -1)) @ i.q)),
             ("dk has the last query's part alone",
@@ -220,7 +222,8 @@ WAYS = Item(
             ("the way through v is missing", lambda i: i.right["dh"] - i.dv @ i.Wv),
             ("only the way through q is there", lambda i: i.dq @ i.Wq),
             ("only the way through v is there", lambda i: i.dv @ i.Wv),
-            ("the weights are transposed, as on the way forward", lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T),
+            ("the weights are transposed, as on the way forward",
+             lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T),
             ("the gradients are added up first: each has then gone through all three weights",
              lambda i: (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv)),
             ("all three have gone through Wq", lambda i: (i.dq + i.dk + i.dv) @ i.Wq),
@@ -272,7 +275,7 @@ HALF = Item(
     mistakes={
         "dx": [
             ("the way around the branch is missing", lambda i: half(i) - i.dy),
-            ("the way around ends at ln1's output and goes through ln1 once more",
+            ("dy of the way around has gone through ln1, which stands in the branch alone",
              lambda i: i.back["ln1"](i.dy + through_projections(i.back, i.back["o_proj"](i.dy)))),
             ("the way around begins behind o_proj", lambda i: half(i) - i.dy + i.back["o_proj"](i.dy)),
             ("ln1 is left out", lambda i: i.dy + through_projections(i.back, i.back["o_proj"](i.dy))),
@@ -282,7 +285,7 @@ HALF = Item(
             ("v's way is missing", lambda i: half(i, ways="qk")),
             ("dq and dk are exchanged", lambda i: half(i, (1, 0, 2))),
             ("dq and dv are exchanged: attention gives dq, dk, dv", lambda i: half(i, (2, 1, 0))),
-            ("the way around is counted once in each of q, k and v", lambda i: half(i) + 2 * i.dy),
+            ("the way around is counted twice", lambda i: half(i) + i.dy),
         ]
     },
     hints={"dx": "Draw the half with its arrows and turn each one round. Where did one arrow become two, or three?"},

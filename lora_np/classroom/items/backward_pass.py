@@ -35,7 +35,7 @@ RESIDUAL = Item(
     mistakes={
         "dx": [
             ("the way around the branch is missing: x reaches y as it is, too", lambda i: i.branch_backward(i.dy)),
-            ("the way through the branch is missing: this is dy", lambda i: i.dy),
+            ("the way through the branch is missing", lambda i: i.dy),
             ("one way's gradient is subtracted", lambda i: i.dy - i.branch_backward(i.dy)),
             ("one way's gradient is subtracted", lambda i: i.branch_backward(i.dy) - i.dy),
             ("1 stands where dy belongs on the way around", lambda i: 1 + i.branch_backward(i.dy)),
@@ -87,7 +87,6 @@ DROP = Item(
             ("the absolute values stand where the squares belong", lambda i: i.lr * each(i, lambda g: np.abs(g).sum())),
             ("this is the last array's part alone", lambda i: i.lr * np.sum(i.grads["up_proj.weight"] ** 2)),
             ("this is the first array's part alone", lambda i: i.lr * np.sum(i.grads["q_proj.weight"] ** 2)),
-            ("this is the length of the step squared", lambda i: (i.lr * global_norm(i.grads)) ** 2),
         ]
     },
     hints={"drop": "By how much does each parameter move, and by how much does the loss change for each unit of that?"},
@@ -99,7 +98,7 @@ DROP = Item(
 
 def draw_ids(rng, size):
     """Few of the V tokens, so that some occur in both texts, some twice in one, and others never."""
-    used = rng.choice(np.arange(1, size.V), size.T - 1, replace=False)
+    used = rng.choice(np.arange(1, size.V - 1), size.T - 1, replace=False)  # neither the first token nor the last
     ids = np.stack([rng.permutation(np.append(used, used[n % len(used)])) for n in range(size.B)])  # (B, T)
     return {"dy": normal(rng, size, "BTC"), "ids": ids, "V": size.V}
 
@@ -130,15 +129,17 @@ EMBEDDING = Item(
              lambda i: scattered(i, joined=lambda old, new: new)),
             ("a token that occurs more than once has the gradient of its first place alone",
              lambda i: scattered(i, joined=lambda old, new: old if old.any() else new)),
-            ("a token's places are averaged, not added up", lambda i: i.right["dtable"] / np.maximum(occurrences(i), 1)),
+            ("a token's places are averaged, not added up",
+             lambda i: i.right["dtable"] / np.maximum(occurrences(i), 1)),
             ("only the first text has been counted", lambda i: scattered(i, slice(1))),
             ("only the last text has been counted", lambda i: scattered(i, slice(-1, None))),
-            ("dy is missing: this counts how often each token occurs", lambda i: occurrences(i) + 0 * i.right["dtable"]),
+            ("dy is missing: this counts how often each token occurs",
+             lambda i: occurrences(i) + 0 * i.right["dtable"]),
             ("a row for each position, not for each token: this is the position table's gradient",
              lambda i: np.pad(i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0)))),
         ]
     },
-    hints={"dtable": "A row of the table is copied to every place where its token stands. What comes back from two copies?"},
+    hints={"dtable": "A row of the table is copied to wherever its token stands. What comes back from two copies?"},
     formula="dtable[i] = Σ dy[b, t] over all places (b, t) with ids[b, t] = i;  np.add.at(dtable, ids, dy)",
 )
 

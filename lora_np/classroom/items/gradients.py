@@ -80,7 +80,7 @@ DIFFERENCE = Item(
             ("the step is another one, much smaller than h", lambda i: numerical_gradient(i.f, i.x)),
         ]
     },
-    hints={"grad": "Which two points lie at the same distance from x, and how far are they from each other?"},
+    hints={"grad": "Which two points lie on either side of x, and how far apart? Is all else where it was?"},
     formula="grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at element i, 0 elsewhere",
 )
 

@@ -13,7 +13,7 @@ from ..item import Item
 
 
 def draw_softmax(rng, size):
-    shape = (size.N, size.V)
+    shape = (size.N, size.V)  # the lesson's (N, K)
     return {"dp": rng.normal(size=shape), "p": softmax(rng.normal(size=shape))}
 
 
@@ -32,7 +32,7 @@ SOFTMAX = Item(
     task="The gradient of softmax, row by row, from its output.",
     draw=draw_softmax,
     right=right_softmax,
-    factors=lambda i: {"N (the rows)": i.size.N, "V (the entries of a row)": i.size.V},
+    factors=lambda i: {"N (the rows)": i.size.N, "K (the entries of a row)": i.size.V},
     mistakes={
         "dx": [
             ("only the numerator is derived: the other way, through the sum, is missing", lambda i: i.p * i.dp),
@@ -66,7 +66,7 @@ def right_entropy(logits, targets):
 def entropy_factors(i):
     loss = float(cross_entropy_forward(i.logits, i.targets)[0])
     bits = {"ln 2 (bits in place of nats)": math.log(2)}
-    return {"N (the rows)": i.size.N, "V (the classes)": i.size.V, "the loss": loss, **bits}
+    return {"N (the rows)": i.size.N, "K (the classes)": i.size.V, "the loss": loss, **bits}
 
 
 def one_hot(i, shift=0):
@@ -92,7 +92,8 @@ ENTROPY = Item(
             ("all entries but the target's are 0", lambda i: i.right["dlogits"] * one_hot(i)),
             ("the target's entry is set to −1/N: its own p is missing there", lambda i: right_but_targets(i, -1.0)),
             ("the logits stand where their softmax belongs", lambda i: (i.logits - one_hot(i)) / i.size.N),
-            ("it is divided by V, the classes, not by N, the rows", lambda i: i.right["dlogits"] * i.size.N / i.size.V),
+            ("log p stands where p belongs", lambda i: (np.log(softmax(i.logits)) - one_hot(i)) / i.size.N),
+            ("it is divided by K, the classes, not by N, the rows", lambda i: i.right["dlogits"] * i.size.N / i.size.V),
             ("every row has lost 1 at all rows' targets, not at its own alone",
              lambda i: (softmax(i.logits) - one_hot(i).sum(axis=0)) / i.size.N),
             ("this is the gradient with respect to the probabilities",
@@ -150,6 +151,8 @@ NORM = Item(
             ("the variance's term of layer norm is missing", lambda i: bent_norm(i, variance=0)),
             ("the terms of mean and variance are missing: only the direct way is there", lambda i: bent_norm(i, 0, 0)),
             ("sums stand where means belong", lambda i: bent_norm(i, i.size.C, i.size.C)),
+            ("a sum stands where a mean belongs, in the mean's term", lambda i: bent_norm(i, mean=i.size.C)),
+            ("a sum stands where a mean belongs, in the variance's term", lambda i: bent_norm(i, variance=i.size.C)),
             ("the variance's term is added, not subtracted", lambda i: bent_norm(i, variance=-1)),
             ("the variance's term is twice as large as it should be", lambda i: bent_norm(i, variance=2)),
             ("the variance's term is half as large as it should be", lambda i: bent_norm(i, variance=0.5)),
@@ -163,6 +166,8 @@ NORM = Item(
             ("w is missing", lambda i: w_outside(i) / i.w),
             ("w multiplies the result, and is missing inside the means", w_outside),
             ("inv_std is missing", lambda i: i.right["dx"] / i.inv_std),
+            ("inv_std multiplies the direct way alone",
+             lambda i: i.dy * i.w * (i.inv_std - 1) + i.right["dx"] / i.inv_std),
             ("it is divided by inv_std, not multiplied", lambda i: i.right["dx"] / i.inv_std**2),
         ],
         "dw": [
