@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lora_np.classroom import check, notebooks
+from lora_np.classroom.agreement import differs, text
 from lora_np.classroom.examine import examine
 from lora_np.classroom.grading import grade, report
 from lora_np.classroom.item import SIZES, draw_inputs
@@ -220,12 +221,12 @@ DISAGREE = {
 
 @pytest.mark.parametrize("one, two, tags", AGREE.values(), ids=AGREE)
 def test_outputs_that_agree(one, two, tags):
-    assert notebooks.differs(one, two, tags) is None
+    assert differs(one, two, tags) is None
 
 
 @pytest.mark.parametrize("one, two, tags", DISAGREE.values(), ids=DISAGREE)
 def test_outputs_that_do_not(one, two, tags):
-    assert notebooks.differs(one, two, tags)
+    assert differs(one, two, tags)
 
 
 def notebook_of(*cells):
@@ -247,7 +248,7 @@ def test_a_notebook_is_executed_stored_and_compared(tmp_path):
     notebooks.write_notebook(path, notebook_of("x = 2\nprint(x)", "x + 1", where))
     assert classroom("execute", path)[0] == 0
     stored = notebooks.read_notebook(path)
-    assert [notebooks.text(cell.outputs[0]) for cell in stored.cells] == ["2\n", "3", "True"]
+    assert [text(cell.outputs[0]) for cell in stored.cells] == ["2\n", "3", "True"]
     assert classroom("execute", "--check", path)[0] == 0
     stored.cells[1].outputs[0]["data"]["text/plain"] = "4"
     notebooks.write_notebook(path, stored)
@@ -255,6 +256,11 @@ def test_a_notebook_is_executed_stored_and_compared(tmp_path):
         (None, ["--check"], "cell 1: stored 4; now 3"),
         ("import sys; print('no', file=sys.stderr)", [], "writes to stderr: 'no'"),
         ("1 / 0", [], "ZeroDivisionError"),
+        (
+            "from ipywidgets import interact\ninteract(lambda k: 1 / k, k=(0, 0));",
+            [],
+            "behind a slider: ZeroDivisionError",
+        ),
     ]:
         if source is not None:
             notebooks.write_notebook(path, notebook_of(source))

@@ -8,7 +8,8 @@ import copy
 from pathlib import Path
 from typing import NamedTuple
 
-from .notebooks import execute, read_notebook, text
+from .agreement import text
+from .notebooks import execute, read_notebook
 from .release import find_sources, mark
 
 

@@ -1,0 +1,100 @@
+"""Where the stored outputs of a notebook do not agree with a re-run.
+
+What may differ is named by tags on a cell: "training" for numbers that a training run ends with, which depend on the
+order of float32 sums; "varies" for times and the like, of which only the words are compared; "interactive" for a cell
+whose output is a slider, which is not stored, for a stored one cannot be moved.
+"""
+
+import re
+
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+TRAINING_RTOL = 0.05
+SMALL_FACTOR = 100.0  # between two rounding errors, such as 3e-11 and 4e-12: their size depends on the machine
+
+
+def disagreements(notebook, again):
+    """Where the outputs of two runs of one notebook differ; figures are compared by their number alone.
+
+    Parameters
+    ----------
+    notebook : with its stored outputs
+    again : the same, run once more
+
+    Returns
+    -------
+    list of str, each naming a cell; also for anything that was written to stderr
+    """
+    found = []
+    for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
+        if cell.cell_type != "code":
+            continue
+        for output in other.outputs:
+            if output.get("name") == "stderr":
+                found.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
+        if "interactive" in tags(cell):
+            continue
+        kinds, kinds_again = ([kind(output) for output in c.outputs] for c in (cell, other))
+        if kinds != kinds_again:
+            found.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")
+            continue
+        for one, two in zip(cell.outputs, other.outputs):
+            said = differs(text(one), text(two), tags(cell))
+            if said:
+                found.append(f"cell {number}: {said}")
+    return found
+
+
+def kind(output):
+    if output.output_type == "stream":
+        return output.name
+    return "figure" if "image/png" in output.get("data", {}) else output.output_type
+
+
+def text(output):
+    """The text of an output; a figure has none."""
+    if output.output_type == "stream":
+        return output.text
+    if kind(output) == "figure":
+        return ""
+    return output.get("data", {}).get("text/plain", output.get("evalue", ""))
+
+
+def differs(stored_text, again_text, cell_tags=()):
+    """A sentence on the first difference of two texts, or None; numbers are compared as numbers."""
+    words, words_again = (" ".join(NUMBER.sub("#", t).split()) for t in (stored_text, again_text))
+    if words != words_again:
+        return f"stored {excerpt(words, words_again)}; now {excerpt(words_again, words)}"
+    if "varies" in cell_tags:
+        return None
+    rtol = TRAINING_RTOL if "training" in cell_tags else 0.0
+    for one, two in zip(NUMBER.findall(stored_text), NUMBER.findall(again_text)):
+        if not same_number(one, two, rtol):
+            return f"stored {one}; now {two}"
+    return None
+
+
+def same_number(one, two, rtol):
+    """Whether two printed numbers agree to a unit of their last digit, or within a relative tolerance."""
+    a, b = (float(n.replace(",", "")) for n in (one, two))
+    if a == b:
+        return True
+    if "e-" in one.lower() and "e-" in two.lower() and a * b > 0:
+        return 1 / SMALL_FACTOR <= a / b <= SMALL_FACTOR
+    unit = max(last_digit(one), last_digit(two)) if "." in one + two or rtol else 0.0
+    return abs(a - b) <= unit * 1.001 + rtol * max(abs(a), abs(b))
+
+
+def last_digit(number):
+    """The unit of a printed number's last digit: 0.01 of "3.25"."""
+    mantissa, _, exponent = number.lower().partition("e")
+    return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+
+
+def excerpt(text, other, length=60):
+    """The part of a text where it leaves the other."""
+    start = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
+    return repr(text[max(0, start - 20) : start + length])
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
