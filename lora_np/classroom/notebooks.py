@@ -4,6 +4,7 @@ import copy
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import DEVNULL
 
 from ..formats import write_text
 from .agreement import disagreements, tags
@@ -67,13 +68,12 @@ def execute(path, notebook=None, allow_errors=False):
         allow_errors=allow_errors,
         resources={"metadata": {"path": folder}},
         record_timing=False,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no word on how kernel and client talk
     )
     # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
     # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
     client.widget_registry = {}
     try:
-        client.execute()
+        client.execute(stderr=DEVNULL)  # the kernel's own, on how it starts and ends; a cell's is an output
     except (CellExecutionError, CellTimeoutError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None

@@ -1,10 +1,11 @@
 """The graded items, a file for each set of exercises."""
 
-from . import backward_pass, gradients, lora_layer, rank_and_svd
+from . import backward_pass, forward_pass, gradients, lora_layer, rank_and_svd
 
 SETS = {
     "01_rank_and_svd": rank_and_svd,
     "02_gradients_by_hand": gradients,
+    "03_forward": forward_pass,
     "04_backward": backward_pass,
     "05_lora_layer": lora_layer,
 }

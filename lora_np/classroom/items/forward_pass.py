@@ -214,7 +214,7 @@ SCORES = Item(
             ("they have gone through a softmax over all keys already", lambda i: visible(i, softmax(fit(i, i.q, i.k)))),
             ("queries are multiplied by queries", lambda i: visible(i, fit(i, i.q, i.q))),
             ("keys are multiplied by keys", lambda i: visible(i, fit(i, i.k, i.k))),
-            ("1 is added: a mask of zeros and ones is multiplied, or turned into 0 and −∞, and not added",
+            ("1 has been added to them: perhaps a mask of zeros and ones, where 0 and −∞ were meant",
              lambda i: visible(i, fit(i, i.q, i.k) + 1)),
         ],
         "mask": [
@@ -223,7 +223,7 @@ SCORES = Item(
             ("each query's own position is hidden, too", lambda i: masked(i, below(i, -1))),
             ("each query still sees the one key after it", lambda i: masked(i, below(i, 1))),
             ("0 stands where −∞ belongs, and exp(0) is not 0", lambda i: masked(i, below(i), 0.0)),
-            ("a large negative number stands where −∞ belongs, of which exp is exactly 0",
+            ("a large negative number stands where −∞ belongs, of which exp is 0 whatever it is compared with",
              lambda i: masked(i, below(i), -1e9)),
             ("zeros and ones have been multiplied by −∞, and 0 · ∞ is no number",
              lambda i: kinds(fit(i, i.q, i.k) + ~below(i) * -np.inf)),
