@@ -62,6 +62,7 @@ def test_a_function_that_gives_nothing_to_look_at(function, said):
 
 
 LOOKS = {
+    "several": (lambda W, A, B, s: {"W_merged": (B, A)}, "it is a tuple of 2 arrays, expected one"),
     "a text": (lambda W, A, B, s: "W", "it is a str, expected numbers"),
     "ragged": (lambda W, A, B, s: {"W_merged": W.tolist()[0]}, "it has shape (4,), expected (5, 4)"),
     "transposed": (
@@ -69,7 +70,7 @@ LOOKS = {
         "it has shape (4, 5), expected (5, 4) (it is transposed)",
     ),
     "float32": (lambda W, A, B, s: right_merge(W, A, B, s).astype("f4"), "it has dtype float32, expected float64"),
-    "NaN": (lambda W, A, B, s: np.log(-abs(W)), "it holds 20 values that are not finite"),
+    "NaN": (lambda W, A, B, s: np.log(-abs(W)), "it is not finite (NaN or infinity) in 20 of 20 places"),
     "wrong": (lambda W, A, B, s: W + 1, "relative error"),
 }
 
@@ -103,6 +104,17 @@ def test_each_output_counts_for_itself():
     assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
     wrong_number = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[:2])
     assert wrong_number.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+
+
+def test_what_holds_in_one_draw_alone_is_not_guessed_at():
+    """2.5 is α/r in the first draw and nothing in the second."""
+    result = examine(ITEMS["merge"], lambda W, A, B, s: 2.5 * right_merge(W, A, B, s))
+    assert result.findings[0].looks_like == ("it is the right value times 2.5",)
+
+
+def test_a_number_is_told_with_what_it_was_computed_from():
+    result = examine(ITEMS["adapter_size"], lambda n_out, n_in, r: r)
+    assert "r = " in result.findings[0].wrong and "it is " in result.findings[0].wrong
 
 
 def test_an_unknown_mistake_is_told_by_norm_and_cosine():

@@ -21,18 +21,20 @@ def suspects(item, name, checked):
 
     Returns
     -------
-    tuple of str: what holds in every draw in which the output is wrong; if nothing does, the first one's
+    tuple of str: what holds in every draw in which the output is wrong; if nothing does, what the first one looks
+        like without a guess at names
     """
-    lists = []
+    lists, unnamed = [], []
     for i, arrays, forms in checked:
         got = None if forms.get(name) else np.asarray(arrays[name])
         right = np.asarray(i.right[name])
         if got is not None and got.shape == right.shape and not near(got, right):
             lists.append(of_one_draw(item, name, i, right, got))
+            unnamed = unnamed or looks(right, got)
     if not lists:
         return ()
     in_all = [sentence for sentence in lists[0] if all(sentence in other for other in lists[1:])]
-    return tuple((in_all or lists[0])[:MOST])
+    return tuple((in_all or unnamed)[:MOST])
 
 
 def of_one_draw(item, name, i, right, got):
@@ -47,16 +49,26 @@ def of_one_draw(item, name, i, right, got):
             found.append(sentence)
     if found:
         return found
-    factors = item.factors(i)
-    if right.ndim == 0 and right and got and np.isfinite(got):
-        if math.isclose(got, -right):
-            return ["its sign is reversed"]
-        said = known_factor(float(got / right), factors)
-        if any(said.endswith(name) for name in factors):
-            return [f"it is the right value {said}"]
+    named = factor_sentences(right, got, item.factors(i))
+    if named:
+        return named
     others = {other: np.asarray(value) for other, value in {**vars(i), **i.right}.items() if is_array(value)}
     others.pop(name, None)
-    return looks(right, got, "float64", others, factors)
+    return looks(right, got, others=others)
+
+
+def factor_sentences(right, got, factors):
+    """A sentence for each quantity that the right value may have been multiplied or divided by; also of one number."""
+    a, b = (array[np.isfinite(right)].astype(np.float64) for array in (got, right))
+    if not np.isfinite(a).all() or not a.any() or not b.any():
+        return []
+    factor = float(a @ b / (b @ b))
+    if not near(got, factor * right):
+        return []
+    if math.isclose(factor, -1.0, rel_tol=NEAR):
+        return ["its sign is reversed"]
+    said = [known_factor(factor, {name: value}) for name, value in factors.items()]
+    return [f"it is the right value {words}" for words, name in zip(said, factors) if words.endswith(name)]
 
 
 def is_array(value):

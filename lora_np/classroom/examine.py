@@ -126,7 +126,8 @@ def compared_findings(item, draws):
         forms = {name: form_problem(value, None if name not in i.right else i.right[name], item.finite)
                  for name, value in outputs.items()}
         try:
-            arrays = item.compared(i, {name: np.asarray(value) for name, value in outputs.items()})
+            given = {name: None if forms[name] else np.asarray(value) for name, value in outputs.items()}
+            arrays = item.compared(i, given)
         except (TypeError, ValueError, IndexError, np.linalg.LinAlgError) as error:
             arrays, reason = dict.fromkeys(i.right), f"its shapes do not fit each other ({error})"
             forms = {name: forms.get(name) or reason for name in i.right}
@@ -145,13 +146,16 @@ def finding(item, name, i, arrays, forms, checked):
     got = np.asarray(arrays[name])
     if is_right(got, right, item.rtol):
         return Finding(name, None)
-    return Finding(name, how_far(got, right), suspects(item, name, checked), hint)
+    return Finding(name, how_far(item, i, got, right), suspects(item, name, checked), hint)
 
 
 def form_problem(value, right, finite):
     """What is wrong with the kind, shape or dtype of an output; None if nothing is."""
-    array = np.asarray(value)
-    if array.dtype == object or array.dtype.kind not in "iufb":
+    try:
+        array = np.asarray(value)
+    except ValueError:  # arrays of several shapes in one tuple or list
+        return f"it is a {type(value).__name__} of {len(value)} arrays, expected one"
+    if array.dtype.kind not in "iufb":
         return f"it is a {type(value).__name__}, expected numbers"
     if right is None:
         return None
@@ -162,7 +166,7 @@ def form_problem(value, right, finite):
     if right.dtype.kind == "f" and array.ndim and array.dtype != right.dtype:
         return f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own"
     if finite and not np.isfinite(array).all():
-        return f"it holds {np.sum(~np.isfinite(array))} values that are not finite (NaN or infinity)"
+        return f"it is not finite (NaN or infinity) in {np.sum(~np.isfinite(array))} of {array.size} places"
     return None
 
 
@@ -174,9 +178,15 @@ def is_right(got, right, rtol):
     return relative_error(got[keep], right[keep]) <= rtol
 
 
-def how_far(got, right):
+def how_far(item, i, got, right):
     """How far off, for an eye that may know the number."""
+    got, right = got.astype(np.float64), right.astype(np.float64)
     if right.ndim == 0:
+        given = {name: getattr(i, name) for name in item.arguments.split(", ")}
+        if all(isinstance(value, (int, float)) for value in given.values()):
+            return f"for {', '.join(f'{name} = {value:g}' for name, value in given.items())} it is {float(got):.6g}"
         return f"it is {float(got):.6g}"
-    keep = np.isfinite(right) & np.isfinite(got)
+    if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
+        return "infinity does not stand where it should"
+    keep = np.isfinite(right)
     return f"relative error {relative_error(got[keep], right[keep]):.1e}"

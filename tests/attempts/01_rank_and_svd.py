@@ -79,11 +79,6 @@ def largest_saving_rank(n_out, n_in):
     return n_out * n_in // (n_out + n_in)
 
 
-# == largest_saving_rank: wrong, just as many numbers as W
-def largest_saving_rank(n_out, n_in):
-    return n_out * n_in / (n_out + n_in)
-
-
 # == largest_saving_rank: wrong, have more numbers than W
 def largest_saving_rank(n_out, n_in):
     r = 0
@@ -95,6 +90,11 @@ def largest_saving_rank(n_out, n_in):
 # == largest_saving_rank: wrong, would still have fewer numbers
 def largest_saving_rank(n_out, n_in):
     return n_out * n_in // (n_out + n_in) - 1
+
+
+# == largest_saving_rank: wrong, it is no whole number
+def largest_saving_rank(n_out, n_in):
+    return n_out * n_in / (n_out + n_in) - 1
 
 
 # == largest_saving_rank: wrong, the largest rank that W can have

@@ -325,7 +325,7 @@ def scores_backward(dprobs, probs):
     return probs * (d - d.sum(axis=-1, keepdims=True))
 
 
-# == scores_backward: wrong, values that are not finite
+# == scores_backward: wrong, not finite (NaN or infinity)
 def scores_backward(dprobs, probs):
     d = probs * (dprobs - (probs * dprobs).sum(axis=-1, keepdims=True))
     return np.where(np.tri(probs.shape[-1], dtype=bool), d, -np.inf)

@@ -53,7 +53,7 @@ EMBED = Item(
             ("the position's row is looked up by the token's id", lambda i: tokens(i) + i.pos_emb[i.ids]),
             ("each text has got one row of the position table, by its number in the batch",
              lambda i: tokens(i) + i.pos_emb[: i.size.B, None]),
-            ("the positions go on from one text to the next: each text begins at 0 again",
+            ("the positions go on counting from one text to the next, where each text begins at 0",
              lambda i: tokens(i) + i.pos_emb[np.arange(i.ids.size).reshape(i.ids.shape) % i.size.F]),
             ("all rows of the position table are added to every token", lambda i: tokens(i) + i.pos_emb.sum(axis=0)),
             ("the two rows are multiplied, not added", lambda i: tokens(i) * i.pos_emb[: i.size.T]),
@@ -112,6 +112,8 @@ LAYER_NORM = Item(
             ("ε is missing", lambda i: bent_norm(i, spread=lambda v, e: np.sqrt(v))),
             ("ε is added to the standard deviation, outside the root",
              lambda i: bent_norm(i, spread=lambda v, e: np.sqrt(v) + e)),
+            ("ε is 1e-5, and not the eps that was given",
+             lambda i: bent_norm(i, spread=lambda v, e: np.sqrt(v + 1e-5))),
             ("ε is squared", lambda i: bent_norm(i, spread=lambda v, e: np.sqrt(v + e * e))),
             ("the variance is divided by C − 1, not by C", lambda i: bent_norm(i, ddof=1)),
             ("a sum of squares stands where their mean belongs",
@@ -182,7 +184,9 @@ def numbers_and_mask(i, outputs):
 
 
 def kinds(scores):
-    return np.select([np.isnan(scores), np.isneginf(scores), scores < -1e3, scores == 0.0], [4, 3, 2, 1], 0)
+    """A code for each place: infinities, no number, 0, far below all scores of a draw, or an ordinary number."""
+    kind = [np.isnan(scores), np.isneginf(scores), np.isposinf(scores), scores < -20.0, scores == 0.0]
+    return np.select(kind, [5, 4, 3, 2, 1], 0)
 
 
 def visible(i, scores):
@@ -212,6 +216,9 @@ SCORES = Item(
             ("they have gone through the softmax already",
              lambda i: visible(i, softmax(right_scores(i.q, i.k)))),
             ("they have gone through a softmax over all keys already", lambda i: visible(i, softmax(fit(i, i.q, i.k)))),
+            ("they are divided by D, not by its root", lambda i: visible(i, fit(i, i.q, i.k)) / i.size.D**0.5),
+            ("they are divided by √T, not by √D",
+             lambda i: visible(i, fit(i, i.q, i.k)) * (i.size.D / i.size.T) ** 0.5),
             ("queries are multiplied by queries", lambda i: visible(i, fit(i, i.q, i.q))),
             ("keys are multiplied by keys", lambda i: visible(i, fit(i, i.k, i.k))),
             ("1 has been added to them: perhaps a mask of zeros and ones, where 0 and −∞ were meant",
@@ -223,8 +230,11 @@ SCORES = Item(
             ("each query's own position is hidden, too", lambda i: masked(i, below(i, -1))),
             ("each query still sees the one key after it", lambda i: masked(i, below(i, 1))),
             ("0 stands where −∞ belongs, and exp(0) is not 0", lambda i: masked(i, below(i), 0.0)),
-            ("a large negative number stands where −∞ belongs, of which exp is 0 whatever it is compared with",
+            ("a negative number stands where −∞ belongs: only exp(−∞) is 0 whatever else stands in the row",
              lambda i: masked(i, below(i), -1e9)),
+            ("+∞ stands where −∞ belongs", lambda i: masked(i, below(i), np.inf)),
+            ("scores have been multiplied by −∞: negative ones become +∞ by that",
+             lambda i: kinds(fit(i, i.q, i.k) * np.where(below(i), 1, -np.inf))),
             ("zeros and ones have been multiplied by −∞, and 0 · ∞ is no number",
              lambda i: kinds(fit(i, i.q, i.k) + ~below(i) * -np.inf)),
         ],

@@ -68,6 +68,15 @@ def from_normalised(i):
     return h + mlp(i, h)
 
 
+def behind_one_norm(i, name):
+    """One of the two sums begins at what its layer norm gives out."""
+    if name == "ln1":
+        h, attention = i.part["ln1"](i.x), wired(i, through=(1, 0)) - i.x
+        return h + attention + mlp(i, i.part["ln2"](h + attention))
+    middle = wired(i, through=(1, 0))
+    return i.right["y"] - middle + i.part["ln2"](middle)
+
+
 def mlp(i, h):
     return i.part["down_proj"](i.part["gelu"](i.part["up_proj"](h)))
 
@@ -89,8 +98,13 @@ BLOCK = Item(
             ("attention is missing", lambda i: wired(i, through=(0, 1))),
             ("the MLP is missing", lambda i: wired(i, through=(1, 0))),
             ("the MLP reads x, and not what attention has added to it", side_by_side),
-            ("each layer norm stands after its sum, not at the head of its branch", norm_after),
+            ("each layer norm stands after its sum, not at the start of its branch", norm_after),
             ("the ways around begin behind the layer norms, which belong to the branches", from_normalised),
+            ("the way around attention begins behind ln1, which belongs to the branch",
+             lambda i: behind_one_norm(i, "ln1")),
+            ("the way around the MLP begins behind ln2, which belongs to the branch",
+             lambda i: behind_one_norm(i, "ln2")),
+            ("one way leads around both halves, where each half has its own", lambda i: i.x + wired(i, around=(0, 0))),
             ("ln1 is missing", lambda i: wired(i, (None, "ln2"))),
             ("ln2 is missing", lambda i: wired(i, ("ln1", None))),
             ("both layer norms are missing", lambda i: wired(i, (None, None))),
@@ -98,6 +112,8 @@ BLOCK = Item(
             ("ln1 and ln2 are exchanged", lambda i: wired(i, ("ln2", "ln1"))),
             ("o_proj is missing", lambda i: wired(i, o_proj=None)),
             ("gelu is missing", lambda i: wired(i, gelu=None)),
+            ("gelu stands behind down_proj, not before it",
+             lambda i: wired(i, through=(1, 0)) + i.part["gelu"](wired(i, gelu=None) - wired(i, through=(1, 0)))),
             ("q and k are exchanged", lambda i: wired(i, order="kqv")),
             ("k and v are exchanged", lambda i: wired(i, order="qvk")),
             ("q and v are exchanged", lambda i: wired(i, order="vkq")),
@@ -106,7 +122,7 @@ BLOCK = Item(
             ("x is added twice", lambda i: i.x + i.right["y"]),
         ]
     },
-    hints={"y": "Draw it. Two sums: what goes around each branch, and what does each branch read at its head?"},
+    hints={"y": "Draw it. Two sums: what goes around each branch, and what does each branch read first?"},
     formula='h = part["ln1"](x);  q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)\n'
     'x = x + part["o_proj"](part["attention"](q, k, v))\n'
     'y = x + part["down_proj"](part["gelu"](part["up_proj"](part["ln2"](x))))',
@@ -130,28 +146,19 @@ def right_perplexity(logits, targets):
     return math.exp(cross_entropy_forward(logits, targets, wanted=())[0])
 
 
-def surprise(i, logits=None):
+def log_p(i, axis=-1):
+    """The logarithm of every share, (B, T, V), of a softmax along an axis."""
+    x = i.logits - i.logits.max(axis=axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def surprise(i, axis=-1):
     """−log p of each target, (B, T), in nats."""
-    logits = i.logits if logits is None else logits
-    found = np.empty(i.targets.shape)
-    for place in np.ndindex(found.shape):
-        found[place] = cross_entropy_forward(logits[place][None], i.targets[place][None], wanted=())[0]
-    return found
-
-
-def along(i, axis):
-    """The logits from which a softmax along another axis makes the same shares: log p_t of that softmax."""
-    largest = i.logits.max(axis=axis, keepdims=True)
-    log_p = i.logits - largest - np.log(np.exp(i.logits - largest).sum(axis=axis, keepdims=True))
-    return -np.take_along_axis(log_p, i.targets[..., None], axis=-1)[..., 0]
+    return -np.take_along_axis(log_p(i, axis), i.targets[..., None], axis=-1)[..., 0]
 
 
 def cut_off(smallest):
     return lambda i: np.exp(np.minimum(surprise(i), -np.log(smallest)).mean())
-
-
-def best_guess(i):
-    return cross_entropy_forward(i.logits, i.logits.argmax(axis=-1), wanted=())[0]
 
 
 PERPLEXITY = Item(
@@ -183,9 +190,12 @@ PERPLEXITY = Item(
              lambda i: np.exp(surprise(i).mean() / i.size.V)),
             ("only the last position of each text counts", lambda i: np.exp(surprise(i)[:, -1].mean())),
             ("only the first text counts", lambda i: np.exp(surprise(i)[0].mean())),
-            ("the softmax runs along the positions, not along the vocabulary", lambda i: np.exp(along(i, 1).mean())),
-            ("the softmax runs over a whole text at once", lambda i: np.exp(along(i, (1, 2)).mean())),
-            ("the likeliest token's probability stands where the target's belongs", lambda i: math.exp(best_guess(i))),
+            ("the softmax runs along the positions, not along the vocabulary", lambda i: np.exp(surprise(i, 1).mean())),
+            ("the softmax runs over a whole text at once", lambda i: np.exp(surprise(i, (1, 2)).mean())),
+            ("the likeliest token's probability stands where the target's belongs",
+             lambda i: right_perplexity(i.logits, i.logits.argmax(axis=-1))),
+            ("each place is read at all places' targets, not at its own alone",
+             lambda i: np.exp(-log_p(i)[:, :, i.targets].mean())),
             ("the targets are moved by one place: they are the next tokens already",
              lambda i: right_perplexity(i.logits[:, :-1], i.targets[:, 1:])),
             *[("a probability is kept from falling below a smallest one, so the largest surprise is made small",
