@@ -1,6 +1,6 @@
 """The graded items, a file for each set of exercises."""
 
-from . import backward_pass, forward_pass, gradients, lora_layer, rank_and_svd
+from . import backward_pass, costs, directions, fine_tuning, forward_pass, gradients, lora_layer, rank_and_svd
 
 SETS = {
     "01_rank_and_svd": rank_and_svd,
@@ -8,5 +8,8 @@ SETS = {
     "03_forward": forward_pass,
     "04_backward": backward_pass,
     "05_lora_layer": lora_layer,
+    "06_full_and_lora": fine_tuning,
+    "07_directions_of_an_update": directions,
+    "08_what_it_costs": costs,
 }
 ITEMS = {item.name: item for module in SETS.values() for item in module.ITEMS}
