@@ -12,10 +12,11 @@ from .attention_steps import normal
 
 
 def draw_logits(rng, size):
-    """The rows stand on different levels; in the second draw so far apart that exp overflows, or is 0 throughout, unless
-    each row is moved by its own largest logit."""
-    levels, temperature, k = {2: ([0.0, 2.0], 0.7, 4), 3: ([0.0, 1000.0, -1000.0], 1.6, 5)}[size.r]
-    return {"logits": 1.5 * normal(rng, size, "BV") + np.reshape(levels, (-1, 1)), "temperature": temperature, "top_k": k}
+    """The rows stand on different levels; in the second draw so far apart that exp overflows, or is 0 throughout,
+    unless each row is moved by its own largest logit."""
+    levels, temperature, k = {2: ([0.0, 2.0], 1.6, 4), 3: ([0.0, 1000.0, -1000.0], 0.7, 5)}[size.r]
+    logits = 1.5 * normal(rng, size, "BV") + np.reshape(levels, (-1, 1))
+    return {"logits": logits, "temperature": temperature, "top_k": k}
 
 
 def right_next(logits, temperature, top_k):
@@ -86,7 +87,7 @@ NEXT = Item(
              lambda i: softmax(keep_top_k(softmax(i.logits), i.top_k) / i.temperature)),
         ]
     },
-    hints={"probs": "Two tokens' odds are exp of a difference of logits. What does τ do to it, and what does the cut?"},
+    hints={"probs": "Two tokens' odds are exp of a difference of logits. What may then be taken off a whole row?"},
     formula="z = logits / τ, and −∞ where that is below its row's k-th largest;  probs = softmax(z), along each row",
 )
 
@@ -94,14 +95,12 @@ NEXT = Item(
 
 
 def draw_nucleus(rng, size):
-    """The first row reaches p exactly, whichever way one adds up, for its numbers are powers of ½. In the first draw
-    the other row's likeliest token is above p by itself; in the second none is."""
+    """The first row reaches p exactly, whichever way one adds up, for its numbers are powers of ½. The second draw has
+    a row besides whose likeliest token is above p by itself."""
     halves = 0.5 ** np.minimum(np.arange(1, size.V + 1), size.V - 1)
-    if size.r == 2:
-        others, p = [softmax(normal(rng, size, "V") + 5 * (np.arange(size.V) == 2))], 0.75
-    else:
-        others, p = [softmax(1.2 * normal(rng, size, "V")) for _ in range(size.B - 1)], 0.875
-    return {"probs": rng.permuted(np.array([halves, *others]), axis=1), "p": p}
+    unsure, sure = softmax(1.2 * normal(rng, size, "V")), softmax(normal(rng, size, "V") + 6 * np.eye(size.V)[2])
+    rows = [halves, unsure, sure]
+    return {"probs": rng.permuted(np.array(rows[: size.B]), axis=1), "p": {2: 0.75, 3: 0.875}[size.r]}
 
 
 def right_nucleus(probs, p):
@@ -145,6 +144,8 @@ def whole_order(i, order):
     return kept(i, lambda before, upto: before < i.p, order)
 
 
+PLACES = "places in the sorted row are taken for tokens: those that stay are the first ones of the vocabulary"
+
 NUCLEUS = Item(
     name="nucleus",
     arguments="probs, p",
@@ -170,8 +171,8 @@ NUCLEUS = Item(
             ("all tokens that are left have the same probability", lambda i: normed((i.right["kept"] > 0) * 1.0)),
             ("the probabilities are sorted, and no longer where their tokens are",
              lambda i: sorted_rows(i.right["kept"])),
-            ("places in the sorted row are taken for tokens: as many stay as should, and they are the first ones of "
-             "the vocabulary", lambda i: normed(i.probs * (np.arange(i.probs.shape[1]) < how_many(i)))),
+            (PLACES, lambda i: normed(i.probs * (np.arange(i.probs.shape[1]) < how_many(i)))),
+            (PLACES, lambda i: normed(i.probs * (np.cumsum(sorted_rows(i.probs), axis=-1) <= i.p))),
             ("the way back from the sorted row is the way there once more", through_order),
             ("the sum runs in the order of the vocabulary, not from the likeliest on",
              lambda i: whole_order(i, np.tile(np.arange(i.probs.shape[1]), (len(i.probs), 1)))),

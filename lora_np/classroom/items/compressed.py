@@ -6,15 +6,20 @@ import numpy as np
 from ...compress import n_of_m_mask, prune_n_of_m, quantise_int8
 from ...ops import linear_forward
 from ..item import Item
-from .compressed_base import BACKWARD, MERGE, in_codes
+from .compressed_base import BACKWARD, MERGE, follows
 from .four_bits import BITS, DEQUANTISE, QUANTISE
 
 # ---------------------------------------------------------------- eight bits
 
 
 def draw_rows(rng, size):
-    """Rows of different sizes, the largest number now positive and now negative; in the second draw one is zero."""
-    W = rng.normal(size=(size.n_out, 2 * size.n_in)) * rng.uniform(0.5, 2.0, (size.n_out, 1))
+    """Rows of different sizes, the largest number now positive and now negative; in the second draw one is zero.
+
+    The package's scales are float32: these are, exactly, so that no weight comes to lie beside the mark that it is on.
+    """
+    W = rng.normal(size=(size.n_out, 2 * size.n_in))
+    scales = rng.uniform(0.005, 0.02, (size.n_out, 1)).astype(np.float32)
+    W *= 127 * scales.astype(np.float64) / np.abs(W).max(axis=1, keepdims=True)
     if size.r == 3:
         W[1] = 0.0
     return {"W": W}
@@ -29,7 +34,7 @@ def by_own_scales(i, outputs):
     """A mistake in the scales costs once: codes are right, too, if they are what follows from the student's scales."""
     codes, scales = outputs["codes"], outputs["scales"]
     if codes is not None and scales is not None and np.shape(scales) == (len(i.W),):
-        if np.array_equal(codes, in_codes(i.W, scales)):
+        if follows(codes, i.W, scales):
             return {**outputs, "codes": right_int8(i.W)[0]}
     return outputs
 
@@ -59,6 +64,10 @@ INT8 = Item(
              lambda i: i.right["codes"] + 127.0),
             ("they are shifted, so that none is below 0: here they lie on both sides of 0",
              lambda i: i.right["codes"] + 128.0),
+            ("they are counted from the row's smallest weight on: here the weight 0 has the code 0",
+             lambda i: from_smallest(i)),
+            ("each column has a ruler of its own, not each row",
+             lambda i: np.rint(127 * i.W / np.abs(i.W).max(axis=0))),
             ("the weights are multiplied by the scale", lambda i: np.rint(i.W * i.right["scales"][:, None])),
             ("the weights are rounded as they are, not in steps of their row", lambda i: np.rint(i.W)),
             ("the largest weight of the whole matrix sets one scale for all",
@@ -91,6 +100,11 @@ INT8 = Item(
     formula="scale_o = max_i |W_oi| / 127,  code_oi = W_oi / scale_o, rounded to the nearest whole number\n"
     "a row of zeros: scale 0, codes 0",
 )
+
+
+def from_smallest(i):
+    above, span = i.W - i.W.min(axis=1, keepdims=True), np.ptp(i.W, axis=1)[:, None]
+    return np.rint(above / np.where(span > 0, span / 255, 1))
 
 
 def signed(i):

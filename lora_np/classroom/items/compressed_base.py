@@ -25,9 +25,10 @@ def weight_of(codes, scales):
     return Int8Weight(codes, scales.astype(np.float32), codes.shape, np.dtype(np.float64))
 
 
-def in_codes(W, scales):
-    """The nearest codes of a matrix in a ruler that is given for each row."""
-    return np.clip(np.rint(W / np.where(scales != 0, scales, 1)[:, None]), -127, 127)
+def follows(codes, W, scales):
+    """Whether codes are what a matrix has in these rulers, one for each row; beyond their ends, cut off or not."""
+    marks = np.rint(W / np.where(scales != 0, scales, 1)[:, None])
+    return np.array_equal(codes, marks) or np.array_equal(codes, np.clip(marks, -127, 127))
 
 
 def config_of(A, s):
@@ -146,7 +147,7 @@ def by_own_codes(i, outputs):
     if codes is None or scales is None or np.shape(scales) != i.scales.shape or np.shape(codes) != i.codes.shape:
         return outputs
     right, kept = right_merge(i.codes, i.scales, i.A, i.B, i.s), dict(outputs)
-    if np.array_equal(codes, in_codes(summed(i), scales)):
+    if follows(codes, summed(i), scales):
         kept["new_codes"] = right[0]
     if lost is not None and np.ndim(lost) == 0 and np.isclose(lost, lost_by(i, codes, scales), rtol=1e-9):
         kept["lost"] = np.float64(right[2])
@@ -159,12 +160,31 @@ def again(i, dense):
     return quantised.codes, quantised.scales.astype(np.float64)
 
 
+def rulers(dense):
+    """The scales as a student has them, in float64. The package's are float32, and what is lost would show it."""
+    return np.abs(dense).max(axis=1, keepdims=True) / 127
+
+
+def error(i, dense=None):
+    """What rounding moves: of Ŵ + ΔW, or of another sum."""
+    dense = summed(i) if dense is None else dense
+    return rulers(dense) * quantise_int8(dense).codes - dense
+
+
+def ratio(one, other, size=np.linalg.norm):
+    return size(one) / size(other)
+
+
 def without_s(i):
     return summed(i) + (1 / i.s - 1) * update(i)
 
 
-def error(i):
-    return i.right["new_scales"][:, None] * i.right["new_codes"] - summed(i)
+def subtracted(i):
+    return summed(i) - 2 * update(i)
+
+
+def onto_codes(i):
+    return i.codes + update(i)
 
 
 MERGE = Item(
@@ -180,25 +200,24 @@ MERGE = Item(
         "new_codes": [
             ("nothing is merged: these are the old codes", lambda i: i.codes),
             ("s is missing in ΔW = s B A", lambda i: again(i, without_s(i))[0]),
-            ("ΔW is subtracted: this is unmerging", lambda i: again(i, summed(i) - 2 * update(i))[0]),
+            ("ΔW is subtracted: this is unmerging", lambda i: again(i, subtracted(i))[0]),
             ("these are the codes of ΔW alone", lambda i: again(i, update(i))[0]),
             ("the codes of the base and those of ΔW are added, which count in different steps",
              lambda i: i.codes + again(i, update(i))[0].astype(float)),
             ("the old rulers are kept: the largest weight of a row may lie beyond their ends now",
              lambda i: np.rint(summed(i) / i.scales[:, None])),
             ("the old rulers are kept: the largest weight of a row may lie beyond their ends now",
-             lambda i: in_codes(summed(i), i.scales)),
-            ("they are cut off, not rounded", lambda i: np.trunc(summed(i) / i.right["new_scales"][:, None])),
-            ("they are not rounded: a code is a whole number",
-             lambda i: summed(i) / i.right["new_scales"][:, None]),
+             lambda i: np.clip(np.rint(summed(i) / i.scales[:, None]), -127, 127)),
+            ("they are cut off, not rounded", lambda i: np.trunc(summed(i) / rulers(summed(i)))),
+            ("they are not rounded: a code is a whole number", lambda i: summed(i) / rulers(summed(i))),
         ],
         "new_scales": [
             ("these are the old scales: a row's largest weight has changed", lambda i: i.scales),
             ("s is missing in ΔW = s B A", lambda i: again(i, without_s(i))[1]),
-            ("ΔW is subtracted: this is unmerging", lambda i: again(i, summed(i) - 2 * update(i))[1]),
+            ("ΔW is subtracted: this is unmerging", lambda i: again(i, subtracted(i))[1]),
             ("these are the scales of ΔW alone", lambda i: again(i, update(i))[1]),
             ("the scales of the base and those of ΔW are added", lambda i: i.scales + again(i, update(i))[1]),
-            ("ΔW is added to the codes: those are counted in steps", lambda i: again(i, i.codes + update(i))[1]),
+            ("ΔW is added to the codes: those are counted in steps", lambda i: again(i, onto_codes(i))[1]),
             ("this is the largest magnitude of each row, not yet divided by 127",
              lambda i: 127 * i.right["new_scales"]),
             ("the largest weight is taken, where the largest magnitude may be a negative weight's",
@@ -206,20 +225,26 @@ MERGE = Item(
         ],
         "lost": [
             ("it is taken relative to Ŵ + ΔW, not to the update",
-             lambda i: np.linalg.norm(error(i)) / np.linalg.norm(summed(i))),
+             lambda i: ratio(error(i), summed(i))),
             ("it is taken relative to Ŵ, not to the update",
-             lambda i: np.linalg.norm(error(i)) / np.linalg.norm(summed(i) - update(i))),
-            ("it is squared: this is a share of the energy", lambda i: i.right["lost"] ** 2),
+             lambda i: ratio(error(i), summed(i) - update(i))),
+            ("it is squared: this is a share of the energy", lambda i: ratio(error(i), update(i)) ** 2),
             ("it is not divided by ‖ΔW‖", lambda i: np.linalg.norm(error(i))),
-            ("this is what is left, not what is lost", lambda i: 1 - i.right["lost"]),
+            ("this is what is left, not what is lost", lambda i: 1 - ratio(error(i), update(i))),
             ("this says how far the weights have moved: Ŵ stands where Ŵ + ΔW belongs",
-             lambda i: np.linalg.norm(error(i) + update(i)) / np.linalg.norm(update(i))),
+             lambda i: ratio(error(i) + update(i), update(i))),
             ("this is the share of codes that have changed", lambda i: np.mean(i.right["new_codes"] != i.codes)),
             ("this is the share of codes that are what they were", lambda i: np.mean(i.right["new_codes"] == i.codes)),
-            ("these are means of magnitudes, not norms", lambda i: np.abs(error(i)).mean() / np.abs(update(i)).mean()),
+            ("these are means of magnitudes, not norms",
+             lambda i: ratio(error(i), update(i), lambda array: np.abs(array).mean())),
             ("the largest entries stand where norms belong",
-             lambda i: np.abs(error(i)).max() / np.abs(update(i)).max()),
-            ("it is ‖ΔW‖ over the error, the wrong way up", lambda i: 1 / i.right["lost"]),
+             lambda i: ratio(error(i), update(i), lambda array: np.abs(array).max())),
+            ("it is ‖ΔW‖ over the error, the wrong way up", lambda i: ratio(update(i), error(i))),
+            ("s is missing in ΔW = s B A", lambda i: i.s * ratio(error(i, without_s(i)), update(i))),
+            ("s is missing in the ΔW that it is divided by", lambda i: i.s * ratio(error(i), update(i))),
+            ("ΔW is subtracted: this is unmerging", lambda i: ratio(error(i, subtracted(i)), update(i))),
+            ("ΔW is added to the codes: those are counted in steps",
+             lambda i: ratio(error(i, onto_codes(i)), update(i))),
             ("nothing is said to be lost: has Ŵ + ΔW been compared with itself?", lambda i: 0.0),
         ],
     },

@@ -106,7 +106,7 @@ def right_kept(N, C, F, targets, r, itemsize):
     for adapter in (None, AdapterConfig(r=r, targets=targets)):
         held = step_bytes(model, 1, N, adapter, dtype=DTYPES[itemsize]).activations
         inputs = [f"blocks.1.{name}" for name in dict.fromkeys(READS.values())]
-        found.append(sum(bytes for name, bytes in held.items() if name in inputs or is_thin(name)))
+        found.append(sum(size for name, size in held.items() if name in inputs or is_thin(name)))
     return tuple(found)
 
 
@@ -201,4 +201,4 @@ def weights(i):
 
 
 def factors_of(i):
-    return sum(i.r * (i.C + (i.C if "_proj" in t and t[0] in "qkvo" else i.F)) for t in i.targets)
+    return sum(i.r * (i.C + (i.C if target[0] in "qkvo" else i.F)) for target in i.targets)

@@ -119,6 +119,11 @@ def cut(i, W=None):
     return (i.W if W is None else W).reshape(-1, i.block_size)
 
 
+def apart(i):
+    """Blocks of weights that are not neighbours: each takes one of every so many."""
+    return i.W.reshape(i.block_size, -1).T.copy()
+
+
 def scaled(i, W=None):
     """Blocks, each divided by its largest magnitude."""
     blocks = cut(i, W)
@@ -126,6 +131,7 @@ def scaled(i, W=None):
 
 
 DOWN_COLUMNS = "the blocks are cut down the columns of W, not along its rows"
+APART = "a block's weights are no neighbours: reshape has been given the two sizes the other way round"
 
 QUANTISE = Item(
     name="nf4_quantise",
@@ -153,6 +159,7 @@ QUANTISE = Item(
              lambda i: nearest_point(cut(i) / np.abs(i.W).max(), i.points)),
             ("the signs of the weights are lost", lambda i: nearest_point(np.abs(scaled(i)), i.points)),
             (DOWN_COLUMNS, lambda i: nearest_point(scaled(i, i.W.T), i.points)),
+            (APART, lambda i: nearest_point(scaled(i, apart(i)), i.points)),
             ("these are the points themselves, not their numbers", lambda i: i.points[i.right["codes"]]),
             ("these are the weights that come back, not the codes",
              lambda i: i.points[i.right["codes"]] * i.right["absmax"][:, None]),
@@ -163,6 +170,7 @@ QUANTISE = Item(
             ("the largest magnitude of the whole matrix stands for each block's",
              lambda i: np.full(len(cut(i)), np.abs(i.W).max())),
             (DOWN_COLUMNS, lambda i: np.abs(cut(i, i.W.T)).max(axis=1)),
+            (APART, lambda i: np.abs(apart(i)).max(axis=1)),
             ("a block's mean magnitude stands where its largest belongs", lambda i: np.abs(cut(i)).mean(axis=1)),
             ("a block's standard deviation stands where its largest magnitude belongs", lambda i: cut(i).std(axis=1)),
             ("a block's length, its norm, stands where its largest magnitude belongs",
