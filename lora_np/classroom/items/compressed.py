@@ -64,6 +64,7 @@ INT8 = Item(
              lambda i: i.right["codes"] + 127.0),
             ("they are shifted, so that none is below 0: here they lie on both sides of 0",
              lambda i: i.right["codes"] + 128.0),
+            ("codes below 0 have run over: an unsigned byte holds none", lambda i: i.right["codes"] % 256.0),
             ("they are counted from the row's smallest weight on: here the weight 0 has the code 0",
              lambda i: from_smallest(i)),
             ("each column has a ruler of its own, not each row",

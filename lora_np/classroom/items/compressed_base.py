@@ -195,7 +195,6 @@ MERGE = Item(
     draw=draw_merge,
     right=right_merge,
     compared=by_own_codes,
-    factors=lambda i: {"100 (it is in per cent)": 100.0},
     mistakes={
         "new_codes": [
             ("nothing is merged: these are the old codes", lambda i: i.codes),
@@ -216,6 +215,8 @@ MERGE = Item(
             ("s is missing in ΔW = s B A", lambda i: again(i, without_s(i))[1]),
             ("ΔW is subtracted: this is unmerging", lambda i: again(i, subtracted(i))[1]),
             ("these are the scales of ΔW alone", lambda i: again(i, update(i))[1]),
+            ("the largest weight of the whole matrix sets one scale for all",
+             lambda i: np.full(len(i.codes), rulers(summed(i)).max())),
             ("the scales of the base and those of ΔW are added", lambda i: i.scales + again(i, update(i))[1]),
             ("ΔW is added to the codes: those are counted in steps", lambda i: again(i, onto_codes(i))[1]),
             ("this is the largest magnitude of each row, not yet divided by 127",
@@ -228,6 +229,7 @@ MERGE = Item(
              lambda i: ratio(error(i), summed(i))),
             ("it is taken relative to Ŵ, not to the update",
              lambda i: ratio(error(i), summed(i) - update(i))),
+            ("it is in per cent", lambda i: 100 * ratio(error(i), update(i))),
             ("it is squared: this is a share of the energy", lambda i: ratio(error(i), update(i)) ** 2),
             ("it is not divided by ‖ΔW‖", lambda i: np.linalg.norm(error(i))),
             ("this is what is left, not what is lost", lambda i: 1 - ratio(error(i), update(i))),

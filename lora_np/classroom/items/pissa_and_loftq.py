@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ...adapters.starts import LOFTQ_STEPS, leading_factors, loftq, pissa
+from ...adapters.starts import LOFTQ_STEPS, leading_factors, loftq, olora, pissa
 from ...analysis import truncate
 from ...compress import quantise_nf4
 from ..item import Item
@@ -11,6 +11,16 @@ from ..item import Item
 
 def config_of(r, s):
     return AdapterConfig(r=r, alpha=s * r)
+
+
+def product(i, A, B):
+    """B A, for a start's factors are free: another pair may have the same product."""
+    for name, factor, shape in (("A", A, (i.r, i.W.shape[1])), ("B", B, (len(i.W), i.r))):
+        if factor is None:
+            raise ValueError(f"{name} is no array of numbers")
+        if np.shape(factor) != shape:
+            raise ValueError(f"{name} has shape {np.shape(factor)}, expected {shape}")
+    return B @ A
 
 
 # ---------------------------------------------------------------- PiSSA
@@ -26,14 +36,13 @@ def right_pissa(W, r, s):
 
 
 def start_of(i, outputs):
-    """The product, for the factors' signs are free; how evenly it is shared out; and W_rest, which is right, too, if it
-    is what the student's own factors leave."""
+    """The product, how evenly it is shared out, and W_rest, which is right, too, if it is what the student's own
+    factors leave."""
     A, B, rest = (outputs[name] for name in ("A", "B", "W_rest"))
-    product = B @ A
-    if rest is not None and rest.shape == product.shape == i.W.shape and np.allclose(rest, i.W - i.s * product, 1e-9):
+    part = product(i, A, B)
+    if np.shape(rest) == part.shape and np.allclose(rest, i.W - i.s * part, 1e-9):
         rest = right_pissa(i.W, i.r, i.s)[2]
-    shares = np.linalg.norm(A, axis=1) / np.linalg.norm(B, axis=0) if len(A) == B.shape[1] else np.zeros(0)
-    return {"B A": product, "‖A‖ / ‖B‖": shares, "W_rest": rest}
+    return {"B A": part, "‖A‖ / ‖B‖": np.linalg.norm(A, axis=1) / np.linalg.norm(B, axis=0), "W_rest": rest}
 
 
 def directions(i, power=1.0, which=None):
@@ -64,7 +73,7 @@ PISSA = Item(
     factors=lambda i: {"α/r": i.s, "√(α/r)": np.sqrt(i.s), "(α/r)²": i.s**2, "r": i.r},
     mistakes={
         "B A": [
-            ("s is missing: s B A is to be the part of W, and B A is", lambda i: directions(i)),
+            ("s is missing: here B A is the part of W, and it is s B A that has to be", lambda i: directions(i)),
             ("B A is multiplied by s, and not divided: s B A is to be the part of W", lambda i: i.s * directions(i)),
             ("B A is divided by s twice: both factors have the whole of it", lambda i: directions(i) / i.s**2),
             ("both factors have σ, and so it is squared", lambda i: directions(i, 2.0) / i.s),
@@ -83,8 +92,7 @@ PISSA = Item(
              columns_of_V),
             ("the columns of NumPy's third result are taken for the v's: it gives Vᵀ, with the v's as rows",
              lambda i: i.s * columns_of_V(i)),
-            ("this is all of W, at full rank", lambda i: i.W / i.s),
-            ("this is all of W, at full rank", lambda i: i.W),
+            ("this is OLoRA's start, from W = Q R", lambda i: product(i, *olora(i.W, config_of(i.r, i.s))[1].values())),
             ("B A is 0: that is LoRA's start", lambda i: 0 * i.W),
         ],
         "‖A‖ / ‖B‖": [
@@ -133,17 +141,14 @@ def right_loftq(W, quantise, r, s, rounds):
 
 
 def base_and_product(i, outputs):
-    """B A, for the factors are free; it is right, too, if it is the best for the student's own Q."""
+    """Q and B A, which is right, too, if it is the best for the student's own Q."""
     Q, A, B = (outputs[name] for name in ("Q", "A", "B"))
-    product = B @ A
-    if Q is not None and Q.shape == product.shape == i.W.shape and Q.any():
-        if np.allclose(i.s * product, truncate(i.W - Q, i.r), rtol=1e-7, atol=1e-9):
-            _, A, B = right_loftq(*(getattr(i, name) for name in LOFTQ_ARGUMENTS))
-            product = B @ A
-    return {"Q": Q, "B A": product}
-
-
-LOFTQ_ARGUMENTS = ("W", "quantise", "r", "s", "rounds")
+    part = product(i, A, B)
+    if np.shape(Q) == part.shape and np.any(Q):
+        if np.allclose(i.s * part, truncate(i.W - Q, i.r), rtol=1e-7, atol=1e-9):
+            _, A, B = right_loftq(i.W, i.quantise, i.r, i.s, i.rounds)
+            part = B @ A
+    return {"Q": Q, "B A": part}
 
 
 def in_turns(i, rounds=None, low=None, scale=1.0, sign=-1.0):
@@ -169,6 +174,16 @@ def to_what_is_left(i):
     return Q
 
 
+def added_up(i):
+    Q, held = i.quantise(i.W), 0.0
+    for _ in range(i.rounds - 1):
+        held = held + best(i, i.W - Q)
+        Q = i.quantise(i.W - held)
+    return Q
+
+
+FROM_W = "it has begun with the leading directions of W in the adapter: it begins from B A = 0"
+
 LOFTQ = Item(
     name="loftq_start",
     arguments="W, quantise, r, s, rounds",
@@ -184,8 +199,7 @@ LOFTQ = Item(
              lambda i: i.quantise(i.W)),
             ("one round is missing", lambda i: in_turns(i, i.rounds - 1)[0]),
             ("one round is too many", lambda i: in_turns(i, i.rounds + 1)[0]),
-            ("it has begun with the leading directions of W in the adapter: it begins from B A = 0",
-             lambda i: in_turns(i, low=truncate(i.W, i.r))[0]),
+            (FROM_W, lambda i: in_turns(i, low=truncate(i.W, i.r))[0]),
             ("s is missing where the adapter's part is taken off W", lambda i: in_turns(i, scale=1 / i.s)[0]),
             ("s stands twice where the adapter's part is taken off W", lambda i: in_turns(i, scale=i.s)[0]),
             ("the adapter's part is added to W before quantising: it is to be taken off",
@@ -193,6 +207,7 @@ LOFTQ = Item(
             ("it is not quantised: this is W − s B A", lambda i: i.W - in_turns(i)[1]),
             ("it is not quantised: this is W", lambda i: i.W),
             ("what is left of W, W − Q, is quantised over and over", to_what_is_left),
+            ("what the adapter holds is added up over the rounds: each round's factors replace the old ones", added_up),
         ],
         "B A": [
             ("s is missing: it is s B A that is to be the best for W − Q", lambda i: i.s * i.right["B A"]),
@@ -201,10 +216,12 @@ LOFTQ = Item(
             ("it is the best for W, not for what quantising has lost", lambda i: best(i, i.W)),
             ("it is the best for Q, not for what quantising has lost", lambda i: best(i, i.right["Q"]) / i.s),
             ("the sign is reversed: it is to make good for W − Q, not for Q − W", lambda i: -i.right["B A"]),
+            ("the sign is reversed: it is to make good for W − Q, not for Q − W",
+             lambda i: -in_turns(i, sign=1.0)[1] / i.s),
             ("it is a round older than Q: the round ends with the adapter",
              lambda i: in_turns(i, i.rounds - 1)[1] / i.s),
+            (FROM_W, lambda i: in_turns(i, i.rounds - 1, truncate(i.W, i.r))[1] / i.s),
             ("it is the best for the error of the first round", lambda i: in_turns(i, 1)[1] / i.s),
-            ("it is all of W − Q, at full rank", lambda i: (i.W - i.right["Q"]) / i.s),
             ("it is 0: that is a start on a quantised base as in QLoRA", lambda i: 0 * i.W),
         ],
     },

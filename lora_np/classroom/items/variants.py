@@ -72,7 +72,7 @@ def draw_first(rng, size):
         "dy": rng.normal(size=(size.N, size.n_out)),
         "A": rng.normal(size=(size.r, size.n_in)),
         "s": size.alpha / size.r,
-        "lr": 0.1 * size.T,
+        "lr": 0.01 * size.F,
     }
 
 
@@ -123,7 +123,7 @@ FIRST = Item(
             ("each row has only what it has caused itself: a step is the sum over all rows, and all rows feel it",
              lambda i: -i.lr * i.s**2 * np.sum((i.x @ i.A.T) ** 2, axis=1, keepdims=True) * i.dy),
             ("this is a step on y itself, −lr dy: what moves is B", lambda i: -i.lr * i.dy),
-            ("y goes uphill: the step is along the gradient, not against it", lambda i: -i.right["by_descent"]),
+            ("the step is along the gradient, uphill, and not against it", lambda i: -i.right["by_descent"]),
             ("this is AdamW's first step", lambda i: i.right["by_adamw"]),
         ],
         "by_adamw": [
@@ -143,7 +143,9 @@ FIRST = Item(
              lambda i: -i.lr * sent(i, dB_of(i) / np.abs(dB_of(i)).max())),
             ("each row of the gradient is divided by its length: AdamW divides each number by its own size",
              lambda i: -i.lr * sent(i, dB_of(i) / np.linalg.norm(dB_of(i), axis=1, keepdims=True))),
-            ("y goes uphill: the step is against the sign of the gradient", lambda i: -i.right["by_adamw"]),
+            ("m and v are not corrected for their start at zero: with both corrected, each number moves by lr",
+             lambda i: i.right["by_adamw"] * 0.1 / math.sqrt(0.001)),
+            ("the step is along the sign of the gradient, uphill, and not against it", lambda i: -i.right["by_adamw"]),
         ],
     },
     hints={
@@ -195,7 +197,8 @@ MOVES = Item(
             (MOVED_TOO, lambda i: i.right["through_B"] + i.right["both"]),
             ("the ratio is missing: B moves with lr times ratio", lambda i: i.right["through_B"] / i.ratio),
             ("B's learning rate is lr divided by the ratio", lambda i: i.right["through_B"] / i.ratio**2),
-            ("the ratio is B's learning rate itself: it multiplies lr", lambda i: i.right["through_B"] / i.lr),
+            ("the ratio is taken for B's learning rate itself: it is a multiple of lr",
+             lambda i: i.right["through_B"] / i.lr),
             ("B moves against its gradient", lambda i: -i.right["through_B"]),
             ("this is the adapter's output after B's move, not its change",
              lambda i: i.right["through_B"] + adapter_output(i.x, i.A, i.B, i.s)),
