@@ -124,3 +124,10 @@ def test_an_attempt(name, item, kind, words, code, monkeypatch):
     outputs = record[item]["outputs"].values()
     told = [record[item]["failed"] or "", *(s for o in outputs for s in (o["wrong"] or "", *o["looks_like"]))]
     assert any(words in sentence for sentence in told), told
+
+
+def test_the_readme_counts_right():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    mistakes = sum(len(known) for item in ITEMS.values() for known in item.mistakes.values())
+    for told in (f"{len(ITEMS)} functions to write", f"{mistakes:,} typical mistakes", f"{len(EVERY)} attempts are graded"):
+        assert told in readme, told
