@@ -1,6 +1,7 @@
 """Notebooks as files: read and write them, execute one from a clean kernel, store its outputs."""
 
 import copy
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,7 +74,8 @@ def execute(path, notebook=None, allow_errors=False):
     # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
     client.widget_registry = {}
     try:
-        client.execute(stderr=DEVNULL)  # the kernel's own, on how it starts and ends; a cell's is an output
+        # stderr is the kernel's own, on how it starts and ends; a cell's is an output.
+        client.execute(stderr=DEVNULL, env=with_this_package())
     except (CellExecutionError, CellTimeoutError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
@@ -82,6 +84,12 @@ def execute(path, notebook=None, allow_errors=False):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
                 raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")
     return stored(notebook)
+
+
+def with_this_package():
+    """The environment of a kernel that finds this package, wherever the notebook lies, installed or not."""
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def stored(notebook):
