@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..ops.numerical_gradient import relative_error
 from ..reference.looks import known_factor, looks
 
 NEAR = 1e-7  # relative, in norm: a known mistake rounds otherwise than the student's
@@ -28,7 +29,7 @@ def suspects(item, name, checked):
     for i, arrays, forms in checked:
         got = None if forms.get(name) else np.asarray(arrays[name])
         right = np.asarray(i.right[name])
-        if got is not None and got.shape == right.shape and not near(got, right):
+        if got is not None and got.shape == right.shape and not same_values(got, right):
             lists.append(of_one_draw(item, name, i, right, got))
             unnamed = unnamed or looks(right, got)
     if not lists:
@@ -45,7 +46,7 @@ def of_one_draw(item, name, i, right, got):
                 value = np.asarray(wrong(i))
         except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError):
             continue  # these sizes make the mistake impossible
-        if value.shape == got.shape and near(got, value) and not near(value, right):
+        if value.shape == got.shape and same_values(got, value) and not same_values(value, right):
             found.append(sentence)
     if found:
         return found
@@ -63,7 +64,7 @@ def factor_sentences(right, got, factors):
     if not np.isfinite(a).all() or not a.any() or not b.any():
         return []
     factor = float(a @ b / (b @ b))
-    if not near(got, factor * right):
+    if not same_values(got, factor * right):
         return []
     if math.isclose(factor, -1.0, rel_tol=NEAR):
         return ["its sign is reversed"]
@@ -75,9 +76,10 @@ def is_array(value):
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
-def near(got, value):
-    got, value = got.astype(np.float64), value.astype(np.float64)
-    keep = np.isfinite(value)
-    if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
+def same_values(got, expected, rtol=NEAR):
+    """Whether two arrays of one shape are the same but for rounding, in norm; what is not finite has to be the same."""
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    keep = np.isfinite(expected)
+    if not np.array_equal(got[~keep], expected[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
         return False
-    return bool(np.linalg.norm(got[keep] - value[keep]) <= NEAR * np.linalg.norm(value[keep]))
+    return relative_error(got[keep], expected[keep]) <= rtol

@@ -1,7 +1,9 @@
 """Examine a student's function: in order, does it run, does it leave its inputs alone, are shape and dtype right, is
 everything finite, and is each output right, on random inputs in float64, from two seeds and with two sets of sizes."""
 
+import contextlib
 import copy
+import io
 import traceback
 import warnings
 from typing import NamedTuple
@@ -9,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import suspects
-from .item import SIZES, draw_inputs, named_outputs
+from .diagnosis import same_values, suspects
+from .item import SIZES, Unfit, draw_inputs, named_outputs
 
 
 class Finding(NamedTuple):
@@ -23,7 +25,6 @@ class Finding(NamedTuple):
 
 
 class Result(NamedTuple):
-    item: str
     score: float  # the share of the outputs that are right, a plain float from 0 to 1
     findings: tuple[Finding, ...]
     failed: str | None = None  # why there are no outputs to look at, or why none counts
@@ -39,50 +40,52 @@ def examine(item, function):
 
     Returns
     -------
-    Result; whatever the function does, nothing is raised but KeyboardInterrupt
+    Result; whatever the function does or returns, nothing is raised but KeyboardInterrupt, and nothing goes to stderr:
+    graders give nothing for a cell that writes there
     """
+    with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return examined(item, function)
+
+
+def examined(item, function):
     if not callable(function):
-        return Result(item.name, 0.0, (), f"got {type(function).__name__}, expected the function itself")
+        return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
     draws = []
     for seed in range(len(SIZES)):
         inputs, i = draw_inputs(item, seed)
         given = copy.deepcopy(inputs)
         try:
-            returned = call(function, given.values())
-            outputs = named_outputs(item, returned)
+            returned = function(*given.values())
         except KeyboardInterrupt:
             raise
-        except ValueError as error:
-            if error.__traceback__.tb_next.tb_frame.f_code is named_outputs.__code__:  # not the function's own
-                return Result(item.name, 0.0, (), str(error))
-            return Result(item.name, 0.0, (), what_was_raised(error, function))
         except BaseException as error:  # also a SystemExit of its own
-            return Result(item.name, 0.0, (), what_was_raised(error, function))
+            return Result(0.0, (), what_was_raised(error, function))
+        try:
+            outputs = named_outputs(item, returned)
+        except ValueError as error:
+            return Result(0.0, (), str(error))
         changed = [name for name in inputs if not same(inputs[name], given[name])]
         if changed:
-            text = f"it changes its argument {' and '.join(changed)}: compute into a new array"
-            return Result(item.name, 0.0, (), text)
+            return Result(0.0, (), f"it changes its argument {' and '.join(changed)}: compute into a new array")
         draws.append((i, outputs))
     if item.properties is not None:
-        return result_of(item, [property_findings(item, i, outputs) for i, outputs in draws])
-    return result_of(item, compared_findings(item, draws))
-
-
-def call(function, arguments):
-    """The function's answer, with NumPy's warnings kept from stderr: graders give nothing for a cell that warns."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        return function(*arguments)
+        return result_of([property_findings(item, i, outputs) for i, outputs in draws])
+    return result_of(compared_findings(item, draws))
 
 
 def what_was_raised(error, function):
     """An exception of the student's code in one sentence, with the line it comes from."""
     if isinstance(error, NotImplementedError):
         return "it is not written yet"
-    own = getattr(getattr(function, "__code__", None), "co_filename", None)
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
-    where = f", in line {lines[-1].lineno - function.__code__.co_firstlineno + 1} of the function" if lines else ""
-    said = f": {error}" if str(error) else ""
+    code, where = getattr(function, "__code__", None), ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            where = f", in line {line - code.co_firstlineno + 1} of the function"
+    try:
+        said = f": {error}" if str(error) else ""
+    except Exception:  # an exception's own text can fail, too
+        said = ""
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
     advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
     return f"it raises {type(error).__name__}{said}{where}{advice}"
@@ -102,20 +105,21 @@ def same(one, two):
 # ---------------------------------------------------------------- the findings
 
 
-def result_of(item, findings_of_draws):
+def result_of(findings_of_draws):
     """An output is right if it is in every draw; the first draw's complaint is the one that is told."""
     found = []
     for findings in zip(*findings_of_draws):
         found.append(next((finding for finding in findings if finding.wrong), findings[0]))
-    return Result(item.name, sum(f.wrong is None for f in found) / len(found), tuple(found))
+    return Result(sum(f.wrong is None for f in found) / len(found), tuple(found))
 
 
 def property_findings(item, i, outputs):
+    forms = {name: kind_problem(value) for name, value in outputs.items()}
     try:
         found = item.properties(i, outputs)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        found = {"its form": f"what it returns cannot be read ({type(error).__name__}: {error})"}
-        return [Finding(name, found["its form"], (), item.hints.get(name)) for name in item.hints]
+    except Exception as error:  # whatever the outputs are that it could not read
+        unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
+        found = {name: forms.get(name) or unread for name in item.hints}
     return [Finding(name, wrong, (), item.hints.get(name) if wrong else None) for name, wrong in found.items()]
 
 
@@ -123,13 +127,12 @@ def compared_findings(item, draws):
     """For each draw its findings; what an output looks like is what it looks like in every draw that is wrong."""
     checked = []
     for i, outputs in draws:
-        forms = {name: form_problem(value, None if name not in i.right else i.right[name], item.finite)
-                 for name, value in outputs.items()}
+        forms = {name: form_problem(value, i.right.get(name), item.finite) for name, value in outputs.items()}
+        given = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
         try:
-            given = {name: None if forms[name] else np.asarray(value) for name, value in outputs.items()}
             arrays = item.compared(i, given)
-        except (TypeError, ValueError, IndexError, np.linalg.LinAlgError) as error:
-            arrays, reason = dict.fromkeys(i.right), f"its shapes do not fit each other ({error})"
+        except Exception as error:  # whatever the outputs are that it could not compare
+            arrays, reason = dict.fromkeys(i.right), why_not_comparable(error, given)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
     findings = []
@@ -138,28 +141,52 @@ def compared_findings(item, draws):
     return findings
 
 
+def why_not_comparable(error, given):
+    if isinstance(error, Unfit):
+        return str(error)
+    if any(value is None for value in given.values()):
+        return "it goes with an output that is no array of numbers"
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in given.items())
+    return f"the shapes of what is returned do not fit each other: {shapes}"
+
+
 def finding(item, name, i, arrays, forms, checked):
     right, hint = np.asarray(i.right[name]), item.hints.get(name)
     problem = forms.get(name) or form_problem(arrays[name], right, item.finite)
     if problem:
         return Finding(name, problem, (), hint)
     got = np.asarray(arrays[name])
-    if is_right(got, right, item.rtol):
+    if same_values(got, right, item.rtol):
         return Finding(name, None)
-    return Finding(name, how_far(item, i, got, right), suspects(item, name, checked), hint)
+    try:
+        looks_like = suspects(item, name, checked)
+    except Exception:  # numbers too wild for a diagnosis are wrong all the same
+        looks_like = ()
+    return Finding(name, how_far(item, i, got, right), looks_like, hint)
+
+
+def kind_problem(value):
+    """What is wrong with an output that is not made of real numbers; None if it is."""
+    if value is None:
+        return "it is None"
+    try:
+        array = np.asarray(value)
+    except Exception:  # arrays of several shapes in one tuple or list; other packages' own arrays
+        many = f" of {len(value)} arrays" if isinstance(value, (tuple, list)) else ""
+        return f"it is a {type(value).__name__}{many}, expected one array of numbers"
+    if array.dtype.kind == "c":
+        return "it is made of complex numbers, expected real ones"
+    if array.dtype.kind not in "iufb":
+        return f"it is a {type(value).__name__}, expected numbers"
+    return None
 
 
 def form_problem(value, right, finite):
     """What is wrong with the kind, shape or dtype of an output; None if nothing is."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # arrays of several shapes in one tuple or list
-        return f"it is a {type(value).__name__} of {len(value)} arrays, expected one"
-    if array.dtype.kind not in "iufb":
-        return f"it is a {type(value).__name__}, expected numbers"
-    if right is None:
-        return None
-    right = np.asarray(right)
+    problem = kind_problem(value)
+    if problem or right is None:
+        return problem
+    array, right = np.asarray(value), np.asarray(right)
     if array.shape != right.shape:
         turned = " (it is transposed)" if array.ndim == 2 and array.shape == right.shape[::-1] else ""
         return f"it has shape {array.shape}, expected {right.shape}{turned}"
@@ -168,14 +195,6 @@ def form_problem(value, right, finite):
     if finite and not np.isfinite(array).all():
         return f"it is not finite (NaN or infinity) in {np.sum(~np.isfinite(array))} of {array.size} places"
     return None
-
-
-def is_right(got, right, rtol):
-    got, right = got.astype(np.float64), right.astype(np.float64)
-    keep = np.isfinite(right)
-    if not np.array_equal(got[~keep], right[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
-        return False
-    return relative_error(got[keep], right[keep]) <= rtol
 
 
 def how_far(item, i, got, right):

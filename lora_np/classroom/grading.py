@@ -1,7 +1,8 @@
 """Grade submitted notebooks without nbgrader: execute each, and read off what its checks gave.
 
-As in nbgrader, the cells that grade are taken from the source, whatever the submission has made of them; all others
-are the student's. The code runs on this machine with all the rights of whoever starts it.
+As in nbgrader, the cells that grade and the one that imports are taken from the source, whatever the submission has
+made of them, and put back where they are missing; all others are the student's. The code runs on this machine with all
+the rights of whoever starts it.
 """
 
 import copy
@@ -57,14 +58,14 @@ def grade(path, source=None):
     """
     submission = read_notebook(path)
     name, original = matching_source(submission, path, source)
-    done = execute(path, with_cells_of(submission, original), allow_errors=True)
+    done = execute(path, with_cells_of(submission, original), to_grade=True)
     cells = {mark(cell).get("grade_id"): cell for cell in done.cells}
-    marks = [marked(cell, cells.get(mark(cell)["grade_id"])) for cell in original.cells if mark(cell).get("grade")]
+    marks = [marked(cell, cells) for cell in original.cells if mark(cell).get("grade")]
     return Graded(str(path), name, tuple(marks))
 
 
 def grade_ids(notebook):
-    return {mark(cell)["grade_id"] for cell in notebook.cells if mark(cell).get("grade")}
+    return {mark(cell).get("grade_id") for cell in notebook.cells if mark(cell).get("grade")} - {None}
 
 
 def matching_source(submission, path, source):
@@ -78,33 +79,50 @@ def matching_source(submission, path, source):
 
 
 def with_cells_of(submission, original):
-    """The submission with the original's text in all cells that are not a student's to change."""
-    locked = {mark(c)["grade_id"]: c for c in original.cells if mark(c) and not mark(c).get("solution")}
+    """The submission with the original's cells in all places that are not a student's to change.
+
+    A missing cell that grades comes last, where all that the student has defined is there; the one that imports, first.
+    """
+    locked = {mark(cell)["grade_id"]: cell for cell in original.cells if mark(cell) and not mark(cell).get("solution")}
     made = copy.deepcopy(submission)
+    made.cells = [copy.deepcopy(locked.pop(mark(cell).get("grade_id"), cell)) for cell in submission.cells]
+    first = [locked.pop("setup")] if "setup" in locked else []
+    made.cells = copy.deepcopy(first) + made.cells + copy.deepcopy(list(locked.values()))
     for cell in made.cells:
-        if mark(cell).get("grade_id") in locked:
-            cell.source = locked[mark(cell)["grade_id"]].source
+        if cell.cell_type == "code":
+            cell.outputs = []
     return made
 
 
-def marked(original, cell):
-    """The mark of a graded cell, from what it put out."""
+def marked(original, cells):
+    """The mark of a graded cell, from what it put out.
+
+    Parameters
+    ----------
+    original : the cell in the source
+    cells : dict, grade_id -> the executed cell
+    """
     id, points = mark(original)["grade_id"], float(mark(original)["points"])
+    cell = cells.get(id)
     if original.cell_type != "code":
-        words = "" if cell is None else cell.source
-        return Mark(id, 0.0, points, words, by_hand=True)
-    if cell is None:
-        return Mark(id, 0.0, points, "the cell is missing")
-    errors = [output for output in cell.outputs if output.output_type == "error"]
-    if errors:
-        return Mark(id, 0.0, points, f"{errors[0].ename}: {errors[0].evalue}")
+        return Mark(id, 0.0, points, "the answer is missing" if cell is None else cell.source, by_hand=True)
+    error = error_of(cell)
+    if error:
+        own = error_of(cells.get(id.removeprefix("check_")))  # of the cell with the student's function
+        return Mark(id, 0.0, points, f"your cell raises {own}" if own else error)
     said = "".join(output.text for output in cell.outputs if output.get("name") == "stdout").rstrip()
     results = [text(output) for output in cell.outputs if output.output_type == "execute_result"]
     try:
         score = float(results[-1])
     except (IndexError, ValueError):
-        return Mark(id, 0.0, points, said or "the cell has put out no score")
+        return Mark(id, 0.0, points, said or "it was not reached: something before it has ended the kernel")
     return Mark(id, min(max(score, 0.0), points), points, said)
+
+
+def error_of(cell):
+    """The first error that a cell has put out, or None."""
+    errors = [output for output in (cell or {}).get("outputs", ()) if output.output_type == "error"]
+    return f"{errors[0].ename}: {errors[0].evalue}" if errors else None
 
 
 def report(graded):
@@ -113,7 +131,7 @@ def report(graded):
     for one in graded.marks:
         item = one.item.removeprefix("check_")
         if one.by_hand:
-            lines.append(f"{item}: to be read by the teacher, {one.points:g} points")
+            lines.append(f"{item}: to be read by the teacher, {one.points:g} points\n{one.said}")
         else:
             lines.append(one.said if one.said.startswith(item) else f"{item}: {one.said}")
     return "\n".join(lines)

@@ -17,6 +17,10 @@ SIZES = (
 )
 
 
+class Unfit(ValueError):
+    """Raised by an item's `compared`: outputs that cannot be compared, with the reason in words for the student."""
+
+
 class Item(NamedTuple):
     """A graded item.
 
@@ -87,6 +91,8 @@ def named_outputs(item, returned):
         return {name: returned[name] for name in names}
     if len(names) == 1:
         return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}
+    if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
+        returned = list(returned)  # several numbers in one array
     if not isinstance(returned, (tuple, list)):
         raise ValueError(f"it returns one {type(returned).__name__}; {expected}, {len(names)} values in this order")
     if len(returned) != len(names):

@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import DEVNULL
@@ -11,6 +12,7 @@ from ..formats import write_text
 from .agreement import disagreements, tags
 
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
+GRADING_TIMEOUT = 60
 
 
 def read_notebook(path):
@@ -27,7 +29,9 @@ def read_notebook(path):
     if not path.is_file():
         raise ValueError(f"notebook: there is no file {path}")
     try:
-        return nbformat.read(path, as_version=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of cells that share an id
+            return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 
@@ -39,14 +43,15 @@ def write_notebook(path, notebook):
     write_text(path, nbformat.writes(notebook) + "\n")
 
 
-def execute(path, notebook=None, allow_errors=False):
+def execute(path, notebook=None, to_grade=False):
     """Run a notebook from a clean kernel.
 
     Parameters
     ----------
     path : of the notebook; the kernel's working directory is its folder
     notebook : what to run in its place, there; None: the file itself
-    allow_errors : bool, go on after a cell that raises, as graders do
+    to_grade : bool, go on after a cell that raises, as graders do, and interrupt one that takes longer than
+        GRADING_TIMEOUT; if the kernel dies, what comes after has no outputs
 
     Returns
     -------
@@ -58,15 +63,16 @@ def execute(path, notebook=None, allow_errors=False):
         If a cell raises, and that is not allowed, or takes longer than TIMEOUT; if what stands behind a slider fails.
     """
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
     folder = str(Path(path).resolve().parent)
     client = NotebookClient(
         notebook,
-        timeout=TIMEOUT,
+        timeout=GRADING_TIMEOUT if to_grade else TIMEOUT,
+        interrupt_on_timeout=to_grade,
         kernel_name="python3",
-        allow_errors=allow_errors,
+        allow_errors=to_grade,
         resources={"metadata": {"path": folder}},
         record_timing=False,
     )
@@ -79,7 +85,10 @@ def execute(path, notebook=None, allow_errors=False):
     except (CellExecutionError, CellTimeoutError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
-    for cell in notebook.cells if not allow_errors else ():
+    except DeadKernelError:  # a cell has ended its own kernel
+        if not to_grade:
+            raise ValueError(f"notebook: {path} stopped: its kernel has died") from None
+    for cell in notebook.cells if not to_grade else ():
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
                 raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")

@@ -44,20 +44,30 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
+    from pathlib import Path
+
     from ..classroom.grading import as_dict, grade, report
     from ..formats import check_file, write_json
 
     if arguments.json is not None:
         check_file(arguments.json, "json")
-    graded = []
-    for path in arguments.notebooks:
-        graded.append(grade(path, arguments.source))
-        print_now(report(graded[-1]) + "\n")
-    for one in graded:
-        print(f"{one.score:6g} of {one.points:g}  {one.notebook}")
+        if Path(arguments.json).resolve() in [Path(path).resolve() for path in arguments.notebooks]:
+            raise ValueError(f"json: {arguments.json} is one of the notebooks; expected another file")
+    found, lines = {}, []
+    for path in arguments.notebooks:  # one that cannot be graded does not keep the others from it
+        try:
+            graded = grade(path, arguments.source)
+        except ValueError as error:
+            found[path] = {"error": str(error)}
+            lines.append(f"not graded     {path}: {error}")
+            continue
+        found[path] = as_dict(graded)
+        lines.append(f"{graded.score:6g} of {graded.points:<4g} {path}")
+        print_now(report(graded) + "\n")
+    print("\n".join(lines))
     if arguments.json is not None:
-        write_json(arguments.json, {one.notebook: as_dict(one) for one in graded})
-    return 0
+        write_json(arguments.json, found)
+    return 1 if any("error" in entry for entry in found.values()) else 0
 
 
 def run_execute(arguments):

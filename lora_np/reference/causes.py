@@ -95,5 +95,5 @@ def named_factors(entry, reference):
     leading = shapes.get("ids") or shapes.get("x") or shapes.get("q") or ()
     named |= dict(zip("BT", leading))
     if "targets" in reference:
-        named["N, the real targets,"] = int((reference["targets"] != -100).sum())
+        named["N (the real targets)"] = int((reference["targets"] != -100).sum())
     return named

@@ -85,7 +85,7 @@ def found_looks(right, wrong, dtype, others, factors):
 
 def known_factor(factor, factors):
     """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
-    for word, value in (("times", factor), ("divided by", 1 / factor)):
+    for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
         fits = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
         if fits:
             return f"{word} {' or '.join(fits)}"

@@ -155,7 +155,7 @@ def lora_backward(dy, x, W, A, B, s):
     return dy @ W, du.T @ x, s * dy.T @ (x @ A.T)
 
 
-# == lora_backward: wrong, divided by N, the number of rows
+# == lora_backward: wrong, divided by N (the number of rows)
 def lora_backward(dy, x, W, A, B, s):
     du = s * dy @ B
     return dy @ W + du @ A, du.T @ x / len(x), s * dy.T @ (x @ A.T)

@@ -66,7 +66,7 @@ BACKWARD = Item(
     task="The gradients of LoRA on a base that is held in eight bits.",
     draw=draw_backward,
     right=right_backward,
-    factors=lambda i: {"α/r": i.s, "N, the number of rows,": i.size.N},
+    factors=lambda i: {"α/r": i.s, "N (the number of rows)": i.size.N},
     mistakes={
         "dx": [
             ("the codes stand where the weights belong: their rows' scales are missing",

@@ -15,8 +15,8 @@ DTYPES = {1: "int8", 2: "float16", 4: "float32"}  # itemsize -> a dtype that has
 
 
 def draw_bytes(rng, size):
-    """A base in fewer bytes than what is trained, and much larger, as in practice."""
-    base_itemsize, itemsize = {2: (2, 4), 3: (1, 4)}[size.r]
+    """A base much larger than what is trained, as in practice, and in fewer bytes a number or in as many."""
+    base_itemsize, itemsize = {2: (1, 4), 3: (2, 2)}[size.r]
     numbers = {"n_base": 1000 * size.V + size.F, "n_adapter": 10 * size.F + size.T}
     return {**numbers, "base_itemsize": base_itemsize, "itemsize": itemsize}
 

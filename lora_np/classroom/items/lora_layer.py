@@ -23,7 +23,7 @@ def config_of(A, s):
 
 
 def factors(i):
-    return {"α/r": i.s, "r": i.size.r, "α": i.size.alpha, "N, the number of rows,": i.size.N, "2": 2.0}
+    return {"α/r": i.s, "r": i.size.r, "α": i.size.alpha, "N (the number of rows)": i.size.N, "2": 2.0}
 
 
 # ---------------------------------------------------------------- forward
@@ -46,6 +46,7 @@ FORWARD = Item(
             ("the scale s = α/r is missing on the adapter's path", lambda i: i.x @ i.W.T + i.b + i.x @ i.A.T @ i.B.T),
             ("the adapter's path is missing: this is the base's output", lambda i: i.x @ i.W.T + i.b),
             ("the bias is missing", lambda i: i.right["y"] - i.b),
+            ("the bias is subtracted", lambda i: i.right["y"] - 2 * i.b),
             ("the base's path x Wᵀ is missing", lambda i: i.right["y"] - i.x @ i.W.T),
             ("the adapter's path is multiplied by s twice", lambda i: bent(i, i.s**2)),
             ("the adapter's path is multiplied by α and not by α/r", lambda i: bent(i, i.size.alpha)),
@@ -127,7 +128,11 @@ def draw_init(rng, size):
 def init_properties(i, outputs):
     A, B = (np.asarray(outputs[name], dtype=np.float64) for name in ("A", "B"))
     bound = 1 / np.sqrt(i.n_in)
-    return {"A": problem_of_A(A, i, bound), "B": problem_of_B(B, i)}
+    return {"A": not_finite(A) or problem_of_A(A, i, bound), "B": not_finite(B) or problem_of_B(B, i)}
+
+
+def not_finite(array):
+    return None if np.isfinite(array).all() else "it is not finite (NaN or infinity) throughout"
 
 
 def problem_of_A(A, i, bound):
@@ -148,6 +153,8 @@ def problem_of_A(A, i, bound):
     if largest < 0.9 * bound:
         looks = next((f": it looks like {name}" for name, b in other_bounds(i) if 0.9 * b < largest <= b), "")
         return f"its largest number is {largest:.3g}, expected nearly 1/√in = {bound:.3g}{looks}"
+    if abs(A.std() * np.sqrt(3) / bound - 1) > 0.15:  # of U(±bound) it is bound / √3
+        return f"it has standard deviation {A.std():.3g}; drawn uniformly from ±1/√in it has {bound / 3**0.5:.3g}"
     return None
 
 
@@ -204,9 +211,10 @@ MERGE = Item(
             ("the scale is applied to W too", lambda i: i.s * (i.W + i.B @ i.A)),
             ("ΔW is divided by s", lambda i: i.W + i.B @ i.A / i.s),
             ("nothing is merged: this is W", lambda i: i.W),
+            ("s multiplies W alone", lambda i: i.s * i.W + i.B @ i.A),
         ]
     },
-    hints={"W_merged": "For every x, x W_mergedᵀ has to be x Wᵀ + s (x Aᵀ) Bᵀ."},
+    hints={"W_merged": "Which single matrix does to every x what the two paths of the layer do together?"},
     formula="W_merged = W + s B A",
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 from ...adapters import Adapter, AdapterConfig, mix
 from ...model.projection import rows_forward
 from ...model.rows import RowGroup
-from ..item import Item
+from ..item import Item, Unfit
 from .choosing import NEXT, NUCLEUS
 from .thin_updates import COMPRESS, COSINE
 
@@ -160,7 +160,7 @@ def right_mix(adapters, weights):
 def product_and_rank(i, outputs):
     A, B, most = outputs["A"], outputs["B"], sum(len(A) for A, _, _ in i.adapters.values())
     if A.ndim == 2 and len(A) > most:
-        raise ValueError(f"A has {len(A)} rows, and the ranks add up to {most}: so many are enough")
+        raise Unfit(f"A has {len(A)} rows, and the ranks add up to {most}: so many are enough")
     return {"B A": B @ A}
 
 

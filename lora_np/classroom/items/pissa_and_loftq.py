@@ -6,7 +6,7 @@ from ...adapters import AdapterConfig
 from ...adapters.starts import LOFTQ_STEPS, leading_factors, loftq, olora, pissa
 from ...analysis import truncate
 from ...compress import quantise_nf4
-from ..item import Item
+from ..item import Item, Unfit
 
 
 def config_of(r, s):
@@ -17,9 +17,9 @@ def product(i, A, B):
     """B A, for a start's factors are free: another pair may have the same product."""
     for name, factor, shape in (("A", A, (i.r, i.W.shape[1])), ("B", B, (len(i.W), i.r))):
         if factor is None:
-            raise ValueError(f"{name} is no array of numbers")
+            raise Unfit(f"{name} is no array of numbers")
         if np.shape(factor) != shape:
-            raise ValueError(f"{name} has shape {np.shape(factor)}, expected {shape}")
+            raise Unfit(f"{name} has shape {np.shape(factor)}, expected {shape}")
     return B @ A
 
 

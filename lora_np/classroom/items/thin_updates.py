@@ -4,7 +4,7 @@ import numpy as np
 
 from ...adapters import Adapter, AdapterConfig, compress, lora
 from ...analysis import update_cosines
-from ..item import Item
+from ..item import Item, Unfit
 from .thin_factors import Thin
 
 # ---------------------------------------------------------------- the angle between two updates
@@ -131,7 +131,7 @@ def right_compress(A, B, r):
 def product_and_error(i, outputs):
     A, B = outputs["A_r"], outputs["B_r"]
     if A.ndim == 2 and len(A) > i.r:
-        raise ValueError(f"A_r has {len(A)} rows, and r is {i.r}")
+        raise Unfit(f"A_r has {len(A)} rows, and r is {i.r}")
     return {"B A": B @ A, "error": outputs["error"]}
 
 

@@ -17,7 +17,8 @@ def draw_adamw(rng, size):
     shape = {2: (size.n_out, size.n_in), 3: (size.C,)}[size.r]
     p, g, m = (rng.normal(size=shape) for _ in range(3))
     v = rng.uniform(0.5, 1.5, shape)
-    settings = {"lr": 0.01 * size.n_in, "beta1": 0.8, "beta2": 0.95, "eps": 0.1, "weight_decay": 0.3}
+    beta1, beta2, eps, weight_decay = {2: (0.8, 0.95, 0.1, 0.3), 3: (0.7, 0.9, 0.2, 0.5)}[size.r]
+    settings = {"lr": 0.01 * size.n_in, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
     return {"p": p, "g": g, "m": m, "v": v, "step": size.N, **settings}
 
 
