@@ -316,6 +316,7 @@ def test_a_notebook_is_executed_stored_and_compared(tmp_path):
     for source, words, said in [
         (None, ["--check"], "cell 1: stored 4; now 3"),
         ("import sys; print('no', file=sys.stderr)", [], "writes to stderr: 'no'"),
+        ("f = abs", [], "behind a slider: TypeError"),  # a later cell takes the name that the slider's function uses
         ("1 / 0", [], "ZeroDivisionError"),
         (
             "from ipywidgets import interact\ninteract(lambda k: 1 / k, k=(0, 0));",
@@ -323,7 +324,12 @@ def test_a_notebook_is_executed_stored_and_compared(tmp_path):
             "behind a slider: ZeroDivisionError",
         ),
     ]:
-        if source is not None:
+        if source == "f = abs":
+            slider = "from ipywidgets import interact\ninteract(lambda k: f(k, 1), k=(0, 2));"
+            notebook = notebook_of("def f(k, j): return k", slider, source)
+            notebook.cells[1].metadata.tags = ["interactive"]
+            notebooks.write_notebook(path, notebook)
+        elif source is not None:
             notebooks.write_notebook(path, notebook_of(source))
         before = path.read_bytes()
         code, told = classroom("execute", *words, path)

@@ -1,6 +1,7 @@
 """What the lessons share: how they look, and pictures of small arrays."""
 
 import logging
+import sys
 
 import numpy as np
 
@@ -19,18 +20,20 @@ def setup():
     from ..experiments.figures import STYLE
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # no word about its first start
-    matplotlib.use("module://matplotlib_inline.backend_inline" if in_notebook() else "Agg")
+    shell = notebook_shell()
+    if shell is None:
+        matplotlib.use("Agg")
+    else:
+        shell.run_line_magic("matplotlib", "inline")  # also where MPLBACKEND says otherwise
     plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
     np.set_printoptions(precision=3, suppress=True, linewidth=110)
     threadpool_limits(1)
 
 
-def in_notebook():
-    """Whether this runs in a Jupyter kernel."""
-    import sys
-
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
+def notebook_shell():
+    """IPython's shell in a Jupyter kernel; elsewhere None."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell if hasattr(shell, "kernel") else None
 
 
 def show_arrays(*items):

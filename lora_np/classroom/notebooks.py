@@ -66,6 +66,11 @@ def execute(path, notebook=None, to_grade=False):
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
+    # A slider is moved when all cells have run: once more at the end, what stands behind it has to work as well.
+    sliders = [] if to_grade else [copy.deepcopy(cell) for cell in notebook.cells if "interactive" in tags(cell)]
+    for number, cell in enumerate(sliders):
+        cell.id = f"slider-{number}"
+    notebook.cells += sliders
     folder = str(Path(path).resolve().parent)
     client = NotebookClient(
         notebook,
@@ -92,6 +97,7 @@ def execute(path, notebook=None, to_grade=False):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
                 raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")
+    notebook.cells = notebook.cells[: len(notebook.cells) - len(sliders)]
     return stored(notebook)
 
 
