@@ -6,6 +6,7 @@ whose cells are then run in order, in this process.
 """
 
 import contextlib
+import functools
 import io
 import re
 from pathlib import Path
@@ -30,6 +31,7 @@ def attempts_of(name):
     return [(*match.groups(), text[match.end() : end]) for match, end in zip(found, ends)]
 
 
+@functools.cache  # read once for all attempts; none of them changes it
 def source_of(name):
     nbformat = pytest.importorskip("nbformat")
     return nbformat.read(SOURCES / f"{name}.ipynb", as_version=4)

@@ -16,10 +16,9 @@ def checker(item):
 
     def check(function, points=1.0):
         result = examine(item, function)
-        score = float(points) * result.score
-        _RECORD[item.name] = as_record(result, points)
-        print(said(result, item, score, points))
-        return score
+        _RECORD[item.name] = entry = as_record(result, points)
+        print(said(result, item, entry["score"], points))
+        return entry["score"]
 
     check.__name__ = check.__qualname__ = item.name
     check.__doc__ = f"""{item.task}

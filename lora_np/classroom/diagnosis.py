@@ -25,25 +25,24 @@ def suspects(item, name, checked):
     tuple of str: what holds in every draw in which the output is wrong; if nothing does, what the first one looks
         like without a guess at names
     """
-    lists, unnamed = [], []
+    lists, first = [], None
     for i, arrays, forms in checked:
         got = None if forms.get(name) else np.asarray(arrays[name])
         right = np.asarray(i.right[name])
         if got is not None and got.shape == right.shape and not same_values(got, right):
             lists.append(of_one_draw(item, name, i, right, got))
-            unnamed = unnamed or looks(right, got)
+            first = first or (right, got)
     if not lists:
         return ()
     in_all = [sentence for sentence in lists[0] if all(sentence in other for other in lists[1:])]
-    return tuple((in_all or unnamed)[:MOST])
+    return tuple((in_all or looks(*first))[:MOST])
 
 
 def of_one_draw(item, name, i, right, got):
     found = []
     for sentence, wrong in item.mistakes.get(name, ()):
         try:
-            with np.errstate(all="ignore"):
-                value = np.asarray(wrong(i))
+            value = np.asarray(wrong(i))
         except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError):
             continue  # these sizes make the mistake impossible
         if value.shape == got.shape and same_values(got, value) and not same_values(value, right):

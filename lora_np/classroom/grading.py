@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .agreement import text
 from .notebooks import execute, read_notebook
-from .release import find_sources, mark
+from .release import mark, read_sources
 
 
 class Mark(NamedTuple):
@@ -39,13 +39,13 @@ class Graded(NamedTuple):
         return float(sum(one.points for one in self.marks if not one.by_hand))
 
 
-def grade(path, source=None):
+def grade(path, sources=None):
     """Grade one submission.
 
     Parameters
     ----------
     path : of the submitted notebook
-    source : folder of the sources; None: those of this clone
+    sources : dict, name -> notebook, from `read_sources`; None: those of this clone
 
     Returns
     -------
@@ -57,7 +57,7 @@ def grade(path, source=None):
         If the file is no notebook, or of none of the sources.
     """
     submission = read_notebook(path)
-    name, original = matching_source(submission, path, source)
+    name, original = matching_source(submission, path, read_sources() if sources is None else sources)
     done = execute(path, with_cells_of(submission, original), to_grade=True)
     cells = {mark(cell).get("grade_id"): cell for cell in done.cells}
     marks = [marked(cell, cells) for cell in original.cells if mark(cell).get("grade")]
@@ -68,10 +68,9 @@ def grade_ids(notebook):
     return {mark(cell).get("grade_id") for cell in notebook.cells if mark(cell).get("grade")} - {None}
 
 
-def matching_source(submission, path, source):
+def matching_source(submission, path, sources):
     """The source that a submission was made from: the one with the most cells in common."""
     ids = grade_ids(submission)
-    sources = {p.stem: read_notebook(p) for p in find_sources(source)}
     name = max(sources, key=lambda name: len(ids & grade_ids(sources[name])))
     if not ids & grade_ids(sources[name]):
         raise ValueError(f"notebook: {path} has no graded cell of any of {', '.join(sources)}")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Two draws of each check: all letters of one differ, so that an exchanged pair of axes shows, and a formula that holds
-# for one set of sizes alone fails for the other.
+# Two draws of each check. In the second all sizes that meet in one array differ, so that an exchanged pair of axes
+# shows; and a formula that holds for one set of sizes alone fails for the other.
 SIZES = (
     SimpleNamespace(N=3, n_in=4, n_out=5, r=2, B=2, T=4, C=6, H=3, D=2, F=7, V=9, alpha=5.0),
     SimpleNamespace(N=7, n_in=6, n_out=4, r=3, B=3, T=5, C=8, H=2, D=4, F=9, V=11, alpha=2.0),

@@ -1,4 +1,4 @@
-"""What the lessons share: how they look, and pictures of small arrays."""
+"""What the lessons share: how they look, tables, and pictures of small arrays."""
 
 import logging
 import sys
@@ -34,6 +34,20 @@ def notebook_shell():
     """IPython's shell in a Jupyter kernel; elsewhere None."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None
+
+
+def print_table(head, rows):
+    """Print rows of texts below their heads, names on the left and numbers on the right.
+
+    Parameters
+    ----------
+    head : list of str, one for each column
+    rows : list of lists of str, each as long
+    """
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) + 3 for i in range(len(head))]
+    for first, *rest in lines:
+        print(first.ljust(widths[0]) + "".join(text.rjust(w) for text, w in zip(rest, widths[1:])))
 
 
 def show_arrays(*items):

@@ -7,6 +7,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import DEVNULL
+from time import perf_counter
 
 from ..formats import write_text
 from .agreement import disagreements, tags
@@ -151,7 +152,6 @@ def run_all(paths, check=False, jobs=2, report=print):
     -------
     list of str, what is wrong, each with the notebook's name in front
     """
-    from time import perf_counter
 
     def one(path):
         started = perf_counter()

@@ -49,9 +49,8 @@ def release(folder, source=None, nbgrader=False, force=False):
     ValueError
         If there are no sources, a mark is wrong, or a file is there already.
     """
-    folder, sources = Path(folder), find_sources(source)
-    notebooks = {path.stem: read_notebook(path) for path in sources}
-    check_folder(folder, "folder", sources=[path.parent for path in sources])
+    folder, notebooks = Path(folder), read_sources(source)
+    check_folder(folder, "folder", sources=[SOURCES if source is None else source])
     if nbgrader:
         files = {folder / "source" / name / f"{name}.ipynb": notebook for name, notebook in notebooks.items()}
     else:
@@ -79,6 +78,11 @@ def find_sources(source=None):
     if not paths:
         raise ValueError(f"source: {folder} holds no notebooks")
     return paths
+
+
+def read_sources(source=None):
+    """The source notebooks of a folder by their names; see `find_sources`."""
+    return {path.stem: read_notebook(path) for path in find_sources(source)}
 
 
 def mark(cell):

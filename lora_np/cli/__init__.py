@@ -5,6 +5,7 @@ import sys
 import warnings
 
 from . import classroom, measuring, parts, reference, training
+from .shared import subcommands
 
 # What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -60,13 +61,7 @@ def build_parser():
         prog="lora_np", description="LoRA from scratch in NumPy. Without a command: the main job (run)."
     )
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name, call, text):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(call=call)
-        return sub
-
+    command = subcommands(parser, "command", "COMMAND")
     for module in (training, parts, measuring, reference, classroom):
         module.add_commands(command)
     return parser

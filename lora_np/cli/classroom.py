@@ -1,17 +1,13 @@
 """The command `classroom`: make a class's notebooks, grade what comes back, run notebooks."""
 
-from .shared import print_now
+from pathlib import Path
+
+from .shared import print_now, subcommands
 
 
 def add_commands(command):
     text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
-    classroom = command("classroom", None, text)
-    actions = classroom.add_subparsers(dest="action", required=True, metavar="ACTION")
-
-    def action(name, call, text):
-        sub = actions.add_parser(name, help=text, description=text)
-        sub.set_defaults(call=call)
-        return sub
+    action = subcommands(command("classroom", None, text), "action", "ACTION")
 
     sources = {"metavar": "DIR", "help": "folder of the exercises' sources (default: those of this clone)"}
     release = action("release", run_release, "write the students' notebooks and the worked solutions")
@@ -44,11 +40,11 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
-    from pathlib import Path
-
     from ..classroom.grading import as_dict, grade, report
+    from ..classroom.release import read_sources
     from ..formats import check_file, write_json
 
+    sources = read_sources(arguments.source)
     if arguments.json is not None:
         check_file(arguments.json, "json")
         if Path(arguments.json).resolve() in [Path(path).resolve() for path in arguments.notebooks]:
@@ -56,7 +52,7 @@ def run_grade(arguments):
     found, lines = {}, []
     for path in arguments.notebooks:  # one that cannot be graded does not keep the others from it
         try:
-            graded = grade(path, arguments.source)
+            graded = grade(path, sources)
         except ValueError as error:
             found[path] = {"error": str(error)}
             lines.append(f"not graded     {path}: {error}")

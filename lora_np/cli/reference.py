@@ -1,17 +1,11 @@
 """The command `reference`: write the reference vectors, list them, check a port's outputs."""
 
-from .shared import print_now
+from .shared import print_now, subcommands
 
 
 def add_commands(command):
     text = "reference numerics for ports: export DIR, list, check DIR"
-    reference = command("reference", None, text)
-    actions = reference.add_subparsers(dest="action", required=True, metavar="ACTION")
-
-    def action(name, call, text):
-        sub = actions.add_parser(name, help=text, description=text)
-        sub.set_defaults(call=call)
-        return sub
+    action = subcommands(command("reference", None, text), "action", "ACTION")
 
     write = action("export", run_export, "compute all reference vectors and write them")
     write.add_argument("folder", metavar="DIR", help="folder to write")

@@ -1,6 +1,24 @@
 """What several commands share."""
 
 
+def subcommands(parser, dest, metavar):
+    """Give a parser commands of its own.
+
+    Returns
+    -------
+    function (name, call, text) -> the parser of a new command; `call` takes the parsed arguments, and is None where the
+        command has commands in turn
+    """
+    commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
+
+    def add(name, call, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(call=call)
+        return sub
+
+    return add
+
+
 def add_workers(command):
     """Where a sweep's runs are carried out."""
     where = command.add_mutually_exclusive_group()

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from ...adapters import Adapter, AdapterConfig, lora, merge_in_format
+from ...adapters import Adapter, lora, merge_in_format
 from ...compress import Int8Weight, quantise_int8
 from ..item import Item
-from .lora_layer import summed_first
+from . import lora_layer
+from .lora_layer import config_of, summed_first
 
 # ---------------------------------------------------------------- the base
 
@@ -31,10 +32,6 @@ def follows(codes, W, scales):
     return np.array_equal(codes, marks) or np.array_equal(codes, np.clip(marks, -127, 127))
 
 
-def config_of(A, s):
-    return AdapterConfig(r=len(A), alpha=s * len(A), targets=("q_proj",), train_head=False)
-
-
 # ---------------------------------------------------------------- backward
 
 
@@ -44,10 +41,7 @@ def draw_backward(rng, size):
 
 
 def right_backward(dy, x, codes, scales, A, B, s):
-    weight = weight_of(codes, scales)
-    _, cache = lora.forward(x, weight, None, {"lora_A": A, "lora_B": B}, config_of(A, s))
-    dx, grads = lora.backward(dy, cache)
-    return dx, grads["lora_A"], grads["lora_B"]
+    return lora_layer.right_backward(dy, x, weight_of(codes, scales), A, B, s)
 
 
 def through_adapter(i):
@@ -121,7 +115,7 @@ def parts(A, B):
 
 
 def right_merge(codes, scales, A, B, s):
-    name, config = "blocks.0.attn.q_proj", config_of(A, s)
+    name, config = "blocks.0.attn.q_proj", config_of(len(A), s, targets=("q_proj",), train_head=False)
     adapter = Adapter(config, {f"{name}.{part}": array for part, array in parts(A, B).items()})
     merged = merge_in_format({f"{name}.weight": weight_of(codes, scales)}, adapter)
     quantised = merged.params[f"{name}.weight"]
@@ -129,7 +123,7 @@ def right_merge(codes, scales, A, B, s):
 
 
 def update(i):
-    return lora.delta(None, parts(i.A, i.B), config_of(i.A, i.s))
+    return lora.delta(None, parts(i.A, i.B), config_of(len(i.A), i.s))
 
 
 def summed(i):

@@ -4,6 +4,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig, dora, vera
 from ..item import Item
+from .lora_layer import config_of
 
 # ---------------------------------------------------------------- VeRA
 
@@ -108,12 +109,8 @@ def draw_dora(rng, size):
     }
 
 
-def config_of(r, s, norm_gradient=False):
-    return AdapterConfig(r=r, alpha=s * r, kind="dora", norm_gradient=norm_gradient)
-
-
 def right_dora(x, W, b, A, B, m, s):
-    return dora.forward(x, W, b, {"lora_A": A, "lora_B": B, dora.MAGNITUDE: m}, config_of(len(A), s))[0]
+    return dora.forward(x, W, b, {"lora_A": A, "lora_B": B, dora.MAGNITUDE: m}, config_of(len(A), s, kind="dora"))[0]
 
 
 def lengths(V):
@@ -193,7 +190,7 @@ def V_of_parts(W, A, B, s, **others):
 
 def right_dora_backward(dy, x, V, m):
     """The package's gradient of the weight where the adapter adds nothing to it, so that V is the weight."""
-    (n_out, n_in), config = V.shape, config_of(1, 1.0, norm_gradient=True)
+    (n_out, n_in), config = V.shape, config_of(1, 1.0, kind="dora", norm_gradient=True)
     adapter = {"lora_A": np.zeros((1, n_in)), "lora_B": np.zeros((n_out, 1)), dora.MAGNITUDE: m}
     _, cache = dora.forward(x, V, None, adapter, config, wanted=("x", "weight", dora.MAGNITUDE))
     dx, grads = dora.backward(dy, cache)

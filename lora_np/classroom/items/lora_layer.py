@@ -18,8 +18,9 @@ def draw_layer(rng, size):
     }
 
 
-def config_of(A, s):
-    return AdapterConfig(r=len(A), alpha=s * len(A))
+def config_of(r, s, **more):
+    """The package's settings of an adapter with this rank and this scale."""
+    return AdapterConfig(r=r, alpha=s * r, **more)
 
 
 def factors(i):
@@ -30,7 +31,7 @@ def factors(i):
 
 
 def right_forward(x, W, b, A, B, s):
-    return lora.forward(x, W, b, {"lora_A": A, "lora_B": B}, config_of(A, s))[0]
+    return lora.forward(x, W, b, {"lora_A": A, "lora_B": B}, config_of(len(A), s))[0]
 
 
 FORWARD = Item(
@@ -76,7 +77,7 @@ def draw_backward(rng, size):
 
 
 def right_backward(dy, x, W, A, B, s):
-    _, cache = lora.forward(x, W, None, {"lora_A": A, "lora_B": B}, config_of(A, s))
+    _, cache = lora.forward(x, W, None, {"lora_A": A, "lora_B": B}, config_of(len(A), s))
     dx, grads = lora.backward(dy, cache)
     return dx, grads["lora_A"], grads["lora_B"]
 
@@ -200,7 +201,7 @@ MERGE = Item(
     outputs=("W_merged",),
     task="The weight that needs no adapter.",
     draw=draw_merge,
-    right=lambda W, A, B, s: W + lora.delta(W, {"lora_A": A, "lora_B": B}, config_of(A, s)),
+    right=lambda W, A, B, s: W + lora.delta(W, {"lora_A": A, "lora_B": B}, config_of(len(A), s)),
     factors=factors,
     mistakes={
         "W_merged": [

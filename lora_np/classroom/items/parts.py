@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ...adapters import Adapter, AdapterConfig, mix
+from ...adapters import Adapter, mix
 from ...model.projection import rows_forward
 from ...model.rows import RowGroup
 from ..item import Item, Unfit
 from .choosing import NEXT, NUCLEUS
+from .lora_layer import config_of
 from .thin_updates import COMPRESS, COSINE
 
 # ---------------------------------------------------------------- a batch whose rows have adapters of their own
@@ -19,10 +20,6 @@ PATTERN = ("licences", None, "critics", "critics", None, "licences", "licences")
 
 def draw_pair(rng, n_out, n_in, r):
     return rng.normal(size=(r, n_in)), rng.normal(size=(n_out, r))
-
-
-def config_of(A, s):
-    return AdapterConfig(r=len(A), alpha=s * len(A), targets=("q_proj",))
 
 
 def draw_rows(rng, size):
@@ -47,7 +44,7 @@ def right_rows(x, W, b, adapters, names):
         rows, parts, config = np.array([n for n, other in enumerate(names) if other == name]), {}, None
         if name is not None:
             A, B, s = adapters[name]
-            parts, config = {"layer": {"lora_A": A, "lora_B": B}}, config_of(A, s)
+            parts, config = {"layer": {"lora_A": A, "lora_B": B}}, config_of(len(A), s)
         groups.append(RowGroup(rows, {"layer.weight": W}, config, parts))
     call = SimpleNamespace(params={"layer.weight": W, "layer.bias": b}, groups=groups)
     return rows_forward(x, "layer", call)
@@ -150,7 +147,7 @@ def draw_mix(rng, size):
 
 def right_mix(adapters, weights):
     """Of a model that is this one layer."""
-    packed = {name: Adapter(config_of(A, s), {f"{LAYER}.lora_A": A, f"{LAYER}.lora_B": B})
+    packed = {name: Adapter(config_of(len(A), s, targets=("q_proj",)), {f"{LAYER}.lora_A": A, f"{LAYER}.lora_B": B})
               for name, (A, B, s) in adapters.items()}
     A, B, _ = next(iter(adapters.values()))
     mixed = mix({f"{LAYER}.weight": np.zeros((len(B), A.shape[1]))}, packed, weights).weights

@@ -2,15 +2,12 @@
 
 import numpy as np
 
-from ...adapters import AdapterConfig
 from ...adapters.starts import LOFTQ_STEPS, leading_factors, loftq, olora, pissa
 from ...analysis import truncate
 from ...compress import quantise_nf4
 from ..item import Item, Unfit
-
-
-def config_of(r, s):
-    return AdapterConfig(r=r, alpha=s * r)
+from .lora_layer import config_of
+from .thin_factors import terms_of
 
 
 def product(i, A, B):
@@ -47,9 +44,7 @@ def start_of(i, outputs):
 
 def directions(i, power=1.0, which=None):
     """Some of the terms of W's decomposition, the first r unless `which` says others, with another power of σ."""
-    U, sigma, Vt = np.linalg.svd(i.W, full_matrices=False)
-    which = slice(i.r) if which is None else which
-    return (U[:, which] * sigma[which] ** power) @ Vt[which]
+    return terms_of(i.W, slice(i.r) if which is None else which, power)
 
 
 def sigma_of(i):

@@ -8,7 +8,7 @@ from ...adapters import lora
 from ...analysis import energy_share as share_in_directions
 from ...analysis import rank_at_energy, singular_values, truncate
 from ..item import Item
-from .thin_factors import COLUMN, SPECTRUM
+from .thin_factors import COLUMN, SPECTRUM, terms_of
 
 # ---------------------------------------------------------------- counting
 
@@ -90,9 +90,7 @@ def draw_matrix(rng, size):
 
 def terms(i, power=1, which=None):
     """The sum of some terms of the decomposition, the first k unless `which` says others, with another power of σ."""
-    U, sigma, Vt = np.linalg.svd(i.M, full_matrices=False)
-    which = slice(i.k) if which is None else which
-    return (U[:, which] * sigma[which] ** power) @ Vt[which]
+    return terms_of(i.M, slice(i.k) if which is None else which, power)
 
 
 def wrong_way_round(i, turned_U=False, turned_V=False):

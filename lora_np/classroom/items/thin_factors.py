@@ -7,6 +7,13 @@ from ...analysis import product_singular_values
 from ...ops import linear_forward
 from ..item import Item
 
+
+def terms_of(matrix, which, power=1.0):
+    """Some terms σ u vᵀ of a matrix's singular value decomposition, added up, with another power of σ."""
+    U, sigma, Vt = np.linalg.svd(matrix, full_matrices=False)
+    return (U[:, which] * sigma[which] ** power) @ Vt[which]
+
+
 # ---------------------------------------------------------------- factors that watch over their product
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from ...adapters import Adapter, AdapterConfig, compress, lora
-from ...analysis import update_cosines
+from ...adapters import Adapter, compress, lora
+from ...analysis import singular_values, update_cosines
 from ..item import Item, Unfit
-from .thin_factors import Thin
+from .lora_layer import config_of
+from .thin_factors import Thin, terms_of
 
 # ---------------------------------------------------------------- the angle between two updates
 
@@ -122,7 +123,7 @@ def draw_compress(rng, size):
 
 def right_compress(A, B, r):
     layer, A, B = "blocks.0.attn.q_proj", np.asarray(A), np.asarray(B)
-    config = AdapterConfig(r=len(A), alpha=len(A), targets=("q_proj",))  # of scale 1
+    config = config_of(len(A), 1.0, targets=("q_proj",))
     adapter = Adapter(config, {f"{layer}.lora_A": A, f"{layer}.lora_B": B})
     cut = compress({f"{layer}.weight": np.zeros((len(B), A.shape[1]))}, adapter, r)
     return cut.adapter.weights[f"{layer}.lora_A"], cut.adapter.weights[f"{layer}.lora_B"], cut.error
@@ -135,15 +136,18 @@ def product_and_error(i, outputs):
     return {"B A": B @ A, "error": outputs["error"]}
 
 
-def svd_of(i):
-    return np.linalg.svd(np.asarray(i.B) @ np.asarray(i.A), full_matrices=False)
+def product(i):
+    """B A, which the student's function is not to form."""
+    return np.asarray(i.B) @ np.asarray(i.A)
 
 
 def terms(i, which=None, power=1.0):
     """Some terms of the decomposition, the first r unless others are given, with a power of σ."""
-    U, sigma, Vt = svd_of(i)
-    which = slice(i.r) if which is None else which
-    return (U[:, which] * sigma[which] ** power) @ Vt[which]
+    return terms_of(product(i), slice(i.r) if which is None else which, power)
+
+
+def sigma_of(i):
+    return singular_values(product(i))
 
 
 def by_own_size(i):
@@ -177,11 +181,11 @@ def each_cut(i):
 
 
 def lost(i, power=2):
-    return np.sum(svd_of(i)[1][i.r :] ** power)
+    return np.sum(sigma_of(i)[i.r :] ** power)
 
 
 def whole(i, power=2):
-    return np.sum(svd_of(i)[1] ** power)
+    return np.sum(sigma_of(i) ** power)
 
 
 COMPRESS = Item(
@@ -226,9 +230,9 @@ COMPRESS = Item(
             ("A has been split, and not Aᵀ: these are not the singular values of B A", lambda i: left_outside(i)[1]),
             ("σ stands where σ² belongs", lambda i: lost(i, 1) / whole(i, 1)),
             ("only the first direction that is cut off is counted",
-             lambda i: np.sqrt(svd_of(i)[1][i.r] ** 2 / whole(i))),
+             lambda i: np.sqrt(sigma_of(i)[i.r] ** 2 / whole(i))),
             ("this is σ of the first direction that is cut off, over σ₁",
-             lambda i: svd_of(i)[1][i.r] / svd_of(i)[1][0]),
+             lambda i: sigma_of(i)[i.r] / sigma_of(i)[0]),
         ],
     },
     hints={
