@@ -60,18 +60,20 @@ def show_arrays(*items):
     """
     from matplotlib import pyplot as plt
 
+    items = [item if isinstance(item, str) else (item[0], np.asarray(item[1])) for item in items]
     arrays = [item[1] for item in items if not isinstance(item, str)]
     for array in arrays:
-        if np.ndim(array) != 2:
-            raise ValueError(f"items: got an array of shape {np.shape(array)}, expected two axes")
+        if array.ndim != 2:
+            raise ValueError(f"items: got an array of shape {array.shape}, expected two axes")
     height = max(len(array) for array in arrays)
-    limit = max(1.0, max(np.abs(array).max() for array in arrays))
+    limit = max(1.0, *(abs(array[np.isfinite(array)]).max(initial=0.0) for array in arrays))
     figure, axes = plt.subplots()
     left = 0.0
     for item in items:
         if isinstance(item, str):
-            axes.text(left + 0.55, height / 2, item, ha="center", va="center", fontsize=22)
-            left += 1.1
+            width = 0.7 + 0.4 * max(1, len(item))
+            axes.text(left + width / 2, height / 2, item, ha="center", va="center", fontsize=22)
+            left += width
             continue
         name, array = item
         rows, columns = array.shape
