@@ -1,5 +1,6 @@
 """The classroom: what the checks say of a student's function, notebooks as files, the release, and the grading."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -39,6 +40,17 @@ def right_backward(dy, x, W, A, B, s):
 # ---------------------------------------------------------------- what a check looks at, in order
 
 
+async def later(W, A, B, s):
+    return W
+
+
+def right_merge_as_named():
+    def merge(W, A, B, s):
+        return right_merge(W, A, B, s)
+
+    return merge
+
+
 def changed(W, A, B, s):
     W += s * B @ A
     return W
@@ -50,7 +62,8 @@ FAILURES = {
     "raises": (lambda W, A, B, s: [][1], "it raises IndexError: list index out of range, in line 1 of the function"),
     "raises ValueError": (lambda W, A, B, s: W @ A.T @ A.T, "it raises ValueError"),
     "wants to leave": (lambda W, A, B, s: exit(), "it raises SystemExit"),
-    "other arguments": (lambda W, A: W, "it raises TypeError"),
+    "other arguments": (lambda W, A: W, "It is called as merge(W, A, B, s)"),
+    "a dict of other names": (lambda W, A, B, s: {"M": W}, "it returns a dict of M; expected W_merged"),
     "changes an argument": (changed, "it changes its argument W: compute into a new array"),
 }
 
@@ -64,12 +77,17 @@ def test_a_function_that_gives_nothing_to_look_at(function, said):
 LOOKS = {
     "several": (lambda W, A, B, s: {"W_merged": (B, A)}, "it is a tuple of 2 arrays, expected one array of numbers"),
     "a text": (lambda W, A, B, s: "W", "it is a str, expected numbers"),
+    "objects": (lambda W, A, B, s: W.astype(object), "it is an array of dtype object, expected numbers"),
+    "a generator": (lambda W, A, B, s: (row for row in W), "it is a generator (does it say `yield` in place of"),
+    "a coroutine": (later, "it is a coroutine (is it an `async def`?)"),
+    "one too many": (lambda W, A, B, s: (W, W), "it is a tuple of 2, expected one array of shape (5, 4)"),
     "ragged": (lambda W, A, B, s: {"W_merged": W.tolist()[0]}, "it has shape (4,), expected (5, 4)"),
     "transposed": (
         lambda W, A, B, s: right_merge(W, A, B, s).T,
         "it has shape (4, 5), expected (5, 4) (it is transposed)",
     ),
-    "float32": (lambda W, A, B, s: right_merge(W, A, B, s).astype("f4"), "it has dtype float32, expected float64"),
+    "float32": (lambda W, A, B, s: right_merge(W, A, B, s).astype("f4"), "the inputs' own; its numbers are right"),
+    "float32 and wrong": (lambda W, A, B, s: W.astype("f4"), "it has dtype float32, expected float64, the inputs' own"),
     "NaN": (lambda W, A, B, s: np.log(-abs(W)), "it is not finite (NaN or infinity) in 20 of 20 places"),
     "wrong": (lambda W, A, B, s: W + 1, "relative error"),
 }
@@ -79,6 +97,8 @@ LOOKS = {
 def test_what_is_said_of_an_output(function, said):
     result = examine(ITEMS["merge"], function)
     assert result.score == 0.0 and said in result.findings[0].wrong
+    mathematical = any(word in result.findings[0].wrong for word in ("shape (", "finite", "relative"))
+    assert (result.findings[0].hint is not None) == (mathematical and "tuple" not in result.findings[0].wrong)
 
 
 def test_a_function_that_is_right_for_one_set_of_sizes_alone_is_wrong():
@@ -88,9 +108,15 @@ def test_a_function_that_is_right_for_one_set_of_sizes_alone_is_wrong():
     assert examine(ITEMS["merge"], by_heart).score == 0.0
 
 
-@pytest.mark.parametrize(
-    "form", [tuple, list, lambda t: dict(zip(("dx", "dA", "dB"), t))], ids=["tuple", "list", "dict"]
-)
+FORMS = {
+    "tuple": tuple,
+    "list": list,
+    "dict": lambda t: dict(zip(("dx", "dA", "dB"), t)),
+    "dict with more": lambda t: {"u": 0, **dict(zip(("dx", "dA", "dB"), t))},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_outputs_come_in_any_form(form):
     assert examine(ITEMS["lora_backward"], lambda *given: form(right_backward(*given))).score == 1.0
 
@@ -104,6 +130,16 @@ def test_each_output_counts_for_itself():
     assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
     wrong_number = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[:2])
     assert wrong_number.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+    some = examine(ITEMS["lora_backward"], lambda *given: {"dx": right_backward(*given)[0]})
+    assert some.score == pytest.approx(1 / 3) and some.findings[1].wrong == "it is None"
+
+
+def test_outputs_in_another_order_are_recognised():
+    result = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[::-1])
+    assert [f.looks_like for f in result.findings if f.wrong] == [
+        ("it is dB; the order is dx, dA, dB",),
+        ("it is dx; the order is dx, dA, dB",),
+    ]
 
 
 def test_what_holds_in_one_draw_alone_is_not_guessed_at():
@@ -229,8 +265,12 @@ def test_a_check_returns_a_plain_float_and_prints_the_hint_but_not_the_formula(c
     assert item.formula not in said.out
     check.formula("lora_backward")
     assert item.formula in capsys.readouterr().out
-    with pytest.raises(ValueError, match="name: got 'lora', expected one of "):
-        check.formula("lora")
+    check.formula(right_merge_as_named())
+    assert ITEMS["merge"].formula in capsys.readouterr().out
+    with pytest.raises(ValueError, match="name: got 'lora_back', expected the name of a check, such as lora_backward"):
+        check.formula("lora_back")
+    with pytest.raises(ValueError, match="points: got '3', expected a number"):
+        check.merge(right_merge, points="3")
 
 
 def test_nothing_goes_to_stderr_where_numpy_warns(capsys):
@@ -366,8 +406,9 @@ def test_the_release(tmp_path, capsys):
     assert main(["classroom", "release", str(tmp_path / "out")]) == 0
     sets = [path.name for path in find_sources()]
     for folder in ("student", "solutions"):
-        assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sets
-    for path in (tmp_path / "out" / "student").iterdir():
+        assert sorted(path.name for path in (tmp_path / "out" / folder).glob("*.ipynb")) == sets
+    assert "pip install PATH_OF_THE_CLONE" in (tmp_path / "out" / "student" / "README.md").read_text("utf-8")
+    for path in (tmp_path / "out" / "student").glob("*.ipynb"):
         text = path.read_text("utf-8")
         assert "SOLUTION" not in text and "YOUR CODE HERE" in text
         assert all(not cell.get("outputs") for cell in notebooks.read_notebook(path).cells)
@@ -382,6 +423,7 @@ def test_the_release(tmp_path, capsys):
     assert main(["classroom", "release", str(tmp_path / "b"), "--source", str(tmp_path / "none")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert main(["classroom", "release", str(tmp_path / "course"), "--nbgrader"]) == 0
+    assert f"nbgrader autograde {sets[0][:-6]}" in capsys.readouterr().out
     assert (tmp_path / "course" / "nbgrader_config.py").is_file()
     assert {path.parent.name for path in (tmp_path / "course" / "source").glob("*/*.ipynb")} == {n[:-6] for n in sets}
 
@@ -427,9 +469,10 @@ def test_one_bad_submission_does_not_stop_the_others(tmp_path):
     code, out = classroom("grade", *files, "--json", tmp_path / "marks.json")
     found = json.loads((tmp_path / "marks.json").read_text("utf-8"))
     assert code == 1 and "not graded" in out
-    assert [found[str(file)].get("score") for file in files] == [None, 0.0, 12.0, None, 14.0]
+    assert [found[str(file)].get("score") for file in files] == [None, 12.0, 12.0, None, 14.0]
     assert "SyntaxError" in found[str(files[2])]["items"]["check_merge"]["said"]
-    assert "ended the kernel" in found[str(files[1])]["items"]["check_merge"]["said"]
+    said = found[str(files[1])]["items"]["check_merge"]["said"]
+    assert said == "your cell: it ends the kernel; all else was run without it"
 
 
 def test_marks_are_not_written_over_a_submission(tmp_path, capsys):
@@ -443,7 +486,7 @@ def test_marks_are_not_written_over_a_submission(tmp_path, capsys):
 def test_a_notebook_of_no_source_is_refused(tmp_path):
     path = tmp_path / "other.ipynb"
     notebooks.write_notebook(path, notebook_of("1"))
-    with pytest.raises(ValueError, match="no graded cell of any of"):
+    with pytest.raises(ValueError, match="has none of the graded cells of the 11 sets"):
         grade(path)
 
 
@@ -457,4 +500,91 @@ def test_a_report_tells_words_from_marks():
     )
     said = report(Graded("x/anna.ipynb", "set", marks))
     words = "words: to be read by the teacher, 4 points\nbecause"
-    assert said == f"anna.ipynb: 1 of 3 points\na: 1 of 2 points\n{words}\nb: NameError"
+    head = "x/anna.ipynb: 1 of 3 points, and up to 4 for what the teacher reads"
+    assert said == f"{head}\na: 1 of 2 points\n{words}\nb: 0 of 1 point\n  NameError"
+
+
+def set_05(**changed):
+    """The solution of set 05 with other sources in some cells."""
+    notebook = solved(notebooks.read_notebook(SOURCES / "05_lora_layer.ipynb"))
+    for cell in notebook.cells:
+        cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
+    return notebook
+
+
+SWALLOWS = """def merge(W, A, B, s):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+"""
+PRINTS = """def lora_init(n_out, n_in, r, rng):
+    while True:
+        print("x" * 1000)
+"""
+LOOPS = """def lora_forward(x, W, b, A, B, s):
+    print("so far")
+    while True:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_what_never_ends_costs_itself_alone(tmp_path, monkeypatch):
+    """A loop that can be interrupted, one that cannot, and one that prints."""
+    from lora_np.classroom import submissions
+
+    monkeypatch.setattr(submissions, "CELL_SECONDS", 4)
+    monkeypatch.setattr(submissions, "GRACE_SECONDS", 3)
+    path = tmp_path / "a.ipynb"
+    notebooks.write_notebook(path, set_05(merge=SWALLOWS, lora_init=PRINTS, lora_forward=LOOPS))
+    graded = grade(path)
+    said = {one.item: one.said for one in graded.marks}
+    assert [one.score for one in graded.marks if not one.by_hand] == [0.0, 0.0, 0.0, 6.0]
+    assert said["check_merge"].startswith("it runs for more than 4 s, and does not stop when it is interrupted;")
+    assert said["check_lora_init"] == "it prints without end; all else was run without it"
+    assert said["check_lora_forward"] == "it was stopped after 4 s: is there a loop that does not end?"
+
+
+@pytest.mark.slow
+def test_copies_of_a_cell_that_grades_count_for_nothing(tmp_path):
+    """Copying a cell in Jupyter's page copies its metadata, too."""
+    blank = for_students(notebooks.read_notebook(SOURCES / "05_lora_layer.ipynb"))
+    honest = set_05(merge="def merge(W, A, B, s):\n    print('a line of mine')\n    return W + s * B @ A")
+    for notebook in (blank, honest):
+        check_cell = next(cell for cell in notebook.cells if mark(cell).get("grade_id") == "check_lora_backward")
+        copied = copy.deepcopy(check_cell)
+        copied.id = "copied"
+        copied.source = "6.0" if notebook is blank else "print('mine')"
+        notebook.cells.append(copied)
+    for name, notebook in {"anna": honest, "ben": blank}.items():
+        (tmp_path / name).mkdir()
+        notebooks.write_notebook(tmp_path / name / "05.ipynb", notebook)
+    code, out = classroom("grade", tmp_path / "anna", tmp_path / "ben", "--out", tmp_path / "out", "--jobs", "1")
+    rows = (tmp_path / "out" / "marks.csv").read_text("utf-8").splitlines()
+    assert code == 0 and [row.split(",")[1:5] for row in rows[1:]] == [
+        ["05_lora_layer", "14", "14", "4"],
+        ["05_lora_layer", "0", "14", "4"],
+    ]
+    feedback = (tmp_path / "out" / "anna" / "05.txt").read_text("utf-8")
+    assert "merge: 2 of 2 points" in feedback and "a line of mine" not in feedback
+    feedback = (tmp_path / "out" / "ben" / "05.txt").read_text("utf-8")
+    assert "it is not written yet" in feedback and "not answered" in feedback
+
+
+def test_submissions_are_found(tmp_path):
+    from lora_np.classroom.submissions import find_submissions
+
+    for place in ("b/05.ipynb", "a/05.ipynb", "a/.ipynb_checkpoints/05-checkpoint.ipynb"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    a, b = (str(tmp_path / name / "05.ipynb") for name in "ab")
+    assert find_submissions([tmp_path]) == [a, b]
+    assert find_submissions([tmp_path / "b" / "*.ipynb", a, a]) == [b, a]
+    assert find_submissions([tmp_path / "*" / "05.ipynb"]) == [a, b]
+    assert find_submissions(["gone.ipynb"]) == ["gone.ipynb"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no notebook"):
+        find_submissions([tmp_path / "empty"])

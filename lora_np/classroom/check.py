@@ -4,6 +4,10 @@ Each prints what it found and returns the score as a plain float. After a failur
 only on asking: `check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
 """
 
+import math
+from difflib import get_close_matches
+from numbers import Real
+
 from ..formats import write_json
 from .examine import examine
 from .items import ITEMS
@@ -15,6 +19,8 @@ def checker(item):
     """The check of one item, as a function of the student's function."""
 
     def check(function, points=1.0):
+        if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
+            raise ValueError(f"points: got {points!r}, expected a number")
         result = examine(item, function)
         _RECORD[item.name] = entry = as_record(result, points)
         print(said(result, item, entry["score"], points))
@@ -63,9 +69,12 @@ def as_record(result, points):
 
 
 def formula(name):
-    """Print the formula of an item."""
+    """Print the formula of an item, given by its name or by your function of that name."""
+    name = getattr(name, "__name__", name)
     if name not in ITEMS:
-        raise ValueError(f"name: got {name!r}, expected one of {', '.join(ITEMS)}")
+        near = get_close_matches(str(name), ITEMS, n=3, cutoff=0.4)
+        expected = f"the name of a check, such as {', '.join(near)}" if near else "the name of a check"
+        raise ValueError(f"name: got {name!r}, expected {expected}")
     print(ITEMS[name].formula)
 
 

@@ -2,7 +2,6 @@
 everything finite, and is each output right, on random inputs in float64, from two seeds and with two sets of sizes."""
 
 import contextlib
-import copy
 import io
 import traceback
 import warnings
@@ -12,7 +11,9 @@ import numpy as np
 
 from ..ops.numerical_gradient import relative_error
 from .diagnosis import same_values, suspects
-from .item import SIZES, Unfit, draw_inputs, named_outputs
+from .item import SIZES, Unfit, draw_inputs, kind_of, named_outputs
+
+ROUNDED = 1e-5  # relative, in norm: right, but for the rounding of float32
 
 
 class Finding(NamedTuple):
@@ -22,6 +23,13 @@ class Finding(NamedTuple):
     wrong: str | None  # what is wrong; None: it is right
     looks_like: tuple[str, ...] = ()
     hint: str | None = None
+
+
+class Problem(NamedTuple):
+    """What keeps an output from being compared."""
+
+    said: str
+    hint: bool = False  # whether a hint at the mathematics may help
 
 
 class Result(NamedTuple):
@@ -54,18 +62,17 @@ def examined(item, function):
     draws = []
     for seed in range(len(SIZES)):
         inputs, i = draw_inputs(item, seed)
-        given = copy.deepcopy(inputs)
         try:
-            returned = function(*given.values())
+            returned = function(*i.given.values())
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also a SystemExit of its own
-            return Result(0.0, (), what_was_raised(error, function))
+            return Result(0.0, (), what_was_raised(error, function, item))
         try:
             outputs = named_outputs(item, returned)
         except ValueError as error:
             return Result(0.0, (), str(error))
-        changed = [name for name in inputs if not same(inputs[name], given[name])]
+        changed = [name for name in inputs if not same(inputs[name], i.given[name])]
         if changed:
             return Result(0.0, (), f"it changes its argument {' and '.join(changed)}: compute into a new array")
         draws.append((i, outputs))
@@ -74,7 +81,7 @@ def examined(item, function):
     return result_of(compared_findings(item, draws))
 
 
-def what_was_raised(error, function):
+def what_was_raised(error, function, item):
     """An exception of the student's code in one sentence, with the line it comes from."""
     if isinstance(error, NotImplementedError):
         return "it is not written yet"
@@ -88,6 +95,8 @@ def what_was_raised(error, function):
         said = ""
     shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
     advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
+    if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # in the call itself
+        advice = f". It is called as {item.name}({item.arguments})"
     return f"it raises {type(error).__name__}{said}{where}{advice}"
 
 
@@ -120,7 +129,8 @@ def property_findings(item, i, outputs):
     except Exception as error:  # whatever the outputs are that it could not read
         unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
         found = {name: forms.get(name) or unread for name in item.hints}
-    return [Finding(name, wrong, (), item.hints.get(name) if wrong else None) for name, wrong in found.items()]
+    hints = {name: None if forms.get(name) else item.hints.get(name) for name in found}
+    return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in found.items()]
 
 
 def compared_findings(item, draws):
@@ -132,7 +142,7 @@ def compared_findings(item, draws):
         try:
             arrays = item.compared(i, given)
         except Exception as error:  # whatever the outputs are that it could not compare
-            arrays, reason = dict.fromkeys(i.right), why_not_comparable(error, given)
+            arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, given), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
     findings = []
@@ -154,7 +164,8 @@ def finding(item, name, i, arrays, forms, checked):
     right, hint = np.asarray(i.right[name]), item.hints.get(name)
     problem = forms.get(name) or form_problem(arrays[name], right, item.finite)
     if problem:
-        return Finding(name, problem, (), hint)
+        hint = hint if problem.hint else None
+        return Finding(name, problem.said, exchanged(item, name, i, arrays[name]), hint)
     got = np.asarray(arrays[name])
     if same_values(got, right, item.rtol):
         return Finding(name, None)
@@ -177,24 +188,44 @@ def kind_problem(value):
     if array.dtype.kind == "c":
         return "it is made of complex numbers, expected real ones"
     if array.dtype.kind not in "iufb":
-        return f"it is a {type(value).__name__}, expected numbers"
+        what = f"an array of dtype {array.dtype}" if isinstance(value, np.ndarray) else kind_of(value)
+        return f"it is {what}, expected numbers"
     return None
 
 
 def form_problem(value, right, finite):
-    """What is wrong with the kind, shape or dtype of an output; None if nothing is."""
+    """What is wrong with the kind, shape or dtype of an output, as a Problem; None if nothing is."""
     problem = kind_problem(value)
-    if problem or right is None:
-        return problem
+    if problem:
+        return Problem(problem)
+    if right is None:
+        return None
     array, right = np.asarray(value), np.asarray(right)
     if array.shape != right.shape:
+        if isinstance(value, tuple):
+            return Problem(f"it is a tuple of {len(value)}, expected one array of shape {right.shape}")
         turned = " (it is transposed)" if array.ndim == 2 and array.shape == right.shape[::-1] else ""
-        return f"it has shape {array.shape}, expected {right.shape}{turned}"
+        return Problem(f"it has shape {array.shape}, expected {right.shape}{turned}", hint=True)
     if right.dtype.kind == "f" and array.ndim and array.dtype != right.dtype:
-        return f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own"
+        but = "; its numbers are right" if same_values(array, right, ROUNDED) else ""
+        return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own{but}")
     if finite and not np.isfinite(array).all():
-        return f"it is not finite (NaN or infinity) in {np.sum(~np.isfinite(array))} of {array.size} places"
+        places = f"{np.sum(~np.isfinite(array))} of {array.size} places"
+        return Problem(f"it is not finite (NaN or infinity) in {places}", hint=True)
     return None
+
+
+def exchanged(item, name, i, value):
+    """Which other output it is that stands in this one's place, if their shapes differ."""
+    if kind_problem(value):
+        return ()
+    array = np.asarray(value)
+    for other, right in i.right.items():
+        right = np.asarray(right)
+        if other != name and array.shape == right.shape != np.shape(i.right[name]):
+            if same_values(array, right, item.rtol):
+                return (f"it is {other}; the order is {', '.join(item.outputs)}",)
+    return ()
 
 
 def how_far(item, i, got, right):

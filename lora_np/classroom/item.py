@@ -3,6 +3,8 @@
 An item holds data and small functions; `examine.py` carries out the check that they describe.
 """
 
+import copy
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -24,8 +26,8 @@ class Unfit(ValueError):
 class Item(NamedTuple):
     """A graded item.
 
-    `i` below is a SimpleNamespace of the inputs by their names, with the sizes as `i.size` and the right outputs as
-    `i.right`, a dict.
+    `i` below is a SimpleNamespace of the inputs by their names, with the sizes as `i.size`, the right outputs as
+    `i.right`, a dict, and as `i.given`, another dict, the copies of the inputs that the student's function gets.
     """
 
     name: str  # of the student's function and of the check
@@ -47,7 +49,7 @@ class Item(NamedTuple):
 
 
 def draw_inputs(item, seed):
-    """The inputs of one draw as a namespace, with `size` and `right` beside them.
+    """The inputs of one draw as a namespace, with `size`, `right` and `given` beside them.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def draw_inputs(item, seed):
     """
     size = SIZES[seed]
     inputs = item.draw(np.random.default_rng(seed), size)
-    i = SimpleNamespace(**inputs, size=size, right={})
+    i = SimpleNamespace(**inputs, size=size, right={}, given=copy.deepcopy(inputs))
     if item.properties is None:
         with np.errstate(all="ignore"):
             i.right = item.compared(i, named_outputs(item, item.right(*inputs.values())))
@@ -74,27 +76,39 @@ def named_outputs(item, returned):
     Parameters
     ----------
     item : Item
-    returned : one value, a tuple or list of them in order, or a dict by name
+    returned : one value, a tuple or list of them in order, or a dict by name, where one that is missing is None
 
     Raises
     ------
     ValueError
-        If there are more or fewer.
+        If there are more or fewer, or a dict has none of the names.
     """
     names = item.outputs
     expected = f"expected {', '.join(names)}"
     if returned is None:
         raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
     if isinstance(returned, dict):
-        if set(returned) != set(names):
-            raise ValueError(f"it returns a dict of {', '.join(map(str, returned))}; {expected}")
-        return {name: returned[name] for name in names}
+        if not set(returned) & set(names):
+            raise ValueError(f"it returns a dict of {', '.join(map(str, returned)) or 'nothing'}; {expected}")
+        return {name: returned.get(name) for name in names}
     if len(names) == 1:
         return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}
     if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
         returned = list(returned)  # several numbers in one array
     if not isinstance(returned, (tuple, list)):
-        raise ValueError(f"it returns one {type(returned).__name__}; {expected}, {len(names)} values in this order")
+        raise ValueError(f"it returns one value, {kind_of(returned)}; {expected}, {len(names)} values in this order")
     if len(returned) != len(names):
         raise ValueError(f"it returns {len(returned)} values; {expected}, {len(names)} in this order")
     return dict(zip(names, returned))
+
+
+def kind_of(value):
+    """What a value is, in words, and what it may come from if nobody returns such a thing on purpose."""
+    name = type(value).__name__
+    advice = ""
+    if inspect.isgenerator(value):
+        advice = " (does it say `yield` in place of `return`?)"
+    elif inspect.iscoroutine(value):
+        value.close()  # or Python complains on stderr that nobody has waited for it
+        advice = " (is it an `async def`?)"
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}{advice}"

@@ -13,7 +13,6 @@ from ..formats import write_text
 from .agreement import disagreements, tags
 
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
-GRADING_TIMEOUT = 60
 
 
 def read_notebook(path):
@@ -44,15 +43,13 @@ def write_notebook(path, notebook):
     write_text(path, nbformat.writes(notebook) + "\n")
 
 
-def execute(path, notebook=None, to_grade=False):
+def execute(path, notebook=None):
     """Run a notebook from a clean kernel.
 
     Parameters
     ----------
     path : of the notebook; the kernel's working directory is its folder
     notebook : what to run in its place, there; None: the file itself
-    to_grade : bool, go on after a cell that raises, as graders do, and interrupt one that takes longer than
-        GRADING_TIMEOUT; if the kernel dies, what comes after has no outputs
 
     Returns
     -------
@@ -61,45 +58,53 @@ def execute(path, notebook=None, to_grade=False):
     Raises
     ------
     ValueError
-        If a cell raises, and that is not allowed, or takes longer than TIMEOUT; if what stands behind a slider fails.
+        If a cell raises, or takes longer than TIMEOUT; if what stands behind a slider fails.
     """
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
     # A slider is moved when all cells have run: once more at the end, what stands behind it has to work as well.
-    sliders = [] if to_grade else [copy.deepcopy(cell) for cell in notebook.cells if "interactive" in tags(cell)]
+    sliders = [copy.deepcopy(cell) for cell in notebook.cells if "interactive" in tags(cell)]
     for number, cell in enumerate(sliders):
         cell.id = f"slider-{number}"
     notebook.cells += sliders
-    folder = str(Path(path).resolve().parent)
-    client = NotebookClient(
-        notebook,
-        timeout=GRADING_TIMEOUT if to_grade else TIMEOUT,
-        interrupt_on_timeout=to_grade,
-        kernel_name="python3",
-        allow_errors=to_grade,
-        resources={"metadata": {"path": folder}},
-        record_timing=False,
-    )
-    # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
-    # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
-    client.widget_registry = {}
     try:
-        # stderr is the kernel's own, on how it starts and ends; a cell's is an output.
-        client.execute(stderr=DEVNULL, env=with_this_package())
+        run(client_of(path, notebook, timeout=TIMEOUT))
     except (CellExecutionError, CellTimeoutError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
     except DeadKernelError:  # a cell has ended its own kernel
-        if not to_grade:
-            raise ValueError(f"notebook: {path} stopped: its kernel has died") from None
-    for cell in notebook.cells if not to_grade else ():
+        raise ValueError(f"notebook: {path} stopped: its kernel has died") from None
+    for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
                 raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")
     notebook.cells = notebook.cells[: len(notebook.cells) - len(sliders)]
     return stored(notebook)
+
+
+def client_of(path, notebook, **settings):
+    """nbclient's client for a notebook that stands, or would stand, at a path.
+
+    Parameters
+    ----------
+    path : the kernel's working directory is its folder
+    notebook : gets the outputs
+    settings : of `NotebookClient`
+    """
+    from nbclient import NotebookClient
+
+    resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
+    client = NotebookClient(notebook, kernel_name="python3", resources=resources, record_timing=False, **settings)
+    # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
+    # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
+    client.widget_registry = {}
+    return client
+
+
+def run(client):
+    """Execute all cells. What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's is an output."""
+    client.execute(stderr=DEVNULL, env=with_this_package())
 
 
 def with_this_package():

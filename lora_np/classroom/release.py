@@ -22,6 +22,20 @@ c.ExecutePreprocessor.timeout = 120
 # The marks of the sources; the cells' solutions are cut out between them.
 c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
 c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
+# A cell that grades and has been deleted is put back.
+c.OverwriteCells.add_missing_cells = True
+"""
+READ_ME = """# Exercises
+
+These notebooks need Python and the package `lora_np`. Either put this folder into the clone of lora_np that you were
+given, at any depth, or install the package from it:
+
+    pip install -r PATH_OF_THE_CLONE/requirements.txt
+    pip install PATH_OF_THE_CLONE
+
+Then `python -m jupyter lab` in this folder. The lessons that the exercises belong to are in the clone's folder
+`notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for: its cells are known by
+their metadata, so write your answers into the cells that are there.
 """
 
 
@@ -35,7 +49,7 @@ def release(folder, source=None, nbgrader=False, force=False):
 
     Parameters
     ----------
-    folder : where to: `student/` and `solutions/`, or, with `nbgrader`, a course of nbgrader's
+    folder : where to: `student/`, with a README, and `solutions/`, or, with `nbgrader`, a course of nbgrader's
     source : folder of the sources; None: those of this clone
     nbgrader : bool, write `nbgrader_config.py` and `source/SET/SET.ipynb` in place of the two folders
     force : bool, write over notebooks that are there
@@ -56,23 +70,24 @@ def release(folder, source=None, nbgrader=False, force=False):
     else:
         files = {folder / "student" / f"{name}.ipynb": for_students(n, name) for name, n in notebooks.items()}
         files |= {folder / "solutions" / f"{name}.ipynb": solved(n) for name, n in notebooks.items()}
-    config = [folder / "nbgrader_config.py"] if nbgrader else []
-    there = [path for path in [*files, *config] if path.exists()]
+    texts = {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
+    there = [path for path in [*files, *texts] if path.exists()]
     if there and not force:
         raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
     for path, notebook in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_notebook(path, notebook)
-    for path in config:
-        write_text(path, CONFIG)
-    return Released((*files, *config), tuple(notebooks))
+    for path, text in texts.items():
+        write_text(path, text)
+    return Released((*files, *texts), tuple(notebooks))
 
 
 def find_sources(source=None):
     """The source notebooks of a folder, in order."""
     folder = SOURCES if source is None else Path(source)
     if not folder.is_dir():
-        where = " (exercises lie in a clone of the repository, not in an installed package)" if source is None else ""
+        where = " (exercises lie in a clone, not in an installed package: `python -m lora_np` in the clone's folder)"
+        where = where if source is None else ""
         raise ValueError(f"source: there is no folder {folder}{where}; expected a folder of exercise notebooks")
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:
@@ -96,6 +111,10 @@ def for_students(notebook, name=""):
     for number, cell in enumerate(made.cells):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        if mark(cell):  # as nbgrader locks them: in Jupyter's page they cannot be deleted by accident
+            cell.metadata["deletable"] = False
+            if not mark(cell).get("solution"):
+                cell.metadata["editable"] = False
         if mark(cell).get("solution"):
             cell.source = without_solution(cell.source, cell.cell_type, f"{name}, cell {number}")
         elif BEGIN in cell.source or END in cell.source:

@@ -4,6 +4,15 @@ from pathlib import Path
 
 from .shared import print_now, subcommands
 
+NEXT_IN_NBGRADER = """next, for one set:
+  cd {folder}
+  nbgrader generate_assignment {name}
+  (hand out release/{name}; what comes back goes to submitted/STUDENT/{name}/{name}.ipynb)
+  nbgrader autograde {name}
+  (give the points for answers in words: nbgrader formgrade)
+  nbgrader generate_feedback {name}
+"""
+
 
 def add_commands(command):
     text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
@@ -18,9 +27,11 @@ def add_commands(command):
 
     text = "execute submitted notebooks, with all your rights on this machine, and give marks and feedback"
     grade = action("grade", run_grade, text)
-    grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+    grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
     grade.add_argument("--source", **sources)
+    grade.add_argument("--out", metavar="DIR", help="also write marks.csv and a text of feedback for each notebook")
     grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")
+    grade.add_argument("--jobs", type=int, default=2, metavar="N", help="kernels side by side (default 2)")
 
     execute = action("execute", run_execute, "run notebooks from clean kernels and store their outputs")
     execute.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
@@ -35,42 +46,51 @@ def run_release(arguments):
     done = release(arguments.folder, arguments.source, arguments.nbgrader, arguments.force)
     print(f"{len(done.sets)} sets in {arguments.folder}, {len(done.written)} files")
     if arguments.nbgrader:
-        print(f"next: cd {arguments.folder} && nbgrader generate_assignment {done.sets[0]}")
+        print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=done.sets[0]), end="")
     return 0
 
 
 def run_grade(arguments):
-    from ..classroom.grading import as_dict, grade, report
+    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback
     from ..classroom.release import read_sources
-    from ..formats import check_file, write_json
+    from ..classroom.submissions import find_submissions
+    from ..formats import check_file, check_folder, write_json
 
-    sources = read_sources(arguments.source)
+    check_jobs(arguments.jobs)
+    sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
     if arguments.json is not None:
         check_file(arguments.json, "json")
-        if Path(arguments.json).resolve() in [Path(path).resolve() for path in arguments.notebooks]:
+        if Path(arguments.json).resolve() in [Path(path).resolve() for path in paths]:
             raise ValueError(f"json: {arguments.json} is one of the notebooks; expected another file")
+    if arguments.out is not None:
+        check_folder(arguments.out, "out")
     found, lines = {}, []
-    for path in arguments.notebooks:  # one that cannot be graded does not keep the others from it
-        try:
-            graded = grade(path, sources)
-        except ValueError as error:
-            found[path] = {"error": str(error)}
-            lines.append(f"not graded     {path}: {error}")
-            continue
-        found[path] = as_dict(graded)
-        lines.append(f"{graded.score:6g} of {graded.points:<4g} {path}")
-        print_now(report(graded) + "\n")
+    for path, one in grade_all(paths, sources, arguments.jobs):
+        found[path] = one
+        if isinstance(one, Graded):
+            lines.append(f"{one.score:6g} of {one.points:<4g} {path}")
+            print_now(report(one) + "\n")
+        else:
+            lines.append(f"not graded     {one}")
+        # After each, so that nothing is lost if a later one is too much for the machine.
+        if arguments.json is not None:
+            entries = {path: as_dict(o) if isinstance(o, Graded) else {"error": str(o)} for path, o in found.items()}
+            write_json(arguments.json, entries)
+        if arguments.out is not None:
+            write_feedback(arguments.out, found)
     print("\n".join(lines))
-    if arguments.json is not None:
-        write_json(arguments.json, found)
-    return 1 if any("error" in entry for entry in found.values()) else 0
+    return 0 if all(isinstance(one, Graded) for one in found.values()) else 1
 
 
 def run_execute(arguments):
     from ..classroom.notebooks import run_all
 
-    if arguments.jobs < 1:
-        raise ValueError(f"jobs: got {arguments.jobs}, expected at least 1")
+    check_jobs(arguments.jobs)
     wrong = run_all(arguments.notebooks, arguments.check, arguments.jobs, report=print_now)
     print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} complaints")
     return 1 if wrong else 0
+
+
+def check_jobs(jobs):
+    if jobs < 1:
+        raise ValueError(f"jobs: got {jobs}, expected at least 1")

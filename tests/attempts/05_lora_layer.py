@@ -126,6 +126,18 @@ def lora_init(n_out, n_in, r, rng):
     return rng.uniform(-bound, bound, (n_in, r)), np.zeros((r, n_out))
 
 
+# == lora_init: wrong, it does not come from rng
+def lora_init(n_out, n_in, r, rng):
+    bound = 1 / np.sqrt(n_in)
+    return np.random.default_rng(3).uniform(-bound, bound, (r, n_in)), np.zeros((n_out, r))
+
+
+# == lora_init: wrong, it has dtype int64, expected float64
+def lora_init(n_out, n_in, r, rng):
+    bound = 1 / np.sqrt(n_in)
+    return rng.uniform(-bound, bound, (r, n_in)), np.zeros((n_out, r), dtype=np.int64)
+
+
 # == lora_backward: right, by einsum
 def lora_backward(dy, x, W, A, B, s):
     dx = np.einsum("no,oi->ni", dy, W + s * np.einsum("or,ri->oi", B, A))

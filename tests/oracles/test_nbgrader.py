@@ -1,4 +1,4 @@
-"""One exercise set through the real nbgrader: made, submitted by four students, graded, given back; the marks are read
+"""One exercise set through the real nbgrader: made, submitted by five students, graded, given back; the marks are read
 from its gradebook. (`pip install ".[classroom]"`)"""
 
 import json
@@ -37,7 +37,7 @@ def nbgrader(folder, *words):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course in which four students have handed in, graded and given back."""
+    """A course in which five students have handed in, graded and given back."""
     folder = tmp_path_factory.mktemp("course")
     release(folder, nbgrader=True)
     nbgrader(folder, "generate_assignment", SET)
@@ -49,11 +49,14 @@ def course(tmp_path_factory):
         "slip": {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")}
         | {"lora_backward": WRONG},
         "warner": {"merge": WARNING},
+        "deleter": {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")},
     }.items():
         made = handed_out.copy()
         made.cells = [cell.copy() for cell in handed_out.cells]
         for cell in made.cells:
             cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
+        if student == "deleter":
+            made.cells = [cell for cell in made.cells if mark(cell).get("grade_id") != "check_merge"]
         path = folder / "submitted" / student / SET / f"{SET}.ipynb"
         path.parent.mkdir(parents=True)
         nbformat.write(made, path)
@@ -72,6 +75,7 @@ def marks(course, student):
 
 def test_the_gradebook_has_the_marks(course):
     assert marks(course, "solver") == POINTS
+    assert marks(course, "deleter") == POINTS  # of a cell that grades; it is put back
     assert marks(course, "blank") == dict.fromkeys(POINTS, 0.0)
     assert marks(course, "slip") == {**POINTS, "check_lora_backward": 4.0}  # dA and dB of three
     assert marks(course, "warner") == {
@@ -84,7 +88,10 @@ def test_the_students_version_is_ours(course):
     """nbgrader cuts the same solutions out as `for_students` does."""
     source = nbformat.read(course / "source" / SET / f"{SET}.ipynb", as_version=4)
     handed_out = nbformat.read(course / "release" / SET / f"{SET}.ipynb", as_version=4)
-    assert [c.source for c in handed_out.cells] == [c.source for c in for_students(source).cells]
+    ours = for_students(source)
+    assert [c.source for c in handed_out.cells] == [c.source for c in ours.cells]
+    for key in ("deletable", "editable"):
+        assert [c.metadata.get(key) for c in handed_out.cells] == [c.metadata.get(key) for c in ours.cells]
 
 
 def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
@@ -97,7 +104,7 @@ def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
 
 
 def test_our_own_grading_gives_the_same_marks(course):
-    students = ("solver", "blank", "slip", "warner")
+    students = ("solver", "blank", "slip", "warner", "deleter")
     files = [str(course / "submitted" / student / SET / f"{SET}.ipynb") for student in students]
     command = [sys.executable, "-m", "lora_np", "classroom", "grade", *files, "--json", str(course / "marks.json")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)

@@ -8,7 +8,7 @@ import numpy as np
 from ...ops import gelu_backward, gelu_forward, linear_backward, linear_forward
 from ...ops.gelu import CUBIC, SQRT_2_OVER_PI, gate, gelu
 from ...ops.numerical_gradient import numerical_gradient
-from ..item import Item
+from ..item import SIZES, Item
 from .gradients_of_rows import ENTROPY, NORM, SOFTMAX
 
 # ---------------------------------------------------------------- centred differences
@@ -18,9 +18,9 @@ def draw_differences(rng, size):
     """A function whose slope at one element depends on all others, so that an element left moved shows.
 
     The step is large: each other way of taking a difference then gives clearly other numbers. No element is beyond 1,
-    where the package would take a larger step.
+    where the package would take a larger step. One of the two arrays has three axes.
     """
-    shape = (size.N, size.C)
+    shape = (size.N, size.C) if size is SIZES[0] else (size.B, size.H, size.D)
     waves, slopes = rng.normal(size=shape), rng.normal(size=shape)
 
     def f(x):
@@ -53,7 +53,8 @@ def never_put_back(i):
 
 def whole_rows(i):
     grad = [(moved(i, n, i.h) - moved(i, n, -i.h)) / (2 * i.h) for n in range(len(i.x))]
-    return np.tile(np.reshape(grad, (-1, 1)), i.x.shape[1])
+    by_row = np.reshape(grad, (-1,) + (1,) * (i.x.ndim - 1))
+    return np.tile(by_row, (1, *i.x.shape[1:]))
 
 
 def all_at_once(i):

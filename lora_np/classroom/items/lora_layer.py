@@ -129,11 +129,19 @@ def draw_init(rng, size):
 def init_properties(i, outputs):
     A, B = (np.asarray(outputs[name], dtype=np.float64) for name in ("A", "B"))
     bound = 1 / np.sqrt(i.n_in)
-    return {"A": not_finite(A) or problem_of_A(A, i, bound), "B": not_finite(B) or problem_of_B(B, i)}
+    found = {"A": not_finite(A) or problem_of_A(A, i, bound), "B": not_finite(B) or problem_of_B(B, i)}
+    if i.given["rng"].bit_generator.state == i.rng.bit_generator.state:
+        found["A"] = found["A"] or "it does not come from rng, which has not moved: nobody could draw it again"
+    return {name: found[name] or other_dtype(outputs[name]) for name in found}
 
 
 def not_finite(array):
     return None if np.isfinite(array).all() else "it is not finite (NaN or infinity) throughout"
+
+
+def other_dtype(output):
+    dtype = np.asarray(output).dtype
+    return None if dtype == np.float64 else f"it has dtype {dtype}, expected float64: it is going to be trained"
 
 
 def problem_of_A(A, i, bound):
