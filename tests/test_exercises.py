@@ -133,3 +133,17 @@ def test_the_readme_counts_right():
     mistakes = sum(len(known) for item in ITEMS.values() for known in item.mistakes.values())
     told = (f"{len(ITEMS)} functions to write", f"{mistakes:,} typical mistakes", f"{len(EVERY)} attempts are graded")
     assert [words for words in told if words not in readme] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_headings_tell_the_points(name):
+    """Each task's heading has the points of the cell that grades it; the title's table has their sums."""
+    told, graded = [], []
+    for cell in source_of(name).cells:
+        if cell.cell_type == "markdown":
+            told += [int(points) for points in re.findall(r"^## .* \((\d+) points?\)$", cell.source, re.MULTILINE)]
+        if mark(cell).get("grade"):
+            graded.append((cell.cell_type, mark(cell)["points"]))
+    assert told == [points for _, points in graded]
+    code, words = (sum(points for kind, points in graded if kind == k) for k in ("code", "markdown"))
+    assert f"| **Points** | {code}, and {words} for an answer in words |" in source_of(name).cells[0].source
