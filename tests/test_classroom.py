@@ -572,6 +572,7 @@ def test_copies_of_a_cell_that_grades_count_for_nothing(tmp_path):
     assert "merge: 2 of 2 points" in feedback and "a line of mine" not in feedback
     feedback = (tmp_path / "out" / "ben" / "05.txt").read_text("utf-8")
     assert "it is not written yet" in feedback and "not answered" in feedback
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 3
 
 
 def test_submissions_are_found(tmp_path):

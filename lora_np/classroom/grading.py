@@ -215,16 +215,21 @@ def marks_table(found):
     return file.getvalue()
 
 
-def write_feedback(folder, found):
+def write_feedback(folder, found, paths):
     """Write `marks.csv` and, for each notebook, its report as a text under the notebook's name.
 
     Notebooks of several folders, one for each student as a rule, have their texts in folders of the same names.
+
+    Parameters
+    ----------
+    folder : where to
+    found : dict, path -> Graded, or the error that says why not
+    paths : list of all paths that are to be graded, also of those that are not in `found` yet
     """
-    paths = {path: Path(path).resolve() for path in found}
-    common = Path(commonpath([place.parent for place in paths.values()]))
+    common = Path(commonpath([Path(path).resolve().parent for path in paths]))
     for path, one in found.items():
         text = report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}"
-        place = Path(folder) / paths[path].relative_to(common).with_suffix(".txt")
+        place = Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, text + "\n")
     write_text(Path(folder) / "marks.csv", marks_table(found))

@@ -77,7 +77,7 @@ def run_grade(arguments):
             entries = {path: as_dict(o) if isinstance(o, Graded) else {"error": str(o)} for path, o in found.items()}
             write_json(arguments.json, entries)
         if arguments.out is not None:
-            write_feedback(arguments.out, found)
+            write_feedback(arguments.out, found, paths)
     print("\n".join(lines))
     return 0 if all(isinstance(one, Graded) for one in found.values()) else 1
 
