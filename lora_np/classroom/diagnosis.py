@@ -57,6 +57,15 @@ def of_one_draw(item, name, i, right, got):
     return looks(right, got, others=others)
 
 
+def exchanged(item, name, i, got):
+    """Of an output of the wrong shape: which other one it is, as a tuple of at most one sentence."""
+    for other, right in i.right.items():
+        right = np.asarray(right)
+        if other != name and got.shape == right.shape != np.shape(i.right[name]) and same_values(got, right, item.rtol):
+            return (f"it is {other}; the order is {', '.join(item.outputs)}",)
+    return ()
+
+
 def factor_sentences(right, got, factors):
     """A sentence for each quantity that the right value may have been multiplied or divided by; also of one number."""
     a, b = (array[np.isfinite(right)].astype(np.float64) for array in (got, right))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import same_values, suspects
+from .diagnosis import exchanged, same_values, suspects
 from .item import SIZES, Unfit, draw_inputs, kind_of, named_outputs
 
 ROUNDED = 1e-5  # relative, in norm: right, but for the rounding of float32
@@ -164,8 +164,8 @@ def finding(item, name, i, arrays, forms, checked):
     right, hint = np.asarray(i.right[name]), item.hints.get(name)
     problem = forms.get(name) or form_problem(arrays[name], right, item.finite)
     if problem:
-        hint = hint if problem.hint else None
-        return Finding(name, problem.said, exchanged(item, name, i, arrays[name]), hint)
+        looks_like = () if kind_problem(arrays[name]) else exchanged(item, name, i, np.asarray(arrays[name]))
+        return Finding(name, problem.said, looks_like, hint if problem.hint else None)
     got = np.asarray(arrays[name])
     if same_values(got, right, item.rtol):
         return Finding(name, None)
@@ -213,19 +213,6 @@ def form_problem(value, right, finite):
         places = f"{np.sum(~np.isfinite(array))} of {array.size} places"
         return Problem(f"it is not finite (NaN or infinity) in {places}", hint=True)
     return None
-
-
-def exchanged(item, name, i, value):
-    """Which other output it is that stands in this one's place, if their shapes differ."""
-    if kind_problem(value):
-        return ()
-    array = np.asarray(value)
-    for other, right in i.right.items():
-        right = np.asarray(right)
-        if other != name and array.shape == right.shape != np.shape(i.right[name]):
-            if same_values(array, right, item.rtol):
-                return (f"it is {other}; the order is {', '.join(item.outputs)}",)
-    return ()
 
 
 def how_far(item, i, got, right):

@@ -197,11 +197,30 @@ def as_dict(graded):
     return {"exercise": graded.exercise, **sums, "items": items}
 
 
-def marks_table(found):
-    """All marks as CSV: a row for each notebook.
+def write_feedback(folder, path, one, paths):
+    """Write the report of one notebook as a text under the notebook's name.
+
+    Notebooks of several folders, one for each student as a rule, have their texts in folders of the same names.
 
     Parameters
     ----------
+    folder : where to
+    path : of the notebook
+    one : Graded, or the error that says why not
+    paths : list of the paths of all notebooks, of which the folders that they have in common are left out
+    """
+    common = commonpath([Path(path).resolve().parent for path in paths])
+    place = Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_text(place, (report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}") + "\n")
+
+
+def write_marks(folder, found):
+    """Write `marks.csv`, a row for each notebook.
+
+    Parameters
+    ----------
+    folder : where to
     found : dict, path -> Graded, or the error that says why not
     """
     file = io.StringIO()
@@ -212,24 +231,4 @@ def marks_table(found):
             rows.writerow([path, one.exercise, f"{one.score:g}", f"{one.points:g}", f"{one.to_read:g}", ""])
         else:
             rows.writerow([path, "", "", "", "", str(one)])
-    return file.getvalue()
-
-
-def write_feedback(folder, found, paths):
-    """Write `marks.csv` and, for each notebook, its report as a text under the notebook's name.
-
-    Notebooks of several folders, one for each student as a rule, have their texts in folders of the same names.
-
-    Parameters
-    ----------
-    folder : where to
-    found : dict, path -> Graded, or the error that says why not
-    paths : list of all paths that are to be graded, also of those that are not in `found` yet
-    """
-    common = Path(commonpath([Path(path).resolve().parent for path in paths]))
-    for path, one in found.items():
-        text = report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}"
-        place = Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, text + "\n")
-    write_text(Path(folder) / "marks.csv", marks_table(found))
+    write_text(Path(folder) / "marks.csv", file.getvalue())

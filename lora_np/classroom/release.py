@@ -86,8 +86,8 @@ def find_sources(source=None):
     """The source notebooks of a folder, in order."""
     folder = SOURCES if source is None else Path(source)
     if not folder.is_dir():
-        where = " (exercises lie in a clone, not in an installed package: `python -m lora_np` in the clone's folder)"
-        where = where if source is None else ""
+        how = "exercises lie in a clone, not in an installed package: `python -m lora_np` in the clone's folder"
+        where = f" ({how})" if source is None else ""
         raise ValueError(f"source: there is no folder {folder}{where}; expected a folder of exercise notebooks")
     paths = sorted(folder.glob("*.ipynb"))
     if not paths:

@@ -86,8 +86,10 @@ def one_run(path, notebook):
     now = {"cell": 0, "printed": 0, "why": "it ends the kernel", "watch": None}
 
     def kill(why):
-        now["why"] = why
-        client.km.provisioner.process.kill()
+        process = client.km.provisioner.process
+        if process is not None:  # it has not ended by itself meanwhile
+            now["why"] = why
+            process.kill()
 
     def begin(cell, cell_index):
         stop()

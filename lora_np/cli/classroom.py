@@ -51,12 +51,13 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
-    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback
+    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
     from ..classroom.release import read_sources
     from ..classroom.submissions import find_submissions
+    from ..experiments.processes import worker_count
     from ..formats import check_file, check_folder, write_json
 
-    check_jobs(arguments.jobs)
+    jobs = worker_count(arguments.jobs)
     sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
     if arguments.json is not None:
         check_file(arguments.json, "json")
@@ -64,33 +65,31 @@ def run_grade(arguments):
             raise ValueError(f"json: {arguments.json} is one of the notebooks; expected another file")
     if arguments.out is not None:
         check_folder(arguments.out, "out")
-    found, lines = {}, []
-    for path, one in grade_all(paths, sources, arguments.jobs):
+    found, entries, lines = {}, {}, []
+    for path, one in grade_all(paths, sources, jobs):
         found[path] = one
         if isinstance(one, Graded):
+            entries[path] = as_dict(one)
             lines.append(f"{one.score:6g} of {one.points:<4g} {path}")
             print_now(report(one) + "\n")
         else:
+            entries[path] = {"error": str(one)}
             lines.append(f"not graded     {one}")
         # After each, so that nothing is lost if a later one is too much for the machine.
         if arguments.json is not None:
-            entries = {path: as_dict(o) if isinstance(o, Graded) else {"error": str(o)} for path, o in found.items()}
             write_json(arguments.json, entries)
         if arguments.out is not None:
-            write_feedback(arguments.out, found, paths)
+            write_feedback(arguments.out, path, one, paths)
+            write_marks(arguments.out, found)
     print("\n".join(lines))
-    return 0 if all(isinstance(one, Graded) for one in found.values()) else 1
+    return 1 if any("error" in entry for entry in entries.values()) else 0
 
 
 def run_execute(arguments):
     from ..classroom.notebooks import run_all
+    from ..experiments.processes import worker_count
 
-    check_jobs(arguments.jobs)
-    wrong = run_all(arguments.notebooks, arguments.check, arguments.jobs, report=print_now)
+    jobs = worker_count(arguments.jobs)
+    wrong = run_all(arguments.notebooks, arguments.check, jobs, report=print_now)
     print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} complaints")
     return 1 if wrong else 0
-
-
-def check_jobs(jobs):
-    if jobs < 1:
-        raise ValueError(f"jobs: got {jobs}, expected at least 1")
