@@ -154,9 +154,7 @@ def test_operands_in_another_order_give_the_same_numbers(logits_order, targets_o
 def test_an_operation_does_go_by_blocks(operation, monkeypatch):
     """Or the test above would compare one thing with itself."""
     calls = []
-    monkeypatch.setattr(
-        f"lora_np.ops.{operation.__name__}.blocks", lambda *args: calls.append(args) or blocks(*args)
-    )
+    monkeypatch.setattr(f"lora_np.ops.{operation.__name__}.blocks", lambda *args: calls.append(args) or blocks(*args))
     operation(np.random.default_rng(0), (3, 5), np.float64)
     assert len(calls) == 2  # forward and backward, or with a gradient and without
 

@@ -482,9 +482,7 @@ def test_one_layer_under_two_names(saved_peft):
 
 def test_a_layer_that_the_base_lacks(saved_peft):
     folder, params = saved_peft
-    edit_tensors(
-        folder / "adapter_model.safetensors", lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()}
-    )
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()})
     with pytest.raises(ValueError, match="transformer.h.7.attn.c_attn is no linear layer of the base"):
         load_peft(folder, params)
 

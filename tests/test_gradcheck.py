@@ -169,9 +169,7 @@ def test_every_activation_has_a_gradient_in_reverse_order(name):
     config, params, _ = draw_model(np.random.default_rng(0), 3 * (name == "classifier"), 0.0, None)
     batch = draw_batch(np.random.default_rng(0), config.n_classes)
     activations, gradients = {}, {}
-    logits, cache = forward(
-        params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=activations
-    )
+    logits, cache = forward(params, batch.ids, config, lengths=batch.lengths, wanted=tuple(params), record=activations)
     backward(np.ones_like(logits), cache, record=gradients)
     assert list(gradients) == list(reversed(activations))
     assert {n: a.shape for n, a in gradients.items()} == {n: a.shape for n, a in activations.items()}

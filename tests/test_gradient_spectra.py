@@ -29,9 +29,7 @@ def run(params, config, batch, adapter=None, steps=5, clip_norm=None, state_path
     objective, allocate = allocating(model_objective(params, config, adapter), adapter, steps)
     settings = TrainConfig(steps=steps, learning_rate=1e-3, clip_norm=clip_norm, save_every=1)
     trainable = trainable_arrays(params, adapter)
-    return train(
-        trainable, objective, lambda rng: [batch], settings, state_path=state_path, adjust=adjust or allocate
-    )
+    return train(trainable, objective, lambda rng: [batch], settings, state_path=state_path, adjust=adjust or allocate)
 
 
 # ------------------------------------------------------------------ full gradients, adapted or not

@@ -46,6 +46,7 @@ ALONE = "each one alone"
 # What the gradient check's room imports.
 ROOMS = ("ops", "compress", "data", "adapters", "model", "analysis", "formats", "training", "reference")
 
+# fmt: off
 BUGS = [
     # linear
     Bug("rows flattened column by column", "linear", "weight", LINEAR,
@@ -659,6 +660,7 @@ BUGS = [
     Bug("divided by the number of targets again", "language model", None, OBJECTIVE,
         "cross_entropy_backward(1.0, loss_cache)", "cross_entropy_backward(1.0 / n_targets, loss_cache)"),
 ]
+# fmt: on
 
 
 # ------------------------------------------------------------------ planting
@@ -732,10 +734,7 @@ QUICK = {bug.file: bug for bug in reversed(BUGS)}.values()
 
 @pytest.mark.parametrize(
     "bug",
-    [
-        pytest.param(bug, marks=[] if bug in QUICK else pytest.mark.slow, id=f"{bug.file}: {bug.what}")
-        for bug in BUGS
-    ],
+    [pytest.param(bug, marks=[] if bug in QUICK else pytest.mark.slow, id=f"{bug.file}: {bug.what}") for bug in BUGS],
 )
 def test_the_bug_is_caught(bug, plant, monkeypatch):
     copy = plant(bug)

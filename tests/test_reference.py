@@ -344,7 +344,8 @@ UNUSABLE = {  # what is done to the outputs -> what has to be said
         ["grad/x is no tensor of this case; it looks like grad.x"],
     ),
     "capitals": (
-        lambda f: written(f, **{"grad.x": None, "Grad.X": np.zeros((2, 3, 6))}), ["Grad.X is no tensor of this case"]
+        lambda f: written(f, **{"grad.x": None, "Grad.X": np.zeros((2, 3, 6))}),
+        ["Grad.X is no tensor of this case"],
     ),
     "Fortran": (lambda f: as_npy(f, "F"), ["y.npy: lies in Fortran order"]),
     "big-endian": (lambda f: as_npy(f, dtype=">f8"), ["y.npy: is big-endian, >f8; expected <f8"]),
@@ -355,8 +356,10 @@ UNUSABLE = {  # what is done to the outputs -> what has to be said
     "a huge shape": (lambda f: spoilt_npy(f, (b"(2, 3, 4)", b"(999999,)")), ["y.npy: "]),
     "minus signs": (lambda f: spoilt_npy(f, (b"'<f8'", b"-----")), ["y.npy: not a whole .npy file"]),
     "version 2 on version 1": (lambda f: spoilt_npy(f, (b"NUMPY\x01", b"NUMPY\x02")), ["y.npy: not a whole .npy file"]),
-    "a pipe": (lambda f: (as_npy(f), (f / "linear.float64/y.npy").unlink(), os.mkfifo(f / "linear.float64/y.npy")),
-               ["y.npy: expected .npy files alone"]),
+    "a pipe": (
+        lambda f: (as_npy(f), (f / "linear.float64/y.npy").unlink(), os.mkfifo(f / "linear.float64/y.npy")),
+        ["y.npy: expected .npy files alone"],
+    ),
     "a folder in the folder": (lambda f: (as_npy(f), (f / "linear.float64/grad").mkdir()), ["grad: expected .npy"]),
     "bfloat16": (lambda f: as_bfloat16(f), ["y is of dtype bfloat16"]),
     "a name for a terminal": (lambda f: written(f, **{"\x1b[2J": np.zeros(3)}), ["'\\x1b[2J' is no tensor"]),
@@ -485,8 +488,13 @@ def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, capsys):
     written(out)
     before = (out / "linear.float64.safetensors").read_bytes()
     os.mkfifo(tmp_path / "pipe")
-    wrong = {str(out / "linear.float64.safetensors"): "read from", str(out / "report.json"): "read from",
-             str(VECTORS / "report.json"): "read from", str(tmp_path / "pipe"): "no regular file", "": "a folder"}
+    wrong = {
+        str(out / "linear.float64.safetensors"): "read from",
+        str(out / "report.json"): "read from",
+        str(VECTORS / "report.json"): "read from",
+        str(tmp_path / "pipe"): "no regular file",
+        "": "a folder",
+    }
     for path, said in wrong.items():
         code, _, err = checked(capsys, out, "--json", path)
         assert code == 2 and said in err, path

@@ -345,9 +345,7 @@ def small_job(monkeypatch):
     names = ("seconds", "ratio", "pass_ratio", "predicted_ratio", "activation_bytes")
     measured = dict.fromkeys(names, 1.0)
     monkeypatch.setattr(main_job, "fine_tune_run", small_run)
-    monkeypatch.setattr(
-        main_job, "compare_step_times", lambda repeats: dict.fromkeys(("full", "lora_qv_r8"), measured)
-    )
+    monkeypatch.setattr(main_job, "compare_step_times", lambda repeats: dict.fromkeys(("full", "lora_qv_r8"), measured))
     monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
     monkeypatch.setattr(main_job, "draw_figures", lambda outcome, folder: [])  # they have a test of their own
 

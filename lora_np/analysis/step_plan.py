@@ -62,4 +62,3 @@ def plan_step(config, B, T, adapter_config=None, wanted=None):
 def hollow(shapes):
     """An array for each shape, with one number behind it."""
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-

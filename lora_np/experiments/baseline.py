@@ -24,9 +24,7 @@ def tfidf_baseline(limit=None):
 
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     splits = load_reviews("rotten_tomatoes")
-    train, validation, test = (
-        [normalise(tokenizer, text) for text in part.texts[:limit]] for part in splits
-    )
+    train, validation, test = ([normalise(tokenizer, text) for text in part.texts[:limit]] for part in splits)
     labels = [part.labels[:limit] for part in splits]
     found = []
     for sublinear in (False, True):

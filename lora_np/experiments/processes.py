@@ -104,7 +104,7 @@ class LocalProcesses(ThreadPoolExecutor):
             raise BrokenExecutor(f"its process was killed {TRIES} times, last by signal {-code} (out of memory?)")
         raise BrokenExecutor(
             f"its process ended {TRIES} times, last with exit code {code}; the reason is in its error output "
-            "(does the script start its work outside `if __name__ == \"__main__\":`?)"
+            '(does the script start its work outside `if __name__ == "__main__":`?)'
         )
 
     def _start(self):

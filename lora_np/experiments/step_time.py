@@ -51,9 +51,7 @@ def compare_step_times(repeats=20, keys=("full", "lora_qv_r8", "lora_all_r8", "h
         trainable = trainable_arrays(params, start)
         turns[key] = Turn(initial_state(trainable), model_objective(params, config, start))
         model, adapter = attach(params, start, trainable)
-        _, cache = forward(
-            model, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=tuple(trainable)
-        )
+        _, cache = forward(model, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=tuple(trainable))
         held[key] = cache_bytes(cache)
         flops[key] = sum(step_flops(config, *batch.ids.shape, method.adapter, tuple(trainable)).values())
     times = take_turns(turns, batch, repeats)

@@ -98,9 +98,7 @@ def tune(methods=None, seeds=1, out=SETTINGS, executor=None, report=print):
             else:
                 failed.append(asdict(run) | {"error": error})
                 text = f"FAILED: {error}"
-            report(
-                f"{run.method:<14} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   {text}"
-            )
+            report(f"{run.method:<14} lr {run.learning_rate:<8g} dropout {run.dropout:<4g} seed {run.seed}   {text}")
     if runs and len(failed) == len(runs):
         raise ValueError(f"none of the {len(runs)} runs finished; the first failed with {failed[0]['error']}")
     incomplete = {run["method"] for run in failed}

@@ -137,9 +137,7 @@ def with_classes(params, config, n_classes):
 def check_labels(folder, labels, config):
     """Raise ValueError unless there is a label for each class."""
     if config.n_classes != len(labels or ()):
-        raise ValueError(
-            f"{folder / 'task.json'}: {len(labels or ())} labels, expected n_classes = {config.n_classes}"
-        )
+        raise ValueError(f"{folder / 'task.json'}: {len(labels or ())} labels, expected n_classes = {config.n_classes}")
 
 
 def task_base(name):

@@ -28,9 +28,7 @@ def project_forward(x, module, call):
         return linear_forward(x, weight, bias, wanted)
     config = module_config(call.adapter_config, module)
     mask = call.masks.get(f"{module}.adapter")
-    return KINDS[config.kind].forward(
-        x, weight, bias, call.adapter_parts[module], config, wanted, mask
-    )
+    return KINDS[config.kind].forward(x, weight, bias, call.adapter_parts[module], config, wanted, mask)
 
 
 def rows_forward(x, module, call):

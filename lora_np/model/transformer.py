@@ -118,9 +118,7 @@ def backward(dlogits, cache, record=None):
 
 def embed_forward(ids, call, ops, record):
     params = call.params
-    tok, ops["tok_emb"] = embedding_forward(
-        ids, params["tok_emb.weight"], call.operands_wanted("tok_emb")
-    )  # (B, T, C)
+    tok, ops["tok_emb"] = embedding_forward(ids, params["tok_emb.weight"], call.operands_wanted("tok_emb"))  # (B, T, C)
     positions = np.arange(ids.shape[1])  # (T,)
     pos, ops["pos_emb"] = embedding_forward(
         positions, params["pos_emb.weight"], call.operands_wanted("pos_emb")
@@ -259,9 +257,7 @@ def linear_back(dy, module, cache, grads, record):
 
 def norm_forward(x, module, call, ops, record):
     weight, bias = call.params[f"{module}.weight"], call.params[f"{module}.bias"]
-    y, ops[module] = layer_norm_forward(
-        x, weight, bias, call.config.layer_norm_eps, call.operands_wanted(module)
-    )
+    y, ops[module] = layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.operands_wanted(module))
     note(record, module, y)
     return y
 

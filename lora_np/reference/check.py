@@ -124,7 +124,14 @@ def check_case(file, entry, folder):
         causes = likely_causes(entry, reference, got, first.tensor, file.dtype)
         first = first._replace(number=number, agreed=agreed, causes=causes)
     return Result(
-        file.path.name, entry["id"], entry["tier"], file.dtype, complaints, len(outputs), worst, first,
+        file.path.name,
+        entry["id"],
+        entry["tier"],
+        file.dtype,
+        complaints,
+        len(outputs),
+        worst,
+        first,
         entry["catches"],
     )
 

@@ -37,9 +37,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     params, config = within_vocabulary(task)
     end = task.tokenizer.token_to_id(END_OF_TEXT)
     stop = () if ignore_end else (end,)
-    new = generate_tokens(
-        params, ids, config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True
-    )
+    new = generate_tokens(params, ids, config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True)
     return pieces(task.tokenizer, ids[0].tolist(), new)
 
 

@@ -13,6 +13,7 @@ from .trainer import TrainConfig, train
 
 EVALUATION_BATCH = 16  # windows at once where nothing is trained
 
+
 def language_loss(params, config, tokens, adapter=None):
     """Mean loss over a token stream in nats per token, in windows of n_positions tokens; its exp is the perplexity."""
     batches = language_batches(tokens, EVALUATION_BATCH, config.n_positions)

@@ -167,10 +167,10 @@ def allocating(objective, adapter, steps, settings=None):
     def adjust(step, trainable, grads, memory):
         """Update the importance of every number, and at a time of choice set singular values to zero.
 
-            I = |w · g|                    the loss's change if the number were zero, to first order (equation 8)
-            Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
-            Ū ← β₂ Ū + (1 − β₂) |I − Ī|    how uncertain that is (equation 10)
-            s = Ī Ū                        (equation 11)
+        I = |w · g|                    the loss's change if the number were zero, to first order (equation 8)
+        Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
+        Ū ← β₂ Ū + (1 − β₂) |I − Ī|    how uncertain that is (equation 10)
+        s = Ī Ū                        (equation 11)
         """
         importance = {}
         for module in modules:

@@ -36,11 +36,7 @@ def save_state(path, state, label=""):
     state : TrainState
     label : str, what the run is (its settings), to be checked when it is resumed
     """
-    tensors = {
-        f"{group}/{name}": array
-        for group in GROUPS
-        for name, array in getattr(state, group).items()
-    }
+    tensors = {f"{group}/{name}": array for group in GROUPS for name, array in getattr(state, group).items()}
     write_tensors(path, tensors, {"step": str(state.step), "label": json.dumps(label)})
 
 

@@ -142,9 +142,7 @@ def test_adamw(optimiser, seed):
     settings = TrainConfig(100, 0.01, "cosine", 10, optimiser=optimiser)
     shapes = {"a.weight": (5, 3), "a.bias": (5,), "b.weight": (4,), "table": (2, 3, 4)}
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    scales = {
-        name: 10.0 ** rng.uniform(-12, 2, shape) * (rng.random(shape) > 0.2) for name, shape in shapes.items()
-    }
+    scales = {name: 10.0 ** rng.uniform(-12, 2, shape) * (rng.random(shape) > 0.2) for name, shape in shapes.items()}
     expected = {name: torch.tensor(array, requires_grad=True) for name, array in params.items()}
     reference = torch_adamw(expected.values(), settings)
     scheduler = torch_schedule(reference, settings)
@@ -207,9 +205,7 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
     params = random_params(config, rng)
     batches = [random_batch(config, rng, rng.integers(2, 6, size=8)) for _ in range(3)]
     optimiser = AdamW(weight_decay=0.1)
-    settings = TrainConfig(
-        100, 0.01, **schedule, optimiser=optimiser, clip_norm=clip_norm, shards=shards, seed=seed
-    )
+    settings = TrainConfig(100, 0.01, **schedule, optimiser=optimiser, clip_norm=clip_norm, shards=shards, seed=seed)
     if adapter is None:
         start, trainable, model = None, params, torch_model(params, config)
         parameters = dict(model.named_parameters())

@@ -79,27 +79,46 @@ ATTEND = Item(
     factors=lambda i: {"√D": i.size.D**0.5, "T": i.size.T},
     mistakes={
         "dprobs": [
-            ("dcontext is cut into heads by reshape alone, so that positions and heads are mixed up",
-             lambda i: cut_by_reshape(i) @ turned(i.v)),
-            ("the heads have taken every H-th column, not columns side by side",
-             lambda i: strided_heads(i) @ turned(i.v)),
-            ("dprobs is set to 0 at keys after their query: probs is 0 there, its gradient is not",
-             lambda i: np.tril(i.right["dprobs"])),
-            ("dprobs is multiplied by probs: that belongs to the softmax, a step further back",
-             lambda i: i.right["dprobs"] * i.probs),
-            ("it has gone back through the softmax already",
-             lambda i: softmax_backward(i.right["dprobs"], SoftmaxCache(i.probs)).dx),
+            (
+                "dcontext is cut into heads by reshape alone, so that positions and heads are mixed up",
+                lambda i: cut_by_reshape(i) @ turned(i.v),
+            ),
+            (
+                "the heads have taken every H-th column, not columns side by side",
+                lambda i: strided_heads(i) @ turned(i.v),
+            ),
+            (
+                "dprobs is set to 0 at keys after their query: probs is 0 there, its gradient is not",
+                lambda i: np.tril(i.right["dprobs"]),
+            ),
+            (
+                "dprobs is multiplied by probs: that belongs to the softmax, a step further back",
+                lambda i: i.right["dprobs"] * i.probs,
+            ),
+            (
+                "it has gone back through the softmax already",
+                lambda i: softmax_backward(i.right["dprobs"], SoftmaxCache(i.probs)).dx,
+            ),
         ],
         "dv": [
-            ("dcontext is cut into heads by reshape alone, so that positions and heads are mixed up",
-             lambda i: turned(i.probs) @ cut_by_reshape(i)),
-            ("the heads have taken every H-th column, not columns side by side",
-             lambda i: turned(i.probs) @ strided_heads(i)),
-            ("keys and queries are exchanged: it adds up over the keys that a query looks at, not over the queries "
-             "that look at a value", lambda i: i.probs @ heads(i)),
+            (
+                "dcontext is cut into heads by reshape alone, so that positions and heads are mixed up",
+                lambda i: turned(i.probs) @ cut_by_reshape(i),
+            ),
+            (
+                "the heads have taken every H-th column, not columns side by side",
+                lambda i: turned(i.probs) @ strided_heads(i),
+            ),
+            (
+                "keys and queries are exchanged: it adds up over the keys that a query looks at, not over the queries "
+                "that look at a value",
+                lambda i: i.probs @ heads(i),
+            ),
             ("probs is missing: each position gets its own dcontext", heads),
-            ("probs is missing: each value gets every position's dcontext in full",
-             lambda i: heads(i).sum(axis=2, keepdims=True) + 0 * i.v),
+            (
+                "probs is missing: each value gets every position's dcontext in full",
+                lambda i: heads(i).sum(axis=2, keepdims=True) + 0 * i.v,
+            ),
         ],
     },
     hints={
@@ -129,12 +148,16 @@ SCORES = Item(
         "dscores": [
             ("the way through the softmax's denominator is missing", lambda i: i.probs * i.dprobs),
             ("each share is derived by its own score alone", lambda i: i.probs * (1 - i.probs) * i.dprobs),
-            ("the factor probs in front is missing, so keys after their query get a gradient, too",
-             lambda i: i.dprobs - expected(i)),
+            (
+                "the factor probs in front is missing, so keys after their query get a gradient, too",
+                lambda i: i.dprobs - expected(i),
+            ),
             ("the sum runs over the queries, not over the keys", lambda i: i.probs * (i.dprobs - expected(i, -2))),
             ("probs is missing inside the sum", lambda i: i.probs * (i.dprobs - i.dprobs.sum(-1, keepdims=True))),
-            ("probs is missing inside the sum, which is over the keys that may be looked at",
-             lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(-1, keepdims=True))),
+            (
+                "probs is missing inside the sum, which is over the keys that may be looked at",
+                lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(-1, keepdims=True)),
+            ),
             ("a mean stands where a sum belongs", lambda i: i.probs * (i.dprobs - expected(i) / i.size.T)),
             ("the sum is added, not subtracted", lambda i: i.probs * (i.dprobs + expected(i))),
             ("the sum runs over a whole head at once", lambda i: i.probs * (i.dprobs - expected(i, (-2, -1)))),
@@ -180,12 +203,16 @@ QUERY_KEY = Item(
             ("dq has the last key's part alone", lambda i: scaled(i, i.dscores[..., -1:] @ i.k[..., -1:, :])),
         ],
         "dk": [
-            ("dscores is not transposed in dk: the sum runs along the keys, not along the queries",
-             lambda i: scaled(i, i.dscores @ i.q)),
+            (
+                "dscores is not transposed in dk: the sum runs along the keys, not along the queries",
+                lambda i: scaled(i, i.dscores @ i.q),
+            ),
             ("k stands in dk, where q belongs", lambda i: scaled(i, turned(i.dscores) @ i.k)),
             ("each key's own position is left out of dk", lambda i: scaled(i, turned(np.tril(i.dscores, -1)) @ i.q)),
-            ("dk has the last query's part alone",
-             lambda i: scaled(i, turned(i.dscores[..., -1:, :]) @ i.q[..., -1:, :])),
+            (
+                "dk has the last query's part alone",
+                lambda i: scaled(i, turned(i.dscores[..., -1:, :]) @ i.q[..., -1:, :]),
+            ),
         ],
     },
     hints={
@@ -222,10 +249,14 @@ WAYS = Item(
             ("the way through v is missing", lambda i: i.right["dh"] - i.dv @ i.Wv),
             ("only the way through q is there", lambda i: i.dq @ i.Wq),
             ("only the way through v is there", lambda i: i.dv @ i.Wv),
-            ("the weights are transposed, as on the way forward",
-             lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T),
-            ("the gradients are added up first: each has then gone through all three weights",
-             lambda i: (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv)),
+            (
+                "the weights are transposed, as on the way forward",
+                lambda i: i.dq @ i.Wq.T + i.dk @ i.Wk.T + i.dv @ i.Wv.T,
+            ),
+            (
+                "the gradients are added up first: each has then gone through all three weights",
+                lambda i: (i.dq + i.dk + i.dv) @ (i.Wq + i.Wk + i.Wv),
+            ),
             ("all three have gone through Wq", lambda i: (i.dq + i.dk + i.dv) @ i.Wq),
             ("Wq and Wk are exchanged", lambda i: i.dq @ i.Wk + i.dk @ i.Wq + i.dv @ i.Wv),
             ("the three ways are multiplied", lambda i: (i.dq @ i.Wq) * (i.dk @ i.Wk) * (i.dv @ i.Wv)),
@@ -275,8 +306,10 @@ HALF = Item(
     mistakes={
         "dx": [
             ("the way around the branch is missing", lambda i: half(i) - i.dy),
-            ("dy of the way around has gone through ln1, which stands in the branch alone",
-             lambda i: i.back["ln1"](i.dy + through_projections(i.back, i.back["o_proj"](i.dy)))),
+            (
+                "dy of the way around has gone through ln1, which stands in the branch alone",
+                lambda i: i.back["ln1"](i.dy + through_projections(i.back, i.back["o_proj"](i.dy))),
+            ),
             ("the way around begins behind o_proj", lambda i: half(i) - i.dy + i.back["o_proj"](i.dy)),
             ("ln1 is left out", lambda i: i.dy + through_projections(i.back, i.back["o_proj"](i.dy))),
             ("o_proj is left out", lambda i: i.dy + i.back["ln1"](through_projections(i.back, i.dy))),

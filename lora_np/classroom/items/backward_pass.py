@@ -41,8 +41,10 @@ RESIDUAL = Item(
             ("1 stands where dy belongs on the way around", lambda i: 1 + i.branch_backward(i.dy)),
             ("the branch has been given ones in place of dy", lambda i: i.dy + i.branch_backward(np.ones_like(i.dy))),
             ("the two ways are multiplied", lambda i: i.dy * i.branch_backward(i.dy)),
-            ("what comes out of the branch is taken for a slope, and dy multiplied by it once more",
-             lambda i: i.dy * (1 + i.branch_backward(i.dy))),
+            (
+                "what comes out of the branch is taken for a slope, and dy multiplied by it once more",
+                lambda i: i.dy * (1 + i.branch_backward(i.dy)),
+            ),
             ("dy has gone through the branch twice", lambda i: i.dy + i.branch_backward(i.branch_backward(i.dy))),
         ]
     },
@@ -125,18 +127,28 @@ EMBEDDING = Item(
     factors=lambda i: {"B (the texts)": i.size.B, "T (the tokens of a text)": i.size.T, "B·T": i.size.B * i.size.T},
     mistakes={
         "dtable": [
-            ("a token that occurs more than once has the gradient of its last place alone",
-             lambda i: scattered(i, joined=lambda old, new: new)),
-            ("a token that occurs more than once has the gradient of its first place alone",
-             lambda i: scattered(i, joined=lambda old, new: old if old.any() else new)),
-            ("a token's places are averaged, not added up",
-             lambda i: i.right["dtable"] / np.maximum(occurrences(i), 1)),
+            (
+                "a token that occurs more than once has the gradient of its last place alone",
+                lambda i: scattered(i, joined=lambda old, new: new),
+            ),
+            (
+                "a token that occurs more than once has the gradient of its first place alone",
+                lambda i: scattered(i, joined=lambda old, new: old if old.any() else new),
+            ),
+            (
+                "a token's places are averaged, not added up",
+                lambda i: i.right["dtable"] / np.maximum(occurrences(i), 1),
+            ),
             ("only the first text has been counted", lambda i: scattered(i, slice(1))),
             ("only the last text has been counted", lambda i: scattered(i, slice(-1, None))),
-            ("dy is missing: this counts how often each token occurs",
-             lambda i: occurrences(i) + 0 * i.right["dtable"]),
-            ("a row for each position, not for each token: this is the position table's gradient",
-             lambda i: np.pad(i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0)))),
+            (
+                "dy is missing: this counts how often each token occurs",
+                lambda i: occurrences(i) + 0 * i.right["dtable"],
+            ),
+            (
+                "a row for each position, not for each token: this is the position table's gradient",
+                lambda i: np.pad(i.dy.sum(axis=0), ((0, i.V - i.size.T), (0, 0))),
+            ),
         ]
     },
     hints={"dtable": "A row of the table is copied to wherever its token stands. What comes back from two copies?"},

@@ -30,8 +30,11 @@ def right_parameters(shapes, targets, r):
 
 def adapted(i, leaf="weight", targets=None):
     """The shapes of the targets' weights, or of their biases."""
-    return [i.shapes[f"{name}.{leaf}"] for name in linear_layers(i.shapes)
-            if name.rpartition(".")[2] in (i.targets if targets is None else targets)]
+    return [
+        i.shapes[f"{name}.{leaf}"]
+        for name in linear_layers(i.shapes)
+        if name.rpartition(".")[2] in (i.targets if targets is None else targets)
+    ]
 
 
 def rows_and_columns(i, shapes):
@@ -49,25 +52,39 @@ PARAMETERS = Item(
     mistakes={
         "trained": [
             ("this is one block's count: each block has adapters of its own", lambda i: i.right["trained"] / i.size.N),
-            ("all six linear layers of a block are counted, not the targets alone",
-             lambda i: rows_and_columns(i, [i.shapes[f"{name}.weight"] for name in linear_layers(i.shapes)])),
-            ("every matrix of the model is counted, the embeddings' tables, too",
-             lambda i: rows_and_columns(i, [shape for shape in i.shapes.values() if len(shape) == 2])),
-            ("the targets' biases are taken for layers with an adapter of their own",
-             lambda i: rows_and_columns(i, adapted(i) + adapted(i, "bias"))),
-            ("the targets' biases are counted, and they are frozen",
-             lambda i: i.right["trained"] + sum(math.prod(shape) for shape in adapted(i, "bias"))),
+            (
+                "all six linear layers of a block are counted, not the targets alone",
+                lambda i: rows_and_columns(i, [i.shapes[f"{name}.weight"] for name in linear_layers(i.shapes)]),
+            ),
+            (
+                "every matrix of the model is counted, the embeddings' tables, too",
+                lambda i: rows_and_columns(i, [shape for shape in i.shapes.values() if len(shape) == 2]),
+            ),
+            (
+                "the targets' biases are taken for layers with an adapter of their own",
+                lambda i: rows_and_columns(i, adapted(i) + adapted(i, "bias")),
+            ),
+            (
+                "the targets' biases are counted, and they are frozen",
+                lambda i: i.right["trained"] + sum(math.prod(shape) for shape in adapted(i, "bias")),
+            ),
             ("the targets' matrices are counted, which are frozen", lambda i: sum(map(math.prod, adapted(i)))),
-            ("the targets' matrices are counted along with their adapters, and they are frozen",
-             lambda i: i.right["trained"] + sum(map(math.prod, adapted(i)))),
+            (
+                "the targets' matrices are counted along with their adapters, and they are frozen",
+                lambda i: i.right["trained"] + sum(map(math.prod, adapted(i))),
+            ),
             ("these are the B's alone", lambda i: i.r * sum(n_out for n_out, _ in adapted(i))),
             ("these are the A's alone", lambda i: i.r * sum(n_in for _, n_in in adapted(i))),
             ("both factors are counted as if they were B", lambda i: 2 * i.r * sum(n_out for n_out, _ in adapted(i))),
             ("both factors are counted as if they were A", lambda i: 2 * i.r * sum(n_in for _, n_in in adapted(i))),
-            ("only the first of the targets is counted",
-             lambda i: rows_and_columns(i, adapted(i, targets=i.targets[:1]))),
-            ("only the last of the targets is counted",
-             lambda i: rows_and_columns(i, adapted(i, targets=i.targets[-1:]))),
+            (
+                "only the first of the targets is counted",
+                lambda i: rows_and_columns(i, adapted(i, targets=i.targets[:1])),
+            ),
+            (
+                "only the last of the targets is counted",
+                lambda i: rows_and_columns(i, adapted(i, targets=i.targets[-1:])),
+            ),
             ("r multiplies the matrices' own counts: r · in · out", lambda i: i.r * sum(map(math.prod, adapted(i)))),
         ]
     },
@@ -152,10 +169,11 @@ FLOPS = Item(
             ("the adapter's two products are missing", wide),
             ("the second thin product is missing, s u Bᵀ", lambda i: wide(i) + with_in(i)),
             ("the first thin product is missing, u = x Aᵀ", lambda i: wide(i) + with_out(i)),
-            ("B A is formed and added to W: in training x passes through r numbers",
-             lambda i: wide(i) + forming(i)),
-            ("B A is formed, and x goes through it: in training x passes through r numbers",
-             lambda i: 2 * wide(i) + forming(i)),
+            ("B A is formed and added to W: in training x passes through r numbers", lambda i: wide(i) + forming(i)),
+            (
+                "B A is formed, and x goes through it: in training x passes through r numbers",
+                lambda i: 2 * wide(i) + forming(i),
+            ),
             (FIRST, lambda i: less_first_additions([(i.N, i.n_in, i.n_out), (i.N, i.n_in, i.r), (i.N, i.r, i.n_out)])),
             (SUMS, lambda i: i.right["lora_forward"] + i.N * i.n_out),
             (SUMS, lambda i: i.right["lora_forward"] + 2 * i.N * i.n_out),
@@ -165,26 +183,44 @@ FLOPS = Item(
         "lora_backward": [
             (HALF, lambda i: i.right["lora_backward"] / 2),
             (A_ROW, lambda i: i.right["lora_backward"] / i.N),
-            ("dW is counted, and W is frozen: here the way back does not cost twice the way forward",
-             lambda i: i.right["lora_backward"] + wide(i)),
+            (
+                "dW is counted, and W is frozen: here the way back does not cost twice the way forward",
+                lambda i: i.right["lora_backward"] + wide(i),
+            ),
             ("dy W is missing: what lies below still needs dx", lambda i: i.right["lora_backward"] - wide(i)),
             ("only dy W is there: the adapter's four products are missing", wide),
-            ("two of the four thin products are missing, du and du A, or dA and dB",
-             lambda i: wide(i) + with_in(i) + with_out(i)),
-            ("a thin product of the sides in and r is missing, dA or du A",
-             lambda i: i.right["lora_backward"] - with_in(i)),
-            ("a thin product of the sides out and r is missing, dB or du = s dy B",
-             lambda i: i.right["lora_backward"] - with_out(i)),
-            ("u = x Aᵀ is computed once more: the forward pass has kept it",
-             lambda i: i.right["lora_backward"] + with_in(i)),
+            (
+                "two of the four thin products are missing, du and du A, or dA and dB",
+                lambda i: wide(i) + with_in(i) + with_out(i),
+            ),
+            (
+                "a thin product of the sides in and r is missing, dA or du A",
+                lambda i: i.right["lora_backward"] - with_in(i),
+            ),
+            (
+                "a thin product of the sides out and r is missing, dB or du = s dy B",
+                lambda i: i.right["lora_backward"] - with_out(i),
+            ),
+            (
+                "u = x Aᵀ is computed once more: the forward pass has kept it",
+                lambda i: i.right["lora_backward"] + with_in(i),
+            ),
             ("du is computed twice, once for dA and once for dx", lambda i: i.right["lora_backward"] + with_out(i)),
             ("the forward pass is counted in", lambda i: i.right["lora_backward"] + i.right["lora_forward"]),
             (SQUARE, lambda i: wide(i) + 4 * with_in(i)),
             (SQUARE, lambda i: wide(i) + 4 * with_out(i)),
-            (FIRST, lambda i: less_first_additions([
-                (i.N, i.n_out, i.n_in), (i.N, i.n_out, i.r), (i.N, i.r, i.n_in),  # dy W, du, du A
-                (i.r, i.N, i.n_in), (i.n_out, i.N, i.r),  # dA, dB
-            ])),
+            (
+                FIRST,
+                lambda i: less_first_additions(
+                    [
+                        (i.N, i.n_out, i.n_in),
+                        (i.N, i.n_out, i.r),
+                        (i.N, i.r, i.n_in),  # dy W, du, du A
+                        (i.r, i.N, i.n_in),
+                        (i.n_out, i.N, i.r),  # dA, dB
+                    ]
+                ),
+            ),
         ],
     },
     hints={
@@ -255,8 +291,10 @@ MERGING = Item(
             (ELEMENTWISE, lambda i: whole_above((2 * i.r + 2) / (2 * i.r) * equal_at(i))),
             ("half of a side: that is for a square W alone", lambda i: min(i.n_in, i.n_out) // 2 + 1),
             ("half of a side: that is for a square W alone", lambda i: max(i.n_in, i.n_out) // 2 + 1),
-            ("this is where a training step costs as much as in full, a third of it",
-             lambda i: whole_above(equal_at(i) / 3)),
+            (
+                "this is where a training step costs as much as in full, a third of it",
+                lambda i: whole_above(equal_at(i) / 3),
+            ),
         ]
     },
     hints={"rows": "What does B A cost, once? And what does each row cost more, as long as the adapter stays apart?"},

@@ -71,37 +71,65 @@ CHAIN = Item(
         "forward": [
             ("the adapters' products are missing", lambda i: forward_of(i, thin=False)),
             ("the frozen products x Wᵀ are missing", lambda i: forward_of(i, wide=False)),
-            ("only the layers that have an adapter are there: the others compute their x Wᵀ, too",
-             lambda i: sum(2 * i.N * (n_in * n_out + r * (n_in + n_out)) for _, n_in, n_out, r in layers_of(i) if r)),
+            (
+                "only the layers that have an adapter are there: the others compute their x Wᵀ, too",
+                lambda i: sum(2 * i.N * (n_in * n_out + r * (n_in + n_out)) for _, n_in, n_out, r in layers_of(i) if r),
+            ),
         ],
         "backward": [
-            ("dx is counted all the way down: below the lowest adapter nobody reads it",
-             lambda i: backward_of(i, everywhere)),
-            ("dx is counted all the way down, but for the first layer's own: below the lowest adapter nobody reads it",
-             lambda i: backward_of(i, lambda i, n: n > 0)),
-            ("the lowest layer that has an adapter hands a dx on, and nobody reads it",
-             lambda i: backward_of(i, lambda i, n: n >= lowest(i))),
-            ("the lowest layer that has an adapter hands dy W on, and nobody reads it",
-             lambda i: backward_of(i, lambda i, n: n >= lowest(i), lambda i, n: n > lowest(i))),
-            ("the lowest layer that has an adapter hands du A on, and nobody reads it",
-             lambda i: backward_of(i, through=lambda i, n: n >= lowest(i))),
-            ("only layers that have an adapter hand a dx on: it must pass through the frozen ones, too",
-             lambda i: backward_of(i, lambda i, n: i.ranks[n] > 0 and n > lowest(i))),
-            ("every layer that has an adapter hands a dx on, and no other: the frozen ones between them must, and the "
-             "lowest one need not", lambda i: backward_of(i, lambda i, n: i.ranks[n] > 0)),
-            ("above the highest adapter no dx is counted: the gradient comes from there",
-             lambda i: backward_of(i, lambda i, n: lowest(i) < n <= highest(i))),
-            ("the way is cut at the wrong end: dx is needed above the lowest adapter, not below the highest",
-             lambda i: backward_of(i, lambda i, n: n < highest(i))),
-            ("the way is cut at the highest adapter: the lowest one still waits for its gradient",
-             lambda i: backward_of(i, lambda i, n: n > highest(i))),
+            (
+                "dx is counted all the way down: below the lowest adapter nobody reads it",
+                lambda i: backward_of(i, everywhere),
+            ),
+            (
+                "dx is counted all the way down, but for the first layer's own: below the lowest adapter nobody "
+                "reads it",
+                lambda i: backward_of(i, lambda i, n: n > 0),
+            ),
+            (
+                "the lowest layer that has an adapter hands a dx on, and nobody reads it",
+                lambda i: backward_of(i, lambda i, n: n >= lowest(i)),
+            ),
+            (
+                "the lowest layer that has an adapter hands dy W on, and nobody reads it",
+                lambda i: backward_of(i, lambda i, n: n >= lowest(i), lambda i, n: n > lowest(i)),
+            ),
+            (
+                "the lowest layer that has an adapter hands du A on, and nobody reads it",
+                lambda i: backward_of(i, through=lambda i, n: n >= lowest(i)),
+            ),
+            (
+                "only layers that have an adapter hand a dx on: it must pass through the frozen ones, too",
+                lambda i: backward_of(i, lambda i, n: i.ranks[n] > 0 and n > lowest(i)),
+            ),
+            (
+                "every layer that has an adapter hands a dx on, and no other: the frozen ones between them must, and "
+                "the lowest one need not",
+                lambda i: backward_of(i, lambda i, n: i.ranks[n] > 0),
+            ),
+            (
+                "above the highest adapter no dx is counted: the gradient comes from there",
+                lambda i: backward_of(i, lambda i, n: lowest(i) < n <= highest(i)),
+            ),
+            (
+                "the way is cut at the wrong end: dx is needed above the lowest adapter, not below the highest",
+                lambda i: backward_of(i, lambda i, n: n < highest(i)),
+            ),
+            (
+                "the way is cut at the highest adapter: the lowest one still waits for its gradient",
+                lambda i: backward_of(i, lambda i, n: n > highest(i)),
+            ),
             ("no dx is counted at all", lambda i: backward_of(i, nowhere)),
             ("dx goes back through the W's alone: du A is missing", lambda i: backward_of(i, through=nowhere)),
             ("dW is counted in every layer, and all W are frozen", lambda i: backward_of(i, dW=everywhere)),
-            ("dW is counted in the layers that have an adapter, and all W are frozen",
-             lambda i: backward_of(i, dW=lambda i, n: i.ranks[n] > 0)),
-            ("dW is counted down to the lowest adapter, and all W are frozen",
-             lambda i: backward_of(i, dW=lambda i, n: n >= lowest(i))),
+            (
+                "dW is counted in the layers that have an adapter, and all W are frozen",
+                lambda i: backward_of(i, dW=lambda i, n: i.ranks[n] > 0),
+            ),
+            (
+                "dW is counted down to the lowest adapter, and all W are frozen",
+                lambda i: backward_of(i, dW=lambda i, n: n >= lowest(i)),
+            ),
             ("it is twice the way forward: so it is in full fine-tuning alone", lambda i: 2 * i.right["forward"]),
             ("it is as the way forward", lambda i: i.right["forward"]),
             ("dA and dB are missing", lambda i: backward_of(i, dA=0, dB=0)),
@@ -109,11 +137,17 @@ CHAIN = Item(
             ("dA is missing", lambda i: backward_of(i, dA=0)),
             ("du is computed twice, once for dA and once for dx", lambda i: backward_of(i, du=2)),
             ("u is computed once more: the forward pass has kept it", lambda i: backward_of(i, dA=2)),
-            ("the lowest adapter's du is missing: dA needs it, even where no dx does",
-             lambda i: i.right["backward"] - lowest_du(i)),
-            ("the lowest adapter has no gradients: it gets du from what lies above it, and dA and dB read that",
-             lambda i: backward_of(i) - sum(2 * i.N * (2 * r * n_out + r * n_in)
-                                            for n, n_in, n_out, r in layers_of(i) if n == lowest(i))),
+            (
+                "the lowest adapter's du is missing: dA needs it, even where no dx does",
+                lambda i: i.right["backward"] - lowest_du(i),
+            ),
+            (
+                "the lowest adapter has no gradients: it gets du from what lies above it, and dA and dB read that",
+                lambda i: (
+                    backward_of(i)
+                    - sum(2 * i.N * (2 * r * n_out + r * n_in) for n, n_in, n_out, r in layers_of(i) if n == lowest(i))
+                ),
+            ),
             ("the adapters' products are missing", lambda i: backward_of(i, through=nowhere, du=0, dA=0, dB=0)),
             ("the forward pass is counted in", lambda i: i.right["backward"] + i.right["forward"]),
         ],

@@ -42,8 +42,10 @@ READ = Item(
     mistakes={
         "pooled": [
             ("this is the last position of the array, and there is padding", lambda i: i.h[:, -1]),
-            ("this is the position after the last token, the first of the padding",
-             lambda i: right_read(i.h, i.lengths + 1)),
+            (
+                "this is the position after the last token, the first of the padding",
+                lambda i: right_read(i.h, i.lengths + 1),
+            ),
             ("this is the last token but one", lambda i: right_read(i.h, i.lengths - 1)),
             ("this is the first position, which has seen nothing but itself", lambda i: i.h[:, 0]),
             ("the positions are counted from the end", lambda i: right_read(i.h, i.size.T - i.lengths + 1)),
@@ -100,21 +102,35 @@ ACCURACY = Item(
         "accuracy": [
             ("this is the share of the wrong ones", lambda i: 1 - i.right["accuracy"]),
             ("the smallest logit wins, not the largest", lambda i: share(i.logits.argmin(axis=1) == i.labels)),
-            ("the classes are counted from 1, and the labels from 0",
-             lambda i: share(i.logits.argmax(axis=1) + 1 == i.labels)),
-            ("the label's logit is asked to be above 0, whatever the others are",
-             lambda i: share(of_label(i, i.logits) > 0)),
-            ("the label's probability is asked to be above ½, whatever the others are",
-             lambda i: share(of_label(i, softmax(i.logits)) > 0.5)),
-            ("this is the label's probability, averaged over the rows",
-             lambda i: share(of_label(i, softmax(i.logits)))),
-            ("every logit is taken for an answer of its own, right or wrong: above 0 or not",
-             lambda i: share((i.logits > 0) == np.eye(i.logits.shape[1])[i.labels])),
-            ("every class of a row is counted, also those that were rightly not chosen",
-             lambda i: 1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1]),
+            (
+                "the classes are counted from 1, and the labels from 0",
+                lambda i: share(i.logits.argmax(axis=1) + 1 == i.labels),
+            ),
+            (
+                "the label's logit is asked to be above 0, whatever the others are",
+                lambda i: share(of_label(i, i.logits) > 0),
+            ),
+            (
+                "the label's probability is asked to be above ½, whatever the others are",
+                lambda i: share(of_label(i, softmax(i.logits)) > 0.5),
+            ),
+            (
+                "this is the label's probability, averaged over the rows",
+                lambda i: share(of_label(i, softmax(i.logits))),
+            ),
+            (
+                "every logit is taken for an answer of its own, right or wrong: above 0 or not",
+                lambda i: share((i.logits > 0) == np.eye(i.logits.shape[1])[i.labels]),
+            ),
+            (
+                "every class of a row is counted, also those that were rightly not chosen",
+                lambda i: 1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1],
+            ),
             ("this is the mean over the classes, each counting the same however often it occurs", of_classes),
-            ("this counts the class that is chosen most often, not the right one",
-             lambda i: np.bincount(i.logits.argmax(axis=1)).max() / len(i.labels)),
+            (
+                "this counts the class that is chosen most often, not the right one",
+                lambda i: np.bincount(i.logits.argmax(axis=1)).max() / len(i.labels),
+            ),
         ]
     },
     hints={"accuracy": "Which class does a row choose, whatever the logits' size? In how many rows is it the label?"},
@@ -154,8 +170,10 @@ STANDARD_ERROR = Item(
             ("this does not depend on the accuracy: it is right at one half alone", lambda i: 0.5 / math.sqrt(i.n)),
             ("this does not depend on the accuracy: only n is there", lambda i: 1 / math.sqrt(i.n)),
             ("n − 1 stands where n belongs", lambda i: i.right["error"] * math.sqrt(i.n / (i.n - 1))),
-            ("this is the standard error of the number of right ones, not of their share",
-             lambda i: i.right["error"] * i.n),
+            (
+                "this is the standard error of the number of right ones, not of their share",
+                lambda i: i.right["error"] * i.n,
+            ),
         ]
     },
     hints={"error": "How far does one toss of this coin scatter, and what is left of it in a mean over n of them?"},
@@ -208,33 +226,49 @@ DIFFERENCE = Item(
         "difference": [
             ("this is the share of the snippets on which they differ, whoever is right", differ),
             ("only the snippets are counted that the first alone has right", lambda i: share(steps(i) > 0)),
-            ("this is the difference among the snippets on which they differ, not among all",
-             lambda i: steps(i).mean() / differ(i)),
+            (
+                "this is the difference among the snippets on which they differ, not among all",
+                lambda i: steps(i).mean() / differ(i),
+            ),
             ("this is the quotient of the two accuracies", lambda i: share(i.hits_one) / share(i.hits_other)),
             ("this is the share of the snippets that both have right", lambda i: share(i.hits_one & i.hits_other)),
             ("this is the share of the snippets on which they agree", lambda i: 1 - differ(i)),
         ],
         "error": [
-            ("the two are taken for accuracies on two separate test splits: both saw the same snippets",
-             lambda i: math.hypot(of_one(i.hits_one), of_one(i.hits_other))),
-            ("the standard errors of the two accuracies are added up",
-             lambda i: of_one(i.hits_one) + of_one(i.hits_other)),
-            ("the standard errors of the two accuracies are subtracted",
-             lambda i: abs(of_one(i.hits_one) - of_one(i.hits_other))),
+            (
+                "the two are taken for accuracies on two separate test splits: both saw the same snippets",
+                lambda i: math.hypot(of_one(i.hits_one), of_one(i.hits_other)),
+            ),
+            (
+                "the standard errors of the two accuracies are added up",
+                lambda i: of_one(i.hits_one) + of_one(i.hits_other),
+            ),
+            (
+                "the standard errors of the two accuracies are subtracted",
+                lambda i: abs(of_one(i.hits_one) - of_one(i.hits_other)),
+            ),
             ("this is the standard error of the first model's accuracy", lambda i: of_one(i.hits_one)),
             ("this is the standard error of the second model's accuracy", lambda i: of_one(i.hits_other)),
             ("√n is missing: this is how far a single snippet's difference scatters", lambda i: steps(i).std()),
             ("n stands where √n belongs", lambda i: steps(i).std() / len(i.hits_one)),
             ("the root is missing: this is a variance", lambda i: i.right["error"] ** 2),
-            ("the standard deviation divides by n − 1, where n belongs",
-             lambda i: steps(i).std(ddof=1) / math.sqrt(len(i.hits_one))),
+            (
+                "the standard deviation divides by n − 1, where n belongs",
+                lambda i: steps(i).std(ddof=1) / math.sqrt(len(i.hits_one)),
+            ),
             ("the square of the mean difference is not taken off", lambda i: math.sqrt(differ(i) / len(i.hits_one))),
-            ("this is the standard error of the share on which they differ, whoever is right",
-             lambda i: STANDARD_ERROR.right(differ(i), len(i.hits_one))),
-            ("the difference is taken for an accuracy, and √(p (1 − p) / n) made of it",
-             lambda i: math.sqrt(abs(i.right["difference"]) * (1 - abs(i.right["difference"])) / len(i.hits_one))),
-            ("the snippets on which they agree are left out",
-             lambda i: steps(i)[steps(i) != 0].std() / math.sqrt(np.sum(steps(i) != 0))),
+            (
+                "this is the standard error of the share on which they differ, whoever is right",
+                lambda i: STANDARD_ERROR.right(differ(i), len(i.hits_one)),
+            ),
+            (
+                "the difference is taken for an accuracy, and √(p (1 − p) / n) made of it",
+                lambda i: math.sqrt(abs(i.right["difference"]) * (1 - abs(i.right["difference"])) / len(i.hits_one)),
+            ),
+            (
+                "the snippets on which they agree are left out",
+                lambda i: steps(i)[steps(i) != 0].std() / math.sqrt(np.sum(steps(i) != 0)),
+            ),
         ],
     },
     hints={

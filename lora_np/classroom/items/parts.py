@@ -92,37 +92,61 @@ ROWS = Item(
             ("every row has the first row's adapter", lambda i: as_named(i, [i.names[0]] * len(i.names))),
             ("every row has the first of the adapters", lambda i: as_named(i, ["critics"] * len(i.names))),
             ("every row has all adapters at once", all_at_once),
-            ("rows that should have none have the first of the adapters",
-             lambda i: as_named(i, [name or "critics" for name in i.names])),
-            ("rows that should have none have the last of the adapters",
-             lambda i: as_named(i, [name or "licences" for name in i.names])),
-            ("rows that should have none have the adapter of the row before",
-             lambda i: as_named(i, [name or i.names[n - 1] or i.names[n - 2] for n, name in enumerate(i.names)])),
+            (
+                "rows that should have none have the first of the adapters",
+                lambda i: as_named(i, [name or "critics" for name in i.names]),
+            ),
+            (
+                "rows that should have none have the last of the adapters",
+                lambda i: as_named(i, [name or "licences" for name in i.names]),
+            ),
+            (
+                "rows that should have none have the adapter of the row before",
+                lambda i: as_named(i, [name or i.names[n - 1] or i.names[n - 2] for n, name in enumerate(i.names)]),
+            ),
             ("rows without an adapter are 0: they have the base's output", lambda i: i.right["y"] * is_adapted(i)),
-            ("rows with an adapter lack the base's part, x Wᵀ + b",
-             lambda i: i.right["y"] - base_of(i) * is_adapted(i)),
+            (
+                "rows with an adapter lack the base's part, x Wᵀ + b",
+                lambda i: i.right["y"] - base_of(i) * is_adapted(i),
+            ),
             ("the bias is missing", lambda i: i.right["y"] - i.b),
             ("the bias is missing in rows without an adapter", lambda i: i.right["y"] - i.b * ~is_adapted(i)),
             ("the bias is missing in rows with an adapter", lambda i: i.right["y"] - i.b * is_adapted(i)),
             ("the bias is added twice in rows with an adapter", lambda i: i.right["y"] + i.b * is_adapted(i)),
             ("the scale s is missing", lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, 1.0)))),
             ("the scale is at work twice", lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, s * s)))),
-            ("all adapters have the first one's scale",
-             lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, i.adapters["critics"][2])))),
-            ("all adapters have the last one's scale",
-             lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, i.adapters["licences"][2])))),
-            ("the two adapters are exchanged",
-             lambda i: as_named(i, [name and {"critics": "licences"}.get(name, "critics") for name in i.names])),
-            ("only the last adapter's rows have one",
-             lambda i: as_named(i, ["licences" if name == "licences" else None for name in i.names])),
-            ("only the first adapter's rows have one",
-             lambda i: as_named(i, ["critics" if name == "critics" else None for name in i.names])),
-            ("the rows come out group by group, not in the order in which they came in",
-             lambda i: in_groups(i, (None, "critics", "licences"))),
-            ("the rows come out group by group, not in the order in which they came in",
-             lambda i: in_groups(i, ("critics", "licences", None))),
-            ("the rows come out group by group, not in the order in which they came in",
-             lambda i: in_groups(i, ("licences", None, "critics"))),
+            (
+                "all adapters have the first one's scale",
+                lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, i.adapters["critics"][2]))),
+            ),
+            (
+                "all adapters have the last one's scale",
+                lambda i: as_named(i, i.names, each(i, lambda A, B, s: (A, B, i.adapters["licences"][2]))),
+            ),
+            (
+                "the two adapters are exchanged",
+                lambda i: as_named(i, [name and {"critics": "licences"}.get(name, "critics") for name in i.names]),
+            ),
+            (
+                "only the last adapter's rows have one",
+                lambda i: as_named(i, ["licences" if name == "licences" else None for name in i.names]),
+            ),
+            (
+                "only the first adapter's rows have one",
+                lambda i: as_named(i, ["critics" if name == "critics" else None for name in i.names]),
+            ),
+            (
+                "the rows come out group by group, not in the order in which they came in",
+                lambda i: in_groups(i, (None, "critics", "licences")),
+            ),
+            (
+                "the rows come out group by group, not in the order in which they came in",
+                lambda i: in_groups(i, ("critics", "licences", None)),
+            ),
+            (
+                "the rows come out group by group, not in the order in which they came in",
+                lambda i: in_groups(i, ("licences", None, "critics")),
+            ),
         ]
     },
     hints={"y": "Which part of the result is the same calculation for every row? Which rows get something more?"},
@@ -140,15 +164,18 @@ def draw_mix(rng, size):
     ranks = {2: (2, 2, 2), 3: (3, 1, 3)}[size.r]
     scales = rng.uniform(0.5, 3.0, 3)
     names = ("critics", "licences", "praise")
-    adapters = {name: (*draw_pair(rng, 3 * size.n_out, 3 * size.n_in, r), float(s))
-                for name, r, s in zip(names, ranks, scales)}
+    adapters = {
+        name: (*draw_pair(rng, 3 * size.n_out, 3 * size.n_in, r), float(s)) for name, r, s in zip(names, ranks, scales)
+    }
     return {"adapters": adapters, "weights": {"praise": -0.6, "critics": 0.5, "licences": 1.3}}
 
 
 def right_mix(adapters, weights):
     """Of a model that is this one layer."""
-    packed = {name: Adapter(config_of(len(A), s, targets=("q_proj",)), {f"{LAYER}.lora_A": A, f"{LAYER}.lora_B": B})
-              for name, (A, B, s) in adapters.items()}
+    packed = {
+        name: Adapter(config_of(len(A), s, targets=("q_proj",)), {f"{LAYER}.lora_A": A, f"{LAYER}.lora_B": B})
+        for name, (A, B, s) in adapters.items()
+    }
     A, B, _ = next(iter(adapters.values()))
     mixed = mix({f"{LAYER}.weight": np.zeros((len(B), A.shape[1]))}, packed, weights).weights
     return mixed[f"{LAYER}.lora_A"], mixed[f"{LAYER}.lora_B"]
@@ -259,16 +286,21 @@ WEIGHT = Item(
     right=lambda new, old, price: lowest_of(new + price * old),
     mistakes={
         "w": [
-            ("it is twice as much: is the 2 of −b/2a there, and do the measurements lie ½ apart?",
-             lambda i: 2 * lowest_of(total(i))),
+            (
+                "it is twice as much: is the 2 of −b/2a there, and do the measurements lie ½ apart?",
+                lambda i: 2 * lowest_of(total(i)),
+            ),
             ("it is half as much: do the measurements lie ½ apart?", lambda i: lowest_of(total(i)) / 2),
             ("the price is missing", lambda i: lowest_of(i.new + i.old)),
             ("the price is paid for the new text, not for the old one", lambda i: lowest_of(i.price * i.new + i.old)),
             ("only the new text counts", lambda i: lowest_of(i.new)),
             ("only the old text counts", lambda i: lowest_of(i.old)),
             ("what is forgotten counts as a gain", lambda i: lowest_of(i.new - i.price * i.old)),
-            ("this is one of the three weights that were measured: the lowest point may lie between them, or beyond 1",
-             lambda i: np.array([0.0, 0.5, 1.0])[np.argmin(total(i))]),
+            (
+                "this is one of the three weights that were measured: the lowest point may lie between them, or "
+                "beyond 1",
+                lambda i: np.array([0.0, 0.5, 1.0])[np.argmin(total(i))],
+            ),
             ("this is the number of a measurement, not a weight", lambda i: np.argmin(total(i))),
             ("this is the loss at the lowest point, not where that point is", lambda i: value_there(total(i))),
         ]

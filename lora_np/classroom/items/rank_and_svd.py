@@ -36,8 +36,10 @@ SIZE = Item(
             ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
             ("out, in and r are added", lambda i: i.n_out + i.n_in + i.r),
             ("the product B A is counted along with its factors", lambda i: i.right["count"] + i.n_out * i.n_in),
-            ("r² is taken off: so many of the numbers are redundant, and yet they are stored",
-             lambda i: i.right["count"] - i.r**2),
+            (
+                "r² is taken off: so many of the numbers are redundant, and yet they are stored",
+                lambda i: i.right["count"] - i.r**2,
+            ),
         ]
     },
     hints={"count": "Which shape has B, and which has A? How many numbers are in each?"},
@@ -64,12 +66,16 @@ SAVING = Item(
     right=right_saving,
     mistakes={
         "r": [
-            ("at this rank B and A have just as many numbers as W: nothing is saved",
-             lambda i: i.n_out * i.n_in // (i.n_out + i.n_in)),
+            (
+                "at this rank B and A have just as many numbers as W: nothing is saved",
+                lambda i: i.n_out * i.n_in // (i.n_out + i.n_in),
+            ),
             ("at this rank B and A have more numbers than W", lambda i: 1 + i.n_out * i.n_in // (i.n_out + i.n_in)),
             ("at one rank more, B and A would still have fewer numbers than W", lambda i: i.right["r"] - 1),
-            ("this is the largest rank that W can have, and at that rank the factors are larger than W",
-             lambda i: min(i.n_out, i.n_in)),
+            (
+                "this is the largest rank that W can have, and at that rank the factors are larger than W",
+                lambda i: min(i.n_out, i.n_in),
+            ),
             ("it is no whole number, and a rank is one", lambda i: i.n_out * i.n_in / (i.n_out + i.n_in) - 1),
             ("half the shorter side: that is for a square W alone", lambda i: min(i.n_out, i.n_in) // 2),
             ("half the longer side: that is for a square W alone", lambda i: max(i.n_out, i.n_in) // 2),
@@ -123,15 +129,20 @@ TRUNCATE = Item(
             ("one term too few is kept, k − 1", lambda i: terms(i, which=slice(i.k - 1))),
             ("only term k is there, not the k first ones", lambda i: terms(i, which=slice(i.k - 1, i.k))),
             ("only term k + 1 is there, not the k first ones", lambda i: terms(i, which=slice(i.k, i.k + 1))),
-            ("the columns of NumPy's third result are taken for the v's: it gives Vᵀ, with the v's as rows",
-             lambda i: wrong_way_round(i, turned_V=True)),
+            (
+                "the columns of NumPy's third result are taken for the v's: it gives Vᵀ, with the v's as rows",
+                lambda i: wrong_way_round(i, turned_V=True),
+            ),
             ("the rows of U are taken for the u's: these are its columns", lambda i: wrong_way_round(i, turned_U=True)),
             ("rows are taken for columns in both U and V", lambda i: wrong_way_round(i, True, True)),
             ("the first k columns of M are kept, and the rest is 0", lambda i: i.M * (np.arange(i.M.shape[1]) < i.k)),
             ("the first k rows of M are kept, and the rest is 0", lambda i: i.M * (np.arange(len(i.M))[:, None] < i.k)),
             ("the columns' means have been taken off before the cut", lambda i: truncate(centred(i), i.k)),
-            ("the columns' means have been taken off before the cut and put back after it: that may be of rank k + 1",
-             lambda i: truncate(centred(i), i.k) + i.M.mean(axis=0)),
+            (
+                "the columns' means have been taken off before the cut and put back after it: that may be of rank "
+                "k + 1",
+                lambda i: truncate(centred(i), i.k) + i.M.mean(axis=0),
+            ),
         ]
     },
     hints={"M_k": "Which terms of σ₁ u₁ v₁ᵀ + σ₂ u₂ v₂ᵀ + … belong to it? Does NumPy give V or Vᵀ?"},
@@ -163,9 +174,14 @@ SHARE = Item(
     mistakes={
         "share": [
             ("σ stands where σ² belongs", lambda i: part(i, 1) / whole(i, 1)),
-            ("the singular values are added up first and squared after that", lambda i: part(i, 1)**2 / whole(i, 1)**2),
-            ("a square root has been taken: this is the share of the length ‖M‖",
-             lambda i: math.sqrt(i.right["share"])),
+            (
+                "the singular values are added up first and squared after that",
+                lambda i: part(i, 1) ** 2 / whole(i, 1) ** 2,
+            ),
+            (
+                "a square root has been taken: this is the share of the length ‖M‖",
+                lambda i: math.sqrt(i.right["share"]),
+            ),
             ("this is the share that is lost", lambda i: 1 - i.right["share"]),
             ("this is the relative error of the cut, ‖M − M_k‖ / ‖M‖", lambda i: math.sqrt(1 - i.right["share"])),
             ("this is what is kept over what is lost", lambda i: part(i) / (whole(i) - part(i))),
@@ -209,17 +225,27 @@ ENERGY = Item(
             ("one direction too few: perhaps an index, and indices begin at 0", lambda i: i.right["k"] - 1),
             ("σ stands where σ² belongs", lambda i: first(i.sigma, i.share * whole(i, 1))),
             ("the directions are counted from the weakest on", lambda i: first(i.sigma[::-1] ** 2, i.share * whole(i))),
-            ("this is a share of the number of directions, not of their energy",
-             lambda i: math.ceil(i.share * len(i.sigma))),
-            ("this is a share of the number of directions, not of their energy",
-             lambda i: math.floor(i.share * len(i.sigma))),
+            (
+                "this is a share of the number of directions, not of their energy",
+                lambda i: math.ceil(i.share * len(i.sigma)),
+            ),
+            (
+                "this is a share of the number of directions, not of their energy",
+                lambda i: math.floor(i.share * len(i.sigma)),
+            ),
             ("share is taken for what may be lost", lambda i: first(i.sigma**2, (1 - i.share) * whole(i))),
-            ("the energies are held against share itself, not against its part of the whole energy",
-             lambda i: first(i.sigma**2, i.share)),
-            ("this counts the singular values of at least share · σ₁",
-             lambda i: np.sum(i.sigma >= i.share * i.sigma[0])),
-            ("this counts the singular values of at least (1 − share) · σ₁",
-             lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0])),
+            (
+                "the energies are held against share itself, not against its part of the whole energy",
+                lambda i: first(i.sigma**2, i.share),
+            ),
+            (
+                "this counts the singular values of at least share · σ₁",
+                lambda i: np.sum(i.sigma >= i.share * i.sigma[0]),
+            ),
+            (
+                "this counts the singular values of at least (1 − share) · σ₁",
+                lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0]),
+            ),
             ("all singular values that are not zero are counted: this is the rank", lambda i: np.sum(i.sigma > 0)),
         ]
     },

@@ -100,18 +100,28 @@ SPECTRUM = Item(
             ("these are the singular values of B", lambda i: values(i.B)),
             ("these are the singular values of A", lambda i: values(i.A)),
             ("these are the squares of the singular values", lambda i: i.right["sigma"] ** 2),
-            ("the lengths of B's columns are multiplied by those of A's rows: right only if both are orthogonal",
-             lambda i: np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1)),
-            ("the lengths of B's columns are multiplied by those of A's rows: right only if both are orthogonal",
-             lambda i: -np.sort(-np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1))),
+            (
+                "the lengths of B's columns are multiplied by those of A's rows: right only if both are orthogonal",
+                lambda i: np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1),
+            ),
+            (
+                "the lengths of B's columns are multiplied by those of A's rows: right only if both are orthogonal",
+                lambda i: -np.sort(-np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1)),
+            ),
             ("A's R is not transposed", lambda i: values(r_of(i.B) @ r_of(i.A.T))),
             ("the two R's are multiplied in the wrong order", lambda i: values(r_of(i.A.T) @ r_of(i.B))),
-            ("A itself has been split, not Aᵀ: its Q then stands between the two R's, and you have left it out",
-             lambda i: values(r_of(i.B) @ r_of(i.A))),
-            ("these are the numbers on the diagonal of the two R's product, not its singular values",
-             lambda i: np.abs(np.diag(r_of(i.B) @ r_of(i.A.T).T))),
-            ("these are eigenvalues of the small matrix, not its singular values",
-             lambda i: -np.sort(-np.abs(np.linalg.eigvals(r_of(i.B) @ r_of(i.A.T).T)))),
+            (
+                "A itself has been split, not Aᵀ: its Q then stands between the two R's, and you have left it out",
+                lambda i: values(r_of(i.B) @ r_of(i.A)),
+            ),
+            (
+                "these are the numbers on the diagonal of the two R's product, not its singular values",
+                lambda i: np.abs(np.diag(r_of(i.B) @ r_of(i.A.T).T)),
+            ),
+            (
+                "these are eigenvalues of the small matrix, not its singular values",
+                lambda i: -np.sort(-np.abs(np.linalg.eigvals(r_of(i.B) @ r_of(i.A.T).T))),
+            ),
         ]
     },
     hints={"sigma": "With B = Q R, the Q only turns. Do the same with Aᵀ: what is left between the two Q's?"},

@@ -88,14 +88,22 @@ COSINE = Item(
     factors=lambda i: dict(zip(("‖B₁ A₁‖", "‖B₂ A₂‖"), lengths(i))),
     mistakes={
         "cosine": [
-            ("it is not divided by the two lengths: this is the scalar product",
-             lambda i: i.right["cosine"] * np.prod(lengths(i))),
-            ("it is divided by the squares of the lengths: a root is missing",
-             lambda i: i.right["cosine"] / np.prod(lengths(i))),
-            ("it is divided by the root of the lengths' product: one root too many has been taken",
-             lambda i: i.right["cosine"] * np.sqrt(np.prod(lengths(i)))),
-            ("it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, and a product's length is not the product of the lengths",
-             by_factor_norms),
+            (
+                "it is not divided by the two lengths: this is the scalar product",
+                lambda i: i.right["cosine"] * np.prod(lengths(i)),
+            ),
+            (
+                "it is divided by the squares of the lengths: a root is missing",
+                lambda i: i.right["cosine"] / np.prod(lengths(i)),
+            ),
+            (
+                "it is divided by the root of the lengths' product: one root too many has been taken",
+                lambda i: i.right["cosine"] * np.sqrt(np.prod(lengths(i))),
+            ),
+            (
+                "it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, and a product's length is not the product of the lengths",
+                by_factor_norms,
+            ),
             ("it is divided by the lengths of the two small matrices, and not by those of the updates", by_small_norms),
             ("this is its square", lambda i: i.right["cosine"] ** 2),
             ("this is the angle, in radians", lambda i: np.arccos(i.right["cosine"])),
@@ -199,8 +207,10 @@ COMPRESS = Item(
     factors=lambda i: {"r": i.r},
     mistakes={
         "B A": [
-            ("the first r rows of A and columns of B are kept, as they are",
-             lambda i: np.asarray(i.B)[:, : i.r] @ np.asarray(i.A)[: i.r]),
+            (
+                "the first r rows of A and columns of B are kept, as they are",
+                lambda i: np.asarray(i.B)[:, : i.r] @ np.asarray(i.A)[: i.r],
+            ),
             ("the r longest of the outer products are kept as they are: they overlap", by_own_size),
             ("the r weakest directions are kept, not the strongest", lambda i: terms(i, slice(-i.r, None))),
             ("one direction too few is kept", lambda i: terms(i, slice(i.r - 1))),
@@ -210,13 +220,17 @@ COMPRESS = Item(
             ("√Σ is in it three times, or Σ in one factor and √Σ in the other", lambda i: terms(i, power=1.5)),
             ("A's R is not transposed: Aᵀ = Q R, so A = Rᵀ Qᵀ", lambda i: through_core(i, lambda R_B, R_A: R_B @ R_A)),
             ("the two R's stand in the wrong order", lambda i: through_core(i, lambda R_B, R_A: R_A.T @ R_B)),
-            ("A has been split, and not Aᵀ: what is left outside has no orthonormal rows",
-             lambda i: left_outside(i)[0]),
+            (
+                "A has been split, and not Aᵀ: what is left outside has no orthonormal rows",
+                lambda i: left_outside(i)[0],
+            ),
             ("B and A are cut each by itself: what counts is how the two meet", each_cut),
             ("A's R is taken without B's", lambda i: through_core(i, lambda R_B, R_A: R_A.T)),
             ("B's R is taken without A's", lambda i: through_core(i, lambda R_B, R_A: R_B)),
-            ("the columns of NumPy's third result are taken for the v's: it gives Vᵀ, with the v's as rows",
-             lambda i: through_core(i, lambda R_B, R_A: R_B @ R_A.T, turn=True)),
+            (
+                "the columns of NumPy's third result are taken for the v's: it gives Vᵀ, with the v's as rows",
+                lambda i: through_core(i, lambda R_B, R_A: R_B @ R_A.T, turn=True),
+            ),
         ],
         "error": [
             ("this is the share of the energy that is lost: a root is missing", lambda i: i.right["error"] ** 2),
@@ -224,15 +238,18 @@ COMPRESS = Item(
             ("this is ‖ΔW − ΔW′‖², and not divided by anything", lost),
             ("this is the share of the energy that is kept", lambda i: 1 - i.right["error"] ** 2),
             ("this is ‖ΔW′‖ / ‖ΔW‖, what is kept", lambda i: np.sqrt(1 - i.right["error"] ** 2)),
-            ("this is 1 − ‖ΔW′‖ / ‖ΔW‖: the two lengths stand at a right angle, and do not add up",
-             lambda i: 1 - np.sqrt(1 - i.right["error"] ** 2)),
+            (
+                "this is 1 − ‖ΔW′‖ / ‖ΔW‖: the two lengths stand at a right angle, and do not add up",
+                lambda i: 1 - np.sqrt(1 - i.right["error"] ** 2),
+            ),
             ("it is divided by ‖ΔW′‖, what is left, not by ‖ΔW‖", lambda i: np.sqrt(lost(i) / (whole(i) - lost(i)))),
             ("A has been split, and not Aᵀ: these are not the singular values of B A", lambda i: left_outside(i)[1]),
             ("σ stands where σ² belongs", lambda i: lost(i, 1) / whole(i, 1)),
-            ("only the first direction that is cut off is counted",
-             lambda i: np.sqrt(sigma_of(i)[i.r] ** 2 / whole(i))),
-            ("this is σ of the first direction that is cut off, over σ₁",
-             lambda i: sigma_of(i)[i.r] / sigma_of(i)[0]),
+            (
+                "only the first direction that is cut off is counted",
+                lambda i: np.sqrt(sigma_of(i)[i.r] ** 2 / whole(i)),
+            ),
+            ("this is σ of the first direction that is cut off, over σ₁", lambda i: sigma_of(i)[i.r] / sigma_of(i)[0]),
         ],
     },
     hints={

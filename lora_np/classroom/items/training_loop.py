@@ -87,12 +87,16 @@ ADAMW = Item(
     },
     mistakes={
         "p": [
-            ("neither moment is corrected for its start at zero",
-             lambda i: moved(i, m_hat=moments(i)[0], v_hat=moments(i)[1])),
+            (
+                "neither moment is corrected for its start at zero",
+                lambda i: moved(i, m_hat=moments(i)[0], v_hat=moments(i)[1]),
+            ),
             ("m is not corrected for its start at zero", lambda i: moved(i, m_hat=moments(i)[0])),
             ("v is not corrected for its start at zero", lambda i: moved(i, v_hat=moments(i)[1])),
-            ("in the corrections β has lost its exponent t",
-             lambda i: moved(i, m_hat=moments(i)[0] / (1 - i.beta1), v_hat=moments(i)[1] / (1 - i.beta2))),
+            (
+                "in the corrections β has lost its exponent t",
+                lambda i: moved(i, m_hat=moments(i)[0] / (1 - i.beta1), v_hat=moments(i)[1] / (1 - i.beta2)),
+            ),
             ("the corrections use t − 1: the first step has t = 1", lambda i: moved(i, step=i.step - 1)),
             ("the corrections use t + 1", lambda i: moved(i, step=i.step + 1)),
             ("p has moved by the old m and v, not by the new ones", lambda i: moved(i, i.m, i.v)),
@@ -100,21 +104,31 @@ ADAMW = Item(
             ("p has moved by the old v, not by the new one", lambda i: moved(i, v=i.v)),
             ("the gradient itself stands where its mean m̂ belongs", lambda i: moved(i, m_hat=i.g)),
             ("the root of v̂ is missing", lambda i: moved(i, bottom=corrected(i)[1] + i.eps)),
-            ("ε stands under the root, where it belongs beside it",
-             lambda i: moved(i, bottom=np.sqrt(corrected(i)[1] + i.eps))),
-            ("ε stands beside √v, where it belongs beside √v̂",
-             lambda i: moved(i, bottom=(np.sqrt(moments(i)[1]) + i.eps) / math.sqrt(1 - i.beta2**i.step))),
+            (
+                "ε stands under the root, where it belongs beside it",
+                lambda i: moved(i, bottom=np.sqrt(corrected(i)[1] + i.eps)),
+            ),
+            (
+                "ε stands beside √v, where it belongs beside √v̂",
+                lambda i: moved(i, bottom=(np.sqrt(moments(i)[1]) + i.eps) / math.sqrt(1 - i.beta2**i.step)),
+            ),
             ("ε is missing", lambda i: moved(i, bottom=np.sqrt(corrected(i)[1]))),
             ("the weight decay is missing", lambda i: moved(i, shrink=1.0)),
             ("the weight decay is not multiplied by the learning rate", lambda i: moved(i, shrink=1 - i.weight_decay)),
             ("p grows by the weight decay, where it should shrink", lambda i: moved(i, shrink=decay(i, -1))),
-            ("the weight decay is divided by √v̂ as the gradient is; AdamW keeps it apart",
-             lambda i: moved(i, m_hat=corrected(i)[0] + i.weight_decay * i.p, shrink=1.0)),
-            ("the weight decay has gone into the moments, and p itself does not shrink",
-             lambda i: moved(i, *with_l2(i), shrink=1.0)),
+            (
+                "the weight decay is divided by √v̂ as the gradient is; AdamW keeps it apart",
+                lambda i: moved(i, m_hat=corrected(i)[0] + i.weight_decay * i.p, shrink=1.0),
+            ),
+            (
+                "the weight decay has gone into the moments, and p itself does not shrink",
+                lambda i: moved(i, *with_l2(i), shrink=1.0),
+            ),
             ("p shrinks after its move, and the move with it", lambda i: decay(i) * moved(i, shrink=1.0)),
-            ("biases shrink, too: weight decay is for arrays of two axes or more",
-             lambda i: moved(i, shrink=1 - i.lr * i.weight_decay)),
+            (
+                "biases shrink, too: weight decay is for arrays of two axes or more",
+                lambda i: moved(i, shrink=1 - i.lr * i.weight_decay),
+            ),
             ("p goes uphill: the move is added", lambda i: 2 * decay(i) * i.p - moved(i)),
             ("the learning rate is missing in the move", lambda i: decay(i) * i.p + (moved(i, shrink=0.0) / i.lr)),
             ("this is gradient descent: p − lr g", lambda i: i.p - i.lr * i.g),
@@ -122,33 +136,49 @@ ADAMW = Item(
             ("p has not moved", lambda i: i.p),
         ],
         "m": [
-            ("the two shares are exchanged: most of the old m is to be kept",
-             lambda i: moments(i, beta1=1 - i.beta1)[0]),
+            (
+                "the two shares are exchanged: most of the old m is to be kept",
+                lambda i: moments(i, beta1=1 - i.beta1)[0],
+            ),
             ("the new gradient's share 1 − β₁ is missing: this is a sum, not a mean", lambda i: i.beta1 * i.m + i.g),
             ("the old m is kept in full", lambda i: i.m + (1 - i.beta1) * i.g),
             ("m is made with β₂", lambda i: moments(i, beta1=i.beta2)[0]),
-            ("the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart",
-             lambda i: with_l2(i)[0]),
+            (
+                "the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart",
+                lambda i: with_l2(i)[0],
+            ),
             ("m has not moved", lambda i: i.m),
             ("the old m is missing", lambda i: (1 - i.beta1) * i.g),
         ],
         "v": [
             ("the gradient is not squared", lambda i: i.beta2 * i.v + (1 - i.beta2) * i.g),
-            ("the gradient's absolute value stands where its square belongs",
-             lambda i: i.beta2 * i.v + (1 - i.beta2) * np.abs(i.g)),
-            ("the two shares are exchanged: most of the old v is to be kept",
-             lambda i: moments(i, beta2=1 - i.beta2)[1]),
+            (
+                "the gradient's absolute value stands where its square belongs",
+                lambda i: i.beta2 * i.v + (1 - i.beta2) * np.abs(i.g),
+            ),
+            (
+                "the two shares are exchanged: most of the old v is to be kept",
+                lambda i: moments(i, beta2=1 - i.beta2)[1],
+            ),
             ("the new square's share 1 − β₂ is missing: this is a sum, not a mean", lambda i: i.beta2 * i.v + i.g**2),
             ("the old v is kept in full", lambda i: i.v + (1 - i.beta2) * i.g**2),
             ("v is made with β₁", lambda i: moments(i, beta2=i.beta1)[1]),
-            ("the square of m stands where that of the gradient belongs",
-             lambda i: i.beta2 * i.v + (1 - i.beta2) * moments(i)[0] ** 2),
-            ("the share 1 − β₂ is squared along with the gradient",
-             lambda i: i.beta2 * i.v + ((1 - i.beta2) * i.g) ** 2),
-            ("all elements share one mean square, where each has its own",
-             lambda i: i.beta2 * i.v + (1 - i.beta2) * np.mean(i.g**2)),
-            ("the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart",
-             lambda i: with_l2(i)[1]),
+            (
+                "the square of m stands where that of the gradient belongs",
+                lambda i: i.beta2 * i.v + (1 - i.beta2) * moments(i)[0] ** 2,
+            ),
+            (
+                "the share 1 − β₂ is squared along with the gradient",
+                lambda i: i.beta2 * i.v + ((1 - i.beta2) * i.g) ** 2,
+            ),
+            (
+                "all elements share one mean square, where each has its own",
+                lambda i: i.beta2 * i.v + (1 - i.beta2) * np.mean(i.g**2),
+            ),
+            (
+                "the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart",
+                lambda i: with_l2(i)[1],
+            ),
             ("v has not moved", lambda i: i.v),
             ("the old v is missing", lambda i: (1 - i.beta2) * i.g**2),
         ],
@@ -202,8 +232,10 @@ def fit_properties(i, outputs):
         start, best = bounds(i)
         if loss <= 1.05 * best:
             return {"A, B": None, "half way down": None, "within 5 %": None}
-        told = (f"the loss is {loss:.4g}; without an adapter it is {start:.4g}, and {best:.4g} is possible at this rank"
-                f"{what_it_looks_like(i, A, B, loss, start, best)}")
+        told = (
+            f"the loss is {loss:.4g}; without an adapter it is {start:.4g}, and {best:.4g} is possible at this rank"
+            f"{what_it_looks_like(i, A, B, loss, start, best)}"
+        )
     if loss <= (start + best) / 2:
         return {"A, B": None, "half way down": None, "within 5 %": told}
     return {"A, B": None, "half way down": told, "within 5 %": "that is further still"}
@@ -215,8 +247,10 @@ def problem_of_form(i, A, B):
     if B.shape != (len(i.W), i.r):
         return f"B has shape {B.shape}, expected (out, r) = {(len(i.W), i.r)}"
     if not (np.isfinite(A).all() and np.isfinite(B).all()):
-        return ("they hold NaN or infinity, the training has run away: is every gradient that of the mean over the "
-                "rows, and does each step go downhill?")
+        return (
+            "they hold NaN or infinity, the training has run away: is every gradient that of the mean over the "
+            "rows, and does each step go downhill?"
+        )
     if not A.any() and not B.any():
         return "both are zero, and then neither has a gradient: nothing ever moves"
     if not B.any():

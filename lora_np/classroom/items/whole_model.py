@@ -93,17 +93,23 @@ BLOCK = Item(
             ("both ways around are missing: only the branches are there", lambda i: wired(i, around=(0, 0))),
             ("the way around attention is missing", lambda i: wired(i, around=(0, 1))),
             ("the way around the MLP is missing", lambda i: wired(i, around=(1, 0))),
-            ("the way around the MLP begins at x, before attention: what attention found is lost on it",
-             lambda i: i.x + wired(i, around=(1, 0))),
+            (
+                "the way around the MLP begins at x, before attention: what attention found is lost on it",
+                lambda i: i.x + wired(i, around=(1, 0)),
+            ),
             ("attention is missing", lambda i: wired(i, through=(0, 1))),
             ("the MLP is missing", lambda i: wired(i, through=(1, 0))),
             ("the MLP reads x, and not what attention has added to it", side_by_side),
             ("each layer norm stands after its sum, not at the start of its branch", norm_after),
             ("the ways around begin behind the layer norms, which belong to the branches", from_normalised),
-            ("the way around attention begins behind ln1, which belongs to the branch",
-             lambda i: behind_one_norm(i, "ln1")),
-            ("the way around the MLP begins behind ln2, which belongs to the branch",
-             lambda i: behind_one_norm(i, "ln2")),
+            (
+                "the way around attention begins behind ln1, which belongs to the branch",
+                lambda i: behind_one_norm(i, "ln1"),
+            ),
+            (
+                "the way around the MLP begins behind ln2, which belongs to the branch",
+                lambda i: behind_one_norm(i, "ln2"),
+            ),
             ("one way leads around both halves, where each half has its own", lambda i: i.x + wired(i, around=(0, 0))),
             ("ln1 is missing", lambda i: wired(i, (None, "ln2"))),
             ("ln2 is missing", lambda i: wired(i, ("ln1", None))),
@@ -112,8 +118,10 @@ BLOCK = Item(
             ("ln1 and ln2 are exchanged", lambda i: wired(i, ("ln2", "ln1"))),
             ("o_proj is missing", lambda i: wired(i, o_proj=None)),
             ("gelu is missing", lambda i: wired(i, gelu=None)),
-            ("gelu stands behind down_proj, not before it",
-             lambda i: wired(i, through=(1, 0)) + i.part["gelu"](wired(i, gelu=None) - wired(i, through=(1, 0)))),
+            (
+                "gelu stands behind down_proj, not before it",
+                lambda i: wired(i, through=(1, 0)) + i.part["gelu"](wired(i, gelu=None) - wired(i, through=(1, 0))),
+            ),
             ("q and k are exchanged", lambda i: wired(i, order="kqv")),
             ("k and v are exchanged", lambda i: wired(i, order="qvk")),
             ("q and v are exchanged", lambda i: wired(i, order="vkq")),
@@ -172,34 +180,59 @@ PERPLEXITY = Item(
     mistakes={
         "perplexity": [
             ("this is the loss: exp is missing", lambda i: surprise(i).mean()),
-            ("this is 1 / perplexity, the typical probability of a target: a sign is reversed",
-             lambda i: np.exp(-surprise(i).mean())),
-            ("2 to the power of a loss in nats: the base of the power and of the logarithm have to be the same",
-             lambda i: 2 ** surprise(i).mean()),
-            ("exp of a loss in bits: the base of the power and of the logarithm have to be the same",
-             lambda i: np.exp(surprise(i).mean() / math.log(2))),
+            (
+                "this is 1 / perplexity, the typical probability of a target: a sign is reversed",
+                lambda i: np.exp(-surprise(i).mean()),
+            ),
+            (
+                "2 to the power of a loss in nats: the base of the power and of the logarithm have to be the same",
+                lambda i: 2 ** surprise(i).mean(),
+            ),
+            (
+                "exp of a loss in bits: the base of the power and of the logarithm have to be the same",
+                lambda i: np.exp(surprise(i).mean() / math.log(2)),
+            ),
             ("the surprise is added up, not averaged", lambda i: np.exp(surprise(i).sum())),
-            ("the perplexity of each token is averaged: average the surprise, and then take exp",
-             lambda i: np.exp(surprise(i)).mean()),
-            ("the perplexity of each text is averaged: average the surprise, and then take exp",
-             lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
+            (
+                "the perplexity of each token is averaged: average the surprise, and then take exp",
+                lambda i: np.exp(surprise(i)).mean(),
+            ),
+            (
+                "the perplexity of each text is averaged: average the surprise, and then take exp",
+                lambda i: np.exp(surprise(i).mean(axis=1)).mean(),
+            ),
             ("the probabilities are averaged, not their logarithms", lambda i: 1 / np.exp(-surprise(i)).mean()),
-            ("the surprise is added up within each text and averaged over the texts alone",
-             lambda i: np.exp(surprise(i).sum() / i.size.B)),
-            ("the surprise is divided by V as well: only targets count in the mean",
-             lambda i: np.exp(surprise(i).mean() / i.size.V)),
+            (
+                "the surprise is added up within each text and averaged over the texts alone",
+                lambda i: np.exp(surprise(i).sum() / i.size.B),
+            ),
+            (
+                "the surprise is divided by V as well: only targets count in the mean",
+                lambda i: np.exp(surprise(i).mean() / i.size.V),
+            ),
             ("only the last position of each text counts", lambda i: np.exp(surprise(i)[:, -1].mean())),
             ("only the first text counts", lambda i: np.exp(surprise(i)[0].mean())),
             ("the softmax runs along the positions, not along the vocabulary", lambda i: np.exp(surprise(i, 1).mean())),
             ("the softmax runs over a whole text at once", lambda i: np.exp(surprise(i, (1, 2)).mean())),
-            ("the likeliest token's probability stands where the target's belongs",
-             lambda i: right_perplexity(i.logits, i.logits.argmax(axis=-1))),
-            ("each place is read at all places' targets, not at its own alone",
-             lambda i: np.exp(-log_p(i)[:, :, i.targets].mean())),
-            ("the targets are moved by one place: they are the next tokens already",
-             lambda i: right_perplexity(i.logits[:, :-1], i.targets[:, 1:])),
-            *[("a probability is kept from falling below a smallest one, so the largest surprise is made small",
-               cut_off(10.0**-n)) for n in range(6, 21)],
+            (
+                "the likeliest token's probability stands where the target's belongs",
+                lambda i: right_perplexity(i.logits, i.logits.argmax(axis=-1)),
+            ),
+            (
+                "each place is read at all places' targets, not at its own alone",
+                lambda i: np.exp(-log_p(i)[:, :, i.targets].mean()),
+            ),
+            (
+                "the targets are moved by one place: they are the next tokens already",
+                lambda i: right_perplexity(i.logits[:, :-1], i.targets[:, 1:]),
+            ),
+            *[
+                (
+                    "a probability is kept from falling below a smallest one, so the largest surprise is made small",
+                    cut_off(10.0**-n),
+                )
+                for n in range(6, 21)
+            ],
         ]
     },
     hints={"perplexity": "Surprise, then its mean, then exp. Which number on the way may be too large, or too small?"},
@@ -254,8 +287,10 @@ READS = Item(
     right=lambda model, ids, V: (model.weights != 0).astype(int),
     mistakes={
         "reads": [
-            ("this is what a causal model should do, and not what this one does",
-             lambda i: np.tril(np.ones(seen(i).shape))),
+            (
+                "this is what a causal model should do, and not what this one does",
+                lambda i: np.tril(np.ones(seen(i).shape)),
+            ),
             ("a faint change is taken for none: compare bit for bit", lambda i: seen(i, 1e-6)),
             ("where token 0 stood already, it has been exchanged for itself", lambda i: put_in(i, 0)),
             ("where token 1 stood already, it has been exchanged for itself", lambda i: put_in(i, 1)),

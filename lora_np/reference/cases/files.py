@@ -125,9 +125,7 @@ def nf4_cases():
 
 def in_both(files):
     """A file case's bytes as inputs for either precision, from a function of the dtype."""
-    return tuple(
-        {name: np.frombuffer(data, dtype=np.uint8) for name, data in files(dtype).items()} for dtype in DTYPES
-    )
+    return tuple({name: np.frombuffer(data, dtype=np.uint8) for name, data in files(dtype).items()} for dtype in DTYPES)
 
 
 def gpt2_cases():

@@ -233,9 +233,7 @@ def cross_entropy_cases():
     def case(id, logits, targets, description, catches, flags=(), grad_loss=1.0):
         inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
         settings = {"ignore_index": -100, "grad_loss": grad_loss}
-        return ReferenceCase(
-            id, 1, "cross_entropy", settings, inputs, cross_entropy, description, catches, flags
-        )
+        return ReferenceCase(id, 1, "cross_entropy", settings, inputs, cross_entropy, description, catches, flags)
 
     bits = bits_of("cross entropy, logits")
     some = [[4, -100, 0], [2, 2, -100]]
