@@ -1,12 +1,10 @@
 """Looking at what training changed (spectra, subspaces, intruders, distances) and at what it costs (FLOPs, bytes)."""
 
 from .amplification import Amplification, amplification
+from .costs import StepBytes, flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from .distances import PerLayer, argmax_agreement, mean_kl, update_cosines, weight_distances
-from .flops import flops_by_kind, flops_by_phase, predicted_ratio, step_flops
 from .gradient_spectra import energy_share, gradient_spectra, layer_gradients, noted_spectra, noting_spectra
 from .intruders import Intruders, intruder_dimensions, max_similarities
-from .memory import StepBytes, step_bytes
-from .sizes import tensor_bytes
 from .spectra import (
     Spectrum,
     effective_rank,
@@ -38,7 +36,6 @@ __all__ = [
     "argmax_agreement",
     "effective_rank",
     "energy_share",
-    "flops_by_kind",
     "flops_by_phase",
     "gaussian_similarity",
     "gradient_spectra",

@@ -1,13 +1,13 @@
 """The transformer: configuration, initial weights, forward and backward."""
 
-from .config import ModelConfig
 from .decoder import Decoder, Past, empty_past, make_decoder, next_logits
 from .generate import generate, generate_tokens
+from .gpt2 import ModelConfig, modules
 from .initial import add_head, initial_params, parameter_shapes
 from .masks import draw_masks
-from .objective import Objective, cache_bytes, loss_and_gradients, predict_logits
+from .objective import Objective, loss_and_gradients, predict_logits
+from .passes import ForwardCache, backward, cache_bytes, cached_arrays, forward
 from .sampling import GREEDY, Sampling, next_probabilities
-from .transformer import ForwardCache, backward, forward
 
 __all__ = [
     "GREEDY",
@@ -20,6 +20,7 @@ __all__ = [
     "add_head",
     "backward",
     "cache_bytes",
+    "cached_arrays",
     "draw_masks",
     "empty_past",
     "forward",
@@ -28,6 +29,7 @@ __all__ = [
     "initial_params",
     "loss_and_gradients",
     "make_decoder",
+    "modules",
     "next_logits",
     "next_probabilities",
     "parameter_shapes",

@@ -1,12 +1,12 @@
 """A forward pass for one token after another, with the keys and values of all earlier tokens kept.
 
-Under a causal mask a token's keys and values depend on earlier tokens alone, so they never change once
-they are computed. Each new token then costs one row through the model, and not the whole text again: every
-weight is read from memory once for a single product with it, and little else takes time. Hence a forward
-pass of its own, the same as `forward` and shorter: nothing is kept for a backward pass, an adapter is merged,
-and q, k and v come from one product.
+Under a causal mask a token's keys and values depend on earlier tokens alone, so they never change once they are
+computed. Each new token then costs one row through the model instead of the whole text again. The way through the
+model is `model_forward`, as in training; its `run` is made here, and is shorter: nothing is kept for a backward pass,
+and an adapter is merged, because each token reads every weight once for a single product, so little else may take time.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,36 +17,25 @@ from ..ops.attention import attend
 from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
 from .call import check_ids
-from .config import ModelConfig
-
-
-class DecoderBlock(NamedTuple):
-    """One block's layers, each as (weight, bias)."""
-
-    ln1: tuple[np.ndarray, np.ndarray]  # (C,), (C,)
-    qkv_proj: tuple[np.ndarray, np.ndarray]  # (3C, C), (3C,): q_proj above k_proj above v_proj
-    o_proj: tuple[np.ndarray, np.ndarray]  # (C, C), (C,)
-    ln2: tuple[np.ndarray, np.ndarray]
-    up_proj: tuple[np.ndarray, np.ndarray]  # (F, C), (F,)
-    down_proj: tuple[np.ndarray, np.ndarray]  # (C, F), (C,)
+from .gpt2 import ModelConfig, model_forward, modules
 
 
 class Decoder(NamedTuple):
     """A language model made ready to read one token after another."""
 
     params: dict[str, np.ndarray]  # with the adapter merged; what it does not touch is the base's, not a copy
-    blocks: list[DecoderBlock]
+    layers: dict[str, Callable]  # name -> function of the layer's inputs; attention's also take the keys and values
     config: ModelConfig
 
 
 class Past(NamedTuple):
-    """Keys and values of the tokens so far, with room for all that will come.
+    """Keys and values of the tokens so far; the arrays grow as they are used.
 
-    To go on from one text in several ways, copy both arrays for each.
+    To continue one text in several ways, copy both arrays for each.
     """
 
-    keys: np.ndarray  # (n_layers, B, n_positions, C)
-    values: np.ndarray  # (n_layers, B, n_positions, C)
+    keys: np.ndarray  # (n_layers, B, room, C)
+    values: np.ndarray  # (n_layers, B, room, C)
     length: int  # how many tokens are in them
 
 
@@ -61,8 +50,8 @@ def make_decoder(params, config, adapter=None):
 
     Returns
     -------
-    Decoder; of the weights, q_proj, k_proj, v_proj, those that the adapter touches and those that were quantised are
-    copies. All are dense: each token reads every weight, and to dequantise one takes ten times as long as its product
+    Decoder; the weights that the adapter touches and those that were quantised are copies. All are dense: each token
+    reads every weight, and dequantising one takes ten times as long as its product
 
     Raises
     ------
@@ -74,35 +63,47 @@ def make_decoder(params, config, adapter=None):
     if adapter is not None:
         params = merge(params, adapter)
     params = {name: np.asarray(weight) for name, weight in params.items()}
+    return Decoder(params, {m.name: layer(m, params, config) for m in modules(config).values()}, config)
 
-    def layer(i, *names):
-        parts = [[params[f"blocks.{i}.{name}.{leaf}"] for name in names] for leaf in ("weight", "bias")]
-        return tuple(np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in parts)
 
-    blocks = [
-        DecoderBlock(
-            ln1=layer(i, "ln1"),
-            qkv_proj=layer(i, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
-            o_proj=layer(i, "attn.o_proj"),
-            ln2=layer(i, "ln2"),
-            up_proj=layer(i, "mlp.up_proj"),
-            down_proj=layer(i, "mlp.down_proj"),
-        )
-        for i in range(config.n_layers)
-    ]
-    return Decoder(params, blocks, config)
+def layer(module, params, config):
+    """One layer as a function of its inputs."""
+    weight, bias = params.get(f"{module.parameters}.weight"), params.get(f"{module.parameters}.bias")
+    return {
+        "embedding": lambda ids: embedding_forward(ids, weight, ())[0],
+        "embed": np.add,
+        "layer_norm": lambda x: layer_norm(x, weight, bias, config.layer_norm_eps),
+        "linear": lambda x: linear(x, weight, bias),
+        "attention": lambda q, k, v: attend(q, k, v, config.n_heads)[0],
+        "gelu": gelu,
+        "residual": np.add,
+    }[module.operation]
+
+
+def linear(x, weight, bias):
+    """x Wᵀ + b, for a handful of rows. (W xᵀ)ᵀ is the same, and BLAS takes half the time for it."""
+    y = (weight @ x.reshape(-1, x.shape[-1]).T).T  # (N, out)
+    y = y if bias is None else np.add(y, bias, order="C")
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def empty_past(decoder, batch_size):
     """The past before the first token."""
     config, dtype = decoder.config, decoder.params["tok_emb.weight"].dtype
-    shape = (config.n_layers, batch_size, config.n_positions, config.d_model)
+    shape = (config.n_layers, batch_size, 0, config.d_model)
     return Past(np.empty(shape, dtype), np.empty(shape, dtype), 0)
 
 
-def linear(x, weight, bias):
-    """x Wᵀ + b, for a handful of rows. (W xᵀ)ᵀ is the same, and BLAS takes half the time for it."""
-    return np.add((weight @ x.T).T, bias, order="C")  # (N, out)
+def with_room(past, length, n_positions):
+    """The past with room for `length` tokens; it doubles when it is full, up to the position table's size."""
+    room = past.keys.shape[2]
+    if length <= room:
+        return past
+    shape = list(past.keys.shape)
+    shape[2] = min(max(length, 2 * room), n_positions)
+    keys, values = np.empty(shape, past.keys.dtype), np.empty(shape, past.keys.dtype)
+    keys[:, :, :room], values[:, :, :room] = past.keys, past.values
+    return Past(keys, values, past.length)
 
 
 def next_logits(decoder, ids, past):
@@ -112,7 +113,7 @@ def next_logits(decoder, ids, past):
     ----------
     decoder : Decoder
     ids : int array (B, T), the tokens after those in `past`; of equal length in every row
-    past : Past; its arrays are written into, so it is used up: go on from the one that is returned
+    past : Past; its arrays may be written into, so it is used up: continue with the one that is returned
 
     Returns
     -------
@@ -125,27 +126,26 @@ def next_logits(decoder, ids, past):
         For ids that are no (B, T) array of integers, outside the vocabulary, of another number of rows
         than the past's, or more than there are positions left.
     """
-    params, config = decoder.params, decoder.config
+    config, layers = decoder.config, decoder.layers
     check_ids(ids, config)
     if len(ids) != past.keys.shape[1]:
         raise ValueError(f"ids: got {len(ids)} rows, expected {past.keys.shape[1]} as in the past")
-    if past.length + ids.shape[1] > config.n_positions:
+    start, end = past.length, past.length + ids.shape[1]
+    if end > config.n_positions:
         raise ValueError(
-            f"ids: {past.length} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
+            f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
         )
-    B, T = ids.shape
-    C, eps, start, end = config.d_model, config.layer_norm_eps, past.length, past.length + T
-    tok, _ = embedding_forward(ids, params["tok_emb.weight"], ())  # (B, T, C)
-    x = (tok + params["pos_emb.weight"][start:end]).reshape(B * T, C)
-    for block, keys, values in zip(decoder.blocks, past.keys, past.values, strict=True):
-        h = layer_norm(x, *block.ln1, eps)  # (BT, C)
-        qkv = linear(h, *block.qkv_proj).reshape(B, T, 3 * C)
-        q, keys[:, start:end], values[:, start:end] = qkv[..., :C], qkv[..., C : 2 * C], qkv[..., 2 * C :]
-        context, _ = attend(q, keys[:, :end], values[:, :end], config.n_heads)  # (B, T, C)
-        x = x + linear(context.reshape(B * T, C), *block.o_proj)  # (BT, C)
-        h = layer_norm(x, *block.ln2, eps)  # (BT, C)
-        act = gelu(linear(h, *block.up_proj))  # (BT, F)
-        x = x + linear(act, *block.down_proj)  # (BT, C)
-    last = x.reshape(B, T, C)[:, -1]  # (B, C)
-    h = layer_norm(last, params["ln_f.weight"], params["ln_f.bias"], eps)
-    return (params["tok_emb.weight"] @ h.T).T, past._replace(length=end)
+    past = with_room(past, end, config.n_positions)
+    blocks = iter(zip(past.keys, past.values))
+
+    def run(name, *inputs):
+        if name.endswith("attn.context"):
+            q, k, v = inputs  # (B, T, C)
+            keys, values = next(blocks)  # (B, room, C), of this block
+            keys[:, start:end], values[:, start:end] = k, v
+            inputs = q, keys[:, :end], values[:, :end]
+        elif name == "ln_f":  # what follows the last token is asked for, and nothing else
+            inputs = (inputs[0][:, -1],)  # (B, C)
+        return layers[name](*inputs)
+
+    return model_forward(ids, config, run, start), past._replace(length=end)

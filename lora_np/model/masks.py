@@ -2,7 +2,7 @@
 
 from ..adapters import adapter_parts
 from ..ops import dropout_mask
-from .config import positions_read
+from .gpt2 import modules
 
 
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
@@ -22,21 +22,18 @@ def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
     Returns
     -------
     dict, name -> array with 0 or 1/(1−p), (B, T, width), or (B, 1, width) where a classifier works at one
-        position alone (`positions_read`); empty where nothing is dropped
+        position alone; empty where nothing is dropped
     """
     B, T = shape
+    layers = modules(config)
 
     def mask(module, width, p):
-        return dropout_mask((B, positions_read(config, module, T), width), p, rng, dtype)
+        return dropout_mask((B, 1 if module.one_position else T, width), p, rng, dtype)
 
     masks = {}
     if config.dropout:
-        names = ["embed"]
-        for i in range(config.n_layers):
-            names += [f"blocks.{i}.attn", f"blocks.{i}.mlp"]
-        masks = {name: mask(name, config.d_model, config.dropout) for name in names}
+        masks = {m.mask_name: mask(m, m.width, config.dropout) for m in layers.values() if m.width}
     if adapter is not None and adapter.config.dropout:
-        for module in adapter_parts(adapter):
-            width = config.d_ff if module.endswith("down_proj") else config.d_model
-            masks[f"{module}.adapter"] = mask(module, width, adapter.config.dropout)
+        for name in adapter_parts(adapter):
+            masks[f"{name}.adapter"] = mask(layers[name], layers[name].shape[1], adapter.config.dropout)
     return masks

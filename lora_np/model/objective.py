@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
-from .transformer import backward, forward
+from .passes import backward, forward
 
 
 class Objective(NamedTuple):
@@ -49,25 +49,3 @@ def predict_logits(params, batches, config, adapter=None):
     for batch in batches:
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
         yield logits, batch.targets
-
-
-def cache_bytes(cache):
-    """Bytes of the activations that a forward pass holds for its backward pass.
-
-    An array that stands in several caches counts once; a view counts as the array that it looks into;
-    the parameters, which exist anyway, do not count.
-    """
-
-    def owner(array):
-        return array if array.base is None else owner(array.base)
-
-    def arrays(value):
-        if isinstance(value, np.ndarray):
-            yield owner(value)
-        elif isinstance(value, tuple):
-            for item in value:
-                yield from arrays(item)
-
-    parameters = {id(array) for parameter in cache.call.params.values() for array in arrays(parameter)}
-    held = {id(a): a for op_cache in cache.ops.values() for a in arrays(op_cache)}
-    return sum(a.nbytes for key, a in held.items() if key not in parameters)

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, fitting_parts, whole_weights
+from ..adapters import KINDS, Adapter, fitting_parts, module_config, whole_weights
+from ..ops import linear_forward
 
 
 class RowGroup(NamedTuple):
@@ -13,7 +14,7 @@ class RowGroup(NamedTuple):
     rows: np.ndarray  # their numbers
     params: dict  # base weights, with whole weights of the adapter in their place
     adapter_config: object  # AdapterConfig or None
-    adapter_parts: dict  # layer -> its adapter's arrays
+    adapter_arrays: dict  # layer -> its adapter's arrays
 
 
 def rows_by_adapter(adapters, B):
@@ -61,3 +62,34 @@ def row_groups(params, adapters, B):
             raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows share")
         groups.append(RowGroup(rows[key], {**params, **whole}, config, parts))
     return tuple(groups)
+
+
+def rows_forward(x, name, call):
+    """A linear layer of a batch whose rows have adapters of their own; each row's result is that of a pass alone.
+
+    Rows whose weight is the base's and that have no adapter here go through one product; the others
+    go through their adapter's kind, group by group.
+
+    Parameters
+    ----------
+    x : array (B, ..., in)
+    name : str, of the layer's parameters
+    call : Call of the forward pass, with groups
+    """
+    base, bias = call.params.get(f"{name}.weight"), call.params.get(f"{name}.bias")
+    n_out = call.groups[0].params[f"{name}.weight"].shape[0]
+    y = np.empty((*x.shape[:-1], n_out), dtype=x.dtype)  # (B, ..., out)
+    plain = []
+    for group in call.groups:
+        weight, rows = group.params[f"{name}.weight"], group.rows
+        if name in group.adapter_arrays:
+            config = module_config(group.adapter_config, name)
+            y[rows] = KINDS[config.kind].forward(x[rows], weight, bias, group.adapter_arrays[name], config, ())[0]
+        elif weight is base:
+            plain.append(rows)
+        else:
+            y[rows] = linear_forward(x[rows], weight, bias, ())[0]
+    if plain:
+        rows = np.concatenate(plain)
+        y[rows] = linear_forward(x[rows], base, bias, ())[0]
+    return y

@@ -21,12 +21,12 @@ def blocks(*arrays):
     Yields
     ------
     tuples of pieces (n, K_i), of each array one: of a C-contiguous array a view, so that what is written
-    into it stands in the array; of another a read-only copy, into which nothing can be written in vain.
-    Of small arrays, the arrays as they are.
+    into it is in the array; of another a read-only copy, so that nothing is written in vain.
+    Small arrays, and those that repeat one number and so take no memory, come as they are.
     """
     if not arrays[0].size:
         return
-    if arrays[0].size <= BLOCK:
+    if arrays[0].size <= BLOCK or not any(arrays[0].strides):
         yield arrays
         return
     rows = [array.reshape(-1, *array.shape[-1:]) for array in arrays]

@@ -63,7 +63,7 @@ def embedding_backward(dy, cache, into=None):
     """
     if cache.ids is None:
         return EmbeddingGrads(None)
-    dweight = np.zeros(cache.table_shape, dtype=dy.dtype) if into is None else into  # (V, C)
+    dweight = np.zeros_like(dy, shape=cache.table_shape) if into is None else into  # (V, C)
     order = np.argsort(cache.ids, axis=None, kind="stable")  # (N,)
     ids, starts = np.unique(cache.ids.ravel()[order], return_index=True)  # (U,), no id twice
     # y = weight[ids]; `dweight[ids] += dy` with repeated ids would count each once

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...model.transformer import add
+from ...model.gpt2 import add
 from ...ops import (
     attention_backward,
     attention_forward,

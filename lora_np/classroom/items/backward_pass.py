@@ -3,7 +3,7 @@ way is in `attention_steps.py`."""
 
 import numpy as np
 
-from ...model.transformer import add
+from ...model.gpt2 import add
 from ...ops import embedding_backward, gelu_backward, gelu_forward, linear_forward
 from ...ops.embedding import EmbeddingCache
 from ...training.clip import global_norm

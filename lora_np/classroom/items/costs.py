@@ -4,14 +4,12 @@ and a whole chain of layers is in `costs_of_a_chain.py`."""
 import itertools
 import math
 
-from ...adapters import AdapterConfig, adapter_shapes, linear_layers, lora
-from ...adapters.counting import linear_flops
-from ...analysis import flops_by_phase
-from ...analysis.step_plan import hollow
+from ...adapters import AdapterConfig, adapter_shapes, linear_layers
+from ...analysis.costs import hollow_arrays
 from ...model import ModelConfig, parameter_shapes
 from ..item import Item
 from .costs_in_memory import BYTES, KEPT
-from .costs_of_a_chain import CHAIN
+from .costs_of_a_chain import CHAIN, FACTORS, layer_flops
 
 # ---------------------------------------------------------------- parameters
 
@@ -24,7 +22,7 @@ def draw_shapes(rng, size):
 
 
 def right_parameters(shapes, targets, r):
-    found = adapter_shapes(hollow(shapes), AdapterConfig(r=r, targets=targets))
+    found = adapter_shapes(hollow_arrays(shapes), AdapterConfig(r=r, targets=targets))
     return sum(math.prod(shape) for shape in found.values())
 
 
@@ -106,9 +104,7 @@ def draw_flops(rng, size):
 
 
 def right_flops(N, n_in, n_out, r):
-    full = flops_by_phase(linear_flops("", N, (n_out, n_in), ("x", "weight")))
-    thin = flops_by_phase(lora.flops("", N, (n_out, n_in), AdapterConfig(r=r), ("x", "lora_A", "lora_B")))
-    return tuple(count for phases in (full, thin) for count in (phases["forward"], phases["dx"] + phases["dweight"]))
+    return (*layer_flops(N, n_out, n_in, wanted=("x", "weight")), *layer_flops(N, n_out, n_in, r, ("x", *FACTORS)))
 
 
 def wide(i):
@@ -244,11 +240,11 @@ def draw_merging(rng, size):
 
 def right_merging(n_in, n_out, r):
     def attached(N):
-        return sum(lora.flops("", N, (n_out, n_in), AdapterConfig(r=r), ()).values())
+        return layer_flops(N, n_out, n_in, r)[0]
 
     def merged(N):
-        in_place = linear_flops("", n_out, (n_in, r), ())  # B A: a layer's product, of B's rows and Aᵀ as the weight
-        return sum(in_place.values()) + sum(linear_flops("", N, (n_out, n_in), ()).values())
+        in_place = layer_flops(n_out, n_in, r)[0]  # B A: a layer's product, of B's rows and Aᵀ as the weight
+        return in_place + layer_flops(N, n_out, n_in)[0]
 
     return next(N for N in itertools.count(1) if merged(N) < attached(N))
 

@@ -1,9 +1,11 @@
 """Set 08, third part: a chain of layers, and how far down it the way back has to go."""
 
 from ...adapters import AdapterConfig, lora
-from ...adapters.counting import linear_flops
-from ...analysis import flops_by_phase
+from ...analysis.hollow import flops_of, hollow
+from ...ops import linear_backward, linear_forward
 from ..item import Item
+
+FACTORS = ("lora_A", "lora_B")
 
 
 def draw_chain(rng, size):
@@ -12,16 +14,24 @@ def draw_chain(rng, size):
     return {"N": size.N, "widths": [int(n) for n in rng.permutation(range(5, 6 + len(ranks)))], "ranks": ranks}
 
 
+def layer_flops(N, n_out, n_in, r=0, wanted=()):
+    """FLOPs of a layer's forward and of its backward pass, with LoRA of rank r where r is not 0."""
+    x, W = hollow((N, n_in)), hollow((n_out, n_in))
+    if not r:
+        (y, cache), forward = flops_of(linear_forward, x, W, None, wanted)
+        return forward, flops_of(linear_backward, y, cache)[1]
+    adapter = {name: hollow(shape) for name, shape in lora.shapes(n_out, n_in, r).items()}
+    (y, cache), forward = flops_of(lora.forward, x, W, None, adapter, AdapterConfig(r=r), wanted)
+    return forward, flops_of(lora.backward, y, cache)[1]
+
+
 def right_chain(N, widths, ranks):
-    terms = {}
+    totals = [0, 0]
     for layer, (n_in, n_out, r) in enumerate(zip(widths, widths[1:], ranks)):
-        wanted = ("x",) * any(ranks[:layer]) + ("lora_A", "lora_B") * (r > 0)
-        if r:
-            terms |= lora.flops(f"{layer}", N, (n_out, n_in), AdapterConfig(r=r), wanted)
-        else:
-            terms |= linear_flops(f"{layer}", N, (n_out, n_in), wanted)
-    phases = flops_by_phase(terms)
-    return phases["forward"], phases["dx"] + phases["dweight"]
+        wanted = ("x",) * any(ranks[:layer]) + FACTORS * (r > 0)
+        for phase, flops in enumerate(layer_flops(N, n_out, n_in, r, wanted)):
+            totals[phase] += flops
+    return tuple(totals)
 
 
 def layers_of(i):

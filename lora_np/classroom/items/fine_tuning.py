@@ -2,12 +2,11 @@
 optimiser and the project are in `training_loop.py`."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 
 from ...analysis import argmax_agreement
-from ...model.transformer import at_read
+from ...model.layers import at_read
 from ...ops.softmax import softmax
 from ..item import Item
 from .attention_steps import normal
@@ -22,8 +21,7 @@ def draw_read(rng, size):
 
 
 def right_read(h, lengths):
-    call = SimpleNamespace(read=lengths - 1, reads_one=lambda i: True)
-    return at_read(h, 0, call)[:, 0]
+    return at_read(h, lengths - 1)[:, 0]
 
 
 def real(i):

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ...adapters import Adapter, mix
-from ...model.projection import rows_forward
-from ...model.rows import RowGroup
+from ...model.rows import RowGroup, rows_forward
 from ..item import Item, Unfit
 from .choosing import NEXT, NUCLEUS
 from .lora_layer import config_of

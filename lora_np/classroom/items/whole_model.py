@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ...model.call import begin
-from ...model.config import ModelConfig
+from ...model.gpt2 import ModelConfig, block_forward
 from ...model.initial import parameter_shapes
-from ...model.transformer import block_forward
+from ...model.layers import forward_layers
 from ...ops import attention_forward, cross_entropy_forward, embedding_forward, gelu_forward, linear_forward
 from ...ops.layer_norm import layer_norm
 from ..item import Item
@@ -17,7 +17,7 @@ from .attention_steps import normal
 
 
 class Parts(dict):
-    """The parts of a block as functions, by their names; beside them the call in which the package runs that block."""
+    """The parts of a block as functions, by their names; beside them the package's own `run`."""
 
 
 def draw_block(rng, size):
@@ -29,7 +29,7 @@ def draw_block(rng, size):
         part[name.split(".")[1]] = part_of(params, f"blocks.0.{name}")
     part["attention"] = lambda q, k, v: attention_forward(q, k, v, size.H)[0]
     part["gelu"] = lambda up: gelu_forward(up)[0]
-    part.call = begin(params, np.zeros((size.B, size.T), int), config, None, None, (), None)
+    part.run = forward_layers(begin(params, np.zeros((size.B, size.T), int), config), {})
     return {"x": normal(rng, size, "BTC"), "part": part}
 
 
@@ -87,7 +87,7 @@ BLOCK = Item(
     outputs=("y",),
     task="A whole block out of its parts.",
     draw=draw_block,
-    right=lambda x, part: block_forward(x, 0, part.call, {}, None),
+    right=lambda x, part: block_forward(x, 0, part.run),
     mistakes={
         "y": [
             ("both ways around are missing: only the branches are there", lambda i: wired(i, around=(0, 0))),

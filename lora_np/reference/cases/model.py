@@ -12,8 +12,16 @@ import numpy as np
 from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
-from ...model import ModelConfig, backward, empty_past, forward, make_decoder, next_logits, parameter_shapes
-from ...model.config import positions_read
+from ...model import (
+    ModelConfig,
+    backward,
+    empty_past,
+    forward,
+    make_decoder,
+    modules,
+    next_logits,
+    parameter_shapes,
+)
 from ...training import trainable_arrays
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
@@ -154,18 +162,17 @@ def draw_dropout(bits, settings, arrays, B, T, p):
     """A mask for each place: the model's own with p = 0.25, an adapter's with p; none where p is None."""
     config, masks = model_config(settings), {}
 
-    def draw(place, width, share):
-        masks[f"mask.{place}"] = mask(bits, (B, positions_read(config, place, T), width), share)
+    def draw(place, module, width, share):
+        masks[f"mask.{place}"] = mask(bits, (B, 1 if module.one_position else T, width), share)
 
-    if config.dropout:
-        draw("embed", config.d_model, config.dropout)
-        for i in range(config.n_layers):
-            for branch in ("attn", "mlp"):
-                draw(f"blocks.{i}.{branch}", config.d_model, config.dropout)
+    layers = modules(config)
+    for module in layers.values() if config.dropout else ():
+        if module.width:
+            draw(module.mask_name, module, module.width, config.dropout)
     for name in arrays if p is not None else ():
         layer, _, leaf = name.rpartition(".")
         if leaf == "lora_A":
-            masks[f"mask.{layer}.adapter"] = mask(bits, (B, positions_read(config, layer, T), arrays[name].shape[1]), p)
+            draw(f"{layer}.adapter", layers[layer], arrays[name].shape[1], p)
     return masks
 
 

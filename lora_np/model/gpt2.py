@@ -1,0 +1,199 @@
+"""GPT-2's architecture, described once: its configuration, its layers, and the way through them, forward and back.
+
+    x = tok_emb[ids] + pos_emb
+    for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
+    logits = head(ln_f(x))
+
+`modules` lists the layers. `block_forward` and `block_backward` say how a block connects them: `run(name, *inputs)`
+computes a layer, and `back(name, dy)` gives the gradients of its inputs. `layers.py` makes those two functions for
+training, `decoder.py` makes a `run` for one token after another, and counting costs wraps both.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from numbers import Real
+
+import numpy as np
+
+from .module import Module, with_depths
+
+INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A pre-norm decoder-only transformer with learned positions: GPT-2's, at any size.
+
+    Parameters
+    ----------
+    vocab_size : int, V
+    n_positions : int, the longest sequence T
+    d_model : int, C
+    n_layers : int
+    n_heads : int, H, a divisor of d_model
+    d_ff : int, F, the width between the MLP's two layers (4 C in GPT-2)
+    n_classes : int, 0 for a language model (its head is tied to the token embedding), or at least 2
+        for a classifier that reads the last real token
+    dropout : float in [0, 1), on the embeddings and on both residual branches, while training
+    layer_norm_eps : float
+    extra : dict, fields of a configuration file that this package does not use; they are written back
+
+    Raises
+    ------
+    ValueError
+        At construction, naming the field, what came and what was expected.
+    """
+
+    vocab_size: int
+    n_positions: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    n_classes: int = 0
+    dropout: float = 0.0
+    layer_norm_eps: float = 1e-5
+    extra: dict = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self):
+        for name in ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads: {self.n_heads} does not divide d_model = {self.d_model}")
+        if isinstance(self.n_classes, bool) or not isinstance(self.n_classes, int):
+            raise ValueError(f"n_classes: got {self.n_classes!r}, expected a whole number")
+        if self.n_classes < 0 or self.n_classes == 1:
+            raise ValueError(f"n_classes: got {self.n_classes}, expected 0 (language model) or at least 2")
+        eps = self.layer_norm_eps
+        if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < eps < 1:
+            raise ValueError(f"layer_norm_eps: got {eps!r}, expected a number above 0 and below 1")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real):
+            raise ValueError(f"dropout: got {self.dropout!r}, expected a number")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra: got {self.extra!r}, expected a dict")
+        for name in ("layer_norm_eps", "dropout"):
+            # NumPy's scalars would turn float32 arrays into float64.
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+
+@lru_cache(maxsize=32)
+def modules(config):
+    """The model's layers in execution order, name -> Module.
+
+    A classifier reads one position of the last block's output. What leads there alone, from that block's query to
+    the head, is computed at that position only; its keys and values, which the query looks at, are needed everywhere.
+
+    The two layers that write into the residual stream, o_proj and down_proj, start smaller by √(2 · n_layers): the
+    stream is a sum of that many branches, and its variance should not grow with the depth.
+    """
+    V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
+    std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
+    layers = [
+        Module("tok_emb", "embedding", (V, C), std, bias=False),
+        Module("pos_emb", "embedding", (config.n_positions, C), std, bias=False),
+        Module("embed", "embed", width=C),
+    ]
+    for i in range(config.n_layers):
+        attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+        last = one and i == config.n_layers - 1
+        layers += [
+            Module(f"blocks.{i}.ln1", "layer_norm", (C,)),
+            Module(f"{attn}.q_proj", "linear", (C, C), std, one_position=last),
+            Module(f"{attn}.k_proj", "linear", (C, C), std),
+            Module(f"{attn}.v_proj", "linear", (C, C), std),
+            Module(f"{attn}.context", "attention", one_position=last),
+            Module(f"{attn}.o_proj", "linear", (C, C), branch_std, one_position=last),
+            Module(f"{attn}.residual", "residual", width=C, one_position=last),
+            Module(f"blocks.{i}.ln2", "layer_norm", (C,), one_position=last),
+            Module(f"{mlp}.up_proj", "linear", (F, C), std, one_position=last),
+            Module(f"{mlp}.gelu", "gelu", one_position=last),
+            Module(f"{mlp}.down_proj", "linear", (C, F), branch_std, one_position=last),
+            Module(f"{mlp}.residual", "residual", width=C, one_position=last),
+        ]
+    layers += [Module("ln_f", "layer_norm", (C,), one_position=one)]
+    if config.n_classes:
+        layers += [Module("pooled", "pool", one_position=True)]
+        layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
+    else:  # tied: the token embedding serves as the head once more
+        layers += [Module("head", "linear", (V, C), std, bias=False, tied_to="tok_emb")]
+    return with_depths(layers)
+
+
+def model_forward(ids, config, run, start=0):
+    """Token ids (B, T), the first of them at position `start`, to logits: (B, T, V), or (B, n_classes)."""
+    positions = np.arange(start, start + ids.shape[1])  # (T,)
+    x = run("embed", run("tok_emb", ids), run("pos_emb", positions))  # (B, T, C)
+    for i in range(config.n_layers):
+        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last
+    h = run("ln_f", x)  # like x
+    if config.n_classes:
+        h = run("pooled", h)  # (B, C)
+    return run("head", h)
+
+
+def model_backward(dlogits, config, back):
+    """The way back. Gradients are None below the lowest trained layer, and then nothing is computed."""
+    dh = back("head", dlogits)
+    if config.n_classes:
+        dh = back("pooled", dh)  # (B, 1, C)
+    dx = back("ln_f", dh)
+    for i in reversed(range(config.n_layers)):
+        dx = block_backward(dx, i, back)
+    dtok, dpos = back("embed", dx)  # (B, T, C), (T, C)
+    back("pos_emb", dpos)
+    back("tok_emb", dtok)
+
+
+def block_forward(x, i, run):
+    """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C)."""
+    attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+
+    h = run(f"blocks.{i}.ln1", x)
+    q = run(f"{attn}.q_proj", h)
+    k = run(f"{attn}.k_proj", h)
+    v = run(f"{attn}.v_proj", h)
+    context = run(f"{attn}.context", q, k, v)
+    branch = run(f"{attn}.o_proj", context)
+    x = run(f"{attn}.residual", x, branch)
+
+    h = run(f"blocks.{i}.ln2", x)
+    up = run(f"{mlp}.up_proj", h)  # (B, T, F)
+    act = run(f"{mlp}.gelu", up)  # (B, T, F)
+    branch = run(f"{mlp}.down_proj", act)
+    return run(f"{mlp}.residual", x, branch)
+
+
+def block_backward(dx, i, back):
+    """The gradient of the block's input, from that of its output; the same lines from last to first.
+
+    A residual sum x + f(x) passes its gradient on twice: as it is, and through f. An array that was read several
+    times gets the sum of what comes back.
+    """
+    attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+
+    # x = x + down_proj(gelu(up_proj(ln2(x))))
+    dx, dbranch = back(f"{mlp}.residual", dx)
+    dact = back(f"{mlp}.down_proj", dbranch)  # (B, T, F)
+    dup = back(f"{mlp}.gelu", dact)  # (B, T, F)
+    dh = back(f"{mlp}.up_proj", dup)
+    dx = add(dx, back(f"blocks.{i}.ln2", dh))
+
+    # x = x + o_proj(attention(q_proj(h), k_proj(h), v_proj(h))), h = ln1(x)
+    dx, dbranch = back(f"{attn}.residual", dx)
+    dcontext = back(f"{attn}.o_proj", dbranch)
+    dq, dk, dv = back(f"{attn}.context", dcontext)
+    through_v = back(f"{attn}.v_proj", dv)
+    through_k = back(f"{attn}.k_proj", dk)
+    through_q = back(f"{attn}.q_proj", dq)
+    dh = add(through_q, through_k, through_v)
+    return add(dx, back(f"blocks.{i}.ln1", dh))
+
+
+def add(*grads):
+    """The sum of the gradients that reach one array; None where nothing below is trained."""
+    return None if any(grad is None for grad in grads) else sum(grads[1:], start=grads[0])
