@@ -17,8 +17,8 @@ from lora_np.model import (
     initial_params,
     loss_and_gradients,
     parameter_shapes,
+    layers,
     predict_logits,
-    transformer,
 )
 
 BLOCK = ["ln1", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.scores", "attn.probs", "attn.context"]

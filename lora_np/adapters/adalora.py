@@ -8,29 +8,16 @@ singular values, B's columns and A's rows should be orthonormal, to which the lo
 (equation 4), see `orthogonality`.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from ..ops import dropout_backward, dropout_forward, linear_backward, linear_forward
-from ..ops.dropout import DropoutCache
-from ..ops.linear import LinearCache, as_rows
+from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_rank_forward, operands_wanted, present
 from . import lora
 from .config import scaling
-from .counting import linear_flops, linear_kept
 
 START_SIZE = 0.02  # standard deviation of A and B at the start, as in PEFT
 NAMES = ("lora_A", "lora_E", "lora_B")
 
-
-class AdaLoRACache(NamedTuple):
-    base: LinearCache  # of x Wᵀ + b
-    x: np.ndarray | None  # (..., in) before dropout, read by dA
-    u: np.ndarray | None  # (..., r), x̃ Aᵀ, read by dE and by dB
-    adapter: dict  # its arrays
-    scale: float
-    dropout: DropoutCache
-    wanted: tuple[str, ...]
+OPERANDS = {"x": "x", "lora_A": "A", "lora_E": "e", "lora_B": "B"}  # of the low-rank product
 
 
 def shapes(n_out, n_in, r):
@@ -52,69 +39,39 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
     Returns
     -------
     y : array (..., out)
-    cache : AdaLoRACache
+    cache : tuple of the two products' caches, and s
     """
-    scale = scaling(config)
-    y, base = linear_forward(x, weight, bias, [n for n in ("x", "weight", "bias") if n in wanted])  # (..., out)
-    dropped, dropout = dropout_forward(x, mask)  # (..., in)
-    u, _ = linear_forward(dropped, adapter["lora_A"], None, ())  # (..., r)
-    y += linear_forward((scale * adapter["lora_E"]) * u, adapter["lora_B"], None, ())[0]
-    cache = AdaLoRACache(
-        base=base,
-        x=x if "lora_A" in wanted else None,
-        u=u if "lora_E" in wanted or "lora_B" in wanted else None,
-        adapter=adapter,
-        scale=scale,
-        dropout=dropout,
-        wanted=tuple(wanted),
-    )
-    return y, cache
+    A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
+    y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
+    z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)
+    y += z
+    return y, (base, update, s)
 
 
 def backward(dy, cache):
-    """Gradients of the adapted layer.
-
-    With u = x̃ Aᵀ, w = s E ⊙ u and y = x Wᵀ + b + w Bᵀ:
-
-        dB = dyᵀ w                        (out, r)
-        dw = dy B                         (..., r)
-        dE = s Σ_n dw ⊙ u                 (r,)
-        du = s E ⊙ dw                     (..., r)
-        dA = duᵀ x̃                        (r, in)
-        dx = dy W + (du A) ⊙ mask         (..., in)
+    """Gradients of the adapted layer: those of `ops/low_rank.py` with e = s E, so that dE = s de.
 
     Parameters
     ----------
     dy : array (..., out)
-    cache : AdaLoRACache
+    cache : from `forward`
 
     Returns
     -------
-    dx : array (..., in) or None
+    dx : array (..., in), or None where it was not wanted
     grads : dict with the wanted ones of weight, bias, lora_A, lora_E, lora_B
     """
-    wanted, scaled_E = cache.wanted, cache.scale * cache.adapter["lora_E"]  # (r,)
-    # y = x Wᵀ + b + w Bᵀ
-    through_base = linear_backward(dy, cache.base)
-    grads, dx = {"weight": through_base.dweight, "bias": through_base.dbias}, through_base.dx
-    w = scaled_E * cache.u if "lora_B" in wanted else None  # (..., r)
-    dw_wanted = any(name in wanted for name in ("x", "lora_A", "lora_E"))
-    asked = ("x",) * dw_wanted + ("weight",) * ("lora_B" in wanted)
-    through_w = linear_backward(dy, LinearCache(w, cache.adapter["lora_B"], asked))
-    grads["lora_B"] = through_w.dweight
-    # w = s E ⊙ u
-    if "lora_E" in wanted:
-        grads["lora_E"] = cache.scale * np.sum(as_rows(through_w.dx) * as_rows(cache.u), axis=0)  # (r,)
-    if "x" in wanted or "lora_A" in wanted:
-        du = scaled_E * through_w.dx  # (..., r)
-        # u = x̃ Aᵀ
-        dropped = None if cache.x is None else dropout_forward(cache.x, cache.dropout.mask)[0]
-        asked = ("x",) * ("x" in wanted) + ("weight",) * ("lora_A" in wanted)
-        through_u = linear_backward(du, LinearCache(dropped, cache.adapter["lora_A"], asked))
-        grads["lora_A"] = through_u.dweight
-        if "x" in wanted:
-            dx = dx + dropout_backward(through_u.dx, cache.dropout).dx
-    return dx, {name: grads[name] for name in grads if name in wanted}
+    base, update, s = cache
+    through_base = linear_backward(dy, base)
+    through_update = low_rank_backward(dy, update)
+    grads = {
+        "weight": through_base.dweight,
+        "bias": through_base.dbias,
+        "lora_B": through_update.dB,
+        "lora_E": None if through_update.de is None else s * through_update.de,
+        "lora_A": through_update.dA,
+    }
+    return add(through_base.dx, through_update.dx), present(grads)
 
 
 def orthogonality(adapter):
@@ -142,21 +99,3 @@ def orthogonality(adapter):
 def delta(weight, adapter, config):
     """ΔW = s B diag(E) A, (out, in)."""
     return scaling(config) * (adapter["lora_B"] @ (adapter["lora_E"][:, None] * adapter["lora_A"]))
-
-
-def flops(name, rows, shape, config, wanted, masked=False):
-    """FLOPs of one layer's step by term: x Wᵀ, u = x Aᵀ and w Bᵀ; see `lora.flops`."""
-    n_out, n_in = shape
-    dw = ("x",) * any(n in wanted for n in ("x", "lora_A", "lora_E"))
-    down = ("x",) * ("x" in wanted) + ("weight",) * ("lora_A" in wanted)
-    return {
-        **linear_flops(name, rows, shape, wanted),
-        **linear_flops(f"{name}.lora_A", rows, (config.r, n_in), down),
-        **linear_flops(f"{name}.lora_B", rows, (n_out, config.r), dw + ("weight",) * ("lora_B" in wanted)),
-    }
-
-
-def kept(name, x, rows, shape, config, wanted, array):
-    """Bytes that the cache holds: x for dW and dA, u for dE and dB; see `lora.kept`."""
-    held = linear_kept(x, wanted) | linear_kept(x, ("weight",) * ("lora_A" in wanted))
-    return held | (array(f"{name}.lora_A", rows, config.r) if "lora_E" in wanted or "lora_B" in wanted else {})

@@ -17,30 +17,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import dropout_backward, dropout_forward, linear_backward, linear_forward
-from ..ops.dropout import DropoutCache
-from ..ops.linear import LinearCache, as_rows
+from ..ops import (
+    add,
+    dropout_forward,
+    linear_backward,
+    linear_forward,
+    low_rank_backward,
+    operands_wanted,
+    present,
+    scale_backward,
+    scale_forward,
+)
+from ..ops.linear import LinearCache
+from ..ops.low_rank import LowRankCache, low_rank_cache, low_rank_weight_backward
+from ..ops.scale import ScaleCache
 from . import lora
 from .config import scaling
-from .counting import linear_flops, linear_kept
 
 MAGNITUDE = "lora_magnitude_vector"  # m, by the name that it has in PEFT's files
 FACTORS = ("lora_A", "lora_B")
 
 
-class DoRACache(NamedTuple):
-    """What the backward pass needs; V is made anew there, which costs no product with the batch's rows."""
+# The operands of each step that a wanted gradient passes through: h = x̃ Vᵀ, then g ⊙ h with g = m/‖V‖.
+OF_PRODUCT = {"x": "x", "weight": "weight"}
+OF_FACTORS = {"lora_A": "A", "lora_B": "B"}
+OF_STRETCH = {"x": "x", "weight": "x", "lora_A": "x", "lora_B": "x", MAGNITUDE: "factor"}
+OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor", "lora_B": "x factor"}
 
-    x: np.ndarray | None  # (..., in) before dropout, read by dA and by dW
-    su: np.ndarray | None  # (..., r), s x̃ Aᵀ, read by dB
-    h: np.ndarray | None  # (..., out), x̃ Vᵀ, read by dm and by the norm's gradient
+
+class DoRACache(NamedTuple):
+    """What the backward pass needs; V is made again there, which costs no product with the batch's rows."""
+
+    product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
+    factors: LowRankCache  # for the gradients of A and B
+    stretch: ScaleCache  # of g ⊙ h, without g
+    length: ScaleCache  # of g = m ⊙ 1/‖V‖, without 1/‖V‖
+    bias: LinearCache  # for the bias's gradient
     weight: np.ndarray  # (out, in), as it was given
     adapter: dict  # its arrays
     inv_norm: np.ndarray | None  # (out,), 1/‖V‖
-    scale: float
-    dropout: DropoutCache
+    mask: np.ndarray | None
     norm_gradient: bool
-    wanted: tuple[str, ...]
 
 
 def shapes(n_out, n_in, r):
@@ -88,39 +105,30 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     y : array (..., out)
     cache : DoRACache
     """
-    scale = scaling(config)
-    V = directions(weight, adapter, scale)  # (out, in)
+    A, B, s = adapter["lora_A"], adapter["lora_B"], scaling(config)
+    V = directions(weight, adapter, s)  # (out, in)
     norm = row_norms(V) if norm is None else norm  # (out,)
-    dropped, dropout = dropout_forward(x, mask)  # (..., in)
-    h, _ = linear_forward(dropped, V, None, ())  # (..., out)
-    y = over(adapter[MAGNITUDE], norm) * h
+    dropped = dropout_forward(x, mask)[0]  # x̃ (..., in)
+    h, product = linear_forward(dropped, V, None, operands_wanted(wanted, OF_PRODUCT))  # (..., out)
+    of_stretch = operands_wanted(wanted, OF_STRETCH_AND_NORM if config.norm_gradient else OF_STRETCH)
+    y, stretch = scale_forward(h, over(adapter[MAGNITUDE], norm), of_stretch)  # (..., out)
     if bias is not None:
         y += bias
     if mask is not None:
         y += linear_forward(x - dropped, weight, None, ())[0]
-    su = None
-    if "lora_B" in wanted:
-        su = scale * linear_forward(dropped, adapter["lora_A"], None, ())[0]  # (..., r)
-    x_wanted = "lora_A" in wanted or "weight" in wanted
-    h_wanted = MAGNITUDE in wanted or norm_wanted(config.norm_gradient, wanted)
     cache = DoRACache(
-        x=x if x_wanted else None,
-        su=su,
-        h=h if h_wanted else None,
+        product=product._replace(x=None if product.x is None else x, weight=None),
+        factors=low_rank_cache(x, A, s, B, operands_wanted(wanted, OF_FACTORS), mask),
+        stretch=stretch._replace(factor=None),
+        length=ScaleCache(None, None, operands_wanted(wanted, {MAGNITUDE: "x"})),
+        bias=LinearCache(None, None, operands_wanted(wanted, {"bias": "bias"})),
         weight=weight,
         adapter=adapter,
         inv_norm=over(1.0, norm) if wanted else None,
-        scale=scale,
-        dropout=dropout,
+        mask=mask,
         norm_gradient=config.norm_gradient,
-        wanted=tuple(wanted),
     )
     return y, cache
-
-
-def norm_wanted(norm_gradient, wanted):
-    """Whether a gradient passes through ‖V‖: A, B and W move it, x and m do not."""
-    return norm_gradient and any(name in wanted for name in (*FACTORS, "weight"))
 
 
 def backward(dy, cache):
@@ -151,53 +159,36 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in) or None
+    dx : array (..., in), or None where it was not wanted
     grads : dict with the wanted ones of weight, bias, lora_A, lora_B, lora_magnitude_vector
     """
-    wanted, scale, mask = cache.wanted, cache.scale, cache.dropout.mask
-    if not wanted:
+    if cache.inv_norm is None:  # nothing is wanted
         return None, {}
-    A, B, m = (cache.adapter[name] for name in (*FACTORS, MAGNITUDE))
-    V = directions(cache.weight, cache.adapter, scale)  # (out, in)
-    dropped = None if cache.x is None else dropout_forward(cache.x, mask)[0]
-    grads, dx = {}, None
+    m, mask, inv_norm, x = cache.adapter[MAGNITUDE], cache.mask, cache.inv_norm, cache.product.x
+    V = directions(cache.weight, cache.adapter, cache.factors.e)  # (out, in)
     # y = (m/‖V‖) ⊙ h + b
-    if "bias" in wanted:
-        grads["bias"] = as_rows(dy).sum(axis=0)  # (out,)
-    if cache.h is not None:
-        a = np.sum(as_rows(dy) * as_rows(cache.h), axis=0)  # (out,)
-        grads[MAGNITUDE] = a * cache.inv_norm
-    dh = (m * cache.inv_norm) * dy  # (..., out)
+    dbias = linear_backward(dy, cache.bias).dbias
+    dh, a = scale_backward(dy, cache.stretch._replace(factor=m * inv_norm))  # (..., out), (out,)
     # h = x̃ Vᵀ
-    asked = tuple(name for name in ("x", "weight") if name in wanted)
-    through_V = linear_backward(dh, LinearCache(dropped, V, asked))
-    if "weight" in wanted:
-        grads["weight"] = through_V.dweight
+    dropped = None if x is None else dropout_forward(x, mask)[0]
+    dx, dweight, _ = linear_backward(dh, cache.product._replace(x=dropped, weight=V))
     # V = W + s B A
-    if "lora_B" in wanted:
-        grads["lora_B"] = as_rows(dh).T @ as_rows(cache.su)  # (out, r)
-    if "lora_A" in wanted:
-        grads["lora_A"] = (scale * (as_rows(dh) @ B)).T @ as_rows(dropped)  # (r, in)
-    if norm_wanted(cache.norm_gradient, wanted):
-        # W′ = m ⊙ V / ‖V‖, through ‖V‖
-        dV = (-m * a * cache.inv_norm**3)[:, None] * V  # (out, in)
-        if "lora_B" in wanted:
-            grads["lora_B"] += scale * (dV @ A.T)
-        if "lora_A" in wanted:
-            grads["lora_A"] += scale * (B.T @ dV)
-        if "weight" in wanted:
-            grads["weight"] += dV
-    if "x" in wanted:
-        dx = dropout_backward(through_V.dx, cache.dropout).dx
-    if mask is not None and asked:
+    _, dA, _, dB = low_rank_backward(dh, cache.factors)
+    if cache.norm_gradient and a is not None:
+        # through ‖V‖
+        dV = (-m * a * inv_norm**3)[:, None] * V  # (out, in)
+        through_norm = low_rank_weight_backward(dV, cache.factors)
+        dweight, dA, dB = add(dweight, dV), add(dA, through_norm.dA), add(dB, through_norm.dB)
+    if mask is not None:
         # y += (x − x̃) Wᵀ
-        left = None if dropped is None else cache.x - dropped
-        through_base = linear_backward(dy, LinearCache(left, cache.weight, asked))
-        if "x" in wanted:
-            dx = dx + (through_base.dx - dropout_backward(through_base.dx, cache.dropout).dx)
-        if "weight" in wanted:
-            grads["weight"] += through_base.dweight
-    return dx, {name: grads[name] for name in grads if name in wanted}
+        left_out = None if x is None else x - dropped
+        through_base = linear_backward(dy, cache.product._replace(x=left_out, weight=cache.weight))
+        dweight = add(dweight, through_base.dweight)
+        if dx is not None:
+            dx = dx * mask + (through_base.dx - through_base.dx * mask)
+    # m/‖V‖
+    dm = scale_backward(a, cache.length._replace(factor=inv_norm)).dx  # (out,)
+    return dx, present({"bias": dbias, MAGNITUDE: dm, "weight": dweight, "lora_B": dB, "lora_A": dA})
 
 
 def delta(weight, adapter, config):
@@ -205,36 +196,3 @@ def delta(weight, adapter, config):
     W = np.asarray(weight)
     V = directions(W, adapter, scaling(config))
     return over(adapter[MAGNITUDE], row_norms(V))[:, None] * V - W
-
-
-def flops(name, rows, shape, config, wanted, masked=False):
-    """FLOPs of one layer's step by term; see `lora.flops`.
-
-    V = W + s B A is made in both passes, out · r · in multiply-adds each time, whatever the number of rows.
-    """
-    n_out, n_in = shape
-    r, asked = config.r, tuple(n for n in ("x", "weight") if n in wanted)
-    made = 2 * n_out * r * n_in
-    terms = linear_flops(name, rows, shape, asked) | {f"{name}.directions.forward": made}
-    if wanted:
-        terms[f"{name}.directions.dx"] = made
-    if masked:
-        terms |= linear_flops(f"{name}.left_out", rows, shape, asked)
-    if "lora_B" in wanted:
-        terms |= {f"{name}.lora_A.forward": 2 * rows * r * n_in, f"{name}.lora_B.dweight": 2 * rows * n_out * r}
-    if "lora_A" in wanted:
-        terms |= {f"{name}.lora_B.dx": 2 * rows * n_out * r, f"{name}.lora_A.dweight": 2 * rows * r * n_in}
-    if norm_wanted(config.norm_gradient, wanted):
-        terms |= {f"{name}.norm.{factor}": made for factor in FACTORS if factor in wanted}
-    return terms
-
-
-def kept(name, x, rows, shape, config, wanted, array):
-    """Bytes that the cache holds: x, s u, h and the norms; see `lora.kept`."""
-    n_out = shape[0]
-    held = linear_kept(x, ("weight",) * ("lora_A" in wanted or "weight" in wanted))
-    if "lora_B" in wanted:
-        held = held | array(f"{name}.lora_A", rows, config.r)
-    if MAGNITUDE in wanted or norm_wanted(config.norm_gradient, wanted):
-        held = held | array(f"{name}.h", rows, n_out)
-    return held | (array(f"{name}.inv_norm", n_out) if wanted else {})

@@ -5,12 +5,9 @@
     forward(x, weight, bias, adapter, config, wanted, mask) -> (y, cache)
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
-    flops(name, rows, shape, config, wanted, masked) -> dict of FLOPs by term
-    kept(name, x, rows, shape, config, wanted, array) -> dict of bytes that its cache holds
 
-The last two are for counting before anything is made. Merging, compressing, spectra, gradient checks and the
-counts of a whole model are written once, over these, for all kinds. Variants that are a kind with other settings
-are named in `variants.py`.
+Merging, compressing, spectra, gradient checks and costs are written once, over these, for all kinds. Variants that
+are a kind with other settings are named in `variants.py`.
 """
 
 from . import adalora, dora, lora, vera

@@ -11,28 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import dropout_backward, dropout_forward, linear_backward, linear_forward
-from ..ops.dropout import DropoutCache
+from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_rank_forward, operands_wanted, present
 from ..ops.linear import LinearCache
+from ..ops.low_rank import LowRankCache
 from .config import scaling
-from .counting import linear_flops, linear_kept
+
+OPERANDS = {"x": "x", "lora_A": "A", "lora_B": "B"}  # of the low-rank product
 
 
 class LoRACache(NamedTuple):
     base: LinearCache  # of x Wᵀ + b; with W frozen it holds W for dx and no activation
-    down: LinearCache  # of u = x̃ Aᵀ; its x is the layer's input before dropout
-    up: LinearCache  # of z = (s u) Bᵀ
-    dropout: DropoutCache
-    scale: float
-    wanted: tuple[str, ...]
-
-
-class LoRAOperands(NamedTuple):
-    """What each of the three linear layers is asked for: names among x, weight and bias."""
-
-    base: tuple[str, ...]  # x Wᵀ + b
-    down: tuple[str, ...]  # u = x̃ Aᵀ
-    up: tuple[str, ...]  # z = (s u) Bᵀ
+    update: LowRankCache  # of s (x Aᵀ) Bᵀ
 
 
 def shapes(n_out, n_in, r):
@@ -53,8 +42,8 @@ def shapes(n_out, n_in, r):
 def init(weight, config, rng):
     """A random, B zero: ΔW = 0, so the adapted model starts as the base.
 
-    Were A zero too, both gradients would be zero for ever: dB ∝ A and dA ∝ B. One of the two must
-    be random; B is the one at zero, after the paper.
+    If A were zero as well, both gradients would stay zero: dB ∝ A and dA ∝ B. One of the two must
+    be random; the paper chooses B as the one at zero.
 
     Parameters
     ----------
@@ -78,19 +67,6 @@ def init(weight, config, rng):
     }
 
 
-def operands_wanted(wanted):
-    """The gradients that the layer is asked for, as those of its three linear layers.
-
-    dx goes back through W and through A, and du = s dy B leads on to dx and to dA.
-    """
-    u_wanted = "x" in wanted or "lora_A" in wanted
-    return LoRAOperands(
-        base=tuple(name for name in ("x", "weight", "bias") if name in wanted),
-        down=("x",) * ("x" in wanted) + ("weight",) * ("lora_A" in wanted),
-        up=("x",) * u_wanted + ("weight",) * ("lora_B" in wanted),
-    )
-
-
 def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
     """The adapted layer's output.
 
@@ -101,38 +77,32 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
     adapter : dict with lora_A (r, in) and lora_B (out, r)
     config : AdapterConfig of this layer
     wanted : names of the operands whose gradient will be asked for, among x, weight, bias, lora_A, lora_B
-    mask : array of x's shape from `dropout_mask`, or None
+    mask : array of x's shape from `dropout_mask`, on the adapter's input; or None
 
     Returns
     -------
     y : array (..., out)
     cache : LoRACache
     """
-    asked = operands_wanted(wanted)
-    scale = scaling(config)
-    y, base = linear_forward(x, weight, bias, asked.base)  # (..., out)
-    dropped, dropout = dropout_forward(x, mask)  # (..., in)
-    u, down = linear_forward(dropped, adapter["lora_A"], None, asked.down)  # (..., r)
-    # s multiplies u, which has r columns, and not z, which has `out`: the same number, fewer products.
-    z, up = linear_forward(scale * u, adapter["lora_B"], None, asked.up)  # (..., out)
+    A, B, s = adapter["lora_A"], adapter["lora_B"], scaling(config)
+    y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
+    z, update = low_rank_forward(x, A, s, B, operands_wanted(wanted, OPERANDS), mask)  # s (x Aᵀ) Bᵀ  (..., out)
     y += z
-    # x stands in its neighbours' caches too, as one array. x ⊙ mask would be one array more, so it is
-    # the mask that is kept, and the backward pass multiplies again.
-    down = down._replace(x=None if down.x is None else x)
-    return y, LoRACache(base, down, up, dropout, scale, tuple(wanted))
+    return y, LoRACache(base, update)
 
 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    With x̃ = x ⊙ mask, u = x̃ Aᵀ and y = x Wᵀ + b + s u Bᵀ, each step is a linear layer:
+    y is the sum of two products, so dy goes through both, and x gets the sum of what comes back. With u = x Aᵀ
+    (and x ⊙ mask in place of x in the second product, where there is a mask):
 
-        dB = s dyᵀ u                    (out, r)
-        du = s dy B                     (..., r)
-        dA = duᵀ x̃                      (r, in)
-        dx = dy W + (du A) ⊙ mask       (..., in)
+        dB = s dyᵀ u            (out, r)
+        du = s dy B             (..., r)
+        dA = duᵀ x              (r, in)
+        dx = dy W + du A        (..., in)
 
-    At B = 0 the middle lines give du = 0 and so dA = 0: in the first step only B moves.
+    `ops/linear.py` and `ops/low_rank.py` derive the two.
 
     Parameters
     ----------
@@ -141,70 +111,21 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in) or None
-    grads : dict with the wanted ones of weight, bias, lora_A, lora_B, as arrays of their shapes
+    dx : array (..., in), or None where it was not wanted
+    grads : dict with the wanted ones of weight, bias, lora_A, lora_B
     """
-    # y = x Wᵀ + b + z
+    # y = x Wᵀ + b + s (x Aᵀ) Bᵀ
     through_base = linear_backward(dy, cache.base)
-    # z = (s u) Bᵀ
-    through_up = linear_backward(dy, cache.up)
-    grads = {"weight": through_base.dweight, "bias": through_base.dbias, "lora_B": through_up.dweight}
-    dx = None
-    if through_up.dx is not None:
-        du = cache.scale * through_up.dx  # (..., r)
-        # u = x̃ Aᵀ
-        down = cache.down
-        if down.x is not None:
-            down = down._replace(x=dropout_forward(down.x, cache.dropout.mask)[0])
-        through_down = linear_backward(du, down)
-        grads["lora_A"] = through_down.dweight
-        if "x" in cache.wanted:
-            dx = through_base.dx + dropout_backward(through_down.dx, cache.dropout).dx
-    return dx, {name: grads[name] for name in grads if name in cache.wanted}
+    through_update = low_rank_backward(dy, cache.update)
+    grads = {
+        "weight": through_base.dweight,
+        "bias": through_base.dbias,
+        "lora_B": through_update.dB,
+        "lora_A": through_update.dA,
+    }
+    return add(through_base.dx, through_update.dx), present(grads)
 
 
 def delta(weight, adapter, config):
     """ΔW = s B A, the change of the weight that the adapter stands for, (out, in)."""
     return scaling(config) * (adapter["lora_B"] @ adapter["lora_A"])
-
-
-def flops(name, rows, shape, config, wanted, masked=False):
-    """FLOPs of one layer's step by term: x Wᵀ, u = x Aᵀ and s u Bᵀ are three linear layers.
-
-    Parameters
-    ----------
-    name : str, of the layer
-    rows : int, rows of x
-    shape : (out, in)
-    config : AdapterConfig of this layer
-    wanted : as in `forward`
-    masked : bool, whether there is a dropout mask
-
-    Returns
-    -------
-    dict, such as "{name}.lora_A.dweight" -> FLOPs
-    """
-    operands, (n_out, n_in) = operands_wanted(wanted), shape
-    return {
-        **linear_flops(name, rows, shape, operands.base),
-        **linear_flops(f"{name}.lora_A", rows, (config.r, n_in), operands.down),
-        **linear_flops(f"{name}.lora_B", rows, (n_out, config.r), operands.up),
-    }
-
-
-def kept(name, x, rows, shape, config, wanted, array):
-    """Bytes that the cache holds: x for dW and for dA, and s u for dB. The mask is counted elsewhere.
-
-    Parameters
-    ----------
-    name, rows, shape, config, wanted : as in `flops`
-    x : dict, the name of the layer's input -> its bytes
-    array : function (name, *shape) -> {name: bytes}
-
-    Returns
-    -------
-    dict, name -> bytes
-    """
-    operands = operands_wanted(wanted)
-    su = array(f"{name}.lora_A", rows, config.r)
-    return linear_kept(x, operands.base) | linear_kept(x, operands.down) | linear_kept(su, operands.up)

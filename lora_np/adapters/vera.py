@@ -13,28 +13,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import dropout_backward, dropout_forward, linear_backward, linear_forward
-from ..ops.dropout import DropoutCache
-from ..ops.linear import LinearCache, as_rows
-from .counting import linear_flops, linear_kept
+from ..ops import (
+    add,
+    linear_backward,
+    linear_forward,
+    low_rank_backward,
+    low_rank_forward,
+    operands_wanted,
+    present,
+    scale_backward,
+    scale_forward,
+)
+from ..ops.linear import LinearCache
+from ..ops.low_rank import LowRankCache
+from ..ops.scale import ScaleCache
 
 LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
 START_D = 0.1  # λ_d at the start, which the paper leaves to be tuned and PEFT sets so; λ_b starts at zero
 PAIRS_HELD = 16  # random factors that stay in memory; a model needs a pair for each shape of its layers
 
 
+# The operands of w = (λ_d ⊙ (x Aᵀ)) Bᵀ and of λ_b ⊙ w that each gradient passes through.
+OF_PRODUCT = {"x": "x", "vera_lambda_d": "e"}
+OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
+
+
 class VeRACache(NamedTuple):
     """What the backward pass needs; A and B come from their seed again."""
 
     base: LinearCache  # of x Wᵀ + b
-    v: np.ndarray | None  # (..., r), x̃ Aᵀ, read by dλ_d
-    z: np.ndarray | None  # (..., out), (λ_d ⊙ v) Bᵀ, read by dλ_b
-    adapter: dict  # its arrays
+    product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
+    scaling: ScaleCache  # of λ_b ⊙ z
     shape: tuple[int, int]  # of the weight
     r: int
     seed: int
-    dropout: DropoutCache
-    wanted: tuple[str, ...]
 
 
 def shapes(n_out, n_in, r):
@@ -96,34 +108,24 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *LAMBDAS), mask=None)
     cache : VeRACache
     """
     A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
-    y, base = linear_forward(x, weight, bias, [n for n in ("x", "weight", "bias") if n in wanted])  # (..., out)
-    dropped, dropout = dropout_forward(x, mask)  # (..., in)
-    v, _ = linear_forward(dropped, A, None, ())  # (..., r)
-    z, _ = linear_forward(adapter["vera_lambda_d"] * v, B, None, ())  # (..., out)
-    y += adapter["vera_lambda_b"] * z
-    cache = VeRACache(
-        base=base,
-        v=v if "vera_lambda_d" in wanted else None,
-        z=z if "vera_lambda_b" in wanted else None,
-        adapter=adapter,
-        shape=weight.shape,
-        r=config.r,
-        seed=config.projection_seed,
-        dropout=dropout,
-        wanted=tuple(wanted),
-    )
-    return y, cache
+    lambda_d, lambda_b = adapter["vera_lambda_d"], adapter["vera_lambda_b"]
+    y, base = linear_forward(x, weight, bias, wanted)  # (..., out)
+    z, product = low_rank_forward(x, A, lambda_d, B, operands_wanted(wanted, OF_PRODUCT), mask)  # (..., out)
+    scaled, scaling = scale_forward(z, lambda_b, operands_wanted(wanted, OF_SCALING))  # (..., out)
+    y += scaled
+    product = product._replace(A=None, B=None)
+    return y, VeRACache(base, product, scaling, weight.shape, config.r, config.projection_seed)
 
 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    With v = x̃ Aᵀ, z = (λ_d ⊙ v) Bᵀ and y = x Wᵀ + b + λ_b ⊙ z:
+    With v = x Aᵀ, z = (λ_d ⊙ v) Bᵀ and y = x Wᵀ + b + λ_b ⊙ z:
 
         dλ_b = Σ_n dy ⊙ z                       (out,)
         dw   = (λ_b ⊙ dy) B                     (..., r), the gradient of w = λ_d ⊙ v
         dλ_d = Σ_n dw ⊙ v                       (r,)
-        dx   = dy W + ((λ_d ⊙ dw) A) ⊙ mask     (..., in)
+        dx   = dy W + (λ_d ⊙ dw) A              (..., in)
 
     At λ_b = 0 the last two are those of the base: in the first step λ_b alone moves.
 
@@ -134,53 +136,25 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in) or None
+    dx : array (..., in), or None where it was not wanted
     grads : dict with the wanted ones of weight, bias, vera_lambda_d, vera_lambda_b
     """
     A, B = projections(cache.shape, cache.r, cache.seed, dy.dtype)
     # y = x Wᵀ + b + λ_b ⊙ z
     through_base = linear_backward(dy, cache.base)
-    grads = {"weight": through_base.dweight, "bias": through_base.dbias}
-    if cache.z is not None:
-        grads["vera_lambda_b"] = np.sum(as_rows(dy) * as_rows(cache.z), axis=0)  # (out,)
-    dx = through_base.dx
-    if "x" in cache.wanted or cache.v is not None:
-        # z = w Bᵀ
-        dz = cache.adapter["vera_lambda_b"] * dy  # (..., out)
-        dw = linear_backward(dz, LinearCache(None, B, ("x",))).dx  # (..., r)
-        # w = λ_d ⊙ v
-        if cache.v is not None:
-            grads["vera_lambda_d"] = np.sum(as_rows(dw) * as_rows(cache.v), axis=0)  # (r,)
-        if dx is not None:
-            # v = x̃ Aᵀ
-            dv = cache.adapter["vera_lambda_d"] * dw  # (..., r)
-            through_v = linear_backward(dv, LinearCache(None, A, ("x",))).dx  # (..., in)
-            dx = dx + dropout_backward(through_v, cache.dropout).dx
-    return dx, {name: grads[name] for name in grads if name in cache.wanted}
+    dz, dlambda_b = scale_backward(dy, cache.scaling)
+    # z = (λ_d ⊙ (x Aᵀ)) Bᵀ
+    through_product = low_rank_backward(dz, cache.product._replace(A=A, B=B))
+    grads = {
+        "weight": through_base.dweight,
+        "bias": through_base.dbias,
+        "vera_lambda_b": dlambda_b,
+        "vera_lambda_d": through_product.de,
+    }
+    return add(through_base.dx, through_product.dx), present(grads)
 
 
 def delta(weight, adapter, config):
     """ΔW = diag(λ_b) B diag(λ_d) A, (out, in)."""
     A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
     return adapter["vera_lambda_b"][:, None] * (B @ (adapter["vera_lambda_d"][:, None] * A))
-
-
-def flops(name, rows, shape, config, wanted, masked=False):
-    """FLOPs of one layer's step by term: x Wᵀ, x Aᵀ and w Bᵀ, with no gradient of A and B; see `lora.flops`."""
-    n_out, n_in = shape
-    through_B = "x" in wanted or "vera_lambda_d" in wanted
-    return {
-        **linear_flops(name, rows, shape, wanted),
-        **linear_flops(f"{name}.vera_A", rows, (config.r, n_in), ("x",) * ("x" in wanted)),
-        **linear_flops(f"{name}.vera_B", rows, (n_out, config.r), ("x",) * through_B),
-    }
-
-
-def kept(name, x, rows, shape, config, wanted, array):
-    """Bytes that the cache holds: v for dλ_d and z for dλ_b; see `lora.kept`."""
-    held = linear_kept(x, wanted)
-    if "vera_lambda_d" in wanted:
-        held = held | array(f"{name}.v", rows, config.r)
-    if "vera_lambda_b" in wanted:
-        held = held | array(f"{name}.z", rows, shape[0])
-    return held

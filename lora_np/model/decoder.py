@@ -16,6 +16,7 @@ from ..ops import embedding_forward
 from ..ops.attention import attend
 from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
+from ..ops.linear import as_rows
 from .call import check_ids
 from .gpt2 import ModelConfig, model_forward, modules
 
@@ -24,7 +25,8 @@ class Decoder(NamedTuple):
     """A language model made ready to read one token after another."""
 
     params: dict[str, np.ndarray]  # with the adapter merged; what it does not touch is the base's, not a copy
-    layers: dict[str, Callable]  # name -> function of the layer's inputs; attention's also take the keys and values
+    layers: dict[str, Callable]  # name -> function of the layer's inputs
+    side_by_side: dict[str, list]  # the first of several layers with one input -> all of them
     config: ModelConfig
 
 
@@ -63,16 +65,25 @@ def make_decoder(params, config, adapter=None):
     if adapter is not None:
         params = merge(params, adapter)
     params = {name: np.asarray(weight) for name, weight in params.items()}
-    return Decoder(params, {m.name: layer(m, params, config) for m in modules(config).values()}, config)
+    stages = {}
+    for module in modules(config).values():
+        stages.setdefault(module.depth if module.operation == "linear" else module.name, []).append(module)
+    layers = {stage[0].name: layer(stage, params, config) for stage in stages.values()}
+    side_by_side = {stage[0].name: [module.name for module in stage] for stage in stages.values() if len(stage) > 1}
+    return Decoder(params, layers, side_by_side, config)
 
 
-def layer(module, params, config):
-    """One layer as a function of its inputs."""
-    weight, bias = params.get(f"{module.parameters}.weight"), params.get(f"{module.parameters}.bias")
+def layer(stage, params, config):
+    """One layer, or several linear ones side by side, as one function of their input."""
+    module = stage[0]
+    if len(stage) > 1:
+        weight, bias = (np.concatenate([params[f"{m.name}.{leaf}"] for m in stage]) for leaf in ("weight", "bias"))
+    else:
+        weight, bias = (params.get(f"{module.parameters}.{leaf}") for leaf in ("weight", "bias"))
     return {
         "embedding": lambda ids: embedding_forward(ids, weight, ())[0],
         "embed": np.add,
-        "layer_norm": lambda x: layer_norm(x, weight, bias, config.layer_norm_eps),
+        "layer_norm": lambda x: layer_norm(as_rows(x), weight, bias, config.layer_norm_eps).reshape(x.shape),
         "linear": lambda x: linear(x, weight, bias),
         "attention": lambda q, k, v: attend(q, k, v, config.n_heads)[0],
         "gelu": gelu,
@@ -82,7 +93,7 @@ def layer(module, params, config):
 
 def linear(x, weight, bias):
     """x Wᵀ + b, for a handful of rows. (W xᵀ)ᵀ is the same, and BLAS takes half the time for it."""
-    y = (weight @ x.reshape(-1, x.shape[-1]).T).T  # (N, out)
+    y = (weight @ as_rows(x).T).T  # (N, out)
     y = y if bias is None else np.add(y, bias, order="C")
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
@@ -136,9 +147,11 @@ def next_logits(decoder, ids, past):
             f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
         )
     past = with_room(past, end, config.n_positions)
-    blocks = iter(zip(past.keys, past.values))
+    blocks, ready = iter(zip(past.keys, past.values)), {}
 
     def run(name, *inputs):
+        if name in ready:
+            return ready.pop(name)
         if name.endswith("attn.context"):
             q, k, v = inputs  # (B, T, C)
             keys, values = next(blocks)  # (B, room, C), of this block
@@ -146,6 +159,11 @@ def next_logits(decoder, ids, past):
             inputs = q, keys[:, :end], values[:, :end]
         elif name == "ln_f":  # what follows the last token is asked for, and nothing else
             inputs = (inputs[0][:, -1],)  # (B, C)
-        return layers[name](*inputs)
+        output = layers[name](*inputs)
+        if name in decoder.side_by_side:  # q, k and v come from one product
+            names = decoder.side_by_side[name]
+            ready.update(zip(names, np.split(output, len(names), axis=-1)))
+            return ready.pop(name)
+        return output
 
     return model_forward(ids, config, run, start), past._replace(length=end)

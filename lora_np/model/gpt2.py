@@ -16,6 +16,7 @@ from numbers import Real
 
 import numpy as np
 
+from ..ops import add
 from .module import Module, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
@@ -192,8 +193,3 @@ def block_backward(dx, i, back):
     through_q = back(f"{attn}.q_proj", dq)
     dh = add(through_q, through_k, through_v)
     return add(dx, back(f"blocks.{i}.ln1", dh))
-
-
-def add(*grads):
-    """The sum of the gradients that reach one array; None where nothing below is trained."""
-    return None if any(grad is None for grad in grads) else sum(grads[1:], start=grads[0])

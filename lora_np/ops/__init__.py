@@ -13,10 +13,14 @@ from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
 from .layer_norm import layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
+from .low_rank import low_rank_backward, low_rank_forward
+from .scale import scale_backward, scale_forward
 from .softmax import softmax_backward, softmax_forward
+from .wanted import add, operands_wanted, present
 
 __all__ = [
     "IGNORE_INDEX",
+    "add",
     "attention_backward",
     "attention_forward",
     "attention_scores",
@@ -33,6 +37,12 @@ __all__ = [
     "layer_norm_forward",
     "linear_backward",
     "linear_forward",
+    "low_rank_backward",
+    "low_rank_forward",
+    "operands_wanted",
+    "present",
+    "scale_backward",
+    "scale_forward",
     "softmax_backward",
     "softmax_forward",
 ]

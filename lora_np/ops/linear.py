@@ -63,15 +63,17 @@ def linear_backward(dy, cache):
 
     Parameters
     ----------
-    dy : array (..., out)
+    dy : array (..., out), or None where nothing was asked for
     cache : LinearCache
 
     Returns
     -------
     LinearGrads, with None for each operand that was not wanted
     """
-    drows = dy.reshape(-1, dy.shape[-1])  # (N, out)
     dx = dweight = dbias = None
+    if dy is None:
+        return LinearGrads(dx, dweight, dbias)
+    drows = dy.reshape(-1, dy.shape[-1])  # (N, out)
     # y = x Wᵀ + b
     if "x" in cache.wanted:
         dx = (drows @ np.asanyarray(cache.weight)).reshape(*dy.shape[:-1], cache.weight.shape[1])  # (..., in)

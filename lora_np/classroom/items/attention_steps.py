@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ...model.gpt2 import add
 from ...ops import (
+    add,
     attention_backward,
     attention_forward,
     attention_scores,

@@ -3,8 +3,7 @@ way is in `attention_steps.py`."""
 
 import numpy as np
 
-from ...model.gpt2 import add
-from ...ops import embedding_backward, gelu_backward, gelu_forward, linear_forward
+from ...ops import add, embedding_backward, gelu_backward, gelu_forward, linear_forward
 from ...ops.embedding import EmbeddingCache
 from ...training.clip import global_norm
 from ..item import Item

@@ -115,7 +115,7 @@ def right_kept(N, C, F, targets, r, itemsize):
 
 
 def is_thin(name):
-    return name.startswith("blocks.1.") and name.endswith(".up.x")
+    return name.startswith("blocks.1.") and name.endswith(".update.w")
 
 
 def widths(i):

@@ -6,7 +6,7 @@ The gradient of a loss with respect to an array `a` is named `grad.a`. That of t
 import numpy as np
 
 from ... import ops
-from ...adapters import AdapterConfig, dora, lora
+from ...adapters import AdapterConfig, dora, lora, scaling
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
@@ -73,7 +73,8 @@ def lora_layer(settings, t):
     back = {f"grad.{name}": grads[name] for name in ("bias", "weight", "lora_B", "lora_A")}
     change = lora.delta(t["weight"], adapter, config)
     merged = {"delta": change, "merged": t["weight"] + change}
-    return {"su": cache.up.x, "y": y, **back, "grad.x": dx, **merged}
+    su = cache.update.w.reshape(*y.shape[:-1], -1)
+    return {"su": su, "y": y, **back, "grad.x": dx, **merged}
 
 
 def dora_layer(settings, t):
@@ -83,11 +84,12 @@ def dora_layer(settings, t):
     wanted = (*ALL, dora.MAGNITUDE)
     y, cache = dora.forward(t["x"], t["weight"], t["bias"], adapter, config, wanted, t.get("mask"))
     dx, grads = dora.backward(t["grad.y"], cache)
-    norm = dora.row_norms(dora.directions(t["weight"], adapter, cache.scale))
+    norm = dora.row_norms(dora.directions(t["weight"], adapter, scaling(config)))
     back = {f"grad.{name}": grads[name] for name in ("bias", dora.MAGNITUDE, "weight", "lora_B", "lora_A")}
     change = dora.delta(t["weight"], adapter, config)
     merged = {"delta": change, "merged": t["weight"] + change}
-    return {"norm": norm, "h": cache.h, "su": cache.su, "y": y, **back, "grad.x": dx, **merged}
+    su = cache.factors.w.reshape(*y.shape[:-1], -1)
+    return {"norm": norm, "h": cache.stretch.x, "su": su, "y": y, **back, "grad.x": dx, **merged}
 
 
 ALL = ("x", "weight", "bias", "lora_A", "lora_B")

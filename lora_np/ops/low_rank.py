@@ -1,0 +1,139 @@
+"""The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
+
+x passes through r numbers, which costs r (in + out) multiplications a row; the matrix B diag(e) A, which would cost
+in · out, is never formed. e is LoRA's scale s, one number; in AdaLoRA and VeRA it is a vector of r numbers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .dropout import dropout_forward
+
+
+class LowRankCache(NamedTuple):
+    """x is kept without its mask: other layers keep it as well, and x ⊙ mask would be one array more."""
+
+    x: np.ndarray | None  # (..., in), read by dA
+    u: np.ndarray | None  # (..., r), x̃ Aᵀ, read by de; and by dB, which multiplies it by e again
+    w: np.ndarray | None  # (..., r), e ⊙ u, read by dB where u is not kept
+    A: np.ndarray  # (r, in)
+    e: float | np.ndarray  # or (r,)
+    B: np.ndarray  # (out, r)
+    mask: np.ndarray | None
+    wanted: tuple[str, ...]
+
+
+class LowRankGrads(NamedTuple):
+    dx: np.ndarray | None  # (..., in)
+    dA: np.ndarray | None  # (r, in)
+    de: np.ndarray | None  # (r,), or one number
+    dB: np.ndarray | None  # (out, r)
+
+
+def low_rank_forward(x, A, e, B, wanted=("x", "A", "B"), mask=None):
+    """z = w Bᵀ with w = e ⊙ u, u = x̃ Aᵀ and x̃ = x ⊙ mask.
+
+    Parameters
+    ----------
+    x : array (..., in)
+    A : array (r, in), B : array (out, r)
+    e : float, or array (r,)
+    wanted : names of the operands whose gradient the backward pass will be asked for
+    mask : array of x's shape from `dropout_mask`, or None
+
+    Returns
+    -------
+    z : array (..., out)
+    cache : LowRankCache
+    """
+    u = thin(x, A, mask)  # (N, r)
+    w = e * u  # e multiplies r columns here; after B it would be `out` of them
+    z = w @ B.T  # (N, out)
+    return z.reshape(*x.shape[:-1], len(B)), low_rank_cache(x, A, e, B, wanted, mask, u, w)
+
+
+def thin(x, A, mask):
+    """u = x̃ Aᵀ, (N, r)."""
+    return dropout_forward(x, mask)[0].reshape(-1, x.shape[-1]) @ A.T
+
+
+def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
+    """What `low_rank_backward` needs; u and w are computed here where they are needed and not given."""
+    if u is None and ("B" in wanted or "e" in wanted):
+        u = thin(x, A, mask)
+    if w is None and "B" in wanted and "e" not in wanted:
+        w = e * u
+    return LowRankCache(
+        x=x if "A" in wanted else None,
+        u=u if "e" in wanted else None,
+        w=w if "B" in wanted and "e" not in wanted else None,
+        A=A,
+        e=e,
+        B=B,
+        mask=mask,
+        wanted=tuple(wanted),
+    )
+
+
+def low_rank_backward(dz, cache):
+    """Gradients of the low-rank product. Line by line from the end:
+
+        dB = dzᵀ w                    (out, r)      z = w Bᵀ
+        dw = dz B                     (N, r)
+        de = Σ_n dw ⊙ u               (r,)          w = e ⊙ u
+        du = e ⊙ dw                   (N, r)
+        dA = duᵀ x̃                    (r, in)       u = x̃ Aᵀ
+        dx = (du A) ⊙ mask            (..., in)     x̃ = x ⊙ mask
+
+    At B = 0 the second line gives dw = 0, so that dA and de are zero as well: in the first step only B moves.
+
+    Parameters
+    ----------
+    dz : array (..., out), or None where nothing was asked for
+    cache : LowRankCache
+
+    Returns
+    -------
+    LowRankGrads, with None for each operand that was not wanted
+    """
+    x, u, w, A, e, B, mask, wanted = cache
+    dx = dA = de = dB = None
+    if dz is None:
+        return LowRankGrads(dx, dA, de, dB)
+    drows = dz.reshape(-1, dz.shape[-1])  # (N, out)
+    # z = w Bᵀ
+    if "B" in wanted:
+        dB = drows.T @ (w if u is None else e * u)  # (out, r)
+    if "x" in wanted or "A" in wanted or "e" in wanted:
+        dw = drows @ B  # (N, r)
+        # w = e ⊙ u
+        if "e" in wanted:
+            de = np.sum(dw * u, axis=0)  # (r,)
+        du = e * dw  # (N, r)
+        # u = x̃ Aᵀ
+        if "A" in wanted:
+            dropped = dropout_forward(x, mask)[0]
+            dA = du.T @ dropped.reshape(-1, x.shape[-1])  # (r, in)
+        # x̃ = x ⊙ mask
+        if "x" in wanted:
+            dx = (du @ A).reshape(*dz.shape[:-1], A.shape[1])  # (..., in)
+            dx = dx if mask is None else dx * mask
+    return LowRankGrads(dx, dA, de, dB)
+
+
+def low_rank_weight_backward(dM, cache):
+    """Gradients of A and B from that of M = e B A itself, where M is a weight: dB = e dM Aᵀ, dA = e Bᵀ dM.
+
+    Parameters
+    ----------
+    dM : array (out, in)
+    cache : LowRankCache, with e one number
+
+    Returns
+    -------
+    LowRankGrads; dx and de are None
+    """
+    dA = cache.e * (cache.B.T @ dM) if "A" in cache.wanted else None
+    dB = cache.e * (dM @ cache.A.T) if "B" in cache.wanted else None
+    return LowRankGrads(None, dA, None, dB)
