@@ -567,7 +567,7 @@ def test_settings_out_of_range(settings, message):
         ({"beta1": 1.0}, "beta1: got 1.0, expected 0 ≤ beta1 < 1"),
         ({"beta2": -0.1}, "beta2: got -0.1"),
         ({"eps": 0.0}, "eps: got 0.0, expected a number above 0"),
-        ({"weight_decay": math.nan}, "weight_decay: got nan, expected at least 0"),
+        ({"weight_decay": math.nan}, "weight_decay: got nan, expected a number of at least 0"),
     ],
 )
 def test_optimiser_settings_out_of_range(settings, message):

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total, label):
-    """Yield a function (step, measured) for `train`'s on_step.
+    """Yield a function (step, measured) for `train`'s on_step, or None if there is no terminal.
 
     Parameters
     ----------
     total : int, steps in all
-    label : str, what is going on
+    label : str, the text beside the bar
     """
     if not sys.stderr.isatty():
         yield None
