@@ -69,7 +69,7 @@ def one_of(name, value, choices):
 
 
 def same_shape(name, array, like):
-    """Raise ValueError unless two arrays have the same shape."""
+    """Raise ValueError unless two arrays or quantised weights have the same shape."""
     if np.shape(array) != np.shape(like):
         raise ValueError(f"{name}: got shape {np.shape(array)}, expected {np.shape(like)}")
 

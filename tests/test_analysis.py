@@ -95,7 +95,7 @@ REFUSED = [
     (r"sigma: got shape \(0,\), expected at least one", lambda sigma: rank_at_energy(sigma[:0], 0.5)),
     ("k: got -1, expected a whole number", lambda sigma: truncate(np.eye(3), -1)),
     ("k: got 1.0, expected a whole number", lambda sigma: truncate(np.eye(3), 1.0)),
-    (r"after: a has shape \(1, 3\), expected", lambda sigma: weight_updates({"a": np.eye(3)}, {"a": sigma[None]})),
+    (r"after\['a'\]: got shape \(1, 3\), expected", lambda sigma: weight_updates({"a": np.eye(3)}, {"a": sigma[None]})),
 ]
 
 

@@ -115,7 +115,7 @@ def test_reviews_are_read_without_importing_their_package_or_tokenizers():
 
 
 def test_unknown_source():
-    with pytest.raises(ValueError, match="source is 'yelp'; expected one of 'imdb', 'rotten_tomatoes'"):
+    with pytest.raises(ValueError, match="source: got 'yelp', expected one of imdb, rotten_tomatoes"):
         data.load_reviews("yelp")
 
 
@@ -281,25 +281,25 @@ def test_tokenizer_errors(tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"has no token <\|endoftext\|>"):
         data.load_tokenizer(tmp_path / "noend.json")
 
-    with pytest.raises(TypeError, match=r"texts is a str; .* \[text\]"):
+    with pytest.raises(TypeError, match=r"texts: got a str, .* \[text\]"):
         data.encode(tokenizer, "a film")
-    with pytest.raises(TypeError, match="text 1 has type int; expected str"):
+    with pytest.raises(TypeError, match="text 1: got type int, expected str"):
         data.encode(tokenizer, ["a film", 3])
-    with pytest.raises(TypeError, match="text 0 has type NoneType"):
+    with pytest.raises(TypeError, match="text 0: got type NoneType"):
         data.normalise(tokenizer, None)
-    with pytest.raises(ValueError, match="max_length is 0; expected None or at least 1"):
+    with pytest.raises(ValueError, match="max_length: got 0, expected a whole number of at least 1"):
         data.encode(tokenizer, ["a film"], max_length=0)
-    with pytest.raises(ValueError, match="ids run from 5 to 8000; expected 0 to 7999"):
+    with pytest.raises(ValueError, match="ids: got values from 5 to 8000, expected 0 to 7999"):
         data.decode(tokenizer, [5, 8000])
-    with pytest.raises(ValueError, match=r"ids has shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"ids: got shape \(1, 2\)"):
         data.decode(tokenizer, [[5, 6]])
-    with pytest.raises(TypeError, match="ids has dtype float64"):
+    with pytest.raises(TypeError, match="ids: got dtype float64"):
         data.decode(tokenizer, [0.5])
-    with pytest.raises(ValueError, match="texts is empty"):
+    with pytest.raises(ValueError, match="texts: got none"):
         data.train_tokenizer([])
-    with pytest.raises(TypeError, match="texts is a str"):
+    with pytest.raises(TypeError, match="texts: got a str"):
         data.train_tokenizer("a film")
-    with pytest.raises(ValueError, match="vocab_size is 200; expected at least 258"):
+    with pytest.raises(ValueError, match="vocab_size: got 200, expected a whole number of at least 258"):
         data.train_tokenizer(["a film"], 200)
 
 
@@ -429,34 +429,34 @@ def test_batches_do_not_share_memory_with_the_input():
 
 def test_batch_errors():
     one, labels = [np.array([0, 5])], np.array([1])
-    with pytest.raises(ValueError, match="sequences is empty"):
+    with pytest.raises(ValueError, match="sequences: got none"):
         data.pad_sequences([], PAD_ID)
-    with pytest.raises(ValueError, match="sequence 1 is empty"):
+    with pytest.raises(ValueError, match="sequence 1: is empty"):
         data.pad_sequences([*one, np.array([], dtype=int)], PAD_ID)
-    with pytest.raises(ValueError, match=r"sequence 0 has shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"sequence 0: got shape \(1, 2\)"):
         data.token_stream([np.array([[0, 5]])])
-    with pytest.raises(TypeError, match="sequence 0 has dtype float64"):
+    with pytest.raises(TypeError, match="sequence 0: got dtype float64"):
         data.token_stream([np.array([0.0, 5.0])])
-    with pytest.raises(ValueError, match="token ids run from -1 to 5"):
+    with pytest.raises(ValueError, match="sequences: got ids from -1 to 5"):
         data.token_stream([np.array([-1, 5])])
-    with pytest.raises(ValueError, match=r"labels has shape \(2,\); expected \(1,\)"):
+    with pytest.raises(ValueError, match=r"labels: got shape \(2,\), expected \(1,\)"):
         data.class_batches(one, np.array([1, 0]), 4, PAD_ID)
-    with pytest.raises(TypeError, match="labels has dtype float64"):
+    with pytest.raises(TypeError, match="labels: got dtype float64"):
         data.class_batches(one, np.array([1.0]), 4, PAD_ID)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size: got 0"):
         data.class_batches(one, labels, 0, PAD_ID)
     stream = np.arange(10)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size: got 0"):
         data.language_batches(stream, 0, 4)  # raised at the call, not at the first batch
-    with pytest.raises(ValueError, match="length is 0"):
+    with pytest.raises(ValueError, match="length: got 0"):
         data.language_batches(stream, 4, 0)
-    with pytest.raises(ValueError, match="stream has 10 tokens; expected at least 11"):
+    with pytest.raises(ValueError, match="stream: got 10 tokens, expected at least 11"):
         data.language_batches(stream, 4, 10, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="stream has 1 tokens; expected at least 2"):
+    with pytest.raises(ValueError, match="stream: got 1 tokens, expected at least 2"):
         data.language_batches(stream[:1], 4, 10)
-    with pytest.raises(ValueError, match=r"stream has shape \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"stream: got shape \(2, 5\)"):
         data.language_batches(stream.reshape(2, 5), 4, 2)
-    with pytest.raises(TypeError, match="stream has dtype float64"):
+    with pytest.raises(TypeError, match="stream: got dtype float64"):
         data.language_batches(stream / 2, 4, 2)
 
 
@@ -538,9 +538,9 @@ def test_labels_to_numbers_and_errors():
     assert names == ["mixed", "neg", "pos"]
     numbers = data.encode_labels(["pos", "mixed"], names)
     assert numbers.tolist() == [2, 0] and numbers.dtype == np.int64
-    with pytest.raises(ValueError, match=r"labels has 1 class\(es\), 'pos'; expected at least two"):
+    with pytest.raises(ValueError, match=r"labels: got 1 class\(es\), 'pos', expected at least two"):
         data.label_names(["pos", "pos"])
-    with pytest.raises(ValueError, match="labels has 'bad', not among .*: 'mixed', 'neg', 'pos'"):
+    with pytest.raises(ValueError, match="labels: got 'bad', expected .*: 'mixed', 'neg', 'pos'"):
         data.encode_labels(["pos", "bad"], names)
 
 
@@ -581,12 +581,12 @@ def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
 
 def test_split_table_errors():
     table = make_table({"a": 2, "b": 1})
-    with pytest.raises(ValueError, match="3 distinct texts of 2 classes: too few to give test its fraction of 0.1"):
+    with pytest.raises(ValueError, match="3 distinct texts of 2 classes, too few to give test its fraction of 0.1"):
         data.split_table(table, (0.4, 0.5, 0.1), seed=0)
     for fractions in [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]:
         with pytest.raises(ValueError, match="expected three numbers for train, validation and test"):
             data.split_table(table, fractions, seed=0)
-    with pytest.raises(ValueError, match="table has 3 texts and 0 labels"):
+    with pytest.raises(ValueError, match="table: got 3 texts and 0 labels"):
         data.split_table(data.Table(table.texts, []), (0.8, 0.1, 0.1), seed=0)
     assert data.split_table(table, (1.0, 0.0, 0.0), seed=0).test == data.Table([], [])
 

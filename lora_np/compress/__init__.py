@@ -1,4 +1,4 @@
-"""Compression of weights: 4-bit and 8-bit codes that stand in an array's place, and pruning."""
+"""Compression of weights: 4-bit and 8-bit codes that replace arrays, and pruning."""
 
 from .code_points import CODE_POINTS, nearest_point, nf4_code_points
 from .double import DoubleQuantised, double_quantise
