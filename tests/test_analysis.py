@@ -43,9 +43,9 @@ def test_singular_values_of_a_product(out, r, n):
     B, A = rng.normal(size=(out, r)), rng.normal(size=(r, n)).astype(np.float32)
     k = min(out, r, n)
     expected = np.linalg.svd(B @ A.astype(float), compute_uv=False)
-    found = product_singular_values(B, A)
-    assert found.shape == (k,)
-    assert np.allclose(found, expected[:k], rtol=1e-12) and np.allclose(expected[k:], 0, atol=1e-12)
+    got = product_singular_values(B, A)
+    assert got.shape == (k,)
+    assert np.allclose(got, expected[:k], rtol=1e-12) and np.allclose(expected[k:], 0, atol=1e-12)
 
 
 def test_ranks_of_equal_singular_values_are_their_number():

@@ -64,8 +64,8 @@ def test_the_code_points_are_the_published_ones_and_the_rounded_probabilities_ch
 def test_the_nearest_point_is_found_as_by_brute_force(dtype):
     x = np.random.default_rng(1).uniform(-1.1, 1.1, (40, 50)).astype(dtype)
     distances = np.abs(x[..., None].astype(np.float64) - CODE_POINTS)  # (40, 50, 16)
-    found = np.take_along_axis(distances, nearest_point(x, CODE_POINTS)[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(found, distances.min(axis=-1), rtol=0, atol=1e-7 if dtype is np.float32 else 0)
+    nearest = np.take_along_axis(distances, nearest_point(x, CODE_POINTS)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(nearest, distances.min(axis=-1), rtol=0, atol=1e-7 if dtype is np.float32 else 0)
 
 
 def test_a_tie_goes_to_the_lower_point():
@@ -352,12 +352,12 @@ def test_no_copy_in_full_precision_is_kept(format):
         for name in names:
             np.asarray(small[name])  # used once, and let go of
         gc.collect()
-        held = tracemalloc.get_traced_memory()[0]
+        size = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     codes = held_bytes({name: small[name] for name in names})
-    assert codes <= held <= codes + 12_000  # Python's objects: eight weights and a dict
-    assert held < sum(params[name].nbytes for name in names) / 3
+    assert codes <= size <= codes + 12_000  # Python's objects: eight weights and a dict
+    assert size < sum(params[name].nbytes for name in names) / 3
 
 
 @EACH_FORMAT

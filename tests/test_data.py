@@ -516,32 +516,32 @@ def make_table(sizes):
 
 def test_split_table_is_stratified_and_complete():
     table = make_table({"a": 500, "b": 100, "c": 33})
-    parts = data.split_table(table, (0.8, 0.1, 0.1), seed=0)
-    assert [len(part.texts) for part in parts] == [507, 63, 63]
-    assert sorted(itertools.chain(*(zip(*part) for part in parts))) == sorted(zip(*table))
-    for part, fraction in zip(parts, (0.8, 0.1, 0.1)):
+    splits = data.split_table(table, (0.8, 0.1, 0.1), seed=0)
+    assert [len(part.texts) for part in splits] == [507, 63, 63]
+    assert sorted(itertools.chain(*(zip(*part) for part in splits))) == sorted(zip(*table))
+    for part, fraction in zip(splits, (0.8, 0.1, 0.1)):
         for label, size in {"a": 500, "b": 100, "c": 33}.items():
             assert abs(part.labels.count(label) - fraction * size) < 2
 
 
 def test_split_table_depends_on_the_seed_alone():
     table = make_table({"a": 50, "b": 50})
-    parts = data.split_table(table, (0.6, 0.2, 0.2), seed=3)
-    assert parts == data.split_table(table, (0.6, 0.2, 0.2), seed=3)
-    assert parts != data.split_table(table, (0.6, 0.2, 0.2), seed=4)
+    splits = data.split_table(table, (0.6, 0.2, 0.2), seed=3)
+    assert splits == data.split_table(table, (0.6, 0.2, 0.2), seed=3)
+    assert splits != data.split_table(table, (0.6, 0.2, 0.2), seed=4)
     backwards = data.Table(table.texts[::-1], table.labels[::-1])
     mirrored = data.split_table(backwards, (0.6, 0.2, 0.2), seed=3)
-    assert [set(part.texts) for part in mirrored] == [set(part.texts) for part in parts]
+    assert [set(part.texts) for part in mirrored] == [set(part.texts) for part in splits]
 
 
 def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
     table = make_table({"a": 40, "b": 40, "rare": 1})
     repeats = data.Table(table.texts + [text.upper() + " !" for text in table.texts], 2 * table.labels)
-    parts = data.split_table(repeats, (0.5, 0.25, 0.25), seed=0)
-    keys = [{text.lower().strip(" !") for text in part.texts} for part in parts]
+    splits = data.split_table(repeats, (0.5, 0.25, 0.25), seed=0)
+    keys = [{text.lower().strip(" !") for text in part.texts} for part in splits]
     assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
-    assert sum(len(part.texts) for part in parts) == 162
-    assert "rare" in parts.train.labels
+    assert sum(len(part.texts) for part in splits) == 162
+    assert "rare" in splits.train.labels
 
 
 def test_split_table_errors():

@@ -190,10 +190,10 @@ def test_unequal_shards_sum_to_the_whole_batch(config, random_params, random_bat
 
 
 def test_accumulation_mutates_no_shards_gradient():
-    parts = [Objective(1.0, 2, {"w": np.ones(3)}), Objective(4.0, 1, {"w": np.full(3, 7.0)})]
-    loss, grads = accumulated_gradients(lambda index, shard: parts[index], [None, None])
+    results = [Objective(1.0, 2, {"w": np.ones(3)}), Objective(4.0, 1, {"w": np.full(3, 7.0)})]
+    loss, grads = accumulated_gradients(lambda index, shard: results[index], [None, None])
     assert loss == pytest.approx(2.0) and grads["w"].tolist() == pytest.approx([3.0] * 3)
-    assert (parts[0].grads["w"] == 1.0).all() and (parts[1].grads["w"] == 7.0).all()
+    assert (results[0].grads["w"] == 1.0).all() and (results[1].grads["w"] == 7.0).all()
 
 
 # ------------------------------------------------------------------ evaluation
