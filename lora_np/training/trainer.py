@@ -71,15 +71,7 @@ class TrainConfig:
 
 
 def train(
-    trainable,
-    objective,
-    epoch_batches,
-    config,
-    evaluate=None,
-    on_step=None,
-    state_path=None,
-    label="",
-    adjust=None,
+    trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None, label="", adjust=None
 ):
     """Train a flat dict of arrays.
 
