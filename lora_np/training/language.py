@@ -1,7 +1,5 @@
 """Teaching a language model a domain from a token stream, in full or with an adapter."""
 
-from contextlib import nullcontext
-
 from ..adapters.adalora_allocation import allocating, settled_from
 from ..data import language_batches
 from .evaluate import evaluate
@@ -74,6 +72,5 @@ def train_language(
     )
     trainable = trainable_arrays(params, adapter)
     objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
-    bar = progress_bar(steps, label) if label is not None else nullcontext()
-    with blas_threads(1), bar as on_step:
+    with blas_threads(1), progress_bar(steps, label) as on_step:
         return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)
