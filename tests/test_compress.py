@@ -6,6 +6,7 @@ import gc
 import math
 import pickle
 import tracemalloc
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -37,7 +38,10 @@ PUBLISHED += [-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 
 PUBLISHED += [0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224]
 PUBLISHED += [0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
 
-DTYPES = (np.float32, np.float64)
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+MAKERS = {"nf4": quantise_nf4, "nf4, single": lambda W: quantise_nf4(W, 32, False), "int8": quantise_int8}
+EACH_FORMAT = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+equal = np.testing.assert_array_equal
 
 
 def normal(shape, dtype=np.float32, seed=0):
@@ -47,32 +51,27 @@ def normal(shape, dtype=np.float32, seed=0):
 # ------------------------------------------------------------------ the code points
 
 
-def test_the_code_points_are_the_published_ones():
-    np.testing.assert_array_equal(CODE_POINTS, PUBLISHED)
+def test_the_code_points_are_the_published_ones_and_the_rounded_probabilities_change_nothing_that_matters():
+    equal(CODE_POINTS, PUBLISHED)
     assert not CODE_POINTS.flags.writeable
-
-
-def test_the_rounded_probabilities_change_nothing_that_matters():
-    from statistics import NormalDist
-
     quantile, delta = NormalDist().inv_cdf, (1 - 1 / 32 + 1 - 1 / 30) / 2
     negative = [-quantile(0.5 + (delta - 0.5) * i / 7) for i in range(7, 0, -1)]
     positive = [quantile(0.5 + (delta - 0.5) * i / 8) for i in range(1, 9)]
     np.testing.assert_allclose(np.array([*negative, 0, *positive]) / quantile(delta), CODE_POINTS, rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 def test_the_nearest_point_is_found_as_by_brute_force(dtype):
     x = np.random.default_rng(1).uniform(-1.1, 1.1, (40, 50)).astype(dtype)
     distances = np.abs(x[..., None].astype(np.float64) - CODE_POINTS)  # (40, 50, 16)
-    found = np.take_along_axis(distances, nearest_point(x, CODE_POINTS)[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(found, distances.min(axis=-1), rtol=0, atol=1e-7 if dtype is np.float32 else 0)
+    nearest = np.take_along_axis(distances, nearest_point(x, CODE_POINTS)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(nearest, distances.min(axis=-1), rtol=0, atol=1e-7 if dtype is np.float32 else 0)
 
 
 def test_a_tie_goes_to_the_lower_point():
     points = np.array([-1.0, -0.5, 0.0, 1.0])
-    np.testing.assert_array_equal(nearest_point(np.array([-0.75, -0.25, 0.5, 0.5 + 1e-15]), points), [0, 1, 2, 3])
-    np.testing.assert_array_equal(nearest_point(CODE_POINTS, CODE_POINTS), np.arange(16))
+    equal(nearest_point(np.array([-0.75, -0.25, 0.5, 0.5 + 1e-15]), points), [0, 1, 2, 3])
+    equal(nearest_point(CODE_POINTS, CODE_POINTS), np.arange(16))
 
 
 # ------------------------------------------------------------------ packing, bits and bytes
@@ -80,19 +79,19 @@ def test_a_tie_goes_to_the_lower_point():
 
 def test_packing_two_codes_to_a_byte():
     every_byte = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(pack(unpack(every_byte)), every_byte)
+    equal(pack(unpack(every_byte)), every_byte)
     codes = np.array([0xA, 0x3, 0x0, 0xF])
-    np.testing.assert_array_equal(pack(codes), np.array([0xA3, 0x0F], dtype=np.uint8))  # the first in the high half
-    np.testing.assert_array_equal(unpack(pack(codes)), codes)
+    equal(pack(codes), np.array([0xA3, 0x0F], dtype=np.uint8))  # the first in the high half
+    equal(unpack(pack(codes)), codes)
 
 
 def test_every_byte_stands_for_its_two_points():
     packed = np.arange(256, dtype=np.uint8)
     weight = NF4Weight(packed, np.ones(8, dtype=np.float32), (8, 64), np.dtype(np.float64), 64)
-    np.testing.assert_array_equal(np.asarray(weight).reshape(256, 2), CODE_POINTS[unpack(packed)].reshape(256, 2))
+    equal(np.asarray(weight).reshape(256, 2), CODE_POINTS[unpack(packed)].reshape(256, 2))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 @pytest.mark.parametrize("block_size", [16, 64, 128])
 def test_bits_per_weight(dtype, block_size):
     W = normal((512, 128), dtype)  # the double quantisation's groups of 256 divide its blocks
@@ -104,11 +103,13 @@ def test_bits_per_weight(dtype, block_size):
     assert double.nbytes == W.size / 2 + W.size / block_size + 4 * W.size / (block_size * 256) + 4
 
 
-def test_the_papers_number_of_bits():
+def test_the_papers_number_of_bits_and_a_short_last_group():
     """4 + 8/64 + 32/(64 · 256) bits, exactly, beside the one mean of 32 bits for the whole matrix."""
     weight = quantise_nf4(normal((1024, 1024)))
     assert 8 * weight.nbytes - 32 == weight.size * (4 + 8 / 64 + 32 / (64 * 256)) == weight.size * 4.126953125
     assert round(weight.bits_per_weight, 3) == 4.127
+    short = quantise_nf4(normal((300, 64)))  # 300 blocks: a group of 256 and one of 44, with a step of its own
+    assert short.absmax.steps.shape == (2,) and short.nbytes == 300 * 32 + 300 + 2 * 4 + 4
 
 
 @pytest.mark.parametrize("make, more", [(quantise_nf4, 0.3), (quantise_int8, 0.05)])
@@ -128,19 +129,13 @@ def test_pieces_of_any_length_are_put_together(block_size, shape):
     """The bytes of 600 × 128 weights fill a piece and a part of one; those of 4 × 21846 a piece and a few."""
     weight = quantise_nf4(normal(shape), block_size, double=False)
     blocks = CODE_POINTS.astype(np.float32)[unpack(weight.packed)].reshape(-1, block_size)
-    np.testing.assert_array_equal(np.asarray(weight), (blocks * weight.absmax[:, None]).reshape(shape))
-
-
-def test_a_short_last_group_has_its_own_step():
-    weight = quantise_nf4(normal((300, 64)))  # 300 blocks: a group of 256 and one of 44
-    assert weight.absmax.steps.shape == (2,)
-    assert weight.nbytes == 300 * 32 + 300 + 2 * 4 + 4
+    equal(np.asarray(weight), (blocks * weight.absmax[:, None]).reshape(shape))
 
 
 # ------------------------------------------------------------------ the round trip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 @pytest.mark.parametrize("block_size, double", [(64, True), (64, False), (2, False), (32, True), (96, False)])
 def test_no_weight_is_further_off_than_half_the_widest_gap(dtype, block_size, double):
     W = normal((48, 96), dtype) * np.linspace(0.1, 3, 48, dtype=dtype)[:, None]
@@ -155,59 +150,53 @@ def test_no_weight_is_further_off_than_half_the_widest_gap(dtype, block_size, do
     assert np.asarray(weight).shape == W.shape == weight.shape
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 def test_without_double_quantisation_the_round_trip_happens_once(dtype):
     W = normal((24, 64), dtype)
     first = quantise_nf4(W, double=False)
     again = quantise_nf4(np.asarray(first), double=False)
-    np.testing.assert_array_equal(again.packed, first.packed)
-    np.testing.assert_array_equal(again.absmax, first.absmax)
-    np.testing.assert_array_equal(np.asarray(again), np.asarray(first))
+    equal(again.packed, first.packed)
+    equal(again.absmax, first.absmax)
+    equal(np.asarray(again), np.asarray(first))
     largest = np.abs(W).argmax(axis=1)[:, None]  # a block is a row here, and its largest weight stays
-    np.testing.assert_array_equal(
-        np.take_along_axis(np.asarray(first), largest, 1), np.take_along_axis(W, largest, 1).astype(np.float32)
-    )
+    equal(np.take_along_axis(np.asarray(first), largest, 1), np.take_along_axis(W, largest, 1).astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 def test_with_double_quantisation_the_codes_stay_and_the_scales_move_by_half_a_step(dtype):
     first = quantise_nf4(normal((300, 64), dtype))
     again = quantise_nf4(np.asarray(first))
-    np.testing.assert_array_equal(again.packed, first.packed)
+    equal(again.packed, first.packed)
+    equal(first.packed, quantise_nf4(normal((300, 64), dtype), double=False).packed)
     half_steps = np.repeat(again.absmax.steps, 256)[:300] / 2
     assert np.all(np.abs(again.scales() - first.scales()) <= half_steps * (1 + 1e-4))
 
 
-def test_double_quantisation_changes_no_code():
-    W = normal((40, 64))
-    np.testing.assert_array_equal(quantise_nf4(W).packed, quantise_nf4(W, double=False).packed)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
+@DTYPES
 def test_int8_round_trip(dtype):
     W = normal((30, 70), dtype) * np.linspace(0.1, 3, 30, dtype=dtype)[:, None]
     first = quantise_int8(W)
     assert np.all(np.abs(first.codes).max(axis=1) == 127)
     assert np.all(np.abs(np.asarray(first) - W) <= first.scales[:, None] * (0.5 + 1e-4))
     again = quantise_int8(np.asarray(first))
-    np.testing.assert_array_equal(again.codes, first.codes)
-    np.testing.assert_array_equal(again.scales, first.scales)
+    equal(again.codes, first.codes)
+    equal(again.scales, first.scales)
 
 
 def test_double_quantised_scales():
     scales = np.random.default_rng(2).uniform(0, 3, 600).astype(np.float32)
-    held = double_quantise(scales)
-    steps = np.repeat(held.steps, 256)[:600]
-    assert np.all(np.abs(held.dequantise() - scales) <= steps / 2 * (1 + 1e-4))
-    assert np.abs(held.codes).max() == 127
-    equal = double_quantise(np.full(7, 0.3, dtype=np.float32))  # no spread: the mean says all
-    np.testing.assert_array_equal(equal.dequantise(), np.full(7, 0.3, dtype=np.float32))
+    stored = double_quantise(scales)
+    steps = np.repeat(stored.steps, 256)[:600]
+    assert np.all(np.abs(stored.dequantise() - scales) <= steps / 2 * (1 + 1e-4))
+    assert np.abs(stored.codes).max() == 127
+    flat = double_quantise(np.full(7, 0.3, dtype=np.float32))  # no spread: the mean says all
+    equal(flat.dequantise(), np.full(7, 0.3, dtype=np.float32))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("make", [quantise_nf4, lambda W: quantise_nf4(W, double=False), quantise_int8])
+@DTYPES
+@EACH_FORMAT
 def test_zeros_stay_zeros(make, dtype):
-    np.testing.assert_array_equal(np.asarray(make(np.zeros((4, 64), dtype))), np.zeros((4, 64)))
+    equal(np.asarray(make(np.zeros((4, 64), dtype))), np.zeros((4, 64)))
     W = normal((8, 64), dtype)
     W[3] = 0.0
     W[5, ::2] = 0.0
@@ -216,7 +205,7 @@ def test_zeros_stay_zeros(make, dtype):
     assert np.all(np.abs(dense[0]).max() > 0)
 
 
-@pytest.mark.parametrize("make", [quantise_nf4, quantise_int8])
+@EACH_FORMAT
 def test_weights_at_the_ends_of_the_range_stay_finite(make):
     W = normal((8, 64))
     for largest in (1e38, 1e-38, 1e-43, 1e-45):  # the last two have no full precision any more
@@ -227,8 +216,8 @@ def test_weights_at_the_ends_of_the_range_stay_finite(make):
 
 def test_blocks_follow_the_rows_whatever_the_memory_order():
     W = normal((6, 32))
-    np.testing.assert_array_equal(np.asarray(quantise_nf4(np.asfortranarray(W))), np.asarray(quantise_nf4(W)))
-    np.testing.assert_array_equal(
+    equal(np.asarray(quantise_nf4(np.asfortranarray(W))), np.asarray(quantise_nf4(W)))
+    equal(
         np.asarray(quantise_nf4(W, double=False)),
         np.asarray(quantise_nf4(W.reshape(3, 64), double=False)).reshape(6, 32),
     )
@@ -256,13 +245,12 @@ def test_int8_has_the_error_that_theory_expects():
     assert measured == pytest.approx(of_steps, rel=0.01)
 
 
-def test_the_theory_of_two_points_in_closed_form():
-    """With the points −1, 1 and blocks of two, the smaller becomes the larger: E (|a| − |b|)² / 2 = 1 − 2/π."""
+def test_the_theory_in_closed_form_and_to_six_digits():
+    """With the points −1, 1 and blocks of two, the smaller becomes the larger: E (|a| − |b|)² / 2 = 1 − 2/π.
+
+    The other values are by the midpoint rule on 1,000 × 200,000 places.
+    """
     assert expected_error(np.array([-1.0, 1.0]), 2) == pytest.approx(math.sqrt(1 - 2 / math.pi), rel=1e-8)
-
-
-def test_the_theory_is_right_to_six_digits():
-    """Values by the midpoint rule on 1,000 × 200,000 places."""
     assert expected_error(CODE_POINTS, 64) == pytest.approx(0.09197854597, rel=1e-8)
     assert expected_error(CODE_POINTS, 16) == pytest.approx(0.08083478324, rel=1e-8)
     assert expected_error(np.arange(-127, 128) / 127, 256) == pytest.approx(0.006956762019, rel=1e-7)
@@ -280,8 +268,8 @@ def test_relative_error_of_nothing():
 # ------------------------------------------------------------------ standing in an array's place
 
 
-@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@EACH_FORMAT
+@DTYPES
 def test_numpys_array_protocol(make, dtype):
     W = normal((6, 64), dtype)
     weight = make(W)
@@ -301,7 +289,22 @@ def test_numpys_array_protocol(make, dtype):
     np.testing.assert_allclose(y, x @ W.T, atol=4.0)
 
 
-@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+@EACH_FORMAT
+@DTYPES
+def test_rows_are_the_rows_of_the_dense_matrix(make, dtype):
+    """Bit for bit, for ids of any shape; also where blocks run over a row's end."""
+    weight = make(normal((32, 18), dtype))
+    dense = np.asarray(weight)
+    for ids in (np.array([[3, 0, 31], [3, 3, 17]]), np.arange(32), np.array([], int), 5):
+        assert weight[ids].dtype == dtype
+        equal(weight[ids], dense[ids])
+    with pytest.raises(IndexError):
+        weight[np.array([0, 32])]
+    with pytest.raises(TypeError, match="ids: got dtype bool, expected integers"):
+        weight[np.ones(32, bool)]
+
+
+@EACH_FORMAT
 def test_a_quantised_weight_does_not_change(make):
     W = normal((6, 64))
     before, weight = W.copy(), make(W)
@@ -311,10 +314,10 @@ def test_a_quantised_weight_does_not_change(make):
         value = getattr(weight, field.name)
         for array in value if isinstance(value, tuple) else (value,):
             assert not isinstance(array, np.ndarray) or not array.flags.writeable
-    np.testing.assert_array_equal(W, before)
+    equal(W, before)
     assert "(6, 64), float32" in repr(weight)
     for again in (pickle.loads(pickle.dumps(weight)), copy.deepcopy(weight)):
-        np.testing.assert_array_equal(np.asarray(again), np.asarray(weight))
+        equal(np.asarray(again), np.asarray(weight))
 
 
 def model():
@@ -349,21 +352,21 @@ def test_no_copy_in_full_precision_is_kept(format):
         for name in names:
             np.asarray(small[name])  # used once, and let go of
         gc.collect()
-        held = tracemalloc.get_traced_memory()[0]
+        size = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     codes = held_bytes({name: small[name] for name in names})
-    assert codes <= held <= codes + 12_000  # Python's objects: eight weights and a dict
-    assert held < sum(params[name].nbytes for name in names) / 3
+    assert codes <= size <= codes + 12_000  # Python's objects: eight weights and a dict
+    assert size < sum(params[name].nbytes for name in names) / 3
 
 
-@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, 32, False), quantise_nf4, quantise_int8])
+@EACH_FORMAT
 def test_a_changed_matrix_takes_the_form_of_the_old_one(make):
     W, delta = normal((8, 64)), normal((8, 64), seed=1)
     old = make(W)
     new = requantise(np.asarray(old) + delta, like=old)
     assert type(new) is type(old) and new.settings == old.settings and new.nbytes == old.nbytes
-    np.testing.assert_array_equal(np.asarray(new), np.asarray(make(np.asarray(old) + delta)))
+    equal(np.asarray(new), np.asarray(make(np.asarray(old) + delta)))
     assert requantise(delta, like=W) is delta
     wide = delta.astype(np.float64)
     assert requantise(wide, like=old).dtype == requantise(wide, like=W).dtype == np.float32
@@ -379,7 +382,7 @@ def test_magnitude_pruning_keeps_the_largest(share, zeros):
     W = normal((5, 12))
     pruned, mask = prune_magnitude(W, share), magnitude_mask(W, share)
     assert np.sum(pruned == 0) == zeros == round(share * 60)
-    np.testing.assert_array_equal(pruned, np.where(mask, W, 0))
+    equal(pruned, np.where(mask, W, 0))
     assert pruned.dtype == W.dtype and np.all(W != 0)
     if 0 < zeros < 60:
         assert np.abs(W[mask]).min() > np.abs(W[~mask]).max()
@@ -387,18 +390,18 @@ def test_magnitude_pruning_keeps_the_largest(share, zeros):
 
 def test_of_equal_magnitudes_the_earlier_goes_first():
     ties = np.array([[1.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 0.5, 1.0]])
-    np.testing.assert_array_equal(prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
-    np.testing.assert_array_equal(prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
+    equal(prune_magnitude(ties, 3 / 8), [[0, 0, 2, 1], [-1, 1, 0, 1]])
+    equal(prune_n_of_m(ties), [[0, 0, 2, 1], [0, 1, 0, 1]])
 
 
 @pytest.mark.parametrize("n, m", [(2, 4), (1, 4), (4, 8), (3, 3), (0, 6)])
 def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
     W = normal((5, 24), np.float64)
     pruned, mask = prune_n_of_m(W, n, m), n_of_m_mask(W, n, m)
-    for group, kept in zip(W.reshape(-1, m), mask.reshape(-1, m)):
-        assert kept.sum() == n
-        assert set(np.abs(group[kept])) == set(sorted(np.abs(group))[m - n :])
-    np.testing.assert_array_equal(pruned, np.where(mask, W, 0))
+    for group, stays in zip(W.reshape(-1, m), mask.reshape(-1, m)):
+        assert stays.sum() == n
+        assert set(np.abs(group[stays])) == set(sorted(np.abs(group))[m - n :])
+    equal(pruned, np.where(mask, W, 0))
 
 
 def test_pruned_weights_stay_pruned_in_four_bits():
@@ -408,15 +411,10 @@ def test_pruned_weights_stay_pruned_in_four_bits():
 
 # ------------------------------------------------------------------ bad input
 
-MAKERS = {
-    "nf4": quantise_nf4,
-    "int8": quantise_int8,
-    "magnitude": lambda W: prune_magnitude(W, 0.5),
-    "2:4": prune_n_of_m,
-}
+COMPRESSIONS = {**MAKERS, "magnitude": lambda W: prune_magnitude(W, 0.5), "2:4": prune_n_of_m}
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("make", COMPRESSIONS.values(), ids=COMPRESSIONS)
 def test_what_is_no_finite_matrix_is_refused(make):
     for bad in (np.nan, np.inf, -np.inf, 2e38):
         W = normal((4, 64), np.float64)
@@ -436,15 +434,15 @@ def test_what_is_no_finite_matrix_is_refused(make):
 
 REFUSED = {
     "does not divide": (lambda W: quantise_nf4(W[:, :33]), r"block_size: got 64 .* \(4, 33\).* divides its 132"),
-    "odd": (lambda W: quantise_nf4(W, 33), "block_size: got 33, expected an even"),
+    "odd": (lambda W: quantise_nf4(W, 33), "block_size: got 33 .*expected an even"),
     "zero": (lambda W: quantise_nf4(W, 0), "block_size: got 0, expected"),
     "no number": (lambda W: quantise_nf4(W, 64.0), "block_size: got 64.0, expected"),
     "double": (lambda W: quantise_nf4(W, 64, 8), "double: got 8, expected True or False"),
     "share": (lambda W: prune_magnitude(W, 1.5), "share: got 1.5, expected 0 ≤ share ≤ 1"),
     "share, nan": (lambda W: prune_magnitude(W, math.nan), "share: got nan"),
     "groups": (lambda W: prune_n_of_m(W[:, :62]), r"m: got 4 .* \(4, 62\), expected a number that divides 62"),
-    "n of m": (lambda W: prune_n_of_m(W, 5, 4), "n, m: got 5 of 4"),
-    "none of none": (lambda W: prune_n_of_m(W, 0, 0), "n, m: got 0 of 0"),
+    "n of m": (lambda W: prune_n_of_m(W, 5, 4), "n: got 5, expected a whole number from 0 to 4, m"),
+    "none of none": (lambda W: prune_n_of_m(W, 0, 0), "m: got 0, expected a whole number of at least 1"),
     "name": (lambda W: quantise({"a": W}, ["b"]), "names: got 'b', expected names of weights such as 'a'"),
     "a text": (lambda W: quantise({"a": W}, "a"), r"names: got the text 'a', expected a list"),
     "format": (lambda W: quantise({"a": W}, ["a"], "fp4"), "format: got 'fp4', expected one of nf4, int8"),

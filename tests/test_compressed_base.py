@@ -1,4 +1,4 @@
-"""Adapters on a quantised or pruned base: merging, and what of the base is ever held in full precision."""
+"""Adapters on a quantised or pruned base: merging, and how much of the base is ever in full precision."""
 
 import gc
 import math
@@ -14,12 +14,12 @@ from lora_np.adapters import (
     AdapterConfig,
     adapter_deltas,
     init_adapter,
-    linear_layers,
     merge,
     merge_errors,
     merge_in_format,
     unmerge,
 )
+from lora_np.analysis.updates import linear_weights
 from lora_np.compress import (
     CODE_POINTS,
     NF4Weight,
@@ -53,13 +53,9 @@ KIND = pytest.mark.parametrize("kind", KINDS)
 QUANTISED = pytest.mark.parametrize("form", list(FORMATS.values())[:3], ids=list(FORMATS)[:3])
 
 
-def names_of(params):
-    return [f"{module}.weight" for module in linear_layers(params)]
-
-
 def compressed(params, form):
     """The model with its linear layers in a format."""
-    return {**params, **{name: form(params[name]) for name in names_of(params)}}
+    return {**params, **{name: form(params[name]) for name in linear_weights(params)}}
 
 
 def dense(params):
@@ -96,7 +92,7 @@ def test_merging_into_a_quantised_base_makes_the_adapted_layers_dense(base, rand
 
 @KIND
 def test_an_update_that_depends_on_the_base_is_not_taken_out(base, random_adapter, kind):
-    """DoRA's: W′ alone does not tell W. That it depends on it is found out, for a kind of one's own too."""
+    """DoRA's: W′ alone does not determine W. The dependence is detected, so a user's own kind is refused too."""
     adapter = random_adapter(base, kind=kind)
     one, other = (adapter_deltas(params, adapter) for params in (base, {n: 2 * a for n, a in base.items()}))
     assert (kind == "dora") == any(not np.array_equal(one[name], other[name]) for name in one)
@@ -107,8 +103,8 @@ def test_an_update_that_depends_on_the_base_is_not_taken_out(base, random_adapte
 
 @KIND
 def test_merge_errors_of_every_kind(base, random_adapter, kind):
-    found = merge_errors(base, random_adapter(base, kind=kind), np.float32)
-    assert 0 < found.merged < 1e-6 and 0 < found.update < 1e-4 and 0 < found.restored < 1e-6
+    got = merge_errors(base, random_adapter(base, kind=kind), np.float32)
+    assert 0 < got.merged < 1e-6 and 0 < got.update < 1e-4 and 0 < got.restored < 1e-6
 
 
 # ------------------------------------------------------------------ merging into the base's format
@@ -119,10 +115,10 @@ def test_merge_errors_of_every_kind(base, random_adapter, kind):
 def test_merged_weights_have_the_bases_format(base, random_adapter, form, kind):
     params = compressed(base, form)
     before, adapter = dense(params), random_adapter(params, kind=kind, targets=("v_proj", "down_proj"))
-    found, deltas = merge_in_format(params, adapter), adapter_deltas(params, adapter)
-    assert list(found.params) == list(params) and list(found.layers) == list(deltas)
+    got, deltas = merge_in_format(params, adapter), adapter_deltas(params, adapter)
+    assert list(got.params) == list(params) and list(got.layers) == list(deltas)
     for name, weight in params.items():
-        merged = found.params[name]
+        merged = got.params[name]
         assert type(merged) is type(weight) and (merged.shape, merged.dtype) == (weight.shape, weight.dtype)
         if isinstance(weight, QuantisedWeight):
             assert merged.settings == weight.settings and merged.nbytes == weight.nbytes
@@ -135,7 +131,7 @@ def test_merged_weights_have_the_bases_format(base, random_adapter, form, kind):
         expected = np.asarray(form(wanted.astype(np.float32)) if isinstance(weight, QuantisedWeight) else merged)
         np.testing.assert_array_equal(np.asarray(merged), expected)
         error, size, update = (np.linalg.norm(array) for array in (expected - wanted, wanted, deltas[name]))
-        assert found.layers[name] == pytest.approx((error / size, error / update))
+        assert got.layers[name] == pytest.approx((error / size, error / update))
     for name, weight in params.items():
         np.testing.assert_array_equal(np.asarray(weight), before[name])
 
@@ -149,30 +145,30 @@ def test_losses_of_a_hand_made_layer(base):
     weights["blocks.0.attn.q_proj.lora_A"][0, 2] = 5.0
     weights["blocks.0.attn.q_proj.lora_B"] = np.ones((16, 1), np.float32)
     adapter = Adapter(AdapterConfig(r=1, alpha=1.0, targets=("blocks.0.attn.q_proj",)), weights)
-    found = merge_in_format(params, adapter)
-    assert found.layers == {name: pytest.approx((5 / math.sqrt(50), 1.0))}
-    assert found.overall == pytest.approx((5 / math.sqrt(50), 1.0))
-    np.testing.assert_array_equal(found.params[name], params[name])
+    got = merge_in_format(params, adapter)
+    assert got.layers == {name: pytest.approx((5 / math.sqrt(50), 1.0))}
+    assert got.overall == pytest.approx((5 / math.sqrt(50), 1.0))
+    np.testing.assert_array_equal(got.params[name], params[name])
     everywhere = merge_in_format(params, adapter, {name: np.ones((16, 16), bool)})
     assert everywhere.layers == {name: (0.0, 0.0)} and everywhere.params[name][0, 2] == 5.0
 
 
 def test_a_dense_base_loses_to_rounding_alone(base, random_adapter):
     adapter = random_adapter(base)
-    found, plain = merge_in_format(base, adapter), merge(base, adapter)
-    assert all(np.array_equal(found.params[name], plain[name]) for name in base)
-    assert 0 < found.overall.merged < 2**-24 and found.overall.merged < found.overall.update < 1e-6
+    got, plain = merge_in_format(base, adapter), merge(base, adapter)
+    assert all(np.array_equal(got.params[name], plain[name]) for name in base)
+    assert 0 < got.overall.merged < 2**-24 and got.overall.merged < got.overall.update < 1e-6
 
 
 @FORMAT
 def test_the_overall_loss_is_that_of_one_long_vector(base, random_adapter, form):
     params = compressed(base, form)
-    found = merge_in_format(params, adapter := random_adapter(params))
+    got = merge_in_format(params, adapter := random_adapter(params))
     size = {name: np.linalg.norm(delta) for name, delta in adapter_deltas(params, adapter).items()}
-    lost = math.hypot(*(found.layers[name].update * size[name] for name in size))
-    assert found.overall.update == pytest.approx(lost / math.hypot(*size.values()), rel=1e-6)
-    assert min(loss.merged for loss in found.layers.values()) <= found.overall.merged
-    assert max(loss.merged for loss in found.layers.values()) >= found.overall.merged
+    lost = math.hypot(*(got.layers[name].update * size[name] for name in size))
+    assert got.overall.update == pytest.approx(lost / math.hypot(*size.values()), rel=1e-6)
+    assert min(loss.merged for loss in got.layers.values()) <= got.overall.merged
+    assert max(loss.merged for loss in got.layers.values()) >= got.overall.merged
 
 
 def scaled_loss(scale, form):
@@ -199,29 +195,29 @@ def test_a_small_update_is_lost_in_four_bits_and_a_large_one_is_not():
 @FORMAT
 def test_a_layer_that_is_not_moved_stays_what_it_is(base, form):
     params = compressed(base, form)
-    found = merge_in_format(params, init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0)))
-    assert all(found.params[name] is weight for name, weight in params.items())
-    assert set(found.layers.values()) == {(0.0, 0.0)} and found.overall == (0.0, 0.0)
+    got = merge_in_format(params, init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0)))
+    assert all(got.params[name] is weight for name, weight in params.items())
+    assert set(got.layers.values()) == {(0.0, 0.0)} and got.overall == (0.0, 0.0)
 
 
 @QUANTISED
 def test_a_mask_keeps_what_is_pruned_and_quantised_pruned(base, random_adapter, form):
-    masks = {name: n_of_m_mask(base[name]) for name in names_of(base)}
+    masks = {name: n_of_m_mask(base[name]) for name in linear_weights(base)}
     params = compressed({**base, **{name: np.where(mask, base[name], 0) for name, mask in masks.items()}}, form)
     adapter = random_adapter(params)
-    kept, spread = (merge_in_format(params, adapter, given) for given in (masks, None))
+    masked, free = (merge_in_format(params, adapter, given) for given in (masks, None))
     for name, mask in masks.items():
-        assert np.all(np.asarray(kept.params[name])[~mask] == 0)
-        assert np.any(np.asarray(spread.params[name])[~mask] != 0)
-        assert type(kept.params[name]) is type(params[name])
+        assert np.all(np.asarray(masked.params[name])[~mask] == 0)
+        assert np.any(np.asarray(free.params[name])[~mask] != 0)
+        assert type(masked.params[name]) is type(params[name])
 
 
 def test_a_trained_head_goes_in_as_it_is(classifier, random_params, random_adapter):
     params = quantise(random_params(classifier), ["blocks.0.attn.q_proj.weight"], "int8")
     adapter = random_adapter(params, targets=("q_proj",))
-    found = merge_in_format(params, adapter)
-    np.testing.assert_array_equal(found.params["head.weight"], adapter.weights["head.weight"])
-    assert "head.weight" not in found.layers
+    got = merge_in_format(params, adapter)
+    np.testing.assert_array_equal(got.params["head.weight"], adapter.weights["head.weight"])
+    assert "head.weight" not in got.layers
     alone = merge_in_format(params, Adapter(AdapterConfig(targets=()), {"head.weight": adapter.weights["head.weight"]}))
     assert alone.layers == {} and alone.overall == (0.0, 0.0)
 
@@ -243,7 +239,7 @@ def test_bad_input_is_refused(base, random_adapter):
         merge_in_format({"tok_emb.weight": base["tok_emb.weight"]}, adapter)
 
 
-# ------------------------------------------------------------------ training, and what is held
+# ------------------------------------------------------------------ training, and its memory
 
 
 def train_steps(params, adapter, batch, steps=3, config=CONFIG):
@@ -258,22 +254,22 @@ def test_training_on_a_quantised_base_is_training_on_what_it_stands_for(base, ra
     quantised, batch = compressed(base, form), random_batch(CONFIG)
     adapter = random_adapter(quantised, kind=kind, dropout=0.2)
     before = dense(quantised)
-    found, expected = (train_steps(params, adapter, batch) for params in (quantised, before))
-    assert all(np.array_equal(found.best[name], array) for name, array in expected.best.items())
-    assert any(not np.array_equal(found.best[name], adapter.weights[name]) for name in found.best)
+    got, expected = (train_steps(params, adapter, batch) for params in (quantised, before))
+    assert all(np.array_equal(got.best[name], array) for name, array in expected.best.items())
+    assert any(not np.array_equal(got.best[name], adapter.weights[name]) for name in got.best)
     assert all(np.array_equal(np.asarray(quantised[name]), array) for name, array in before.items())
 
 
 @pytest.fixture
 def alive_at_once(monkeypatch):
-    """A list with, for every dequantised matrix, how many of them are held at that moment, itself included."""
-    numbers, held, dequantise = [], [], NF4Weight.dequantise
+    """A list that has, for every dequantised matrix, how many of them are alive at that moment, itself included."""
+    numbers, references, dequantise = [], [], NF4Weight.dequantise
 
     def watched(weight):
         matrix = dequantise(weight)
         owner = matrix if matrix.base is None else matrix.base  # the memory itself, which views keep alive
-        held.append(weakref.ref(owner))
-        numbers.append(sum(reference() is not None for reference in held))
+        references.append(weakref.ref(owner))
+        numbers.append(sum(reference() is not None for reference in references))
         return matrix
 
     monkeypatch.setattr(NF4Weight, "dequantise", watched)
@@ -294,9 +290,9 @@ def test_one_dequantised_layer_is_held_at_a_time(base, random_batch, random_adap
 def test_the_watch_sees_what_is_kept(base, alive_at_once):
     """The check can fail: an array that stays, and a view of one."""
     weight = quantise_nf4(base["blocks.0.mlp.up_proj.weight"])
-    kept = [np.asarray(weight), np.asarray(weight).T]
+    alive = [np.asarray(weight), np.asarray(weight).T]
     np.asarray(weight)
-    assert alive_at_once == [1, 2, 3] and len(kept) == 2
+    assert alive_at_once == [1, 2, 3] and len(alive) == 2
 
 
 @pytest.mark.parametrize("form", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
@@ -313,7 +309,7 @@ def test_memory_of_training_on_a_quantised_base(form):
         try:
             params = initial_params(config, np.random.default_rng(0))
             if quantised:
-                params = quantise(params, names_of(params), form)
+                params = quantise(params, linear_weights(params), form)
             gc.collect()
             base = tracemalloc.get_traced_memory()[0]
             adapter = init_adapter(params, AdapterConfig(r=2, targets=("all-linear",)), np.random.default_rng(0))
@@ -325,10 +321,10 @@ def test_memory_of_training_on_a_quantised_base(form):
             tracemalloc.stop()
 
     measured(False)  # what is made once in a process is made
-    (expected, found, peak), (full, found_full, peak_full) = measured(True), measured(False)
+    (expected, size, peak), (full, size_full, peak_full) = measured(True), measured(False)
     objects = 50_000  # Python's own
-    assert expected <= found <= expected + objects and full <= found_full <= full + objects
-    assert found < found_full / {"nf4": 6, "int8": 3}[form]
+    assert expected <= size <= expected + objects and full <= size_full <= full + objects
+    assert size < size_full / {"nf4": 6, "int8": 3}[form]
     layer = 4 * 256 * 1024  # the largest in float32; all of them are twelve times as much
     assert peak <= peak_full + 1.3 * layer  # 0.25 of it for the indices of a piece
 
@@ -344,11 +340,11 @@ def test_generation_is_that_of_what_the_base_stands_for(base, random_adapter, fo
     ids = np.array([[1, 5, 2], [7, 7, 0], [12, 3, 4]])
     adapters = [random_adapter(quantised, seed=seed) for seed in (0, 1)]
     for adapter in (None, adapters[0], [adapters[0], None, adapters[1]]):
-        found, expected = (generate(params, ids, CONFIG, 4, adapter) for params in (quantised, dense(quantised)))
-        np.testing.assert_array_equal(found, expected)
-        found, expected = (forward(params, ids, CONFIG, adapter=adapter)[0] for params in (quantised, dense(quantised)))
-        np.testing.assert_array_equal(found, expected)
-    assert all(isinstance(quantised[name], QuantisedWeight) for name in (*names_of(base), *targets))
+        got, expected = (generate(params, ids, CONFIG, 4, adapter) for params in (quantised, dense(quantised)))
+        np.testing.assert_array_equal(got, expected)
+        got, expected = (forward(params, ids, CONFIG, adapter=adapter)[0] for params in (quantised, dense(quantised)))
+        np.testing.assert_array_equal(got, expected)
+    assert all(isinstance(quantised[name], QuantisedWeight) for name in (*linear_weights(base), *targets))
 
 
 def test_a_decoder_dequantises_each_layer_once(base, alive_at_once):

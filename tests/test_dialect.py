@@ -155,7 +155,7 @@ def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch
     monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
     numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1, test=False))
     assert "new" not in numbers and "old" not in numbers and numbers["validation_loss"] > 0
-    with pytest.raises(ValueError, match="stream has shape"):
+    with pytest.raises(ValueError, match="stream: got shape"):
         dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1))
 
 

@@ -12,6 +12,7 @@ from lora_np.analysis import (
     rank_at_energy,
     singular_values,
 )
+from lora_np.analysis.updates import linear_weights
 from lora_np.compress import quantise
 from lora_np.model import loss_and_gradients
 from lora_np.training import TrainConfig, allocating, attach, model_objective, train, trainable_arrays
@@ -38,10 +39,10 @@ def run(params, config, batch, adapter=None, steps=5, clip_norm=None, state_path
 def test_the_gradient_of_an_adapted_layer_is_that_of_the_merged_weight(model, random_adapter):
     params, config, batch = model
     adapter = random_adapter(params)
-    found = layer_gradients(params, batch, config, adapter)
+    got = layer_gradients(params, batch, config, adapter)
     expected = layer_gradients(merge(params, adapter), batch, config)
-    assert list(found) == [f"{module}.weight" for module in linear_layers(params)]
-    for name, gradient in found.items():
+    assert list(got) == linear_weights(params)
+    for name, gradient in got.items():
         np.testing.assert_allclose(gradient, expected[name], rtol=0, atol=1e-12 * np.abs(expected[name]).max())
 
 
@@ -59,11 +60,11 @@ def test_factors_see_a_part_of_the_full_gradient(model, random_adapter):
 
 def test_the_full_gradient_on_a_quantised_base(model):
     params, config, batch = model
-    names = [f"{module}.weight" for module in linear_layers(params)]
+    names = linear_weights(params)
     quantised = quantise(params, names, block_size=24)
     dense = {name: np.asarray(weight) for name, weight in quantised.items()}
-    found, expected = layer_gradients(quantised, batch, config), layer_gradients(dense, batch, config)
-    assert all(np.array_equal(found[name], expected[name]) for name in names)
+    got, expected = layer_gradients(quantised, batch, config), layer_gradients(dense, batch, config)
+    assert all(np.array_equal(got[name], expected[name]) for name in names)
 
 
 # ------------------------------------------------------------------ the hook
@@ -74,7 +75,7 @@ def test_the_hook_notes_a_runs_own_gradients(model):
     state = run(params, config, batch, adjust=noting_spectra(every=2))
     steps, sigma = noted_spectra(state.memory)
     assert steps.tolist() == [1, 3, 5]
-    assert set(sigma) == {f"{module}.weight" for module in linear_layers(params)}
+    assert set(sigma) == set(linear_weights(params))
     assert sigma[LAYER].shape == (3, 12)
     first = gradient_spectra(layer_gradients(params, batch, config))  # before any step was taken
     for name, rows in sigma.items():

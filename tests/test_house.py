@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
+    "checked": 0,  # checks of arguments, for all rooms
     "ops": 1,
     "compress": 1,
     "data": 1,

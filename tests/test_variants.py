@@ -733,7 +733,7 @@ def test_choices_are_made_every_so_many_steps():
         ({"first": 0.6, "last": 0.5}, "first, last: got 0.6 and 0.5, expected at most 1 together"),
         ({"beta1": 1.0}, "beta1: got 1.0, expected 0 ≤ beta1 < 1"),
         ({"beta2": math.nan}, "beta2: got nan"),
-        ({"orthogonality": -1.0}, "orthogonality: got -1.0, expected at least 0"),
+        ({"orthogonality": -1.0}, "orthogonality: got -1.0, expected a number of at least 0"),
     ],
 )
 def test_allocations_that_cannot_be(settings, message):

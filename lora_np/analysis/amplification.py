@@ -1,11 +1,11 @@
-"""Does ΔW repeat what W does already, or bring out what W has but hardly uses? Hu et al. 2021, section 7.3."""
+"""Does ΔW repeat what W does already, or amplify directions that W hardly uses? Hu et al. 2021, section 7.3."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from .checked import finite_matrix, whole_number
+from ..checked import finite_matrix, same_shape, whole_number
 from .spectra import singular_values
 from .subspaces import leading_directions, random_directions
 
@@ -14,19 +14,19 @@ class Amplification(NamedTuple):
     """The columns of the paper's table 7, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
     update: float  # ‖Uᵀ W V‖_F, U and V the r leading singular vectors of ΔW
-    base: float  # ‖Uᵀ W V‖_F, those of W itself: the most that any U and V can give
+    base: float  # ‖Uᵀ W V‖_F, those of W itself: the largest possible
     random: float  # ‖Uᵀ W V‖_F, those of a Gaussian matrix
     base_norm: float  # ‖W‖_F
     update_norm: float  # ‖ΔW‖_F
-    factor: float  # update_norm / update; infinite where W has nothing at all in ΔW's directions
+    factor: float  # update_norm / update; infinite if W has nothing in ΔW's directions
 
 
 def amplification(base, update, r, rng):
-    """How strongly ΔW amplifies its own directions, against how strongly W has them.
+    """How strongly ΔW amplifies its own directions, compared with how strongly W has them.
 
-    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; they are columns here. What to compare with:
+    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; they are columns here. Compare `update` with
 
-        base = √(σ₁² + … + σ_r²) of W, so that update / base, in [0, 1], says how far ΔW follows W's leading directions
+        base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], says how far ΔW follows W's leading directions
         E[random²] = r² ‖W‖²_F / (out · in), what chance gives
 
     In the paper's table 7, `factor` is 21.5 for r = 4 (6.91 / 0.32) and 1.9 for r = 64 (3.57 / 1.90), with `update`
@@ -36,8 +36,8 @@ def amplification(base, update, r, rng):
     Parameters
     ----------
     base : array (out, in), W
-    update : array (out, in), ΔW, as `adapters.adapter_deltas` gives it. The difference of two float32 models has
-        W's rounding in it, which may pass for directions of a low-rank ΔW beyond its rank.
+    update : array (out, in), ΔW, from `adapters.adapter_deltas`. (The difference of two float32 models contains W's
+        rounding, which can look like directions beyond the rank of ΔW.)
     r : int, at least 1 and at most the rank of ΔW
     rng : np.random.Generator, for the random directions
 
@@ -48,20 +48,19 @@ def amplification(base, update, r, rng):
     Raises
     ------
     ValueError
-        For matrices of different shapes or with values that are not finite, a ΔW of zero, or an r outside.
+        For matrices of different shapes or with values that are not finite, a ΔW of zero, or an r out of bounds.
     """
-    W, delta = finite_matrix(base, "base"), finite_matrix(update, "update")
-    if W.shape != delta.shape:
-        raise ValueError(f"update: got shape {delta.shape}, expected {W.shape} as the base's")
-    r = whole_number(r, "r", min(W.shape), f"the least of the shape {W.shape}")
-    of_update = seen(W, *leading_directions(update, r, "update", "r"))
-    of_base = float(np.linalg.norm(singular_values(W)[:r]))  # UᵀWV is diagonal there, with the σ's
-    of_random = seen(W, random_directions(W.shape[0], r, rng), random_directions(W.shape[1], r, rng))
+    W, delta = finite_matrix("base", base), finite_matrix("update", update)
+    same_shape("update", delta, W)
+    r = whole_number("r", r, most=min(W.shape), why=f"the smaller size of shape {W.shape}")
+    along_update = strength(W, *leading_directions(update, r, "update", "r"))
+    along_base = float(np.linalg.norm(singular_values(W)[:r]))  # UᵀWV is diagonal there, with the σ's
+    along_random = strength(W, random_directions(W.shape[0], r, rng), random_directions(W.shape[1], r, rng))
     base_norm, update_norm = float(np.linalg.norm(W)), float(np.linalg.norm(delta))
-    factor = update_norm / of_update if of_update else math.inf
-    return Amplification(of_update, of_base, of_random, base_norm, update_norm, factor)
+    factor = update_norm / along_update if along_update else math.inf
+    return Amplification(along_update, along_base, along_random, base_norm, update_norm, factor)
 
 
-def seen(W, U, V):
-    """‖Uᵀ W V‖_F: how much of W (out, in) there is between the directions U (out, r) and V (in, r)."""
+def strength(W, U, V):
+    """‖Uᵀ W V‖_F: how much of W (out, in) is between the directions U (out, r) and V (in, r)."""
     return float(np.linalg.norm(U.T @ W @ V))

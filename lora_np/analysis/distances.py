@@ -1,16 +1,16 @@
-"""How far apart two models are: in their weights, and in what they answer."""
+"""How far apart two models are, in their weights and in their outputs."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from .checked import finite_array
+from ..checked import finite_array, same_shape
 
 
 class PerLayer(NamedTuple):
     layers: dict[str, float]  # by the array's name
-    overall: float  # of all arrays together, as of one long vector; not the mean
+    overall: float  # of all arrays together, as one long vector; not the mean
 
 
 # ---------------------------------------------------------------- weights
@@ -21,29 +21,23 @@ def weight_distances(before, after):
 
     Parameters
     ----------
-    before, after : dicts of arrays or of quantised weights. Names that only one of them has are left out, as in
-        `weight_updates`. Any two flat dicts will do: {"logits": …} says how far apart two models are in what they
-        answer, and records of activations, from `forward` on one batch, how far inside. (Without the attention's
-        scores, which are −∞ where the mask is.)
+    before, after : dicts of arrays or of quantised weights; names that only one of them has are left out. Any two flat
+        dicts will do, such as {"logits": …} for outputs, or the records of activations that `forward` makes on one
+        batch. (Leave out the attention's scores, which are −∞ where the mask is.)
 
     Returns
     -------
-    PerLayer, in `before`'s order. An array of zeros that has not moved is at distance 0, one that has (a bias that
-    began at zero) at an infinite distance.
+    PerLayer, in `before`'s order. If an array is zero in `before`, its distance is 0 or infinite.
 
     Raises
     ------
     ValueError
         For no name in common, different shapes, or values that are not finite.
     """
-    common = [name for name in before if name in after]
-    if not common:
-        raise ValueError("after: has no name in common with before, expected the same model's names")
     moved, size = {}, {}  # norms by name
-    for name in common:
-        old, new = pair_of(name, before[name], after[name])
+    for name, old, new in common_pairs(before, after, "before", "after"):
         moved[name], size[name] = float(np.linalg.norm(new - old)), float(np.linalg.norm(old))
-    layers = {name: ratio(moved[name], size[name]) for name in common}
+    layers = {name: ratio(moved[name], size[name]) for name in moved}
     return PerLayer(layers, ratio(math.hypot(*moved.values()), math.hypot(*size.values())))
 
 
@@ -54,46 +48,46 @@ def update_cosines(first, second):
 
     Parameters
     ----------
-    first, second : dicts of updates, from `weight_updates`, `linear_updates` or `adapter_deltas`. A name that one
-        of them lacks is a layer that it does not move: an update of zero
+    first, second : dicts of updates, from `weight_updates`, `linear_updates` or `adapter_deltas`; a missing name means
+        an update of zero
 
     Returns
     -------
-    PerLayer in [−1, 1], in `first`'s order. Layers that one of the two does not move have no cosine and are left
-    out; `overall` takes them into account.
+    PerLayer in [−1, 1], in `first`'s order. Layers that only one of the two moves have no cosine and are left out, but
+    count in `overall`.
 
     Raises
     ------
     ValueError
         For no name in common, an update that is zero in all layers, different shapes, or values that are not finite.
     """
-    common = [name for name in first if name in second]
-    if not common:
-        raise ValueError("second: has no name in common with first, expected updates of the same model")
+    products = {name: float(np.vdot(*pair)) for name, *pair in common_pairs(first, second, "first", "second")}
     norms_1, norms_2 = update_norms(first, "first"), update_norms(second, "second")
-    products = {name: float(np.vdot(*pair_of(name, first[name], second[name]))) for name in common}
     layers = {
-        name: within_one(products[name] / norms_1[name] / norms_2[name])
-        for name in common
+        name: clipped_cosine(product / norms_1[name] / norms_2[name])
+        for name, product in products.items()
         if norms_1[name] and norms_2[name]
     }
     size = math.hypot(*norms_1.values()) * math.hypot(*norms_2.values())
-    return PerLayer(layers, within_one(sum(products.values()) / size))
+    return PerLayer(layers, clipped_cosine(sum(products.values()) / size))
+
+
+def common_pairs(one, other, one_name, other_name):
+    """Yield (name, the two arrays in float64) for each name that both dicts have."""
+    common = [name for name in one if name in other]
+    if not common:
+        raise ValueError(f"{other_name}: has no name in common with {one_name}, expected the names of the same model")
+    for name in common:
+        same_shape(f"{other_name}[{name!r}]", other[name], one[name])
+        yield name, finite_array(name, one[name]), finite_array(name, other[name])
 
 
 def update_norms(updates, argument):
-    """Frobenius norms by name, of which one at least is above zero."""
-    norms = {name: float(np.linalg.norm(finite_array(update, name))) for name, update in updates.items()}
+    """Frobenius norms by name, at least one of them above zero."""
+    norms = {name: float(np.linalg.norm(finite_array(name, update))) for name, update in updates.items()}
     if not any(norms.values()):
         raise ValueError(f"{argument}: is zero in all layers and has no direction")
     return norms
-
-
-def pair_of(name, one, other):
-    """Two models' arrays of one name, in float64."""
-    if np.shape(one) != np.shape(other):
-        raise ValueError(f"{name}: got shapes {np.shape(one)} and {np.shape(other)}, expected the same")
-    return finite_array(one, name), finite_array(other, name)
 
 
 def ratio(moved, size):
@@ -102,8 +96,8 @@ def ratio(moved, size):
     return math.inf if moved else 0.0
 
 
-def within_one(cosine):
-    """Without what rounding adds beyond ±1."""
+def clipped_cosine(cosine):
+    """The cosine without the rounding that exceeds ±1."""
     return max(-1.0, min(1.0, cosine))
 
 
@@ -113,13 +107,12 @@ def within_one(cosine):
 def mean_kl(logits, other):
     """KL(p ‖ q) = Σ_i p_i (ln p_i − ln q_i), averaged over rows, with p and q the softmax of the two arrays' rows.
 
-    It is not symmetric. With the base's logits first, it is what forgetting costs on the base's own predictions: the
-    extra nats per row of coding with the tuned model what the base model says.
+    It is not symmetric. With the base's logits first, it is the cost of forgetting: the extra nats per row of coding
+    the base's predictions with the tuned model.
 
     Parameters
     ----------
-    logits, other : arrays (..., K) of two models on the same inputs. Take out the rows of padding first:
-        `logits[mask]`
+    logits, other : arrays (..., K) of two models on the same inputs. Remove padding first: `logits[mask]`
 
     Returns
     -------
@@ -130,14 +123,13 @@ def mean_kl(logits, other):
     ValueError
         For different shapes, no rows, or values that are not finite.
     """
-    logits, other = same_rows(logits, other)
-    log_p, log_q = log_softmax(logits), log_softmax(other)  # (..., K)
+    log_p, log_q = (log_softmax(x) for x in same_rows(logits, other))  # (..., K)
     divergence = np.vecdot(np.exp(log_p), log_p - log_q).mean()
     return max(0.0, float(divergence))  # rounding may go below
 
 
 def argmax_agreement(logits, other):
-    """The share of rows in which two models' largest logits are at the same place; the first of equal ones counts.
+    """The share of rows in which two models' largest logits are at the same index; of equal ones the first counts.
 
     Parameters
     ----------
@@ -152,11 +144,10 @@ def argmax_agreement(logits, other):
 
 
 def same_rows(logits, other):
-    logits, other = finite_array(logits, "logits"), finite_array(other, "other")
+    logits, other = finite_array("logits", logits), finite_array("other", other)
     if not logits.ndim:
         raise ValueError("logits: got a single number, expected shape (..., K)")
-    if logits.shape != other.shape:
-        raise ValueError(f"other: got shape {other.shape}, expected {logits.shape} as logits'")
+    same_shape("other", other, logits)
     return logits, other
 
 

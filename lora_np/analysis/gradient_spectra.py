@@ -1,23 +1,23 @@
 """How many directions a full gradient has, and how much of it a low-rank adapter could follow.
 
-That LoRA can do without the full gradient G = ∂L/∂W is a bet on its rank: all that A and B ever see of G is
-dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao et al. 2024, section 3) makes the same bet on the gradient itself.
+LoRA bets on the rank of the full gradient G = ∂L/∂W: A and B only ever see dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao
+et al. 2024, section 3) makes the same bet on the gradient itself.
 
-    gradient_spectra        of gradients that are at hand
-    layer_gradients         G of every linear layer, also where an adapter is trained and G never formed
-    noting_spectra          a hook that notes singular values while `training.train` goes on
+    gradient_spectra        of given gradients
+    layer_gradients         G of every linear layer, also for an adapter, whose training never computes it
+    noting_spectra          a hook that notes singular values during `training.train`
 """
 
 import numpy as np
 
+from ..checked import finite_matrix, whole_number
 from ..model import loss_and_gradients
-from .checked import finite_matrix
 from .spectra import spectrum
 from .subspaces import orthonormal_basis
 from .updates import linear_weights
 
 STEPS = "gradient_spectra.steps"
-SIGMA = ".gradient_singular_values"  # what a weight's name is followed by
+SIGMA = ".gradient_singular_values"  # follows a weight's name
 
 
 def gradient_spectra(gradients):
@@ -25,18 +25,17 @@ def gradient_spectra(gradients):
 
     Parameters
     ----------
-    gradients : dict of arrays with the model's names, as `loss_and_gradients` gives them for the full model;
-        what is no linear layer's weight (embeddings, biases, layer norms, the head, an adapter's arrays) is left out
+    gradients : dict of arrays with the model's names, from `loss_and_gradients` for the full model; everything except
+        linear layers' weights (embeddings, biases, layer norms, the head, an adapter's arrays) is left out
 
     Returns
     -------
-    dict, name -> Spectrum, in the order of `gradients`. A gradient of zero is there too, with ranks 0, so that
-    every step has the same names.
+    dict, name -> Spectrum, in the order of `gradients`. A gradient of zero has ranks 0.
 
     Raises
     ------
     ValueError
-        If there is no linear layer's weight among the names, or a gradient is not finite; it names the layer.
+        If there is no linear layer's weight among the names, or a gradient is not finite.
     """
     names = linear_weights(gradients)
     if not names:
@@ -64,15 +63,15 @@ def layer_gradients(params, batch, config, adapter=None):
 def noting_spectra(every=1, gradients_of=None, then=None):
     """A hook for `train(…, adjust=…)` that notes the singular values of gradients in the run's memory.
 
-    They are kept with the state, so that a run which was stopped goes on with its notes; `noted_spectra` reads them.
+    They are saved with the state, so an interrupted run resumes with its notes.
 
         state = train(params, objective, …, adjust=noting_spectra(every=20))
         steps, sigma = noted_spectra(state.memory)
         [stable_rank(row) for row in sigma["blocks.0.attn.q_proj.weight"]]
 
-    A step's own gradients are those of its batch at the weights before it, after clipping, which scales all of them
-    by one number and leaves the ranks as they are. In training an adapter there are none of the full weights. Then,
-    and where batches should not differ from note to note, they come from elsewhere:
+    A step's own gradients are those of its batch, at the weights before the step and after clipping, which leaves the
+    ranks as they are. The training of an adapter has no gradients of full weights. Then, or to use the same batch for
+    every note, compute them:
 
         def gradients_of(arrays):
             model, attached = attach(params, adapter, arrays)
@@ -82,30 +81,28 @@ def noting_spectra(every=1, gradients_of=None, then=None):
     ----------
     every : int, note steps 1, 1 + every, 1 + 2 · every and so on
     gradients_of : function (trainable) -> gradients, at the weights after the step; None: the step's own
-    then : another hook to call after this one, such as that of `allocating`; or None
+    then : another hook to call afterwards, such as that of `allocating`; or None
 
     Returns
     -------
     function (step, trainable, grads, memory)
     """
-    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-        raise ValueError(f"every: got {every!r}, expected a whole number of at least 1")
+    every = whole_number("every", every)
 
     def hook(step, trainable, grads, memory):
         if (step - 1) % every == 0:
-            found = gradient_spectra(grads if gradients_of is None else gradients_of(trainable))
-            note(memory, STEPS, np.int64(step))
-            for name, spectrum_of_layer in found.items():
-                note(memory, name + SIGMA, spectrum_of_layer.singular_values)
+            spectra = gradient_spectra(grads if gradients_of is None else gradients_of(trainable))
+            add_row(memory, STEPS, np.int64(step))
+            for name, layer in spectra.items():
+                add_row(memory, name + SIGMA, layer.singular_values)
         if then is not None:
             then(step, trainable, grads, memory)
 
     return hook
 
 
-def note(memory, name, value):
-    """Add one row to an array in the memory."""
-    row = np.asarray(value)[None]
+def add_row(memory, name, values):
+    row = np.asarray(values)[None]
     memory[name] = np.concatenate([memory[name], row]) if name in memory else row
 
 
@@ -133,27 +130,27 @@ def noted_spectra(memory):
 
 
 def energy_share(gradient, directions):
-    """The share of a gradient that lies in the span of given directions of the input: ‖G V Vᵀ‖²_F / ‖G‖²_F.
+    """The share of a gradient in the span of given directions of the input: ‖G V Vᵀ‖²_F / ‖G‖²_F.
 
-    With Q an orthonormal basis of the span, G Q Qᵀ is the nearest matrix to G whose rows lie in it, and
-    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a basis drawn at random the expected share is k / in.
+    With Q an orthonormal basis of the span, G Q Qᵀ is the nearest matrix to G whose rows are in it, and
+    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
 
     Parameters
     ----------
     gradient : array (out, in)
-    directions : array (in, k), independent columns, orthonormal or not: `right_directions` of a final ΔW, or Aᵀ.
-        For directions of the output, transpose the gradient.
+    directions : array (in, k), independent columns, orthonormal or not: `right_directions` of a final ΔW, or Aᵀ. For
+        directions of the output, transpose the gradient.
 
     Returns
     -------
-    float in [0, 1]; 0 for a gradient of zero, as its ranks are
+    float in [0, 1]; 0 for a gradient of zero
 
     Raises
     ------
     ValueError
         For directions that are dependent or of another length, or values that are not finite.
     """
-    G, Q = finite_matrix(gradient, "gradient"), orthonormal_basis(directions, "directions")
+    G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
     if len(Q) != G.shape[1]:
         raise ValueError(f"directions: got columns of {len(Q)} entries, expected {G.shape[1]} as the gradient's rows")
     largest = np.abs(G).max()

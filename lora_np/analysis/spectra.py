@@ -1,27 +1,26 @@
 """How many directions a matrix has: its singular values, and three ways to count them."""
 
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from .checked import finite_array, finite_matrix
+from ..checked import finite_array, finite_matrix, finite_number, whole_number
 
 
 class Spectrum(NamedTuple):
     singular_values: np.ndarray  # (min(out, in),), falling
     stable_rank: float
     effective_rank: float
-    rank_90: int  # the rank that holds 90 % of the energy
+    rank_90: int  # the rank with 90 % of the energy
 
 
 def singular_values(matrix, name="matrix"):
-    """σ₁ ≥ σ₂ ≥ …, computed in float64 whatever the matrix's dtype.
+    """σ₁ ≥ σ₂ ≥ …, always computed in float64.
 
     Parameters
     ----------
     matrix : array (out, in)
-    name : str, what an error calls the matrix
+    name : str, the matrix's name in an error
 
     Returns
     -------
@@ -32,14 +31,14 @@ def singular_values(matrix, name="matrix"):
     ValueError
         For other than two axes, no entries, or entries that are not finite.
     """
-    return np.linalg.svd(finite_matrix(matrix, name), compute_uv=False)
+    return np.linalg.svd(finite_matrix(name, matrix), compute_uv=False)
 
 
 def product_singular_values(B, A):
-    """Those of B A that can differ from zero, without forming it, in float64.
+    """The singular values of B A that can differ from zero, without computing the product, in float64.
 
-    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ, and the Q's, whose columns are orthonormal, leave
-    the singular values of what stands between them as they are.
+    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. The Q's have orthonormal columns, so the singular
+    values are those of R_B R_Aᵀ.
 
     Parameters
     ----------
@@ -52,7 +51,7 @@ def product_singular_values(B, A):
     Raises
     ------
     ValueError
-        For factors that do not fit each other, have no entries, or hold values that are not finite.
+        For factors that do not fit each other, have no entries, or have values that are not finite.
     """
     B, A = fitting_factors(B, A)
     return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
@@ -60,7 +59,7 @@ def product_singular_values(B, A):
 
 def fitting_factors(B, A):
     """B (out, r) and A (r, in) in float64."""
-    B, A = finite_matrix(B, "B"), finite_matrix(A, "A")
+    B, A = finite_matrix("B", B), finite_matrix("A", A)
     if len(A) != B.shape[1]:
         raise ValueError(f"A: got shape {A.shape}, expected {B.shape[1]} rows for B of shape {B.shape}")
     return B, A
@@ -73,8 +72,8 @@ def numerical_rank(sigma, shape, dtype):
     ----------
     sigma : array of singular values, falling
     shape : (out, in)
-    dtype : of the matrix as it came: its entries have float64's ε or, in fewer bits, float32's. (By float16's own ε
-        of 1e-3, real directions would count as rounding.)
+    dtype : of the original matrix. ε is float64's, or float32's for fewer bits. (With float16's own ε of 1e-3, real
+        directions would count as rounding.)
 
     Returns
     -------
@@ -85,7 +84,7 @@ def numerical_rank(sigma, shape, dtype):
 
 
 def stable_rank(sigma):
-    """Σ σ² / σ₁², that is ‖M‖²_F / ‖M‖²₂: never above the rank, and steady under small noise.
+    """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: never above the rank, and robust to small noise.
 
     Source: Rudelson and Vershynin 2007, section 1.
 
@@ -102,7 +101,7 @@ def stable_rank(sigma):
 
 
 def effective_rank(sigma):
-    """exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values of the same entropy.
+    """exp(−Σ p ln p) with p = σ / Σ σ: the number of equal singular values with the same entropy.
 
     Source: Roy and Vetterli 2007, definition 1.
 
@@ -116,7 +115,7 @@ def effective_rank(sigma):
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The rank that holds a share of the energy: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ².
+    """The rank with a share of the energy: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ².
 
     Parameters
     ----------
@@ -127,8 +126,7 @@ def rank_at_energy(sigma, share=0.9):
     -------
     int from 1 to n; 0 for the zero matrix
     """
-    if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 < share <= 1.0:
-        raise ValueError(f"share: got {share!r}, expected 0 < share ≤ 1")
+    share = finite_number("share", share, above=0, most=1)
     sigma = relative(sigma)
     if not sigma.any():
         return 0
@@ -137,14 +135,14 @@ def rank_at_energy(sigma, share=0.9):
 
 
 def relative(sigma):
-    """σ / σ₁ in float64, whose squares neither vanish nor overflow; zeros of the zero matrix.
+    """σ / σ₁ in float64, whose squares neither vanish nor overflow; zeros for the zero matrix.
 
     Raises
     ------
     ValueError
-        If they are no singular values: other than one axis, not finite, negative, or not falling.
+        If they are not singular values: more than one axis, not finite, negative, or not falling.
     """
-    sigma = finite_array(sigma, "sigma")
+    sigma = finite_array("sigma", sigma)
     if sigma.ndim != 1:
         raise ValueError(f"sigma: got shape {sigma.shape}, expected singular values (n,), not the matrix")
     if sigma[-1] < 0 or (np.diff(sigma) > 0).any():
@@ -173,7 +171,7 @@ def truncate(matrix, k):
     Parameters
     ----------
     matrix : array (out, in)
-    k : int, at least 0; from the matrix's rank on it is the matrix itself, but for rounding
+    k : int, at least 0; from the matrix's rank on, the result is the matrix itself up to rounding
 
     Returns
     -------
@@ -182,7 +180,7 @@ def truncate(matrix, k):
     Raises
     ------
     ValueError
-        For a matrix that is not finite, or a k outside.
+        For a matrix that is not finite, or a k out of bounds.
     """
     matrix = np.asarray(matrix)
     return leading_part(*svd(matrix), k).astype(matrix.dtype)
@@ -190,11 +188,10 @@ def truncate(matrix, k):
 
 def svd(matrix, name="matrix"):
     """U (out, n), σ (n,) and Vᵀ (n, in) with M = U diag(σ) Vᵀ and n = min(out, in), in float64."""
-    return np.linalg.svd(finite_matrix(matrix, name), full_matrices=False)
+    return np.linalg.svd(finite_matrix(name, matrix), full_matrices=False)
 
 
 def leading_part(u, sigma, vt, k):
     """Σ_{i ≤ k} σ_i u_i v_iᵀ, the sum of the first k terms of a decomposition."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 0:
-        raise ValueError(f"k: got {k!r}, expected a whole number of at least 0")
+    k = whole_number("k", k, least=0)
     return (u[:, :k] * sigma[:k]) @ vt[:k]

@@ -1,19 +1,19 @@
-"""How much of one subspace lies in another: what two adapters, or two seeds, have learnt in common.
+"""How much two subspaces overlap: what two adapters, or two seeds, have learnt in common.
 
-A subspace is given by the columns of a matrix (n, k). Nothing here depends on a column's sign, which a singular
-value decomposition leaves open; and `principal_angles` depends on the span alone.
+The columns of a matrix (n, k) define a subspace. Nothing here depends on a column's sign, which is arbitrary in a
+singular value decomposition; `principal_angles` depends on the span alone.
 
 The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
 
     figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW in A's place
-    figure 4    the same of two seeds; and the control, `random_directions` twice
+    figure 4    the same for two seeds, and as a control `random_directions` twice
 
-For directions of the output, hand in the transposed matrix.
+For directions of the output, pass the transposed matrix.
 """
 
 import numpy as np
 
-from .checked import finite_matrix, whole_number
+from ..checked import finite_matrix, whole_number
 from .spectra import fitting_factors, numerical_rank, svd
 
 ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
@@ -28,7 +28,7 @@ def right_directions(matrix, k):
     Parameters
     ----------
     matrix : array (out, in), such as ΔW, or A alone
-    k : int, at least 1 and at most the matrix's rank: past it the vectors are arbitrary ones of the null space
+    k : int, at least 1 and at most the matrix's rank; beyond it the vectors are arbitrary ones of the null space
 
     Returns
     -------
@@ -37,16 +37,16 @@ def right_directions(matrix, k):
     Raises
     ------
     ValueError
-        For a matrix that is zero or not finite, or a k outside.
+        For a matrix that is zero or not finite, or a k out of bounds.
     """
     return leading_directions(matrix, k)[1]
 
 
 def product_right_directions(B, A, k):
-    """`right_directions` of B A without forming it.
+    """`right_directions` of B A without computing the product.
 
-    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ; where R_B R_Aᵀ = U Σ Vᵀ, the right singular
-    vectors of B A are the columns of Q_A V.
+    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. With R_B R_Aᵀ = U Σ Vᵀ, the right singular vectors
+    of B A are the columns of Q_A V.
 
     Parameters
     ----------
@@ -63,19 +63,24 @@ def product_right_directions(B, A, k):
     rank = numerical_rank(sigma, (len(B), A.shape[1]), np.float64)
     if not rank:
         raise ValueError("B: its product with A is zero and has no direction")
-    k = whole_number(k, "k", rank, "the rank of B A")
+    k = whole_number("k", k, most=rank, why="the rank of B A")
     return Q_A @ Vt[:k].T  # (in, k)
 
 
 def leading_directions(matrix, k, name="matrix", k_name="k"):
     """The k leading left (out, k) and right (in, k) singular vectors; the names are for the errors."""
-    given = np.asarray(matrix)
-    U, sigma, Vt = svd(given, name)
-    rank = numerical_rank(sigma, given.shape, given.dtype)
+    matrix = np.asarray(matrix)
+    U, sigma, Vt = svd(matrix, name)
+    k = whole_number(k_name, k, most=rank_of(sigma, matrix, name), why=f"the rank of {name}")
+    return U[:, :k], Vt[:k].T
+
+
+def rank_of(sigma, matrix, name):
+    """The numerical rank of a matrix with singular values sigma; ValueError if it is 0."""
+    rank = numerical_rank(sigma, matrix.shape, matrix.dtype)
     if not rank:
         raise ValueError(f"{name}: is zero throughout and has no direction")
-    k = whole_number(k, k_name, rank, f"the rank of {name}")
-    return U[:, :k], Vt[:k].T
+    return rank
 
 
 def random_directions(n, k, rng):
@@ -90,7 +95,7 @@ def random_directions(n, k, rng):
     -------
     array (n, k)
     """
-    k = whole_number(k, "k", n, "the dimension n")
+    k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
 
 
@@ -101,8 +106,8 @@ def principal_angles(U, V):
     """The principal angles between the spans of two matrices' columns.
 
     With Q_U and Q_V orthonormal bases of the two spans, the cosines of the angles are the singular values of
-    Q_Uᵀ Q_V. But cos θ ≈ 1 − θ²/2 rounds to 1 below θ ≈ 1e-8, so that small angles are taken from their sines,
-    the singular values of Q_V − Q_U Q_Uᵀ Q_V, where Q_U is the larger basis.
+    Q_Uᵀ Q_V. But cos θ ≈ 1 − θ²/2 rounds to 1 below θ ≈ 1e-8, so small angles come from their sines, the singular
+    values of Q_V − Q_U Q_Uᵀ Q_V, where Q_U is the larger basis.
 
     Source: Björck and Golub 1973.
 
@@ -133,8 +138,8 @@ def principal_angles(U, V):
 def subspace_similarity(U, V, i, j):
     """φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j), with U_i and V_j the first i and j columns.
 
-    It is the mean of cos² θ over the principal angles of the two spans: 1 where the smaller lies in the larger, 0
-    where they are orthogonal.
+    It is the mean of cos² θ over the principal angles of the two spans: 1 if the larger contains the smaller, 0 if
+    they are orthogonal.
 
     Source: Hu et al. 2021, section 7.2, equation 4.
 
@@ -150,19 +155,19 @@ def subspace_similarity(U, V, i, j):
     Raises
     ------
     ValueError
-        For columns that are not orthonormal or of different lengths, or an i or j outside.
+        For columns that are not orthonormal or of different lengths, or an i or j out of bounds.
     """
     U, V = orthonormal_pair(U, V)
-    i = whole_number(i, "i", U.shape[1], "the columns of U")
-    j = whole_number(j, "j", V.shape[1], "the columns of V")
+    i = whole_number("i", i, most=U.shape[1], why="the columns of U")
+    j = whole_number("j", j, most=V.shape[1], why="the columns of V")
     return min(1.0, float(np.sum((U[:, :i].T @ V[:, :j]) ** 2)) / min(i, j))  # rounding may go past 1
 
 
 def similarity_table(U, V):
     """`subspace_similarity` for all i and j.
 
-    ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV: one cumulative sum
-    along each axis has them all.
+    ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV, so a cumulative sum along
+    each axis computes them all.
 
     Parameters
     ----------
@@ -185,26 +190,25 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    The j columns make ij/n, whatever their dependence, and ij / (n min(i, j)) = max(i, j) / n. A φ near that is
-    what chance gives.
+    The j columns make ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near that is
+    chance.
 
     Parameters
     ----------
     n : int, the dimension
     i, j : int, from 1 to n
     """
-    i, j = whole_number(i, "i", n, "the dimension n"), whole_number(j, "j", n, "the dimension n")
-    return max(i, j) / n
+    return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
 
 # ---------------------------------------------------------------- bases
 
 
 def orthonormal_basis(matrix, name):
-    """Q (n, k) of the QR decomposition: its columns span what the matrix's do, the first i what the first i do."""
-    matrix = finite_matrix(matrix, name)
+    """Q (n, k) of the QR decomposition: its first i columns have the span of the matrix's first i columns."""
+    matrix = finite_matrix(name, matrix)
     lengths = np.linalg.norm(matrix, axis=0)  # (k,)
-    # Columns of one length: a short one is not a dependent one.
+    # Columns are scaled to one length, because a short column is not a dependent one.
     Q, R = np.linalg.qr(matrix / np.where(lengths > 0, lengths, 1.0))
     rank = numerical_rank(np.linalg.svd(R, compute_uv=False), matrix.shape, np.float64)
     if rank < matrix.shape[1]:
@@ -213,8 +217,8 @@ def orthonormal_basis(matrix, name):
 
 
 def orthonormal_pair(U, V):
-    """Both in float64, found to have orthonormal columns of one length."""
-    U, V = finite_matrix(U, "U"), finite_matrix(V, "V")
+    """Both in float64; ValueError unless their columns are orthonormal and have one length."""
+    U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
         if gap > ORTHONORMAL:

@@ -1,8 +1,9 @@
-"""The weight update ΔW = after − before, as a flat dict, and what is left of it at rank k."""
+"""The weight update ΔW = after − before, as a flat dict, and its best approximation of rank k."""
 
 import numpy as np
 
 from ..adapters import linear_layers
+from ..checked import same_shape
 from .spectra import leading_part, svd
 
 
@@ -24,8 +25,7 @@ def weight_updates(before, after):
     """
     common = [name for name in before if name in after]
     for name in common:
-        if after[name].shape != before[name].shape:
-            raise ValueError(f"after: {name} has shape {after[name].shape}, expected {before[name].shape}")
+        same_shape(f"after[{name!r}]", after[name], before[name])
     return {name: np.asarray(after[name]) - np.asarray(before[name]) for name in common}
 
 
@@ -42,7 +42,7 @@ def linear_weights(params):
 def truncated_updates(before, after, ranks):
     """The trained model with each linear layer's update cut to its k leading directions, for each k.
 
-    All else (embeddings, layer norms, biases, head) stays as trained, so that k alone varies.
+    Everything else (embeddings, layer norms, biases, head) stays as trained, so only k varies.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def truncated_updates(before, after, ranks):
     ------
     (k, params) with after's names
     """
-    # The decompositions are the dear part: once for all ranks.
+    # The decompositions are the expensive part: once for all ranks.
     factors = {name: svd(update) for name, update in linear_updates(before, after).items()}
     for k in ranks:
         cut = {

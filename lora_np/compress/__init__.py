@@ -1,4 +1,4 @@
-"""Compression of weights: 4-bit and 8-bit codes that stand in an array's place, and pruning."""
+"""Compression of weights: 4-bit and 8-bit codes that replace arrays, and pruning."""
 
 from .code_points import CODE_POINTS, nearest_point, nf4_code_points
 from .double import DoubleQuantised, double_quantise
@@ -8,28 +8,3 @@ from .nf4 import NF4Weight, pack, quantise_nf4, unpack
 from .prune import magnitude_mask, n_of_m_mask, prune_magnitude, prune_n_of_m
 from .quantise import FORMATS, held_bytes, quantisation_error, quantise, requantise
 from .weight import QuantisedWeight
-
-__all__ = [
-    "CODE_POINTS",
-    "DoubleQuantised",
-    "FORMATS",
-    "Int8Weight",
-    "NF4Weight",
-    "QuantisedWeight",
-    "double_quantise",
-    "expected_error",
-    "held_bytes",
-    "magnitude_mask",
-    "n_of_m_mask",
-    "nearest_point",
-    "nf4_code_points",
-    "pack",
-    "prune_magnitude",
-    "prune_n_of_m",
-    "quantisation_error",
-    "quantise",
-    "quantise_int8",
-    "quantise_nf4",
-    "requantise",
-    "unpack",
-]

@@ -1,4 +1,4 @@
-"""Double quantisation: the scales of a quantised matrix, themselves quantised (Dettmers et al. 2023, section 3)."""
+"""Double quantisation: the scales of a quantised matrix are quantised too (Dettmers et al. 2023, section 3)."""
 
 from typing import NamedTuple
 
@@ -21,24 +21,24 @@ class DoubleQuantised(NamedTuple):
         return self.codes.nbytes + self.steps.nbytes + self.mean.nbytes
 
     def dequantise(self):
-        """The scales, (n,) float32. One that would come out below zero, by half a step at most, is zero."""
+        """The scales, (n,) float32. A scale that rounding takes below zero, by half a step at most, becomes zero."""
         return np.maximum(self.mean + spread(self.steps, self.codes.size) * self.codes, np.float32(0))
 
 
 def double_quantise(scales):
-    """Hold scales in 8 bits.
+    """Store scales in 8 bits.
 
     A float32 scale for 64 weights costs 32/64 = 0.5 bits a weight. In 8 bits, with a float32 step for every 256
-    scales, it is
+    scales, it costs
 
         8/64 + 32/(64 · 256) = 0.127 bits a weight,
 
-    and one mean for the whole matrix, too little to count. Scales are positive, so a signed code would lose
-    half of its values; what is coded is their difference from the mean, symmetric around zero.
+    and one mean for the whole matrix, too little to count. Scales are positive, so a signed code would waste half of
+    its values. Codes therefore store the difference from the mean, which is symmetric around zero.
 
     With step = max |scale − mean| / 127 in each group, the code is (scale − mean) / step, rounded to the nearest
-    whole number (a half to the even one), and a scale moves by half a step at most. The paper has 8-bit floats
-    in the place of these evenly spaced 8-bit integers.
+    whole number (a half to the even one), so a scale moves by half a step at most. The paper uses 8-bit floats instead
+    of these evenly spaced integers.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def double_quantise(scales):
     starts = np.arange(0, scales.size, GROUP)
     steps = np.maximum.reduceat(np.abs(centred), starts) / np.float32(127)  # (⌈n / 256⌉,)
     codes = np.rint(centred / spread(as_divisor(steps), scales.size))
-    codes = np.clip(codes, -127, 127)  # beyond only where the step is so small that it has lost its digits
+    codes = np.clip(codes, -127, 127)  # exceeded only by a step so small that it has lost digits
     return DoubleQuantised(read_only(codes.astype(np.int8)), read_only(steps), mean)
 
 

@@ -1,4 +1,4 @@
-"""The error that quantising normal weights must have, from the code alone."""
+"""The error of quantising normal weights, computed from the code points alone."""
 
 import math
 
@@ -10,17 +10,17 @@ from .code_points import nearest_point
 def expected_error(points, block_size):
     """Relative error ‖Ŵ − W‖ / ‖W‖ of a code whose scale is each block's largest magnitude, for normal weights.
 
-    Take deviation 1; the scale cancels. The largest magnitude m of n independent normal numbers is one of them,
-    and the other n − 1 lie in ±m: with P(m) = Pr(|z| ≤ m) = erf(m/√2), it has the density n · 2φ(m) P(m)ⁿ⁻¹.
-    Given m, the others are still independent, with the density φ(z)/P(m) on [−m, m]. The largest is held
-    exactly, since ±1 are points, so the mean squared error over the block is
+    Take deviation 1; the scale cancels. One of n independent normal numbers has the largest magnitude m, and the
+    other n − 1 are within ±m: with P(m) = Pr(|z| ≤ m) = erf(m/√2), m has the density n · 2φ(m) P(m)ⁿ⁻¹. Given m, the
+    others are still independent, with the density φ(z)/P(m) on [−m, m]. The largest has no error, because ±1 are
+    points, so the mean squared error over the block is
 
         (n − 1)/n ∫ n · 2φ(m) P(m)ⁿ⁻¹ D(m)/P(m) dm        D(m) = ∫ φ(z) (m q(z/m) − z)² dz over [−m, m]
                                                                = m³ ∫ φ(m u) (q(u) − u)² du over [−1, 1]
 
-    where q(u) is the point nearest to u. As E z² = 1, its root is the relative error. The density of m shows why
-    the best points depend on the block size, and that NF4's are near them and not at them (Yoshida 2023, NF4
-    Isn't Information Theoretically Optimal).
+    where q(u) is the point nearest to u. Its root is the relative error, because E z² = 1. The density of m shows
+    that the best points depend on the block size; NF4's are only near them (Yoshida 2023, NF4 Isn't Information
+    Theoretically Optimal).
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def expected_error(points, block_size):
 
     Returns
     -------
-    float, right to six digits
+    float, accurate to six digits
     """
     n = block_size
     m = (np.arange(400) + 0.5) * (8 / 400)  # (M,); a normal number beyond 8 has probability 1e-15
@@ -42,9 +42,9 @@ def expected_error(points, block_size):
 
 
 def nodes(edges):
-    """Places and weights of Gauss's rule with eight nodes between each two neighbouring edges.
+    """Places and weights of Gauss's rule with eight nodes between neighbouring edges.
 
-    (q(u) − u)² is smooth between the midpoints of the code, where q jumps, and nowhere else.
+    The edges are the midpoints of the code, where q jumps; between them (q(u) − u)² is smooth.
     """
     x, weights = np.polynomial.legendre.leggauss(8)  # on [−1, 1]
     half = np.diff(edges)[:, None] / 2  # (K, 1)

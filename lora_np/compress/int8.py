@@ -12,7 +12,7 @@ class Int8Weight(QuantisedWeight):
     """A matrix in int8. Bits per weight: 8 + 32/in."""
 
     codes: np.ndarray  # (out, in) int8, −127 … 127
-    scales: np.ndarray  # (out,) float32, the distance between two neighbouring codes
+    scales: np.ndarray  # (out,) float32, the distance between neighbouring codes
     shape: tuple[int, int]  # (out, in)
     dtype: np.dtype  # of the dense array, float32 or float64
 
@@ -28,8 +28,12 @@ class Int8Weight(QuantisedWeight):
 
     def dequantise(self):
         """The dense matrix, ŵ = scale · code, (out, in) of `dtype`, fresh."""
-        dense = self.codes.astype(self.dtype)  # (out, in)
-        dense *= self.scales.astype(self.dtype)[:, None]
+        return self.rows(slice(None))
+
+    def rows(self, ids):
+        """The dense rows with the given numbers, (..., in) of `dtype`, fresh."""
+        dense = self.codes[ids].astype(self.dtype)  # (..., in)
+        dense *= self.scales[ids].astype(self.dtype)[..., None]
         return dense
 
 
@@ -38,8 +42,8 @@ def quantise_int8(weight):
 
         scale_o = max_i |W_oi| / 127        code_oi = W_oi / scale_o, rounded
 
-    The code −128 is not used, so that the range is symmetric and 0 stays exactly 0. Rounding is to the nearest
-    code, a half to the even one. The error is about even in ±scale/2, so its root mean square is scale/√12.
+    The code −128 is not used, so the range is symmetric and 0 stays exactly 0. Rounding is to the nearest code, a half
+    to the even one. The error is about uniform in ±scale/2, so its root mean square is scale/√12.
 
     Parameters
     ----------
@@ -47,15 +51,15 @@ def quantise_int8(weight):
 
     Returns
     -------
-    Int8Weight, of the weight's shape and dtype. Its scales are float32 for either dtype.
+    Int8Weight, of the weight's shape and dtype; its scales are always float32
 
     Raises
     ------
     TypeError, ValueError
-        If the weight is no finite matrix of float32 or float64.
+        If the weight is not a finite matrix of float32 or float64.
     """
     check_weight(weight)
     scales = (np.abs(weight).max(axis=1) / 127).astype(np.float32)  # (out,)
     codes = np.rint(weight / as_divisor(scales)[:, None])  # (out, in)
-    codes = np.clip(codes, -127, 127)  # beyond only where the scale is so small that it has lost its digits
+    codes = np.clip(codes, -127, 127)  # exceeded only by a scale so small that it has lost digits
     return Int8Weight(read_only(codes.astype(np.int8)), read_only(scales), weight.shape, weight.dtype)

@@ -1,7 +1,7 @@
 """NF4: four bits a weight and a scale for each block (Dettmers et al. 2023, QLoRA, section 3).
 
 A block of 64 weights w_1 … w_64 is divided by its largest magnitude, c = max |w_i|, which brings it into [−1, 1].
-Each quotient is replaced by the nearest of 16 code points q_0 … q_15, and what is held is the point's number:
+Each quotient is replaced by the nearest of 16 code points q_0 … q_15, and the point's number is stored:
 
     code_i = argmin_k |w_i / c − q_k|        ŵ_i = c q_code_i
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checked import whole_number
 from .code_points import CODE_POINTS, nearest_point
 from .double import DoubleQuantised, double_quantise
 from .weight import QuantisedWeight, as_divisor, check_weight, read_only
@@ -37,8 +38,8 @@ def unpack(packed):
     return np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)
 
 
-# Dequantising looks up a whole byte: its two code points, (256, 2). NumPy makes an index of eight bytes of each byte,
-# all of them together as large as the float32 matrix; so it is done in pieces of as many bytes.
+# Dequantising looks up whole bytes: the two code points of each, (256, 2). NumPy first turns every byte into an index
+# of eight bytes, together as large as the float32 matrix, so bytes are looked up a piece at a time.
 PIECE = 2**15
 POINTS_OF_BYTE = {
     np.dtype(dtype): CODE_POINTS.astype(dtype)[unpack(np.arange(256, dtype=np.uint8))].reshape(256, 2)
@@ -50,9 +51,8 @@ POINTS_OF_BYTE = {
 class NF4Weight(QuantisedWeight):
     """A matrix in NF4.
 
-    Bits per weight, for blocks of 64 weights: 4 + 32/64 = 4.5, and with double quantisation 4 + 0.127 = 4.127
-    (`double_quantise`), plus one float32 mean for the matrix. Where 256 does not divide the number of blocks, the
-    last step serves fewer of them.
+    Bits per weight, for blocks of 64 weights: 4 + 32/64 = 4.5, and 4 + 0.127 = 4.127 with double quantisation
+    (`double_quantise`), plus one float32 mean for the matrix.
     """
 
     packed: np.ndarray  # (size/2,) uint8, two codes to a byte, in row-major order
@@ -80,52 +80,60 @@ class NF4Weight(QuantisedWeight):
         return self.absmax.dequantise() if self.double else self.absmax
 
     def dequantise(self):
-        """The dense matrix: every code's point times its block's scale.
-
-        Returns
-        -------
-        array (out, in), of `dtype`, fresh
-        """
+        """The dense matrix, every code's point times its block's scale: (out, in) of `dtype`, fresh."""
         points = np.empty((self.packed.size, 2), self.dtype)  # (size/2, 2)
         for start in range(0, self.packed.size, PIECE):
             piece = slice(start, start + PIECE)
-            # A byte is never outside the table; "clip" spares the check, for which NumPy would copy `out`.
+            # A byte is never outside the table; "clip" skips the check, for which NumPy would copy `out`.
             np.take(POINTS_OF_BYTE[self.dtype], self.packed[piece], axis=0, out=points[piece], mode="clip")
         blocks = points.reshape(-1, self.block_size)  # (size/block_size, block_size), the same memory
         blocks *= self.scales().astype(self.dtype)[:, None]
         return blocks.reshape(self.shape)  # (out, in)
 
+    def rows(self, ids):
+        """The dense rows with the given numbers, (..., in) of `dtype`, fresh."""
+        n_out, n_in = self.shape
+        row_starts = n_in * np.arange(n_out)[ids]  # (...,), an IndexError outside the matrix
+        positions = row_starts[..., None] + np.arange(n_in)  # (..., in), in the matrix in row-major order
+        points = POINTS_OF_BYTE[self.dtype][self.packed[positions // 2], positions % 2]  # (..., in)
+        return points * self.scales().astype(self.dtype)[positions // self.block_size]
+
 
 def quantise_nf4(weight, block_size=64, double=True):
     """A matrix as four-bit codes and scales.
 
-    A weight halfway between two points gets the lower one. A weight of 0 stays exactly 0. Without `double`,
-    the largest weight of each block stays what it is (as float32), and quantising the dense array again gives
-    the same codes and scales.
+    A weight halfway between two points gets the lower one. A weight of 0 stays exactly 0. Without `double`, the
+    largest weight of each block keeps its value (as float32), and quantising the dense array again gives the same
+    codes and scales.
 
     Parameters
     ----------
     weight : array (out, in), float32 or float64
-    block_size : int, even; weights that share a scale, in row-major order: a block may run over a row's end
-    double : bool, hold the scales in 8 bits
+    block_size : int, even, weights that share a scale, in row-major order: a block may run over a row's end
+    double : bool, store the scales in 8 bits
 
     Returns
     -------
-    NF4Weight, of the weight's shape and dtype. Its scales are float32 for either dtype, as the format says.
+    NF4Weight, of the weight's shape and dtype; its scales are always float32
 
     Raises
     ------
     TypeError, ValueError
-        If the weight is no finite matrix of float32 or float64; if block_size is no even number or does not
-        divide the number of weights.
+        If the weight is not a finite matrix of float32 or float64, or if block_size is not an even number that
+        divides the number of weights.
     """
     check_weight(weight)
-    check_block_size(block_size, weight.shape)
+    block_size = whole_number("block_size", block_size, least=2)
+    if block_size % 2 or weight.size % block_size:
+        raise ValueError(
+            f"block_size: got {block_size} for a weight of shape {weight.shape}, "
+            f"expected an even number that divides its {weight.size} entries"
+        )
     if not isinstance(double, bool):
         raise TypeError(f"double: got {double!r}, expected True or False")
     blocks = weight.reshape(-1, block_size)  # (size/block_size, block_size)
     absmax = np.abs(blocks).max(axis=1).astype(np.float32)  # (size/block_size,)
-    # Codes are chosen by the exact scale, so they are the same with and without double quantisation.
+    # The exact scale chooses the codes, so they are the same with and without double quantisation.
     codes = nearest_point(blocks / as_divisor(absmax)[:, None], CODE_POINTS)  # (size/block_size, block_size)
     return NF4Weight(
         packed=read_only(pack(codes.reshape(-1))),
@@ -134,14 +142,3 @@ def quantise_nf4(weight, block_size=64, double=True):
         dtype=weight.dtype,
         block_size=block_size,
     )
-
-
-def check_block_size(block_size, shape):
-    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 2 or block_size % 2:
-        raise ValueError(f"block_size: got {block_size!r}, expected an even whole number of at least 2")
-    n_out, n_in = shape
-    if n_out * n_in % block_size:
-        raise ValueError(
-            f"block_size: got {block_size} for a weight of shape {shape}, "
-            f"expected a number that divides its {n_out * n_in} entries"
-        )

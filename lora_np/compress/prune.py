@@ -1,13 +1,12 @@
 """Pruning: the weights of least magnitude become zero.
 
-A mask is True where a weight is kept. Of weights of equal magnitude the earlier one, in row-major order, is
-pruned first, so that the same weight always gives the same mask.
+A mask is True where a weight stays. Among weights of equal magnitude the earlier one, in row-major order, is pruned
+first, so the same weight always gives the same mask.
 """
-
-from numbers import Real
 
 import numpy as np
 
+from ..checked import finite_number, whole_number
 from .weight import check_weight
 
 
@@ -26,22 +25,21 @@ def magnitude_mask(weight, share):
     Raises
     ------
     TypeError, ValueError
-        If the weight is no finite matrix of float32 or float64, or share is outside [0, 1].
+        If the weight is not a finite matrix of float32 or float64, or share is outside [0, 1].
     """
     check_weight(weight)
-    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1:
-        raise ValueError(f"share: got {share!r}, expected 0 ≤ share ≤ 1")
+    share = finite_number("share", share, least=0, most=1)
     order = np.argsort(np.abs(weight), axis=None, kind="stable")  # (size,), least magnitude first
     mask = np.ones(weight.size, dtype=bool)
-    mask[order[: round(float(share) * weight.size)]] = False
+    mask[order[: round(share * weight.size)]] = False
     return mask.reshape(weight.shape)  # (out, in)
 
 
 def n_of_m_mask(weight, n=2, m=4):
     """Keep the n largest of every m neighbours in a row (Mishra et al. 2021, Accelerating Sparse Deep Neural Networks).
 
-    Neighbours lie along the input axis, over which a product sums. A processor for 2:4 holds two weights and two
-    2-bit positions for each four, and picks the two inputs that they meet: half the multiplications.
+    Neighbours are along the input axis, over which a product sums. A processor for 2:4 stores two weights and two
+    2-bit positions for every four, and picks the two inputs that they multiply: half the multiplications.
 
     Parameters
     ----------
@@ -55,12 +53,11 @@ def n_of_m_mask(weight, n=2, m=4):
     Raises
     ------
     TypeError, ValueError
-        If the weight is no finite matrix of float32 or float64, n and m are no such numbers, or m does not
-        divide `in`.
+        If the weight is not a finite matrix of float32 or float64, n or m is out of bounds, or m does not divide `in`.
     """
     check_weight(weight)
-    if any(isinstance(number, bool) or not isinstance(number, int) for number in (n, m)) or not 0 <= n <= m or m < 1:
-        raise ValueError(f"n, m: got {n!r} of {m!r}, expected whole numbers with 0 ≤ n ≤ m and m at least 1")
+    m = whole_number("m", m)
+    n = whole_number("n", n, least=0, most=m, why="m")
     n_out, n_in = weight.shape
     if n_in % m:
         raise ValueError(f"m: got {m} for a weight of shape {weight.shape}, expected a number that divides {n_in}")
@@ -72,10 +69,10 @@ def n_of_m_mask(weight, n=2, m=4):
 
 
 def prune_magnitude(weight, share):
-    """The weight with the given share of it set to zero, as `magnitude_mask` says; a fresh array."""
+    """The weight with a share of its entries set to zero by `magnitude_mask`; a fresh array."""
     return np.where(magnitude_mask(weight, share), weight, np.zeros_like(weight))
 
 
 def prune_n_of_m(weight, n=2, m=4):
-    """The weight with n of every m neighbours left, as `n_of_m_mask` says; a fresh array."""
+    """The weight with all but n of every m neighbours set to zero by `n_of_m_mask`; a fresh array."""
     return np.where(n_of_m_mask(weight, n, m), weight, np.zeros_like(weight))

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 
+from ..checked import one_of, same_shape
 from .int8 import quantise_int8
 from .nf4 import quantise_nf4
 from .weight import QuantisedWeight
 
-# A format is a function of the dense matrix and the format's settings, and what it returns gives the matrix back.
+# A format is a function (matrix, **settings) -> QuantisedWeight.
 FORMATS = {"nf4": quantise_nf4, "int8": quantise_int8}
 
 
@@ -24,12 +25,12 @@ def quantise(params, names, format="nf4", **settings):
 
     Returns
     -------
-    dict of the same names in the same order; all that is not named is shared, not copied
+    dict of the same names in the same order; the other arrays are shared, not copied
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such name, format or setting, or a matrix does not suit the format; its name is said.
+        If there is no such name, format or setting, or a matrix does not suit the format; the message has its name.
     """
     if isinstance(names, str):
         raise TypeError(f"names: got the text {names!r}, expected a list of texts: [{names!r}]")
@@ -37,8 +38,7 @@ def quantise(params, names, format="nf4", **settings):
     unknown = [name for name in names if name not in params]
     if unknown:
         raise ValueError(f"names: got {unknown[0]!r}, expected names of weights such as {next(iter(params), None)!r}")
-    if format not in FORMATS:
-        raise ValueError(f"format: got {format!r}, expected one of {', '.join(FORMATS)}")
+    one_of("format", format, FORMATS)
     quantised = dict(params)
     for name in names:
         try:
@@ -49,32 +49,31 @@ def quantise(params, names, format="nf4", **settings):
 
 
 def requantise(dense, like):
-    """A changed matrix in the form that another one has, for merging an adapter into a quantised base.
+    """A matrix in the form of another one, for merging an adapter into a quantised base.
 
     Parameters
     ----------
     dense : array (out, in)
-    like : QuantisedWeight, whose format, settings and dtype are taken; or an array, whose dtype alone is
+    like : QuantisedWeight, to take the format, settings and dtype from; or an array, to take the dtype from
 
     Returns
     -------
-    QuantisedWeight or array, as `like`; dense itself where there is nothing to change
+    QuantisedWeight or array, as `like`; `dense` itself if nothing changes
 
     Raises
     ------
     ValueError
         If the shapes differ.
     """
-    if dense.shape != like.shape:
-        raise ValueError(f"dense: got shape {dense.shape}, expected {like.shape}")
+    same_shape("dense", dense, like)
     dense = dense.astype(like.dtype, copy=False)
     return FORMATS[like.format](dense, **like.settings) if isinstance(like, QuantisedWeight) else dense
 
 
 def held_bytes(params):
-    """Bytes that a flat dict's weights take up: codes and scales of the quantised, numbers of the others.
+    """Bytes of a flat dict's weights: of codes and scales, or of dense numbers.
 
-    A weight that has several names counts once. Python's own objects, some 100 bytes each, do not count.
+    A weight with several names counts once. Python's own objects, some 100 bytes each, do not count.
     """
     return sum({id(weight): weight.nbytes for weight in params.values()}.values())
 
@@ -89,15 +88,14 @@ def quantisation_error(weight, quantised):
 
     Returns
     -------
-    float; for a weight of zeros 0 where Ŵ is zero too, else infinite
+    float; for a weight of zeros it is 0 if Ŵ is zero too, else infinite
 
     Raises
     ------
     ValueError
         If the shapes differ.
     """
-    if quantised.shape != weight.shape:
-        raise ValueError(f"quantised: got shape {quantised.shape}, expected {weight.shape}")
+    same_shape("quantised", quantised, weight)
     W = np.asarray(weight, dtype=np.float64)
     error = np.linalg.norm(np.asarray(quantised, dtype=np.float64) - W)
     size = np.linalg.norm(W)

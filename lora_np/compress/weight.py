@@ -1,4 +1,4 @@
-"""What a weight has to be for compression, and what stands in its place afterwards."""
+"""What a weight must be for compression, and what replaces it in a model."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ LARGEST = 1e38  # scales are float32, which ends at 3.4e38
 
 
 def check_weight(weight):
-    """Refuse what is no finite matrix of float32 or float64.
+    """Raise unless the weight is a finite matrix of float32 or float64.
 
     Raises
     ------
     TypeError
-        If it is no array, or has another dtype.
+        If it is not an array, or has another dtype.
     ValueError
-        If it is no matrix, is empty, or has an entry that is not finite or above 1e38 in magnitude.
+        If it is not a matrix, is empty, or has an entry that is not finite or above 1e38 in magnitude.
     """
     if not isinstance(weight, np.ndarray):
         raise TypeError(f"weight: got {type(weight).__name__}, expected an array")
@@ -27,26 +27,31 @@ def check_weight(weight):
 
 
 def as_divisor(scale):
-    """The scales, with 1 for 0: what has scale 0 is zero throughout, and 0/1 is the 0 that it should be."""
+    """The scales, with 1 for 0. A block with scale 0 is all zeros, and 0/1 is the 0 it should be."""
     return np.where(scale > 0, scale, np.ones_like(scale))
 
 
 def read_only(array):
-    """The array itself, which nobody can write to any more."""
+    """The same array, made read-only."""
     array.flags.writeable = False
     return array
 
 
 class QuantisedWeight:
-    """A matrix that is held as codes and scales, and is computed from them whenever it is asked for.
+    """A matrix stored as codes and scales, from which its numbers are computed on demand.
 
-    It stands in a flat dict in the place of an array. `np.asarray(weight)` returns a fresh dense array, through
-    NumPy's array protocol, and nothing keeps that array: whoever is done with it lets it go. So a layer can use
-    `np.asarray(weight)` for every weight and need not know which kind it has.
+    It takes an array's place in a flat dict of weights, and whoever uses a weight need not know which it is:
 
-    A format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), a name `format`, the
-    property `settings` (what to call the format's function with to get the same kind again), the property
-    `nbytes` (of its codes and scales) and the method `dequantise`.
+        np.asarray(weight)    the whole matrix (out, in): for an array itself, here a fresh one that nothing keeps
+        weight[ids]           only the rows that an integer array names, (..., in): a table look-up
+
+    A format is a frozen dataclass with the fields `shape` and `dtype` (of the dense array), and with
+
+        format       its name in `FORMATS`
+        settings     dict, the arguments that make the format's function produce the same kind again
+        nbytes       of its codes and scales
+        dequantise   method () -> the dense array
+        rows         method (ids, an integer array) -> the dense rows, (..., in)
     """
 
     @property
@@ -67,6 +72,12 @@ class QuantisedWeight:
             raise ValueError(f"copy: got False, but the numbers of {self!r} are computed anew each time")
         dense = self.dequantise()
         return dense if dtype is None else dense.astype(dtype, copy=False)
+
+    def __getitem__(self, ids):
+        ids = np.asarray(ids)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise TypeError(f"ids: got dtype {ids.dtype}, expected integers: a quantised weight is indexed by rows")
+        return self.rows(ids)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.shape}, {self.dtype}, {self.bits_per_weight:.3f} bits per weight)"

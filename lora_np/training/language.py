@@ -1,17 +1,15 @@
-"""Teaching a language model a domain, in full or with LoRA, from a token stream."""
+"""Teaching a language model a domain from a token stream, in full or with an adapter."""
 
-from contextlib import nullcontext
-
+from ..adapters.adalora_allocation import allocating, settled_from
 from ..data import language_batches
 from .evaluate import evaluate
 from .progress import progress_bar
-from .rank_allocation import allocating, settled_from
 from .streams import stream
-from .task import adapter_optimiser, attach, model_objective, trainable_arrays
 from .threads import blas_threads
+from .trainable import adapter_optimiser, attach, model_objective, trainable_arrays
 from .trainer import TrainConfig, train
 
-EVALUATION_BATCH = 16  # windows at once where nothing is trained
+EVALUATION_BATCH = 16  # windows in a batch of an evaluation
 
 
 def language_loss(params, config, tokens, adapter=None):
@@ -45,14 +43,13 @@ def train_language(
     learning_rate : float, the peak
     epochs, batch_size, seed : int; a batch is of windows of n_positions tokens
     also : function (params, adapter) -> dict of floats to note at each evaluation, or None
-    evaluations : int, about how many on the validation tokens along the way; None: two an epoch
-    label : str, what a progress bar is to say of it; None: no bar
+    evaluations : int, about how many evaluations in all; None: two an epoch
+    label : str, the progress bar's text; None: no bar
 
     Returns
     -------
     TrainState
     """
-    trainable = trainable_arrays(params, adapter)
 
     def epoch_batches(rng):
         return list(language_batches(tokens, batch_size, config.n_positions, rng))
@@ -73,7 +70,7 @@ def train_language(
         select_from=settled_from(adapter, steps),
         seed=seed,
     )
+    trainable = trainable_arrays(params, adapter)
     objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
-    bar = progress_bar(settings.steps, label) if label is not None else nullcontext()
-    with blas_threads(1), bar as on_step:
+    with blas_threads(1), progress_bar(steps, label) as on_step:
         return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)

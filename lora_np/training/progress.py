@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total, label):
-    """Yield a function (step, measured) for `train`'s on_step.
+    """Yield a function (step, measured) for `train`'s on_step, or None without a label or a terminal.
 
     Parameters
     ----------
     total : int, steps in all
-    label : str, what is going on
+    label : str or None, the text beside the bar
     """
-    if not sys.stderr.isatty():
+    if label is None or not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm

@@ -2,16 +2,17 @@
 
 import math
 
+from ..checked import one_of
+
 SCHEDULES = ("constant", "linear", "cosine")
 
 
 def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0, final_share=0.0):
     """The learning rate of one step.
 
-    It rises linearly over the warm-up, reaches `peak` at the step after it, and falls towards
-    final_share · peak, linearly, by half a cosine, or not at all. No step is wasted at a rate of 0:
-    the first of a warm-up of w steps has peak / (w + 1), and final_share · peak itself would come one
-    step after the last (transformers' schedules, by contrast, start at 0).
+    It rises linearly during the warm-up, reaches `peak` at the step after it, and falls towards final_share · peak:
+    linearly, by half a cosine, or not at all. No step has a rate of 0 (transformers' schedules start there): the first
+    of a warm-up of w steps has peak / (w + 1), and final_share · peak would come one step after the last.
 
     Parameters
     ----------
@@ -26,8 +27,7 @@ def learning_rate_at(step, total_steps, peak, schedule="linear", warmup_steps=0,
     -------
     float, above 0 for every step from 0 to total_steps − 1
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(SCHEDULES)}")
+    one_of("schedule", schedule, SCHEDULES)
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)  # 0 up to just under 1

@@ -1,4 +1,4 @@
-"""The whole state of a training run, on disk so that it can go on bit for bit."""
+"""The whole state of a training run, on disk, so that an interrupted run resumes bit for bit."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,12 @@ import numpy as np
 
 from ..formats import read_tensors, write_tensors
 
-GROUPS = ("trainable", "m", "v", "best", "history", "memory")
-
 
 class TrainState(NamedTuple):
-    """Everything that the next step depends on, and what has been learnt so far.
+    """Everything that the next step depends on, and the results so far.
 
-    There is no generator's state in it: the shuffling of an epoch and the dropout masks of a step
-    are drawn from generators that are made anew for each, see `stream`.
+    No generator's state is needed: each epoch's shuffling and each step's dropout masks come from generators of their
+    own, see `stream`.
     """
 
     step: int  # steps done
@@ -28,16 +26,18 @@ class TrainState(NamedTuple):
 
 
 def save_state(path, state, label=""):
-    """Write the state to one safetensors file, whole or not at all.
+    """Write the state to one safetensors file, completely or not at all.
 
     Parameters
     ----------
-    path : where to
+    path : the file to write
     state : TrainState
-    label : str, what the run is (its settings), to be checked when it is resumed
+    label : str, the run's settings, which `load_state` compares
     """
-    tensors = {f"{group}/{name}": array for group in GROUPS for name, array in getattr(state, group).items()}
-    write_tensors(path, tensors, {"step": str(state.step), "label": json.dumps(label)})
+    groups = state._asdict()
+    step = groups.pop("step")
+    tensors = {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+    write_tensors(path, tensors, {"step": str(step), "label": json.dumps(label)})
 
 
 def load_state(path, label="", trainable=None):
@@ -45,29 +45,27 @@ def load_state(path, label="", trainable=None):
 
     Parameters
     ----------
-    path : where it is
-    label : str, that of `save_state`
-    trainable : dict or None, the arrays that the run started from. The state's must be of their names,
-        shapes and dtypes, and come back in their order, which a file does not keep: dropout masks are
-        drawn in the order of the names.
+    path : the file to read
+    label : str, the label that was given to `save_state`
+    trainable : dict or None, the arrays that the run started from. The state's must have the same names, shapes and
+        dtypes, and are returned in this order, which a file does not keep: dropout masks are drawn in the order of
+        the names.
 
     Raises
     ------
     ValueError
-        If the file is damaged, is no training state, or belongs to a run with other settings.
+        If the file is damaged, is not a training state, or belongs to a run with other settings.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")
     tensors, metadata = read_tensors(path)
-    if "step" not in metadata or "label" not in metadata:
-        raise ValueError(f"{path}: not a saved training state")
     try:
         step, saved = int(metadata["step"]), json.loads(metadata["label"])
-    except ValueError as error:
-        raise ValueError(f"{path}: not a saved training state ({error})") from None
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a saved training state ({error!r})") from None
     if saved != label:
         raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
-    groups = {group: {} for group in GROUPS}
+    groups = {group: {} for group in TrainState._fields[1:]}
     for key, array in tensors.items():
         group, _, name = key.partition("/")
         if group not in groups:

@@ -1,4 +1,4 @@
-"""What a run trains: the whole model or some of it, or an adapter on the frozen model."""
+"""What a run trains: the whole model or a part of it, or an adapter on the frozen model."""
 
 from ..adapters import Adapter, trained_weights
 from ..model import draw_masks, loss_and_gradients
@@ -6,23 +6,22 @@ from .adamw import AdamW
 
 
 def trainable_arrays(params, adapter=None):
-    """What is trained: the arrays of an adapter that are not frozen, or without one the whole model."""
+    """The arrays to train: those of the adapter that are not frozen, or the whole model without an adapter."""
     return params if adapter is None else trained_weights(adapter)
 
 
 def attach(params, adapter, trainable):
-    """The model that the trainable arrays make.
+    """The model with the trainable arrays in place.
 
     Parameters
     ----------
     params : dict of the base weights
-    adapter : Adapter whose arrays the trainable ones take the place of, or None where base weights
-        themselves are trained
+    adapter : Adapter whose arrays the trainable ones replace, or None if they replace base weights
     trainable : dict of the arrays in training: an adapter's weights, or base weights under their names
 
     Returns
     -------
-    params : dict, the base's arrays, with the trained ones in their place
+    params : dict of the base weights, with the trained ones in their place
     adapter : Adapter or None
     """
     if adapter is None:
@@ -31,13 +30,13 @@ def attach(params, adapter, trainable):
 
 
 def model_objective(params, config, adapter=None):
-    """The objective that `train` asks for: loss and gradients of the trainable arrays on one shard.
+    """The objective for `train`: loss and gradients of the trainable arrays on one shard.
 
     Parameters
     ----------
     params : dict of the base weights
     config : ModelConfig
-    adapter : Adapter at its start, or None where base weights themselves are trained
+    adapter : Adapter at its start, or None if base weights themselves are trained
 
     Returns
     -------
@@ -54,6 +53,6 @@ def model_objective(params, config, adapter=None):
 
 
 def adapter_optimiser(adapter=None, weight_decay=0.01):
-    """AdamW with the learning rates that an adapter's settings ask for (`AdapterConfig.rate_factors`)."""
+    """AdamW with the learning-rate factors of an adapter's settings (`AdapterConfig.rate_factors`)."""
     factors = {} if adapter is None else adapter.config.rate_factors
     return AdamW(weight_decay=weight_decay, rate_factors=factors)
