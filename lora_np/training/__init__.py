@@ -2,11 +2,13 @@
 
 from .accumulate import accumulated_gradients, split_batch
 from .adamw import AdamW, adamw_update
+from .classify import train_classifier
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
 from .groups import balanced_groups
 from .language import language_loss, train_language
 from .progress import progress_bar
+from .protocol import fine_tuning_config
 from .rank_allocation import (
     RankAllocation,
     allocating,
@@ -39,6 +41,7 @@ __all__ = [
     "clip_by_global_norm",
     "direction_importance",
     "evaluate",
+    "fine_tuning_config",
     "global_norm",
     "initial_state",
     "keep_most_important",
@@ -54,6 +57,7 @@ __all__ = [
     "split_batch",
     "stream",
     "train",
+    "train_classifier",
     "train_language",
     "train_step",
     "trainable_arrays",

@@ -5,11 +5,12 @@ from contextlib import nullcontext
 from ..data import language_batches
 from .evaluate import evaluate
 from .progress import progress_bar
-from .rank_allocation import allocating, settled_from
+from .protocol import fine_tuning_config
+from .rank_allocation import allocating
 from .streams import stream
-from .task import adapter_optimiser, attach, model_objective, trainable_arrays
+from .task import attach, model_objective, trainable_arrays
 from .threads import blas_threads
-from .trainer import TrainConfig, train
+from .trainer import train
 
 EVALUATION_BATCH = 16  # windows at once where nothing is trained
 
@@ -63,17 +64,10 @@ def train_language(
         return {"loss": language_loss(model, config, validation, attached), **more}
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
-    steps = epochs * steps_per_epoch
-    settings = TrainConfig(
-        steps=steps,
-        learning_rate=learning_rate,
-        warmup_steps=steps_per_epoch // 4,
-        optimiser=adapter_optimiser(adapter),
-        eval_every=max(1, steps // (2 * epochs if evaluations is None else evaluations)),
-        select_from=settled_from(adapter, steps),
-        seed=seed,
+    settings = fine_tuning_config(
+        adapter, steps_per_epoch, learning_rate=learning_rate, epochs=epochs, evaluations=evaluations, seed=seed
     )
-    objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
+    objective, adjust = allocating(model_objective(params, config, adapter), adapter, settings.steps)
     bar = progress_bar(settings.steps, label) if label is not None else nullcontext()
     with blas_threads(1), bar as on_step:
         return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)
