@@ -5,21 +5,23 @@ import sys
 
 import numpy as np
 
+from ..experiments.drawing import COLOURS, PALETTE, STYLE, colour
+
+__all__ = ["COLOURS", "PALETTE", "colour", "print_table", "setup", "show_arrays"]
+
 FONT_SIZE = 13
 
 
 def setup():
     """Prepare a notebook: figures in the page and in the project's style, short numbers, one thread.
 
-    The lessons' matrices are too small to be shared out among threads, and one thread makes times steady.
+    The lessons' matrices are too small to be split over threads, and with one thread times are steady.
     """
     import matplotlib
     from matplotlib import pyplot as plt
     from threadpoolctl import threadpool_limits
 
-    from ..experiments.figures import STYLE
-
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # no word about its first start
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports its first start
     shell = notebook_shell()
     if shell is None:
         matplotlib.use("Agg")
@@ -37,7 +39,7 @@ def notebook_shell():
 
 
 def print_table(head, rows):
-    """Print rows of texts below their heads, names on the left and numbers on the right.
+    """Print rows of texts below their heads: names on the left, numbers on the right.
 
     Parameters
     ----------

@@ -36,7 +36,6 @@ def add_commands(command):
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
     lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
     lab.add_argument("--draw", action="store_true", help="only draw the figure anew, from the numbers in its JSON")
-    lab.add_argument("--tune", action="store_true", help="choose the learning rates on validation instead")
     add_workers(lab)
 
 
@@ -82,13 +81,12 @@ def run_bench(arguments):
 
 
 def run_experiment(arguments):
-    from ..experiments import tuned
-    from ..experiments.laboratory import draw_again, experiment
-    from ..experiments.recipes import RECIPES, headline, recipe
+    from ..experiments.laboratory import draw_again, experiment, headline, recipe
+    from ..experiments.recipes import RECIPES
     from ..experiments.sweep import open_executor
 
     if arguments.name == "list":
-        for number, name in enumerate(RECIPES, 1):
+        for number, name in enumerate(RECIPES):
             print(f"{number:>2} {name:<17} {headline(name)}")
         return 0
     names = RECIPES if arguments.name == "all" else (arguments.name,)
@@ -98,26 +96,11 @@ def run_experiment(arguments):
     if arguments.draw:
         there = [name for name in names if arguments.name != "all" or (Path(out) / f"{name}.json").exists()]
         for name in there:
-            print(draw_again(name, out))
+            print(*draw_again(name, out), sep="\n")
         return 0
     with open_executor(arguments.jobs, arguments.dask) as executor:
-        if arguments.tune:
-            for tune in [tuned.tune] * (arguments.name == "all") + tunable(names):
-                for method, rate in tune(executor, report=print_now).items():
-                    print(f"{method:<24}{rate:g}")
-            return 0
         where = out, arguments.store, executor, print_now
         failed = [name for name in names if "failed" in experiment(name, arguments.seeds, arguments.quick, *where)]
     if failed and len(names) > 1:
         print(f"not finished: {', '.join(failed)}")
     return 1 if failed else 0
-
-
-def tunable(names):
-    """The functions that choose the learning rates of the experiments that have rates of their own."""
-    from ..experiments.recipes import recipe
-
-    own = [recipe(name).tune for name in names if hasattr(recipe(name), "tune")]
-    if not own:
-        raise ValueError(f"tune: {names[0]} has the rates that experiment all --tune chooses")
-    return own

@@ -9,16 +9,19 @@ from .shared import add_workers, print_now
 def add_commands(command):
     run = command("run", run_main_job, "full fine-tuning next to LoRA on real reviews: table, JSON, figures")
     run.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each method (default 1)")
-    run.add_argument("--quick", action="store_true", help="one seed, part of the data, at most 30 s")
+    run.add_argument("--quick", action="store_true", help="two seeds, part of the data, at most 30 s")
     run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
     run.add_argument("--json", metavar="FILE", help="where to write the numbers (default DIR/main_job.json)")
+    run.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
     add_workers(run)
 
-    tune = command("tune", run_tune, "choose each method's learning rate and dropout on validation")
-    tune.add_argument("--methods", nargs="+", metavar="KEY", help="only these, such as full or lora_qv_r8")
-    tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs at each setting (default 1)")
+    tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
+    tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
+    tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that the experiments read)")
+    tune.add_argument(
+        "--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)"
+    )
     add_workers(tune)
-    tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that run reads)")
 
     pretrain = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
     pretrain.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
@@ -68,26 +71,27 @@ def add_commands(command):
 
 
 def run_main_job(arguments):
-    from ..experiments.main_job import main_job
+    from ..experiments.laboratory import experiment
     from ..experiments.sweep import open_executor
 
-    out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    seeds, quick, store = arguments.seeds, arguments.quick, arguments.store
+    out = arguments.out or ("figures/quick" if quick else "figures")
     with open_executor(arguments.jobs, arguments.dask) as executor:
-        outcome = main_job(arguments.seeds, arguments.quick, out, arguments.json, executor, report=print_now)
-    return 1 if outcome["failed"] else 0
+        outcome = experiment("main_job", seeds, quick, out, store, executor, print_now, arguments.json)
+    return 1 if "failed" in outcome else 0
 
 
 def run_tune(arguments):
     from ..experiments.methods import SETTINGS
     from ..experiments.sweep import open_executor
-    from ..experiments.tune import tune
+    from ..experiments.tuning import tune
 
     out = arguments.out or SETTINGS
     with open_executor(arguments.jobs, arguments.dask) as executor:
-        outcome = tune(arguments.methods, arguments.seeds, out, executor, report=print_now)
-    for key, chosen in outcome["chosen"].items():
-        print(f"{key:<14} lr {chosen['learning_rate']:<8g} dropout {chosen['dropout']:g}")
-    return 1 if outcome["failed"] else 0
+        settings = tune(arguments.methods, out, arguments.store, executor, report=print_now)
+    for name, rate in settings["chosen"].items():
+        print(f"{name:<24}{rate:g}")
+    return 0
 
 
 def run_pretrain(arguments):

@@ -1,26 +1,70 @@
-"""What the laboratory's figures have in common: means over seeds with their 95 % intervals, and heat maps."""
+"""What the figures share: colours, style, means with their 95 % intervals, heat maps, and writing a PNG."""
+
+import io
+from pathlib import Path
 
 import numpy as np
 
+from ..formats import write_atomically
 from .evidence import interval
-from .figures import COLOURS, new_figure
 
+# Okabe and Ito's colours, which colour-blind readers can tell apart too.
 GREY = "#7F7F7F"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY)
+COLOURS = {
+    "full": PALETTE[0],
+    "lora_qv": PALETTE[1],
+    "lora_vomlp": PALETTE[4],
+    "lora_all": PALETTE[2],
+    "head": PALETTE[3],
+    "scratch": GREY,
+    "tfidf": PALETTE[6],
+}
+STYLE = {
+    "figure.dpi": 150,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
 
-__all__ = [
-    "COLOURS",
-    "GREY",
-    "PALETTE",
-    "band",
-    "dots",
-    "heat_map",
-    "log_axis",
-    "mark_mean",
-    "mean_line",
-    "new_figure",
-    "seeds_text",
-]
+
+def colour(key):
+    """A method's colour, the same at every rank: "qv_r8" and "lora_qv_r8" have that of "lora_qv"."""
+    family = key.removeprefix("lora_").partition("_r")[0]
+    return COLOURS[family] if family in COLOURS else COLOURS[f"lora_{family}"]
+
+
+def new_figure(width, height):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(path, draw, outcome):
+    """Draw one figure and write it as PNG.
+
+    Parameters
+    ----------
+    path : where to
+    draw : function, outcome -> matplotlib Figure
+    outcome : dict, what it draws
+
+    Returns
+    -------
+    Path
+    """
+    import matplotlib
+
+    # A figure object without pyplot: no window, and no state that a notebook would share.
+    with matplotlib.rc_context(STYLE):
+        png = io.BytesIO()
+        draw(outcome).savefig(png, format="png", bbox_inches="tight")
+    write_atomically(path, png.getvalue())
+    return Path(path)
 
 
 def seeds_text(outcome):
@@ -31,27 +75,43 @@ def seeds_text(outcome):
 
 def half_width(values):
     """Half the 95 % interval of each row's mean; nan, which draws no bar, from one seed."""
-    found = [interval(row) for row in values]
-    return [np.nan if i.low is None else i.mean - i.low for i in found]
+    intervals = [interval(row) for row in values]
+    return np.array([np.nan if i.low is None else i.mean - i.low for i in intervals])
 
 
-def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
-    """A line through the means, with intervals as bars.
+def means(values, log=False):
+    """The mean of each row, and how far its interval reaches down and up.
 
     Parameters
     ----------
-    axes : matplotlib Axes
-    x : (n,) numbers
     values : (n, seeds)
-    log : bool, geometric means, and the intervals of the logarithms, for an axis of that kind
+    log : bool, geometric means, and the intervals of the logarithms
+
+    Returns
+    -------
+    mean : (n,)
+    reach : (2, n)
     """
-    values = np.log(values) if log else np.asarray(values)
-    means, half = values.mean(axis=1), np.array(half_width(values))
+    values = np.log(values) if log else np.asarray(values, dtype=np.float64)
+    mean, half = values.mean(axis=1), half_width(values)
     if log:
-        means, half = np.exp(means), np.exp(means) * np.array([1 - np.exp(-half), np.exp(half) - 1])
+        return np.exp(mean), np.exp(mean) * np.array([1 - np.exp(-half), np.exp(half) - 1])
+    return mean, np.array([half, half])
+
+
+def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
+    """A line through the means of (n, seeds) values, with intervals as bars; `log` as in `means`."""
+    mean, reach = means(values, log)
     axes.errorbar(
-        x, means, yerr=half, fmt=marker + style, color=colour, label=label, capsize=4, linewidth=1.8, markersize=7
+        x, mean, yerr=reach, fmt=marker + style, color=colour, label=label, capsize=4, linewidth=1.8, markersize=7
     )
+
+
+def curve(axes, x, values, colour, label, style="-", log=False):
+    """A line through the means of many points, (n, seeds), in a band of their intervals; `log` as in `means`."""
+    mean, (down, up) = means(values, log)
+    axes.plot(x, mean, style, color=colour, label=label, linewidth=2)
+    axes.fill_between(x, mean - down, mean + up, color=colour, alpha=0.18, linewidth=0)
 
 
 def band(axes, values, colour, label):
@@ -81,9 +141,9 @@ def dots(axes, labels, values, colours, unit=None):
     colours : (n,) or one
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
-    for row, (seeds, half, colour) in enumerate(zip(values, half_width(values), colours)):
-        axes.plot(seeds, [row] * len(seeds), "o", color=colour, alpha=0.3, markersize=5, markeredgewidth=0)
-        axes.errorbar(np.mean(seeds), row, xerr=half, fmt="D", color=colour, capsize=4, markersize=7, linewidth=1.8)
+    for row, (seeds, half, shade) in enumerate(zip(values, half_width(values), colours)):
+        axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
+        axes.errorbar(np.mean(seeds), row, xerr=half, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     if unit:

@@ -1,4 +1,4 @@
-"""From numbers of several seeds to a verdict: a mean, its 95 % interval, and on which side of a bound it lies."""
+"""From numbers of several seeds to a verdict: a mean, its 95 % interval, and a bound that a claim asks for."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 HOLDS, FAILS, UNKNOWN = "holds here", "does not hold here", "cannot tell"
 CONFIDENCE = 0.95
-EQUAL = 0.01  # nats of loss by which two methods may differ and count as equal: about a point of accuracy here
+EQUAL = 0.01  # nats of loss by which two methods may differ and still count as equal: about a point of accuracy here
 
 
 class Interval(NamedTuple):
@@ -43,8 +43,13 @@ def ratio_interval(values):
     return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
 
 
+def differences(first, second):
+    """first − second, seed by seed."""
+    return [a - b for a, b in zip(first, second)]
+
+
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
-    """One part of a claim as a number and a bound, decided by the interval of the number's mean.
+    """One part of a claim: a number with a bound, decided by the interval of the number's mean.
 
     Parameters
     ----------
@@ -52,12 +57,12 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     values : one number a seed
     at_least, at_most : float, the bound that the claim asks for; one of the two
     unit : str; "times" for ratios, whose mean is the geometric one
-    every : bool, where the claim is of every single case and not of a mean: one that breaks it makes it fail
+    every : bool, whether the claim is about every single case and not about a mean: one that breaks it makes it fail
 
     Returns
     -------
-    dict, ready for JSON; "verdict" is HOLDS where the whole interval is on the claim's side of the bound, FAILS where
-        it is wholly on the other, else UNKNOWN; the same for a mean that rests on one seed
+    dict, ready for JSON; "verdict" is HOLDS if the whole interval is on the claim's side of the bound, FAILS if it is
+        wholly on the other side, else UNKNOWN. A mean that rests on one seed is UNKNOWN
     """
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected one of the two")
@@ -85,9 +90,9 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
 
 
 def verdict(checks):
-    """What becomes of a claim whose parts are the checks: it fails with any, and holds with all."""
-    found = {part["verdict"] for part in checks}
-    return FAILS if FAILS in found else UNKNOWN if UNKNOWN in found or not found else HOLDS
+    """The verdict on a claim whose parts are the checks: it fails if any fails, and holds if all hold."""
+    verdicts = {part["verdict"] for part in checks}
+    return FAILS if FAILS in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else HOLDS
 
 
 def format_check(part):

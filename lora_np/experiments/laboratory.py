@@ -1,59 +1,76 @@
-"""How an experiment is carried out: its runs, unless they are kept; its measures; verdict, JSON, figure, gallery.
+"""How an experiment is carried out: its runs, its measures, its verdict, and what is written of it.
 
 A recipe (`recipes/`) is a module whose docstring is its method section, with
 
     CLAIM                    what the paper says, and which paper
     CAPTION                  what to see in the figure
     runs(seeds, quick)       the training runs that it needs: dataclasses of `runs/`
-    measure(results, seeds, quick)   -> dict with "checks" (see `evidence.py`), of which the verdict is made, perhaps
-                             "asides", checks that are measured too and have no say, and whatever the figure shows
+    measure(results, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
+                             "asides", checks without a say in it; and whatever the figure shows
     draw(outcome)            -> the figure, from what the JSON holds
+
+and perhaps
+
+    FIGURES                  file name -> function like `draw`, for a recipe with several figures
+    table(outcome)           -> rows of texts, the heads first
+    write_more(outcome, folder)
 """
 
+import os
+import platform
 import time
+from importlib import import_module
 from pathlib import Path
 
-from ..formats import check_folder, read_json, write_json
-from .evidence import format_check, verdict
-from .figures import write_figure
-from .gallery import write_gallery
-from .main_job import versions
-from .recipes import headline, recipe
-from .run_store import carry_out_all, describe_run, kept_arrays, made_with, run_key, settings_of
+import numpy as np
 
-STORE = "out/runs"
+from .. import __version__
+from ..formats import check_file, check_folder, read_json, write_json, write_text
+from .drawing import write_figure
+from .evidence import HOLDS, format_bound, format_check, format_interval, verdict
+from .recipes import RECIPES
+from .store import STORE, DivergedError, carry_out_all, made_with, made_with_of
+
 QUICK_SEEDS = 2
+ABOUT = """\
+Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model, this data and
+these settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of
+1,000 snippets, on which an accuracy is known to 1.3 points; no interval includes what other snippets would give.
+
+One protocol holds for every classifier. The learning rate rises over a quarter of the first pass and then falls
+linearly to zero. Its peak has the lowest mean validation loss, over two other seeds, on a grid of factors of 2 that
+reaches past the best on both sides. The weights that are tested are those of the lowest validation loss, which is a
+proper score and scatters less than accuracy. Only the numbers of passes over the data and of training texts differ, and
+each experiment states them. After one pass, full fine-tuning is further ahead of LoRA than after the main job's three.
+
+Square brackets, bars and bands are 95 % confidence intervals of the mean over seeds (Student's t). For a comparison,
+the difference or the ratio is taken seed by seed first; the mean of ratios is the geometric one. A claim holds here if
+the intervals of all its parts are on its side of the bound. It does not hold here if one of them is wholly on the other
+side. Otherwise we cannot tell. Each part is decided on its own. Where a claim says that two things are equal, the bound
+leaves 0.01 nats of loss, which is about a point of accuracy here.
+"""
 
 
-class DivergedError(ValueError):
-    """An experiment needs the result of a run whose loss was no longer finite."""
+def recipe(name):
+    """The module of an experiment."""
+    if name not in RECIPES:
+        raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(RECIPES)}")
+    return import_module(f".recipes.{name}", __package__)
 
 
-class Results:
-    """The results of an experiment's runs, looked up by the run."""
-
-    def __init__(self, store, numbers):
-        self._store, self._numbers = store, numbers
-
-    def __getitem__(self, run):
-        """The run's numbers. Raises DivergedError for a run that diverged."""
-        numbers = self._numbers[run_key(run)]
-        if "diverged" in numbers:
-            raise DivergedError(f"{describe_run(run)}: {numbers['diverged']}")
-        return numbers
-
-    def arrays(self, run):
-        """What the run trained, for one with keep=True. Raises DivergedError for a run that diverged."""
-        self[run]
-        return kept_arrays(self._store, run)
-
-    def validation_loss(self, run):
-        """In nats; None of a run that diverged."""
-        return self._numbers[run_key(run)]["validation_loss"]
+def headline(name):
+    """What an experiment is about, in one line."""
+    return recipe(name).__doc__.partition("\n")[0]
 
 
-def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=None, report=print):
-    """Carry out one experiment; write NAME.json and NAME.png, and the gallery anew.
+def figures(name):
+    """File name without suffix -> function that draws it, for each figure of an experiment."""
+    module = recipe(name)
+    return module.FIGURES if hasattr(module, "FIGURES") else {name: module.draw}
+
+
+def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=None, report=print, json_path=None):
+    """Carry out one experiment; write NAME.json and its figures, and the gallery anew.
 
     Parameters
     ----------
@@ -64,74 +81,89 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     store : folder that keeps the runs; what is there is not run again
     executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
     report : function of a line of text
+    json_path : where to write the JSON, if not to NAME.json in the folder
 
     Returns
     -------
-    dict, what the JSON holds; where runs failed, or diverged where the recipe needs them, "failed" alone, and nothing
-        is written
+    dict, what the JSON holds. If runs failed, or a run that the recipe needs diverged, it holds only "failed", and
+        nothing is written
 
     Raises
     ------
     ValueError
         If an argument is unusable.
     """
-    found = recipe(name)
+    module = recipe(name)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds: got {seeds!r}, expected a whole number of at least 1")
     check_folder(out, "out")
     check_folder(store, "store")
+    json_path = Path(json_path or Path(out) / f"{name}.json")
+    check_file(json_path, "json_path")
     started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
     report(f"{name}: {headline(name)}")
-    runs = list({run_key(run): run for run in found.runs(seeds, quick)}.values())
-    numbers, failed, reused = carry_out_all(runs, store, executor, report)
+    runs = module.runs(seeds, quick)
+    results, failed, reused = carry_out_all(runs, store, executor, report)
     if failed:
-        report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
         return {"failed": failed}
     try:
-        measured = found.measure(Results(store, numbers), seeds, quick)
+        measured = module.measure(results, seeds, quick)
     except DivergedError as error:
         report(f"  cannot be measured: {error}")
         return {"failed": [{"error": str(error)}]}
+    listed = results.listed(runs)
     outcome = {
         "experiment": name,
         "title": headline(name),
         "command": f"python -m lora_np experiment {name}" + (" --quick" if quick else f" --seeds {len(seeds)}"),
-        "claim": found.CLAIM,
-        "caption": found.CAPTION,
+        "claim": module.CLAIM,
+        "caption": module.CAPTION,
         "verdict": verdict(measured["checks"]),
         "quick": quick,
         "seeds": seeds,
         "asides": [],
         **measured,
         "versions": versions(),
-        "made_with": made_with(),
+        "made_with": made_with_of(runs),
         "reused": reused,
-        "runs": [{"settings": settings_of(run), **numbers[run_key(run)]} for run in runs],
+        "runs": listed,
+        "seconds": time.perf_counter() - started,
     }
-    outcome["seconds"] = time.perf_counter() - started
+    if hasattr(module, "table"):
+        report("\n" + "\n".join(markdown(module.table(outcome))) + "\n")
     for part in outcome["checks"]:
         report("  " + format_check(part))
     for part in outcome["asides"]:
         report("  beside: " + format_check(part))
-    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {found.CLAIM}")
-    folder = Path(out)
-    write_outcome(name, outcome, folder)
-    report(f"  {outcome['seconds']:.0f} s, {reused} of {len(runs)} runs were there; {folder / name}.png, .json\n")
+    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {module.CLAIM}")
+    write_outcome(name, outcome, Path(out), json_path)
+    names = ", ".join(f"{figure}.png" for figure in figures(name))
+    report(f"  {outcome['seconds']:.0f} s, {reused} of {len(listed)} runs were there; {json_path}; {out}: {names}\n")
     return outcome
 
 
-def write_outcome(name, outcome, folder):
-    """The figure, the JSON and the gallery. What cannot be drawn is not written."""
-    found = recipe(name)
-    write_figure(folder / f"{name}.png", found.draw, outcome)
-    write_json(folder / f"{name}.json", outcome)
-    if hasattr(found, "write_more"):
-        found.write_more(outcome, folder)
+def versions():
+    """What the numbers were made with."""
+    return {
+        "lora_np": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def write_outcome(name, outcome, folder, json_path):
+    """The figures, the JSON and the gallery. What cannot be drawn is not written."""
+    for figure, draw in figures(name).items():
+        write_figure(folder / f"{figure}.png", draw, outcome)
+    write_json(json_path, outcome)
+    if hasattr(recipe(name), "write_more"):
+        recipe(name).write_more(outcome, folder)
     write_gallery(folder)
 
 
 def draw_again(name, out="figures"):
-    """An experiment's figure with its caption, and the gallery, anew from the JSON that is there.
+    """An experiment's figures with their caption, and the gallery, anew from the JSON that is there.
 
     Parameters
     ----------
@@ -140,7 +172,7 @@ def draw_again(name, out="figures"):
 
     Returns
     -------
-    Path of the figure
+    list of Path, the figures
 
     Raises
     ------
@@ -150,7 +182,98 @@ def draw_again(name, out="figures"):
     path = Path(out) / f"{name}.json"
     outcome = read_json(path)
     try:
-        write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, path.parent)
+        write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, path.parent, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
-    return path.with_suffix(".png")
+    return [path.with_name(f"{figure}.png") for figure in figures(name)]
+
+
+# ---------------------------------------------------------------- the gallery
+
+
+def write_gallery(folder):
+    """Write the gallery of the experiments whose results are in a folder, from their JSON alone.
+
+    Parameters
+    ----------
+    folder : of the JSON files and figures
+
+    Returns
+    -------
+    Path of the README.md. A file that is not what an experiment writes is named there, and left out.
+    """
+    folder = Path(folder)
+    rows, sections, odd = [], [], []
+    for number, name in enumerate(RECIPES):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        try:
+            outcome = read_json(path)
+            lines = section(number, name, outcome)
+            rows.append(summary_row(number, name, outcome))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            odd += [f"`{name}.json` is not what this version writes ({error!r}), and is left out.", ""]
+            continue
+        sections += lines
+    lines = ["# The experiments", "", ABOUT, *odd]
+    lines += ["| | experiment | the claim | parts that hold |", "|---:|---|---|---|", *rows, ""]
+    write_text(folder / "README.md", "\n".join(lines + sections).rstrip("\n") + "\n")
+    return folder / "README.md"
+
+
+def summary_row(number, name, outcome):
+    """One experiment in the table of all."""
+    holding, n = sum(part["verdict"] == HOLDS for part in outcome["checks"]), len(outcome["checks"])
+    title = outcome["title"].rstrip(".")
+    return f"| {number} | [{title}](#{name}) | {outcome['verdict']} | {holding} of {n} |"
+
+
+def section(number, name, outcome):
+    """One experiment, as lines of Markdown."""
+    title, made = outcome["title"].rstrip("."), outcome["versions"]
+    lines = [f'<a id="{name}"></a>', f"## {number}. {title}", ""]
+    lines += [f"**Claim.** {outcome['claim']}", "", f"**Verdict: {outcome['verdict']}.**", ""]
+    if hasattr(recipe(name), "table"):
+        lines += [*markdown(recipe(name).table(outcome)), ""]
+    lines += ["| what was measured | mean [95 % interval] | the claim asks for | verdict |", "|---|---|---|---|"]
+    lines += [check_row(part) for part in outcome["checks"]]
+    if outcome["asides"]:
+        lines += ["", "Measured beside it, without a say in the verdict:", ""]
+        lines += ["| | mean [95 % interval] | expected | |", "|---|---|---|---|"]
+        lines += [check_row(part) for part in outcome["asides"]]
+    lines += [""] + [f"![{title}]({figure}.png)" for figure in figures(name)]
+    quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
+    lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
+    same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
+    lines += [
+        f"{passes(outcome)}{len(outcome['seeds'])} seeds, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+        f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
+        f"{len(outcome['runs'])} runs kept from before. [Numbers]({name}.json)"
+        + ("" if same else " They are of another version of the code than this page."),
+        "",
+    ]
+    return lines
+
+
+def passes(outcome):
+    """How often the runs went over which training texts, as the beginning of a sentence."""
+    settings = [run["settings"] for run in outcome["runs"] if "epochs" in run.get("settings", ())]
+    pairs = {(one["epochs"], one.get("examples") or one.get("domain") or "all") for one in settings}
+    texts = [f"{n} pass{'es' * (n > 1)} over {texts} training texts" for n, texts in sorted(pairs, key=str)]
+    return ", ".join(texts) + "; " if texts else ""
+
+
+def check_row(part):
+    return f"| {part['statement']} | {format_interval(part)} | {format_bound(part)} | {part['verdict']} |"
+
+
+def markdown(rows):
+    """Rows of texts, the heads first, as an aligned Markdown table: names on the left, numbers on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:]))]) + " |"
+        for row in rows
+    ]
+    rule = "|" + "-" * (widths[0] + 2) + "".join("|" + "-" * (w + 1) + ":" for w in widths[1:]) + "|"
+    return [lines[0], rule, *lines[1:]]

@@ -1,72 +1,182 @@
-"""The ways of training that the main job compares."""
+"""The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
-import json
+LoRA has one rate for all ranks of a placement. If each rank had its own, the ranks would also differ by what chance
+chose. Methods that differ in more than the rank each have their own. What is best also depends on the number of passes
+over the data, so each number of passes has its own rates.
+"""
+
 from pathlib import Path
 from typing import NamedTuple
 
-from ..adapters import AdapterConfig, init_adapter
-from ..model import add_head, initial_params
-from ..training import stream
+from ..adapters import AdapterConfig, variant_config
+from ..formats import read_json
+from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
+QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
+TUNE_SEEDS = (100, 101)  # the experiments' seeds count from 0
+
+QV = ("q_proj", "v_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("up_proj", "down_proj")
+ALL = "all-linear"
 
 
 class Method(NamedTuple):
-    """One row of the table."""
+    """What is trained, and how."""
 
-    key: str
     label: str
-    adapter: AdapterConfig | None  # None: the whole model is trained
-    from_base: bool = True  # False: from random weights
-
-
-QV = ("q_proj", "v_proj")
+    adapter: AdapterConfig | None  # None: the whole model
+    rate: str  # a name in GUESSES: methods that differ only in the rank share one learning rate
+    more: dict = {}  # other fields of ClassifyRun
 
 
 def lora(r, *targets):
-    """LoRA as in the comparison: α = 2r, so that s = 2 at every rank."""
+    """LoRA with α = 2r, so that s = 2 at every rank."""
     return AdapterConfig(r=r, alpha=2.0 * r, targets=targets)
 
 
-METHODS = [
-    Method("head", "head only", AdapterConfig(targets=())),
-    *(Method(f"lora_qv_r{r}", f"LoRA q,v r={r}", lora(r, *QV)) for r in (1, 2, 4, 8, 16)),
-    # Under 1 % of the parameters; without q and k it buys rank 4 and not 3.
-    Method("lora_vomlp_r4", "LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", "up_proj", "down_proj")),
-    *(Method(f"lora_all_r{r}", f"LoRA all linear r={r}", lora(r, "all-linear")) for r in (1, 8)),
-    Method("full", "full fine-tuning", None),
-    Method("scratch", "full, from random weights", None, from_base=False),
-]
-BY_KEY = {method.key: method for method in METHODS}
+def variant(name, r=8):
+    """A variant on q and v, by default at LoRA's rank 8."""
+    return variant_config(name, lora(r, *QV))
 
 
-def starting_point(method, params, config, n_classes, seed):
-    """The model, and the adapter that the method trains, at step 0.
+METHODS = {
+    "head": Method("head only", AdapterConfig(targets=()), "head"),
+    "full": Method("full fine-tuning", None, "full"),
+    "scratch": Method("full, from random weights", None, "scratch", {"base": "random"}),
+    **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
+    **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
+    # Under 1 % of the parameters; without q and k they buy rank 4 instead of 3.
+    "vomlp_r4": Method("LoRA v,o,up,down r=4", lora(4, "v_proj", "o_proj", *MLP), "vomlp"),
+    # Which matrices, with the parameters of rank 8 on one square matrix of each block.
+    **{f"{name}_r8": Method(f"LoRA {name} r=8", lora(8, f"{name}_proj"), "attention") for name in "qkvo"},
+    "qk_r4": Method("LoRA q,k r=4", lora(4, "q_proj", "k_proj"), "attention"),
+    "qkvo_r2": Method("LoRA q,k,v,o r=2", lora(2, *ATTENTION), "attention"),
+    # Attention against MLP: 92,160 parameters of a block each, and 10,240; and both at once.
+    "attention_r45": Method("attention r=45", lora(45, *ATTENTION), "attention_r45"),
+    "mlp_r36": Method("MLP r=36", lora(36, *MLP), "mlp_r36"),
+    "all_r36": Method("MLP and attention r=36", lora(36, ALL), "all_r36"),
+    "attention_r5": Method("attention r=5", lora(5, *ATTENTION), "attention_r5"),
+    "mlp_r4": Method("MLP r=4", lora(4, *MLP), "mlp_r4"),
+    # Variants, on q and v.
+    "lora": Method("LoRA", lora(8, *QV), "lora"),
+    "rslora": Method("rsLoRA", variant("rslora"), "rslora"),
+    "lora+": Method("LoRA+", variant("lora+"), "lora+"),
+    "lora-fa": Method("LoRA-FA", variant("lora-fa", 16), "lora-fa"),  # only B is trained: twice the rank
+    "dora": Method("DoRA", variant("dora"), "dora"),
+    "pissa": Method("PiSSA", variant("pissa"), "pissa"),
+    "olora": Method("OLoRA", variant("olora"), "olora"),
+    "vera": Method("VeRA", variant("vera", 256), "vera"),
+    "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # it gives up a third of the directions
+    # On a base that starts in NF4.
+    "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
+    # Other batch sizes.
+    **{
+        f"{key}_batch{size}": Method(f"{label}, batch {size}", adapter, f"{key}_batch{size}", {"batch_size": size})
+        for size in (8, 32, 128, 256)
+        for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
+    },
+}
+# Passes over the data -> the rates that are tried first.
+GUESSES = {
+    1: {
+        **{"full": 4e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3},
+        **{"attention_r45": 5e-4, "mlp_r36": 2e-3, "all_r36": 1e-3, "attention_r5": 2e-3, "mlp_r4": 2e-3},
+        **{"lora": 4e-3, "rslora": 2e-3, "lora+": 1e-3, "lora-fa": 4e-3, "dora": 4e-3, "pissa": 2e-3, "olora": 2e-3},
+        **{"vera": 2e-2, "adalora": 8e-3},
+        **{"full_batch8": 1e-4, "full_batch32": 4e-4, "full_batch128": 8e-4, "full_batch256": 8e-4},
+        **{"all_r16_batch8": 5e-4, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch256": 4e-3},
+    },
+    3: {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
+}
+# The methods that choose a rate for several; another rate is chosen by the one method that has it.
+CHOOSING = {
+    1: {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
+    3: {"attention": ("qv_r4",), "all": ("all_r8",)},
+}
 
-    The head is the same for every method at the same seed, and so are the base weights; only what is
-    allowed to move differs.
+
+def rate_name(rate, epochs=1):
+    """What a rate is called in settings.json: "full", or "full, 3 passes"."""
+    return rate if epochs == 1 else f"{rate}, {epochs} passes"
+
+
+def learning_rate(key, epochs=1):
+    """The learning rate that was chosen for a method and a number of passes."""
+    return read_json(SETTINGS)["chosen"][rate_name(METHODS[key].rate, epochs)]
+
+
+def rates_to_tune():
+    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
+
+    def runs_at(name, epochs):
+        keys = CHOOSING[epochs].get(name) or [key for key, method in METHODS.items() if method.rate == name]
+        return lambda rate: [
+            ClassifyRun(METHODS[key].adapter, seed, rate, epochs, **METHODS[key].more, test=False)
+            for key in keys
+            for seed in TUNE_SEEDS
+        ]
+
+    return {
+        rate_name(name, epochs): (guess, runs_at(name, epochs))
+        for epochs, guesses in GUESSES.items()
+        for name, guess in guesses.items()
+    }
+
+
+def tuned_run(key, seed, passes=1, **more):
+    """A run of a method at the learning rate that was chosen for it.
 
     Parameters
     ----------
-    method : Method
-    params, config : the pretrained language model
-    n_classes : int
+    key : str, of METHODS
     seed : int
+    passes : int, over the data, for which the rate was chosen
+    more : other fields of ClassifyRun
 
     Returns
     -------
-    params : dict of the classifier's weights
-    config : its ModelConfig
-    adapter : Adapter to train; None: the whole model is trained
+    ClassifyRun
     """
-    if not method.from_base:
-        params = initial_params(config, stream(seed, "weights"))
-    params, config = add_head(params, config, n_classes, stream(seed, "head"))
-    if method.adapter is None:
-        return params, config, None
-    return params, config, init_adapter(params, method.adapter, stream(seed, "adapter"))
+    method = METHODS[key]
+    fields = {"learning_rate": learning_rate(key, passes), "epochs": passes, **method.more, **more}
+    return ClassifyRun(method.adapter, seed, **fields)
 
 
-def chosen_settings(key):
-    """What the validation split chose for a method: {"learning_rate": the peak, "dropout": the model's}."""
-    return json.loads(SETTINGS.read_text(encoding="utf-8"))["chosen"][key]
+def tuned_runs(keys, seeds, quick=False, passes=1, **more):
+    """The runs of several methods, each at its chosen learning rate, from each seed.
+
+    Parameters
+    ----------
+    keys : names of METHODS
+    seeds : list of int
+    quick : bool, shorten them
+    passes, more : see `tuned_run`; the arrays are kept, unless `more` says otherwise
+
+    Returns
+    -------
+    dict, (method, seed) -> ClassifyRun
+    """
+    more = {"keep": True} | more | (QUICK if quick else {})
+    return {(key, seed): tuned_run(key, seed, passes, **more) for key in keys for seed in seeds}
+
+
+def by_method(results, grid, field, factor=1.0):
+    """One number of each run of a grid, in a row for each method.
+
+    Parameters
+    ----------
+    results : see `store.Results`
+    grid : dict, (method, seed) -> run
+    field : str, a name among the runs' numbers
+    factor : float, what each is multiplied by: 100 for per cent
+
+    Returns
+    -------
+    dict, method -> list of floats, one a seed
+    """
+    rows = {}
+    for (key, _), run in grid.items():
+        rows.setdefault(key, []).append(factor * results[run][field])
+    return rows

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from ..training import available_cores, process_environment
 
-TRIES = 3  # times that a call is begun when its process dies each time, before it counts as failed
+TRIES = 3  # a call whose process has died so many times counts as failed
 
 
 @contextmanager
 def worker_environment():
-    """Set the environment that processes started here inherit, and put it back afterwards."""
+    """Set the environment that new processes inherit, and restore it afterwards."""
     environment = process_environment()
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
@@ -29,7 +29,7 @@ def worker_environment():
 
 
 def worker_count(jobs=None):
-    """How many processes to use: as many as asked for, or one for each core that this one may run on."""
+    """How many processes to use: `jobs`, or by default one for each core that this process may run on."""
     if jobs is None:
         return available_cores()
     if jobs < 1:
@@ -40,9 +40,9 @@ def worker_count(jobs=None):
 class LocalProcesses(ThreadPoolExecutor):
     """An Executor that carries out each call in one of a few processes.
 
-    Unlike in ProcessPoolExecutor, where a process that is killed takes every call along, each process has
-    a pipe and a thread of its own that waits for it. So it is known which call a process died of: that
-    one is begun again in a new process, up to TRIES times in all, and the others notice nothing.
+    In ProcessPoolExecutor a killed process fails every call. Here each process has its own pipe and its own thread that
+    waits for it, so it is known which call the process died of: that call is begun again in a new process, up to TRIES
+    times in all, and the others are not affected.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class LocalProcesses(ThreadPoolExecutor):
         self._stopped = False
 
     def submit(self, function, /, *arguments, **named):
-        """Like Executor.submit; the function must be a module's own, for the process to import it."""
+        """Like Executor.submit; the function must be defined in a module, so that the process can import it."""
         return super().submit(self._call, function, arguments, named)
 
     def stop(self):
-        """End all processes at once, whatever they are at."""
+        """End all processes at once."""
         with self._lock:
             self._stopped = True
             for process, _ in self._workers:
@@ -82,7 +82,7 @@ class LocalProcesses(ThreadPoolExecutor):
             try:
                 pipe.send((function, arguments, named))
                 result, error = pipe.recv()
-            except (EOFError, ConnectionError):  # the other end is gone, and the process with it
+            except (EOFError, ConnectionError):  # the process is gone
                 process.join()
                 with self._lock:
                     if self._stopped:
@@ -90,7 +90,7 @@ class LocalProcesses(ThreadPoolExecutor):
                     self._workers.remove(worker)
                 pipe.close()
                 continue
-            except BaseException:  # what cannot be packed or unpacked has left the pipe in order
+            except BaseException:  # packing or unpacking failed; the pipe is in order
                 self._idle.append(worker)
                 raise
             self._idle.append(worker)
@@ -117,13 +117,13 @@ class LocalProcesses(ThreadPoolExecutor):
                 raise BrokenExecutor("the processes were stopped")
             process.start()
             self._workers.append((process, pipe))
-        far_end.close()  # now the worker alone holds it, and its death is seen as the pipe's end
+        far_end.close()  # only the worker holds it now, so that its death ends the pipe
         return process, pipe
 
 
 def serve(pipe):
-    """A worker's life: carry out calls until the pipe or the process that started it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but ending it is its starter's business
+    """What a worker does: carry out calls until the pipe or the parent process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but its parent ends it
     threading.Thread(target=end_with_parent, daemon=True).start()
     while True:
         try:
@@ -146,7 +146,7 @@ def serve(pipe):
 
 
 def end_with_parent():
-    """End at once when the process that started this one is gone: nobody waits for the result."""
+    """End at once when the parent process is gone: nobody waits for the result."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -7,7 +7,7 @@ from ..adapters import Adapter, init_adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, save_task
 from ..training import language_loss, stream, train_language
-from .runs.base import load_base
+from .runs import load_base
 from .runs.dialect import adapter_of, load_domain
 
 METHOD = "lora_r16"

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from .drawing import heat_map, new_figure
-from .tuned import tuned_runs
+from .methods import tuned_runs
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")

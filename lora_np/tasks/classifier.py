@@ -20,20 +20,7 @@ from ..data import (
 from ..formats import PRETRAINED, Task, check_folder, load_model, load_task, save_task, tokenizer_of
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import (
-    TrainConfig,
-    adapter_optimiser,
-    allocating,
-    attach,
-    blas_threads,
-    evaluate,
-    model_objective,
-    progress_bar,
-    settled_from,
-    stream,
-    train,
-    trainable_arrays,
-)
+from ..training import attach, blas_threads, evaluate, stream, train_classifier
 
 METHODS = ("lora", "full", "head")
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
@@ -114,39 +101,23 @@ def finetune(
     base_params, start = params, None
     if adapter_config is not None:
         base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
-    trainable = trainable_arrays(base_params, start)
-
-    def epoch_batches(rng):
-        return class_batches(train_ids, train_labels, batch_size, pad, rng)
-
-    def score(arrays, part):
-        model, adapter = attach(base_params, start, arrays)
-        return evaluate(model, class_batches(*part, EVALUATION_BATCH, pad), config, adapter)
-
-    steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
-    steps = epochs * steps_per_epoch
-    settings = TrainConfig(
-        steps=steps,
-        learning_rate=DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate,
-        warmup_steps=steps_per_epoch // 4,
-        optimiser=adapter_optimiser(start),
-        eval_every=max(1, steps_per_epoch // 2),
-        select_from=settled_from(start, steps),
+    learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
+    state = train_classifier(
+        base_params,
+        config,
+        start,
+        (train_ids, train_labels),
+        class_batches(*validation, EVALUATION_BATCH, pad),
+        pad,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
         seed=seed,
+        label=f"fine-tuning ({method})",
     )
-    objective, adjust = allocating(model_objective(base_params, config, start), start, steps)
-    with blas_threads(1), progress_bar(settings.steps, f"fine-tuning ({method})") as on_step:
-        state = train(
-            trainable,
-            objective,
-            epoch_batches,
-            settings,
-            lambda arrays: score(arrays, validation),
-            on_step,
-            adjust=adjust,
-        )
-    test_score = score(state.best, test)
-    report = trainable_report(params, trainable)
+    model, adapter = attach(base_params, start, state.best)
+    test_score = evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)
+    report = trainable_report(params, state.best)
     test_labels = encode_labels(parts.test.labels, labels)
     result = {
         "method": method,
@@ -161,11 +132,10 @@ def finetune(
         "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
         "test_accuracy": test_score["accuracy"],
         "commonest_label_share": float(np.bincount(test_labels).max() / len(test_labels)),
-        "learning_rate": settings.learning_rate,
+        "learning_rate": learning_rate,
         "trainable": report.trainable,
         "percent": report.percent,
     }
-    model, adapter = attach(base_params, start, state.best)
     if adapter is not None:
         model, adapter = params, on_given_base(params, start, adapter)
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)

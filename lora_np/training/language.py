@@ -1,13 +1,14 @@
 """Teaching a language model a domain from a token stream, in full or with an adapter."""
 
-from ..adapters.adalora_allocation import allocating, settled_from
+from ..adapters.adalora_allocation import allocating
 from ..data import language_batches
 from .evaluate import evaluate
 from .progress import progress_bar
+from .protocol import fine_tuning_config
 from .streams import stream
 from .threads import blas_threads
-from .trainable import adapter_optimiser, attach, model_objective, trainable_arrays
-from .trainer import TrainConfig, train
+from .trainable import attach, model_objective, trainable_arrays
+from .trainer import train
 
 EVALUATION_BATCH = 16  # windows in a batch of an evaluation
 
@@ -60,17 +61,10 @@ def train_language(
         return {"loss": language_loss(model, config, validation, attached), **more}
 
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
-    steps = epochs * steps_per_epoch
-    settings = TrainConfig(
-        steps=steps,
-        learning_rate=learning_rate,
-        warmup_steps=steps_per_epoch // 4,
-        optimiser=adapter_optimiser(adapter),
-        eval_every=max(1, steps // (2 * epochs if evaluations is None else evaluations)),
-        select_from=settled_from(adapter, steps),
-        seed=seed,
+    settings = fine_tuning_config(
+        adapter, steps_per_epoch, learning_rate=learning_rate, epochs=epochs, evaluations=evaluations, seed=seed
     )
     trainable = trainable_arrays(params, adapter)
-    objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
-    with blas_threads(1), progress_bar(steps, label) as on_step:
+    objective, adjust = allocating(model_objective(params, config, adapter), adapter, settings.steps)
+    with blas_threads(1), progress_bar(settings.steps, label) as on_step:
         return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)

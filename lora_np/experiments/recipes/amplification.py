@@ -1,9 +1,9 @@
 """Amplification: does ΔW repeat what W has already, or bring out what W hardly uses?
 
-U and V are the r leading singular vectors of ΔW_q at r = 4 and r = 64, and ‖Uᵀ W V‖_F is how much of W there is between
-them. It is compared with W's own leading directions, the most that is possible, and with random ones. The
-amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F; it grows with the learning rate and with s, which both ranks have in
-common. Means over the blocks.
+U and V are the r leading singular vectors of ΔW_q at r = 4 and r = 64, and ‖Uᵀ W V‖_F is how much of W is in these
+directions. It is compared with W's own leading directions, which give the largest possible value, and with random ones.
+The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. It grows with the learning rate and with s, which are the same for both
+ranks. All are means over the blocks.
 """
 
 import numpy as np
@@ -12,17 +12,17 @@ from ...adapters import Adapter, adapter_deltas
 from ...analysis import Amplification, amplification
 from ..drawing import GREY, PALETTE, dots, new_figure, seeds_text
 from ..evidence import check
+from ..methods import tuned_runs
 from ..runs.classify import starting_point
-from ..tuned import tuned_runs
 
 CLAIM = (
-    "W has more in ΔW's directions than in random ones, but far less than in its own leading ones; ΔW is there larger "
-    "than W is, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table 7)."
+    "W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these directions "
+    "ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table 7)."
 )
 CAPTION = (
-    "Left: how much of W_q lies in the leading directions of ΔW_q, of W_q itself, and in random ones. Right: how many "
-    "times larger ΔW_q is than W_q in ΔW_q's directions, and than it would be in random ones: a ΔW_q of noise would "
-    "reach the grey marks, so that what is to be seen is how far below them it stays, and whether it is above 1."
+    "Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right: how "
+    "many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise "
+    "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 RANKS = (4, 64)
 COLUMNS = {"update": "of ΔW", "base": "of W itself", "random": "random"}
@@ -33,20 +33,20 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    found = {r: [] for r in RANKS}
+    tables = {r: [] for r in RANKS}
     for (_, seed), run in tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick).items():
         params, _, start = starting_point(run)
         trained = {name: array.astype(np.float64) for name, array in results.arrays(run).items()}
-        deltas = adapter_deltas(params, Adapter(start.config, trained))  # in float64: of rank r but for 1e-16
+        deltas = adapter_deltas(params, Adapter(start.config, trained))  # in float64: of rank r up to 1e-16
         rows = [
             amplification(params[name], delta, run.adapter.r, np.random.default_rng(seed))
             for name, delta in deltas.items()
             if "q_proj" in name
         ]
-        found[run.adapter.r].append(np.mean(rows, axis=0))
+        tables[run.adapter.r].append(np.mean(rows, axis=0))
     measured = {
         str(r): {name: [float(row[i]) for row in rows] for i, name in enumerate(Amplification._fields)}
-        for r, rows in found.items()
+        for r, rows in tables.items()
     }
     parts = []
     for r, of_r in measured.items():

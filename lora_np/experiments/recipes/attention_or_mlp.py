@@ -1,21 +1,21 @@
 """Attention against MLP: the same number of trained parameters in one or in the other.
 
 C = 256 and an MLP of 4 C: r = 45 on the four attention matrices and r = 36 on the MLP's two train 92,160 parameters a
-block each; r = 5 and r = 4 train 10,240. And r = 36 on all six adds attention to the MLP's. Each has a learning rate of
-its own, chosen on the validation split.
+block each; r = 5 and r = 4 train 10,240. And r = 36 on all six adds attention to the MLP. Each has its own learning
+rate.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import EQUAL, check
-from ..tuned import METHODS, by_method, differences, tuned_runs
+from ..evidence import EQUAL, check, differences
+from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
     "Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding attention to "
     "them gains nothing (Schulman et al. 2025, LoRA Without Regret)."
 )
 CAPTION = (
-    "Test accuracy by where the adapters are, at two budgets and, of both, with 1.8 times the parameters. The claim is "
-    "that the MLP's rows are right of attention's, and as far right as both."
+    "Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the parameters. The "
+    "claim is that the MLP's rows are to the right of attention's, and as far right as both."
 )
 KEYS = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 ALL_KEYS = (*KEYS, "full")

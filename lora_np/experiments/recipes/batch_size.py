@@ -1,18 +1,17 @@
 """Batch size: what LoRA and full fine-tuning lose when the batches grow.
 
-LoRA on all linear layers at r = 16 and full fine-tuning, one epoch in batches of 8, 32, 128 and 256, each with a
-learning rate of its own, chosen on the validation split. Compared is the best validation loss, which says
-more than accuracy; a method's penalty is its loss at 256 less its loss at 8. The passes over
-the snippets are the same, and so the steps fewer in larger batches: 816 of 8 snippets, 26 of 256.
+LoRA on all linear layers at r = 16 and full fine-tuning, one pass in batches of 8, 32, 128 and 256, each with its own
+learning rate. The best validation losses are compared. A method's penalty is its loss at 256 less its loss at 8. One
+pass takes fewer steps in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
 from ..drawing import COLOURS, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check
-from ..tuned import by_method, differences, tuned_runs
+from ..evidence import check, differences
+from ..methods import by_method, tuned_runs
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
 CAPTION = (
-    "Validation loss against the batch size, after one epoch. The claim is that LoRA's line rises more to the right "
+    "Validation loss against the batch size, after one pass. The claim is that LoRA's line rises more to the right "
     "than full fine-tuning's."
 )
 SIZES = (8, 32, 128, 256)

@@ -2,19 +2,18 @@
 
 The linear layers of the base are put in NF4 (blocks of 64, double quantisation) or int8 (a scale a row), or pruned by
 magnitude, half of all weights or two of every four in a row. That base is frozen, and a head alone, or a head and LoRA
-on all linear layers at r = 16, is trained on it. LoftQ is LoRA whose start makes up for what NF4 loses. In the end LoRA
-is merged back into its NF4 base, which rounds again.
+on all linear layers at r = 16, is trained on it. LoftQ is LoRA whose start makes up for what NF4 loses. At the end,
+LoRA is merged back into its NF4 base, which rounds again.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import held_bytes
 from ...training import blas_threads
 from ..drawing import PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import EQUAL, check
-from ..runs.base import load_base
-from ..runs.classify import BASES, compressed, score, starting_point
-from ..runs.sentiment import load_task
-from ..tuned import differences, tuned_runs
+from ..evidence import EQUAL, check, differences
+from ..methods import tuned_runs
+from ..runs import load_base
+from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
 
 CLAIM = (
     "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and LoftQ's start is ahead "
@@ -22,19 +21,19 @@ CLAIM = (
 )
 CAPTION = (
     "Test accuracy of a head alone and of LoRA on each base, with the bytes of the base's linear layers. Look at how "
-    "far LoRA brings every base to the uncompressed one's line, and at what merging back into NF4 keeps."
+    "near LoRA brings each base to the line of the uncompressed one, and at what is left after merging into NF4."
 )
 LORA, LOFTQ = "all_r16", "loftq"
 
 
 def grid(seeds, quick):
     """(base, method, seed) -> run."""
-    found = {
+    grid = {
         (base, key, seed): run
-        for base in BASES
+        for base in COMPRESSED
         for (key, seed), run in tuned_runs(("head", LORA), seeds, quick, base=base).items()
     }
-    return found | {("nf4", key, seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
+    return grid | {("nf4", key, seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
 
 
 def runs(seeds, quick):
@@ -46,7 +45,7 @@ def measure(results, seeds, quick):
     for (base, key, _), run in all_runs.items():
         accuracy.setdefault(f"{base}, {key}", []).append(100 * results[run]["test_accuracy"])
         loss.setdefault(f"{base}, {key}", []).append(results[run]["test_loss"])
-    held = {base: linear_bytes(compressed(load_base()[0], base)) for base in BASES}
+    sizes = {base: linear_bytes(compressed(load_base()[0], base)) for base in COMPRESSED}
 
     def as_good(base):
         more = differences(loss[f"{base}, {LORA}"], loss[f"dense, {LORA}"])
@@ -55,11 +54,11 @@ def measure(results, seeds, quick):
     better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
     parts = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
     merged = merged_back([all_runs["nf4", LORA, seed] for seed in seeds], results)
-    kept = differences(merged["loss"], loss[f"nf4, {LORA}"])
-    asides = [as_good(base) for base in BASES[2:]]
-    asides.append(check("LoRA merged back into NF4 less unmerged: test loss", kept, at_most=EQUAL, unit="nats"))
-    asides.append(check("what rounding then moves, to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"))
-    return {"checks": parts, "asides": asides, "accuracy": accuracy, "linear_bytes": held, "merged_back": merged}
+    worse = differences(merged["loss"], loss[f"nf4, {LORA}"])
+    asides = [as_good(base) for base in COMPRESSED[2:]]
+    asides.append(check("LoRA merged back into NF4 less unmerged: test loss", worse, at_most=EQUAL, unit="nats"))
+    asides.append(check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"))
+    return {"checks": parts, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
 
 
 def linear_bytes(params):
@@ -68,26 +67,26 @@ def linear_bytes(params):
 
 
 def merged_back(runs, results):
-    """LoRA merged into its quantised base: what the model can still do, and the share of ‖ΔW‖ that rounding took."""
-    found = {"accuracy": [], "loss": [], "update_lost": []}
+    """LoRA merged into its quantised base: the accuracy and loss that are left, and how far rounding moved it."""
+    measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:
         params, config, start = starting_point(run)
         back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
         with blas_threads(1):
-            scored = score(back.params, None, config, load_task(run.limit), "test")
-        found["accuracy"].append(100 * scored["accuracy"])
-        found["loss"].append(scored["loss"])
-        found["update_lost"].append(back.overall.update)
-    return found
+            scored = score(back.params, None, config, load_snippets(run.limit), "test")
+        measured["accuracy"].append(100 * scored["accuracy"])
+        measured["loss"].append(scored["loss"])
+        measured["update_lost"].append(back.overall.update)
+    return measured
 
 
 def draw(outcome):
     figure = new_figure(10, 6.2)
     axes = figure.subplots()
-    accuracy, held = outcome["accuracy"], outcome["linear_bytes"]
+    accuracy, sizes = outcome["accuracy"], outcome["linear_bytes"]
     rows = []
-    for base in BASES:
-        name = f"{base} ({held[base] / 1e6:.2f} MB)"
+    for base in COMPRESSED:
+        name = f"{base} ({sizes[base] / 1e6:.2f} MB)"
         rows.append((f"{name}, head only", accuracy[f"{base}, head"], PALETTE[3]))
         rows.append((f"{name}, LoRA", accuracy[f"{base}, {LORA}"], PALETTE[2]))
         if base == "nf4":

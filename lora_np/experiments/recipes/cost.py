@@ -2,36 +2,31 @@
 
 A training step (forward, backward, clipping, AdamW) of the classifier on one batch of reviews: full fine-tuning, LoRA
 on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the same on a base in NF4. Time is taken on one
-thread, the methods taking turns on the same batch; a seed is a round of turns on its own batch. FLOPs are counted from
-shapes, for the matrix products of the two passes, beside whose time they stand. Memory is what a step of training
-holds: parameters, gradients, AdamW's moments and the activations that wait for the backward pass; and the highest
-that one step really allocated on top of the parameters and the moments is measured.
+thread, and the methods take turns on the same batch; a seed is a round of turns on its own batch. FLOPs are counted
+from shapes, for the matrix products of the two passes. Memory is what a step of training keeps: parameters, gradients,
+AdamW's moments and the activations that wait for the backward pass. The most that a step really allocates, on top of
+the parameters and the moments, is measured too.
 """
 
 import tracemalloc
 
 import numpy as np
 
-from ...adapters import linear_layers, start_adapter
 from ...analysis import step_bytes, step_flops
-from ...compress import quantise
-from ...data import class_batches
-from ...model import add_head
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
-from ..drawing import COLOURS, PALETTE, log_axis, mean_line, new_figure
+from ..drawing import COLOURS, PALETTE, log_axis, mean_line, new_figure, seeds_text
 from ..evidence import check
-from ..runs.base import load_base
-from ..runs.sentiment import load_task
-from ..step_time import Turn, take_turns
-from ..tuned import QV, lora
+from ..methods import QV, lora
+from ..runs.classify import ClassifyRun, load_snippets, starting_point
+from ..step_time import take_turns
 
 CLAIM = (
-    "LoRA holds a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
+    "LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
     "takes about two thirds of the FLOPs, 2N² + 6NR against 3N² (Schulman et al. 2025)."
 )
 CAPTION = (
     "One training step by rank, as a share of full fine-tuning's. Left: time, measured and as the FLOPs predict. "
-    "Right: bytes held, counted and measured. Where the lines cross 1, LoRA saves nothing any more."
+    "Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."
 )
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
@@ -42,36 +37,26 @@ def runs(seeds, quick):
 
 
 def methods(quick):
-    """Name -> (adapter or None, whether the base is in NF4)."""
-    of_rank = {f"all r={r}": (lora(r, "all-linear"), False) for r in (QUICK_RANKS if quick else RANKS)}
-    return {"full": (None, False), "q,v r=8": (lora(8, *QV), False), "q,v r=8, NF4": (lora(8, *QV), True), **of_rank}
+    """Name -> (adapter or None, base)."""
+    of_rank = {f"all r={r}": (lora(r, "all-linear"), "dense") for r in (QUICK_RANKS if quick else RANKS)}
+    small = lora(8, *QV)
+    return {"full": (None, "dense"), "q,v r=8": (small, "dense"), "q,v r=8, NF4": (small, "nf4"), **of_rank}
 
 
 def measure(results, seeds, quick):
-    task, (base, base_config) = load_task(), load_base()
-    base, config = add_head(base, base_config, 2, stream(0, "head"))
-    names = [f"{module}.weight" for module in linear_layers(base)]
-    bases = {False: base, True: quantise(base, names, "nf4")}
-    measured = {}
+    measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
     for seed in seeds:
-        rng = stream(seed, "shuffle", 0)
-        batch = class_batches(task.train.sequences, task.train.labels, 32, task.pad_id, rng)[0]
-        turns = {}
-        for name, (adapter_config, quantised) in methods(quick).items():
-            params, start = bases[quantised], None
-            if adapter_config is not None:
-                params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
-            trainable = trainable_arrays(params, start)
-            turns[name] = Turn(initial_state(trainable), model_objective(params, config, start))
-            flops = sum(step_flops(config, *batch.ids.shape, adapter_config).values())
-            held = step_bytes(config, *batch.ids.shape, adapter_config)
-            of = measured.setdefault(name, {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []})
-            of["flops"].append(flops)
-            counted = held.parameters + held.gradients + held.optimiser + sum(held.activations.values()) + held.loss
-            parameters = sum(array.nbytes for array in {**params, **trainable}.values())
-            of["bytes"].append(counted if not quantised else counted - held.parameters + parameters)
-            of["peak"].append(parameters + held.optimiser + peak_of_step(turns[name], batch))
-        for name, times in take_turns(turns, batch, rounds=3 if quick else 15).items():
+        batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
+        starts = {}
+        for name, (adapter_config, base) in methods(quick).items():
+            starts[name] = params, config, start = starting_point(ClassifyRun(adapter_config, seed, 1e-4, base=base))
+            sizes = step_bytes(config, *batch.ids.shape, adapter_config)
+            waiting = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
+            parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
+            measured[name]["flops"].append(sum(step_flops(config, *batch.ids.shape, adapter_config).values()))
+            measured[name]["bytes"].append(parameters + waiting)
+            measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
+        for name, times in take_turns(starts, batch, rounds=3 if quick else 15).items():
             for what, seconds in times.items():
                 measured[name][what].append(float(np.median(seconds)))
     for of in measured.values():
@@ -80,7 +65,7 @@ def measure(results, seeds, quick):
     predicted = [a / b for a, b in zip(small["passes_ratio"], small["flops_ratio"])]
     slower = [a / b for a, b in zip(nf4["step"], small["step"])]
     parts = [
-        check("q,v r=8: bytes held, to full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
+        check("q,v r=8: bytes of a step, to full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check("q,v r=8: time of a step, to full's", small["step_ratio"], at_most=0.75, unit="times"),
         check("all linear r=1: FLOPs, to full's", measured["all r=1"]["flops_ratio"], at_most=0.7, unit="times"),
     ]
@@ -92,12 +77,14 @@ def measure(results, seeds, quick):
     return {"checks": parts, "asides": asides, "measured": measured}
 
 
-def peak_of_step(turn, batch):
-    """The most bytes that one step allocates at a time, gradients, activations and temporaries."""
+def peak_of_step(start, batch):
+    """The most bytes that one step has allocated at a time: gradients, activations and temporaries."""
+    params, _, adapter = start
+    state, objective = initial_state(trainable_arrays(params, adapter)), model_objective(*start)
     with blas_threads(1):
         tracemalloc.start()
         try:
-            train_step(turn.state, turn.objective, batch, TrainConfig(steps=1, learning_rate=1e-6))
+            train_step(state, objective, batch, TrainConfig(steps=1, learning_rate=1e-6))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -117,7 +104,7 @@ def draw(outcome):
             "passes": ("forward and backward, measured", "--", "o"),
             "flops": ("FLOPs of the two, counted", ":", ""),
         },
-        right: {"peak": ("highest, measured", "-", "D"), "bytes": ("held, counted", ":", "")},
+        right: {"peak": ("highest, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
     }
     for axes, of_panel in lines.items():
         for what, (text, style, marker) in of_panel.items():
@@ -134,11 +121,10 @@ def draw(outcome):
     right.set_ylabel("bytes of a step, full fine-tuning = 1")
     left.legend(fontsize=10, loc="upper left")
     right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below the line of full fine-tuning
-    n = len(outcome["seeds"])
     seconds = 1e3 * np.mean(measured["full"]["step"])
     size = np.mean(measured["full"]["bytes"]) / 1e6
     figure.suptitle(
-        f"What a training step costs ({n} batches, mean and 95 % interval)\n"
+        f"What a training step costs ({seeds_text(outcome)}, a batch each)\n"
         f"full fine-tuning: {seconds:.0f} ms, {size:.0f} MB",
         fontsize=14,
     )

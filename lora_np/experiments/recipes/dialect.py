@@ -1,14 +1,13 @@
 """A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
 
-The base has read long IMDb reviews. It is taught the dialect of critics' snippets in one epoch, and that of software
-licences, of which there are six times fewer, in three: by full fine-tuning and by LoRA on all linear layers. Its
-perplexity is measured along training and in the end, on texts of the new domain and on IMDb reviews, neither seen in
-training. An adapter can be taken off again; then the base is what it was, bit for bit, which every run of LoRA checks.
-The learning rates were chosen on the new domain's validation texts.
+The base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of software
+licences, of which there are six times fewer, in three, by full fine-tuning and by LoRA on all linear layers. Its
+perplexity is measured during training and at the end, on texts of the new domain and on IMDb reviews, neither seen in
+training. An adapter can be taken off again. The base is then what it was, bit for bit, and every run of LoRA checks
+this. The learning rates were chosen on the new domain's validation texts.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -16,30 +15,26 @@ from ...formats import read_json, write_text
 from ...training import blas_threads, language_loss
 from ..dialect_samples import format_samples, samples
 from ..drawing import COLOURS, PALETTE, new_figure
-from ..evidence import check
-from ..rates import choose_rates
-from ..runs import DialectRun
-from ..runs.base import load_base
-from ..runs.dialect import label, licences_digest, load_domain
-from ..tuned import differences
+from ..evidence import check, differences
+from ..methods import SETTINGS, TUNE_SEEDS
+from ..runs import load_base
+from ..runs.dialect import DialectRun, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 CAPTION = (
     "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
-    "Top: in the end, on test texts. Bottom: along training, from right to left, on validation texts. What LoRA "
-    "forgets, it forgets only while the adapter is on: taken off, the model is back at the star. How much is forgotten "
-    "hangs on the learning rate, too: the best one for the new domain may be a poor one for the old."
+    "Top: at the end, on test texts. Bottom: during training, from right to left, on validation texts. LoRA forgets "
+    "only while the adapter is on; without it the model is back at the star. How much is forgotten also depends on the "
+    "learning rate: the best one for the new domain may be a poor one for the old."
 )
-SETTINGS = Path(__file__).parent.parent / "dialect_settings.json"  # written by `experiment dialect --tune`
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 METHODS = ("full", "lora_r1", "lora_r16")
 QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 2048}
 GUESSES = {
-    "critics": {"full": 4e-4, "lora_r1": 8e-3, "lora_r16": 4e-3},
-    "licences": {"full": 1.6e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
+    "critics": {"full": 8e-4, "lora_r1": 1.6e-2, "lora_r16": 8e-3},
+    "licences": {"full": 3.2e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
 }
-TUNE_SEED = 100  # apart from the experiment's, which count from 0
 
 
 def grid(seeds, quick):
@@ -56,7 +51,7 @@ def grid(seeds, quick):
 
 
 def corpus(domain):
-    """What a run's texts are told by where they are not the same on every machine."""
+    """A digest of the texts, for a domain whose texts are not the same on every machine."""
     return licences_digest() if domain == "licences" else ""
 
 
@@ -86,8 +81,8 @@ def measure(results, seeds, quick):
             lora, name = of_domain[method], f"{DOMAINS[domain]}, {label(method)}"
             worse = differences(lora["new"], full["new"])
             parts.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
-            kept = differences(full["old"], lora["old"])
-            parts.append(check(f"{name}: full's loss on reviews less LoRA's", kept, at_least=0.0, unit="nats"))
+            less = differences(full["old"], lora["old"])
+            parts.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides = [check(text, taken_off, at_least=1.0, every=True)]
     return {
@@ -110,18 +105,18 @@ def draw(outcome):
     panels = figure.subplots(2, len(DOMAINS))
     old_base = math.exp(outcome["base"]["reviews"])
     for column, (domain, title) in zip(panels.T, DOMAINS.items()):
-        for (method, found), colour in zip(outcome["losses"][domain].items(), (COLOURS["full"], *PALETTE[1:])):
+        for (method, of_method), colour in zip(outcome["losses"][domain].items(), (COLOURS["full"], *PALETTE[1:])):
             marker = "s" if method == "full" else "o"
-            new, old = np.exp(found["new"]), np.exp(found["old"])
+            new, old = np.exp(of_method["new"]), np.exp(of_method["old"])
             column[0].plot(new, old, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
             column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=label(method))
-            way = np.exp(np.mean(found["way"], axis=0))  # (2, evaluations)
+            way = np.exp(np.mean(of_method["way"], axis=0))  # (2, evaluations)
             column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8, label=label(method))
         star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
         column[0].plot(math.exp(outcome["base"][domain]), old_base, "*", **star)
         column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
         column[0].set_title(title)
-        for axes, part in zip(column, ("test", "validation")):
+        for axes, split in zip(column, ("test", "validation")):
             axes.set_xscale("log")
             axes.set_yscale("log")
             for axis in (axes.xaxis, axes.yaxis):
@@ -129,14 +124,14 @@ def draw(outcome):
                 axis.set_ticks(round_numbers(low, high))
                 axis.set_ticks([], minor=True)
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.set_xlabel(f"perplexity on {title}, {part} texts")
-    for axes, part in zip(panels[:, 0], ("in the end, test", "along training, validation")):
-        axes.set_ylabel(f"perplexity on film reviews ({part})")
+            axes.set_xlabel(f"perplexity on {title}, {split} texts")
+    for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
+        axes.set_ylabel(f"perplexity on film reviews ({when})")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=12)
     n = len(outcome["seeds"])
     figure.suptitle(
-        "What is learnt and what is forgotten: further left and lower is better\n"
+        "What is learnt and what is forgotten: lower and further left is better\n"
         + ("(one seed)" if n == 1 else f"(large: mean over {n} seeds; small: each seed)"),
         fontsize=14,
     )
@@ -144,20 +139,23 @@ def draw(outcome):
 
 
 def round_numbers(low, high):
-    """Ticks of a logarithmic axis: equal steps over less than a doubling, else a few to a decade."""
+    """Ticks of a logarithmic axis: equal steps for a short one, else a few in each decade."""
     if high < 2.5 * low:
         step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200) if (high - low) / step <= 6)
         return np.arange(step * np.ceil(low / step), high, step)
-    found = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
-    return [value for value in found if low <= value <= high]
+    ticks = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
+    return [value for value in ticks if low <= value <= high]
 
 
-def tune(executor=None, report=print, out=SETTINGS):
-    """Choose each method's learning rate in each domain, at one seed; see `choose_rates`."""
-    guesses = {f"{domain}, {method}": rate for domain, of in GUESSES.items() for method, rate in of.items()}
+def rates_to_tune():
+    """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
 
-    def runs_of(key, rate):
-        domain, method = key.split(", ")
-        return [DialectRun(domain, method, TUNE_SEED, rate, EPOCHS[domain], corpus(domain), test=False)]
+    def runs_at(domain, method):
+        seed = TUNE_SEEDS[0]
+        return lambda rate: [DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus(domain), test=False)]
 
-    return choose_rates(guesses, runs_of, out, "python -m lora_np experiment dialect --tune", executor, report)
+    return {
+        f"{domain}, {method}": (guess, runs_at(domain, method))
+        for domain, guesses in GUESSES.items()
+        for method, guess in guesses.items()
+    }

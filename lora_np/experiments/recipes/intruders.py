@@ -1,8 +1,8 @@
-"""Intruder dimensions: leading directions of a tuned weight that the base has nowhere, against the rank.
+"""Intruder dimensions: leading directions of a tuned weight that the base does not have, against the rank.
 
 Of the ten leading left singular vectors of each tuned matrix, those whose cosine with every singular vector of the
 base's is below ε = 0.5 are intruders. They are counted for LoRA on all linear layers at ranks 1 to 64 and for full
-fine-tuning, as a mean over the matrices, at the adapters that reached the best validation loss.
+fine-tuning, as a mean over the matrices.
 """
 
 import numpy as np
@@ -10,17 +10,17 @@ import numpy as np
 from ...adapters import Adapter, adapter_deltas, linear_layers
 from ...analysis import max_similarities
 from ..drawing import COLOURS, PALETTE, band, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..evidence import check, differences
+from ..methods import METHODS, tuned_runs
 from ..runs.classify import starting_point
-from ..tuned import METHODS, differences, tuned_runs
 
 CLAIM = (
-    "LoRA of a low rank puts new leading directions into the weights, intruders; full fine-tuning has almost none, nor "
-    "has LoRA of a high rank (Shuttleworth et al. 2024)."
+    "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none, "
+    "and neither has LoRA of a high rank (Shuttleworth et al. 2024)."
 )
 CAPTION = (
-    "How many of a tuned matrix's ten leading directions the base has nowhere, by rank and by how strict ε is. The "
-    "paper's picture is a line that falls with the rank to full fine-tuning's."
+    "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
+    "the paper the line falls with the rank to that of full fine-tuning."
 )
 RANKS = (1, 4, 16, 64)
 KEYS = ("full", *(f"all_r{r}" for r in RANKS))
@@ -82,5 +82,5 @@ def draw(outcome):
     right.set_xlim(0, 1)
     right.legend(fontsize=11)
     right.set_title("all matrices and seeds")
-    figure.suptitle(f"Directions that the base has nowhere ({seeds_text(outcome)})", fontsize=14)
+    figure.suptitle(f"Directions that the base does not have ({seeds_text(outcome)})", fontsize=14)
     return figure

@@ -1,9 +1,9 @@
-"""Learning rate by method and rank: where the best one lies.
+"""Learning rate by method and rank: where the best one is.
 
-Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s = 32/r, each at six
-learning rates a factor 2 apart, one epoch of 4,096 snippets, from each seed. The best rate of a seed is where a
-parabola through the best rate's validation loss and its two neighbours', over the logarithm of the rate, has its lowest
-point. The test split is not used.
+Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s = 32/r. Each has six
+learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. A parabola over the logarithm of the
+rate goes through the validation losses of the best rate and its two neighbours; its lowest point is the best rate of
+the seed. The test split is not used.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, mean_line, new_figure, seeds_text
 from ..evidence import UNKNOWN, check
-from ..runs import ClassifyRun
-from ..tuned import ALL, QUICK
+from ..methods import ALL, QUICK
+from ..runs.classify import ClassifyRun
 
 CLAIM = (
     "LoRA's best learning rate is about ten times full fine-tuning's, and under α/r nearly independent of the rank "
@@ -20,7 +20,7 @@ CLAIM = (
 )
 CAPTION = (
     "Validation loss against the learning rate. Compare where the curves have their lowest points: LoRA's with full "
-    "fine-tuning's, and LoRA's ranks with one another. For trainings as short as these the source has nearer 15."
+    "fine-tuning's, and LoRA's ranks with one another. For runs as short as these the source reports nearer 15."
 )
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4)
@@ -30,7 +30,7 @@ RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
 
 def grid(seeds, quick):
     """(method, rate, seed) -> run."""
-    more = {"epochs": 1, "examples": 4096, "evaluations": 2, "test": False}
+    more = {"examples": 2048, "test": False}
     more |= QUICK | {"examples": None} if quick else {}
     adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
@@ -51,13 +51,13 @@ def measure(results, seeds, quick):
         losses[key].setdefault(rate, []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
     for key, of_rate in losses.items():
-        found = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
-        best[key] = [rate for rate, _ in found]
-        at_an_end[key] = sum(end for _, end in found)
+        rates = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
+        best[key] = [rate for rate, _ in rates]
+        at_an_end[key] = sum(end for _, end in rates)
     parts = []
 
     def compare(text, first, second, **bound):
-        """A part on the ratio of two best rates; where one of them may lie beyond the rates tried, nothing is known."""
+        """A part about the ratio of two best rates; unknown if one of them may be beyond the rates tried."""
         part = check(text, [a / b for a, b in zip(best[first], best[second])], unit="times", **bound)
         beyond = at_an_end[first] + at_an_end[second]
         if beyond:

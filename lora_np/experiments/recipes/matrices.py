@@ -1,20 +1,20 @@
 """Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
 
 Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same number of parameters:
-8 (C + C) a block. They have one learning rate, chosen on the validation split for LoRA on q and v.
+8 (C + C) a block. They share the learning rate that was chosen for LoRA on q and v.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import check
-from ..tuned import METHODS, by_method, differences, tuned_runs
+from ..evidence import check, differences
+from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
-    "Under one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
+    "With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
     "(Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."
 )
 CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
-    "orange rows, which share them among several matrices, are right of the blue ones."
+    "orange rows, which spread them over several matrices, are to the right of the blue ones."
 )
 KEYS = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
 ALL_KEYS = (*KEYS, "full")

@@ -1,22 +1,21 @@
 """Rank sweep: accuracy against the rank, from 1 to 64.
 
 The base is taught Rotten Tomatoes' sentiment with LoRA on q and v at ranks 1 to 64, with LoRA on all linear layers at
-four of them, in full, and with a head alone, in one pass over the snippets. α = 2r, so that s = 2 throughout. The
-learning rates were chosen on the validation split, one for all ranks of a placement. The verdict rests on the test
-loss, which the seeds scatter less than the accuracy.
+four of them, in full, and with a head alone, in one pass over the snippets. α = 2r, so that s = 2 throughout. All ranks
+of a placement share one learning rate. The verdict rests on the test loss, which scatters less than the accuracy.
 """
 
 from ..drawing import COLOURS, GREY, band, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import EQUAL, check
-from ..tuned import by_method, differences, tuned_runs
+from ..evidence import EQUAL, check, differences
+from ..methods import by_method, tuned_runs
 
 CLAIM = (
     "The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4 against "
     "73.5 on WikiSQL)."
 )
 CAPTION = (
-    "Test accuracy and test loss against the rank. Look at how much a line changes from left to right, next to its "
-    "intervals and to what is missing to full fine-tuning, and at what the layers that are adapted change."
+    "Test accuracy and test loss against the rank. Compare how much a line changes from left to right with its "
+    "intervals, with the distance to full fine-tuning, and with what adapting more layers changes."
 )
 QV, ALL = (1, 2, 4, 8, 16, 64), (1, 4, 16, 64)
 KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")

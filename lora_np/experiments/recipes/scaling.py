@@ -1,25 +1,25 @@
 """The scale at high rank: α/r against α/√r.
 
-LoRA on q and v at ranks 4 to 256 with one α = 8 and one learning rate of 0.002 for all: the rank alone varies, and
-with it s = α/r or s = α/√r, which are 2 and 4 at r = 4, and 1/32 and 1/2 at r = 256. Compared are the training loss, as
-the mean over the second half, and the gradient's norm there.
+LoRA on q and v at ranks 4 to 256 with one α = 8 and one learning rate of 0.002: only the rank varies, and with it
+s = α/r or s = α/√r, which are 2 and 4 at r = 4, and 1/32 and 1/2 at r = 256. The training loss and the norm of the
+gradient are compared, as means over the second half of the run.
 """
 
 import numpy as np
 
 from ...adapters import AdapterConfig
 from ..drawing import PALETTE, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check
-from ..runs import ClassifyRun
-from ..tuned import QUICK, QV, differences
+from ..evidence import check, differences
+from ..methods import QUICK, QV
+from ..runs.classify import ClassifyRun
 
 CLAIM = (
-    "With α/r the update is stunted as the rank grows, so that a higher rank gains nothing; with α/√r it learns more "
-    "with the rank (Kalajdzievski 2023, rsLoRA)."
+    "With α/r the update learns less and less as the rank grows, so that a higher rank gains nothing; with α/√r it "
+    "learns more with the rank (Kalajdzievski 2023, rsLoRA)."
 )
 CAPTION = (
-    "Training loss by rank at one learning rate, the gradient's norm, which α/r lets shrink, and test accuracy. The "
-    "paper's picture is, on the left, one line that stays level and one that falls."
+    "Training loss by rank at one learning rate, the norm of the gradient, which shrinks with α/r, and test accuracy. "
+    "In the paper, one line on the left stays level and the other falls."
 )
 RANKS, ALPHA, RATE = (4, 16, 64, 256), 8.0, 2e-3
 NAMES = {
@@ -46,20 +46,20 @@ def runs(seeds, quick):
 
 
 def measure(results, seeds, quick):
-    found = {scale: {name: {str(r): [] for r in RANKS} for name in NAMES} for scale in SCALES}
+    measured = {scale: {name: {str(r): [] for r in RANKS} for name in NAMES} for scale in SCALES}
     for (scale, r, _), run in grid(seeds, quick).items():
         numbers = results[run]
         for name in ("loss", "grad_norm"):
-            found[scale][name][str(r)].append(float(np.mean(numbers[name][len(numbers[name]) // 2 :])))
-        found[scale]["accuracy"][str(r)].append(100 * numbers["test_accuracy"])
+            measured[scale][name][str(r)].append(float(np.mean(numbers[name][len(numbers[name]) // 2 :])))
+        measured[scale]["accuracy"][str(r)].append(100 * numbers["test_accuracy"])
     low, high = str(RANKS[0]), str(RANKS[-1])
-    plain, rooted = (found[scale]["loss"] for scale in SCALES)
+    plain, rooted = (measured[scale]["loss"] for scale in SCALES)
     parts = [
         check("α/r: loss of r = 256 less r = 4", differences(plain[high], plain[low]), at_least=0.0, unit="nats"),
         check("α/√r: loss of r = 256 less r = 4", differences(rooted[high], rooted[low]), at_most=0.0, unit="nats"),
         check("r = 256: loss with α/√r less α/r", differences(rooted[high], plain[high]), at_most=0.0, unit="nats"),
     ]
-    return {"checks": parts, "measured": found}
+    return {"checks": parts, "measured": measured}
 
 
 def draw(outcome):

@@ -1,22 +1,22 @@
-"""Subspaces across ranks: how much of what r = 8 learns lies in what r = 64 learns.
+"""Subspaces across ranks: how much of what r = 8 learns is in what r = 64 learns.
 
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors of one adapter with the j leading
-ones of another: of A, as in the paper, and of ΔW = s B A, which is what the model feels. The two adapters of a pair
-come from different seeds: from one seed their first layer would share the first rows of A from the start. The control
+ones of another: of A, as in the paper, and of ΔW = s B A, which the model adds. The two adapters of a pair come from
+different seeds; from one seed, the first rows of A in their first layer would be the same from the start. The control
 is what two random subspaces of the same dimensions have in common on average, max(i, j)/C.
 """
 
 from ..evidence import check
-from ..runs.base import load_base
+from ..runs import load_base
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
 
 CLAIM = (
-    "The leading direction of r = 8 and that of r = 64 are nearly one, with φ > 0.5, and the rest of the two spaces "
+    "The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and the rest of the two spaces "
     "has little in common (Hu et al. 2021, section 7.2, figure 3)."
 )
 CAPTION = (
     "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
-    "bright top left corner that fades is the paper's finding; the right column is what chance gives."
+    "bright top left corner that fades is what the paper found; the right column is what chance gives."
 )
 RANKS = SMALL, LARGE = 8, 64
 
@@ -37,5 +37,5 @@ def measure(results, seeds, quick):
 
 def draw(outcome):
     return draw_tables(
-        outcome, f"i, of r = {SMALL}", f"j, of r = {LARGE}", f"How much of r = {SMALL} lies in r = {LARGE}?"
+        outcome, f"i, of r = {SMALL}", f"j, of r = {LARGE}", f"How much of r = {SMALL} is in r = {LARGE}?"
     )

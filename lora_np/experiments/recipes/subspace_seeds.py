@@ -1,23 +1,22 @@
-"""Subspaces across seeds: what two trainings of r = 64 that began differently have in common.
+"""Subspaces across seeds: what two runs at r = 64 that began differently have in common.
 
-The same φ(i, j) as between ranks, between the adapters of two seeds: other random A, other heads, other order of the
-same snippets. No training is in two pairs. The control is what two random subspaces have in common on average,
-max(i, j)/C. Where two seeds have more in common, the task has asked for those directions.
+The same φ(i, j) as between ranks, between the adapters of two seeds, which differ in the random A, in the head, and in
+the order of the same snippets. No run is in two pairs. The control is what two random subspaces have in common on
+average, max(i, j)/C. Directions that two seeds share beyond that are those that the task needs.
 """
 
 from ...analysis import gaussian_similarity
-from ..evidence import check
-from ..runs.base import load_base
+from ..evidence import check, differences
+from ..runs import load_base
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
-from ..tuned import differences
 
 CLAIM = (
     "Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its "
     "intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."
 )
 CAPTION = (
-    "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column was asked "
-    "for by the task, and not by chance."
+    "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column comes from "
+    "the task and not from chance."
 )
 RANKS, SHOWN = (64, 64), 8
 

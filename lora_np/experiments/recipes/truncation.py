@@ -2,7 +2,7 @@
 
 Every linear layer's update ΔW of full fine-tuning is cut to its r leading directions by a singular value
 decomposition; embeddings, layer norms, biases and the head stay as trained. LoRA on all linear layers is trained at
-the same ranks. And the ranks that hold 90 % of an update's energy Σσ² are compared, as means over the layers.
+the same ranks. The ranks that hold 90 % of an update's energy Σσ² are compared too, as means over the layers.
 """
 
 import numpy as np
@@ -11,22 +11,21 @@ from ...adapters import Adapter, adapter_deltas
 from ...analysis import linear_updates, spectrum, truncated_updates
 from ...training import blas_threads
 from ..drawing import COLOURS, band, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import EQUAL, check
-from ..runs.classify import score, starting_point
-from ..runs.sentiment import load_task
-from ..tuned import METHODS, by_method, differences, tuned_runs
+from ..evidence import EQUAL, check, differences
+from ..methods import METHODS, by_method, tuned_runs
+from ..runs.classify import load_snippets, score, starting_point
 
 CLAIM = (
     "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
-    "to rank 16 the model is as good. But its rank at 90 % of the variance is 10 to 100 times LoRA's usual ones "
-    "(Biderman et al. 2024)."
+    "to rank 16, the model is as good. But the rank that holds 90 % of the variance is 10 to 100 times LoRA's usual "
+    "one (Biderman et al. 2024)."
 )
 CAPTION = (
     "Left: test accuracy of full fine-tuning with every ΔW cut to rank r, and of LoRA trained at rank r. Right: the "
-    "share of ΔW's energy in its r leading directions. An update may spread over many directions and need few."
+    "share of ΔW's energy in its leading directions. An update may spread over many directions and need only a few."
 )
 RANKS = (1, 4, 16, 64)
-USUAL = 16  # of a matrix of 256 × 256, whose change could have 16 times that rank at the most
+USUAL = 16  # a change of a 256 × 256 matrix can have at most 16 times that rank
 KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 
 
@@ -48,9 +47,9 @@ def measure(results, seeds, quick):
             updates = linear_updates(params, trained)
             with blas_threads(1):
                 for r, model in truncated_updates(params, trained, cut):
-                    found = score(model, None, config, load_task(run.limit), "test")
-                    cut[r]["accuracy"].append(100 * found["accuracy"])
-                    cut[r]["loss"].append(found["loss"])
+                    scores = score(model, None, config, load_snippets(run.limit), "test")
+                    cut[r]["accuracy"].append(100 * scores["accuracy"])
+                    cut[r]["loss"].append(scores["loss"])
         else:
             updates = adapter_deltas(params, Adapter(start.config, trained))
         spectra = [spectrum(update) for update in updates.values()]
@@ -67,7 +66,7 @@ def measure(results, seeds, quick):
         check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
     asides = [more(f"LoRA r = {r} less full, cut to r = {r}", loss[f"all_r{r}"], cut[r]["loss"]) for r in RANKS]
-    cut = {str(r): found for r, found in cut.items()}
+    cut = {str(r): of_rank for r, of_rank in cut.items()}
     return {"checks": parts, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
 
 

@@ -1,16 +1,16 @@
 """Variants side by side, on q and v, each at its own learning rate.
 
-LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains B alone, at r = 16, so that it trains as
-much; AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at
-r = 256. rsLoRA is at one rank LoRA with another α. Besides the accuracy, how far the training loss has come in the
-first quarter says how fast a variant begins.
+LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains only B, at r = 16, so that it trains as much;
+AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at r = 256. At
+a single rank, rsLoRA is LoRA with another α. Besides the accuracy, the mean training loss of the first quarter is
+compared: it shows how fast a variant begins.
 """
 
 import numpy as np
 
 from ..drawing import PALETTE, dots, new_figure, seeds_text
-from ..evidence import check
-from ..tuned import METHODS, by_method, differences, tuned_runs
+from ..evidence import check, differences
+from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
     "At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of LoRA, "
@@ -18,12 +18,12 @@ CLAIM = (
 )
 CAPTION = (
     "Each variant less LoRA, seed by seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
-    "training loss in the first quarter, left is better; AdaLoRA's holds a penalty too and is not shown. In brackets "
-    "the trained parameters."
+    "training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained "
+    "parameters are in brackets."
 )
 KEYS = ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera")
 AHEAD = ("dora", "pissa", "lora+")
-NO_LOSS = ("adalora",)  # its loss has the term that keeps its factors orthonormal, and is no loss of the task alone
+NO_LOSS = ("adalora",)  # its loss includes the term that keeps its factors orthonormal
 
 
 def runs(seeds, quick):

@@ -1,22 +1,10 @@
-"""The laboratory's training runs: each kind is a dataclass of settings, and a function of it.
+"""Training runs: each kind is a dataclass of settings, whose method `carry_out` gives numbers and trained arrays.
 
-What a run gives depends on its settings, on the rooms below this one and on the files of this folder, and on
-nothing else: that is what the store keeps it under (`run_store.py`).
+A run depends on its settings and on the code that it goes through, and on nothing else; `store.py` keeps it under both.
 """
 
-from .classify import ClassifyRun, classify_run
-from .dialect import DialectRun, dialect_run
-from .planted import PlantedRun, planted_run
+from functools import lru_cache
 
-RUNNERS = {ClassifyRun: classify_run, DialectRun: dialect_run, PlantedRun: planted_run}
+from ...formats import load_pretrained
 
-
-def carry_out(run):
-    """A run of any kind.
-
-    Returns
-    -------
-    numbers : dict of plain numbers and lists, ready for JSON
-    arrays : dict of arrays, such as what was trained; empty where the run asks for none
-    """
-    return RUNNERS[type(run)](run)
+load_base = lru_cache(maxsize=1)(load_pretrained)  # the shipped base, read once a process

@@ -1,32 +1,68 @@
-"""A run of the laboratory: the base taught to tell good reviews from bad, by one method, from one seed."""
+"""A run of the sentiment classifier: is a Rotten Tomatoes snippet positive or negative?"""
 
-import time
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
-from ...data import class_batches
-from ...model import add_head
-from ...training import (
-    TrainConfig,
-    adapter_optimiser,
-    allocating,
-    attach,
-    blas_threads,
-    evaluate,
-    model_objective,
-    settled_from,
-    stream,
-    train,
-    trainable_arrays,
-)
-from .base import load_base
-from .sentiment import load_task
+from ...data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
+from ...formats import PRETRAINED
+from ...model import add_head, initial_params
+from ...training import attach, blas_threads, evaluate, settled_from, stream, train_classifier
+from . import load_base
 
-BASES = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
+COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
+BASES = (*COMPRESSED, "random")
+BATCH_SIZE = 32
+MAX_LENGTH = 128  # tokens; the longest snippet has 95
 LOSS_POINTS = 50  # the training loss is noted as the means of so many parts of the run
+
+
+class Encoded(NamedTuple):
+    """One split as token ids."""
+
+    sequences: list[np.ndarray]
+    labels: np.ndarray  # (N,) int64
+
+
+class Snippets(NamedTuple):
+    """The sentiment data set: film critics' snippets, each positive (1) or negative (0)."""
+
+    train: Encoded
+    validation: Encoded
+    test: Encoded
+    pad_id: int
+
+    def epoch_batches(self, rng):
+        """The training batches of one pass, in an order drawn from rng."""
+        return class_batches(*self.train, BATCH_SIZE, self.pad_id, rng)
+
+    def evaluation_batches(self, split) -> list[Batch]:
+        """The batches of "validation" or "test", in a fixed order."""
+        return class_batches(*getattr(self, split), BATCH_SIZE, self.pad_id)
+
+
+@lru_cache(maxsize=2)
+def load_snippets(limit=None):
+    """The snippets of all three splits as token ids.
+
+    Parameters
+    ----------
+    limit : int or None, at most so many snippets of each split
+
+    Returns
+    -------
+    Snippets
+    """
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    splits = [
+        Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
+        for split in load_reviews("rotten_tomatoes")
+    ]
+    return Snippets(*splits, pad_id=tokenizer.token_to_id(PAD))
 
 
 @dataclass(frozen=True)
@@ -36,15 +72,16 @@ class ClassifyRun:
     Parameters
     ----------
     adapter : AdapterConfig, or None to train the whole model
-    seed : int; the batches and the head at the start depend on it alone, so every method sees the same
+    seed : int; the batches and the first head depend on it alone, so every method sees the same
     learning_rate : float, the peak
     epochs : int, passes over the training snippets
     batch_size : int
     examples : int, how many training snippets there are, drawn by the seed; None: all
-    base : one of BASES, what is done to the linear layers before training
-    evaluations : int, along the way; the best of them by validation loss is what is tested
+    base : one of BASES, what is done to the linear layers before training; "random": the whole model starts from
+        random weights
+    evaluations : int, about how many along the way; None: two a pass. The best, by validation loss, is tested
     test : bool, read the test split; False while learning rates are chosen
-    keep : bool, whether the trained arrays are a part of the result
+    keep : bool, whether the result includes the trained arrays
     limit : int, at most so many snippets of each split, for a quick look; None: all
     """
 
@@ -52,10 +89,10 @@ class ClassifyRun:
     seed: int
     learning_rate: float
     epochs: int = 1
-    batch_size: int = 32
+    batch_size: int = BATCH_SIZE
     examples: int | None = None
     base: str = "dense"
-    evaluations: int = 2
+    evaluations: int | None = None
     test: bool = True
     keep: bool = False
     limit: int | None = None
@@ -64,6 +101,9 @@ class ClassifyRun:
         if self.base not in BASES:
             raise ValueError(f"base: got {self.base!r}, expected one of {', '.join(BASES)}")
 
+    def carry_out(self):
+        return classify_run(self)
+
 
 def compressed(params, base):
     """A model whose linear layers are quantised or pruned.
@@ -71,7 +111,7 @@ def compressed(params, base):
     Parameters
     ----------
     params : dict
-    base : one of BASES
+    base : one of COMPRESSED
 
     Returns
     -------
@@ -88,25 +128,29 @@ def compressed(params, base):
 
 
 def starting_point(run):
-    """The model, and the adapter that is trained, at step 0.
+    """The model, and the adapter to train, before the first step.
 
     Returns
     -------
     params : dict of the classifier's weights
     config : its ModelConfig
-    adapter : Adapter, or None
+    adapter : Adapter; None: the whole model is trained
     """
     params, config = load_base()
-    params, config = add_head(compressed(params, run.base), config, 2, stream(run.seed, "head"))
+    if run.base == "random":
+        params = initial_params(config, stream(run.seed, "weights"))
+    else:
+        params = compressed(params, run.base)
+    params, config = add_head(params, config, 2, stream(run.seed, "head"))
     if run.adapter is None:
         return params, config, None
     params, adapter = start_adapter(params, run.adapter, stream(run.seed, "adapter"))
     return params, config, adapter
 
 
-def score(params, adapter, config, task, split):
+def score(params, adapter, config, snippets, split):
     """Loss and accuracy of a model on "validation" or "test"."""
-    return evaluate(params, task.evaluation_batches(split), config, adapter)
+    return evaluate(params, snippets.evaluation_batches(split), config, adapter)
 
 
 def training_rows(run, n):
@@ -127,64 +171,51 @@ def classify_run(run):
 
     Returns
     -------
-    numbers : dict; losses in nats per snippet. Of a run whose loss was no longer finite: "validation_loss" None,
-        "diverged", what was said, and little else
+    numbers : dict; losses in nats per snippet
     arrays : dict, what was trained, at the best evaluation; empty unless run.keep
+
+    Raises
+    ------
+    FloatingPointError
+        When training diverges; see `train`.
     """
-    started, task = time.perf_counter(), load_task(run.limit)
+    snippets = load_snippets(run.limit)
     params, config, adapter = starting_point(run)
-    rows = training_rows(run, len(task.train.labels))
-    sequences, labels = [task.train.sequences[row] for row in rows], task.train.labels[rows]
-
-    def epoch_batches(rng):
-        return class_batches(sequences, labels, run.batch_size, task.pad_id, rng)
-
-    steps = run.epochs * len(epoch_batches(stream(run.seed, "shuffle", 0)))
-    settings = TrainConfig(
-        steps=steps,
+    rows = training_rows(run, len(snippets.train.labels))
+    texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
+    state = train_classifier(
+        params,
+        config,
+        adapter,
+        texts,
+        snippets.evaluation_batches("validation"),
+        snippets.pad_id,
         learning_rate=run.learning_rate,
-        warmup_steps=steps // 10,
-        optimiser=adapter_optimiser(adapter),
-        eval_every=max(1, steps // run.evaluations),
-        select="loss",
-        select_from=settled_from(adapter, steps),
+        epochs=run.epochs,
+        batch_size=run.batch_size,
         seed=run.seed,
+        evaluations=run.evaluations,
     )
-    objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
-
-    def scores(arrays):
-        model, attached = attach(params, adapter, arrays)
-        return score(model, attached, config, task, "validation")
-
-    with blas_threads(1):
-        trainable = trainable_arrays(params, adapter)
-        try:
-            state = train(trainable, objective, epoch_batches, settings, scores, adjust=adjust)
-        except FloatingPointError as error:
-            seconds = time.perf_counter() - started
-            return {"validation_loss": None, "diverged": str(error), "steps": steps, "seconds": seconds}, {}
-        may_be_best = state.history["eval_step"] >= settings.select_from
+    history, report = state.history, trainable_report(params, state.best)
+    may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
+    numbers = {
+        "trainable": report.trainable,
+        "percent": report.percent,
+        "steps": state.step,
+        "base_bytes": held_bytes(params),
+        "validation_loss": float(history["eval_loss"][may_be_best].min()),
+        "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
+        "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
+        "evaluations": {name: np.round(history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")},
+    }
+    if run.test:
         model, attached = attach(params, adapter, state.best)
-        report = trainable_report(params, trainable)
-        numbers = {
-            "trainable": report.trainable,
-            "percent": report.percent,
-            "steps": steps,
-            "base_bytes": held_bytes(params),
-            "validation_loss": float(state.history["eval_loss"][may_be_best].min()),
-            "loss": [round(float(part.mean()), 5) for part in parts(state.history["loss"])],
-            "grad_norm": [round(float(part.mean()), 6) for part in parts(state.history["grad_norm"])],
-            "evaluations": {
-                name: np.round(state.history[f"eval_{name}"], 6).tolist() for name in ("step", "loss", "accuracy")
-            },
-        }
-        if run.test:
-            found = score(model, attached, config, task, "test")
-            numbers |= {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
-    numbers["seconds"] = time.perf_counter() - started
+        with blas_threads(1):
+            scores = score(model, attached, config, snippets, "test")
+        numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
     return numbers, dict(state.best) if run.keep else {}
 
 
-def parts(values):
-    """A series in at most LOSS_POINTS parts of nearly equal length."""
+def chunks(values):
+    """A series in at most LOSS_POINTS chunks of nearly equal length."""
     return np.array_split(values, min(LOSS_POINTS, len(values)))

@@ -1,6 +1,5 @@
-"""One run of the dialect experiment: the base taught a domain by one method."""
+"""One run of the dialect experiment: the base is taught a domain by one method."""
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from ...data import corpus_digest, encode, load_licences, load_reviews, load_tok
 from ...formats import PRETRAINED
 from ...model import forward
 from ...training import attach, blas_threads, language_loss, stream, train_language
-from .base import load_base
+from . import load_base
 
 EVALUATIONS = 6  # along the way
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
@@ -38,10 +37,10 @@ class DialectRun:
     seed : int
     learning_rate : float, the peak
     epochs : int, passes over the domain's training text
-    corpus : str, for "licences" `licences_digest()`: their texts are those of the installed packages, and a worker
-        that has others refuses the run
-    limit : at most so many tokens of each part, or None, for a quick look
-    test : bool, read the test parts; False while learning rates are chosen
+    corpus : str, for "licences" `licences_digest()`: the texts are those of the installed packages, and a worker that
+        has other texts refuses the run
+    limit : at most so many tokens of each split, or None, for a quick look
+    test : bool, read the test texts; False while learning rates are chosen
     """
 
     domain: str
@@ -52,6 +51,9 @@ class DialectRun:
     corpus: str = ""
     limit: int | None = None
     test: bool = True
+
+    def carry_out(self):
+        return dialect_run(self)
 
 
 def adapter_of(method):
@@ -71,22 +73,22 @@ def label(method):
 def load_domain(name, limit=None):
     """The texts of a domain as token streams: "critics", "licences", or "reviews", which the base knows.
 
-    Critics' snippets are Rotten Tomatoes', without their labels; licences are those of the installed packages.
+    The critics' snippets are those of Rotten Tomatoes, without labels; the licences come with the installed packages.
     """
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     if name == "licences":
-        parts = load_licences()
+        splits = load_licences()
     elif name == "critics":
-        parts = [part.texts for part in load_reviews("rotten_tomatoes")]
+        splits = [split.texts for split in load_reviews("rotten_tomatoes")]
     else:
         reviews = load_reviews("imdb")
-        parts = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
-    return Domain(*(token_stream(encode(tokenizer, list(texts)))[:limit] for texts in parts))
+        splits = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
+    return Domain(*(token_stream(encode(tokenizer, list(texts)))[:limit] for texts in splits))
 
 
 @lru_cache(maxsize=1)
 def licences_digest():
-    """What tells the licence texts here from another machine's."""
+    """A digest of the licence texts of this machine."""
     return corpus_digest(load_licences())
 
 
@@ -99,11 +101,14 @@ def dialect_run(run):
 
     Returns
     -------
-    numbers : dict; losses in nats per token. "new" is of the domain, "old" of the reviews. Of a run whose loss was no
-        longer finite: "validation_loss" None, "diverged", what was said, and "seconds"
+    numbers : dict; losses in nats per token, "new" on the domain and "old" on the reviews
     arrays : empty
+
+    Raises
+    ------
+    FloatingPointError
+        When training diverges; see `train`.
     """
-    started = time.perf_counter()
     if run.domain == "licences" and run.corpus != licences_digest():
         raise ValueError(f"corpus: got {run.corpus!r}, the licence texts here have {licences_digest()!r}")
     base, config = load_base()
@@ -115,26 +120,22 @@ def dialect_run(run):
         return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
 
     start = init_adapter(base, adapter_config, stream(run.seed, "adapter")) if adapter_config is not None else None
-    try:
-        state = train_language(
-            base,
-            config,
-            start,
-            domain.train,
-            domain.validation[:VALIDATION_TOKENS],
-            learning_rate=run.learning_rate,
-            epochs=run.epochs,
-            seed=run.seed,
-            also=loss_of_old,
-            evaluations=EVALUATIONS,
-        )
-    except FloatingPointError as error:
-        seconds = time.perf_counter() - started
-        return {"validation_loss": None, "diverged": str(error), "seconds": seconds}, {}
+    state = train_language(
+        base,
+        config,
+        start,
+        domain.train,
+        domain.validation[:VALIDATION_TOKENS],
+        learning_rate=run.learning_rate,
+        epochs=run.epochs,
+        seed=run.seed,
+        also=loss_of_old,
+        evaluations=EVALUATIONS,
+    )
     model, adapter = attach(base, start, state.best)
     report = trainable_report(base, state.best)
     history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
-    result = {
+    numbers = {
         "trainable": report.trainable,
         "percent": report.percent,
         "validation_loss": float(state.history["eval_loss"].min()),
@@ -143,15 +144,14 @@ def dialect_run(run):
     }
     if run.test:
         with blas_threads(1):
-            result["new"] = language_loss(model, config, domain.test, adapter)
-            result["old"] = language_loss(model, config, old.test, adapter)
-            result["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
-    result["seconds"] = time.perf_counter() - started
-    return result, {}
+            numbers["new"] = language_loss(model, config, domain.test, adapter)
+            numbers["old"] = language_loss(model, config, old.test, adapter)
+            numbers["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
+    return numbers, {}
 
 
 def removal_restores(base, before, config, adapter, tokens):
-    """Whether the base's logits after an adapter was on it are those from before, bit for bit; None without one."""
+    """Whether taking an adapter off gives the logits from before, bit for bit; None without an adapter."""
     if adapter is None:
         return None
     ids = tokens[: config.n_positions][None].astype(np.int64)  # (1, T)

@@ -1,0 +1,309 @@
+"""Training runs that have been carried out, each kept under all that its result depends on.
+
+An entry is `SETTINGS-CODE.json`, and `SETTINGS-CODE.safetensors` for a run that keeps arrays. SETTINGS is a digest of
+the run's settings. CODE is a digest of the versions, of the base's files, and of the modules that the run goes through,
+without comments and docstrings: editing a figure or a sentence costs no training. The kind of processor, on which the
+last digits depend, is not part of the key; see `sweep.py`.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import time
+from contextlib import closing
+from dataclasses import asdict
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
+from .sweep import sweep
+
+PACKAGE = Path(__file__).parent.parent
+STORE = "out/runs"
+BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+UNTRACED = ("formats",)  # a run only reads the base with it, and the base's bytes are in the key
+
+
+class DivergedError(ValueError):
+    """The result of a run whose loss was no longer finite is needed."""
+
+
+class Results:
+    """The results of runs, looked up by the run."""
+
+    def __init__(self, store, numbers):
+        self._store, self._numbers = store, numbers
+
+    def __getitem__(self, run):
+        """The run's numbers. Raises DivergedError for a run that diverged."""
+        numbers = self._numbers[run_key(run)]
+        if "diverged" in numbers:
+            raise DivergedError(f"{describe_run(run)}: {numbers['diverged']}")
+        return numbers
+
+    def arrays(self, run):
+        """What the run trained, for one with keep=True. Raises DivergedError for a run that diverged."""
+        self[run]
+        return kept_arrays(self._store, run)
+
+    def file_bytes(self, run):
+        """The size of the file of what the run trained."""
+        self[run]
+        return entry_path(self._store, run).with_suffix(".safetensors").stat().st_size
+
+    def validation_loss(self, run):
+        """In nats; None for a run that diverged."""
+        return self._numbers[run_key(run)]["validation_loss"]
+
+    def listed(self, runs):
+        """Settings and numbers of each run as one dict, for JSON."""
+        return [{"settings": settings_of(run), **self._numbers[run_key(run)]} for run in runs]
+
+
+# ---------------------------------------------------------------- what a result depends on
+
+
+@lru_cache(maxsize=8)
+def made_with(*modules):
+    """What all runs of some kinds depend on besides their settings.
+
+    Parameters
+    ----------
+    modules : names of the modules where the kinds are defined
+
+    Returns
+    -------
+    dict, ready for JSON: versions, digests of the base's files and of the code, and the modules that were asked about
+    """
+    code = hashlib.sha256()
+    for path in sorted(set().union(*(modules_behind(module) for module in modules))):
+        code.update(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n".encode())
+    base = hashlib.sha256()
+    for name in BASE_FILES:
+        base.update(hashlib.sha256((PRETRAINED / name).read_bytes()).digest())
+    return {
+        "lora_np": __version__,
+        "numpy": np.__version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),  # `ast.unparse` depends on it
+        "base": base.hexdigest(),
+        "code": code.hexdigest(),
+        "modules": sorted(modules),
+    }
+
+
+def made_with_of(runs):
+    """`made_with` for the kinds of some runs."""
+    return made_with(*sorted({type(run).__module__ for run in runs}))
+
+
+def modules_behind(module):
+    """The files of the package that a module goes through: itself, and what it imports, name by name.
+
+    A package's `__init__.py` that only passes a name on is not among them, nor are the modules beside the one that the
+    name comes from.
+
+    Parameters
+    ----------
+    module : str, such as "lora_np.experiments.runs.classify"
+
+    Returns
+    -------
+    set of str, paths inside the package
+    """
+    files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
+    while todo:
+        parts, name = reference = todo.pop()
+        if reference in seen or not parts or parts[0] in UNTRACED:
+            continue
+        seen.add(reference)
+        folder = PACKAGE.joinpath(*parts)
+        if not folder.is_dir():
+            path = folder.with_suffix(".py")
+            files.add(str(path.relative_to(PACKAGE)))
+            todo += imports(path).values()
+        elif name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
+            todo.append(((*parts, name), None))
+        else:
+            found = imports(folder / "__init__.py")
+            if name in found:
+                todo.append(found[name])
+            else:  # defined there
+                files.add(str((folder / "__init__.py").relative_to(PACKAGE)))
+                todo += found.values()
+    return files
+
+
+@cache
+def imports(path):
+    """Name -> (module, name there) of each name that a file imports from the package, wherever in the file."""
+    names = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = path.relative_to(PACKAGE).parts
+            parts = parts[: len(parts) - node.level] + tuple(node.module.split(".") if node.module else ())
+            names |= {alias.asname or alias.name: (parts, alias.name) for alias in node.names}
+    return names
+
+
+def code_alone(source):
+    """A module's source without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                value.value = ""
+    return ast.unparse(tree)
+
+
+def settings_of(run):
+    """A run's settings as plain values, with the name of its kind.
+
+    Without `keep`: whether the arrays are kept changes no number.
+    """
+    settings = {"kind": type(run).__name__, **asdict(run)}
+    settings.pop("keep", None)
+    return settings
+
+
+def run_key(run):
+    """A run's settings as one text: equal for equal runs."""
+    return json.dumps(settings_of(run), sort_keys=True)
+
+
+# ---------------------------------------------------------------- entries
+
+
+def entry_path(store, run):
+    """Where a run of this code is kept."""
+    code = json.dumps(made_with_of([run]), sort_keys=True)
+    return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}.json"
+
+
+def short_digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def keep(store, run, numbers, arrays):
+    """Write a run's result; the arrays first, so that an entry that exists is whole."""
+    path = entry_path(store, run)
+    if arrays:
+        write_tensors(path.with_suffix(".safetensors"), arrays)
+    entry = {"run": settings_of(run), "made_with": made_with_of([run]), "numbers": numbers, "arrays": sorted(arrays)}
+    write_json(path, entry)
+
+
+def kept_numbers(store, run):
+    """The numbers of a run that was carried out with this code, or None.
+
+    An entry that is damaged, or lacks the arrays that the run is to keep, counts as none: the run is carried out again.
+    """
+    path = entry_path(store, run)
+    try:
+        entry = read_json(path)
+        if getattr(run, "keep", False) and not entry["arrays"] and "diverged" not in entry["numbers"]:
+            return None
+        if entry["arrays"] and sorted(kept_arrays(store, run)) != entry["arrays"]:
+            return None
+        return entry["numbers"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def kept_arrays(store, run):
+    """The arrays of a run that is kept."""
+    return read_tensors(entry_path(store, run).with_suffix(".safetensors"))[0]
+
+
+def of_other_code(store, runs):
+    """How many of the runs are only kept from other code or versions, which is never mixed with this."""
+    return sum(
+        not entry_path(store, run).exists() and any(Path(store).glob(f"{short_digest(run_key(run))}-*.json"))
+        for run in runs
+    )
+
+
+# ---------------------------------------------------------------- carrying out
+
+
+def carry_out_here(run):
+    """A run's result, and the versions of the worker that carried it out, which may differ from its driver's.
+
+    A run that diverges is a result like any other: "validation_loss" is None, and "diverged" says what happened.
+    """
+    started = time.perf_counter()
+    try:
+        numbers, arrays = run.carry_out()
+    except FloatingPointError as error:
+        numbers, arrays = {"validation_loss": None, "diverged": str(error)}, {}
+    return made_with_of([run]), numbers | {"seconds": time.perf_counter() - started}, arrays
+
+
+def carry_out_all(runs, store=STORE, executor=None, report=print):
+    """Carry out the runs that are not kept, and keep each as it ends.
+
+    Parameters
+    ----------
+    runs : list; equal runs are carried out once
+    store : folder that keeps them
+    executor : concurrent.futures.Executor, see `sweep`
+    report : function of a line of text, called as runs end
+
+    Returns
+    -------
+    results : Results
+    failed : list of dicts, the settings of the runs that failed, with "error"
+    reused : int, how many were kept
+    """
+    runs = list({run_key(run): run for run in runs}.values())
+    numbers = {run_key(run): kept_numbers(store, run) for run in runs}
+    missing = [run for run in runs if numbers[run_key(run)] is None]
+    reused, failed, done = len(runs) - len(missing), [], 0
+    others = of_other_code(store, missing)
+    if others:
+        report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
+    with closing(sweep(carry_out_here, missing, executor)) as endings:
+        for run, result, error in endings:
+            done += 1
+            if error is None and result[0] != made_with_of([run]):
+                error = f"its worker has another version: {result[0]}"
+            if error is None:
+                _, numbers[run_key(run)], arrays = result
+                keep(store, run, numbers[run_key(run)], arrays)
+                outcome = describe_numbers(numbers[run_key(run)])
+            else:
+                failed.append(asdict(run) | {"error": error})
+                outcome = f"FAILED: {error}"
+            report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}")
+    if failed:
+        report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
+    return Results(store, numbers), failed, reused
+
+
+def describe_run(run):
+    """A run's settings in a short line: those that are not the defaults; of a long value its beginning."""
+    fields = {name: value for name, value in vars(run).items() if value != getattr(type(run), name, None)}
+    adapter = fields.pop("adapter", None)
+    if adapter is None and hasattr(run, "adapter"):
+        fields = {"full fine-tuning": "of all"} | fields
+    if adapter is not None:
+        fields = {"kind": adapter.kind, "r": adapter.r, "targets": ",".join(adapter.targets) or "head"} | fields
+    return ", ".join(f"{name} {value!s:.32}" for name, value in fields.items() if name != "keep")
+
+
+def describe_numbers(numbers):
+    """A run's result in a few words."""
+    if "diverged" in numbers:
+        outcome = "diverged"
+    elif "test_accuracy" in numbers:
+        outcome = f"test accuracy {100 * numbers['test_accuracy']:.1f} %"
+    elif "validation_loss" in numbers:
+        outcome = f"validation loss {numbers['validation_loss']:.4f} nats"
+    else:
+        outcome = "done"
+    return f"{outcome} ({numbers['seconds']:.0f} s)"

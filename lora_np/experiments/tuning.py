@@ -1,0 +1,96 @@
+"""Choosing learning rates on validation: for every method and domain by the same search."""
+
+import math
+from pathlib import Path
+
+from ..formats import check_file, check_folder, read_json, write_json
+from .methods import SETTINGS, rates_to_tune
+from .recipes import dialect
+from .store import STORE, carry_out_all, made_with_of
+
+MOST_STEPS = 5  # of a factor 2, away from the first guess
+
+
+def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
+    """Find the learning rate of the lowest mean validation loss for each of several methods.
+
+    A rate is tried at half and at twice the guess, and further on the better side until the best has a worse one on
+    each side. A rate at which a run diverges counts as worse than any. The runs are kept in the store, so that
+    interrupted tuning resumes, and methods with equal runs share them. The test split is not read.
+
+    Parameters
+    ----------
+    names : list of str, as in the file; None: all. What the file says of others stays
+    out : where to write the JSON that the experiments read; a rate is written once its search has ended
+    store : folder that keeps the runs
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
+    report : function of a line of text
+
+    Returns
+    -------
+    dict: "chosen", name -> rate; "tried", name -> {rate: mean loss in nats, None for one that diverged}; "made_with",
+        name -> what those runs depend on
+
+    Raises
+    ------
+    ValueError
+        If an argument is unusable, or runs failed; what finished is kept.
+    """
+    tunable = rates_to_tune() | dialect.rates_to_tune()
+    for name in names or ():
+        if name not in tunable:
+            raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")
+    check_file(out, "out")
+    check_folder(store, "store")
+    settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}
+    if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
+        raise ValueError(f"out: {out} does not hold learning rates, expected a new file or one that tune wrote")
+    losses = {name: {} for name in names or tunable}
+    while wanted := {
+        (name, rate): tunable[name][1](rate)
+        for name, of_rate in losses.items()
+        for rate in untried(tunable[name][0], of_rate)
+    }:
+        results, failed, _ = carry_out_all([run for runs in wanted.values() for run in runs], store, executor, report)
+        if failed:
+            raise ValueError(f"{len(failed)} runs failed, the first with {failed[0]['error']}")
+        for (name, rate), runs in wanted.items():
+            losses[name][rate] = mean_loss([results.validation_loss(run) for run in runs])
+            if not untried(tunable[name][0], losses[name]):
+                record(settings, name, losses[name], made_with_of(runs))
+                report(f"{name}: {best_of(losses[name]):g}")
+        settings |= {
+            part: {name: settings[part][name] for name in tunable if name in settings[part]}
+            for part in ("chosen", "tried", "made_with")
+        }
+        write_json(out, {"command": "python -m lora_np tune"} | settings)
+    return settings
+
+
+def mean_loss(losses):
+    """The mean over runs; infinite where one of them diverged and has None."""
+    return math.inf if None in losses else round(sum(losses) / len(losses), 5)
+
+
+def untried(guess, losses):
+    """The rates that are still to be tried for one method."""
+    first = [rate for rate in (guess / 2, guess, 2 * guess) if rate not in losses]
+    if first:
+        return first
+    best = best_of(losses)
+    rates = [rate for rate in (best / 2, 2 * best) if rate not in losses]
+    return [rate for rate in rates if 2.0**-MOST_STEPS <= rate / guess <= 2.0**MOST_STEPS]
+
+
+def best_of(losses):
+    """The rate of the least loss; the lowest of several."""
+    return min(sorted(losses), key=losses.get)
+
+
+def record(settings, name, losses, made_with):
+    """Note what was tried and chosen for one method."""
+    settings["chosen"][name] = best_of(losses)
+    settings["tried"][name] = {
+        f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in sorted(losses.items())
+    }
+    settings["made_with"][name] = made_with["code"]
