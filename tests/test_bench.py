@@ -5,6 +5,7 @@ No time is asserted. The comparison with PyTorch and JAX stands in tests/oracles
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -266,6 +267,23 @@ def test_a_peer_that_disagrees_or_is_not_there_is_told_and_not_timed(monkeypatch
 def test_an_unknown_peer_is_refused_in_python_too():
     with pytest.raises(ValueError, match="peers: got 'tensorflow', expected some of torch"):
         bench([TINY], ["full"], ["tensorflow"])
+
+
+def test_another_checkout_is_a_peer_under_a_name_of_its_own(tmp_path):
+    """Its worker runs its own code, wherever the bench was started."""
+    package = tmp_path / "lora_np"
+    shutil.copytree(ROOT / "lora_np", package, ignore=shutil.ignore_patterns("vectors", "__pycache__"))
+    text = (package / "bench" / "worker.py").read_text(encoding="utf-8")
+    (package / "bench" / "worker.py").write_text(text.replace('"numpy", "torch"', '"ruff"').replace(
+        'found = {"python": platform.python_version()}', 'found = {"file": __file__}'), encoding="utf-8")  # fmt: skip
+    old = f"old={tmp_path}"
+    assert parse_peers([old, "torch"])[0] == [old, "torch"]
+    rows, setting = bench([TINY], ["full"], [old], threads=1, rounds=1)
+    assert set(rows[0].seconds) == {"lora_np", old, "peak"} and rows[0].agreements[old].problem == ""
+    assert setting["versions"][old]["file"] == str(package / "bench" / "worker.py")
+    assert "old ms" in format_tables(rows, setting, [old])
+    with pytest.raises(ValueError, match="expected a checkout of lora_np in the folder /nowhere"):
+        parse_peers(["old=/nowhere"])
 
 
 @pytest.mark.slow

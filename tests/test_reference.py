@@ -26,7 +26,7 @@ from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.check import diverges
-from lora_np.reference.plain import KINDS, MISTAKES, plain_outputs
+from lora_np.reference.plain import KINDS, MISTAKES, SOURCES, plain_outputs
 from lora_np.reference.tolerances import RTOL, distance, rms, round_up
 
 ENTRIES, _ = load_manifest()
@@ -210,23 +210,24 @@ def test_the_plain_program_agrees_in_everything(dtype):
     assert compared > 1000
 
 
-def test_the_readme_counts_right():
-    text = " ".join((VECTORS.parent.parent.parent / "README.md").read_text("utf-8").split())
-    assert f"{len(MISTAKES)} known mistakes" in text and f"{len(ENTRIES)} cases" in text
+def test_a_mistake_changes_lines_that_occur_once():
+    for mistake, changes in MISTAKES.items():
+        for right, wrong in changes:
+            assert right != wrong and sum(source.count(right) for source in SOURCES.values()) == 1, (mistake, right)
 
 
 @pytest.mark.slow
 def test_every_known_mistake_shows_and_is_named():
     """Made in the plain program; most are named alone, and those that are not are the same for that case."""
     wide, alone = references(), 0
-    for wrong, sentence in MISTAKES.items():
+    for mistake in MISTAKES:
         shown = named = 0
         for id, entry in ENTRIES.items():
             if entry["kind"] == "train" or shown == 2:
                 continue
             reference = wide[id]
             try:
-                made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), "float64", wrong)
+                made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), "float64", mistake)
             except (ArithmeticError, ValueError):  # this case makes the mistake impossible
                 continue
             for record in entry["tensors"] if made else ():
@@ -235,15 +236,15 @@ def test_every_known_mistake_shows_and_is_named():
                     continue
                 causes = likely_causes(entry, reference, made, name, "float64")
                 shown += 1
-                named += sentence in causes
-                alone += causes == [sentence]
+                named += mistake in causes
+                alone += causes == [mistake]
                 break
         if not shown:  # what a single step does not show
             entry, reference = ENTRIES["train-full"], wide["train-full"]
             settings, inputs = entry["settings"], inputs_of(entry, reference)
-            made = plain_outputs("train", {**settings, "until": 10}, inputs, "float64", wrong)
+            made = plain_outputs("train", {**settings, "until": 10}, inputs, "float64", mistake)
             shown = named = int(any(not np.array_equal(made[n], reference[n]) for n in made))
-        assert shown and named, wrong
+        assert shown and named, mistake
     assert alone > len(MISTAKES)
 
 

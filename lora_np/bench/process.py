@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from ..training import process_environment
-from .sides import OURS
+from .sides import OURS, checkout_of
 
 # Variables that pin a library to kernels other than those that it would choose for the processor. One that is
 # set for NumPy's sake alone would slow lora_np and not its peers, so no side sees them.
@@ -39,9 +39,15 @@ def side_environment(side, threads, as_set):
     dict, name -> value
     """
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
-    added = process_environment(threads) if side in (OURS, "peak") else {"HF_HUB_OFFLINE": "1"}
-    search_path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    is_ours = side in (OURS, "peak") or checkout_of(side)
+    added = process_environment(threads) if is_ours else {"HF_HUB_OFFLINE": "1"}
+    search_path = [str(code_folder(side)), os.environ.get("PYTHONPATH", "")]
     return {**inherited, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
+
+
+def code_folder(side):
+    """The folder whose lora_np a side runs: this one, or another checkout's."""
+    return (checkout_of(side) or Path(__file__).parents[2]).resolve()
 
 
 class WorkerError(Exception):
@@ -61,8 +67,10 @@ class Process:
     def __init__(self, side, threads, as_set=False):
         self.side = side
         self.log = tempfile.TemporaryFile()
+        name = OURS if checkout_of(side) else side
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "lora_np.bench.worker", "--side", side, "--threads", str(threads)],
+            [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
+            cwd=code_folder(side),  # `python -m` looks there first
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

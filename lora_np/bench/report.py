@@ -14,7 +14,7 @@ def format_row(row):
         parts.append(f"{OURS} {milliseconds(row, OURS)} ms")
     for peer in row.agreements:
         if peer in row.seconds and OURS in row.seconds:
-            parts.append(f"{peer} {median(ratios(row, peer)):.2f}")
+            parts.append(f"{label(peer)} {median(ratios(row, peer)):.2f}")
     parts += [f"{name} {note}" for name, note in row.notes.items()]
     parts += ["the machine was busy"] * disturbed(row)
     return "   ".join(parts)
@@ -32,7 +32,7 @@ def work_table(rows, work, peers):
     """The rows of one kind of work: times, ratios with their spread, operations a second, share of the peak."""
     header = ["C,layers,heads,T,B,V", f"{OURS} ms"]
     for peer in peers:
-        header += [f"{peer} ms", "ratio (min–max)"]
+        header += [f"{label(peer)} ms", "ratio (min–max)"]
     body = []
     for row in timed(rows, work, OURS):
         cells = [format_rung(row.rung), milliseconds(row, OURS)]
@@ -46,7 +46,7 @@ def work_table(rows, work, peers):
 def summary_table(rows, works, peers):
     """Geometric mean and lowest ratio over the rungs."""
     body = [
-        [s["work"], s["peer"], f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
+        [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
         for s in summary(rows, works, peers)
     ]
     title = f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is the faster)\n"
@@ -91,6 +91,11 @@ def setting_lines(setting):
             + ", ".join(f"{name}={value}" for name, value in setting["not_passed_on"].items())
         )
     return "\n".join(lines)
+
+
+def label(peer):
+    """A peer's name; of another checkout, old=/path/to/it, the part before the path."""
+    return peer.partition("=")[0]
 
 
 def milliseconds(row, name):

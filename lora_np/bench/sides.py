@@ -1,5 +1,6 @@
 """The table of sides: what each is called, what it needs, which kinds of work it does, and how it is made."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from . import gpt2_peer, jax_peer, ours, peak, torch_peer
@@ -20,6 +21,26 @@ PEERS = {
     "compile": Peer(("torch", "peft"), STEPS, "the same PyTorch module under torch.compile"),
     "jax": Peer(("jax",), STEPS, "JAX, each step one jitted function"),
 }
+
+
+def checkout_of(name):
+    """The folder of a peer that is another checkout of lora_np, named like old=/path/to/it; None for other peers."""
+    label, equals, folder = name.partition("=")
+    return Path(folder) if label and equals else None
+
+
+def check_peer(name):
+    """Raise ValueError unless the name is a key of PEERS or NAME=DIR with a checkout of lora_np in DIR."""
+    folder = checkout_of(name)
+    if folder is None and name not in PEERS:
+        raise ValueError(f"peers: got {name!r}, expected some of {', '.join(PEERS)}, or NAME=DIR")
+    if folder is not None and not (folder / "lora_np" / "bench" / "worker.py").is_file():
+        raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
+
+
+def works_of(name):
+    """The kinds of work that a peer does."""
+    return tuple(WORKS) if checkout_of(name) else PEERS[name].works
 
 
 def make_side(name, case, threads):
@@ -47,7 +68,7 @@ def parse_peers(texts):
 
     Returns
     -------
-    peers : list of keys of PEERS
+    peers : list of keys of PEERS, or NAME=DIR for another checkout of lora_np
     absent : list of the others whose packages are not installed, each with the reason; empty where peers
         were asked for by name
 
@@ -62,9 +83,8 @@ def parse_peers(texts):
         return [name for name, lack in lacks.items() if not lack], absent
     names = [name for text in texts for name in text.split(",") if name]
     for name in names:
-        if name not in PEERS:
-            raise ValueError(f"peers: got {name!r}, expected some of {', '.join(PEERS)}")
-        lack = missing_packages(PEERS[name])
+        check_peer(name)
+        lack = missing_packages(PEERS[name]) if name in PEERS else []
         if lack:
             raise ValueError(
                 f"peers: {name} needs the package {', '.join(lack)}, which is not installed; "

@@ -18,7 +18,7 @@ from .process import PINS, Process, WorkerError, pinned
 from .report import format_row
 from .results import Row
 from .rungs import RUNGS, WORKS, flops
-from .sides import OURS, PEERS
+from .sides import OURS, check_peer, works_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; or one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
@@ -39,7 +39,7 @@ def bench(
     ----------
     rungs : sequence of Rung
     works : sequence of keys of WORKS
-    peers : sequence of keys of PEERS
+    peers : sequence of keys of PEERS; or NAME=DIR, the lora_np of another checkout under a name of its own
     threads : int, threads and cores of every side; None: all cores
     rounds : int, turns of each side
     seed : int
@@ -63,8 +63,7 @@ def bench(
     if seed < 0:
         raise ValueError(f"seed: got {seed}, expected at least 0")
     for peer in peers:
-        if peer not in PEERS:
-            raise ValueError(f"peers: got {peer!r}, expected some of {', '.join(PEERS)}")
+        check_peer(peer)
     for work in works:
         if work not in WORKS:
             raise ValueError(f"work: got {work!r}, expected some of {', '.join(WORKS)}")
@@ -100,7 +99,7 @@ def bench(
 
 def measure(rung, work, peers, rounds, seed, workers):
     """Check the sides against one another, then let them take turns."""
-    names = [OURS, *(peer for peer in peers if work in PEERS[peer].works)]
+    names = [OURS, *(peer for peer in peers if work in works_of(peer))]
     # What is not timed, imports and compilers above all, is done side by side.
     with ThreadPoolExecutor(len(names)) as pool:
         pending = {name: pool.submit(prepare, workers, name, rung, work, seed) for name in names}

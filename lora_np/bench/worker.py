@@ -8,6 +8,8 @@
 `check` writes the side's arrays into the file and then, where a step trains, does three of them. `turn`
 does one step untimed, which fills the caches, and then timed ones for so many seconds, at least one. An
 error is an answer too: {"error": "..."}.
+
+The yardstick also starts the worker of another checkout of lora_np, so these commands stay as they are.
 """
 
 import argparse

@@ -13,7 +13,7 @@ def add_commands(command):
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
     timing.add_argument(
         "--peers", nargs="*", action="extend", metavar="PEER",
-        help="torch, compile, jax (default: those installed); none: no peer",
+        help="torch, compile, jax, NAME=DIR for another checkout of lora_np (default: those installed); none: no peer",
     )  # fmt: skip
     timing.add_argument(
         "--rungs", nargs="+", action="extend", metavar="RUNG",

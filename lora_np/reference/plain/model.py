@@ -1,8 +1,27 @@
-"""SPEC.md's model as a program, in its plainest form, with room for mistakes; see `operations.py`."""
+"""SPEC.md's model as a program, in its plainest form; see `operations.py`."""
 
 import numpy as np
 
-from . import operations as op
+from .operations import (
+    attention,
+    attention_back,
+    cross_entropy,
+    dora,
+    dora_back,
+    dora_delta,
+    drop,
+    drop_back,
+    embedding_back,
+    gelu,
+    layer_norm,
+    layer_norm_back,
+    linear,
+    linear_back,
+    lora,
+    lora_back,
+    lora_delta,
+    scaling,
+)
 
 IGNORED = -100
 
@@ -10,238 +29,200 @@ IGNORED = -100
 # ---------------------------------------------------------------- one layer, adapted or not
 
 
-def adapter_at(layer, settings, t, wrong):
-    """(kind, its arrays, s, mask) of one layer, or None."""
+def adapter_at(layer, settings, t):
+    """(is it DoRA, its arrays, s, mask) of one layer, or None."""
     about = settings["adapter"]
     if about is None or layer not in about["layers"]:
         return None
-    of = about["layers"][layer]
-    first = next(iter(about["layers"].values()))
-    r, alpha = (first if wrong == "the first layer's rank and alpha for all" else of)["r"], of["alpha"]
-    alpha = first["alpha"] if wrong == "the first layer's rank and alpha for all" else alpha
-    arrays = [t[f"{layer}.{leaf}"] for leaf in ("lora_A", "lora_B")]
-    arrays += [t[f"{layer}.lora_magnitude_vector"]] if about["kind"] == "dora" else []
+    own, is_dora = about["layers"][layer], about["kind"] == "dora"
+    arrays = [t[f"{layer}.{leaf}"] for leaf in ("lora_A", "lora_B", *["lora_magnitude_vector"] * is_dora)]
     mask = t.get(f"mask.{layer}.adapter")
-    if wrong == "the first adapter's mask for all":
-        first = t.get(f"mask.{next(iter(about['layers']))}.adapter")
-        mask = first if mask is not None and first.shape == mask.shape else mask
-    return about["kind"], arrays, op.scaling(r, alpha, about["rslora"], wrong), mask
+    return is_dora, arrays, scaling(own["r"], own["alpha"], about["rslora"]), mask
 
 
-def project(x, layer, settings, t, kept, wrong):
-    """The layer's output; what its backward pass needs goes into `kept`."""
-    weight, bias, adapter = t[f"{layer}.weight"], t[f"{layer}.bias"], adapter_at(layer, settings, t, wrong)
+def project(x, layer, settings, t, caches):
+    """The layer's output; what its backward pass needs goes into `caches`."""
+    weight, bias, adapter = t[f"{layer}.weight"], t[f"{layer}.bias"], adapter_at(layer, settings, t)
     if adapter is None:
-        y, made = op.linear(x, weight, bias, wrong), None
-    elif adapter[0] == "lora":
-        _, arrays, s, mask = adapter
-        y, made = op.lora(x, weight, bias, *arrays, s, mask, wrong)
+        y, cache = linear(x, weight, bias), None
     else:
-        _, arrays, s, mask = adapter
-        y, *made = op.dora(x, weight, bias, *arrays, s, mask, wrong)
-    kept[layer] = x, made
+        is_dora, arrays, s, mask = adapter
+        y, cache = (dora if is_dora else lora)(x, weight, bias, *arrays, s, mask)
+    caches[layer] = x, cache
     return y
 
 
-def project_back(dy, layer, settings, t, kept, found, wrong):
-    """dx; the gradients of the layer's arrays go into `found`."""
-    (x, made), weight, adapter = kept[layer], t[f"{layer}.weight"], adapter_at(layer, settings, t, wrong)
+def project_back(dy, layer, settings, t, caches, grads):
+    """dx; the gradients of the layer's output and arrays go into `grads`."""
+    (x, cache), weight, adapter = caches[layer], t[f"{layer}.weight"], adapter_at(layer, settings, t)
     if adapter is None:
-        dx, dweight, dbias = op.linear_back(dy, x, weight, wrong)
-        grads = {"x": dx, "weight": dweight, "bias": dbias}
-    elif adapter[0] == "lora":
-        _, arrays, s, mask = adapter
-        grads = op.lora_back(dy, x, weight, *arrays, s, mask, made, wrong)
+        own = linear_back(dy, x, weight)
     else:
-        _, arrays, s, mask = adapter
-        grads = op.dora_back(dy, x, weight, *arrays, s, mask, made, False, wrong)
-    found |= {f"grad.{layer}": dy, **{f"grad.{layer}.{leaf}": g for leaf, g in grads.items() if leaf != "x"}}
-    return grads["x"]
+        is_dora, arrays, s, mask = adapter
+        own = (dora_back if is_dora else lora_back)(dy, x, weight, *arrays, s, mask, cache)
+    dx = own.pop("x")
+    grads |= {f"grad.{layer}": dy, **{f"grad.{layer}.{leaf}": g for leaf, g in own.items()}}
+    return dx
 
 
 # ---------------------------------------------------------------- forward
 
 
-def read_at(t, T, wrong):
+def read_at(t):
     """The position that a classifier reads in each row."""
-    at = {"classifier reads the last position": T - 1, "classifier reads the first position": 0}
-    read = t["lengths"] - 1
-    if wrong == "classifier reads one position further":
-        read = np.minimum(t["lengths"], T - 1)
-    return np.full_like(read, at[wrong]) if wrong in at else read
+    return t["lengths"] - 1
 
 
-def forward(settings, t, wrong, positions=None):
+def forward(settings, t, positions=None):
     """(activations by name, what the backward pass needs). positions: those of the tokens, or None for 0, 1, …"""
     about, ids = settings["model"], t["ids"]
-    T, eps = ids.shape[1], about["layer_norm_eps"]
-    positions = np.arange(T) + (wrong == "positions from 1") if positions is None else positions
-    a, kept = {}, {"positions": positions}
+    (B, T), eps = ids.shape, about["layer_norm_eps"]
+    positions = np.arange(T) if positions is None else positions
+    a, caches = {}, {"positions": positions}
     a["tok_emb"], a["pos_emb"] = t["tok_emb.weight"][ids], t["pos_emb.weight"][positions]
-    summed = a["tok_emb"] + (0.0 if wrong == "positions left out" else a["pos_emb"])
-    x = a["embed"] = op.drop(summed, t.get("mask.embed"), wrong)
+    x = a["embed"] = drop(a["tok_emb"] + a["pos_emb"], t.get("mask.embed"))
 
     def norm(name, x):
-        a[name], x_hat, inv_std = op.layer_norm(x, t[f"{name}.weight"], t[f"{name}.bias"], eps, wrong)
-        kept[name] = x, x_hat, inv_std
+        a[name], caches[name] = layer_norm(x, t[f"{name}.weight"], t[f"{name}.bias"], eps)
+        return a[name]
+
+    def layer(name, x):
+        a[name] = project(x, name, settings, t, caches)
         return a[name]
 
     for i in range(about["n_layers"]):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
-        reads = about["n_classes"] > 0 and i == about["n_layers"] - 1
-        here = np.arange(len(ids)), read_at(t, T, wrong) if reads else None
+        at = read_at(t)[:, None] if about["n_classes"] and i == about["n_layers"] - 1 else None
+
+        def pick(x, at=at):
+            """The one position of each row that the last block of a classifier goes on with."""
+            return x if at is None else x[np.arange(B)[:, None], at]
+
         h = norm(f"blocks.{i}.ln1", x)
-        inputs = {"q_proj": h[here][:, None] if reads else h, "k_proj": h, "v_proj": h}
-        for name, of in inputs.items():
-            a[f"{attn}.{name}"] = project(of, f"{attn}.{name}", settings, t, kept, wrong)
-        qkv = [a[f"{attn}.{name}"] for name in inputs]
-        stands = here[1][:, None] if reads else None
-        made = op.attention(*qkv, about["n_heads"], stands, wrong)
+        q, k, v = layer(f"{attn}.q_proj", pick(h)), layer(f"{attn}.k_proj", h), layer(f"{attn}.v_proj", h)
+        made = attention(q, k, v, about["n_heads"], at)
         a |= {f"{attn}.{name}": array for name, array in zip(("scores", "probs", "context"), made)}
-        out = project(made[2], f"{attn}.o_proj", settings, t, kept, wrong)
-        a[f"{attn}.o_proj"] = out
-        before = x[here][:, None] if reads else x
-        before = 0.0 if wrong == "attention's residual left out" else h if wrong == "residual from the norm" else before
-        x = a[f"{attn}.residual"] = before + op.drop(out, t.get(f"mask.{attn}"), wrong)
-        h = norm(f"blocks.{i}.ln2", x)
-        up = a[f"{mlp}.up_proj"] = project(h, f"{mlp}.up_proj", settings, t, kept, wrong)
-        a[f"{mlp}.gelu"], kept[f"{mlp}.slope"] = op.gelu(up, wrong)
-        out = a[f"{mlp}.down_proj"] = project(a[f"{mlp}.gelu"], f"{mlp}.down_proj", settings, t, kept, wrong)
-        before = 0.0 if wrong == "the MLP's residual left out" else x
-        x = a[f"{mlp}.residual"] = before + op.drop(out, t.get(f"mask.{mlp}"), wrong)
+        out = layer(f"{attn}.o_proj", a[f"{attn}.context"])
+        x = a[f"{attn}.residual"] = pick(x) + drop(out, t.get(f"mask.{attn}"))
+        up = layer(f"{mlp}.up_proj", norm(f"blocks.{i}.ln2", x))
+        a[f"{mlp}.gelu"], caches[f"{mlp}.slope"] = gelu(up)
+        out = layer(f"{mlp}.down_proj", a[f"{mlp}.gelu"])
+        x = a[f"{mlp}.residual"] = x + drop(out, t.get(f"mask.{mlp}"))
     h = norm("ln_f", x)
-    if wrong == "last layer norm left out":
-        h = a["ln_f"] = x
     if about["n_classes"]:
         h = a["pooled"] = h[:, 0]
-    head = "head.weight" if about["n_classes"] else "tok_emb.weight"
-    a["logits"] = op.linear(h, t[head], None, wrong)
-    return a, kept
+    a["logits"] = linear(h, t["head.weight" if about["n_classes"] else "tok_emb.weight"], None)
+    return a, caches
 
 
 # ---------------------------------------------------------------- backward
 
 
-def backward(settings, t, a, kept, dlogits, wrong):
+def passed_on(dx, through_branch):
+    """The gradient below a residual connection."""
+    return dx + through_branch
+
+
+def backward(settings, t, a, caches, dlogits):
     """Gradients of all activations and of all arrays, `grad.` in front of their names."""
-    about, ids, n_heads = settings["model"], t["ids"], settings["model"]["n_heads"]
+    about, ids = settings["model"], t["ids"]
     classes, (B, T) = about["n_classes"], ids.shape
-    found = {"grad.logits": dlogits}
-    head = "head.weight" if classes else "tok_emb.weight"
-    h = a["pooled" if classes else "ln_f"]
-    dh, dhead, _ = op.linear_back(dlogits, h, t[head], wrong)
+    grads = {"grad.logits": dlogits}
+    head = linear_back(dlogits, a["pooled" if classes else "ln_f"], t["head.weight" if classes else "tok_emb.weight"])
+    dh, dhead = head["x"], head["weight"]
     if classes:
-        found |= {"grad.head.weight": dhead, "grad.pooled": dh}
+        grads |= {"grad.head.weight": dhead, "grad.pooled": dh}
         dh = dh[:, None]
 
     def norm_back(name, dy):
-        x, x_hat, inv_std = kept[name]
-        dx, dweight, dbias = op.layer_norm_back(dy, x, t[f"{name}.weight"], x_hat, inv_std, wrong)
-        found.update({f"grad.{name}": dy, f"grad.{name}.weight": dweight, f"grad.{name}.bias": dbias})
+        own = layer_norm_back(dy, t[f"{name}.weight"], caches[name])
+        dx = own.pop("x")
+        grads.update({f"grad.{name}": dy, **{f"grad.{name}.{leaf}": g for leaf, g in own.items()}})
         return dx
 
     def layer_back(layer, dy):
-        return project_back(dy, layer, settings, t, kept, found, wrong)
-
-    def passed_on(dx, through_branch):
-        return through_branch if wrong == "residual's own gradient left out" else dx + through_branch
+        return project_back(dy, layer, settings, t, caches, grads)
 
     dx = norm_back("ln_f", dh)
     for i in reversed(range(about["n_layers"])):
         attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
-        reads = classes > 0 and i == about["n_layers"] - 1
-        here = np.arange(B), read_at(t, T, wrong) if reads else None
+        reads_one = classes and i == about["n_layers"] - 1
 
-        def spread(d, reads=reads, here=here):
+        def spread(d, reads_one=reads_one):
             """Gradients of one position as those of all T."""
-            if not reads:
+            if not reads_one:
                 return d
             everywhere = np.zeros((B, T, d.shape[-1]), d.dtype)
-            everywhere[here] = d[:, 0]
+            everywhere[np.arange(B), read_at(t)] = d[:, 0]
             return everywhere
 
-        found[f"grad.{mlp}.residual"] = dx
-        d = layer_back(f"{mlp}.down_proj", op.drop_back(dx, t.get(f"mask.{mlp}"), wrong))
-        found[f"grad.{mlp}.gelu"] = d
-        d = layer_back(f"{mlp}.up_proj", d * kept[f"{mlp}.slope"])
-        dx = passed_on(dx, norm_back(f"blocks.{i}.ln2", d))
-        found[f"grad.{attn}.residual"] = dx
-        d = layer_back(f"{attn}.o_proj", op.drop_back(dx, t.get(f"mask.{attn}"), wrong))
+        grads[f"grad.{mlp}.residual"] = dx
+        d = grads[f"grad.{mlp}.gelu"] = layer_back(f"{mlp}.down_proj", drop_back(dx, t.get(f"mask.{mlp}")))
+        d = layer_back(f"{mlp}.up_proj", d * caches[f"{mlp}.slope"])
+        dx = grads[f"grad.{attn}.residual"] = passed_on(dx, norm_back(f"blocks.{i}.ln2", d))
+        d = grads[f"grad.{attn}.context"] = layer_back(f"{attn}.o_proj", drop_back(dx, t.get(f"mask.{attn}")))
         q, k, v, probs = (a[f"{attn}.{name}"] for name in ("q_proj", "k_proj", "v_proj", "probs"))
-        dv, dprobs, dscores, dq, dk = op.attention_back(d, q, k, v, probs, n_heads, wrong)
-        found |= {f"grad.{attn}.context": d, f"grad.{attn}.probs": dprobs, f"grad.{attn}.scores": dscores}
-        dh = {name: layer_back(f"{attn}.{name}", dy) for name, dy in (("v_proj", dv), ("k_proj", dk), ("q_proj", dq))}
-        dh["q_proj"] = spread(dh["q_proj"])
-        dh = sum(d for name, d in dh.items() if wrong != f"{name[0]}'s part of grad.ln1 left out")
-        dx = passed_on(spread(dx), norm_back(f"blocks.{i}.ln1", dh))
-    found["grad.embed"] = dx
-    dtok = op.drop_back(dx, t.get("mask.embed"), wrong)
-    found["grad.pos_emb"] = dtok.mean(axis=0) if wrong == "position gradient averaged" else dtok.sum(axis=0)
-    table = np.zeros_like(t["pos_emb.weight"])
-    table[kept["positions"]] = found["grad.pos_emb"]
-    found |= {"grad.pos_emb.weight": table, "grad.tok_emb": dtok}
-    dtable = op.embedding_back(dtok, ids, t["tok_emb.weight"], wrong)
-    terms = {"the tied head's term left out": dtable, "the embedding's own term left out": dhead}
-    found["grad.tok_emb.weight"] = dtable if classes else terms.get(wrong, dtable + dhead)
-    return found
+        inner = attention_back(d, q, k, v, probs, about["n_heads"])
+        grads |= {f"grad.{attn}.{name}": inner[name] for name in ("probs", "scores")}
+        dv, dk, dq = (layer_back(f"{attn}.{name}_proj", inner[name]) for name in "vkq")
+        dx = passed_on(spread(dx), norm_back(f"blocks.{i}.ln1", dv + dk + spread(dq)))
+    grads["grad.embed"] = dx
+    dtok = grads["grad.tok_emb"] = drop_back(dx, t.get("mask.embed"))
+    grads["grad.pos_emb"] = dtok.sum(axis=0)
+    table = grads["grad.pos_emb.weight"] = np.zeros_like(t["pos_emb.weight"])
+    table[caches["positions"]] = grads["grad.pos_emb"]
+    dtable = embedding_back(dtok, ids, t["tok_emb.weight"])
+    grads["grad.tok_emb.weight"] = dtable if classes else dtable + dhead
+    return grads
 
 
-def loss_and_gradients(settings, t, wrong):
+def loss_and_gradients(settings, t):
     """Activations, loss and all gradients, by name."""
-    a, kept = forward(settings, t, wrong)
-    loss, dlogits = op.cross_entropy(a["logits"], t["targets"], IGNORED, 1.0, wrong)
-    return {**a, "loss": loss, **backward(settings, t, a, kept, dlogits, wrong)}
+    a, caches = forward(settings, t)
+    loss, dlogits = cross_entropy(a["logits"], t["targets"], IGNORED, 1.0)
+    return {**a, "loss": loss, **backward(settings, t, a, caches, dlogits)}
 
 
-# ---------------------------------------------------------------- merging, generation
+# ---------------------------------------------------------------- merging, whole cases
 
 
-def deltas(settings, t, wrong):
-    found = {}
+def deltas(settings, t):
+    """ΔW of every adapted weight."""
+    changes = {}
     for layer in (settings["adapter"] or {"layers": {}})["layers"]:
-        kind, arrays, s, _ = adapter_at(layer, settings, t, wrong)
-        weight = t[f"{layer}.weight"]
-        delta = op.lora_delta(*arrays, s, wrong) if kind == "lora" else op.dora_delta(weight, *arrays, s, wrong)
-        found[f"{layer}.weight"] = delta
-    return found
+        is_dora, arrays, s, _ = adapter_at(layer, settings, t)
+        changes[f"{layer}.weight"] = (dora_delta if is_dora else lora_delta)(t[f"{layer}.weight"], *arrays, s)
+    return changes
 
 
-def merged(settings, t, changes, wrong):
+def merged(settings, t, changes):
     """Settings and arrays of the model with its adapter's updates added, and without masks."""
     weights = {name: t[name] + delta for name, delta in changes.items()}
-    keep_masks = wrong == "masks in the merged model"
-    inputs = {n: a for n, a in {**t, **weights}.items() if keep_masks or not n.startswith("mask.")}
-    return {**settings, "adapter": None}, inputs
+    return {**settings, "adapter": None}, {n: a for n, a in {**t, **weights}.items() if not n.startswith("mask.")}
 
 
-def model(settings, t, wrong):
-    found = loss_and_gradients(settings, t, wrong)
+def model_case(settings, t):
+    outputs = loss_and_gradients(settings, t)
     if settings["adapter"]:
-        changes = deltas(settings, t, wrong)
-        bare, weights = merged(settings, t, changes, wrong)
-        found |= {f"delta.{name}": delta for name, delta in changes.items()}
-        found |= {f"merged.{name}": weights[name] for name in changes}
-        found["merged.logits"] = forward(bare, weights, wrong)[0]["logits"]
-    return found
+        changes = deltas(settings, t)
+        bare, weights = merged(settings, t, changes)
+        outputs |= {f"delta.{name}": delta for name, delta in changes.items()}
+        outputs |= {f"merged.{name}": weights[name] for name in changes}
+        outputs["merged.logits"] = forward(bare, weights)[0]["logits"]
+    return outputs
 
 
-def generate(settings, t, wrong):
+def generate_case(settings, t):
     """Without a cache: the whole text is read anew for each token."""
-    if wrong == "adapter left out while generating":
-        settings = {**settings, "adapter": None}
-    bare, weights = merged(settings, t, deltas(settings, t, wrong), wrong)
-    ids, found, T = t["ids"], {}, t["ids"].shape[1]
+    bare, weights = merged(settings, t, deltas(settings, t))
+    ids, outputs = t["ids"], {}
     for step in range(settings["n_new"]):
         positions = np.arange(ids.shape[1])
-        if wrong == "a new token's position starts at 0":
-            positions[T:] = 0
-        if wrong == "a new token's position one too high":
-            positions[T:] += 1
-        a, _ = forward(bare, {**weights, "ids": ids}, wrong, positions)
-        logits = a["logits"][:, 0 if wrong == "logits of the first token" else -1]
+        a, _ = forward(bare, {**weights, "ids": ids}, positions)
+        logits = a["logits"][:, -1]
         order = np.sort(logits, axis=-1)
-        found |= {f"step.{step}.logits": logits, f"step.{step}.margin": order[:, -1] - order[:, -2]}
+        outputs |= {f"step.{step}.logits": logits, f"step.{step}.margin": order[:, -1] - order[:, -2]}
         ids = np.concatenate([ids, logits.argmax(axis=-1)[:, None]], axis=1)
     layers = range(settings["model"]["n_layers"])
     cached = {n: np.stack([a[f"blocks.{i}.attn.{n[0]}_proj"] for i in layers]) for n in ("keys", "values")}
-    return {**found, "tokens": ids, **cached}
+    return {**outputs, "tokens": ids, **cached}

@@ -1,10 +1,5 @@
-"""SPEC.md's operations as a program, in their plainest form, with room for mistakes.
-
-The checker uses it to recognise what a port has done: it makes each of the mistakes in `mistakes.py`, one at a time,
-and looks which one gives the port's numbers. So beside each formula stand those that get taken for it. With `wrong` =
-None it computes what the package does, in other words: nothing here is fast, and no code is shared.
-
-Every function takes `wrong`, the name of one mistake or None, last.
+"""SPEC.md's operations as a program, in their plainest form: nothing here is fast, and no code is shared with the rest
+of the package. `mistakes.py` changes single lines of it.
 """
 
 import math
@@ -18,293 +13,182 @@ def rows(x):
     return x.reshape(-1, x.shape[-1])
 
 
-def reread(matrix):
-    """What a matrix becomes whose bytes are read with the axes exchanged: its own shape, other places."""
-    return matrix.reshape(matrix.shape[::-1]).T
-
-
 # ---------------------------------------------------------------- linear
 
 
-def linear(x, weight, bias, wrong):
-    if wrong == "weight transposed":
-        weight = reread(weight)
+def linear(x, weight, bias):
     y = x @ weight.T
-    return y if bias is None or wrong == "bias left out" else y + bias
+    return y if bias is None else y + bias
 
 
-def linear_back(dy, x, weight, wrong):
-    """(dx, dweight, dbias)."""
-    if wrong in ("weight transposed", "weight transposed going back"):
-        weight = reread(weight)
-    N = len(rows(dy))
+def linear_back(dy, x, weight):
     dweight, dbias = rows(dy).T @ rows(x), rows(dy).sum(axis=0)
-    if wrong == "weight gradient averaged over rows":
-        dweight = dweight / N
-    if wrong == "weight gradient transposed":
-        dweight = reread(dweight)
-    if wrong == "bias gradient averaged over rows":
-        dbias = dbias / N
-    if wrong == "weight gradient with the sign reversed":
-        dweight = -dweight
-    return dy @ weight, dweight, dbias
+    return {"x": dy @ weight, "weight": dweight, "bias": dbias}
 
 
 # ---------------------------------------------------------------- layer norm, GELU, softmax
 
 
-def layer_norm(x, weight, bias, eps, wrong):
-    """(y, x_hat, inv_std)."""
-    C = x.shape[-1]
+def layer_norm(x, weight, bias, eps):
+    """(y, cache)."""
     mean = x.mean(axis=-1, keepdims=True)
     centred = x - mean
-    variance = (centred**2).sum(axis=-1, keepdims=True) / (C - 1 if wrong == "unbiased variance" else C)
-    if wrong == "variance as a difference of means":
-        variance = (x**2).mean(axis=-1, keepdims=True) - mean**2
-    eps = {"layer norm without epsilon": 0.0, "epsilon of 1e-6": 1e-6, "epsilon of 1e-12": 1e-12}.get(wrong, eps)
-    if wrong == "layer norm's epsilon written into the code":
-        eps = 1e-5
+    variance = (centred**2).sum(axis=-1, keepdims=True) / x.shape[-1]
     inv_std = 1.0 / np.sqrt(variance + eps)
-    if wrong == "layer norm's epsilon outside the root":
-        inv_std = 1.0 / (np.sqrt(variance) + eps)
-    if wrong == "mean not taken off":
-        centred = x
     x_hat = centred * inv_std
-    y = x_hat * (1.0 if wrong == "layer norm's weight left out" else weight)
-    return y + (0.0 if wrong == "layer norm's bias left out" else bias), x_hat, inv_std
+    return x_hat * weight + bias, (x, x_hat, inv_std)
 
 
-def layer_norm_back(dy, x, weight, x_hat, inv_std, wrong):
-    """(dx, dweight, dbias)."""
-    d = dy * (1.0 if wrong == "layer norm's weight left out going back" else weight)
+def layer_norm_back(dy, weight, cache):
+    x, x_hat, inv_std = cache
+    d = dy * weight
     through_mean = d.mean(axis=-1, keepdims=True)
     through_variance = x_hat * (d * x_hat).mean(axis=-1, keepdims=True)
-    if wrong == "layer norm's term through the mean":
-        through_mean = 0.0
-    if wrong == "layer norm's term through the variance":
-        through_variance = 0.0
     dx = (d - through_mean - through_variance) * inv_std
-    by = x if wrong == "layer norm's weight gradient from x" else x_hat
-    return dx, rows(dy * by).sum(axis=0), rows(dy).sum(axis=0)
+    return {"bias": rows(dy).sum(axis=0), "weight": rows(dy * x_hat).sum(axis=0), "x": dx}
 
 
-def gelu(x, wrong):
+def gelu(x):
     """(y, slope)."""
-    if wrong == "erf GELU":
-        phi = 0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))
-        return (x * phi).astype(x.dtype), (phi + x * np.exp(-(x**2) / 2) / math.sqrt(2.0 * math.pi)).astype(x.dtype)
-    if wrong == "sigmoid GELU":
-        s = 1.0 / (1.0 + np.exp(-1.702 * x))
-        return x * s, s + 1.702 * x * s * (1.0 - s)
-    if wrong == "ReLU for GELU":
-        return np.maximum(x, 0.0), (x > 0).astype(x.dtype)
-    cubic = 0.0 if wrong == "GELU without the cubic term" else GELU_CUBIC
-    g = 0.5 * (1.0 + np.tanh(GELU_SCALE * (x + cubic * x**3)))
+    g = 0.5 * (1.0 + np.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3)))
     y = x * g
-    slope = g + 2.0 * y * (1.0 - g) * GELU_SCALE * (1.0 + 3.0 * cubic * x**2)
-    if wrong == "GELU's slope without its second term":
-        slope = g
-    if wrong == "GELU's slope without the cubic term":
-        slope = g + 2.0 * y * (1.0 - g) * GELU_SCALE
+    slope = g + 2.0 * y * (1.0 - g) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x**2)
     return y, slope
 
 
-def softmax(x, wrong, axis=-1):
-    if wrong == "softmax without the maximum":
-        e = np.exp(x)
-    else:
-        e = np.exp(x - x.max(axis=axis, keepdims=True))
+def below_max(x, axis=-1):
+    return x - x.max(axis=axis, keepdims=True)
+
+
+def softmax(x, axis=-1):
+    e = np.exp(below_max(x, axis))
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def softmax_back(dp, p, wrong):
-    if wrong == "softmax gradient without the sum":
-        return p * dp
-    if wrong == "softmax gradient as a sigmoid's":
-        return p * (1.0 - p) * dp
+def softmax_back(dp, p):
     return p * (dp - (dp * p).sum(axis=-1, keepdims=True))
 
 
 # ---------------------------------------------------------------- attention
 
 
-def split(x, n_heads, wrong):
+def split(x, n_heads):
     """(B, T, C) -> (B, H, T, D)."""
     B, T, C = x.shape
-    if wrong == "heads interleaved":
-        return x.reshape(B, T, C // n_heads, n_heads).transpose(0, 3, 1, 2)
     return x.reshape(B, T, n_heads, C // n_heads).transpose(0, 2, 1, 3)
 
 
-def join(x, wrong):
+def join(x):
     B, H, T, D = x.shape
-    if wrong == "heads interleaved":
-        return x.transpose(0, 2, 3, 1).reshape(B, T, H * D)
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
 
 
-def attention(q, k, v, n_heads, positions, wrong):
+def attention(q, k, v, n_heads, positions):
     """(scores, probs, context); positions (B, Tq) or None."""
-    C, D = q.shape[-1], q.shape[-1] // n_heads
-    scale = {"scores not scaled": 1.0, "scores over D": 1.0 / D, "scores over the root of C": 1.0 / math.sqrt(C)}
-    scores = split(q, n_heads, wrong) @ split(k, n_heads, wrong).swapaxes(-1, -2)
-    scores = scores * scale.get(wrong, 1.0 / math.sqrt(D))
-    Tq, Tk = scores.shape[-2:]
-    stands = np.arange(Tq) + Tk - Tq if positions is None else positions[:, None]
-    if wrong == "mask's corner at the first key":
-        stands = np.arange(Tq)
-    if wrong == "positions of the queries ignored":
-        stands = np.arange(Tq) + Tk - Tq
-    seen = np.arange(Tk) <= stands[..., None]
-    if wrong == "a token sees the next one":
-        seen = np.arange(Tk) <= stands[..., None] + 1
-    if wrong == "no causal mask":
-        seen = np.ones_like(seen)
-    if wrong == "mask after the softmax":
-        return scores, (p := softmax(scores, wrong) * seen), join(p @ split(v, n_heads, wrong), wrong)
+    Tq, Tk, D = q.shape[1], k.shape[1], q.shape[-1] // n_heads
+    query_at = np.arange(Tq) + Tk - Tq if positions is None else positions[:, None]
+    seen = np.arange(Tk) <= query_at[..., None]
+    scores = split(q, n_heads) @ split(k, n_heads).swapaxes(-1, -2) * (1.0 / math.sqrt(D))
     scores = np.where(seen, scores, -np.inf).astype(q.dtype)
-    probs = softmax(scores, wrong, -2 if wrong == "softmax over the queries" else -1)
-    return scores, probs, join(probs @ split(v, n_heads, wrong), wrong)
+    probs = softmax(scores)
+    return scores, probs, join(probs @ split(v, n_heads))
 
 
-def attention_back(dcontext, q, k, v, probs, n_heads, wrong):
-    """(dv, dprobs, dscores, dq, dk)."""
-    D = q.shape[-1] // n_heads
-    scale = 1.0 if wrong in ("scores not scaled", "scores not scaled going back") else 1.0 / math.sqrt(D)
-    q, k, v, d = (split(x, n_heads, wrong) for x in (q, k, v, dcontext))
-    turned = probs if wrong == "probs not transposed in dv" else probs.swapaxes(-1, -2)
+def attention_back(dcontext, q, k, v, probs, n_heads):
+    scale = 1.0 / math.sqrt(q.shape[-1] // n_heads)
+    q, k, v, d = (split(x, n_heads) for x in (q, k, v, dcontext))
+    dv = probs.swapaxes(-1, -2) @ d
     dprobs = d @ v.swapaxes(-1, -2)
-    dscores = softmax_back(dprobs, probs, wrong)
+    dscores = softmax_back(dprobs, probs)
     dq, dk = dscores @ k * scale, dscores.swapaxes(-1, -2) @ q * scale
-    if wrong == "scores not transposed in dk":
-        dk = dscores @ q * scale
-    return join(turned @ d, wrong), dprobs, dscores, join(dq, wrong), join(dk, wrong)
+    return {"v": join(dv), "probs": dprobs, "scores": dscores, "q": join(dq), "k": join(dk)}
 
 
-# ---------------------------------------------------------------- embedding, cross-entropy
+# ---------------------------------------------------------------- embedding, cross-entropy, dropout
 
 
-def embedding_back(dy, ids, table, wrong):
+def embedding_back(dy, ids, table):
     dtable = np.zeros_like(table)
-    if wrong == "repeated ids count once":
-        dtable[ids] = dy
-    else:
-        np.add.at(dtable, ids, dy)
+    np.add.at(dtable, ids, dy)
     return dtable
 
 
-def cross_entropy(logits, targets, ignored, dloss, wrong):
+def cross_entropy(logits, targets, ignored, dloss):
     """(loss, dlogits)."""
-    if wrong == "targets shifted once more":
-        targets = np.concatenate([targets[..., 1:], np.full_like(targets[..., :1], ignored)], axis=-1)
     flat, t = rows(logits), targets.ravel()
     real = t != ignored
-    N = {"sum for the mean": 1, "mean over ignored targets too": len(t), "mean over the batch's rows": len(logits)}
-    N = N.get(wrong, real.sum())
-    picked = np.where(real, t, 0)
-    shifted = flat - (0.0 if wrong == "softmax without the maximum" else flat.max(axis=-1, keepdims=True))
+    N, picked = real.sum(), (np.arange(len(t)), np.where(real, t, 0))
+    shifted = below_max(flat)
     e = np.exp(shifted)
-    at = np.arange(len(t))
-    losses = np.log(e.sum(axis=-1)) - shifted[at, picked]
-    if wrong == "loss in bits":
-        losses = losses / math.log(2.0)
+    losses = np.log(e.sum(axis=-1)) - shifted[picked]
     p = e / e.sum(axis=-1, keepdims=True)
-    p[at, picked] -= 0.0 if wrong == "target's -1 left out" else 1.0
-    p = np.where(real[:, None], p, 0.0)
-    dloss = 1.0 if wrong == "loss's own gradient left out" else dloss
-    dlogits = p * dloss / (1.0 if wrong == "sum for the mean going back" else N)
-    loss = losses[real].sum() / (1 if wrong == "sum for the mean in the loss alone" else N)
-    return loss, dlogits.reshape(logits.shape).astype(logits.dtype)
+    p[picked] -= 1.0
+    dlogits = np.where(real[:, None], p, 0.0) * dloss / N
+    return losses[real].sum() / N, dlogits.reshape(logits.shape).astype(logits.dtype)
 
 
-# ---------------------------------------------------------------- dropout, LoRA, DoRA
+def drop(x, mask):
+    return x if mask is None else x * mask
 
 
-def drop(x, mask, wrong):
-    if mask is None or wrong == "dropout left out":
-        return x
-    return x * ((mask > 0) if wrong == "dropout without 1/(1 - p)" else mask)
+def drop_back(dy, mask):
+    return drop(dy, mask)
 
 
-def drop_back(dy, mask, wrong):
-    return dy if wrong == "dropout left out going back" else drop(dy, mask, wrong)
+# ---------------------------------------------------------------- LoRA, DoRA
 
 
-def scaling(r, alpha, rslora, wrong):
-    s = alpha / math.sqrt(r) if rslora else alpha / r
-    other = {"alpha for alpha/r": alpha, "no scale": 1.0, "1/r for alpha/r": 1.0 / r, "scale applied twice": s * s}
-    if wrong == "alpha/r where rslora is set" and rslora:
-        return alpha / r
-    if wrong == "alpha/sqrt(r) where rslora is not set" and not rslora:
-        return alpha / math.sqrt(r)
-    return other.get(wrong, s)
+def scaling(r, alpha, rslora):
+    return alpha / math.sqrt(r) if rslora else alpha / r
 
 
-def lora(x, weight, bias, A, B, s, mask, wrong):
+def lora(x, weight, bias, A, B, s, mask):
     """(y, su)."""
-    if wrong == "A transposed":
-        A = reread(A)
-    if wrong == "B transposed":
-        B = reread(B)
-    dropped = drop(x, mask, wrong)
+    dropped = drop(x, mask)
     su = s * (dropped @ A.T)
-    y = linear(dropped if wrong == "dropout on the base's input too" else x, weight, bias, wrong)
-    return (y if wrong == "adapter left out" else y + su @ B.T), su
+    return linear(x, weight, bias) + su @ B.T, su
 
 
-def lora_back(dy, x, weight, A, B, s, mask, su, wrong):
-    """{"x": dx, "weight": …, "bias": …, "lora_B": …, "lora_A": …}."""
-    dx, dweight, dbias = linear_back(dy, x, weight, wrong)
-    if wrong == "A transposed":
-        A = reread(A)
-    if wrong == "B transposed":
-        B = reread(B)
-    du = (1.0 if wrong == "scale left out of dA" else s) * (dy @ B)
-    dA = rows(du).T @ rows(x if wrong == "dropout left out of dA" else drop(x, mask, wrong))
-    if wrong == "dA transposed":
-        dA = reread(dA)
-    dB = rows(dy).T @ rows(su / s if wrong == "scale left out of dB" else su)
-    through = (du / s if wrong == "scale left out of dx" else du) @ A
-    through = through if wrong == "adapter's part of dx not masked" else drop_back(through, mask, wrong)
-    if wrong != "adapter's part of dx left out":
-        dx = dx + through
-    return {"x": dx, "weight": dweight, "bias": dbias, "lora_B": dB, "lora_A": dA}
+def lora_back(dy, x, weight, A, B, s, mask, su):
+    grads = linear_back(dy, x, weight)
+    du = s * (dy @ B)
+    dA, dB = rows(du).T @ rows(drop(x, mask)), rows(dy).T @ rows(su)
+    through = drop_back(du @ A, mask)
+    return {**grads, "x": grads["x"] + through, "lora_A": dA, "lora_B": dB}
 
 
-def lora_delta(A, B, s, wrong):
-    return (1.0 if wrong == "scale left out of the merge" else s) * (B @ A)
+def lora_delta(weight, A, B, s):
+    return s * (B @ A)
 
 
-def dora(x, weight, bias, A, B, m, s, mask, wrong):
-    """(y, V, norm, h, su)."""
+def dora(x, weight, bias, A, B, m, s, mask):
+    """(y, cache)."""
     V = weight + s * (B @ A)
-    norm = np.linalg.norm(weight if wrong == "norm of W for that of V" else V, axis=1)
-    if wrong == "norms of columns":
-        norm = np.resize(np.linalg.norm(V, axis=0), norm.shape)
-    dropped = drop(x, mask, wrong)
+    norm = np.linalg.norm(V, axis=1)
+    dropped = drop(x, mask)
     h = dropped @ V.T
-    y = (1.0 if wrong == "magnitude left out" else m) / norm * h
-    if mask is not None and wrong != "dropout on the base's input too":
-        y = y + (x - dropped) @ weight.T
-    return (y if bias is None else y + bias), V, norm, h, s * (dropped @ A.T)
-
-
-def dora_back(dy, x, weight, A, B, m, s, mask, made, norm_gradient, wrong):
-    V, norm, h, su = made
-    dropped, a = drop(x, mask, wrong), rows(dy * h).sum(axis=0)
-    dh = m / norm * dy
-    dx = drop_back(dh @ V, mask, wrong)
+    y = m / norm * h
     if mask is not None:
-        dx = dx + dy @ weight - drop_back(dy @ weight, mask, wrong)
+        y = y + (x - dropped) @ weight.T
+    return y + bias, (V, norm, h, s * (dropped @ A.T))
+
+
+def dora_back(dy, x, weight, A, B, m, s, mask, cache, norm_gradient=False):
+    V, norm, h, su = cache
+    dropped, a = drop(x, mask), rows(dy * h).sum(axis=0)
+    dh = m / norm * dy
+    dx = drop_back(dh @ V, mask)
+    if mask is not None:
+        dx = dx + dy @ weight - drop_back(dy @ weight, mask)
     grads = {
         "x": dx,
         "bias": rows(dy).sum(axis=0),
-        "lora_magnitude_vector": a if wrong == "norm left out of dm" else a / norm,
+        "lora_magnitude_vector": a / norm,
         "weight": rows(dh).T @ rows(dropped) + rows(dy).T @ rows(x - dropped),
         "lora_B": rows(dh).T @ rows(su),
         "lora_A": rows(s * (dh @ B)).T @ rows(dropped),
     }
-    if norm_gradient != (wrong == "gradient through DoRA's norm"):
+    if norm_gradient:
         dV = -(m * a / norm**3)[:, None] * V
         grads["weight"] = grads["weight"] + dV
         grads["lora_B"] = grads["lora_B"] + s * (dV @ A.T)
@@ -312,6 +196,71 @@ def dora_back(dy, x, weight, A, B, m, s, mask, made, norm_gradient, wrong):
     return grads
 
 
-def dora_delta(weight, A, B, m, s, wrong):
+def dora_delta(weight, A, B, m, s):
     V = weight + s * (B @ A)
     return (m / np.linalg.norm(V, axis=1))[:, None] * V - weight
+
+
+# ---------------------------------------------------------------- whole cases
+
+
+def prefixed(grads):
+    return {f"grad.{name}": grad for name, grad in grads.items()}
+
+
+def linear_case(settings, t):
+    grads = linear_back(t["grad.y"], t["x"], t["weight"])
+    return {"y": linear(t["x"], t["weight"], t.get("bias")), **prefixed(grads)}
+
+
+def layer_norm_case(settings, t):
+    y, cache = layer_norm(t["x"], t["weight"], t["bias"], settings["eps"])
+    grads = layer_norm_back(t["grad.y"], t["weight"], cache)
+    return {"inv_std": cache[2][..., 0], "x_hat": cache[1], "y": y, **prefixed(grads)}
+
+
+def gelu_case(settings, t):
+    y, slope = gelu(t["x"])
+    return {"y": y, "slope": slope, "grad.x": t["grad.y"] * slope}
+
+
+def softmax_case(settings, t):
+    probs = softmax(t["x"])
+    return {"probs": probs, "grad.x": softmax_back(t["grad.probs"], probs)}
+
+
+def attention_case(settings, t):
+    q, k, v, n_heads = t["q"], t["k"], t["v"], settings["n_heads"]
+    scores, probs, context = attention(q, k, v, n_heads, t.get("positions"))
+    grads = attention_back(t["grad.context"], q, k, v, probs, n_heads)
+    return {"scores": scores, "probs": probs, "context": context, **prefixed(grads)}
+
+
+def embedding_case(settings, t):
+    return {"y": t["weight"][t["ids"]], "grad.weight": embedding_back(t["grad.y"], t["ids"], t["weight"])}
+
+
+def cross_entropy_case(settings, t):
+    loss, dlogits = cross_entropy(t["logits"], t["targets"], settings["ignore_index"], settings["grad_loss"])
+    return {"loss": loss, "grad.logits": dlogits}
+
+
+def dropout_case(settings, t):
+    return {"y": drop(t["x"], t["mask"]), "grad.x": drop_back(t["grad.y"], t["mask"])}
+
+
+def lora_case(settings, t):
+    s = scaling(settings["r"], settings["alpha"], settings["rslora"])
+    A, B, mask = t["lora_A"], t["lora_B"], t.get("mask")
+    y, su = lora(t["x"], t["weight"], t["bias"], A, B, s, mask)
+    grads, delta = lora_back(t["grad.y"], t["x"], t["weight"], A, B, s, mask, su), lora_delta(t["weight"], A, B, s)
+    return {"su": su, "y": y, **prefixed(grads), "delta": delta, "merged": t["weight"] + delta}
+
+
+def dora_case(settings, t):
+    s = scaling(settings["r"], settings["alpha"], settings["rslora"])
+    weights, mask = [t[name] for name in ("lora_A", "lora_B", "lora_magnitude_vector")], t.get("mask")
+    y, cache = dora(t["x"], t["weight"], t["bias"], *weights, s, mask)
+    grads = dora_back(t["grad.y"], t["x"], t["weight"], *weights, s, mask, cache, settings["norm_gradient"])
+    (_, norm, h, su), delta = cache, dora_delta(t["weight"], *weights, s)
+    return {"norm": norm, "h": h, "su": su, "y": y, **prefixed(grads), "delta": delta, "merged": t["weight"] + delta}
