@@ -1026,7 +1026,7 @@ def test_damaged_files_load_or_are_refused_by_name(tmp_path):
     assert_both_ends(counts)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_twenty_thousand_damaged_files(tmp_path):
     """In a process of its own: whatever crashes it, or lets it grow, is seen from here."""
     folder = tmp_path / "fuzz"

@@ -433,7 +433,7 @@ def test_killed_within_a_save(trainer, tmp_path, unkilled):
     assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
 def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled, run_time):
     """Twenty runs, each killed once and resumed; then one run that is killed twenty times on its way."""
