@@ -229,7 +229,7 @@ def test_a_truncated_state_is_refused(task, tmp_path):
     whole = path.read_bytes()
     for size in (0, 1, 7, 8, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="state.safetensors: not a whole safetensors file"):
+        with pytest.raises(ValueError, match="state.safetensors: not a complete safetensors file"):
             run(task, SETTINGS, path)
         assert path.read_bytes() == whole[:size]
 

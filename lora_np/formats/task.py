@@ -120,7 +120,10 @@ def put_on(folder, model):
     model : Task of the base; see `check_base`
     """
     folder = task_folder(folder)
-    labels = read_task(folder).get("labels")
+    about = read_task(folder)
+    if not about:
+        raise FileNotFoundError(f"{folder / 'task.json'}: no such file")
+    labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
     return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
