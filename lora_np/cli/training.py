@@ -43,7 +43,9 @@ def add_commands(command):
     add_out(tuning)
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
-    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"{', '.join(VARIANTS)} (default lora)")
+    tuning.add_argument(
+        "--variant", default="lora", metavar="NAME", help=f"of LoRA: {', '.join(VARIANTS)} (default lora)"
+    )
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     tuning.add_argument(
@@ -139,7 +141,7 @@ def adapter_config(arguments, targets):
     )
     config = variant_config(arguments.variant, config)
     if arguments.alpha is not None and config.kind == "vera":
-        raise ValueError(f"alpha: got {arguments.alpha:g}, but vera has no alpha; its trained vectors are its scale")
+        raise ValueError(f"alpha: got {arguments.alpha:g}, and vera has none: its trained vectors are its scale")
     return config
 
 

@@ -15,7 +15,6 @@ from .peft import load_peft, save_peft
 from .task import (
     Task,
     check_base,
-    checked_tokenizer,
     load_task,
     put_on,
     save_task,

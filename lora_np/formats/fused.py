@@ -20,17 +20,10 @@ from ..adapters.dora import MAGNITUDE, row_norms
 
 
 def split_factors(factors, names, weights=None):
-    """Split the adapter of a fused layer.
+    """Split the adapter of a fused layer into {name: factors}, without layers that it does not affect.
 
-    Parameters
-    ----------
-    factors : {"lora_A": (r, in), "lora_B": (Σ out, r)}, for DoRA with "lora_magnitude_vector": (Σ out,)
-    names : list of the layers' names, all of the same size, in the order of their outputs
-    weights : list of the layers' base weights, each (out, in); only needed for DoRA
-
-    Returns
-    -------
-    dict, name -> the layer's factors; without layers that the adapter does not affect
+    `factors` has lora_A (r, in), lora_B (Σ out, r) and for DoRA lora_magnitude_vector (Σ out,). The layers, all of
+    the same size, are in the order of their outputs. Their base `weights`, (out, in) each, are only needed for DoRA.
     """
     lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out, r)
     magnitudes = [{}] * len(names)
@@ -60,16 +53,9 @@ def component_owners(blocks):
 
 
 def join_factors(adapted, outs):
-    """Join the adapters of adjacent layers into one.
+    """Join the adapters of adjacent layers into one: A (r, in), B (Σ out, r) and the scale.
 
-    Parameters
-    ----------
-    adapted : list of ({"lora_A": …, "lora_B": …}, scale), or None, for each layer
-    outs : list of int, the layers' outputs
-
-    Returns
-    -------
-    A (r, in), B (Σ out, r), scale : float
+    `adapted` has for each layer a pair ({"lora_A": …, "lora_B": …}, scale) or None, `outs` its number of outputs.
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]
@@ -93,13 +79,7 @@ def join_factors(adapted, outs):
 
 
 def join_magnitudes(adapted, weights):
-    """DoRA's magnitudes for a fused layer, (Σ out,).
-
-    Parameters
-    ----------
-    adapted : see `join_factors`, each with "lora_magnitude_vector" (out,)
-    weights : list of the layers' base weights
-    """
+    """DoRA's magnitudes for a fused layer, (Σ out,); `adapted` as in `join_factors`, `weights` of the base."""
     return np.concatenate(
         [
             pair[0][MAGNITUDE] if pair else exact_norms(weight).astype(weight.dtype)

@@ -198,9 +198,7 @@ def label_list(path, fields, config):
 def layout(config):
     """Each layer of GPT-2, without the prefix, and the layers of ours that it contains.
 
-    Returns
-    -------
-    dict, such as "h.0.attn.c_attn" -> ("blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj")
+    For example "h.0.attn.c_attn" -> ("blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj").
     """
     layers = {"wte": ("tok_emb",), "wpe": ("pos_emb",)}
     for i in range(config.n_layers):

@@ -150,12 +150,7 @@ def check_targets(path, fields, modules, layers):
 def check_factors(path, module, factors, r, shapes):
     """Raise ValueError unless A is (r, in), B (out, r) and DoRA's m (out,); name the likely mistake.
 
-    Parameters
-    ----------
-    path, module : for the message
-    factors : {"lora_A": …, "lora_B": …}, for DoRA with the magnitudes
-    r : int, by the configuration
-    shapes : the (out, in) of each of our layers in this one
+    `shapes` has the (out, in) of each of our layers in this one.
     """
     n_out, n_in = sum(shape[0] for shape in shapes), shapes[0][1]
     magnitudes = factors.get(MAGNITUDE)

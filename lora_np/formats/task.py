@@ -55,7 +55,9 @@ def save_task(folder, task, base, about, dtype=None):
         save_model(folder, task.params, task.config)
     else:
         save_adapter(folder, task.adapter, dtype)
-        of_base = {"base": base_name(base), "base_sha256": model_sha256(base)}
+        resolved = Path(base).resolve()
+        base_name = "pretrained" if resolved == PRETRAINED.resolve() else str(resolved)
+        of_base = {"base": base_name, "base_sha256": model_sha256(base)}
         write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
 
 
@@ -173,13 +175,10 @@ def shipped_adapters():
     return sorted(path.parent.name for path in SHIPPED.glob("*/task.json"))
 
 
-def tokenizer_of(folder, config):
-    """The tokenizer in a model's folder; see `checked_tokenizer`."""
-    return checked_tokenizer(Path(folder) / "tokenizer.json", config)
-
-
-def checked_tokenizer(path, config):
-    """The tokenizer in a file. Raises ValueError if it has more tokens than the model."""
+def tokenizer_of(path, config):
+    """The tokenizer in a file or a model's folder. Raises ValueError if it has more tokens than the model."""
+    path = Path(path)
+    path = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = load_tokenizer(path)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise ValueError(
@@ -210,11 +209,6 @@ def read_task(folder):
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
     return about
-
-
-def base_name(base):
-    """What `task.json` says about its base: "pretrained" for the shipped one, or else the full path."""
-    return "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
 
 
 def model_sha256(base):

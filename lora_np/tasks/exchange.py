@@ -7,7 +7,6 @@ from ..formats import (
     PRETRAINED,
     Task,
     check_folder,
-    checked_tokenizer,
     default_labels,
     load_gpt2,
     load_peft,
@@ -17,6 +16,7 @@ from ..formats import (
     save_task,
     task_base,
     task_folder,
+    tokenizer_of,
     with_classes,
 )
 
@@ -73,7 +73,7 @@ def import_gpt2(path, out, tokenizer=None):
     params, config, labels = load_gpt2(path)
     if tokenizer is None and (folder / "tokenizer.json").is_file():
         tokenizer = folder / "tokenizer.json"
-    tokenizer = checked_tokenizer(tokenizer, config) if tokenizer is not None else None
+    tokenizer = tokenizer_of(tokenizer, config) if tokenizer is not None else None
     task = Task(params, config, None, tokenizer, labels)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
