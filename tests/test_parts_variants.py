@@ -190,7 +190,7 @@ def test_export_and_mix(variant, taught, tmp_path, capsys):
         back = load_peft(tmp_path / "peft", task.params)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
     else:
-        message = f"adapter: of kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` makes LoRA of it"
+        message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` converts it to LoRA"
         assert message in fails(capsys, *export) and not (tmp_path / "peft").exists()
 
 
@@ -204,7 +204,7 @@ def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, capsys):
     expected, found = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
     assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in expected.items()}
     out = run(capsys, "inspect", tmp_path / "peft")
-    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is that of s B A" in out
+    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is the norm of s B A" in out
 
 
 def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
