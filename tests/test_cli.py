@@ -193,7 +193,7 @@ def test_validation_accuracy_is_that_of_the_weights_kept(tickets, tmp_path, base
 
 def test_the_base_is_never_written_over(tickets, base, capsys):
     before = {path.name: path.read_bytes() for path in base.iterdir()}
-    fails(capsys, finetune(tickets, base, base, "--method", "full"), "out", "is what is read from")
+    fails(capsys, finetune(tickets, base, base, "--method", "full"), "out", "is also read from")
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
 
 
@@ -264,14 +264,14 @@ def test_nan_in_the_loss(tickets, tmp_path, base, capsys):
     "damage, parts",
     [
         (lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 no"), ["adapter.safetensors", "safetensors"]),
-        (lambda f: truncate(f / "adapter.safetensors"), ["adapter.safetensors", "not a whole"]),
+        (lambda f: truncate(f / "adapter.safetensors"), ["adapter.safetensors", "not a complete"]),
         (lambda f: (f / "adapter.json").write_text("{"), ["adapter.json", "not a JSON file"]),
         (lambda f: edit(f / "adapter.json", r=3), ["lora_A", "shape", "(3, 16)"]),
         (lambda f: edit(f / "task.json", labels=["a", "b", "c"]), ["head.weight", "shape"]),
         (lambda f: edit(f / "task.json", base="/nowhere/at/all"), ["/nowhere/at/all"]),
         (lambda f: (f / "task.json").write_text("[]"), ["task.json"]),
         (lambda f: (f / "task.json").write_text("{}"), ["task.json", "labels missing"]),
-        (lambda f: (f / "task.json").unlink(), ["holds no task.json"]),
+        (lambda f: (f / "task.json").unlink(), ["no task.json"]),
     ],
 )
 def test_damaged_results(damage, parts, tickets, tmp_path, base, capsys):

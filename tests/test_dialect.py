@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from lora_np.experiments.figures import write_figure
 
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import dialect_samples, laboratory, rates, run_store, shipped
 from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN
-from lora_np.experiments.figures import write_figure
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import DialectRun
 from lora_np.experiments.runs import dialect as dialect_run

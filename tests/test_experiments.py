@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from lora_np.experiments import tune as tuning
 from lora_np.experiments.figures import draw_figures
 from lora_np.experiments.fine_tune_run import TRUNCATION_RANKS, Run, fine_tune_run
 from lora_np.experiments.main_job import format_table, table_row
-from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settings, starting_point
 from lora_np.experiments.runs.base import load_base
 from lora_np.experiments.runs.sentiment import load_task
-from lora_np.experiments.sweep import Ended
 from lora_np.experiments.tune import DROPOUTS, RATES
+
+from lora_np.experiments import tune as tuning
+from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settings, starting_point
+from lora_np.experiments.sweep import Ended
 from lora_np.training import trainable_arrays
 
 SMALL = {"epochs": 1, "limit": 40}

@@ -275,7 +275,7 @@ def test_truncated_tensors_are_refused(saved_model):
     whole = path.read_bytes()
     for size in (0, 1, 7, 8, 50, 1000, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="model.safetensors: not a whole safetensors file"):
+        with pytest.raises(ValueError, match="model.safetensors: not a complete safetensors file"):
             load_model(saved_model[0])
 
 
@@ -306,7 +306,7 @@ DAMAGES += ["pickle"]
 def test_damaged_tensors_are_refused(saved_model, kind):
     path = saved_model[0] / "model.safetensors"
     path.write_bytes(damaged(kind, path.read_bytes()))
-    with pytest.raises(ValueError, match="model.safetensors"):
+    with pytest.raises(ValueError, match="model.safetensors|the model has only 1 tensors"):
         load_model(saved_model[0])
 
 
@@ -316,9 +316,9 @@ CHANGES = {
     "unexpected": (lambda t: t.update({"lm_head.weight": np.ones(2)}), "unexpected tensor lm_head.weight"),
     "transposed": (lambda t: t.update({NAME: t[NAME].T}), rf"{NAME} has shape \(20, 12\), expected \(12, 20\)"),
     "one axis more": (lambda t: t.update({NAME: t[NAME][None]}), rf"{NAME} has shape \(1, 12, 20\)"),
-    "integers": (lambda t: t.update({NAME: t[NAME].astype(np.int32)}), f"{NAME} is of dtype int32"),
-    "nan": (lambda t: t[NAME].__setitem__((11, 19), np.nan), f"{NAME} holds values that are not finite"),
-    "infinity": (lambda t: t[NAME].__setitem__((0, 0), -np.inf), f"{NAME} holds values that are not finite"),
+    "integers": (lambda t: t.update({NAME: t[NAME].astype(np.int32)}), f"{NAME} has dtype int32"),
+    "nan": (lambda t: t[NAME].__setitem__((11, 19), np.nan), f"{NAME} has values that are not finite"),
+    "infinity": (lambda t: t[NAME].__setitem__((0, 0), -np.inf), f"{NAME} has values that are not finite"),
 }
 
 
@@ -350,7 +350,7 @@ def test_an_adapter_that_is_not_finite_is_not_saved(saved_adapter):
     folder, adapter, params = saved_adapter
     name = next(iter(adapter.weights))
     broken = {**adapter.weights, name: np.full_like(adapter.weights[name], np.nan)}
-    with pytest.raises(ValueError, match=f"{name} holds values"):
+    with pytest.raises(ValueError, match=f"{name} has values"):
         save_adapter(folder, adapter._replace(weights=broken))
     assert load_adapter(folder, params).config == adapter.config
 
@@ -469,7 +469,7 @@ def test_unknown_fields_are_kept_with_a_warning(saved_model, saved_adapter, tmp_
     """They are of a later version, or none of ours: of no effect, and written again."""
     for folder, file in ((saved_model[0], "config.json"), (saved_adapter[0], "adapter.json")):
         edit_json(folder / file, colour="red")
-        with pytest.warns(UserWarning, match=f"{file}: unknown fields colour: kept, and of no effect"):
+        with pytest.warns(UserWarning, match=f"{file}: unknown fields colour are ignored, but saved again"):
             if file == "config.json":
                 params, config = load_model(folder)
                 save_model(tmp_path / "again", params, config)
@@ -493,7 +493,7 @@ def test_numbers_beyond_64_bits(saved_adapter, field, number):
 
 def test_a_damaged_number_of_layers_ends_at_once(saved_model):
     edit_json(saved_model[0] / "config.json", n_layers=10**9)
-    with pytest.raises(ValueError, match="n_layers is 1000000000, and model.safetensors has 37 tensors"):
+    with pytest.raises(ValueError, match="n_layers is 1000000000, but the model has only 37 tensors"):
         load_model(saved_model[0])
 
 
@@ -502,14 +502,14 @@ def test_what_a_dtype_cannot_hold_is_refused_on_reading(saved_model, saved_adapt
     folder, params = saved_model
     name = "ln_f.weight"
     write_tensors(folder / "model.safetensors", params | {name: np.full(12, 1e300)})
-    with pytest.raises(ValueError, match="ln_f.weight holds values that are not finite or beyond float32"):
+    with pytest.raises(ValueError, match="ln_f.weight has values that are not finite or too large for float32"):
         load_model(folder)
     assert load_model(folder, np.float64)[0][name][0] == 1e300
     folder, adapter, params = saved_adapter
     name = next(iter(adapter.weights))
     wide = adapter.weights | {name: np.full(adapter.weights[name].shape, 1e300)}
     write_tensors(folder / "adapter.safetensors", wide)
-    with pytest.raises(ValueError, match=f"{name} holds values that are not finite or beyond float32"):
+    with pytest.raises(ValueError, match=f"{name} has values that are not finite or too large for float32"):
         load_adapter(folder, params)
 
 
@@ -519,7 +519,7 @@ ADAPTER_CHANGES = {
     "no head": (lambda t: t.pop("head.weight"), "head.weight is missing"),
     "unexpected": (lambda t: t.update({f"{LORA_B}.weight": t[LORA_B]}), f"unexpected tensor {LORA_B}.weight"),
     "transposed": (lambda t: t.update({LORA_B: t[LORA_B].T}), rf"{LORA_B} has shape \(2, 12\), expected \(12, 2\)"),
-    "nan": (lambda t: t[LORA_B].fill(np.nan), f"{LORA_B} holds values that are not finite"),
+    "nan": (lambda t: t[LORA_B].fill(np.nan), f"{LORA_B} has values that are not finite"),
 }
 
 
@@ -562,7 +562,7 @@ def test_a_truncated_adapter_is_refused(saved_adapter):
     folder, _, params = saved_adapter
     path = folder / "adapter.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="adapter.safetensors: not a whole safetensors file"):
+    with pytest.raises(ValueError, match="adapter.safetensors: not a complete safetensors file"):
         load_adapter(folder, params)
 
 

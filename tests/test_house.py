@@ -345,7 +345,7 @@ def test_nothing_else_lies_at_the_top_level():
         pytest.skip("not a clone")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     allowed = {"README.md", "requirements.txt", "lora_np", "notebooks", "tests", "figures"}
-    allowed |= {"pyproject.toml", "LICENSE", ".gitignore", ".ci"}
+    allowed |= {"pyproject.toml", "LICENSE", ".gitignore", ".ci", ".github", ".pre-commit-config.yaml"}
     assert {line.split("/")[0] for line in tracked.splitlines()} - allowed == set()
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from lora_np.experiments.figures import new_figure
+from lora_np.experiments.run_store import SOURCE, code_alone, keep, kept_arrays, kept_numbers, of_other_code, run_key
 
 from lora_np.cli import main
 from lora_np.experiments import gallery, laboratory, rates, recipes, run_store, sweep, tuned
@@ -28,9 +30,7 @@ from lora_np.experiments.evidence import (
     ratio_interval,
     verdict,
 )
-from lora_np.experiments.figures import new_figure
 from lora_np.experiments.recipes import RECIPES, dialect, headline
-from lora_np.experiments.run_store import SOURCE, code_alone, keep, kept_arrays, kept_numbers, of_other_code, run_key
 from lora_np.experiments.runs import DialectRun
 from lora_np.formats import read_json, write_json
 

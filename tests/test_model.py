@@ -17,7 +17,6 @@ from lora_np.model import (
     initial_params,
     loss_and_gradients,
     parameter_shapes,
-    layers,
     predict_logits,
 )
 
@@ -341,16 +340,16 @@ def test_the_backward_pass_can_be_run_twice(config, random_params, random_batch)
 
 def visited(monkeypatch, params, batch, config, adapter, wanted):
     """The linear layers that a backward pass goes through, in order."""
-    modules, real = [], transformer.project_backward
+    names, operation = [], layers.OPERATIONS["linear"]
 
-    def spy(dy, module, cache, grads):
-        modules.append(module)
-        return real(dy, module, cache, grads)
+    def spy(call, module, *arguments):
+        names.append(module.name)
+        return operation.backward(call, module, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transformer, "project_backward", spy)
+        patch.setitem(layers.OPERATIONS, "linear", operation._replace(backward=spy))
         loss_and_gradients(params, batch, config, adapter, tuple(wanted))
-    return modules
+    return [name for name in names if name != "head"]
 
 
 def test_the_backward_pass_stops_below_the_lowest_trained_layer(
@@ -358,7 +357,7 @@ def test_the_backward_pass_stops_below_the_lowest_trained_layer(
 ):
     params, batch = random_params(config), random_batch(config)
 
-    def layers(adapter, wanted):
+    def linear_layers(adapter, wanted):
         return visited(monkeypatch, params, batch, config, adapter, wanted)
 
     def in_block(i, *names):
@@ -367,11 +366,11 @@ def test_the_backward_pass_stops_below_the_lowest_trained_layer(
     everything = ("mlp.down_proj", "mlp.up_proj", "attn.o_proj", "attn.v_proj", "attn.k_proj", "attn.q_proj")
     last_v = random_adapter(params, targets=("blocks.1.attn.v_proj",), train_head=False)
     last_up = random_adapter(params, targets=("blocks.1.mlp.up_proj",), train_head=False)
-    assert layers(None, params) == in_block(1, *everything) + in_block(0, *everything)
-    assert layers(last_v, last_v.weights) == in_block(1, *everything[:4])
-    assert layers(last_up, last_up.weights) == in_block(1, *everything[:2])
-    assert layers(None, ["blocks.0.mlp.down_proj.bias"]) == in_block(1, *everything) + ["blocks.0.mlp.down_proj"]
-    assert layers(None, ["ln_f.weight"]) == []
+    assert linear_layers(None, params) == in_block(1, *everything) + in_block(0, *everything)
+    assert linear_layers(last_v, last_v.weights) == in_block(1, *everything[:4])
+    assert linear_layers(last_up, last_up.weights) == in_block(1, *everything[:2])
+    assert linear_layers(None, ["blocks.0.mlp.down_proj.bias"]) == in_block(1, *everything) + ["blocks.0.mlp.down_proj"]
+    assert linear_layers(None, ["ln_f.weight"]) == []
 
 
 # ------------------------------------------------------------------ what the cache keeps

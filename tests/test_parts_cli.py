@@ -22,7 +22,7 @@ from lora_np.formats import (
     write_tensors,
 )
 from lora_np.model import forward
-from lora_np.tasks.parts import forward_times, load_parts, mixed
+from lora_np.tasks.adapter_set import forward_times, load_adapter_set, mixed
 from lora_np.tasks.writing import pieces, write_text_from
 
 SENTENCES = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
@@ -81,8 +81,8 @@ def test_teaching_a_text(taught, tiny_base, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--text", "t"], "text: goes with --data"),
-        (["--test", "x.csv"], "test: goes with --data"),
+        (["--text", "t"], "text: needs --data"),
+        (["--test", "x.csv"], "test: needs --data"),
         (["--method", "head"], "method: got 'head', expected one of lora, full"),
         (["--epochs", "0"], "epochs: got 0, expected at least 1"),
         (["--targets", "w_proj"], "targets: 'w_proj' fits no layer"),
@@ -140,10 +140,10 @@ def test_what_generate_refuses(taught, tiny_base, tmp_path, capsys):
     assert "prompt: is empty" in fails(capsys, "generate", "--prompt", " \n")
     message = fails(capsys, *prompt, "--adapter", "nobody")
     assert all(part in message for part in ("nobody: no such folder", "come with the package", *shipped_adapters()))
-    assert "holds a classifier" in fails(capsys, *prompt, "--adapter", taught / "classes")
-    assert "holds a whole model, expected an adapter" in fails(capsys, *prompt, "--adapter", taught / "full")
-    assert "comes twice" in fails(capsys, *prompt, "--adapter", taught / "one", taught / "one")
-    assert "'base' is no adapter" in fails(capsys, *prompt, "--adapter", "base", taught / "one", "--weights", 1, 1)
+    assert "got a classifier" in fails(capsys, *prompt, "--adapter", taught / "classes")
+    assert "got a whole model, expected an adapter" in fails(capsys, *prompt, "--adapter", taught / "full")
+    assert "is repeated" in fails(capsys, *prompt, "--adapter", taught / "one", taught / "one")
+    assert "'base' is not an adapter" in fails(capsys, *prompt, "--adapter", "base", taught / "one", "--weights", 1, 1)
     assert "weights: got 1, expected one for each of 2" in fails(
         capsys, *prompt, "--adapter", taught / "one", taught / "two", "--weights", 1
     )
@@ -186,7 +186,7 @@ def test_a_text_ends_at_the_end_token(taught):
 def test_mix(taught, tmp_path, capsys):
     out = run(capsys, "mix", taught / "one", taught / "two", "--weights", 0.5, -1, "--out", tmp_path / "mix")
     assert "rank 5, exact" in out
-    parts = load_parts([taught / "one", taught / "two"])
+    parts = load_adapter_set([taught / "one", taught / "two"])
     expected, error = mixed(parts, [0.5, -1.0])
     found = load_task(tmp_path / "mix").adapter.weights
     assert error == 0.0 and all(np.array_equal(found[name], expected.weights[name]) for name in found)
@@ -212,7 +212,7 @@ def test_merge(taught, tmp_path, capsys):
 
 def test_forward_times_are_of_the_three(taught):
     for name in ("one", "classes"):
-        parts = load_parts([taught / name])
+        parts = load_adapter_set([taught / name])
         times = forward_times(parts, parts.adapters[str(taught / name)], rows=2, repeats=2)
         assert list(times) == ["base", "attached", "merged"]
         assert all(seconds > 0 and ratio > 0 for seconds, ratio in times.values())
@@ -246,7 +246,7 @@ def test_nothing_is_written_over_what_is_read(command, out, taught, tiny_base, t
     before = contents(places[out])
     words = [places.get(word, word) if i else word for i, word in enumerate(command)]
     words = [word if words[i - 1] not in ("--to", "--from") else command[i] for i, word in enumerate(words)]
-    assert "is what is read from; expected another folder" in fails(capsys, *words, "--out", places[out])
+    assert "is also read from; expected another folder" in fails(capsys, *words, "--out", places[out])
     assert contents(places[out]) == before
 
 
@@ -263,8 +263,8 @@ def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, capsys):
 def test_an_adapters_folder_is_no_model(taught, tmp_path, capsys):
     """It would be easy to lose the adapter without a word."""
     message = fails(capsys, "generate", "--prompt", "the", "--model", taught / "one")
-    assert f"model: {taught / 'one'} holds an adapter, expected a model; give it as --adapter" in message
-    assert "'base' is no adapter" in fails(capsys, "merge", "base", "--out", tmp_path / "out")
+    assert f"model: {taught / 'one'} is an adapter, expected a model; give it as --adapter" in message
+    assert "'base' is not an adapter" in fails(capsys, "merge", "base", "--out", tmp_path / "out")
 
 
 def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, capsys):
@@ -371,7 +371,7 @@ def test_a_head_that_does_not_fit_is_not_imported(taught, tiny_base, tmp_path, c
         write_tensors(path, tensors | {"base_model.model.score.weight": np.ones(shape, np.float32)})
         assert said in fails(capsys, *command)
     write_tensors(path, tensors)
-    assert "labels: got a, a, b; expected 3, each once" in fails(capsys, *command, "--labels", "a", "a", "b")
+    assert "labels: got a, a, b; expected 3 different labels" in fails(capsys, *command, "--labels", "a", "a", "b")
     assert not (tmp_path / "out").exists()
 
 
@@ -379,7 +379,7 @@ def test_a_base_without_a_tokenizer(taught, tmp_path, capsys):
     run(capsys, "export", taught / "one", "--to", "hf", "--out", tmp_path / "hf")
     (tmp_path / "hf" / "tokenizer.json").unlink()
     out = run(capsys, "import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
-    assert "without a tokenizer" in out
+    assert "no tokenizer" in out
     assert "tokenizer.json" in fails(capsys, "generate", "--prompt", "the", "--model", tmp_path / "ours")
     tokenizer = ["--tokenizer", PRETRAINED / "tokenizer.json"]
     run(capsys, "import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours", *tokenizer)
@@ -406,17 +406,17 @@ def test_a_tokenizer_as_gpt2_has_it(taught, tmp_path, capsys):
 
 def test_what_export_and_import_refuse(taught, tiny_base, tmp_path, capsys):
     out = ["--out", tmp_path / "out"]
-    assert "holds a whole model" in fails(capsys, "export", taught / "full", "--to", "peft", *out)
-    assert "goes with --to peft" in fails(capsys, "export", taught / "one", "--to", "hf", "--base-name", "x", *out)
-    assert "labels: goes with --from peft" in fails(capsys, "import", "x", "--from", "hf", "--labels", "a", *out)
-    assert "tokenizer: goes with --from hf" in fails(capsys, "import", "x", "--from", "peft", "--tokenizer", "a", *out)
+    assert "got a whole model" in fails(capsys, "export", taught / "full", "--to", "peft", *out)
+    assert "needs --to peft" in fails(capsys, "export", taught / "one", "--to", "hf", "--base-name", "x", *out)
+    assert "labels: needs --from peft" in fails(capsys, "import", "x", "--from", "hf", "--labels", "a", *out)
+    assert "tokenizer: needs --from hf" in fails(capsys, "import", "x", "--from", "peft", "--tokenizer", "a", *out)
     assert "no such file or directory" in fails(capsys, "import", tmp_path / "none", "--from", "hf", *out)
     run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
     command = ["import", tmp_path / "peft", "--from", "peft", *out]
     assert "has lora_A" in fails(capsys, *command)  # the shipped base
     message = fails(capsys, *command, "--base", tiny_base, "--labels", "a", "b")
-    assert "labels: got a, b; expected none, as the adapter has no head" in message
-    assert "is an adapter of PEFT's" in fails(capsys, "generate", "--prompt", "x", "--adapter", tmp_path / "peft")
+    assert "labels: got a, b; expected none, because the adapter has no head" in message
+    assert "is a PEFT adapter" in fails(capsys, "generate", "--prompt", "x", "--adapter", tmp_path / "peft")
     assert not (tmp_path / "out").exists()
 
 
@@ -427,7 +427,7 @@ def test_a_warning_is_one_line(taught, tiny_base, tmp_path, capsys):
     folders = ["--base", str(tiny_base), "--out", str(tmp_path / "o")]
     code = main(["import", str(tmp_path / "peft"), "--from", "peft", *folders])
     said = capsys.readouterr()
-    assert code == 0 and said.err == f"warning: {path}: unknown fields colour: kept, and of no effect\n"
+    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but saved again\n"
     run(capsys, "export", tmp_path / "o", "--to", "peft", "--out", tmp_path / "again")
     assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
 
@@ -460,19 +460,19 @@ def test_inspect_takes_any_adapter(tmp_path, capsys):
     tensors = {f"{name}.lora_A.weight": np.ones((2, 30), np.float16), f"{name}.lora_B.weight": np.eye(40, 2)}
     write_tensors(tmp_path / "any.safetensors", tensors)
     out = run(capsys, "inspect", tmp_path / "any.safetensors")
-    assert f"{name} " in out and "40×30" in out and "s is in no configuration here" in out
+    assert f"{name} " in out and "40×30" in out and "No configuration gives s" in out
     tensors[f"{name}.lora_B.weight"] = np.full((40, 2), np.nan)
     write_tensors(tmp_path / "any.safetensors", tensors)
     assert "not finite" in run(capsys, "inspect", tmp_path / "any.safetensors", "--json", tmp_path / "any.json")
     assert read_json(tmp_path / "any.json")["adapters"] == []
-    assert "holds no .safetensors file" in fails(capsys, "inspect", tmp_path.parent / tmp_path.name / "..")
+    assert "there is no .safetensors file in it" in fails(capsys, "inspect", tmp_path.parent / tmp_path.name / "..")
 
 
 @pytest.mark.parametrize("fields", ["[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"])
 def test_inspect_beside_a_configuration_of_no_use(fields, taught, tmp_path, capsys):
     run(capsys, "export", taught / "one", "--to", "peft", "--out", tmp_path / "peft")
     (tmp_path / "peft" / "adapter_config.json").write_text(fields)
-    assert "s is in no configuration here" in run(capsys, "inspect", tmp_path / "peft")
+    assert "No configuration gives s" in run(capsys, "inspect", tmp_path / "peft")
 
 
 def test_inspect_of_shards(taught, tmp_path, capsys):
@@ -485,7 +485,9 @@ def test_inspect_of_shards(taught, tmp_path, capsys):
 
 def test_seeds_and_options_that_make_no_sense(tmp_path, capsys):
     assert "seed: got -1" in fails(capsys, "generate", "--prompt", "the", "--seed", -1)
-    assert "epochs: goes with the base" in fails(capsys, "pretrain", "--adapters", "--epochs", 1, "--out", tmp_path)
+    assert "epochs: only applies to the base" in fails(
+        capsys, "pretrain", "--adapters", "--epochs", 1, "--out", tmp_path
+    )
 
 
 def test_experiment_list(capsys):

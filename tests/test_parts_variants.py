@@ -24,7 +24,7 @@ from lora_np.adapters.starts import STARTS
 from lora_np.cli import main
 from lora_np.formats import load_peft, load_task, read_json, save_task
 from lora_np.model import forward
-from lora_np.tasks import classifier, language_model
+from lora_np.tasks import classifier, language_model, start
 
 ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
@@ -95,18 +95,19 @@ def keep_saved(patch):
     What was trained is what `attach` made last: of PiSSA and OLoRA it stands on what they left of the base.
     """
     saved, made = {}, []
-    for module in (classifier, language_model):
 
-        def keep_made(*arrays, attach=module.attach):
-            made.append(attach(*arrays))
-            return made[-1]
+    def keep_made(*arrays, attach=start.attach):
+        made.append(attach(*arrays))
+        return made[-1]
+
+    patch.setattr(start, "attach", keep_made)
+    for module in (classifier, language_model):
 
         def keep(folder, task, *rest, save=module.save_task):
             params, adapter = made[-1]
             saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
             save(folder, task, *rest)
 
-        patch.setattr(module, "attach", keep_made)
         patch.setattr(module, "save_task", keep)
     return saved
 
@@ -189,7 +190,7 @@ def test_export_and_mix(variant, taught, tmp_path, capsys):
         back = load_peft(tmp_path / "peft", task.params)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
     else:
-        message = f"adapter: of kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` makes LoRA of it"
+        message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` converts it to LoRA"
         assert message in fails(capsys, *export) and not (tmp_path / "peft").exists()
 
 
@@ -203,7 +204,7 @@ def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, capsys):
     expected, found = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
     assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in expected.items()}
     out = run(capsys, "inspect", tmp_path / "peft")
-    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is that of s B A" in out
+    assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is the norm of s B A" in out
 
 
 def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
@@ -223,9 +224,9 @@ def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
     "more, message",
     [
         (["--variant", "qlora"], f"variant: got 'qlora', expected one of {', '.join(VARIANTS)}"),
-        (["--variant", "loftq"], "init: got 'loftq', whose adapter goes with a quantised base; expected another start"),
+        (["--variant", "loftq"], "init: got 'loftq', which needs a quantised base; expected another init"),
         (["--variant", "vera", "--alpha", "2"], "alpha: got 2, and vera has none"),
-        (["--variant", "dora", "--method", "full"], "variant: 'dora' goes with --method lora, got --method full"),
+        (["--variant", "dora", "--method", "full"], "variant: 'dora' needs --method lora, got --method full"),
         (["--variant", "pissa", "--alpha", "-1"], "alpha: got -1.0, expected more than 0 for init 'pissa'"),
         (["--variant", "adalora", "--rank", "17"], "r: got 17, expected at most min(out, in) = 16"),
         (["--variant", "vera", "--targets", "w_proj"], "targets: 'w_proj' fits no layer"),
@@ -246,7 +247,7 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
         lambda: classifier.finetune(files / "rows.jsonl", "t", "l", tmp_path / "out", "lora", config, base=tiny_base),
         lambda: language_model.finetune_text(files / "corpus.txt", tmp_path / "out", "lora", config, base=tiny_base),
     ):
-        with pytest.raises(ValueError, match="init: 'pissa' goes with kind 'lora' here, got 'dora'"):
+        with pytest.raises(ValueError, match="init: 'pissa' needs kind 'lora' here, got 'dora'"):
             task()
 
 

@@ -7,6 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lora_np.experiments.run_store import run_key
+from lora_np.experiments.runs.base import load_base
+from lora_np.experiments.runs.sentiment import load_task
+from lora_np.experiments.tuned import GUESSES, METHODS, QUICK, QV, SHARED, TUNE_SEEDS, lora
 
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.compress import Int8Weight, NF4Weight, held_bytes
@@ -28,14 +32,10 @@ from lora_np.experiments.recipes import (
     subspace_seeds,
     truncation,
 )
-from lora_np.experiments.run_store import run_key
 from lora_np.experiments.runs import RUNNERS, ClassifyRun, PlantedRun, carry_out, classify, planted
-from lora_np.experiments.runs.base import load_base
 from lora_np.experiments.runs.classify import BASES, classify_run, parts, starting_point, training_rows
-from lora_np.experiments.runs.sentiment import load_task
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, mean_tables, over_pairs
 from lora_np.experiments.subspace_tables import pairs as pairs_of
-from lora_np.experiments.tuned import GUESSES, METHODS, QUICK, QV, SHARED, TUNE_SEEDS, lora
 from lora_np.formats import read_json
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import attach, settled_from, trainable_arrays

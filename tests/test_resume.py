@@ -229,7 +229,7 @@ def test_a_truncated_state_is_refused(task, tmp_path):
     whole = path.read_bytes()
     for size in (0, 1, 7, 8, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="state.safetensors: not a whole safetensors file"):
+        with pytest.raises(ValueError, match="state.safetensors: not a complete safetensors file"):
             run(task, SETTINGS, path)
         assert path.read_bytes() == whole[:size]
 
@@ -433,7 +433,7 @@ def test_killed_within_a_save(trainer, tmp_path, unkilled):
     assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
 def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled, run_time):
     """Twenty runs, each killed once and resumed; then one run that is killed twenty times on its way."""

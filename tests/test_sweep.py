@@ -15,14 +15,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-
-from lora_np import cli
-from lora_np.experiments import finished, main_job, tune
-from lora_np.experiments import sweep as sweeping
 from lora_np.experiments.figures import draw_figures
 from lora_np.experiments.fine_tune_run import Run, fine_tune_run
 from lora_np.experiments.finished import add_finished, read_finished, run_key
 from lora_np.experiments.main_job import table_row
+
+from lora_np import cli
+from lora_np.experiments import finished, main_job, tune
+from lora_np.experiments import sweep as sweeping
 from lora_np.experiments.processes import TRIES, worker_count, worker_environment
 from lora_np.experiments.sweep import Ended, open_executor, sweep
 

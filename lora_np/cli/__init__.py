@@ -1,18 +1,18 @@
-"""The command line: parse, call, print. `python -m lora_np` alone carries out the main job."""
+"""The command line: parse, call, print. `python -m lora_np` without a command runs the main job."""
 
 import argparse
 import sys
 import warnings
 
-from . import classroom, measuring, parts, reference, training
+from . import adapters, classroom, measuring, reference, training
 from .shared import subcommands
 
-# What a user can get wrong or the world can lack is raised as one of these; others keep their traceback.
+# Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 def main(argv=None):
-    """Carry out one command.
+    """Run one command.
 
     Parameters
     ----------
@@ -20,19 +20,19 @@ def main(argv=None):
 
     Returns
     -------
-    int, the exit code: 0 done, 1 a check or some runs of a sweep failed, 2 unusable input
+    int, the exit code: 0 success, 1 a check or some runs failed, 2 unusable input, 130 interrupted
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version")):
         argv = ["run", *argv]
-    for out in (sys.stdout, sys.stderr):  # into a pipe that is not UTF-8, all can be printed all the same
+    for out in (sys.stdout, sys.stderr):  # a pipe may not be UTF-8
         if hasattr(out, "reconfigure"):
             out.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = say_warning
+            warnings.showwarning = print_warning
             return arguments.call(arguments)
     except USER_ERRORS as error:
         print(f"error: {explain(error)}", file=sys.stderr)
@@ -42,15 +42,15 @@ def main(argv=None):
         return 130
 
 
-def say_warning(message, category, filename, lineno, file=None, line=None):
-    """A warning in one line, without the place in the source."""
+def print_warning(message, category, filename, lineno, file=None, line=None):
+    """Print a warning in one line, without the place in the source."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 def explain(error):
-    """The error in one sentence; for a package that is not there, how to get it."""
+    """The error in one sentence; for a missing package, how to install it."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name} is needed here; install it with: pip install -r requirements.txt"
+        return f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
     return str(error) or type(error).__name__
 
 
@@ -62,6 +62,6 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (training, parts, measuring, reference, classroom):
+    for module in (training, adapters, measuring, reference, classroom):
         module.add_commands(command)
     return parser

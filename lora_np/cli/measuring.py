@@ -1,13 +1,12 @@
 """Commands that measure: gradcheck, bench, experiment."""
 
-import json
 from pathlib import Path
 
-from .shared import add_workers, print_now
+from .shared import add_seeds, add_workers, figures_folder, json_writer, print_now
 
 
 def add_commands(command):
-    check = command("gradcheck", run_gradcheck, "check every backward pass against centred differences")
+    check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
@@ -20,35 +19,32 @@ def add_commands(command):
         help="model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)",
     )  # fmt: skip
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help="kinds of work (default: all seven)")
-    timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one a core)")
-    timing.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side (default 5)")
+    timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one per core)")
+    timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
     timing.add_argument(
         "--as-set", action="store_true",
-        help="leave variables that pin a library's kernels, such as OPENBLAS_CORETYPE, as they are set",
+        help="do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE",
     )  # fmt: skip
     timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
 
-    lab = command("experiment", run_experiment, "carry out an experiment: its figure, its numbers, its verdict")
-    lab.add_argument("name", metavar="NAME", help="list shows them; all carries out every one")
-    lab.add_argument("--seeds", type=int, default=5, metavar="N", help="(default 5)")
+    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
+    lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
+    add_seeds(lab, 5, "seeds of each run")
     lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
-    lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
-    lab.add_argument("--draw", action="store_true", help="only draw the figure anew, from the numbers in its JSON")
+    lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
+    lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
     add_workers(lab)
 
 
 def run_gradcheck(arguments):
-    from ..formats import check_file, write_text
     from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
 
-    if arguments.json:
-        check_file(arguments.json, "json")
+    write_as_json = json_writer(arguments.json)
     rows = gradcheck()
     print(format_rows(rows))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(rows_to_dicts(rows), indent=2) + "\n")
+    write_as_json(rows_to_dicts(rows))
     failed = failures(rows)
     print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
     return 1 if failed else 0
@@ -56,12 +52,10 @@ def run_gradcheck(arguments):
 
 def run_bench(arguments):
     from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
-    from ..formats import check_file, write_json
 
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
-    if arguments.json:
-        check_file(arguments.json, "json")
+    write_as_json = json_writer(arguments.json)
     if absent:
         print_now("left out: " + "; ".join(absent))
     rows, setting = bench(
@@ -75,8 +69,7 @@ def run_bench(arguments):
         report=print_now,
     )
     print("\n" + format_tables(rows, setting, peers))
-    if arguments.json:
-        write_json(arguments.json, to_dicts(rows, setting, peers))
+    write_as_json(to_dicts(rows, setting, peers))
     return 1 if any(row.failed for row in rows) else 0
 
 
@@ -92,7 +85,7 @@ def run_experiment(arguments):
     names = RECIPES if arguments.name == "all" else (arguments.name,)
     for name in names:
         recipe(name)
-    out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    out = figures_folder(arguments)
     if arguments.draw:
         there = [name for name in names if arguments.name != "all" or (Path(out) / f"{name}.json").exists()]
         for name in there:

@@ -1,25 +1,26 @@
 """The command `reference`: write the reference vectors, list them, check a port's outputs."""
 
-from .shared import print_now, subcommands
+from .shared import json_writer, print_now, subcommands
 
 
 def add_commands(command):
-    text = "reference numerics for ports: export DIR, list, check DIR"
+    vectors = {"metavar": "DIR", "help": "folder of the vectors (default: those of this clone)"}
+    text = "reference vectors for ports: export DIR, list, check DIR"
     action = subcommands(command("reference", None, text), "action", "ACTION")
 
     write = action("export", run_export, "compute all reference vectors and write them")
     write.add_argument("folder", metavar="DIR", help="folder to write")
 
-    names = action("list", run_list, "the cases: what each computes and the mistake that it is there for")
-    names.add_argument("--vectors", metavar="DIR", help="folder of the vectors (default: those of this clone)")
+    names = action("list", run_list, "list the cases: what each computes and which mistake it detects")
+    names.add_argument("--vectors", **vectors)
 
-    checking = action("check", run_check, "compare a port's outputs with the vectors; name the first that diverges")
+    checking = action("check", run_check, "compare a port's outputs with the vectors; report the first that differs")
     checking.add_argument("folder", metavar="DIR", help="the port's outputs; SPEC.md says how they are named")
     several = {"nargs": "+", "action": "extend", "default": []}
-    checking.add_argument("--case", **several, metavar="ID", help="these cases alone, such as lora or 'model-*'")
-    checking.add_argument("--tier", **several, type=int, metavar="N", help="1, 2 or 3 alone")
-    checking.add_argument("--dtype", **several, choices=["float64", "float32"], help="(default: those that are there)")
-    checking.add_argument("--vectors", metavar="DIR", help="folder of the vectors (default: those of this clone)")
+    checking.add_argument("--case", **several, metavar="ID", help="only these cases, such as lora or 'model-*'")
+    checking.add_argument("--tier", **several, type=int, metavar="N", help="only this tier: 1, 2 or 3")
+    checking.add_argument("--dtype", **several, choices=["float64", "float32"], help="(default: those in the folder)")
+    checking.add_argument("--vectors", **vectors)
     checking.add_argument("--json", metavar="FILE", help="also write the results as JSON")
 
 
@@ -44,11 +45,9 @@ def run_list(arguments):
 
 
 def run_check(arguments):
-    from ..formats import check_file, write_json
     from ..reference import VECTORS, check, exit_code, format_result, format_summary, to_dicts
 
-    if arguments.json is not None:
-        check_file(arguments.json, "json", sources=(arguments.folder, arguments.vectors or VECTORS))
+    write_as_json = json_writer(arguments.json, sources=(arguments.folder, arguments.vectors or VECTORS))
 
     def report(result):
         text = format_result(result)
@@ -58,6 +57,5 @@ def run_check(arguments):
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
     results, complaints = check(arguments.folder, *settings, report=report)
     print(format_summary(results, complaints))
-    if arguments.json is not None:
-        write_json(arguments.json, to_dicts(results, complaints))
+    write_as_json(to_dicts(results, complaints))
     return exit_code(results, complaints)

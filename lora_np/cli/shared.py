@@ -2,12 +2,12 @@
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser commands of its own.
+    """Give a parser its own commands.
 
     Returns
     -------
-    function (name, call, text) -> the parser of a new command; `call` takes the parsed arguments, and is None where the
-        command has commands in turn
+    function (name, call, text) -> the parser of a new command; `call` takes the parsed arguments, and is None for a
+        command that has commands of its own
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
 
@@ -20,14 +20,50 @@ def subcommands(parser, dest, metavar):
 
 
 def add_workers(command):
-    """Where a sweep's runs are carried out."""
+    """Options for where the runs of a sweep are computed."""
     where = command.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=int, metavar="N", help="processes side by side (default: one a core)")
-    where.add_argument(
-        "--dask", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs (needs the extra cluster)"
-    )
+    where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
+    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
+
+
+def add_seeds(command, default, text):
+    """The option for how many seeds there are."""
+    command.add_argument("--seeds", type=int, default=default, metavar="N", help=f"{text} (default {default})")
+
+
+def add_out(command):
+    """The option for the folder to write."""
+    command.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+
+
+def figures_folder(arguments):
+    """Where a command with --out and --quick writes its figures."""
+    return arguments.out or ("figures/quick" if arguments.quick else "figures")
+
+
+def check_unset(arguments, names, reason):
+    """Raise ValueError for the first option that is set although it does not apply."""
+    for name in names:
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"{name.replace('_', '-')}: {reason}")
+
+
+def json_writer(path, sources=()):
+    """Check the path of --json now, before a long job; return the function that writes a value to it.
+
+    Parameters
+    ----------
+    path : str or None, which writes nothing
+    sources : folders that are read from, in which nothing may be written
+    """
+    from ..formats import check_file, write_json
+
+    if path is None:
+        return lambda value: None
+    check_file(path, "json", sources)
+    return lambda value: write_json(path, value)
 
 
 def print_now(line):
-    """Print at once, also into a pipe: a long job shows its results as they come."""
+    """Print without buffering, so that a long job shows its results as they come, also in a pipe."""
     print(line, flush=True)

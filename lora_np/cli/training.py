@@ -1,48 +1,48 @@
-"""Commands that train: run, tune, pretrain, finetune; and predict, which applies what finetune saved."""
+"""Commands that train: run, tune, pretrain, finetune; and predict, which uses what finetune saved."""
 
 import json
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
-from .shared import add_workers, print_now
+from ..data import read_table
+from ..formats import PRETRAINED, check_file, write_text
+from ..tasks.classifier import finetune, load_classifier, predict
+from ..tasks.language_model import finetune_text
+from .shared import add_out, add_seeds, add_workers, check_unset, figures_folder, print_now
 
 
 def add_commands(command):
-    run = command("run", run_main_job, "full fine-tuning next to LoRA on real reviews: table, JSON, figures")
-    run.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each method (default 1)")
+    run = command("run", run_main_job, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
+    add_seeds(run, 1, "seeds of each method")
     run.add_argument("--quick", action="store_true", help="two seeds, part of the data, at most 30 s")
     run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
-    run.add_argument("--json", metavar="FILE", help="where to write the numbers (default DIR/main_job.json)")
-    run.add_argument("--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)")
+    run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
+    run.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
     add_workers(run)
 
     tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
     tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
-    tune.add_argument("--out", metavar="FILE", help="where to write (default: the file that the experiments read)")
-    tune.add_argument(
-        "--store", default="out/runs", metavar="DIR", help="folder that keeps the runs (default out/runs)"
-    )
+    tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
+    tune.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
     add_workers(tune)
 
     pretrain = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
     pretrain.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
     pretrain.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
     pretrain.add_argument("--seed", type=int, default=0, metavar="N")
-    pretrain.add_argument("--threads", type=int, default=2, metavar="N", help="shards worked on side by side")
-    pretrain.add_argument(
-        "--adapters", action="store_true", help="instead, train the adapters that ship with the package, on the base"
-    )
-    pretrain.add_argument("--reviews", type=int, metavar="N", help="only so many reviews, for a trial")
+    pretrain.add_argument("--threads", type=int, default=2, metavar="N", help="number of shards in parallel")
+    pretrain.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
+    pretrain.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
 
     tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
     source = tuning.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file, for a classifier")
     source.add_argument(
-        "--text-file", metavar="FILE", help="a text, for a language model; empty lines (or, without any, lines) part it"
+        "--text-file", metavar="FILE", help="a text, for a language model; separated by empty lines, or else by lines"
     )
     tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
     tuning.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
-    tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    tuning.add_argument("--test", metavar="FILE", help="a file of its own to test on (default: a tenth of --data)")
+    add_out(tuning)
+    tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
     tuning.add_argument(
         "--variant", default="lora", metavar="NAME", help=f"of LoRA: {', '.join(VARIANTS)} (default lora)"
@@ -56,13 +56,13 @@ def add_commands(command):
     )  # fmt: skip
     tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
-    tuning.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (default by method)")
+    tuning.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (default depends on the method)")
     tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
     tuning.add_argument("--batch-size", type=int, metavar="N", help="(default 32; 16 for a language model)")
     tuning.add_argument("--seed", type=int, default=0, metavar="N")
-    tuning.add_argument("--base", metavar="DIR", help="model to start from (default: the one that ships)")
+    tuning.add_argument("--base", metavar="DIR", help="model to start from (default: the shipped one)")
 
-    predict = command("predict", run_predict, "apply what finetune saved to new texts")
+    predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
     predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
@@ -75,7 +75,7 @@ def run_main_job(arguments):
     from ..experiments.sweep import open_executor
 
     seeds, quick, store = arguments.seeds, arguments.quick, arguments.store
-    out = arguments.out or ("figures/quick" if quick else "figures")
+    out = figures_folder(arguments)
     with open_executor(arguments.jobs, arguments.dask) as executor:
         outcome = experiment("main_job", seeds, quick, out, store, executor, print_now, arguments.json)
     return 1 if "failed" in outcome else 0
@@ -99,32 +99,23 @@ def run_pretrain(arguments):
     from ..experiments.shipped import train_shipped
 
     if arguments.adapters:
-        for name in ("epochs", "reviews"):
-            if getattr(arguments, name) is not None:
-                raise ValueError(f"{name}: goes with the base; the adapters' epochs and texts are fixed")
+        check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")
         for name, about in train_shipped(arguments.out, arguments.seed).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")
         print(f"saved in {arguments.out}")
         return 0
-    log = pretrain(
-        arguments.out,
-        EPOCHS if arguments.epochs is None else arguments.epochs,
-        arguments.seed,
-        arguments.threads,
-        arguments.reviews,
-    )
+    epochs = EPOCHS if arguments.epochs is None else arguments.epochs
+    log = pretrain(arguments.out, epochs, arguments.seed, arguments.threads, arguments.reviews)
     print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
     return 0
 
 
 def run_finetune(arguments):
-    from ..formats import PRETRAINED
-
-    language = arguments.text_file is not None
+    is_text = arguments.text_file is not None
     settings = {
         "method": arguments.method,
-        "adapter_config": adapter_config(arguments, ("all-linear",) if language else ("q_proj", "v_proj")),
+        "adapter_config": adapter_config(arguments, ("all-linear",) if is_text else ("q_proj", "v_proj")),
         "learning_rate": arguments.lr,
         "epochs": arguments.epochs,
         "seed": arguments.seed,
@@ -133,13 +124,17 @@ def run_finetune(arguments):
     }
     if arguments.batch_size is not None:
         settings["batch_size"] = arguments.batch_size
-    return (finetune_language_model if language else finetune_classifier)(arguments, settings)
+    result, data, test = (finetune_language_model if is_text else finetune_classifier)(arguments, settings)
+    for line in (*data, f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)", test):
+        print(line)
+    print(f"saved in {arguments.out}")
+    return 0
 
 
 def adapter_config(arguments, targets):
-    """The AdapterConfig that the options ask for; `targets` where they name none."""
+    """The AdapterConfig for the options; `targets` are used if the options name none."""
     if arguments.variant != "lora" and arguments.method != "lora":
-        raise ValueError(f"variant: {arguments.variant!r} goes with --method lora, got --method {arguments.method}")
+        raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
     config = AdapterConfig(
         r=arguments.rank,
         alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
@@ -153,51 +148,34 @@ def adapter_config(arguments, targets):
 
 
 def finetune_language_model(arguments, settings):
-    from ..tasks.language_model import finetune_text
-
-    for name in ("text", "label", "test"):
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"{name}: goes with --data; a --text-file is one text, of which a tenth is the test")
+    """The result of `finetune_text`, and lines about its data and its test."""
+    check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
     result = finetune_text(arguments.text_file, arguments.out, **settings)
     n = result["tokens"]
-    print(f"tokens: {n['train']:,} to train, {n['validation']:,} to choose the best, {n['test']:,} to test")
-    print(f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)")
-    print(f"test perplexity {result['test_perplexity']:.1f} (before: {result['test_perplexity_before']:.1f})")
-    print(f"saved in {arguments.out}")
-    return 0
+    data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
+    before, after = result["test_perplexity_before"], result["test_perplexity"]
+    return result, [data], f"test perplexity {after:.1f} (before: {before:.1f})"
 
 
 def finetune_classifier(arguments, settings):
-    from ..tasks.classifier import finetune
-
+    """The result of `finetune`, and lines about its data and its test."""
     for name in ("text", "label"):
         if getattr(arguments, name) is None:
             raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
-    result = finetune(
-        arguments.data, arguments.text, arguments.label, arguments.out, test_data=arguments.test, **settings
-    )
-    rows = result["rows"]
-    print(f"labels: {', '.join(result['labels'])}")
-    print(f"rows: {rows['train']} to train, {rows['validation']} to choose the best, {rows['test']} to test")
-    if rows["left_out"]:
-        print(f"      {rows['left_out']} of {arguments.data} left out: their texts are in {arguments.test}")
-    if result["longer_texts"]:
-        longer, n = result["longer_texts"], result["n_positions"]
-        print(f"      {longer} texts have more than {n} tokens; what follows is not read")
-    print(f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)")
-    print(
-        f"test accuracy {100 * result['test_accuracy']:.1f} % "
-        f"(always answering the commonest label: {100 * result['commonest_label_share']:.1f} %)"
-    )
-    print(f"saved in {arguments.out}")
-    return 0
+    table = arguments.data, arguments.text, arguments.label
+    result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
+    n, longer = result["rows"], result["longer_texts"]
+    data = [f"labels: {', '.join(result['labels'])}"]
+    data.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
+    if n["left_out"]:
+        data.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
+    if longer:
+        data.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
+    accuracy, share = 100 * result["test_accuracy"], 100 * result["commonest_label_share"]
+    return result, data, f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
 
 
 def run_predict(arguments):
-    from ..data import read_table
-    from ..formats import check_file, write_text
-    from ..tasks.classifier import load_classifier, predict
-
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
     if arguments.data and not arguments.text:
@@ -205,15 +183,15 @@ def run_predict(arguments):
     if arguments.out:
         check_file(arguments.out, "out")
     texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
-    found = predict(load_classifier(arguments.model), texts)
+    answers = predict(load_classifier(arguments.model), texts)
     if arguments.out:
         lines = (
             json.dumps({"text": text, "label": label, "probability": round(p, 6)}, ensure_ascii=False)
-            for text, (label, p) in zip(texts, found)
+            for text, (label, p) in zip(texts, answers)
         )
         write_text(arguments.out, "\n".join(lines) + "\n")
         print(f"{len(texts)} texts; saved in {arguments.out}")
     else:
-        for text, (label, p) in zip(texts, found):
+        for text, (label, p) in zip(texts, answers):
             print(f"{label}\t{p:.3f}\t{' '.join(text.split())[:100]}")
     return 0

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..formats import shipped_adapters
 from ..model import Sampling
-from ..tasks.parts import BASE, load_parts
+from ..tasks.adapter_set import BASE, load_adapter_set
 from ..tasks.writing import write_text_from
 
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
@@ -14,14 +14,14 @@ SAMPLE_TOKENS = 40
 
 def samples():
     """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
-    parts = load_parts([BASE, *shipped_adapters()])
+    loaded = load_adapter_set([BASE, *shipped_adapters()])
 
     def text(prompt, adapter, rng):
-        return "".join(write_text_from(parts.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
+        return "".join(write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
 
     found = {
         name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
-        for name, adapter in parts.adapters.items()
+        for name, adapter in loaded.adapters.items()
     }
     return {"prompts": list(PROMPTS), "texts": found}
 

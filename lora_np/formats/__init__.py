@@ -1,4 +1,4 @@
-"""Files: tensors, models, adapters and tasks, in our own format, Hugging Face's and PEFT's. No pickle is read."""
+"""Files of tensors, models, adapters and tasks, in our format, Hugging Face's and PEFT's. Pickle is never read."""
 
 from .checkpoint import (
     PRETRAINED,
@@ -15,9 +15,7 @@ from .peft import load_peft, save_peft
 from .task import (
     Task,
     check_base,
-    checked_tokenizer,
     load_task,
-    model_sha256,
     put_on,
     save_task,
     shipped_adapters,
@@ -36,40 +34,3 @@ from .tensors import (
     write_tensors,
     write_text,
 )
-
-__all__ = [
-    "GPT2",
-    "PRETRAINED",
-    "Task",
-    "check_base",
-    "check_file",
-    "check_folder",
-    "checked_tokenizer",
-    "default_labels",
-    "load_adapter",
-    "load_gpt2",
-    "load_model",
-    "load_peft",
-    "load_pretrained",
-    "load_task",
-    "model_sha256",
-    "put_on",
-    "read_config",
-    "read_json",
-    "read_object",
-    "read_tensors",
-    "save_adapter",
-    "save_gpt2",
-    "save_model",
-    "save_peft",
-    "save_task",
-    "shipped_adapters",
-    "task_base",
-    "task_folder",
-    "tokenizer_of",
-    "with_classes",
-    "write_atomically",
-    "write_json",
-    "write_tensors",
-    "write_text",
-]

@@ -20,13 +20,13 @@ def save_model(folder, params, config, dtype=None):
 
     Parameters
     ----------
-    folder : where to; made if it is not there
+    folder : folder to write; created if needed
     params : dict of the weights
     config : ModelConfig
-    dtype : "float16" halves the file (weights near 0.02 keep three digits); None keeps the arrays' own
+    dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
     """
     folder = Path(folder)
-    write_pair(folder / "model.safetensors", params, folder / "config.json", config, dtype)
+    write_pair(folder / "model.safetensors", params, folder / "config.json", config_fields(config), dtype)
 
 
 def load_model(folder, dtype=np.float32):
@@ -35,7 +35,7 @@ def load_model(folder, dtype=np.float32):
     Parameters
     ----------
     folder : the model's folder
-    dtype : np.float32 or np.float64, of the arrays returned
+    dtype : np.float32 or np.float64, of the returned arrays
 
     Returns
     -------
@@ -45,27 +45,22 @@ def load_model(folder, dtype=np.float32):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing, damaged, or its tensors are not those of the configuration.
+        If a file is missing or damaged, or the tensors do not match the configuration.
     """
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
     path = folder / "model.safetensors"
     tensors, _ = read_tensors(path)
-    if config.n_layers > len(tensors):  # before a name is made for each of a damaged number of layers
-        raise ValueError(f"{folder}: n_layers is {config.n_layers}, and model.safetensors has {len(tensors)} tensors")
-    shapes = parameter_shapes(config)
-    check_tensors(path, tensors, shapes)
-    return cast(path, {name: tensors[name] for name in shapes}, dtype), config
+    check_depth(folder / "config.json", "n_layers", config.n_layers, tensors)
+    return read_as(path, tensors, parameter_shapes(config), dtype), config
 
 
 def load_pretrained(dtype=np.float32):
-    """The language model that ships with the package, trained on IMDb reviews.
+    """The language model that comes with the package, trained on IMDb reviews.
 
     Returns
     -------
-    params, config : as `load_model`
+    params, config : as in `load_model`
     """
     return load_model(PRETRAINED, dtype)
 
@@ -75,13 +70,14 @@ def save_adapter(folder, adapter, dtype=None):
 
     Parameters
     ----------
-    folder : where to; made if it is not there
-    adapter : Adapter; one that its init took out of the base has to go through `on_given_base` first
+    folder : folder to write; created if needed
+    adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `on_given_base` first
     dtype : see `save_model`
     """
     check_init(adapter.config)
     folder = Path(folder)
-    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", adapter.config, dtype)
+    settings = config_fields(adapter.config)
+    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", settings, dtype)
 
 
 def load_adapter(folder, params):
@@ -99,7 +95,7 @@ def load_adapter(folder, params):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing, damaged, or does not fit its configuration and the base.
+        If a file is missing or damaged, or does not fit its configuration and the base.
     """
     folder = Path(folder)
     config = read_config(folder / "adapter.json", AdapterConfig)
@@ -110,36 +106,57 @@ def load_adapter(folder, params):
         shapes = adapter_shapes(params, config)
     except ValueError as error:
         raise ValueError(f"{folder / 'adapter.json'}: {error}") from None
-    check_tensors(path, tensors, shapes)
-    return Adapter(config, cast(path, {name: tensors[name] for name in shapes}, params["tok_emb.weight"].dtype))
+    return Adapter(config, read_as(path, tensors, shapes, params["tok_emb.weight"].dtype))
 
 
 def check_init(config):
-    """Raise ValueError for an adapter that its init took out of the base: on the base as it was given it is wrong."""
+    """Raise ValueError if the adapter's init changed the base: on the original base the adapter would be wrong."""
     if config.init in STARTS:
-        kept = [init for init in INITS if init not in STARTS]
+        plain = ", ".join(init for init in INITS if init not in STARTS)
         raise ValueError(
-            f"init: got {config.init!r}, an adapter on what that left of the base; expected one of {', '.join(kept)}: "
-            "`on_given_base` makes it one for the base that was given, or `merge` puts it into its own"
+            f"init: got {config.init!r}, which changes the base's weights; expected one of {plain}: convert the "
+            "adapter with `on_given_base`, or `merge` it"
         )
 
 
-def write_pair(tensors_path, tensors, config_path, config, dtype=None):
-    """Write tensors, in a dtype or in their own, and their configuration over an earlier pair.
+def check_depth(path, field, n_layers, tensors):
+    """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
+    if isinstance(n_layers, int) and n_layers > len(tensors):
+        raise ValueError(f"{path}: {field} is {n_layers}, but the model has only {len(tensors)} tensors")
 
-    The old configuration goes first and the new one comes last: a kill in between leaves a folder that
-    lacks it and is refused, never new tensors that are read by old settings.
+
+def config_fields(config):
+    """A configuration dataclass as a dict for JSON."""
+    return {name: value for name, value in asdict(config).items() if name != "extra" or value}
+
+
+def write_pair(tensors_path, tensors, config_path, values, dtype=None, metadata=None):
+    """Write tensors and their configuration, replacing an earlier pair.
+
+    The old configuration is removed first and the new one written last. If the process is killed in between,
+    the folder has no configuration and is refused; new tensors are never read with old settings.
     """
     tensors = cast(tensors_path, tensors, dtype)
     config_path.unlink(missing_ok=True)
-    write_tensors(tensors_path, tensors)
-    write_json(config_path, {name: value for name, value in asdict(config).items() if name != "extra" or value})
+    write_tensors(tensors_path, tensors, metadata)
+    write_json(config_path, values)
+
+
+def read_object(path):
+    """The fields of a JSON file that contains one object."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")
+    return values
 
 
 def read_config(path, kind):
-    """A configuration dataclass from its JSON file; missing and wrong fields are named, unknown ones kept as extra."""
+    """A configuration dataclass from its JSON file.
+
+    Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
+    """
     values = read_object(path)
-    known = [field.name for field in fields(kind)]
+    known = {field.name for field in fields(kind)}
     unknown = {name: value for name, value in values.items() if name not in known}
     warn_of_unknown(path, unknown)
     values = {name: value for name, value in values.items() if name in known}
@@ -151,47 +168,41 @@ def read_config(path, kind):
         raise ValueError(f"{path}: {error}") from None
 
 
-def cast(path, tensors, dtype=None):
-    """The tensors in a dtype, or in their own; ValueError for the first that it cannot hold, or that is not finite.
-
-    Parameters
-    ----------
-    path : of the file that they are read from or written to, for the message
-    tensors : dict of floating-point arrays
-    dtype : a dtype, or None
-    """
-    found = {}
-    for name, array in tensors.items():
-        with np.errstate(over="ignore", invalid="ignore"):
-            found[name] = array.astype(dtype or array.dtype, copy=False)
-        if not np.isfinite(found[name]).all():
-            raise ValueError(f"{path}: {name} holds values that are not finite or beyond {found[name].dtype}")
-    return found
-
-
-def read_object(path):
-    """The fields of a JSON file that holds one object."""
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: got a JSON {type(values).__name__}, expected an object")
-    return values
-
-
 def warn_of_unknown(path, names):
-    """Say that fields of a configuration mean nothing here; whoever calls keeps them."""
+    """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {', '.join(names)}: kept, and of no effect", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {', '.join(names)} are ignored, but saved again", stacklevel=2)
 
 
-def check_tensors(path, tensors, shapes):
-    """Raise ValueError for the first tensor that is missing, unexpected, of another shape or not of floats."""
+def read_as(path, tensors, shapes, dtype):
+    """The tensors of a file in the order of `shapes`, in float32 or float64.
+
+    Raises ValueError for the first tensor that is missing, unexpected, of another shape, or refused by `cast`.
+    """
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"{path}: {name} is missing")
         if tensors[name].shape != tuple(shape):
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
-        if not np.issubdtype(tensors[name].dtype, np.floating):
-            raise ValueError(f"{path}: {name} is of dtype {tensors[name].dtype}, expected floating point")
     for name in tensors:
         if name not in shapes:
             raise ValueError(f"{path}: unexpected tensor {name}")
+    return cast(path, {name: tensors[name] for name in shapes}, dtype)
+
+
+def cast(path, tensors, dtype=None):
+    """The tensors in a dtype, or in their own; `path` is their file, for the message.
+
+    Raises ValueError for the first array that is not of floats, not finite, or too large for the dtype.
+    """
+    arrays = {}
+    for name, array in tensors.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected floating point")
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays[name] = array.astype(dtype or array.dtype, copy=False)
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path}: {name} has values that are not finite or too large for {arrays[name].dtype}")
+    return arrays

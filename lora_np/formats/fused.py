@@ -1,18 +1,17 @@
-"""Adapters of layers that stand side by side, such as q, k and v in GPT-2's `c_attn`, as one; and the way back.
+"""Join adapters of adjacent layers, such as q, k and v in GPT-2's `c_attn`, into one adapter, and split it again.
 
-Side by side, (out₁ + out₂ + …, in), the layers read the same x, and their outputs stand one above the other.
+The layers have the same input x, and their outputs are concatenated: the fused weight is (out₁ + out₂ + …, in).
 
-- Three adapters, or some of them, become one: the A's one above the other, the B's in blocks along a diagonal. Where
-  all layers have the same A, as after the way back, that one A is kept and the B's are put one above the other.
-- One becomes several that share its A, each with its part of B; or, where each component of the rank reaches one
-  layer alone, in the layers' order as the joining leaves them, several that have just their own components.
+- Joining: the A's are stacked, and the B's are blocks on a diagonal. If all layers have the same A, as after
+  splitting, the result has that one A, and the B's are stacked.
+- Splitting: each layer gets the whole A and its rows of B. If each component of the rank affects one layer only, in
+  the layers' order, as after joining, each layer gets just its own components.
 
-Both are exact: no number but a zero is added. Only where the layers' scales differ is something rounded: one adapter
-has one scale, and the B's of the others are multiplied by the ratio.
+Both are exact: only zeros are added. The one exception is layers with different scales: an adapter has one scale, so
+the B's of the others are multiplied by the ratio, which rounds.
 
-DoRA's lengths m are one for each output, so they stand one above the other too, and the norms of the rows of W + s B A
-are what they were. A layer without an adapter beside one that has one gets the lengths of its base's rows, which leave
-it as it is; by them it is known on the way back.
+DoRA's magnitudes m, one for each output, are concatenated too. A layer without an adapter next to one with an adapter
+gets its base's row norms, which do not change it; splitting recognises such a layer by them.
 """
 
 import numpy as np
@@ -21,56 +20,42 @@ from ..adapters.dora import MAGNITUDE, row_norms
 
 
 def split_factors(factors, names, weights=None):
-    """The adapters of layers that stand side by side in one.
+    """Split the adapter of a fused layer into {name: factors}, without layers that it does not affect.
 
-    Parameters
-    ----------
-    factors : {"lora_A": (r, in), "lora_B": (Σ out, r)}, and of DoRA "lora_magnitude_vector": (Σ out,)
-    names : list of the layers' names, all of the same size, in the order of their outputs
-    weights : list of the layers' base weights, each (out, in); needed for DoRA alone
-
-    Returns
-    -------
-    dict, name -> its part of the factors; a layer that nothing reaches is not in it
+    `factors` has lora_A (r, in), lora_B (Σ out, r) and for DoRA lora_magnitude_vector (Σ out,). The layers, all of
+    the same size, are in the order of their outputs. Their base `weights`, (out, in) each, are only needed for DoRA.
     """
-    lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out of one, r)
-    lengths = [{}] * len(names)
+    lora_A, blocks = factors["lora_A"], np.split(factors["lora_B"], len(names))  # each (out, r)
+    magnitudes = [{}] * len(names)
     if MAGNITUDE in factors:
-        lengths = [{MAGNITUDE: m} for m in np.split(factors[MAGNITUDE], len(names))]  # each (out of one,)
+        magnitudes = [{MAGNITUDE: m} for m in np.split(factors[MAGNITUDE], len(names))]  # each (out,)
     owners = component_owners(blocks)
-    moved = {i for i, m in enumerate(lengths) if m and not are_base_lengths(m[MAGNITUDE], weights[i])}
-    if owners is None or not moved <= set(owners):  # a layer whose lengths alone were trained needs an A all the same
-        return {name: {"lora_A": lora_A, "lora_B": B, **m} for name, B, m in zip(names, blocks, lengths)}
-    parts = [(name, B, m, owners == i) for i, (name, B, m) in enumerate(zip(names, blocks, lengths))]
-    return {name: {"lora_A": lora_A[own], "lora_B": B[:, own], **m} for name, B, m, own in parts if own.any()}
+    trained = {i for i, m in enumerate(magnitudes) if m and not are_row_norms(m[MAGNITUDE], weights[i])}
+    if owners is None or not trained <= set(owners):  # a layer with trained magnitudes needs an A even if its B is zero
+        return {name: {"lora_A": lora_A, "lora_B": B, **m} for name, B, m in zip(names, blocks, magnitudes)}
+    rows = [(name, B, m, owners == i) for i, (name, B, m) in enumerate(zip(names, blocks, magnitudes))]
+    return {name: {"lora_A": lora_A[own], "lora_B": B[:, own], **m} for name, B, m, own in rows if own.any()}
 
 
 def component_owners(blocks):
-    """Which layer each component of the rank reaches, (r,); None unless they can be told apart, in the layers' order.
+    """The layer that each component of the rank affects, (r,); None unless it is only one, in the layers' order.
 
-    A component that reaches none, as where B is zero, goes with its neighbours: it is exact with any.
+    A component that affects no layer, because its B is zero, is assigned like its neighbour; any choice is exact.
     """
-    reached = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
-    known = reached.any(axis=0)
-    if len(blocks) == 1 or (reached.sum(axis=0) > 1).any() or not known.any():
+    affects = np.array([block.any(axis=0) for block in blocks])  # (layers, r)
+    known = affects.any(axis=0)
+    if len(blocks) == 1 or (affects.sum(axis=0) > 1).any() or not known.any():
         return None
-    owners, r = reached.argmax(axis=0), np.arange(len(known))
-    last = np.maximum.accumulate(np.where(known, r, -1))  # the nearest known one before, or else the first of all
+    owners, r = affects.argmax(axis=0), np.arange(len(known))
+    last = np.maximum.accumulate(np.where(known, r, -1))  # the nearest known component before, or the first known
     owners = owners[np.where(last < 0, known.argmax(), last)]
     return owners if (np.diff(owners) >= 0).all() else None
 
 
 def join_factors(adapted, outs):
-    """One adapter for layers that stand side by side: A, B and the scale.
+    """Join the adapters of adjacent layers into one: A (r, in), B (Σ out, r) and the scale.
 
-    Parameters
-    ----------
-    adapted : list of ({"lora_A": …, "lora_B": …}, scale), or None, for each layer
-    outs : list of int, the layers' outputs
-
-    Returns
-    -------
-    A (r, in), B (Σ out, r), scale : float
+    `adapted` has for each layer a pair ({"lora_A": …, "lora_B": …}, scale) or None, `outs` its number of outputs.
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]
@@ -93,26 +78,21 @@ def join_factors(adapted, outs):
     return lora_A, lora_B, scale
 
 
-def join_lengths(adapted, weights):
-    """DoRA's lengths for layers that stand side by side, (Σ out,).
-
-    Parameters
-    ----------
-    adapted : see `join_factors`, each with "lora_magnitude_vector" (out,)
-    weights : list of the layers' base weights
-    """
+def join_magnitudes(adapted, weights):
+    """DoRA's magnitudes for a fused layer, (Σ out,); `adapted` as in `join_factors`, `weights` of the base."""
     return np.concatenate(
-        [pair[0][MAGNITUDE] if pair else base_lengths(weight) for pair, weight in zip(adapted, weights)]
+        [
+            pair[0][MAGNITUDE] if pair else exact_norms(weight).astype(weight.dtype)
+            for pair, weight in zip(adapted, weights)
+        ]
     )
 
 
-def base_lengths(weight):
-    """The norms of a weight's rows, summed in float64, so that they are the same numbers on every machine."""
-    weight = np.asarray(weight)
-    return row_norms(weight.astype(np.float64)).astype(weight.dtype)
+def exact_norms(weight):
+    """The norms of a weight's rows in float64, so that rounding gives the same float32 on every machine."""
+    return row_norms(np.asarray(weight).astype(np.float64))
 
 
-def are_base_lengths(lengths, weight):
-    """Whether lengths are those of the base's rows, or were in a file of float32."""
-    norms = base_lengths(np.asarray(weight).astype(np.float64))
-    return any(np.array_equal(lengths, norms.astype(dtype)) for dtype in (weight.dtype, np.float32))
+def are_row_norms(magnitudes, weight):
+    """Whether magnitudes are the norms of the base's rows, in its dtype or rounded to float32."""
+    return any(np.array_equal(magnitudes, exact_norms(weight).astype(dtype)) for dtype in (weight.dtype, np.float32))

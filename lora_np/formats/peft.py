@@ -1,17 +1,13 @@
-"""PEFT's LoRA and DoRA adapters on disk, both ways: `adapter_config.json` beside `adapter_model.safetensors`.
+"""Read and write PEFT's LoRA and DoRA adapters: `adapter_config.json` and `adapter_model.safetensors`.
 
-A and B have our shapes and orientation, (r, in) and (out, r), also on GPT-2's transposed layers (`fan_in_fan_out`
-speaks of the base's weight alone), and DoRA's lengths m are one for each output. GPT-2's one layer `c_attn` for our
-three is the affair of `fused.py`.
+A is (r, in) and B is (out, r), as ours, also for GPT-2's transposed layers: `fan_in_fan_out` is only about the base's
+weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
 
-Transposed or exchanged factors have other shapes than the configuration's rank and the base's layer ask for, and are
-refused, with one exception: where r = in = out all are square, and nothing can tell.
+Factors that are transposed or exchanged do not have the shapes that the rank and the base's layer require, and are
+refused. The one exception is r = in = out: all factors are square then, and the mistake cannot be seen.
 """
 
-import re
 from pathlib import Path
-
-import numpy as np
 
 from ..adapters import (
     HEAD,
@@ -25,14 +21,13 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
-from .checkpoint import cast, check_init, read_object, warn_of_unknown
-from .fused import join_factors, join_lengths, split_factors
+from .checkpoint import cast, check_init, read_object, warn_of_unknown, write_pair
+from .fused import join_factors, join_magnitudes, split_factors
 from .gpt2 import LINEAR, PREFIX
 from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
-from .tensors import read_tensors, write_json, write_tensors
+from .tensors import read_tensors
 
 BASE = "base_model.model."
-LAYER = re.compile(r"(transformer\.)?h\.(\d{1,6})\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)")
 FACTORS = ("lora_A", "lora_B")
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
 LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
@@ -47,50 +42,50 @@ def load_peft(folder, params):
     Parameters
     ----------
     folder : the directory that `save_pretrained` wrote
-    params : dict of the base's weights in our names (`load_gpt2` makes them)
+    params : dict of the base's weights under our names (from `load_gpt2`)
 
     Returns
     -------
-    Adapter, of the base's dtype; with the trained head of a classifier, if it has one
+    Adapter, of the base's dtype; for a classifier with the trained head, if the file has one
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, the adapter is of a kind that ours is not, or it does not fit
-        its configuration and the base: what is wrong is said by name.
+        If a file is missing or damaged, we do not support the kind of adapter, or it does not fit its
+        configuration or the base.
     """
     folder = Path(folder)
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_object(fields_path)
     check_fields(fields_path, fields)
-    tensors, _ = read_tensors(path)
-    for name, array in tensors.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {name} is of dtype {array.dtype}, expected floating point")
-    leaves = LEAVES["dora" if fields.get("use_dora", False) else "lora"]
-    parts, head = by_layer(path, cast(path, tensors, params["tok_emb.weight"].dtype), leaves)
-    layers = {module: our_layers(path, module, params) for module in parts}
+    kind, rslora = "dora" if fields.get("use_dora", False) else "lora", fields.get("use_rslora", False)
+    tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
+    factors, head = by_layer(path, tensors, LEAVES[kind])
     weights, ranks, alphas = {}, {}, {}
-    for module, names in layers.items():
+    layers = base_layers(params)
+    for module in factors:
+        if module not in layers:
+            raise ValueError(f"{path}: {module} is not a linear layer of the base")
+        names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
         rank, scale = rank_and_scale(fields_path, fields, module)
-        frozen = [params[f"{name}.weight"] for name in names]
-        check_factors(path, module, parts[module], rank, [weight.shape for weight in frozen])
-        for name, own in split_factors(parts[module], names, frozen).items():
+        check_factors(path, module, factors[module], rank, [weight.shape for weight in frozen])
+        for name, own in split_factors(factors[module], names, frozen).items():
             if name in ranks:
-                raise ValueError(f"{path}: repeated layer {module}, which the file has under another name too")
+                raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
             weights |= {f"{name}.{leaf}": array for leaf, array in own.items()}
             ranks[name] = len(own["lora_A"])
-            alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
-    check_targets(fields_path, fields, layers, params)
+            alphas[name] = alpha_of(scale, ranks[name], rslora)
+    check_targets(fields_path, fields, list(factors), layers)
     order = [name for name in linear_layers(params) if name in ranks]
-    weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in leaves}
+    weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in LEAVES[kind]}
     if head is not None:
         d_model = params["tok_emb.weight"].shape[1]
         if head.shape[1] != d_model:
             raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), d_model)}")
         weights[HEAD] = head
     try:
-        adapter = Adapter(our_config(fields, ranks, alphas, order, params, head is not None), weights)
+        config = our_config(fields, ranks, alphas, compact_targets(order, linear_layers(params)), head is not None)
+        adapter = Adapter(config, weights)
         fitting_parts(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
@@ -99,98 +94,96 @@ def load_peft(folder, params):
 
 
 def by_layer(path, tensors, leaves):
-    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, with all that the kind has, and the head or None."""
+    """The tensors as {layer: {"lora_A": …, "lora_B": …}}, complete for the kind, and the head or None."""
     if not tensors:
-        raise ValueError(f"{path}: holds no tensors")
-    parts, head = {}, None
+        raise ValueError(f"{path}: the file has no tensors")
+    factors, head = {}, None
     for key, array in tensors.items():
         name = key.removeprefix(BASE)
         module, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in leaves and name == f"{module}.{leaf}{SUFFIX[leaf]}":
-            if leaf in parts.setdefault(module, {}):
+            if leaf in factors.setdefault(module, {}):
                 raise ValueError(f"{path}: repeated name {name}, with and without {BASE!r}")
-            parts[module][leaf] = array
+            factors[module][leaf] = array
         elif name in ("score.weight", "classifier.weight", HEAD) and head is None:
             head = array
             if head.ndim != 2 or len(head) < 2:
                 raise ValueError(f"{path}: {key} has shape {head.shape}, expected (n_classes, d_model)")
         else:
-            known = ", ".join(leaves)
-            raise ValueError(f"{path}: unexpected tensor {key}; expected {known} of layers, and score.weight")
-    for module, arrays in parts.items():
+            expected = ", ".join(leaves)
+            raise ValueError(f"{path}: unexpected tensor {key}; expected {expected} of layers, and score.weight")
+    for module, arrays in factors.items():
         for leaf in leaves:
             if leaf not in arrays:
                 raise ValueError(f"{path}: {module}.{leaf}{SUFFIX[leaf]} is missing")
-    return parts, head
+    return factors, head
 
 
-def our_layers(path, module, params):
-    """Our layers that a layer of PEFT's base stands for, in the order of its outputs."""
-    found = LAYER.fullmatch(module)
-    names = [f"blocks.{found[2]}.{name}" for name in LINEAR[found[3]]] if found else [module]
-    if names[0] not in linear_layers(params):
-        raise ValueError(f"{path}: {module} is no linear layer of the base")
-    return names
+def base_layers(params):
+    """Our layers by every name that PEFT may use: {"h.0.attn.c_attn": ["blocks.0.attn.q_proj", …], …}.
 
-
-def check_targets(path, fields, layers, params):
-    """Raise ValueError unless the file's layers are those that the configuration puts adapters on.
-
-    PEFT would leave out a tensor of another layer, and start a layer without tensors anew.
+    PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
     """
-    for module in layers:
+    n_layers = sum(name.endswith(".ln1.weight") for name in params)
+    fused = {
+        f"h.{i}.{theirs}": [f"blocks.{i}.{n}" for n in ours] for i in range(n_layers) for theirs, ours in LINEAR.items()
+    }
+    return {**{PREFIX + name: ours for name, ours in fused.items()}, **fused, **{n: [n] for n in linear_layers(params)}}
+
+
+def check_targets(path, fields, modules, layers):
+    """Raise ValueError unless the file has exactly the layers that the configuration targets.
+
+    PEFT would ignore the tensors of other layers, and initialise targets without tensors from scratch.
+    """
+    for module in modules:
         if not is_target(fields, module):
-            raise ValueError(f"{path}: the file has {module}, where the configuration puts no adapter")
-    first = next(iter(layers), "")
-    prefix, numbers = LAYER.fullmatch(first), range(sum(name.endswith(".ln1.weight") for name in params))
-    theirs = [f"{prefix[1] or ''}h.{i}.{name}" for i in numbers for name in LINEAR] if prefix else linear_layers(params)
-    for module in theirs if fields.get("target_modules") and layers else ():
-        if module not in layers and is_target(fields, module):
-            raise ValueError(f"{path}: the configuration puts an adapter on {module}, and the file has none")
+            raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
+    root = (
+        modules[0].partition(".")[0] if modules else None
+    )  # "transformer", "h" or "blocks": how this file names layers
+    for module in layers if fields.get("target_modules") else ():
+        if module.partition(".")[0] == root and module not in modules and is_target(fields, module):
+            raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
 
 
 def check_factors(path, module, factors, r, shapes):
-    """Raise ValueError unless A is (r, in), B (out, r) and DoRA's m (out,); say what is wrong, where it can be told.
+    """Raise ValueError unless A is (r, in), B (out, r) and DoRA's m (out,); name the likely mistake.
 
-    Parameters
-    ----------
-    path, module : for the message
-    factors : {"lora_A": …, "lora_B": …}, and of DoRA the lengths
-    r : int, by the configuration
-    shapes : the (out, in) of our layers that are side by side in this one
+    `shapes` has the (out, in) of each of our layers in this one.
     """
     n_out, n_in = sum(shape[0] for shape in shapes), shapes[0][1]
-    lengths = factors.get(MAGNITUDE)
-    if lengths is not None and lengths.shape != (n_out,):
-        raise ValueError(f"{path}: {module}.{MAGNITUDE} has shape {lengths.shape}, expected {(n_out,)}")
+    magnitudes = factors.get(MAGNITUDE)
+    if magnitudes is not None and magnitudes.shape != (n_out,):
+        raise ValueError(f"{path}: {module}.{MAGNITUDE} has shape {magnitudes.shape}, expected {(n_out,)}")
     got = tuple(factors[factor].shape for factor in FACTORS)
     if got == ((r, n_in), (n_out, r)):
         return
     text = f"{path}: {module} has lora_A {got[0]} and lora_B {got[1]}, expected {(r, n_in)} and {(n_out, r)}"
-    exchanged, transposed = got == ((n_out, r), (r, n_in)), got == ((n_in, r), (r, n_out))
-    if exchanged or transposed:
-        guess = " or ".join(["exchanged"] * exchanged + ["transposed"] * transposed)
-        raise ValueError(f"{text}: they look {guess}")
+    guesses = {"exchanged": ((n_out, r), (r, n_in)), "transposed": ((n_in, r), (r, n_out))}
+    likely = [guess for guess, swapped in guesses.items() if got == swapped]
+    if likely:
+        raise ValueError(f"{text}: they look {' or '.join(likely)}")
     k = got[0][0] if len(got[0]) == 2 else None
     if got == ((k, n_in), (n_out, k)):
-        raise ValueError(f"{text}: they are of rank {k}, and the configuration says {r}")
+        raise ValueError(f"{text}: they have rank {k}, but the configuration says {r}")
     raise ValueError(text)
 
 
-def our_config(fields, ranks, alphas, order, params, head):
-    """Our configuration of an adapter with these ranks and alphas by layer."""
+def our_config(fields, ranks, alphas, targets, train_head):
+    """Our configuration for these ranks and alphas by layer."""
     r, rank_pattern = compact_pattern(ranks) if ranks else (8, {})
     alpha, alpha_pattern = compact_pattern(alphas) if ranks else (8.0, {})
     return AdapterConfig(
         r=r,
         alpha=alpha,
-        targets=compact_targets(order, linear_layers(params)),
+        targets=targets,
         rank_pattern=rank_pattern,
         alpha_pattern=alpha_pattern,
         rslora=fields.get("use_rslora", False),
         dropout=fields.get("lora_dropout", 0.0),
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
-        train_head=head,
+        train_head=train_head,
         kind="dora" if fields.get("use_dora", False) else "lora",
         extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
     )
@@ -200,54 +193,48 @@ def our_config(fields, ranks, alphas, order, params, head):
 
 
 def save_peft(folder, adapter, params, config, base=None):
-    """Write an adapter as PEFT loads it onto the GPT-2 that `save_gpt2` writes.
+    """Write an adapter for PEFT, for the GPT-2 that `save_gpt2` writes.
 
-    What matters for further training alone and PEFT has no field for, rate_factors and norm_gradient, is not written.
+    rate_factors and norm_gradient are not written: they only matter for training, and PEFT has no fields for them.
 
     Parameters
     ----------
-    folder : where to; made if it is not there
-    adapter : Adapter of LoRA or DoRA; its layers get the names of a model with a head, which begin with `transformer.`
+    folder : folder to write; created if needed
+    adapter : Adapter of LoRA or DoRA; the names in the file have the prefix `transformer.`
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : ModelConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)
     """
-    if adapter.config.kind not in LEAVES:
+    settings = adapter.config
+    if settings.kind not in LEAVES:
         expected = " or ".join(map(repr, LEAVES))
-        raise ValueError(f"adapter: of kind {adapter.config.kind!r}, expected {expected}; `compress` makes LoRA of it")
-    check_init(adapter.config)
-    folder, parts, settings = Path(folder), fitting_parts(params, adapter), adapter.config
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
+    check_init(settings)
+    folder, factors = Path(folder), fitting_parts(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
-    for i in range(config.n_layers):
-        for theirs, ours in LINEAR.items():
-            names = [f"blocks.{i}.{name}" for name in ours]
-            adapted = [
-                (parts[name], scaling(module_config(settings, name))) if name in parts else None for name in names
-            ]
-            if not any(adapted):
-                continue
-            frozen = [params[f"{name}.weight"] for name in names]
-            lora_A, lora_B, scale = join_factors(adapted, [weight.shape[0] for weight in frozen])
-            joined = {"lora_A": lora_A, "lora_B": lora_B}
-            if settings.kind == "dora":
-                joined[MAGNITUDE] = join_lengths(adapted, frozen)
-            module = f"h.{i}.{theirs}"
-            tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
-            ranks[module] = len(lora_A)
-            alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
+    for module, names in base_layers(params).items():
+        adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
+        if not module.startswith(PREFIX) or not any(adapted):
+            continue
+        frozen = [params[f"{name}.weight"] for name in names]
+        lora_A, lora_B, scale = join_factors(adapted, [weight.shape[0] for weight in frozen])
+        joined = {"lora_A": lora_A, "lora_B": lora_B}
+        if settings.kind == "dora":
+            joined[MAGNITUDE] = join_magnitudes(adapted, frozen)
+        tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
+        ranks[module.removeprefix(PREFIX)] = len(lora_A)
+        alphas[module.removeprefix(PREFIX)] = alpha_of(scale, len(lora_A), settings.rslora)
     if config.n_classes:
-        tensors[f"{BASE}score.weight"] = adapter.weights[HEAD] if HEAD in adapter.weights else params[HEAD]
-    tensors = cast(folder / "adapter_model.safetensors", tensors)
-    fields_path = folder / "adapter_config.json"
-    fields_path.unlink(missing_ok=True)  # comes last: a folder without it was not finished
-    write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    write_json(fields_path, peft_fields(settings, ranks, alphas, config, base))
+        tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
+    fields = peft_fields(settings, ranks, alphas, config, base)
+    tensors_path = folder / "adapter_model.safetensors"
+    write_pair(tensors_path, tensors, folder / "adapter_config.json", fields, metadata={"format": "pt"})
 
 
 def peft_fields(settings, ranks, alphas, config, base):
     """The fields of `adapter_config.json`, sorted as PEFT sorts them."""
 
-    def name(module):  # "attn.c_proj": c_proj alone would be the MLP's too
+    def name(module):  # "attn.c_proj": c_proj alone would also mean the MLP's
         return module.split(".", 2)[2]
 
     def number(value):
@@ -269,7 +256,7 @@ def peft_fields(settings, ranks, alphas, config, base):
         "use_rslora": settings.rslora,
         "use_dora": settings.kind == "dora",
         "bias": "none",
-        "fan_in_fan_out": True,  # GPT-2's layers keep their weight as (in, out)
+        "fan_in_fan_out": True,  # GPT-2 stores its weights as (in, out)
         "target_modules": list(compact_targets(list(ranks), candidates, name)),
         "modules_to_save": ["score"] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,

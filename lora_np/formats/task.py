@@ -1,8 +1,8 @@
-"""A task's folder: what `finetune` saves and everything else uses.
+"""A task's folder, which `finetune` saves and the other commands read.
 
-`task.json` says what was trained on which base. Beside it lies an adapter alone (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder without `task.json`
-that holds a whole model is a task as well: the model's own.
+`task.json` says what was trained on which base. Beside it is either an adapter (`adapter.safetensors`,
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder with a whole model
+and no `task.json` is a task too.
 """
 
 import hashlib
@@ -25,23 +25,23 @@ SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the pack
 class Task(NamedTuple):
     """A model that is ready to use."""
 
-    params: dict  # of the base; an adapter is not merged
+    params: dict  # of the base, without the adapter
     config: ModelConfig
     adapter: Adapter | None
     tokenizer: object
-    labels: list[str] | None  # of a classifier, in the order of its classes; None: a language model
+    labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
 
 
 def save_task(folder, task, base, about, dtype=None):
-    """Write a task; the file without which it cannot be read comes last.
+    """Write a task. The file without which it cannot be read is written last.
 
     Parameters
     ----------
-    folder : where to; made if it is not there
-    task : Task; with an adapter, the adapter alone is written
-    base : folder of the base that an adapter belongs to
-    about : dict of plain values, what else is to be remembered
-    dtype : of an adapter's file; "float16" halves it; None: the arrays' own
+    folder : folder to write; created if needed
+    task : Task; if it has an adapter, only the adapter is written
+    base : folder of the adapter's base
+    about : dict of plain values to store in `task.json`
+    dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     """
     folder = Path(folder)
     if task.adapter is not None:
@@ -55,7 +55,9 @@ def save_task(folder, task, base, about, dtype=None):
         save_model(folder, task.params, task.config)
     else:
         save_adapter(folder, task.adapter, dtype)
-        of_base = {"base": base_name(base), "base_sha256": model_sha256(base)}
+        resolved = Path(base).resolve()
+        base_name = "pretrained" if resolved == PRETRAINED.resolve() else str(resolved)
+        of_base = {"base": base_name, "base_sha256": model_sha256(base)}
         write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
 
 
@@ -65,11 +67,11 @@ def load_task(folder, base=None):
     Parameters
     ----------
     folder : the task's folder, or the name of an adapter that comes with the package
-    base : folder of the base to put an adapter on; None: the one that it was trained on
+    base : folder of the adapter's base; None: the one that it was trained on
 
     Returns
     -------
-    Task; a classifier whose base is a language model has a head of zeros, whose place the adapter's takes
+    Task; a classifier whose base is a language model has a head of zeros, which the adapter's head replaces
 
     Raises
     ------
@@ -77,12 +79,12 @@ def load_task(folder, base=None):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder = task_folder(folder)
-    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else None
-    if about is None and not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: holds no task.json and no config.json, expected a task or a model")
-    if about is None or "base" not in about:
+    about = read_task(folder)
+    if not about and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
+    if "base" not in about:
         params, config = load_model(folder)
-        labels = about["labels"] if about is not None else default_labels(config.n_classes) or None
+        labels = about["labels"] if about else default_labels(config.n_classes) or None
         check_labels(folder, labels, config)
         return Task(params, config, None, tokenizer_of(folder, config), labels)
     base = Path(base or task_base(folder))
@@ -92,42 +94,45 @@ def load_task(folder, base=None):
 
 
 def check_base(folder, base):
-    """Raise ValueError unless a folder holds the model that an adapter was trained on, to the last bit.
+    """Raise ValueError unless a folder has exactly the model that an adapter was trained on.
 
     Parameters
     ----------
-    folder : of the adapter's task, or the name of an adapter that comes with the package
+    folder : the adapter's folder, or the name of an adapter that comes with the package
     base : folder of the model
     """
     folder = task_folder(folder)
-    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else {}
+    about = read_task(folder)
     if "base" not in about:
-        raise ValueError(f"{folder}: holds a whole model, expected an adapter")
+        raise ValueError(f"{folder}: got a whole model, expected an adapter")
     try:
         sha256 = model_sha256(base)
-    except (OSError, RuntimeError) as error:  # a link that leads to itself is the second for some Pythons
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in some versions of Python
         raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
     if sha256 != about["base_sha256"]:
-        raise ValueError(f"{folder}: trained on another base than {base} holds now; its adapter does not fit")
+        raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
 
 
 def put_on(folder, model):
-    """The task of an adapter on a model that is there already; the weights are shared with it, not copied.
+    """The task of an adapter on a model that is already in memory. The weights are shared, not copied.
 
     Parameters
     ----------
-    folder : of the adapter's task, or the name of an adapter that comes with the package
+    folder : the adapter's folder, or the name of an adapter that comes with the package
     model : Task of the base; see `check_base`
     """
     folder = task_folder(folder)
-    labels = read_task(folder / "task.json")["labels"]
+    about = read_task(folder)
+    if not about:
+        raise FileNotFoundError(f"{folder / 'task.json'}: no such file")
+    labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
     return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
 
 
 def with_classes(params, config, n_classes):
-    """The model as a classifier of so many classes, with a head of zeros unless it has one of them already."""
+    """The model as a classifier of `n_classes`, with a head of zeros unless it already has a fitting one."""
     if n_classes in (0, config.n_classes):
         return params, config
     head = np.zeros((n_classes, config.d_model), dtype=params["tok_emb.weight"].dtype)
@@ -141,19 +146,19 @@ def check_labels(folder, labels, config):
 
 
 def task_base(name):
-    """The folder of the base that a task's adapter belongs to; of a whole model, its own."""
+    """The folder of an adapter's base; a whole model's own folder."""
     folder = task_folder(name)
-    about = read_task(folder / "task.json") if (folder / "task.json").is_file() else {}
+    about = read_task(folder)
     if "base" not in about:
         return folder
     base = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
     if base.resolve() == folder.resolve():
-        raise ValueError(f"{folder / 'task.json'}: names its own folder as the base, expected that of a model")
+        raise ValueError(f"{folder / 'task.json'}: names its own folder as the base, expected a model's folder")
     return base
 
 
 def task_folder(name):
-    """The folder itself, or that of an adapter which comes with the package."""
+    """The folder of a task, or of an adapter that comes with the package, by its name."""
     folder = Path(name)
     if not folder.exists() and str(name) in shipped_adapters():
         return SHIPPED / str(name)
@@ -161,7 +166,7 @@ def task_folder(name):
         shipped = ", ".join(shipped_adapters())
         raise FileNotFoundError(f"{folder}: no such folder; adapters that come with the package: {shipped}")
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{folder}: is an adapter of PEFT's; read it with: python -m lora_np import --from peft")
+        raise ValueError(f"{folder}: this is a PEFT adapter; read it with: python -m lora_np import --from peft")
     return folder
 
 
@@ -170,13 +175,10 @@ def shipped_adapters():
     return sorted(path.parent.name for path in SHIPPED.glob("*/task.json"))
 
 
-def tokenizer_of(folder, config):
-    """The tokenizer of a model's folder, after a check that it is of the model's vocabulary."""
-    return checked_tokenizer(Path(folder) / "tokenizer.json", config)
-
-
-def checked_tokenizer(path, config):
-    """The tokenizer in a file; ValueError if it has more tokens than the model."""
+def tokenizer_of(path, config):
+    """The tokenizer in a file or a model's folder. Raises ValueError if it has more tokens than the model."""
+    path = Path(path)
+    path = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = load_tokenizer(path)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise ValueError(
@@ -186,35 +188,31 @@ def checked_tokenizer(path, config):
     return tokenizer
 
 
-def read_task(path):
-    """The contents of a `task.json`, with what is needed to use it."""
+def read_task(folder):
+    """The fields of a folder's `task.json`, after a check; empty if there is none."""
+    path = folder / "task.json"
+    if not path.is_file():
+        return {}
     about = read_object(path)
-    needed = ["labels"]
-    if "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head"):
-        needed += ["base", "base_sha256"]
-    missing = [name for name in needed if name not in about]
+    is_adapter = "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head")
+    texts = ("base", "base_sha256") if is_adapter else ()
+    missing = [name for name in ("labels", *texts) if name not in about]
     if missing:
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
-    if labels is not None and not (
-        isinstance(labels, list) and all(isinstance(label, str) for label in labels) and len(set(labels)) >= 2
-    ):
-        raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
-    if labels is not None and len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: labels is {labels!r}, expected each once")
-    for name in set(needed) - {"labels"}:
+    if labels is not None:
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
+            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"{path}: labels is {labels!r}, expected each label once")
+    for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
     return about
 
 
-def base_name(base):
-    """How a task remembers its base: the shipped one by a word, another by its full path."""
-    return "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
-
-
 def model_sha256(base):
-    """Fingerprint of a base's weights."""
+    """The SHA-256 of a base's file of weights."""
     path = Path(base) / "model.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -8,30 +8,3 @@ from .masks import draw_masks
 from .objective import Objective, loss_and_gradients, predict_logits
 from .passes import ForwardCache, backward, cache_bytes, cached_arrays, forward
 from .sampling import GREEDY, Sampling, next_probabilities
-
-__all__ = [
-    "GREEDY",
-    "Decoder",
-    "ForwardCache",
-    "ModelConfig",
-    "Objective",
-    "Past",
-    "Sampling",
-    "add_head",
-    "backward",
-    "cache_bytes",
-    "cached_arrays",
-    "draw_masks",
-    "empty_past",
-    "forward",
-    "generate",
-    "generate_tokens",
-    "initial_params",
-    "loss_and_gradients",
-    "make_decoder",
-    "modules",
-    "next_logits",
-    "next_probabilities",
-    "parameter_shapes",
-    "predict_logits",
-]

@@ -17,32 +17,3 @@ from .low_rank import low_rank_backward, low_rank_forward
 from .scale import scale_backward, scale_forward
 from .softmax import softmax_backward, softmax_forward
 from .wanted import add, operands_wanted, present
-
-__all__ = [
-    "IGNORE_INDEX",
-    "add",
-    "attention_backward",
-    "attention_forward",
-    "attention_scores",
-    "cross_entropy_backward",
-    "cross_entropy_forward",
-    "dropout_backward",
-    "dropout_forward",
-    "dropout_mask",
-    "embedding_backward",
-    "embedding_forward",
-    "gelu_backward",
-    "gelu_forward",
-    "layer_norm_backward",
-    "layer_norm_forward",
-    "linear_backward",
-    "linear_forward",
-    "low_rank_backward",
-    "low_rank_forward",
-    "operands_wanted",
-    "present",
-    "scale_backward",
-    "scale_forward",
-    "softmax_backward",
-    "softmax_forward",
-]

@@ -1,1 +1,1 @@
-"""What the commands do with a user's own files: teach, predict, write, mix, merge, export, import, inspect."""
+"""Work with your own files: fine-tune, predict, generate, mix, merge, export, import, inspect."""

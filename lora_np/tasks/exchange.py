@@ -1,4 +1,4 @@
-"""Tasks in other formats: Hugging Face's GPT-2 and PEFT's adapters, in and out."""
+"""Export tasks to Hugging Face and PEFT, and import theirs."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from ..formats import (
     PRETRAINED,
     Task,
     check_folder,
-    checked_tokenizer,
     default_labels,
     load_gpt2,
     load_peft,
@@ -17,6 +16,7 @@ from ..formats import (
     save_task,
     task_base,
     task_folder,
+    tokenizer_of,
     with_classes,
 )
 
@@ -24,19 +24,19 @@ FORMATS = ("peft", "hf", "merged")
 
 
 def export(name, to, out, base_name=None):
-    """Write a task for `transformers` and PEFT.
+    """Write a task for `transformers` or PEFT.
 
     Parameters
     ----------
     name : the task's folder, or the name of an adapter that comes with the package
-    to : "peft", the adapter alone; "hf", the base that it belongs to (for a classifier with the adapter's head); or
-        "merged", the model with the adapter in its weights
-    out : folder to write, another than the task's and its base's
-    base_name : str or None, where PEFT will find the base, written into the adapter's configuration
+    to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); or "merged", the model
+        with the adapter merged into its weights
+    out : folder to write, other than the task's and its base's
+    base_name : str or None, where PEFT will find the base, for the adapter's configuration
 
     Returns
     -------
-    Task, what was written, merged or not
+    Task, as written
     """
     if to not in FORMATS:
         raise ValueError(f"to: got {to!r}, expected one of {', '.join(FORMATS)}")
@@ -44,7 +44,7 @@ def export(name, to, out, base_name=None):
     task = load_task(name)
     if to == "peft":
         if task.adapter is None:
-            raise ValueError(f"{name}: holds a whole model, expected an adapter; export it with --to hf")
+            raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
         save_peft(out, task.adapter, task.params, task.config, base_name)
         return task
     params = task.params
@@ -56,39 +56,39 @@ def export(name, to, out, base_name=None):
 
 
 def import_gpt2(path, out, tokenizer=None):
-    """Read a GPT-2 of Hugging Face's and write it as a task: the model whole, a classifier with its labels.
+    """Read a Hugging Face GPT-2 and write it as a task, a classifier with its labels.
 
     Parameters
     ----------
     path : see `load_gpt2`
-    out : folder to write, another than the one that is read
+    out : folder to write, other than the one that is read
     tokenizer : path of a tokenizer.json; None: the one beside the model, if there is one
 
     Returns
     -------
-    Task; its tokenizer is None where there is none
+    Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     check_folder(out, "out", (folder,))
     params, config, labels = load_gpt2(path)
     if tokenizer is None and (folder / "tokenizer.json").is_file():
         tokenizer = folder / "tokenizer.json"
-    found = checked_tokenizer(tokenizer, config) if tokenizer is not None else None
-    task = Task(params, config, None, found, labels)
+    tokenizer = tokenizer_of(tokenizer, config) if tokenizer is not None else None
+    task = Task(params, config, None, tokenizer, labels)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
 
 def import_peft(folder, out, base=PRETRAINED, labels=None):
-    """Read an adapter of PEFT's and write it as a task on a base.
+    """Read a PEFT adapter and write it as a task on a base.
 
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, another than the two that are read
-    base : folder of the base, in our format (`import_gpt2`)
-    labels : list of str, a classifier's, in the order of its classes; None: the base's own if it has as many,
-        or else LABEL_0, LABEL_1, …
+    out : folder to write, other than the two that are read
+    base : folder of the base, in our format (from `import_gpt2`)
+    labels : list of str, a classifier's, in the order of its classes; None: the base's labels if their number fits,
+        otherwise LABEL_0, LABEL_1, …
 
     Returns
     -------
@@ -97,14 +97,14 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     check_folder(out, "out", (folder, base))
     task = load_task(base)
     if task.adapter is not None:
-        raise ValueError(f"base: {base} holds an adapter, expected a model")
+        raise ValueError(f"base: {base} is an adapter, expected a model")
     adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
     n_classes = len(adapter.weights[HEAD]) if HEAD in adapter.weights else task.config.n_classes
     if labels is None:
         own = task.labels if task.config.n_classes == n_classes else None
         labels = own or default_labels(n_classes) or None
     elif len(set(labels)) != n_classes or len(labels) != n_classes:
-        expected = f"{n_classes}, each once" if n_classes else "none, as the adapter has no head"
+        expected = f"{n_classes} different labels" if n_classes else "none, because the adapter has no head"
         raise ValueError(f"labels: got {', '.join(labels)}; expected {expected}")
     params, config = with_classes(task.params, task.config, n_classes)
     fitting_parts(params, adapter)

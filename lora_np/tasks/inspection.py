@@ -1,4 +1,4 @@
-"""What is in a file of tensors: names, shapes and sizes, and of an adapter its ranks and directions."""
+"""Describe a file of tensors: names, shapes and norms, and the ranks of adapters."""
 
 import math
 from pathlib import Path
@@ -14,13 +14,13 @@ from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import check_fields, rank_and_scale
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
-LARGEST = 1e40  # of a factor's numbers: beyond it the square of a product of three overflows
-MOST_CHARACTERS = 80  # of a layer's name that a pattern is tried on
+LARGEST = 1e40  # above this, the square of a product of three factors overflows
+MOST_CHARACTERS = 80  # of a layer's name; patterns of a file are not matched against longer ones
 FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
 def inspect_file(path):
-    """Describe a file of tensors or the folder that it is in, in our format, PEFT's or any other.
+    """Describe a file of tensors in our format, PEFT's or any other.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def inspect_file(path):
     -------
     dict: "file"; "metadata"; "tensors", a list of {name, dtype, shape, norm, rms (None if not finite)}; "adapters", a
         list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
-        stable_rank, effective_rank}, without those whose factors do not fit each other, are not finite or too large.
-        AdaLoRA's A is diag(E) A, its rank the number of singular values that are not zero; DoRA's update is s B A,
-        before the rows are given their lengths. VeRA's A and B are in no file: its layers are not in the list.
+        stable_rank, effective_rank}, without layers whose factors do not match, are not finite or are too large.
+        AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
+        the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
     """
     file = find_file(path)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
@@ -48,18 +48,18 @@ def inspect_file(path):
 
 
 def find_file(path):
-    """The .safetensors file, or index of several, that is meant."""
+    """The .safetensors file, or the index of several, that a path means."""
     if Path(path).is_file():
         return tensor_file(Path(path))
     folder = Path(path) if Path(path).is_dir() else task_folder(path)
-    found = [folder / name for name in FILES if (folder / name).is_file()]
-    found = found or sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise FileNotFoundError(f"{folder}: holds no .safetensors file")
-    return found[0]
+    files = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: there is no .safetensors file in it")
+    return files[0]
 
 
 def describe(name, array):
+    """One tensor's name, dtype, shape and size."""
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
     norm, rms = (norm, norm / math.sqrt(max(1, array.size))) if math.isfinite(norm) else (None, None)
@@ -67,7 +67,7 @@ def describe(name, array):
 
 
 def fit(arrays):
-    """Whether a layer has an A (r, in), a B (out, r) and perhaps r singular values, all finite and not too large."""
+    """Whether a layer has A (r, in), B (out, r) and for AdaLoRA r singular values, all finite and not too large."""
     if not all(factor in arrays and arrays[factor].ndim == 2 for factor in FACTORS):
         return False
     r = arrays["lora_A"].shape[0]
@@ -77,7 +77,7 @@ def fit(arrays):
 
 
 def describe_adapter(layer, arrays, scale):
-    """One layer's A (r, in) and B (out, r), with AdaLoRA's singular values (r,) in A."""
+    """One layer's ranks and norms, with AdaLoRA's singular values (r,) multiplied into A."""
     lora_A, lora_B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     kind, rank = "dora" if MAGNITUDE in arrays else "lora", len(lora_A)
     if SINGULAR_VALUES in arrays:
@@ -100,7 +100,7 @@ def describe_adapter(layer, arrays, scale):
 
 
 def scales(folder):
-    """A function, layer -> its scale s by the configuration in the folder, or None where none gives it."""
+    """A function, layer -> its scale s, or None if no configuration in the folder gives it."""
     ours, theirs, fields = folder / "adapter.json", folder / "adapter_config.json", None
     try:
         if ours.is_file():
@@ -109,7 +109,7 @@ def scales(folder):
         if theirs.is_file():
             fields = read_object(theirs)
             check_fields(theirs, fields)
-    except ValueError:  # of an adapter that is not for us: it can be looked at all the same
+    except ValueError:  # an adapter that we do not support can still be described
         fields = None
 
     def scale(layer):
@@ -124,33 +124,37 @@ def scales(folder):
     return scale
 
 
-def format_inspection(found):
+def format_inspection(inspected):
     """The description as text."""
-    total = sum(math.prod(row["shape"]) for row in found["tensors"])
-    lines = [f"{found['file']}: {len(found['tensors'])} tensors, {total:,} numbers"]
-    if found["metadata"]:
-        lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in found["metadata"].items()))
-    width = max((len(row["name"]) for row in found["tensors"]), default=4)
-    lines.append(f"\n{'tensor':<{width}}  {'dtype':<8}  {'shape':<14}{'norm':>11}{'rms':>11}")
-    for row in found["tensors"]:
+    rows, adapters = inspected["tensors"], inspected["adapters"]
+    total = sum(math.prod(row["shape"]) for row in rows)
+    lines = [f"{inspected['file']}: {len(rows)} tensors, {total:,} numbers"]
+    if inspected["metadata"]:
+        lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in inspected["metadata"].items()))
+    cells = []
+    for row in rows:
         shape = "×".join(map(str, row["shape"])) or "number"
         norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
-        lines.append(f"{row['name']:<{width}}  {row['dtype']:<8}  {shape:<14}{norm:>11}{rms:>11}")
-    if found["adapters"]:
-        width = max(len(row["layer"]) for row in found["adapters"])
-        lines.append(
-            f"\n{'adapter':<{width}}{'rank':>6}{'out×in':>12}{'s':>7}{'‖A‖':>9}{'‖B‖':>9}{'‖ΔW‖':>9}"
-            f"{'stable':>8}{'effective rank':>16}"
-        )
-        for row in found["adapters"]:
+        cells.append((row["name"], row["dtype"], shape, norm, rms))
+    lines += ["", *columns(("tensor", "dtype", "shape", "norm", "rms"), cells)]
+    if adapters:
+        cells = []
+        for row in adapters:
             scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
-            size = f"{row['out']}×{row['in']}"
-            lines.append(
-                f"{row['layer']:<{width}}{row['rank']:>6}{size:>12}{scale:>7}{row['norm_A']:>9.3g}{row['norm_B']:>9.3g}"
-                f"{row['norm_update']:>9.3g}{row['stable_rank']:>8.1f}{row['effective_rank']:>16.1f}"
-            )
-        if any(row["scale"] is None for row in found["adapters"]):
-            lines.append("s is in no configuration here; ‖ΔW‖ is that of B A")
-        if any(row["kind"] == "dora" for row in found["adapters"]):
-            lines.append("DoRA: ‖ΔW‖ is that of s B A, before each row is given its length")
+            norms = (f"{row[key]:.3g}" for key in ("norm_A", "norm_B", "norm_update"))
+            ranks = (f"{row[key]:.1f}" for key in ("stable_rank", "effective_rank"))
+            cells.append((row["layer"], str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
+        heads = ("adapter", "rank", "out×in", "s", "‖A‖", "‖B‖", "‖ΔW‖", "stable", "effective rank")
+        lines += ["", *columns(heads, cells)]
+    if any(row["scale"] is None for row in adapters):
+        lines.append("No configuration gives s, so ‖ΔW‖ is the norm of B A.")
+    if any(row["kind"] == "dora" for row in adapters):
+        lines.append("DoRA: ‖ΔW‖ is the norm of s B A, before the rows are rescaled.")
     return "\n".join(lines)
+
+
+def columns(heads, rows):
+    """The lines of a table, the first column flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows)]
+    for first, *others in (heads, *rows):
+        yield "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])

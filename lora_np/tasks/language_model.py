@@ -1,18 +1,16 @@
-"""A user's own text: teach a language model its dialect, and save the adapter."""
+"""Your own text: fine-tune a language model on it, and save the adapter."""
 
 import math
-from dataclasses import replace
 
-from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
+from ..adapters import AdapterConfig, trainable_report
 from ..data import encode, read_texts, token_stream
-from ..formats import PRETRAINED, Task, load_model, save_task, tokenizer_of
-from ..training import attach, blas_threads, language_loss, stream, train_language
-from .classifier import check_settings, check_start
+from ..formats import PRETRAINED, Task, save_task
+from ..training import blas_threads, language_loss, train_language
+from .start import check_settings, load_base, starting_point, to_save
 
-METHODS = ("lora", "full")
 DEFAULT_LEARNING_RATE = {"lora": 4e-3, "full": 4e-4}
 DEFAULT_ADAPTER = AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
-TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its beginning; the rest is the test part
+TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its start; the rest is the test part
 
 
 def finetune_text(
@@ -27,51 +25,45 @@ def finetune_text(
     base=PRETRAINED,
     dropout=0.0,
 ):
-    """Teach a language model a user's own text, and save the adapter (or, in full, the model).
+    """Fine-tune a language model on a text, and save the adapter or, for "full", the model.
 
-    The first eight tenths of the file are trained on, the next chooses the best weights, the last is the test.
+    The first eight tenths of the file are the training part, the next tenth chooses the best weights, and the last
+    tenth is the test part.
 
     Parameters
     ----------
     text_file : path of a UTF-8 text; see `read_texts`
     out : folder to write
     method : "lora" or "full"
-    adapter_config : AdapterConfig of LoRA or of a variant; None: LoRA of rank 8 on all linear layers. See `finetune`
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers. See `finetune`
     learning_rate : float; None: the method's default
     epochs, batch_size, seed : int
     base : folder of the language model to start from
-    dropout : float, while training
+    dropout : float, during training
 
     Returns
     -------
     dict: tokens of each part, test perplexity before and after, trainable parameters
     """
-    check_settings(method, METHODS, epochs, batch_size, out, base)
-    if method == "full":
-        adapter_config = None
-    else:
-        adapter_config = adapter_config or DEFAULT_ADAPTER
-        check_start(adapter_config)
+    adapter_config = check_settings(
+        method, DEFAULT_LEARNING_RATE, adapter_config or DEFAULT_ADAPTER, epochs, batch_size, out, base
+    )
     texts = read_texts(text_file)
-    params, config = load_model(base)
+    params, config, tokenizer = load_base(base, dropout)
     if config.n_classes:
-        raise ValueError(f"base: {base} holds a classifier, expected a language model")
-    config = replace(config, dropout=dropout)
-    tokenizer = tokenizer_of(base, config)
+        raise ValueError(f"base: {base} is a classifier, expected a language model")
     tokens = token_stream(encode(tokenizer, texts))
     ends = [0, int(TRAIN * len(tokens)), int((TRAIN + VALIDATION) * len(tokens)), len(tokens)]
     if ends[1] <= config.n_positions or ends[2] - ends[1] < 2:
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
-    training, validation, test = (tokens[start:end] for start, end in zip(ends, ends[1:]))
+    training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
-    base_params, start = params, None
-    if adapter_config is not None:
-        base_params, start = start_adapter(params, adapter_config, stream(seed, "adapter"))
+    start = starting_point(params, adapter_config, seed)
     state = train_language(
-        base_params,
+        start.frozen,
         config,
-        start,
+        start.adapter,
         training,
         validation,
         learning_rate=learning_rate,
@@ -80,9 +72,7 @@ def finetune_text(
         seed=seed,
         label=f"fine-tuning ({method})",
     )
-    model, adapter = attach(base_params, start, state.best)
-    if adapter is not None:
-        model, adapter = params, on_given_base(params, start, adapter)
+    model, adapter = to_save(start, state.best)
     report = trainable_report(params, state.best)
     with blas_threads(1):
         before, after = language_loss(params, config, test), language_loss(model, config, test, adapter)

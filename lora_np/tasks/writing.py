@@ -1,4 +1,4 @@
-"""Text from a language model, shown as it is written."""
+"""Generate text piece by piece."""
 
 from dataclasses import replace
 
@@ -7,30 +7,31 @@ import numpy as np
 from ..data import END_OF_TEXT, decode, encode
 from ..model import GREEDY, generate_tokens
 
-UNFINISHED = "\ufffd"  # how the bytes of half a character are decoded
+UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to
 
 
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
-    """The prompt, and then piece by piece what a model makes of it.
+    """Yield the prompt, and then its continuation piece by piece.
 
-    A text longer than the position table goes on with its last half; see `generate_tokens`.
+    When the text reaches the end of the position table, generation continues from its last half; see
+    `generate_tokens`.
 
     Parameters
     ----------
     task : Task of a language model
-    prompt : str with at least one character that is no white space
-    n_new : int, the most tokens to write
+    prompt : str with at least one character that is not white space
+    n_new : int, the maximum number of tokens to generate
     adapter : Adapter or None
     sampling : Sampling
     rng : np.random.Generator, unless sampling.temperature is 0
-    ignore_end : bool, write on after ``<|endoftext|>``, which otherwise ends the text
+    ignore_end : bool, continue after ``<|endoftext|>``, which otherwise ends the text
 
     Returns
     -------
-    iterator of str, pieces that make the text when they are put together
+    iterator of str; joined, they are the text
     """
     if task.labels is not None:
-        raise ValueError("model: holds a classifier, expected a language model; `predict` classifies with it")
+        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
     ids = encode(task.tokenizer, [prompt])[0][None]  # (1, T)
@@ -42,9 +43,9 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
 
 def within_vocabulary(task):
-    """The model without the rows of its table that no token has: some tables are rounded up to a fuller number.
+    """The model without the embedding rows that have no token, as some models round their vocabulary size up.
 
-    The head is the table once more, so that no such row can be drawn.
+    The output layer shares the embedding, so these rows can never be drawn.
     """
     n = task.tokenizer.get_vocab_size()
     params = {**task.params, "tok_emb.weight": task.params["tok_emb.weight"][:n]}
@@ -52,7 +53,7 @@ def within_vocabulary(task):
 
 
 def pieces(tokenizer, text, new):
-    """The text of some ids, and then what each further one adds; half a character waits for its other half."""
+    """Yield the text of some ids, then what each new id adds. Incomplete characters wait for their remaining bytes."""
     whole = shown = decode(tokenizer, np.array(text))
     yield shown
     for token in new:

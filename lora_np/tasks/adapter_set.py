@@ -1,0 +1,129 @@
+"""Several adapters of one base, read from their folders: to compare, mix and merge."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import Adapter, compress, merge, merge_errors, mix
+from ..formats import PRETRAINED, Task, check_base, load_task, put_on, task_base, task_folder
+from ..model import forward
+from ..training import blas_threads
+
+BASE = "base"  # the name of the base without an adapter
+
+
+class LoadedAdapters(NamedTuple):
+    """Several adapters and their base."""
+
+    task: Task  # of the base, without an adapter
+    adapters: dict[str, Adapter | None]  # by the given names; None for the base itself
+    base: Path  # the base's folder
+    folders: list[Path]  # everything that was read, which no command may overwrite
+
+
+def load_adapter_set(names, base=None):
+    """Read several adapters of one base.
+
+    Parameters
+    ----------
+    names : list of str, folders of adapters, names of adapters that come with the package, or "base"
+    base : folder of the base; None: the one that the first adapter was trained on, or the shipped one
+
+    Returns
+    -------
+    LoadedAdapters
+
+    Raises
+    ------
+    ValueError
+        If a name is repeated, or an adapter has another base or other labels, or is a whole model.
+    """
+    names = [str(name) for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"adapter: {name!r} is repeated, expected each name once")
+    adapted = [name for name in names if name != BASE]
+    base = Path(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
+    task = load_task(base)
+    if task.adapter is not None:
+        raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
+    for name in adapted:
+        check_base(name, base)
+    tasks = {name: put_on(name, task) for name in adapted}
+    for name in adapted:
+        labels, first = tasks[name].labels, tasks[adapted[0]].labels
+        if labels != first:
+            raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")
+    adapters = {name: tasks[name].adapter if name in tasks else None for name in names}
+    task = tasks[adapted[0]]._replace(adapter=None) if adapted else task
+    return LoadedAdapters(task, adapters, base, [base, *map(task_folder, adapted)])
+
+
+def mixed(loaded, weights=None, rank=None):
+    """The weighted sum of all adapters as one adapter.
+
+    Parameters
+    ----------
+    loaded : LoadedAdapters
+    weights : list of float, one for each adapter, in their order; None: 1 each
+    rank : int, to reduce the mix to; None: exact, with the sum of the ranks
+
+    Returns
+    -------
+    adapter : Adapter
+    error : float, ‖ΔW − ΔW′‖ / ‖ΔW‖ over all layers; 0 without a rank
+    """
+    adapters = loaded.adapters
+    if BASE in adapters:
+        raise ValueError(f"adapter: {BASE!r} is not an adapter, expected adapters only")
+    weights = [1.0] * len(adapters) if weights is None else weights
+    if len(weights) != len(adapters):
+        raise ValueError(f"weights: got {len(weights)}, expected one for each of {len(adapters)} adapters")
+    exact = mix(loaded.task.params, adapters, dict(zip(adapters, weights)))
+    if rank is None:
+        return exact, 0.0
+    reduced = compress(loaded.task.params, exact, rank)
+    return reduced.adapter, reduced.error
+
+
+def merged_task(loaded, adapter):
+    """The task with the adapter merged into its weights, and the rounding errors of merging.
+
+    Returns
+    -------
+    task : Task
+    errors : dict, "float32" and "float16" -> MergeErrors
+    """
+    params = loaded.task.params
+    errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
+    return loaded.task._replace(params=merge(params, adapter)), errors
+
+
+def forward_times(loaded, adapter, rows=16, repeats=20):
+    """Median seconds of a forward pass: of the base, with the adapter attached, and merged; in turns, on one thread.
+
+    Parameters
+    ----------
+    loaded : LoadedAdapters
+    adapter : Adapter
+    rows : int, texts of n_positions tokens
+    repeats : int, passes of each, after two that are not counted
+
+    Returns
+    -------
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base, the median over the turns)
+    """
+    params, config = loaded.task.params, loaded.task.config
+    models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, config.n_positions))
+    seconds = {name: [] for name in models}
+    with blas_threads(1):
+        for _ in range(repeats + 2):
+            for name, (weights, attached) in models.items():
+                started = time.perf_counter()
+                forward(weights, ids, config, adapter=attached)
+                seconds[name].append(time.perf_counter() - started)
+    times = {name: np.array(values[2:]) for name, values in seconds.items()}
+    return {name: (float(np.median(t)), float(np.median(t / times["base"]))) for name, t in times.items()}
