@@ -31,6 +31,7 @@ FLOORS = {
     "bench": 7,
     "classroom": 8,  # teaches and grades what all the rooms below do
     "cli": 9,
+    "micro": 10,  # beside the house: imports nothing of it
     "__main__": 10,  # starts the cli
     "__init__": 11,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
 }

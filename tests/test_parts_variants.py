@@ -1,12 +1,7 @@
 """Every variant of LoRA by the commands: taught, saved, read again, and used in all the ways that an adapter is."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +21,6 @@ from lora_np.formats import load_peft, load_task, read_json, save_task
 from lora_np.model import forward
 from lora_np.tasks import classifier, language_model, start
 
-ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = [variant for variant in VARIANTS if variant != "loftq"]
 KIND = {variant: variant_config(variant).kind for variant in VARIANTS}
 # In the quick run one variant of each kind, and one that takes its start out of the base.
@@ -271,35 +265,3 @@ def test_help_names_every_variant(capsys):
 
 def test_every_kind_is_some_variants():
     assert set(KIND.values()) == set(KINDS)
-
-
-# ---------------------------------------------------------------- the README
-
-
-USE = """
-from lora_np.adapters import VARIANTS
-from lora_np.cli import main
-
-VARIANTS["diagonal"] = {"kind": "diagonal"}
-source, base, out = sys.argv[1:]
-table = ["finetune", "--data", source, "--text", "t", "--label", "l", "--base", base, "--variant", "diagonal"]
-assert main([*table, "--out", out + "/task", "--epochs", "1", "--lora-dropout", "0.1"]) == 0
-assert main(["merge", out + "/task", "--out", out + "/merged"]) == 0
-for name in ("task", "merged"):
-    assert main(["predict", "--model", f"{out}/{name}", "the fox likes the dog"]) == 0
-"""
-
-
-def test_what_the_readme_says_in_python_runs(files, tiny_base, tmp_path):
-    """Every block, one after the other; and the kind of adapter that it adds is then known to the commands."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
-    script = tmp_path / "readme.py"
-    script.write_text("import sys\n" + "\n".join(blocks) + USE, encoding="utf-8")
-    command = [sys.executable, str(script), str(files / "rows.jsonl"), str(tiny_base), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert float(next(line for line in lines if re.fullmatch(r"[\d.]+e-\d+", line))) < 1e-8  # of the gradient check
-    assert lines[-1] == next(line for line in lines if "the fox likes the dog" in line)
