@@ -15,6 +15,7 @@ from lora_np.model import (
     draw_masks,
     forward,
     initial_params,
+    layers,
     loss_and_gradients,
     parameter_shapes,
     predict_logits,

@@ -60,6 +60,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         if wanted or masks:
             raise ValueError("adapter: rows with adapters of their own are for evaluation, without wanted or masks")
     known = {**params, **adapter.weights} if adapter is not None else params
+    adapter_arrays = fitting_parts(params, adapter) if adapter is not None else {}
     if config.n_classes:
         for weights in [group.params for group in groups] or [known]:
             check_head(weights, config)
@@ -75,7 +76,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         config=config,
         modules=layers,
         adapter_config=adapter.config if adapter is not None else None,
-        adapter_arrays=fitting_parts(params, adapter) if adapter is not None else {},
+        adapter_arrays=adapter_arrays,
         masks=masks or {},
         wanted=by_module,
         lowest=min((layers[module].depth for module in by_module), default=math.inf),

@@ -13,6 +13,7 @@ from ..adapters import KINDS, Adapter, AdapterConfig, adalora, dora, init_adapte
 from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..ops.attention import merge_heads, split_heads
+from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
 from .cases.model import at_trained_size, next_tokens
 
 
@@ -105,6 +106,26 @@ def cross_entropy(rng):
 def dropout(rng):
     mask = ops.dropout_mask((3, 4, 5), 0.4, rng, "float64")
     return operation(ops.dropout_forward, ops.dropout_backward, normal(rng, x=(3, 4, 5)), False, mask=mask)
+
+
+def scale(rng):
+    return operation(ops.scale_forward, ops.scale_backward, normal(rng, x=(2, 3, 5), factor=(5,)))
+
+
+def low_rank(rng):
+    operands = normal(rng, x=(2, 3, 6), A=(3, 6), e=(3,), B=(4, 3))
+    mask = ops.dropout_mask((2, 3, 6), 0.4, rng, "float64")
+    return operation(ops.low_rank_forward, ops.low_rank_backward, operands, mask=mask)
+
+
+def low_rank_weight(rng):
+    """M = e B A itself, as DoRA's norm sees it."""
+
+    def run(wanted, A, B):
+        cache = low_rank_cache(np.ones((2, 6)), A, 1.7, B, wanted, None)
+        return 1.7 * (B @ A), lambda dM: named(low_rank_weight_backward(dM, cache))
+
+    return Case(run, normal(rng, A=(3, 6), B=(4, 3)))
 
 
 # ---------------------------------------------------------------- adapters, of every kind
@@ -268,6 +289,9 @@ CASES = {  # name -> function of a generator, to a Case
     "embedding": embedding,
     "cross_entropy": cross_entropy,
     "dropout": dropout,
+    "scale": scale,
+    "low_rank": low_rank,
+    "low_rank_weight": low_rank_weight,
     **{
         f"{kind} adapter{variant}": partial(adapted_linear, kind=kind, **settings)
         for kind in KINDS
