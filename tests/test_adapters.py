@@ -13,8 +13,8 @@ from lora_np.adapters import (
     AdapterConfig,
     adapted_modules,
     adapter_deltas,
-    adapter_parts,
     init_adapter,
+    layer_arrays,
     merge,
     module_config,
     scaling,
@@ -62,7 +62,7 @@ def test_targets_in_execution_order(language, random_params, targets, expected):
     assert adapted_modules(settings, params) == expected
     adapter = init_adapter(params, settings, np.random.default_rng(0))
     assert list(adapter.weights) == [f"{module}.{leaf}" for module in expected for leaf in ("lora_A", "lora_B")]
-    assert list(adapter_parts(adapter)) == expected
+    assert list(layer_arrays(adapter)) == expected
 
 
 def test_a_name_is_not_a_piece_of_a_name(language, random_params):
@@ -97,7 +97,7 @@ def test_patterns_set_rank_and_scale_by_layer(language, random_params):
         alpha_pattern={"v_proj": 1.0, "blocks.1.mlp.*": 32},
     )
     adapter = init_adapter(random_params(language), settings, np.random.default_rng(0))
-    ranks = {module: parts["lora_A"].shape[0] for module, parts in adapter_parts(adapter).items()}
+    ranks = {module: parts["lora_A"].shape[0] for module, parts in layer_arrays(adapter).items()}
     wanted = dict.fromkeys(ALL, 2) | {"blocks.0.attn.q_proj": 5, "blocks.1.attn.q_proj": 3}
     wanted |= {"blocks.1.mlp.up_proj": 4, "blocks.1.mlp.down_proj": 4}
     assert ranks == wanted
@@ -448,7 +448,7 @@ def test_a_masked_layer_by_hand(language, random_params, random_adapter):
     params = random_params(language)
     adapter = random_adapter(params, targets=("up_proj",))
     module = "blocks.0.mlp.up_proj"
-    W, b, parts = params[f"{module}.weight"], params[f"{module}.bias"], adapter_parts(adapter)[module]
+    W, b, parts = params[f"{module}.weight"], params[f"{module}.bias"], layer_arrays(adapter)[module]
     x, mask = rng.standard_normal((3, 5, 12)), rng.integers(0, 2, (3, 5, 12)) / 0.5
     y, cache = KINDS["lora"].forward(x, W, b, parts, adapter.config, mask=mask)
     expected = x @ W.T + b + 2.0 * ((x * mask) @ parts["lora_A"].T) @ parts["lora_B"].T

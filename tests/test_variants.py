@@ -13,11 +13,11 @@ from lora_np.adapters import (
     Adapter,
     AdapterConfig,
     adapter_deltas,
-    adapter_parts,
     compress,
     dora,
-    fitting_parts,
+    fitting_arrays,
     init_adapter,
+    layer_arrays,
     linear_layers,
     merge,
     mix,
@@ -163,7 +163,7 @@ def test_what_is_frozen_and_what_is_trained_are_the_weight(init, rslora, dtype, 
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
     assert list(base) == list(params) and same_bits(params, before)
     assert adapter.config == settings and all(array.dtype == dtype for array in adapter.weights.values())
-    for module, parts in fitting_parts(params, adapter).items():
+    for module, parts in fitting_arrays(params, adapter).items():
         name, scale = f"{module}.weight", scaling(module_config(settings, module))
         A, B = (parts[leaf].astype(np.float64) for leaf in ("lora_A", "lora_B"))
         whole = base[name].astype(np.float64) + scale * (B @ A)
@@ -185,7 +185,7 @@ def test_pissa_takes_the_leading_singular_directions(alpha, rslora, language, ra
     settings = AdapterConfig(3, alpha, EVERYWHERE, rslora=rslora, init="pissa")
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
     s = scaling(settings)
-    for module, parts in adapter_parts(adapter).items():
+    for module, parts in layer_arrays(adapter).items():
         W, A, B = params[f"{module}.weight"], parts["lora_A"], parts["lora_B"]
         U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
         np.testing.assert_allclose(B.T @ B, np.diag(sigma[:3] / s), atol=1e-13)
@@ -201,7 +201,7 @@ def test_olora_starts_with_orthonormal_columns(language, random_params):
     for alpha in (3.0, 7.5):
         settings = AdapterConfig(3, alpha, EVERYWHERE, init="olora")
         base, adapter = start_adapter(params, settings, np.random.default_rng(0))
-        for module, parts in adapter_parts(adapter).items():
+        for module, parts in layer_arrays(adapter).items():
             W, A, B = params[f"{module}.weight"], parts["lora_A"], parts["lora_B"]
             np.testing.assert_allclose(B.T @ B, np.eye(3), atol=1e-14)
             assert not np.tril(A, -1).any() and np.diag(A).all()
@@ -216,7 +216,7 @@ def test_loftq_is_nearer_than_quantising_alone(dtype, random_params):
     settings = AdapterConfig(4, 6.0, EVERYWHERE, init="loftq")
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
     assert same_bits(params, before)
-    for module, parts in fitting_parts(params, adapter).items():
+    for module, parts in fitting_arrays(params, adapter).items():
         name = f"{module}.weight"
         W, Q = params[name], base[name]
         assert isinstance(Q, NF4Weight) and Q.dtype == dtype and Q.bits_per_weight < 5
@@ -265,7 +265,7 @@ def test_dora_starts_there_too(init, language, random_params):
     params = random_params(language)
     settings = AdapterConfig(3, 4.0, EVERYWHERE, kind="dora", init=init)
     base, adapter = start_adapter(params, settings, np.random.default_rng(0))
-    for module, parts in adapter_parts(adapter).items():
+    for module, parts in layer_arrays(adapter).items():
         lengths = np.linalg.norm(params[f"{module}.weight"], axis=1)
         np.testing.assert_allclose(parts[dora.MAGNITUDE], lengths, rtol=1e-14)
     assert relative_error(logits_of(base, language, adapter), logits_of(params, language)) < 1e-13
@@ -311,7 +311,7 @@ def test_on_the_given_base_it_is_lora_of_twice_the_rank(init, config, random_par
     assert relative_error(logits_of(params, config, found), expected) < 1e-12
     assert relative_error(logits_of(merge(params, found), config), expected) < 1e-12
     assert (found.config.kind, found.config.init) == ("lora", "kaiming")
-    for module, parts in fitting_parts(params, found).items():
+    for module, parts in fitting_arrays(params, found).items():
         rank = 2 * module_config(settings, module).r
         assert (len(parts["lora_A"]), module_config(found.config, module).r) == (rank, rank), module
     # Untrained it changes nothing, though not one of its arrays is zero.
@@ -488,7 +488,7 @@ def test_the_rows_of_doras_weight_have_the_trained_lengths(language, random_para
     params = random_params(language)
     _, adapter = started("dora", params)
     merged = merge(params, adapter)
-    for module, parts in adapter_parts(adapter).items():
+    for module, parts in layer_arrays(adapter).items():
         lengths = np.linalg.norm(merged[f"{module}.weight"], axis=1)
         np.testing.assert_allclose(lengths, np.abs(parts[dora.MAGNITUDE]), rtol=1e-13)
 
@@ -764,7 +764,7 @@ def test_the_loss_has_the_further_term(language, random_params, random_batch, ra
     plain = model_objective(params, language, adapter)
     objective, _ = allocating(plain, adapter, 10, RankAllocation(orthogonality=0.3))
     before, after = (f(adapter.weights, batch, np.random.default_rng(0)) for f in (plain, objective))
-    parts = adapter_parts(adapter)
+    parts = layer_arrays(adapter)
     found = {module: orthogonality(arrays) for module, arrays in parts.items()}
     assert len(parts) == 12 and type(after.loss) is float and after.n_targets == before.n_targets
     assert after.loss == pytest.approx(before.loss + 0.3 * np.mean([R for R, _ in found.values()]), rel=1e-14)
@@ -833,7 +833,7 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     for name, array in E.items():
         assert np.array_equal(array != 0, state.memory[name.replace("lora_E", "kept")]), name
     distance = {
-        key: np.mean([orthogonality(arrays)[0] for arrays in adapter_parts(start._replace(weights=weights)).values()])
+        key: np.mean([orthogonality(arrays)[0] for arrays in layer_arrays(start._replace(weights=weights)).values()])
         for key, weights in (("start", start.weights), ("end", state.trainable))
     }
     assert distance["end"] < 0.9 * distance["start"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checked import finite_number
 from .adalora import NAMES, orthogonality
-from .adapter import adapter_parts
+from .adapter import layer_arrays
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def allocating(objective, adapter, steps, settings=None):
     ValueError
         If one of the three arrays is frozen: its importance is computed from its gradient.
     """
-    modules = [] if adapter is None or adapter.config.kind != "adalora" else list(adapter_parts(adapter))
+    modules = [] if adapter is None or adapter.config.kind != "adalora" else list(layer_arrays(adapter))
     if not modules:
         return objective, None
     for leaf in NAMES:

@@ -44,13 +44,13 @@ def adapter_shapes(params, config):
     ValueError
         For an unknown kind or target.
     """
-    kind, found = adapter_kind(config), {}
+    kind, by_name = adapter_kind(config), {}
     for module in adapted_modules(config, params):
         shapes = kind.shapes(*params[f"{module}.weight"].shape, module_rank(config, module))
-        found |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
+        by_name |= {f"{module}.{leaf}": shape for leaf, shape in shapes.items()}
     if config.train_head and HEAD in params:
-        found[HEAD] = params[HEAD].shape
-    return found
+        by_name[HEAD] = params[HEAD].shape
+    return by_name
 
 
 def check_ranks(params, config):
@@ -92,8 +92,8 @@ def init_adapter(params, config, rng):
     check_rate_factors(config, kind)
     weights = {}
     for module in adapted_modules(config, params):
-        parts = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
-        weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
+        arrays = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
+        weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
     if config.train_head and HEAD in params:
         weights[HEAD] = np.array(params[HEAD])
     return Adapter(config, weights)
@@ -133,8 +133,8 @@ def start_adapter(params, config, rng):
     base, weights = dict(params), dict(adapter.weights)
     for module in adapted_modules(config, params):
         name = f"{module}.weight"
-        base[name], parts = STARTS[config.init](params[name], module_config(config, module))
-        weights |= {f"{module}.{leaf}": array for leaf, array in parts.items()}
+        base[name], arrays = STARTS[config.init](params[name], module_config(config, module))
+        weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
     return base, Adapter(config, weights)
 
 
@@ -144,14 +144,14 @@ def trained_weights(adapter):
     return {name: a for name, a in adapter.weights.items() if factors.get(name.rpartition(".")[2], 1.0) != 0.0}
 
 
-def adapter_parts(adapter):
+def layer_arrays(adapter):
     """The adapter's arrays by layer: {"blocks.0.attn.q_proj": {"lora_A": …, "lora_B": …}}."""
-    parts = {}
+    by_layer = {}
     for name, array in adapter.weights.items():
         module, _, leaf = name.rpartition(".")
         if leaf not in ("weight", "bias"):
-            parts.setdefault(module, {})[leaf] = array
-    return parts
+            by_layer.setdefault(module, {})[leaf] = array
+    return by_layer
 
 
 def whole_weights(adapter):
@@ -159,16 +159,16 @@ def whole_weights(adapter):
     return {name: array for name, array in adapter.weights.items() if name.endswith((".weight", ".bias"))}
 
 
-def fitting_parts(params, adapter):
-    """`adapter_parts`, after a check that the model has all the layers that they stand for, in their shapes.
+def fitting_arrays(params, adapter):
+    """`layer_arrays`, after a check that the model has all the layers that they stand for, in their shapes.
 
     Raises
     ------
     ValueError
         For an adapter of another model: the first array that does not fit is named.
     """
-    parts = adapter_parts(adapter)
-    for module, arrays in parts.items():
+    by_layer = layer_arrays(adapter)
+    for module, arrays in by_layer.items():
         if f"{module}.weight" not in params:
             raise ValueError(f"adapter: the model has no layer {module}")
         n_out, n_in = params[f"{module}.weight"].shape
@@ -183,13 +183,13 @@ def fitting_parts(params, adapter):
     for name, array in whole_weights(adapter).items():
         if name in params and array.shape != params[name].shape:
             raise ValueError(f"adapter: {name} has shape {array.shape}, expected the base's {params[name].shape}")
-    return parts
+    return by_layer
 
 
 def adapter_deltas(params, adapter):
     """ΔW of every adapted layer: {"blocks.0.attn.q_proj.weight": (out, in) array}."""
     kind = adapter_kind(adapter.config)
     return {
-        f"{module}.weight": kind.delta(params[f"{module}.weight"], parts, module_config(adapter.config, module))
-        for module, parts in fitting_parts(params, adapter).items()
+        f"{module}.weight": kind.delta(params[f"{module}.weight"], arrays, module_config(adapter.config, module))
+        for module, arrays in fitting_arrays(params, adapter).items()
     }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compress import QuantisedWeight, requantise
-from .adapter import adapter_kind, fitting_parts, whole_weights
+from .adapter import adapter_kind, fitting_arrays, whole_weights
 from .config import module_config
 from .merge import as_dtype
 
@@ -57,11 +57,11 @@ def merge_in_format(params, adapter, masks=None):
         For an adapter of another model, a sum W + ΔW that is not finite, or a mask of another shape or of a weight
         that is not adapted.
     """
-    kind, parts = adapter_kind(adapter.config), fitting_parts(params, adapter)
-    masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in parts])
+    kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
+    masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
     dtype = next(iter(params.values())).dtype
     merged, errors, sums, updates = dict(params), {}, {}, {}  # the last three: Frobenius norms by name
-    for module, arrays in parts.items():  # a layer at a time, so that no more than one is dense
+    for module, arrays in by_layer.items():  # a layer at a time, so that no more than one is dense
         name = f"{module}.weight"
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
         wanted = np.asarray(base, dtype=np.float64) + delta  # (out, in)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .adapter import Adapter, adapter_deltas, adapter_parts, fitting_parts, whole_weights
+from .adapter import Adapter, adapter_deltas, fitting_arrays, layer_arrays, whole_weights
 from .compact import compact_pattern, compact_targets
 from .config import is_finite_number, linear_layers, module_config, scaling
 from .starts import STARTS
@@ -57,11 +57,11 @@ def mix(params, adapters, weights):
         if adapter.config.kind != "lora":
             raise ValueError(f"adapters: {name!r} is of kind {adapter.config.kind!r}, expected 'lora'")
     first = next(iter(adapters.values()))
-    parts = {name: fitting_parts(params, adapter) for name, adapter in adapters.items()}
+    by_layer = {name: fitting_arrays(params, adapter) for name, adapter in adapters.items()}
     mixed, ranks = {}, {}
-    for module in adapter_parts(first):
+    for module in layer_arrays(first):
         pairs = [
-            (weights[name] * scaling(module_config(adapter.config, module)), parts[name][module])
+            (weights[name] * scaling(module_config(adapter.config, module)), by_layer[name][module])
             for name, adapter in adapters.items()
         ]
         mixed[f"{module}.lora_A"] = np.concatenate([pair["lora_A"] for _, pair in pairs])  # (Σr, in)
@@ -167,7 +167,7 @@ def check_same_names(adapters):
     """Raise ValueError unless all adapters are of the same layers and carry the same whole weights."""
     (first, reference), *others = adapters.items()
     for name, adapter in others:
-        mine, theirs = set(adapter_parts(adapter)), set(adapter_parts(reference))
+        mine, theirs = set(layer_arrays(adapter)), set(layer_arrays(reference))
         mine |= set(whole_weights(adapter))
         theirs |= set(whole_weights(reference))
         for this, more, that in ((name, mine - theirs, first), (first, theirs - mine, name)):

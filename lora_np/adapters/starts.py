@@ -35,10 +35,10 @@ def pissa(weight, config):
     Returns
     -------
     rest : array (out, in), of the weight's dtype
-    parts : dict with lora_A (r, in) and lora_B (out, r)
+    factors : dict with lora_A (r, in) and lora_B (out, r)
     """
-    parts = leading_factors(weight, config)
-    return rest(weight, parts, config), parts
+    factors = leading_factors(weight, config)
+    return rest(weight, factors, config), factors
 
 
 def olora(weight, config):
@@ -47,8 +47,8 @@ def olora(weight, config):
     Parameters and results as in `pissa`.
     """
     Q, R = np.linalg.qr(np.asarray(weight, dtype=np.float64))  # (out, n), (n, in)
-    parts = {"lora_A": R[: config.r].astype(weight.dtype), "lora_B": Q[:, : config.r].astype(weight.dtype)}
-    return rest(weight, parts, config), parts
+    factors = {"lora_A": R[: config.r].astype(weight.dtype), "lora_B": Q[:, : config.r].astype(weight.dtype)}
+    return rest(weight, factors, config), factors
 
 
 def loftq(weight, config):
@@ -62,9 +62,9 @@ def loftq(weight, config):
     low = np.zeros_like(weight)
     for _ in range(LOFTQ_STEPS):
         quantised = quantise_nf4(weight - low)
-        parts = leading_factors(weight - np.asarray(quantised), config)
-        low = scaling(config) * (parts["lora_B"] @ parts["lora_A"])
-    return quantised, parts
+        factors = leading_factors(weight - np.asarray(quantised), config)
+        low = scaling(config) * (factors["lora_B"] @ factors["lora_A"])
+    return quantised, factors
 
 
 STARTS = {"pissa": pissa, "olora": olora, "loftq": loftq}
@@ -83,6 +83,6 @@ def leading_factors(matrix, config):
     }
 
 
-def rest(weight, parts, config):
+def rest(weight, factors, config):
     """W − s B A."""
-    return np.asarray(weight) - scaling(config) * (parts["lora_B"] @ parts["lora_A"])
+    return np.asarray(weight) - scaling(config) * (factors["lora_B"] @ factors["lora_A"])

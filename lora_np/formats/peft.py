@@ -15,7 +15,7 @@ from ..adapters import (
     AdapterConfig,
     compact_pattern,
     compact_targets,
-    fitting_parts,
+    fitting_arrays,
     linear_layers,
     module_config,
     scaling,
@@ -86,7 +86,7 @@ def load_peft(folder, params):
     try:
         config = our_config(fields, ranks, alphas, compact_targets(order, linear_layers(params)), head is not None)
         adapter = Adapter(config, weights)
-        fitting_parts(params, adapter)
+        fitting_arrays(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
@@ -210,7 +210,7 @@ def save_peft(folder, adapter, params, config, base=None):
         expected = " or ".join(map(repr, LEAVES))
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
     check_init(settings)
-    folder, factors = Path(folder), fitting_parts(params, adapter)
+    folder, factors = Path(folder), fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
     for module, names in base_layers(params).items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]

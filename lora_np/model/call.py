@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, fitting_parts
+from ..adapters import Adapter, fitting_arrays
 from .gpt2 import ModelConfig, modules
 from .rows import RowGroup, row_groups
 
@@ -60,7 +60,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         if wanted or masks:
             raise ValueError("adapter: rows with adapters of their own are for evaluation, without wanted or masks")
     known = {**params, **adapter.weights} if adapter is not None else params
-    adapter_arrays = fitting_parts(params, adapter) if adapter is not None else {}
+    adapter_arrays = fitting_arrays(params, adapter) if adapter is not None else {}
     if config.n_classes:
         for weights in [group.params for group in groups] or [known]:
             check_head(weights, config)

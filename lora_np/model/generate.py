@@ -104,11 +104,12 @@ def make_readers(params, config, adapter, B):
 
 def read(readers, ids, pasts):
     """`next_logits` of all rows: logits (B, V), and the pasts of the readers."""
-    parts = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
-    logits = np.empty((len(ids), parts[0][0].shape[1]), dtype=parts[0][0].dtype)
-    for (rows, _), (found, _) in zip(readers, parts):
-        logits[rows] = found
-    return logits, [past for _, past in parts]
+    results = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
+    some_logits, _ = results[0]
+    logits = np.empty((len(ids), some_logits.shape[1]), dtype=some_logits.dtype)
+    for (rows, _), (some_logits, _) in zip(readers, results):
+        logits[rows] = some_logits
+    return logits, [past for _, past in results]
 
 
 def check_prompt(ids, config, slide):

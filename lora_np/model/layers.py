@@ -94,10 +94,10 @@ def backward_layers(cache, grads, record=None):
         if dy is not None:
             note(record, {output_name(name): dy})
             earlier = grads.get(f"{module.parameters}.weight")
-            found = OPERATIONS[module.operation].backward(call, module, dy, op_cache, earlier)
-            note(record, found.inside)
-            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in found.parameters.items()})
-            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(found.inputs, shapes))
+            result = OPERATIONS[module.operation].backward(call, module, dy, op_cache, earlier)
+            note(record, result.inside)
+            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in result.parameters.items()})
+            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(result.inputs, shapes))
         return dinputs if len(dinputs) > 1 else dinputs[0]
 
     return back
@@ -199,9 +199,8 @@ def query_positions(call, module):
 
 def attention_back(call, module, dy, cache, earlier):
     block = module.name.removesuffix("context")
-    found = attention_backward(dy, cache)
-    inside = {f"{block}probs": found.dprobs, f"{block}scores": found.dscores}
-    return Gradients((found.dq, found.dk, found.dv), inside=inside)
+    dq, dk, dv, dprobs, dscores = attention_backward(dy, cache)
+    return Gradients((dq, dk, dv), inside={f"{block}probs": dprobs, f"{block}scores": dscores})
 
 
 def gelu(call, module, x):

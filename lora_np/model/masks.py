@@ -1,6 +1,6 @@
 """Drawing the dropout masks of one forward pass, as a flat dict of named arrays."""
 
-from ..adapters import adapter_parts
+from ..adapters import layer_arrays
 from ..ops import dropout_mask
 from .gpt2 import modules
 
@@ -34,6 +34,6 @@ def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
     if config.dropout:
         masks = {m.mask_name: mask(m, m.width, config.dropout) for m in layers.values() if m.width}
     if adapter is not None and adapter.config.dropout:
-        for name in adapter_parts(adapter):
+        for name in layer_arrays(adapter):
             masks[f"{name}.adapter"] = mask(layers[name], layers[name].shape[1], adapter.config.dropout)
     return masks

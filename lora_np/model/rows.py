@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import KINDS, Adapter, fitting_parts, module_config, whole_weights
+from ..adapters import KINDS, Adapter, fitting_arrays, module_config, whole_weights
 from ..ops import linear_forward
 
 
@@ -28,19 +28,19 @@ def rows_by_adapter(adapters, B):
     Returns
     -------
     rows : dict, a key for each distinct adapter -> array of row numbers
-    found : dict, the same keys -> Adapter or None
+    distinct : dict, the same keys -> Adapter or None
     """
     if not isinstance(adapters, (list, tuple)):
         raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
         raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
-    rows, found = {}, {}
+    rows, distinct = {}, {}
     for row, adapter in enumerate(adapters):
         if adapter is not None and not isinstance(adapter, Adapter):
             raise TypeError(f"adapter: got {type(adapter).__name__} for row {row}, expected an Adapter or None")
         rows.setdefault(id(adapter), []).append(row)
-        found[id(adapter)] = adapter
-    return {key: np.array(numbers) for key, numbers in rows.items()}, found
+        distinct[id(adapter)] = adapter
+    return {key: np.array(numbers) for key, numbers in rows.items()}, distinct
 
 
 def row_groups(params, adapters, B):
@@ -52,15 +52,15 @@ def row_groups(params, adapters, B):
     adapters : sequence of B, an Adapter or None for each row
     B : int
     """
-    rows, found = rows_by_adapter(adapters, B)
+    rows, distinct = rows_by_adapter(adapters, B)
     groups = []
-    for key, adapter in found.items():
-        parts, config, whole = {}, None, {}
+    for key, adapter in distinct.items():
+        arrays, config, whole = {}, None, {}
         if adapter is not None:
-            parts, config, whole = fitting_parts(params, adapter), adapter.config, whole_weights(adapter)
+            arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
         if set(whole) - {"head.weight"}:
             raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows share")
-        groups.append(RowGroup(rows[key], {**params, **whole}, config, parts))
+        groups.append(RowGroup(rows[key], {**params, **whole}, config, arrays))
     return tuple(groups)
 
 

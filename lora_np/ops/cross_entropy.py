@@ -57,8 +57,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
     losses = np.empty_like(target_logits, order="C")  # (..., 1)
     dlogits = np.empty_like(logits, order="C") if "logits" in wanted else None  # (..., K)
-    kept = [dlogits] if dlogits is not None else []
-    for x, x_t, w, loss, *dx in blocks(logits, target_logits, weight, losses, *kept):
+    gradients = [dlogits] if dlogits is not None else []
+    for x, x_t, w, loss, *dx in blocks(logits, target_logits, weight, losses, *gradients):
         largest = x.max(axis=-1, keepdims=True)
         exp = np.subtract(x, largest, out=dx[0] if dx else None)
         np.exp(exp, out=exp)

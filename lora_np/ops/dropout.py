@@ -34,8 +34,8 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     """
     if not 0.0 <= p < 1.0:
         raise ValueError(f"p: {p} is no share to drop (expected 0 ≤ p < 1)")
-    kept = rng.random(shape, dtype=np.float32) >= p
-    return kept.astype(dtype) / (1.0 - float(p))  # a NumPy scalar would make float32 float64
+    stays = rng.random(shape, dtype=np.float32) >= p
+    return stays.astype(dtype) / (1.0 - float(p))  # a NumPy scalar would make float32 float64
 
 
 def dropout_forward(x, mask=None):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..adapters import HEAD, fitting_parts, merge
+from ..adapters import HEAD, fitting_arrays, merge
 from ..formats import (
     PRETRAINED,
     Task,
@@ -107,7 +107,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
         expected = f"{n_classes} different labels" if n_classes else "none, because the adapter has no head"
         raise ValueError(f"labels: got {', '.join(labels)}; expected {expected}")
     params, config = with_classes(task.params, task.config, n_classes)
-    fitting_parts(params, adapter)
+    fitting_arrays(params, adapter)
     task = Task(params, config, adapter, task.tokenizer, labels)
     save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
     return task

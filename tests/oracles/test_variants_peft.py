@@ -8,9 +8,9 @@ import pytest
 from lora_np.adapters import (
     AdapterConfig,
     adapted_modules,
-    adapter_parts,
     dora,
     init_adapter,
+    layer_arrays,
     linear_layers,
     merge,
     module_config,
@@ -221,7 +221,7 @@ def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
     check_all(f"{name}, frozen rest", {n: base[n] for n in rests}, rests, OUTPUT)
     trained = trained_parameters(model)
     assert set(trained) == set(adapter.weights)
-    for module, parts in adapter_parts(adapter).items():
+    for module, parts in layer_arrays(adapter).items():
         A, B = (trained[f"{module}.{leaf}"].detach().numpy() for leaf in ("lora_A", "lora_B"))
         signs = np.sign(np.sum(A * parts["lora_A"], axis=1))
         check(f"{name}, factors", f"{module}.lora_A", parts["lora_A"], signs[:, None] * A, OUTPUT)
