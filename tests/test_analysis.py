@@ -53,28 +53,18 @@ def test_ranks_of_equal_singular_values_are_their_number():
     assert s.stable_rank == pytest.approx(3.0)
     assert s.effective_rank == pytest.approx(3.0)
     assert s.rank_90 == 3
-
-
-def test_ranks_by_hand():
-    sigma = np.array([4.0, 2.0, 1.0, 1.0])
-    assert stable_rank(sigma) == pytest.approx((16 + 4 + 1 + 1) / 16)
-    p = sigma / 8
-    assert effective_rank(sigma) == pytest.approx(np.exp(-np.sum(p * np.log(p))))
-    assert [rank_at_energy(sigma, share) for share in (0.5, 16 / 22, 0.75, 0.9, 0.95, 1.0)] == [1, 1, 2, 2, 3, 4]
-
-
-def test_zero_matrix_has_no_rank():
-    s = spectrum(np.zeros((3, 5)))
-    assert (s.stable_rank, s.effective_rank, s.rank_90) == (0.0, 0.0, 0)
+    zero = spectrum(np.zeros((3, 5)))
+    assert (zero.stable_rank, zero.effective_rank, zero.rank_90) == (0.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-160, 1.0, 1e200])
-def test_ranks_do_not_depend_on_the_size(size):
+def test_ranks_by_hand_at_any_size(size):
     """Squares of the smallest would be 0, and those of the largest infinite."""
-    sigma = size * np.array([4.0, 2.0, 1.0, 1.0])
-    assert stable_rank(sigma) == pytest.approx(22 / 16)
-    assert effective_rank(sigma) == pytest.approx(effective_rank(sigma / size))
-    assert [rank_at_energy(sigma, share) for share in (0.5, 0.9, 1.0)] == [1, 2, 4]
+    sigma, p = size * np.array([4.0, 2.0, 1.0, 1.0]), np.array([4, 2, 1, 1]) / 8
+    assert stable_rank(sigma) == pytest.approx((16 + 4 + 1 + 1) / 16)
+    assert effective_rank(sigma) == pytest.approx(np.exp(-np.sum(p * np.log(p))))
+    assert [rank_at_energy(sigma, share) for share in (0.5, 0.75, 0.9, 0.95, 1.0)] == [1, 2, 2, 3, 4]
+    assert rank_at_energy(np.array([4.0, 2.0, 1.0, 1.0]), 16 / 22) == 1  # exactly the share
 
 
 @pytest.mark.parametrize("share", [0.01, 0.37, 0.5, 0.9, 0.99, 0.999, 1.0])

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "lora_np" / "pretrained" / "tokenizer.json"
 SOURCES = ("imdb", "rotten_tomatoes")
 PAD_ID = 1
-PART_HASHES = {  # SHA-256, first 16 digits: results are comparable as long as these stand
+PART_HASHES = {  # SHA-256 of labels and texts, first 16 digits: as long as these hold, results are comparable
     ("imdb", "train"): "e86ea5c400c5b810",
     ("imdb", "validation"): "4cfdbf452bec0af5",
     ("imdb", "test"): "eade83617c147a69",
@@ -80,16 +80,6 @@ def test_splits_are_the_published_ones(reviews):
         assert hashlib.sha256(content.encode()).hexdigest()[:16] == expected, (source, name)
     again = data.load_reviews("rotten_tomatoes")
     assert again.train.texts == reviews["rotten_tomatoes"].train.texts
-
-
-def test_labels_belong_to_their_texts(reviews):
-    praise, blame = ("masterpiece", "wonderful", "superb"), ("worst", "awful", "waste of")
-    for splits in reviews.values():
-        for part in splits:
-            texts = [fold(text) for text in part.texts]
-            praised = [label for text, label in zip(texts, part.labels) if any(word in text for word in praise)]
-            blamed = [label for text, label in zip(texts, part.labels) if any(word in text for word in blame)]
-            assert np.mean(praised) > 0.65 and np.mean(blamed) < 0.35
 
 
 def test_reviews_are_read_without_importing_their_package_or_tokenizers():

@@ -81,11 +81,6 @@ def test_similarity_of_equal_orthogonal_and_nested_subspaces():
     assert subspace_similarity(Q, Q, 9, 9) <= 1.0
 
 
-def test_similarity_is_the_mean_squared_cosine():
-    U, V = basis(10, 4), basis(10, 6, seed=1)
-    assert subspace_similarity(U, V, 4, 6) == pytest.approx(np.mean(np.cos(principal_angles(U, V)) ** 2))
-
-
 def test_table_is_the_definition_at_every_place():
     U, V = basis(12, 5), basis(12, 7, seed=1)
     table = similarity_table(U, V)
@@ -95,6 +90,8 @@ def test_table_is_the_definition_at_every_place():
             by_definition = np.linalg.norm(U[:, :i].T @ V[:, :j]) ** 2 / min(i, j)
             assert table[i - 1, j - 1] == pytest.approx(by_definition, rel=1e-12)
             assert subspace_similarity(U, V, i, j) == pytest.approx(by_definition, rel=1e-12)
+            mean_squared_cosine = np.mean(np.cos(principal_angles(U[:, :i], V[:, :j])) ** 2)
+            assert mean_squared_cosine == pytest.approx(by_definition, rel=1e-9)
     assert np.allclose(similarity_table(-U, V * [1, -1, 1, -1, 1, 1, -1]), table)
     assert np.allclose(similarity_table(V, U), table.T)
 
@@ -170,26 +167,17 @@ def test_amplification_of_what_the_base_has_not():
 # ------------------------------------------------------------------ intruders
 
 
-def with_intruders():
+def test_planted_intruders_are_found_where_they_are():
     """A base (12, 9) with σ = 9 … 1, and one whose two last directions gave way to new ones of σ = 8.5 and 5.5."""
     U, V = basis(12), basis(9, seed=1)
     before = with_svd(U, range(9, 0, -1), V)
     after = with_svd(U[:, [*range(7), 9, 10]], [*range(9, 2, -1), 8.5, 5.5], V)
-    return before, after
-
-
-def test_planted_intruders_are_found_where_they_are():
-    before, after = with_intruders()
     got = intruder_dimensions(before, after, k=9)
     assert (got.number, got.positions) == (2, (1, 5))  # of 9, 8.5, 8, 7, 6, 5.5, 5, 4, 3
     assert np.allclose(got.similarities, [1, 0, 1, 1, 1, 0, 1, 1, 1], atol=1e-12)
     assert intruder_dimensions(before, after, k=5).positions == (1,)
-
-
-def test_similarities_follow_no_rotation_and_no_sign():
-    before, after = with_intruders()
-    R, S = basis(12, seed=3), basis(9, seed=4)
-    assert np.allclose(max_similarities(-R @ before, R @ after @ S, 9), max_similarities(before, after, 9), atol=1e-12)
+    R, S = basis(12, seed=3), basis(9, seed=4)  # no rotation and no sign changes the similarities
+    assert np.allclose(max_similarities(-R @ before, R @ after @ S, 9), got.similarities, atol=1e-12)
 
 
 def test_rescaled_singular_values_are_no_intruders():
@@ -263,16 +251,11 @@ def test_kl_by_hand():
     assert mean_kl(p + 1e4, q - 1e4) == pytest.approx(mean_kl(p, q))  # a constant in a row changes nothing
     assert mean_kl([0.0, 1e5], [0.0, 2e5]) == 0.0
     assert mean_kl([0.0, 1000.0], [1000.0, 0.0]) == pytest.approx(1000.0)
-
-
-def test_kl_averages_over_all_rows():
-    rng = np.random.default_rng(0)
-    p, q = rng.normal(size=(2, 3, 5)), rng.normal(size=(2, 3, 5))
+    p, q = np.random.default_rng(0).normal(size=(2, 2, 3, 5))  # averaged over all rows
     rows = [mean_kl(x, y) for x, y in zip(p.reshape(6, 5), q.reshape(6, 5))]
     assert mean_kl(p, q) == pytest.approx(np.mean(rows)) and min(rows) > 0
     low = p.astype(np.float32)
-    assert mean_kl(low, low) == 0.0
-    assert mean_kl(low, q) == mean_kl(low.astype(float), q)
+    assert mean_kl(low, low) == 0.0 and mean_kl(low, q) == mean_kl(low.astype(float), q)
 
 
 def test_argmax_agreement_is_a_share():

@@ -489,8 +489,9 @@ REFUSED = [
     ("warmup_steps: got -1", lambda: TrainConfig(**RUN, warmup_steps=-1)),
     *[
         (f"learning_rate: got {rate}, expected a number above 0", lambda rate=rate: TrainConfig(10, rate))
-        for rate in (0.0, -1.0, math.nan, math.inf)
+        for rate in (0.0, -1.0, math.nan, math.inf, None)
     ],
+    ("learning_rate: got 1000", lambda: TrainConfig(10, 10**400)),  # no float can hold it
     ("clip_norm: got 0.0", lambda: TrainConfig(**RUN, clip_norm=0.0)),
     ("final_share: got nan, expected a finite number", lambda: TrainConfig(**RUN, final_share=math.nan)),
     ("select: got 'f1', expected one of loss, accuracy", lambda: TrainConfig(**RUN, select="f1")),

@@ -13,10 +13,10 @@ from .adamw import AdamW, adamw_update
 from .classify import train_classifier
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
+from .fine_tune import fine_tune
 from .groups import balanced_groups
 from .language import language_loss, train_language
 from .progress import progress_bar
-from .protocol import fine_tuning_config
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
