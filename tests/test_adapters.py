@@ -8,7 +8,6 @@ import pytest
 
 from lora_np.adapters import (
     KINDS,
-    LINEAR_LAYERS,
     Adapter,
     AdapterConfig,
     adapted_modules,
@@ -509,4 +508,3 @@ def test_settings_survive_json():
 
     settings = AdapterConfig(r=3, targets=["q_proj", "blocks.0.*"], rank_pattern={"q_proj": 2}, rslora=True)
     assert AdapterConfig(**json.loads(json.dumps(asdict(settings)))) == settings
-    assert set(LINEAR_LAYERS) == {*ATTENTION, "up_proj", "down_proj"}

@@ -240,8 +240,8 @@ def test_a_mix_keeps_the_dtype(language, random_params, random_adapter):
     [
         ({"a": 1.0}, "weights: got a; expected one for each of a, b, c"),
         ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "weights: got a, b, c, d; expected one for each of a, b, c"),
-        ({"a": 1.0, "b": np.inf, "c": 1.0}, "weights: got inf for 'b', expected a finite number"),
-        ({"a": 1.0, "b": "1", "c": 1.0}, "weights: got '1' for 'b', expected a finite number"),
+        ({"a": 1.0, "b": np.inf, "c": 1.0}, r"weights\['b'\]: got inf, expected a finite number"),
+        ({"a": 1.0, "b": "1", "c": 1.0}, r"weights\['b'\]: got '1', expected a finite number"),
     ],
 )
 def test_weights_that_do_not_fit(weights, message, params, alike):

@@ -8,7 +8,6 @@ import pytest
 
 from lora_np.adapters import (
     KINDS,
-    LINEAR_LAYERS,
     VARIANTS,
     AdapterConfig,
     init_adapter,
@@ -137,7 +136,9 @@ def test_the_settings_are_the_variants(variant, taught):
     task = load_task(folder / "classes")
     asked = variant_config(variant, AdapterConfig(r=2, alpha=4.0, targets=("all-linear",)))
     if asked.init in STARTS:  # LoRA of twice the rank, for the base that was given
-        assert task.adapter.config == AdapterConfig(r=4, alpha=4.0, targets=LINEAR_LAYERS)
+        assert task.adapter.config == AdapterConfig(
+            r=4, alpha=4.0, targets=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+        )
     else:
         assert task.adapter.config == asked
     fresh = init_adapter(task.params, replace(asked, init="kaiming"), np.random.default_rng(0))

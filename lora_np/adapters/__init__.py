@@ -14,7 +14,7 @@ from .adapter import (
     whole_weights,
 )
 from .compact import compact_pattern, compact_targets
-from .config import LINEAR_LAYERS, AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
+from .config import AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
 from .merge import MergeErrors, merge, merge_errors, unmerge
 from .merge_in_format import FormatLoss, MergedInFormat, merge_in_format

@@ -3,20 +3,10 @@
 import fnmatch
 import math
 from dataclasses import dataclass, field, replace
-from numbers import Real
 
-# The linear layers of a transformer block, in execution order: the places an adapter can go.
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+from ..checked import finite_number, one_of, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
-
-
-def is_finite_number(value):
-    """Whether a value is a number, other than True and False, that a float can hold."""
-    try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an int with more digits than any float
-        return False
 
 
 @dataclass(frozen=True)
@@ -83,31 +73,23 @@ class AdapterConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
         if not isinstance(self.extra, dict):
             raise ValueError(f"extra: got {self.extra!r}, expected a dict")
-        alphas = {"alpha": self.alpha, **{f"alpha_pattern[{k!r}]": v for k, v in self.alpha_pattern.items()}}
-        for name, alpha in alphas.items():
-            if not is_finite_number(alpha):
-                raise ValueError(f"{name}: got {alpha!r}, expected a finite number")
-        # A NumPy scalar would turn float32 arrays into float64.
-        object.__setattr__(self, "alpha", float(self.alpha))
-        object.__setattr__(self, "alpha_pattern", {k: float(v) for k, v in self.alpha_pattern.items()})
-        ranks = {"r": self.r, **{f"rank_pattern[{k!r}]": v for k, v in self.rank_pattern.items()}}
-        for name, rank in ranks.items():
-            if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-                raise ValueError(f"{name}: got {rank!r}, expected a whole number of at least 1")
         if not self.targets and not self.train_head:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: got {self.dropout!r}, expected 0 ≤ dropout < 1")
-        object.__setattr__(self, "dropout", float(self.dropout))
-        for name, factor in self.rate_factors.items():
-            if not is_finite_number(factor) or factor < 0:
-                raise ValueError(f"rate_factors[{name!r}]: got {factor!r}, expected a number of at least 0")
-        object.__setattr__(self, "rate_factors", {k: float(v) for k, v in self.rate_factors.items()})
-        seed = self.projection_seed
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"projection_seed: got {seed!r}, expected a whole number of at least 0")
-        if self.init not in INITS:
-            raise ValueError(f"init: got {self.init!r}, expected one of {', '.join(INITS)}")
+        ranks = {key: whole_number(f"rank_pattern[{key!r}]", rank) for key, rank in self.rank_pattern.items()}
+        alphas = {key: finite_number(f"alpha_pattern[{key!r}]", a) for key, a in self.alpha_pattern.items()}
+        factors = {key: finite_number(f"rate_factors[{key!r}]", f, least=0) for key, f in self.rate_factors.items()}
+        numbers = {
+            "r": whole_number("r", self.r),
+            "alpha": finite_number("alpha", self.alpha),
+            "rank_pattern": ranks,
+            "alpha_pattern": alphas,
+            "dropout": finite_number("dropout", self.dropout, least=0, below=1),
+            "rate_factors": factors,
+            "projection_seed": whole_number("projection_seed", self.projection_seed, least=0),
+        }
+        for name, value in numbers.items():
+            object.__setattr__(self, name, value)
+        one_of("init", self.init, INITS)
 
 
 def matches(module, target):
@@ -121,9 +103,8 @@ def matches(module, target):
 
 
 def linear_layers(params):
-    """The full names of a model's linear layers, in execution order; those that an adapter can go on."""
-    modules = [name.removesuffix(".weight") for name in params if name.endswith(".weight")]
-    return [module for module in modules if module.rpartition(".")[2] in LINEAR_LAYERS]
+    """The full names of a model's linear layers, which end in "_proj", in execution order: where an adapter can go."""
+    return [name.removesuffix(".weight") for name in params if name.endswith("_proj.weight")]
 
 
 def adapted_modules(config, params):
@@ -148,8 +129,9 @@ def adapted_modules(config, params):
     patterns += [("alpha_pattern", key) for key in config.alpha_pattern]
     for argument, target in [("targets", target) for target in config.targets] + patterns:
         if not any(matches(module, target) for module in modules):
+            names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(
-                f"{argument}: {target!r} fits no layer; expected one of {', '.join(LINEAR_LAYERS)}, "
+                f"{argument}: {target!r} fits no layer; expected one of {names}, "
                 f"all-linear, or a pattern over names such as {modules[0] if modules else 'none'!r}"
             )
     return [m for m in modules if any(matches(m, target) for target in config.targets)]

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import finite_number
 from .adapter import Adapter, adapter_deltas, fitting_arrays, layer_arrays, whole_weights
 from .compact import compact_pattern, compact_targets
-from .config import is_finite_number, linear_layers, module_config, scaling
+from .config import linear_layers, module_config, scaling
 from .starts import STARTS
 
 
@@ -157,10 +158,7 @@ def checked_weights(adapters, weights):
         raise ValueError("adapters: got none, expected at least one")
     if set(weights) != set(adapters):
         raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
-    for name, weight in weights.items():
-        if not is_finite_number(weight):
-            raise ValueError(f"weights: got {weight!r} for {name!r}, expected a finite number")
-    return {name: float(weight) for name, weight in weights.items()}
+    return {name: finite_number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
 
 
 def check_same_names(adapters):

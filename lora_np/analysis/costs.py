@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
+from ..checked import whole_number
 from ..model import ForwardCache, cached_arrays, draw_masks, parameter_shapes
 from ..model.call import begin
 from ..model.gpt2 import model_backward, model_forward
@@ -78,11 +79,8 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         For sizes below 1, a sequence longer than the position table, unknown names or kinds, a target
         that fits no layer, or a rank that its layer has no room for.
     """
-    for name, value in (("B", B), ("T", T)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
-    if T > config.n_positions:
-        raise ValueError(f"T: got {T}, expected at most n_positions = {config.n_positions}")
+    whole_number("B", B)
+    whole_number("T", T, most=config.n_positions, why="the model's n_positions")
     params = hollow_arrays(parameter_shapes(config), dtype)
     adapter = None
     if adapter_config is not None:

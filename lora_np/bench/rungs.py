@@ -3,7 +3,7 @@
 from math import prod
 from typing import NamedTuple
 
-from ..adapters import LINEAR_LAYERS, AdapterConfig
+from ..adapters import AdapterConfig
 from ..analysis import step_flops
 from ..model import ModelConfig, parameter_shapes
 
@@ -38,7 +38,7 @@ WORKS = {
 }
 RANK = 8
 N_CLASSES = 2
-TARGETS = {"lora_qv": ("q_proj", "v_proj"), "lora_all": LINEAR_LAYERS}
+TARGETS = {"lora_qv": ("q_proj", "v_proj"), "lora_all": ("all-linear",)}
 GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 

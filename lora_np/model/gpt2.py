@@ -12,10 +12,10 @@ training, `decoder.py` makes a `run` for one token after another, and counting c
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from numbers import Real
 
 import numpy as np
 
+from ..checked import finite_number, whole_number
 from ..ops import add
 from .module import Module, with_depths
 
@@ -58,28 +58,19 @@ class ModelConfig:
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        for name in ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        sizes = ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff")
+        numbers = {name: whole_number(name, getattr(self, name)) for name in sizes}
+        numbers["n_classes"] = whole_number("n_classes", self.n_classes, least=0)
+        numbers["layer_norm_eps"] = finite_number("layer_norm_eps", self.layer_norm_eps, above=0, below=1)
+        numbers["dropout"] = finite_number("dropout", self.dropout, least=0, below=1)
+        for name, value in numbers.items():
+            object.__setattr__(self, name, value)
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads: {self.n_heads} does not divide d_model = {self.d_model}")
-        if isinstance(self.n_classes, bool) or not isinstance(self.n_classes, int):
-            raise ValueError(f"n_classes: got {self.n_classes!r}, expected a whole number")
-        if self.n_classes < 0 or self.n_classes == 1:
-            raise ValueError(f"n_classes: got {self.n_classes}, expected 0 (language model) or at least 2")
-        eps = self.layer_norm_eps
-        if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < eps < 1:
-            raise ValueError(f"layer_norm_eps: got {eps!r}, expected a number above 0 and below 1")
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real):
-            raise ValueError(f"dropout: got {self.dropout!r}, expected a number")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: got {self.dropout}, expected 0 ≤ dropout < 1")
+        if self.n_classes == 1:
+            raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
         if not isinstance(self.extra, dict):
             raise ValueError(f"extra: got {self.extra!r}, expected a dict")
-        for name in ("layer_norm_eps", "dropout"):
-            # NumPy's scalars would turn float32 arrays into float64.
-            object.__setattr__(self, name, float(getattr(self, name)))
 
 
 @lru_cache(maxsize=32)
