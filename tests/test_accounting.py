@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from lora_np.analysis.step_plan import hollow
 
 from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, trained_weights, variant_config
 from lora_np.analysis import (
@@ -18,7 +19,6 @@ from lora_np.analysis import (
     step_flops,
     tensor_bytes,
 )
-from lora_np.analysis.step_plan import hollow
 from lora_np.model import ForwardCache, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.ops.cross_entropy import CrossEntropyCache

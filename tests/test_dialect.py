@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from lora_np.experiments.figures import write_figure
 
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest

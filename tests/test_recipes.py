@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -173,7 +174,8 @@ def test_a_run_that_diverges_is_a_result(method, small, tmp_path):
 
 def recorded(monkeypatch):
     """A list that every training batch's token ids are noted in from now on."""
-    seen, honest = [], training.model_objective
+    module = import_module("lora_np.training.fine_tune")
+    seen, honest = [], module.model_objective
 
     def recording(*arguments):
         objective = honest(*arguments)
@@ -184,7 +186,7 @@ def recorded(monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(training, "model_objective", recording)
+    monkeypatch.setattr(module, "model_objective", recording)
     return seen
 
 
