@@ -416,17 +416,16 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
 
 @pytest.mark.slow
 def test_predicted_stands_beside_measured():
-    from lora_np.experiments.runs.base import load_base
-    from lora_np.experiments.runs.sentiment import load_task
-
-    from lora_np.experiments.methods import BY_KEY
+    from lora_np.experiments.methods import METHODS
+    from lora_np.experiments.runs import load_base
+    from lora_np.experiments.runs.classify import load_snippets
     from lora_np.experiments.step_time import compare_step_times
 
-    costs = compare_step_times(repeats=1, keys=("full", "lora_qv_r8"))
-    batch = load_task().epoch_batches(np.random.default_rng(0))[0]
+    costs = compare_step_times(repeats=1, keys=("full", "qv_r8"))
+    batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
     config = replace(load_base()[1], n_classes=2)
-    adapter_config = BY_KEY["lora_qv_r8"].adapter
-    lora = costs["lora_qv_r8"]
+    adapter_config = METHODS["qv_r8"].adapter
+    lora = costs["qv_r8"]
     assert lora["predicted_ratio"] == predicted_ratio(config, *batch.ids.shape, adapter_config)
     assert lora["flops"] == sum(step_flops(config, *batch.ids.shape, adapter_config).values())
     assert lora["activation_bytes"] == sum(step_bytes(config, *batch.ids.shape, adapter_config).activations.values())

@@ -1,4 +1,4 @@
-"""The dialect experiment: its texts, its runs, its choice of learning rates, its figure and its samples."""
+"""The dialect experiment: its texts, its runs, its figure and its samples."""
 
 import json
 import math
@@ -6,17 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from lora_np.experiments.figures import write_figure
 
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
-from lora_np.experiments import dialect_samples, laboratory, rates, run_store, shipped
+from lora_np.experiments import dialect_samples, laboratory, shipped, store
+from lora_np.experiments.drawing import write_figure
 from lora_np.experiments.evidence import FAILS, HOLDS, UNKNOWN
 from lora_np.experiments.recipes import dialect
-from lora_np.experiments.runs import DialectRun
 from lora_np.experiments.runs import dialect as dialect_run
-from lora_np.experiments.runs.dialect import adapter_of
+from lora_np.experiments.runs.dialect import DialectRun, adapter_of
 from lora_np.formats import PRETRAINED, load_model, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training.language import language_loss, train_language
@@ -25,6 +24,11 @@ SENTENCE = "the copyright holder grants to any person a free and perpetual licen
 
 
 # ---------------------------------------------------------------- licence texts
+
+
+def test_a_limited_domain_begins_as_the_whole_one():
+    some, whole = dialect_run.load_domain("critics", 50), dialect_run.load_domain("critics")
+    assert all(np.array_equal(one, other[:50]) for one, other in zip(some, whole))
 
 
 @pytest.mark.slow
@@ -131,7 +135,7 @@ def test_a_run_leaves_the_base_as_it_was(on_tiny):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("method", ["full", "lora_r4"])
 def test_a_run_that_diverges_says_so(on_tiny, method):
-    numbers, arrays = dialect_run.dialect_run(DialectRun("critics", method, 0, 1e30, 1))
+    _, numbers, arrays = store.carry_out_here(DialectRun("critics", method, 0, 1e30, 1))
     assert set(numbers) == {"validation_loss", "diverged", "seconds"} and arrays == {}
     assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
 
@@ -165,7 +169,7 @@ def test_a_run_goes_over_its_text_as_often_as_it_is_told(on_tiny):
         dialect_run.dialect_run(DialectRun("critics", "lora_r2", 3, 1e-2, epochs))[0] for epochs in (1, 2, 2)
     )
     assert twice["history"]["eval_step"][-1] == 2 * once["history"]["eval_step"][-1]
-    assert twice | {"seconds": 0} == again | {"seconds": 0}
+    assert twice == again
 
 
 def test_removal_is_really_compared(tiny, random_adapter):
@@ -197,7 +201,7 @@ def made_up(run):
     numbers = {
         "trainable": 1000 * rank, "percent": 1.0, "validation_loss": new + abs(math.log(run.learning_rate / 4e-3)),
         "history": way, "base_untouched": True, "new": new, "old": old,
-        "removed_bit_for_bit": None if run.method == "full" else True, "seconds": 0.0,
+        "removed_bit_for_bit": None if run.method == "full" else True,
     }  # fmt: skip
     return numbers, {}
 
@@ -211,8 +215,7 @@ def test_made_up_numbers_are_those_of_a_run(on_tiny):
 @pytest.fixture
 def without_training(monkeypatch):
     """The experiment with made-up runs and a base that is asked for nothing."""
-    for module in (run_store, rates):
-        monkeypatch.setattr(module, "carry_out", made_up)
+    monkeypatch.setattr(DialectRun, "carry_out", made_up)
     monkeypatch.setattr(dialect, "load_base", lambda: ({}, None))
     monkeypatch.setattr(dialect, "language_loss", lambda *_: 4.4)
     monkeypatch.setattr(dialect, "load_domain", lambda *_: dialect_run.Domain(*np.zeros((3, 9), dtype=np.int64)))
@@ -273,7 +276,7 @@ def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_
         numbers, arrays = made_up(run)
         return numbers | {broken: None if run.method == "full" else False}, arrays
 
-    monkeypatch.setattr(run_store, "carry_out", traces)
+    monkeypatch.setattr(DialectRun, "carry_out", traces)
     outcome = carry_out(2, True, tmp_path)
     (removal,) = outcome["asides"]
     assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS
@@ -288,32 +291,6 @@ def test_domains_have_their_epochs_and_methods_their_rates():
     for run in runs:
         assert run.epochs == {"critics": 1, "licences": 3}[run.domain] and run.test
         assert run.learning_rate == chosen[f"{run.domain}, {run.method}"]
-
-
-def test_learning_rates_are_chosen_by_validation(without_training, tmp_path):
-    """The least validation loss of each method, a factor 2 apart; what was tried is not tried again."""
-    out, lines = tmp_path / "settings.json", []
-    with ThreadPoolExecutor(1) as executor:
-        chosen = dialect.tune(executor, lines.append, out)
-        assert list(chosen) == [f"{domain}, {method}" for domain, of in dialect.GUESSES.items() for method in of]
-        for key, rate in chosen.items():
-            domain, method = key.split(", ")
-            grid = [dialect.GUESSES[domain][method] * 2.0**i for i in range(-5, 6)]
-            assert rate == min(grid, key=lambda rate: abs(math.log(rate / 4e-3)))
-        assert read_json(out)["chosen"] == chosen and read_json(out)["made_with"] == run_store.made_with()
-        n = len(lines)
-        assert n == sum(map(len, read_json(out)["tried"].values()))
-        assert dialect.tune(executor, lines.append, out) == chosen and len(lines) == n
-
-
-def test_the_chosen_rates_are_the_best_of_those_tried():
-    settings = read_json(dialect.SETTINGS)
-    for domain, guesses in dialect.GUESSES.items():
-        assert set(guesses) == set(dialect.METHODS)
-        for method, guess in guesses.items():
-            tried = {float(rate): loss for rate, loss in settings["tried"][f"{domain}, {method}"].items()}
-            assert guess in tried and len(tried) >= 3
-            assert settings["chosen"][f"{domain}, {method}"] == min(tried, key=tried.get)
 
 
 def test_ticks_are_round():

@@ -1,164 +1,173 @@
-"""The main job's parts: methods, runs, tuning, table, figures; on a small piece of the real data."""
+"""The main job, on a small piece of the real data: its runs, table, figures and command."""
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from lora_np.experiments.figures import draw_figures
-from lora_np.experiments.fine_tune_run import TRUNCATION_RANKS, Run, fine_tune_run
-from lora_np.experiments.main_job import format_table, table_row
-from lora_np.experiments.runs.base import load_base
-from lora_np.experiments.runs.sentiment import load_task
-from lora_np.experiments.tune import DROPOUTS, RATES
 
-from lora_np.experiments import tune as tuning
-from lora_np.experiments.methods import BY_KEY, METHODS, SETTINGS, chosen_settings, starting_point
-from lora_np.experiments.sweep import Ended
+from lora_np import cli
+from lora_np.experiments import laboratory, sweep
+from lora_np.experiments.drawing import colour
+from lora_np.experiments.evidence import interval
+from lora_np.experiments.methods import METHODS
+from lora_np.experiments.recipes import main_job
+from lora_np.experiments.runs import load_base
+from lora_np.experiments.runs.classify import ClassifyRun, classify_run, starting_point
+from lora_np.experiments.store import Results, by_key, carry_out_here
+from lora_np.formats import read_json
 from lora_np.training import trainable_arrays
 
 SMALL = {"epochs": 1, "limit": 40}
+KEYS = ("head", "qv_r1", "qv_r8", "all_r8", "vomlp_r4", "full", "scratch")
 
 
 @pytest.fixture(scope="module")
-def results():
-    """Of several methods, and of the fastest two seeds."""
-    keys = (("head", 0), ("head", 1), ("lora_qv_r1", 0), ("lora_qv_r8", 0), ("lora_all_r8", 0), ("full", 0))
-    return [fine_tune_run(Run(key, seed, 1e-3, **SMALL)) for key, seed in keys]
+def small_job():
+    """The main job on few snippets, with made-up times and baseline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_job, "QUICK", SMALL)
+        patch.setattr(main_job, "QUICK_KEYS", KEYS)
+        patch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
+        patch.setattr(main_job, "compare_step_times", lambda repeats, keys: {key: {"seconds": 0.1} for key in keys})
+        yield
 
 
-def test_every_method_has_settings_chosen_on_validation():
-    found = json.loads(SETTINGS.read_text(encoding="utf-8"))
-    for method in METHODS:
-        tried = {
-            (entry["learning_rate"], entry["dropout"]): entry["validation_accuracy"].values()
-            for entry in found["tried"][method.key]
-        }
-        assert set(tried) == {(rate, dropout) for rate in RATES[method.key] for dropout in DROPOUTS[method.key]}
-        mean = {pair: sum(scores) / len(scores) for pair, scores in tried.items()}
-        chosen = chosen_settings(method.key)
-        assert mean[chosen["learning_rate"], chosen["dropout"]] == max(mean.values())
+def carry_out(folder, report=lambda line: None):
+    with ThreadPoolExecutor(1) as executor:
+        return laboratory.experiment(
+            "main_job", 5, True, folder / "out", folder / "store", executor, report, folder / "numbers.json"
+        )
 
 
-def one_score_a_run(run):
-    assert not run.test and not run.analyse and run.seed >= 100
-    return {"validation_accuracy": 0.5 + 0.1 * (run.learning_rate == 2e-4) + 0.2 * run.dropout * (run.seed == 101)}
+@pytest.fixture(scope="module")
+def job(small_job, tmp_path_factory):
+    """(folder, outcome, lines) of a main job."""
+    folder, lines = tmp_path_factory.mktemp("job"), []
+    return folder, carry_out(folder, lines.append), lines
 
 
-def test_tuning_goes_on_where_it_stopped_and_takes_the_best_mean(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_main_job_writes_its_numbers_and_figures(job):
+    folder, outcome, lines = job
+    assert read_json(folder / "numbers.json") == outcome and outcome["seeds"] == [0, 1]
+    assert {path.name for path in (folder / "out").iterdir()} == {f"{name}.png" for name in main_job.FIGURES} | {
+        "README.md"
+    }
+    for name, draw in main_job.FIGURES.items():
+        path = folder / "out" / f"{name}.png"
+        before = path.read_bytes()
+        laboratory.write_figure(path, draw, read_json(folder / "numbers.json"))
+        assert path.read_bytes() == before and len(before) > 20_000
+    assert sum("test accuracy" in line and "] " in line for line in lines) == 2 * len(KEYS)
+    assert [row["method"] for row in outcome["rows"]] == list(KEYS)
+    table = main_job.table(outcome)
+    for row, cells in zip(outcome["rows"], table[1:]):
+        mean, low, high = interval(row["accuracy"])
+        assert cells[0] == METHODS[row["method"]].label and f"{row['trainable']:,}" in cells
+        assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" in cells
+    assert any("\n".join(laboratory.markdown(table)) in line for line in lines)
+    assert table[-1][0].startswith("tf-idf") and len(table) == len(KEYS) + 2
+
+
+@pytest.mark.slow
+def test_the_numbers_of_the_main_job(job):
+    """Bytes are those of what is trained; spectra have the adapters' ranks; an update of full rank is the whole."""
+    outcome = job[1]
+    rows = {row["method"]: row for row in outcome["rows"]}
+    C, layers = load_base()[1].d_model, load_base()[1].n_layers
+    assert rows["qv_r8"]["trainable"] == layers * 2 * 8 * (C + C) + 2 * C and rows["qv_r8"]["percent"] < 1.0
+    for row in rows.values():
+        assert row["optimiser_bytes"] == 2 * 4 * row["trainable"]
+        assert 4 * row["trainable"] < row["saved_bytes"] < 4 * row["trainable"] + 8192
+    spectra = outcome["spectra"]
+    assert list(spectra) == ["full", "all_r8", "qv_r8"] and set(spectra["qv_r8"]) == {"q_proj", "v_proj"}
+    for key, n in (("full", C), ("all_r8", 8), ("qv_r8", 8)):
+        for of_kind in spectra[key].values():
+            assert np.shape(of_kind["sigma"]) == (n, 2) and of_kind["sigma"][0] == [1.0, 1.0]
+            stable, effective, rank_90 = of_kind["ranks"]
+            assert 1.0 <= stable <= effective <= n and rank_90 <= n
+    assert outcome["cut"][str(C)] == pytest.approx(rows["full"]["accuracy"], abs=100 / 40)
+    assert list(outcome["cut"]) == [str(k) for k in main_job.CUTS]
+    first = {key: outcome["curves"][key]["loss"][0][0] for key in main_job.WITH_CURVES}
+    assert len(set(first.values())) == 1  # the same batch, the same start
+    worse, gain = outcome["checks"][0], outcome["asides"][-1]
+    assert worse["values"] == [a - b for a, b in zip(rows["qv_r8"]["loss"], rows["full"]["loss"])]
+    assert gain["values"] == [a - b for a, b in zip(rows["full"]["accuracy"], rows["scratch"]["accuracy"])]
+
+
+@pytest.mark.slow
+def test_the_main_job_resumes(job):
+    again = carry_out(job[0])
+    assert again["reused"] == 2 * len(KEYS) and again["rows"] == job[1]["rows"]
+
+
+def test_the_command_of_the_main_job(small_job, tmp_path, monkeypatch, capsys):
+    """It reports what failed, keeps the rest, and tries what failed again; a JSON that is a folder is refused."""
+    monkeypatch.setattr(sweep, "LocalProcesses", lambda jobs: InThread())
+    monkeypatch.setattr(main_job, "QUICK_KEYS", ("head", "full"))
     asked = []
 
-    def sweep(function, runs, executor):
-        asked.extend(runs)
-        yield from (Ended(run, one_score_a_run(run)) for run in runs)
+    def fails(run):
+        asked.append(run)
+        if run.adapter is None and run.seed == 1:
+            raise OSError("no room")
+        return classify_run(replace(run, limit=8))
 
-    monkeypatch.setattr(tuning, "sweep", sweep)
-    out = tmp_path / "settings.json"
-    one_seed = tuning.tune(["full"], out=out, report=lambda line: None)
-    assert one_seed["chosen"] == {"full": {"learning_rate": 2e-4, "dropout": 0.0}}  # the first of two equal ones
-    assert len(asked) == len(RATES["full"]) * len(DROPOUTS["full"])
-    two_seeds = tuning.tune(["full", "head"], seeds=2, out=out, report=lambda line: None)
-    assert two_seeds == json.loads(out.read_text(encoding="utf-8")) | {"failed": []}
-    assert two_seeds["chosen"] == {
-        "full": {"learning_rate": 2e-4, "dropout": 0.1},
-        "head": {"learning_rate": 1e-3, "dropout": 0.0},
-    }
-    assert len(asked) == len(set(asked)) == 2 * (len(RATES["head"]) + 2 * len(RATES["full"]))
-    with pytest.raises(ValueError, match="'tail'"):
-        tuning.tune(["tail"], out=out)
+    monkeypatch.setattr(ClassifyRun, "carry_out", fails)
+    command = ["run", "--quick", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--jobs", "1"]
+    assert cli.main(command) == 1
+    said = capsys.readouterr().out
+    assert "FAILED: OSError: no room" in said and "1 of 4 runs failed" in said and not (tmp_path / "out").exists()
+    assert [run.adapter is None for run in asked] == [True, True, False, False]  # the long ones first
+    assert cli.main([*command, "--json", str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err
+    assert cli.main(command) == 1 and len(asked) == 5
 
 
-def test_all_methods_start_from_the_same_model():
+class InThread(ThreadPoolExecutor):
+    def __init__(self):
+        super().__init__(1)
+
+    def stop(self):
+        self.shutdown()
+
+
+def test_all_methods_of_the_main_job_start_from_the_same_model():
     base, config = load_base()
-    starts = {key: starting_point(BY_KEY[key], base, config, 2, seed=3) for key in BY_KEY}
+    starts = {key: starting_point(run) for (key, _), run in main_job.grid([3], False).items()}
+    assert set(starts) == set(main_job.KEYS)
     head = starts["full"][0]["head.weight"]
     for key, (params, class_config, adapter) in starts.items():
-        assert class_config == replace(config, n_classes=2)
-        assert np.array_equal(params["head.weight"], head) or key == "scratch"
+        assert class_config == replace(config, n_classes=2) and np.array_equal(params["head.weight"], head)
         if key != "scratch":
             assert all(params[name] is base[name] for name in base)
         assert "head.weight" in trainable_arrays(params, adapter)
     assert list(trainable_arrays(starts["head"][0], starts["head"][2])) == ["head.weight"]
     assert starts["full"][2] is None and set(starts["full"][0]) == set(base) | {"head.weight"}
-    assert not np.array_equal(starts["scratch"][0]["tok_emb.weight"], base["tok_emb.weight"])
 
 
-def test_lora_on_q_and_v_trains_less_than_one_per_cent_at_rank_8(results):
-    row = next(result for result in results if result["method"] == "lora_qv_r8")
-    C, layers = load_base()[1].d_model, load_base()[1].n_layers
-    assert row["trainable"] == layers * 2 * 8 * (C + C) + 2 * C
-    assert row["percent"] < 1.0
+def test_figures_and_table_come_from_a_few_methods_too():
+    """One seed has no interval; methods that were left out are not in the figures."""
+    keys = ("full", "qv_r1")
+    runs = {key: run for (key, _), run in main_job.grid([0], True).items() if key in keys}
+    numbers = {key: carry_out_here(replace(run, limit=40))[1] for key, run in runs.items()}
+    results = Results(None, {key: numbers[name] for name, run in runs.items() for key in by_key([run])})
+    curves = {key: main_job.loss_curve(results, {(key, 0): run}, key, [0]) for key, run in runs.items()}
+    rows = [
+        {"method": key, "label": METHODS[key].label, "rank": run.adapter and run.adapter.r, "trainable": 9 + len(key),
+         "accuracy": [70.0], "percent": 1.0, "step_seconds": 0.1, "optimiser_bytes": 8, "saved_bytes": 4}
+        for key, run in runs.items()
+    ]  # fmt: skip
+    cut = {str(k): [70.0] for k in main_job.CUTS}
+    spectra = {"full": {"q_proj": {"sigma": [[1.0], [0.5]], "ranks": [1, 2, 2]}}}
+    outcome = {"seeds": [0], "rows": rows, "baseline": {"test_accuracy": 0.7}, "curves": curves, "cut": cut}
+    for draw in main_job.FIGURES.values():
+        assert "one seed" in repr([text.get_text() for text in draw(outcome | {"spectra": spectra}).findobj()
+                                   if hasattr(text, "get_text")])  # fmt: skip
+    assert [row[4] for row in main_job.table(outcome)[1:]] == ["70.0", "70.0", "70.0"]
 
 
-def test_a_run_is_a_function_of_its_settings(results):
-    again = fine_tune_run(Run("lora_qv_r8", 0, 1e-3, **SMALL))
-    before = next(r for r in results if r["method"] == "lora_qv_r8")
-    for name in ("history", "test_accuracy", "validation_accuracy", "spectra", "saved_bytes"):
-        assert again[name] == before[name], name
-
-
-def test_methods_see_the_same_batches_in_the_same_order(results):
-    first = {r["method"]: r["history"]["loss"][0] for r in results if r["seed"] == 0}
-    # LoRA starts as the base and with the same head, and dropout's masks are the same too.
-    assert first["lora_qv_r8"] == first["lora_all_r8"] == first["full"] == first["head"]
-    assert first["full"] != next(r for r in results if r["seed"] == 1)["history"]["loss"][0]
-
-
-def test_bytes_are_those_of_what_is_trained(results):
-    for result in results:
-        assert result["optimiser_bytes"] == 2 * 4 * result["trainable"]
-        assert 4 * result["trainable"] < result["saved_bytes"] < 4 * result["trainable"] + 8192
-
-
-def test_ranks_of_updates(results):
-    for result in results:
-        sigmas = [spectrum["singular_values"] for spectrum in result["spectra"].values()]
-        ranks = {sum(s > 1e-4 * sigma[0] for s in sigma) for sigma in sigmas}
-        if result["method"] == "head":
-            assert not result["spectra"]
-        elif result["method"] == "lora_qv_r1":
-            assert ranks == {1} and len(result["spectra"]) == 2 * load_base()[1].n_layers
-        elif result["method"] == "lora_all_r8":
-            assert max(ranks) <= 8 and len(result["spectra"]) == 6 * load_base()[1].n_layers
-        elif result["method"] == "full":
-            assert min(ranks) > 8 and len(result["spectra"]) == 6 * load_base()[1].n_layers
-
-
-def test_truncation_at_full_rank_is_the_trained_model(results):
-    for result in (r for r in results if r["method"] == "full"):
-        assert list(result["truncation"]) == [str(k) for k in TRUNCATION_RANKS]
-        assert result["truncation"][str(load_base()[1].d_model)] == pytest.approx(result["test_accuracy"], abs=1 / 40)
-
-
-def test_the_test_split_is_not_read_while_settings_are_chosen():
-    result = fine_tune_run(Run("head", 0, 1e-3, test=False, analyse=False, **SMALL))
-    assert "test_accuracy" not in result and "validation_accuracy" in result
-
-
-@pytest.mark.slow
-def test_table_and_figures_come_from_the_json(results, tmp_path):
-    keys = list(dict.fromkeys(r["method"] for r in results))
-    outcome = {
-        "seeds": [0, 1],
-        "runs": results,
-        "table": [table_row(key, [r for r in results if r["method"] == key]) for key in keys],
-        "baseline": {"test_accuracy": 0.7},
-    }
-    outcome = json.loads(json.dumps(outcome))  # what was written is what is drawn
-    table = format_table(outcome)
-    for result in results:
-        assert BY_KEY[result["method"]].label in table and f"{result['trainable']:,}" in table
-    accuracy = [100 * r["test_accuracy"] for r in results if r["method"] == "head"]
-    assert f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f}" in table
-    paths = draw_figures(outcome, tmp_path)
-    assert len(paths) == 4
-    for path in paths:
-        assert path.stat().st_size > 20_000 and path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_task_is_what_the_splits_hold():
-    task = load_task()
-    assert [len(part.labels) for part in task[:3]] == [6528, 1000, 1000]
-    assert max(len(sequence) for sequence in task.train.sequences) <= 128
-    rows = np.concatenate([batch.rows for batch in task.evaluation_batches("test")])
-    assert sorted(rows) == list(range(1000))
+def test_a_method_has_one_colour_at_every_rank():
+    assert colour("qv_r8") == colour("lora_qv_r64") == colour("lora_qv") != colour("all_r8")
+    assert len({colour(key) for key in ("full", "qv_r1", "vomlp_r4", "all_r1", "head", "scratch")}) == 6

@@ -1,4 +1,4 @@
-"""The laboratory around its experiments: evidence, kept runs, the driver, the gallery, chosen rates, the command."""
+"""Around the experiments: evidence, the store of runs, the driver, the gallery, the command."""
 
 import json
 import math
@@ -9,14 +9,14 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
-from lora_np.experiments.figures import new_figure
-from lora_np.experiments.run_store import SOURCE, code_alone, keep, kept_arrays, kept_numbers, of_other_code, run_key
 
 from lora_np.cli import main
-from lora_np.experiments import gallery, laboratory, rates, recipes, run_store, sweep, tuned
+from lora_np.experiments import laboratory, store, sweep
+from lora_np.experiments.drawing import new_figure
 from lora_np.experiments.evidence import (
     EQUAL,
     FAILS,
@@ -30,9 +30,16 @@ from lora_np.experiments.evidence import (
     ratio_interval,
     verdict,
 )
-from lora_np.experiments.recipes import RECIPES, dialect, headline
-from lora_np.experiments.runs import DialectRun
+from lora_np.experiments.laboratory import headline, write_gallery
+from lora_np.experiments.methods import ClassifyRun, lora, variant
+from lora_np.experiments.recipes import RECIPES
+from lora_np.experiments.runs import load_base
+from lora_np.experiments.runs.dialect import DialectRun
+from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.store import code_alone, keep, kept_arrays, kept_numbers, made_with, of_other_code, run_key
 from lora_np.formats import read_json, write_json
+
+PLANTED = "lora_np.experiments.runs.planted"  # the made-up runs below say that they are defined there
 
 # ---------------------------------------------------------------- evidence
 
@@ -156,6 +163,7 @@ def test_verdict_of_a_claim(parts, whole):
 
 @dataclass(frozen=True)
 class MadeUpRun:
+    __module__ = PLANTED
     seed: int
     rate: float = 0.5
     keep: bool = False
@@ -163,6 +171,7 @@ class MadeUpRun:
 
 @dataclass(frozen=True)
 class OtherRun:
+    __module__ = PLANTED
     seed: int
     rate: float = 0.5
     keep: bool = False
@@ -197,9 +206,7 @@ def test_other_settings_are_another_entry(tmp_path):
 def test_whether_arrays_are_kept_makes_no_other_entry(tmp_path):
     """With arrays an entry serves both; without, only who asks for none. A run that diverged has none to ask for."""
     bare, whole = MadeUpRun(0), MadeUpRun(0, keep=True)
-    assert run_key(bare) == run_key(whole) and run_store.entry_path(tmp_path, bare) == run_store.entry_path(
-        tmp_path, whole
-    )
+    assert run_key(bare) == run_key(whole) and store.entry_path(tmp_path, bare) == store.entry_path(tmp_path, whole)
     keep(tmp_path, bare, NUMBERS, {})
     assert kept_numbers(tmp_path, bare) == NUMBERS and kept_numbers(tmp_path, whole) is None
     keep(tmp_path, whole, NUMBERS, ARRAYS)
@@ -210,19 +217,14 @@ def test_whether_arrays_are_kept_makes_no_other_entry(tmp_path):
     assert kept_numbers(tmp_path, MadeUpRun(1, keep=True)) == diverged
 
 
-def test_what_runs_are_made_with_names_the_versions():
-    made = run_store.made_with()
-    assert made["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert made["numpy"] == np.__version__ and len(made["code"]) == len(made["base"]) == 64
-
-
 @pytest.mark.parametrize("part", ["lora_np", "numpy", "python", "base", "code"])
 def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypatch):
     run = MadeUpRun(0, keep=True)
     keep(tmp_path, run, NUMBERS, ARRAYS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    now = run_store.made_with() | {part: "another"}
-    monkeypatch.setattr(run_store, "made_with", lambda: now)
+    now = made_with(PLANTED) | {part: "another"}
+    assert set(now) == {"lora_np", "numpy", "python", "base", "code", "modules"}
+    monkeypatch.setattr(store, "made_with", lambda *modules: now)
     assert kept_numbers(tmp_path, run) is None
     assert of_other_code(tmp_path, [run, MadeUpRun(1)]) == 1
     keep(tmp_path, run, {"steps": 4}, ARRAYS)
@@ -232,7 +234,7 @@ def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypa
 
 def test_of_other_code_counts_no_damaged_entry_of_this(tmp_path):
     keep(tmp_path, MadeUpRun(0), NUMBERS, {})
-    run_store.entry_path(tmp_path, MadeUpRun(0)).write_text("{")
+    store.entry_path(tmp_path, MadeUpRun(0)).write_text("{")
     assert of_other_code(tmp_path, [MadeUpRun(0)]) == 0
 
 
@@ -252,14 +254,14 @@ def cut_short(path):
         lambda entry: entry.unlink(),
         lambda entry: entry.with_suffix(".safetensors").unlink(),
         lambda entry: cut_short(entry.with_suffix(".safetensors")),
-        lambda entry: run_store.write_tensors(entry.with_suffix(".safetensors"), {"head.weight": np.ones(2)}),
+        lambda entry: store.write_tensors(entry.with_suffix(".safetensors"), {"head.weight": np.ones(2)}),
     ],
     ids="cut empty fields text bytes numbers gone arrays-gone arrays-cut other-arrays".split(),
 )
 def test_a_damaged_entry_counts_as_none(damage, tmp_path):
     run = MadeUpRun(0, keep=True)
     keep(tmp_path, run, NUMBERS, ARRAYS)
-    damage(run_store.entry_path(tmp_path, run))
+    damage(store.entry_path(tmp_path, run))
     assert kept_numbers(tmp_path, run) is None
     keep(tmp_path, run, NUMBERS, ARRAYS)
     assert kept_numbers(tmp_path, run) == NUMBERS and set(kept_arrays(tmp_path, run)) == set(ARRAYS)
@@ -337,43 +339,73 @@ def test_a_changed_statement_is_other_code(before, after):
     assert code_alone(MODULE.replace(before, after)) != code_alone(MODULE)
 
 
-def test_the_digest_is_of_the_rooms_that_a_run_goes_through(tmp_path, monkeypatch):
-    for folder in (*SOURCE, "cli", "experiments", "experiments/recipes"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / "one.py").write_text(MODULE)
-    monkeypatch.setattr(run_store, "PACKAGE", tmp_path)
+def test_the_digest_is_of_the_modules_that_a_run_goes_through(tmp_path, monkeypatch):
+    """By name, through packages that pass names on; what stands beside them there does not count."""
+    files = {
+        "ops/__init__.py": "from .used import area\nfrom .unused import volume\n",
+        "ops/used.py": MODULE,
+        "ops/unused.py": MODULE,
+        "model/__init__.py": "from ..ops import volume\n\ndef here():\n    return 1\n",
+        "formats/__init__.py": "from ..ops import volume\n",
+        "runs/__init__.py": "from ..formats import read\n\nbase = read\n",
+        "runs/one.py": "from ..ops import area\nfrom . import base\n\ndef later():\n    from .. import parts\n",
+        "runs/two.py": "from ..model import here\n",
+        "parts.py": "from .ops import used\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(store, "PACKAGE", tmp_path)
+    behind = {name: store.modules_behind(f"lora_np.runs.{name}") for name in ("one", "two")}
+    assert behind["one"] == {"runs/one.py", "ops/used.py", "runs/__init__.py", "parts.py"}
+    assert behind["two"] == {"runs/two.py", "model/__init__.py", "ops/unused.py"}
 
-    def digest():
-        return run_store.made_with.__wrapped__()["code"]
+    def code():
+        store.imports.cache_clear()
+        return made_with.__wrapped__("lora_np.runs.one")["code"]
 
-    first = digest()
-    for folder in ("cli", "experiments", "experiments/recipes"):
-        (tmp_path / folder / "one.py").write_text("other = 1\n")
-        assert digest() == first, folder
-    for folder in SOURCE:
-        path = tmp_path / folder / "one.py"
-        path.write_text(MODULE.replace("circle", "disc"))
-        assert digest() == first, folder
-        path.write_text(MODULE.replace("r**2", "r**3"))
-        assert digest() != first, folder
-        path.write_text(MODULE)
-        path.rename(path.with_name("two.py"))
-        assert digest() != first, folder
-        path.with_name("two.py").rename(path)
-    (tmp_path / SOURCE[0] / "more.py").write_text("")
-    assert digest() != first
+    first = code()
+    for name in files:
+        counts = name in behind["one"]
+        for text, changes in ((MODULE.replace("circle", "disc"), False), (MODULE.replace("r**2", "r**3"), counts)):
+            if files[name] == MODULE:
+                (tmp_path / name).write_text(text)
+                assert (code() != first) == changes, name
+        (tmp_path / name).write_text(files[name] + "more = 1\n")
+        assert (code() != first) == counts, name
+        (tmp_path / name).write_text(files[name])
+    assert code() == first
+    store.imports.cache_clear()
 
 
-def test_a_run_goes_through_no_other_room():
-    """What the runs import of the package is in the digest, but for reading files and empty packages."""
-    ask = "import sys, lora_np.experiments.runs; print(*(name for name in sys.modules if name.startswith('lora_np')))"
-    environment = os.environ | {"PYTHONPATH": str(run_store.PACKAGE.parent)}
-    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=environment)
-    names = {name.replace(".", "/").removeprefix("lora_np/") for name in said.stdout.split()}
-    assert {f"experiments/runs/{kind}" for kind in ("classify", "dialect", "planted")} <= names
-    assert {name for name in names if not name.startswith((*SOURCE, "formats"))} == {"lora_np", "experiments"}
-    package = (run_store.PACKAGE / "experiments/__init__.py").read_text(encoding="utf-8")
-    assert code_alone(package) == code_alone('"""Nothing."""')
+RUNS = {
+    "classify": ClassifyRun(variant("adalora"), 0, 1e-3, base="nf4", limit=8),
+    "dialect": DialectRun("critics", "lora_r1", 0, 1e-3, 1, limit=300),
+    "planted": PlantedRun(1, 1, 0, steps=2),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_every_file_that_a_run_executes_is_in_its_digest(kind):
+    """Except for reading files. And not much more: neither the checks of gradients nor the commands."""
+    executed = set()
+
+    def note(frame, event, argument):
+        name = frame.f_code.co_filename
+        if event == "call" and frame.f_code.co_name != "<module>" and name.startswith(str(store.PACKAGE)):
+            executed.add(str(Path(name).relative_to(store.PACKAGE)))
+
+    load_base()  # reading it goes through `formats`
+    sys.setprofile(note)
+    try:
+        RUNS[kind].carry_out()
+    finally:
+        sys.setprofile(None)
+    behind = store.modules_behind(type(RUNS[kind]).__module__)
+    executed = {name for name in executed if not name.startswith("formats")}
+    assert f"experiments/runs/{kind}.py" in executed and executed <= behind
+    assert not any(name.startswith(("cli", "analysis", "reference", "tasks")) for name in behind)
+    assert not {"ops/numerical_gradient.py", "experiments/store.py", "experiments/methods.py"} & behind
 
 
 # ---------------------------------------------------------------- the driver
@@ -382,7 +414,7 @@ NAME = "matrices"  # the experiment that the made-up one stands in for
 
 
 class Carrying:
-    """A made-up `carry_out`: notes each run, and fails for the seeds that it is told."""
+    """What made-up runs do: each is noted, and those of some seeds fail."""
 
     def __init__(self, fail=()):
         self.asked, self.fail = [], fail
@@ -390,9 +422,9 @@ class Carrying:
     def __call__(self, run):
         self.asked.append(run)
         if run.seed in self.fail:
-            raise FloatingPointError(f"the loss of seed {run.seed} became nan")
+            raise OSError(f"no room for seed {run.seed}")
         arrays = {"w": np.full(2, run.rate + run.seed)} if run.keep else {}
-        return {"loss": run.rate * (1 + 0.1 * run.seed), "seconds": 0.5}, arrays
+        return {"loss": run.rate * (1 + 0.1 * run.seed)}, arrays
 
 
 def made_up_recipe():
@@ -422,7 +454,7 @@ def made_up_recipe():
 @pytest.fixture
 def made_up(monkeypatch):
     found = made_up_recipe()
-    monkeypatch.setitem(sys.modules, f"{recipes.__name__}.{NAME}", found)
+    monkeypatch.setitem(sys.modules, f"lora_np.experiments.recipes.{NAME}", found)
     return found
 
 
@@ -432,7 +464,7 @@ def carrying(made_up, monkeypatch):
 
     def start(fail=()):
         found = Carrying(fail)
-        monkeypatch.setattr(run_store, "carry_out", found)
+        monkeypatch.setattr(MadeUpRun, "carry_out", lambda run: found(run), raising=False)
         return found
 
     start()
@@ -459,7 +491,7 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert outcome["command"] == f"python -m lora_np experiment {NAME} --seeds 3"
     assert outcome["losses"] == {"1": [1.0, 1.1, 1.2], "2": [2.0, 2.2, 2.4]}
     assert outcome["arrays"] == [[2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
-    assert outcome["made_with"] == run_store.made_with() and outcome["versions"]["numpy"] == np.__version__
+    assert outcome["made_with"] == made_with(PLANTED) and outcome["versions"]["numpy"] == np.__version__
     # Each run once, the one that is listed twice too, with its settings beside its numbers.
     assert sorted(asked, key=run_key) == sorted(made_up.grid([0, 1, 2]).values(), key=run_key)
     assert outcome["reused"] == 0 and "failed" not in outcome and outcome["asides"] == []
@@ -491,7 +523,7 @@ def test_a_failed_run_is_reported_and_alone_tried_again(carrying, tmp_path):
     carrying(fail=[1])
     lines = []
     outcome = experiment(tmp_path, report=lines.append)
-    error = "FloatingPointError: the loss of seed 1 became nan"
+    error = "OSError: no room for seed 1"
     assert outcome == {
         "failed": [{"seed": 1, "rate": rate, "keep": rate == 2.0, "error": error} for rate in (1.0, 2.0)]
     }
@@ -529,28 +561,31 @@ def test_a_measure_that_fails_costs_no_training(made_up, carrying, tmp_path, mon
 
 
 def test_a_measure_that_needs_a_diverged_run_is_not_finished(made_up, carrying, tmp_path, monkeypatch):
-    """The run is a result, and kept; the experiment says which it is, and is counted with those not finished."""
+    """A run that diverges is a result, and kept, whatever its kind; the experiment names it and is not finished."""
     diverged, honest, lines = made_up.grid([1])[2.0, 1], Carrying(), []
 
     def carry_out(run):
         if run == diverged:
-            return {"validation_loss": None, "diverged": "the loss became nan at step 7", "seconds": 0.5}, {}
+            raise FloatingPointError("the loss became nan at step 7")
         return honest(run)
 
-    monkeypatch.setattr(run_store, "carry_out", carry_out)
+    monkeypatch.setattr(MadeUpRun, "carry_out", carry_out, raising=False)
     outcome = experiment(tmp_path, report=lines.append)
     assert outcome == {"failed": [{"error": "seed 1, rate 2.0: the loss became nan at step 7"}]}
     assert lines[-1] == "  cannot be measured: seed 1, rate 2.0: the loss became nan at step 7"
-    assert written(tmp_path) == {}
+    assert sum("seed 1, rate 2.0: diverged" in line for line in lines) == 1 and written(tmp_path) == {}
+    numbers = kept_numbers(tmp_path / "store", diverged)
+    assert numbers.pop("seconds") >= 0
+    assert numbers == {"validation_loss": None, "diverged": "the loss became nan at step 7"}
     again = carrying()
     assert "failed" in experiment(tmp_path) and not again.asked
 
 
 def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypatch):
     experiment(tmp_path)
-    again, lines, now = carrying(), [], run_store.made_with() | {"code": "another"}
-    for module in (run_store, laboratory):
-        monkeypatch.setattr(module, "made_with", lambda: now)
+    again, lines, now = carrying(), [], made_with(PLANTED) | {"code": "another"}
+    for module in (store, laboratory):
+        monkeypatch.setattr(module, "made_with", lambda *modules: now)
     assert experiment(tmp_path, report=lines.append)["reused"] == 0 and len(again.asked) == 6
     assert sum("6 runs in" in line and "another version of the code or of NumPy" in line for line in lines) == 1
     lines.clear()
@@ -560,14 +595,14 @@ def test_runs_of_other_code_are_said_and_run_again(carrying, tmp_path, monkeypat
 
 def test_a_worker_of_another_version_is_refused(carrying, tmp_path, monkeypatch):
     """Its run has failed, and is not kept: what a store holds is of one version."""
-    honest, lines = run_store.carry_out_here, []
+    honest, lines = store.carry_out_here, []
 
     def elsewhere(run):
         made, *result = honest(run)
         return (made | {"numpy": "1.0"} if run.seed == 1 else made), *result
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_store, "carry_out_here", elsewhere)
+        patch.setattr(store, "carry_out_here", elsewhere)
         outcome = experiment(tmp_path, report=lines.append)
     assert set(outcome) == {"failed"} and [row["seed"] for row in outcome["failed"]] == [1, 1]
     assert all(
@@ -587,6 +622,35 @@ def test_a_run_that_was_kept_without_arrays_is_run_again_for_them(carrying, tmp_
     asked = carrying().asked
     assert experiment(tmp_path, seeds=1)["reused"] == 1
     assert asked == [MadeUpRun(0, 2.0, keep=True)]
+
+
+def test_a_recipe_may_have_a_table_and_several_figures(made_up, carrying, tmp_path):
+    """Both are in the gallery; what is drawn again is all of them."""
+    made_up.table = lambda outcome: [
+        ["seed", "loss"],
+        *([str(i), f"{x:g}"] for i, x in enumerate(outcome["losses"]["1"])),
+    ]
+    made_up.FIGURES = {"1_one": made_up.draw, "2_two": made_up.draw}
+    lines = []
+    experiment(tmp_path, seeds=2, report=lines.append)
+    assert set(written(tmp_path)) == {f"{NAME}.json", "1_one.png", "2_two.png", "README.md"}
+    table = "| seed | loss |\n|------|-----:|\n| 0    |    1 |\n| 1    |  1.1 |"
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert any(table in line for line in lines) and table in text
+    assert "(1_one.png)\n" in text and "(2_two.png)\n" in text
+    assert [path.name for path in laboratory.draw_again(NAME, tmp_path / "out")] == ["1_one.png", "2_two.png"]
+
+
+def test_the_gallery_states_passes_and_texts():
+    """Of the runs' own settings: one protocol, and where experiments differ."""
+    settings = [{"epochs": 1, "examples": None}, {"epochs": 30, "examples": 10}, {"epochs": 3, "domain": "licences"}]
+    text = laboratory.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
+    assert text.split("; ")[0].split(", ") == [
+        "1 pass over all training texts",
+        "3 passes over licences training texts",
+        "30 passes over 10 training texts",
+    ]
+    assert laboratory.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 
 def test_asides_have_no_say_in_the_verdict(made_up, carrying, tmp_path):
@@ -621,7 +685,7 @@ def test_drawing_again_writes_all_that_is_made_of_the_json(made_up, carrying, tm
     before = written(tmp_path)
     for name in (f"{NAME}.png", "README.md", "more.md"):
         (tmp_path / "out" / name).unlink()
-    assert laboratory.draw_again(NAME, tmp_path / "out") == tmp_path / "out" / f"{NAME}.png"
+    assert laboratory.draw_again(NAME, tmp_path / "out") == [tmp_path / "out" / f"{NAME}.png"]
     assert written(tmp_path) == before
     made_up.CAPTION = "Look at the line again."
     laboratory.draw_again(NAME, tmp_path / "out")
@@ -651,13 +715,11 @@ def test_seeds_are_a_number_of_them(seeds, carrying, tmp_path):
 
 
 def test_a_line_says_what_is_not_default():
-    assert run_store.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
-    line = run_store.describe_run(tuned.ClassifyRun(tuned.lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
+    assert store.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
+    line = store.describe_run(ClassifyRun(lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
     assert line == "kind lora, r 4, targets q_proj,v_proj, seed 0, learning_rate 0.001, base nf4"
-    assert run_store.describe_run(tuned.ClassifyRun(None, 1, 1e-3)) == (
-        "full fine-tuning of all, seed 1, learning_rate 0.001"
-    )
-    line = run_store.describe_run(DialectRun("licences", "full", 0, 1e-3, 3, corpus=64 * "0"))
+    assert store.describe_run(ClassifyRun(None, 1, 1e-3)) == "full fine-tuning of all, seed 1, learning_rate 0.001"
+    line = store.describe_run(DialectRun("licences", "full", 0, 1e-3, 3, corpus=64 * "0"))
     assert line == "domain licences, method full, seed 0, learning_rate 0.001, epochs 3, corpus " + 32 * "0"
 
 
@@ -671,17 +733,16 @@ def outcome_of(title, **more):
     return {
         "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.", "verdict": verdict(parts),
         "checks": parts, "seeds": [0, 1], "versions": made, "seconds": 61.4, "quick": False, "reused": 3,
-        "runs": [{}] * 7, "asides": [], "made_with": run_store.made_with(),
+        "runs": [{}] * 7, "asides": [], "made_with": made_with(PLANTED),
     } | more  # fmt: skip
 
 
 def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     for name in ("planted_rank", "rank_sweep", "variants"):
         write_json(tmp_path / f"{name}.json", outcome_of(f"About {name}."))
-    write_json(tmp_path / "main_job.json", {"not": "an experiment"})
-    path = gallery.write_gallery(tmp_path)
+    path = write_gallery(tmp_path)
     text = path.read_text(encoding="utf-8")
-    assert path == tmp_path / "README.md" and "main_job" not in text and "another version" not in text
+    assert path == tmp_path / "README.md" and "another version" not in text
     places = [text.index(f"## {number}. About {name}\n") for number, name in
               ((1, "rank_sweep"), (14, "variants"), (17, "planted_rank"))]  # fmt: skip
     assert places == sorted(places)
@@ -692,7 +753,7 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
     assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before" in text
     before = path.read_bytes()
-    assert gallery.write_gallery(tmp_path).read_bytes() == before
+    assert write_gallery(tmp_path).read_bytes() == before
 
 
 @pytest.mark.parametrize("field", sorted(outcome_of("x")))
@@ -702,7 +763,7 @@ def test_the_gallery_names_what_it_leaves_out(field, tmp_path):
     del outcome[field]
     write_json(tmp_path / "cost.json", outcome)
     write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
-    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    text = write_gallery(tmp_path).read_text(encoding="utf-8")
     assert f"`cost.json` is not what this version writes (KeyError({field!r})), and is left out." in text
     assert "An older one" not in text and "A whole one" in text
 
@@ -714,7 +775,7 @@ ODD = ["{", "[]", "3", "null", '{"title": 3}', json.dumps(outcome_of("x") | {"ch
 def test_the_gallery_leaves_out_what_is_no_outcome(content, tmp_path):
     (tmp_path / "cost.json").write_text(content)
     write_json(tmp_path / "scaling.json", outcome_of("A whole one."))
-    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    text = write_gallery(tmp_path).read_text(encoding="utf-8")
     assert "`cost.json` is not what this version writes (" in text and "), and is left out." in text
     assert text.count("| cannot tell |") == 3 and "## 13. A whole one" in text and "## 16." not in text
 
@@ -723,19 +784,19 @@ def test_the_gallery_counts_the_parts_that_hold(tmp_path):
     bounds = ({"at_least": 1.0}, {"at_most": 1.0}, {"at_least": 2.0})
     parts = [check("it", [1.9, 2.0, 2.1], **bound) for bound in bounds]
     write_json(tmp_path / "cost.json", outcome_of("It.", checks=parts, verdict=verdict(parts)))
-    assert f"| 16 | [It](#cost) | {FAILS} | 1 of 3 |" in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
+    assert f"| 16 | [It](#cost) | {FAILS} | 1 of 3 |" in write_gallery(tmp_path).read_text(encoding="utf-8")
 
 
 def test_the_gallery_says_how_verdicts_are_made(tmp_path):
-    text = gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT in text and f"the\nbound leaves {EQUAL:g} nats of loss" in text
+    text = write_gallery(tmp_path).read_text(encoding="utf-8")
+    assert laboratory.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
 
 
 def test_the_gallery_has_what_was_measured_beside_a_claim(tmp_path):
     aside = check("beside it", [3.0, 3.0], at_most=1.0, unit="nats")
     write_json(tmp_path / "cost.json", outcome_of("With.", asides=[aside]))
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
-    without, given = gallery.write_gallery(tmp_path).read_text(encoding="utf-8").split("## 16. ")
+    without, given = write_gallery(tmp_path).read_text(encoding="utf-8").split("## 16. ")
     beside = "Measured beside it, without a say in the verdict:"
     assert beside in given and beside not in without
     before, after = given.split(beside)
@@ -746,176 +807,9 @@ def test_the_gallery_has_what_was_measured_beside_a_claim(tmp_path):
 def test_the_gallery_says_where_numbers_are_of_other_code(tmp_path):
     said = "They are of another version of the code than this page."
     write_json(tmp_path / "cost.json", outcome_of("Of now."))
-    assert said not in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
-    write_json(tmp_path / "cost.json", outcome_of("Of then.", made_with=run_store.made_with() | {"code": "other"}))
-    assert said in gallery.write_gallery(tmp_path).read_text(encoding="utf-8")
-
-
-# ---------------------------------------------------------------- choosing rates
-
-
-@dataclass(frozen=True)
-class RateRun:
-    method: str
-    rate: float
-    seed: int = 0
-
-
-class Valley:
-    """A made-up `carry_out`: a parabola over log₂ of the rate, with its lowest point at each method's best rate."""
-
-    def __init__(self, **best):
-        self.best, self.asked, self.fail, self.diverge = best, [], (), ()
-
-    def loss(self, run):
-        return 0.3 + math.log2(run.rate / self.best[run.method]) ** 2 + run.seed
-
-    def __call__(self, run):
-        self.asked.append((run.method, run.rate))
-        if {(run.method, run.rate), (run.method, run.rate, run.seed)} & set(self.fail):
-            raise OSError("the disk is full")
-        if {(run.method, run.rate), (run.method, run.rate, run.seed)} & set(self.diverge):
-            return {"validation_loss": None, "diverged": "the loss became nan"}, {}
-        return {"validation_loss": self.loss(run)}, {}
-
-
-@pytest.fixture
-def choose(monkeypatch, tmp_path):
-    """Function (carry_out, guesses, report) -> what `choose_rates` gives, into one file."""
-
-    def start(valley, guesses, report=lambda line: None, seeds=(0,)):
-        monkeypatch.setattr(rates, "carry_out", valley)
-        out = tmp_path / "rates.json"
-
-        def runs_of(method, rate):
-            return [RateRun(method, rate, seed) for seed in seeds]
-
-        with ThreadPoolExecutor(1) as executor:
-            return rates.choose_rates(guesses, runs_of, out, "made up", executor, report)
-
-    return start
-
-
-def test_three_rates_are_enough_around_an_interior_minimum(choose, tmp_path):
-    valley = Valley(a=0.011)
-    assert choose(valley, {"a": 0.01}) == {"a": 0.01}
-    assert sorted(valley.asked) == [("a", 0.005), ("a", 0.01), ("a", 0.02)]
-    found = read_json(tmp_path / "rates.json")
-    assert found["command"] == "made up" and found["chosen"] == {"a": 0.01}
-    assert list(found["tried"]["a"]) == ["0.005", "0.01", "0.02"]
-    assert found["tried"]["a"]["0.02"] == round(0.3 + math.log2(0.02 / 0.011) ** 2, 5)
-
-
-@pytest.mark.parametrize("steps", [2, 4, -3])
-def test_the_search_goes_on_past_an_edge(steps, choose):
-    """Until the best has a worse one on each side, and no further; each method for itself."""
-    valley = Valley(a=0.01 * 2.0**steps, b=3.0)
-    assert choose(valley, {"a": 0.01, "b": 3.0}) == {"a": 0.01 * 2.0**steps, "b": 3.0}
-    side = int(math.copysign(1, steps))
-    expected = {0.01 * 2.0 ** (side * i) for i in range(-1, abs(steps) + 2)}
-    assert {rate for method, rate in valley.asked if method == "a"} == expected
-    assert len(valley.asked) == len(set(valley.asked)) == len(expected) + 3
-
-
-@pytest.mark.parametrize("side", [1, -1])
-def test_the_search_ends_a_factor_32_away(side, choose):
-    valley = Valley(a=2.0 ** (20 * side))
-    assert choose(valley, {"a": 1.0}) == {"a": 2.0 ** (5 * side)}
-    assert {rate for _, rate in valley.asked} == {2.0 ** (side * i) for i in range(-1, 6)}
-
-
-def test_of_equal_losses_the_lower_rate_is_chosen(tmp_path):
-    """Whichever run ended first."""
-    for order in ((1.0, 2.0, 4.0), (2.0, 1.0, 4.0), (4.0, 2.0, 1.0)):
-        losses = {rate: 0.5 if rate < 3 else 0.7 for rate in order}
-        assert rates.untried(2.0, losses) == [0.5]
-        assert rates.write_rates(tmp_path / "rates.json", "made up", {"a": 2.0}, {"a": losses}) == {"a": 1.0}
-
-
-def test_a_choice_that_was_stopped_goes_on(choose):
-    first, lines = Valley(a=8.0, b=1.0), []
-
-    def stops(line):
-        lines.append(line)
-        if len(lines) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        choose(first, {"a": 1.0, "b": 1.0}, stops)
-    second = Valley(a=8.0, b=1.0)
-    assert choose(second, {"a": 1.0, "b": 1.0}) == {"a": 8.0, "b": 1.0}
-    done = {(line.split()[0], float(line.split()[2])) for line in lines}
-    assert len(done) == 4 and not done & set(second.asked)
-    assert done | set(second.asked) == {("b", x) for x in (0.5, 1.0, 2.0)} | {("a", 2.0**i) for i in range(-1, 5)}
-    third = Valley()
-    assert choose(third, {"a": 1.0, "b": 1.0}) == {"a": 8.0, "b": 1.0} and not third.asked
-
-
-def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
-    valley, lines = Valley(a=1.0, b=1.0), []
-    valley.fail = {("a", 2.0)}
-    with pytest.raises(ValueError, match="1 of 6 runs failed, the first with OSError: the disk is full"):
-        choose(valley, {"a": 1.0, "b": 1.0}, lines.append)
-    assert len(lines) == 6 and sum("FAILED: OSError" in line for line in lines) == 1
-    tried = read_json(tmp_path / "rates.json")["tried"]
-    assert {key: list(losses) for key, losses in tried.items()} == {"a": ["0.5", "1"], "b": ["0.5", "1", "2"]}
-    again = Valley(a=1.0, b=1.0)
-    assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
-
-
-def test_a_rate_at_which_training_diverges_is_worse_than_any(choose, tmp_path):
-    valley, lines = Valley(a=1.0), []
-    valley.diverge = {("a", 2.0), ("a", 1.0)}
-    assert choose(valley, {"a": 1.0}, lines.append) == {"a": 0.5}
-    assert read_json(tmp_path / "rates.json")["tried"] == {"a": {"0.25": 4.3, "0.5": 1.3, "1": None, "2": None}}
-    assert sum("diverged" in line for line in lines) == 2
-    asked = Valley(a=1.0)
-    assert choose(asked, {"a": 1.0}) == {"a": 0.5} and not asked.asked  # read again, they are not tried again
-
-
-def test_a_rate_is_judged_by_the_mean_of_its_runs(choose, tmp_path):
-    """Each run on its own would choose another: the rates' lowest points lie a factor 4 apart."""
-
-    class Two(Valley):
-        def loss(self, run):
-            return math.log2(run.rate / {0: 0.5, 1: 2.0}[run.seed]) ** 2
-
-    valley = Two()
-    assert choose(valley, {"a": 1.0}, seeds=(0, 1)) == {"a": 1.0}
-    assert sorted(valley.asked) == sorted([("a", rate) for rate in (0.5, 1.0, 2.0)] * 2)
-    assert read_json(tmp_path / "rates.json")["tried"] == {"a": {"0.5": 2.0, "1": 1.0, "2": 2.0}}
-
-
-def test_one_run_that_diverges_makes_its_rate_worse_than_any(choose, tmp_path):
-    valley = Valley(a=1.0)
-    valley.diverge = {("a", 1.0, 1)}
-    assert choose(valley, {"a": 1.0}, seeds=(0, 1)) == {"a": 0.5}
-    assert read_json(tmp_path / "rates.json")["tried"]["a"]["1"] is None
-
-
-def test_a_rate_is_written_when_all_its_runs_are_there(choose, tmp_path):
-    valley = Valley(a=1.0)
-    valley.fail = {("a", 2.0, 1)}
-    with pytest.raises(ValueError, match="1 of 6 runs failed"):
-        choose(valley, {"a": 1.0}, seeds=(0, 1))
-    assert list(read_json(tmp_path / "rates.json")["tried"]["a"]) == ["0.5", "1"]
-    again = Valley(a=1.0)
-    assert choose(again, {"a": 1.0}, seeds=(0, 1)) == {"a": 1.0} and again.asked == [("a", 2.0)] * 2
-
-
-def test_rates_of_another_version_are_kept_and_said(choose, tmp_path, monkeypatch):
-    lines, file = [], tmp_path / "rates.json"
-    choose(Valley(a=1.0), {"a": 1.0}, lines.append)
-    assert read_json(file)["made_with"] == run_store.made_with()
-    choose(Valley(a=1.0), {"a": 1.0}, lines.append)
-    assert not any("another version" in line for line in lines)
-    monkeypatch.setattr(rates, "made_with", lambda: {"code": "another"})
-    lines.clear()
-    again = Valley(a=1.0)
-    assert choose(again, {"a": 1.0}, lines.append) == {"a": 1.0} and not again.asked
-    assert lines == [
-        f"{file} was begun with another version of the code; what it holds is kept. To start over, delete it"
-    ]
+    assert said not in write_gallery(tmp_path).read_text(encoding="utf-8")
+    write_json(tmp_path / "cost.json", outcome_of("Of then.", made_with=made_with(PLANTED) | {"code": "other"}))
+    assert said in write_gallery(tmp_path).read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the command
@@ -966,7 +860,6 @@ def test_the_command_draws_anew_what_the_json_says(carrying, in_threads, tmp_pat
 def test_all_draws_those_that_are_there(carrying, in_threads, tmp_path, capsys, monkeypatch):
     command(tmp_path, NAME, "--seeds", 2)
     (tmp_path / "out" / f"{NAME}.png").unlink()
-    write_json(tmp_path / "out" / "main_job.json", {"no": "experiment"})
     asked = carrying().asked
     capsys.readouterr()
     assert command(tmp_path, "all", "--draw") == 0
@@ -1004,12 +897,11 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
     [
         ([NAME, "--seeds", "0"], "seeds: got 0, expected a whole number of at least 1"),
         ([NAME, "--seeds", "-3", "--quick"], "seeds: got -3"),
-        (["nothing"], "experiment: got 'nothing', expected one of rank_sweep, "),
+        (["nothing"], "experiment: got 'nothing', expected one of main_job, rank_sweep, "),
         ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
         ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
         ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
-        ([NAME, "--tune"], f"tune: {NAME} has the rates that experiment all --tune chooses"),
     ],
 )
 def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path, capsys):
@@ -1025,21 +917,9 @@ def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path
 def test_the_list_shows_every_experiment(capsys):
     assert main(["experiment", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(RECIPES) == 17
-    for number, (name, line) in enumerate(zip(RECIPES, lines), 1):
+    assert len(lines) == len(RECIPES) == 18
+    for number, (name, line) in enumerate(zip(RECIPES, lines)):
         assert line.split(maxsplit=2) == [str(number), name, headline(name)]
-
-
-def test_tuning_by_the_command(in_threads, monkeypatch, capsys):
-    """`all` chooses the rates that experiments share, and each one's own; `dialect` its own only."""
-    asked = []
-    for module in (tuned, dialect):
-        name = module.__name__.rpartition(".")[2]
-        monkeypatch.setattr(module, "tune", lambda executor, report, name=name: asked.append(name) or {name: 0.004})
-    assert main(["experiment", "all", "--tune"]) == 0
-    assert asked == ["tuned", "dialect"]
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["tuned", "0.004"], ["dialect", "0.004"]]
-    assert main(["experiment", "dialect", "--tune"]) == 0 and asked[2:] == ["dialect"]
 
 
 @pytest.mark.slow
@@ -1048,7 +928,7 @@ def test_the_command_in_processes_of_its_own(tmp_path):
     folders = ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
     line = [sys.executable, "-m", "lora_np", "experiment", "planted_rank", "--quick", *folders]
     said = [
-        subprocess.run(line, cwd=run_store.PACKAGE.parent, capture_output=True, text=True, check=True).stdout
+        subprocess.run(line, cwd=store.PACKAGE.parent, capture_output=True, text=True, check=True).stdout
         for _ in range(2)
     ]
     outcome = read_json(tmp_path / "out" / "planted_rank.json")

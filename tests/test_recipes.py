@@ -1,48 +1,57 @@
-"""The laboratory's recipes and their training runs."""
+"""The recipes of the experiments and their training runs."""
 
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
-from lora_np.experiments.run_store import run_key
-from lora_np.experiments.runs.base import load_base
-from lora_np.experiments.runs.sentiment import load_task
-from lora_np.experiments.tuned import GUESSES, METHODS, QUICK, QV, SHARED, TUNE_SEEDS, lora
 
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.compress import Int8Weight, NF4Weight, held_bytes
-from lora_np.experiments import gallery, laboratory, rates, run_store, tuned
-from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, verdict
+from lora_np.experiments import laboratory, methods, store
+from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, verdict
+from lora_np.experiments.laboratory import headline, recipe
+from lora_np.experiments.methods import METHODS, QUICK, QV, TUNE_SEEDS, lora
 from lora_np.experiments.recipes import (
     RECIPES,
     amplification,
     batch_size,
     compression,
     cost,
-    headline,
     learning_rate,
     low_data,
+    main_job,
     planted_rank,
-    rank_sweep,
-    recipe,
     subspace_ranks,
     subspace_seeds,
     truncation,
 )
-from lora_np.experiments.runs import RUNNERS, ClassifyRun, PlantedRun, carry_out, classify, planted
-from lora_np.experiments.runs.classify import BASES, classify_run, parts, starting_point, training_rows
+from lora_np.experiments.runs import classify, load_base, planted
+from lora_np.experiments.runs.classify import (
+    COMPRESSED,
+    ClassifyRun,
+    chunks,
+    classify_run,
+    load_snippets,
+    starting_point,
+    training_rows,
+)
+from lora_np.experiments.runs.dialect import DialectRun
+from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, mean_tables, over_pairs
 from lora_np.experiments.subspace_tables import pairs as pairs_of
-from lora_np.formats import read_json
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import attach, settled_from, trainable_arrays
+from lora_np.training import classify as training
 
 LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
-TABLED = [name for name in RECIPES if name not in ("dialect", "cost")]  # those measured from runs of a classifier
+OWN = ("main_job", "dialect", "cost")  # they have tests of their own
+TABLED = [name for name in RECIPES if name not in OWN]  # measured from runs of a classifier, or with a planted rank
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,7 @@ def small_base():
 def small(small_base, monkeypatch):
     """Runs on a small base in the shipped one's place, and few snippets for a quick look."""
     base = small_base
-    for module in (classify, cost):
-        monkeypatch.setattr(module, "load_base", lambda: base)
+    monkeypatch.setattr(classify, "load_base", lambda: base)
     monkeypatch.setitem(QUICK, "limit", LIMIT)
     return base
 
@@ -65,10 +73,6 @@ def small(small_base, monkeypatch):
 def small_run(adapter, seed=0, **more):
     few = {"learning_rate": 3e-3, "epochs": 1, "batch_size": 8, "evaluations": 2, "limit": LIMIT}
     return ClassifyRun(adapter, seed, **few | more)
-
-
-def without_time(numbers):
-    return {name: value for name, value in numbers.items() if name != "seconds"}
 
 
 def same_arrays(first, second):
@@ -81,10 +85,10 @@ ADAPTERS = {
     "full": None,
     "head": AdapterConfig(targets=()),
     "lora": lora(4, *QV),
-    "lora+": tuned.variant("lora+"),
-    "lora-fa": tuned.variant("lora-fa"),
-    "dora": tuned.variant("dora"),
-    "adalora": tuned.variant("adalora"),
+    "lora+": methods.variant("lora+"),
+    "lora-fa": methods.variant("lora-fa"),
+    "dora": methods.variant("dora"),
+    "adalora": methods.variant("adalora"),
 }
 
 
@@ -94,24 +98,24 @@ ADAPTERS = {
 def test_a_run_is_a_function_of_its_settings(method, small):
     run = small_run(ADAPTERS[method], keep=True)
     (numbers, arrays), (again, arrays_again) = classify_run(run), classify_run(run)
-    assert without_time(numbers) == without_time(again) and same_arrays(arrays, arrays_again)
-    assert json.loads(json.dumps(numbers)) == numbers and numbers["seconds"] > 0
-    assert without_time(classify_run(replace(run, seed=1))[0]) != without_time(numbers)
+    assert numbers == again and same_arrays(arrays, arrays_again)
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert classify_run(replace(run, seed=1))[0] != numbers
 
 
 def test_what_a_run_keeps_is_what_it_measured(small):
     """The arrays are those of the best evaluation; to keep them changes no number."""
-    task = load_task(LIMIT)
+    snippets = load_snippets(LIMIT)
     for adapter in (None, lora(4, *QV)):
         run = small_run(adapter, keep=True, epochs=4, evaluations=4, learning_rate=0.03)
         numbers, arrays = classify_run(run)
         bare, nothing = classify_run(replace(run, keep=False))
-        assert nothing == {} and without_time(bare) == without_time(numbers)
+        assert nothing == {} and bare == numbers
         params, config, start = starting_point(run)
         assert set(arrays) == set(trainable_arrays(params, start))
         assert sum(array.size for array in arrays.values()) == numbers["trainable"]
         model, attached = attach(params, start, arrays)
-        found = {split: classify.score(model, attached, config, task, split) for split in ("validation", "test")}
+        found = {split: classify.score(model, attached, config, snippets, split) for split in ("validation", "test")}
         assert found["validation"]["loss"] == numbers["validation_loss"]
         assert found["test"] == {"loss": numbers["test_loss"], "accuracy": numbers["test_accuracy"]}
         evaluations = numbers["evaluations"]
@@ -119,18 +123,24 @@ def test_what_a_run_keeps_is_what_it_measured(small):
         assert len(evaluations["step"]) == 4 and evaluations["step"][-1] == numbers["steps"] == 4 * LIMIT // 8
 
 
-def test_the_best_evaluation_is_that_of_the_least_loss(small, monkeypatch):
-    """Not the last, nor that of the best accuracy."""
-    scores = iter([(0.7, 0.5), (0.4, 0.6), (0.6, 0.9), (0.5, 0.7)])
-    seen = []
+def fake_scores(monkeypatch, pairs):
+    """Evaluations give these (loss, accuracy) in turn, then (0, 1). Returns the arrays that were evaluated."""
+    scores, seen = iter(pairs), []
 
-    def score(params, adapter, config, task, split):
+    def evaluate(params, batches, config, adapter):
         seen.append({name: array.copy() for name, array in adapter.weights.items()})
         loss, accuracy = next(scores, (0.0, 1.0))
         return {"loss": loss, "accuracy": accuracy}
 
-    monkeypatch.setattr(classify, "score", score)
-    numbers, arrays = classify_run(small_run(lora(4, *QV), keep=True, epochs=4, evaluations=4))
+    for module in (classify, training):
+        monkeypatch.setattr(module, "evaluate", evaluate)
+    return seen
+
+
+def test_the_best_evaluation_is_that_of_the_least_loss(small, monkeypatch):
+    """Not the last, nor that of the best accuracy. Two evaluations a pass, unless a run says otherwise."""
+    seen = fake_scores(monkeypatch, [(0.7, 0.5), (0.4, 0.6), (0.6, 0.9), (0.5, 0.7)])
+    numbers, arrays = classify_run(small_run(lora(4, *QV), keep=True, epochs=2, batch_size=6, evaluations=None))
     assert numbers["evaluations"]["accuracy"] == [0.5, 0.6, 0.9, 0.7] and numbers["validation_loss"] == 0.4
     adapter = {name: array for name, array in arrays.items() if ".lora_" in name}
     assert len(seen) == 5 and all(np.array_equal(seen[1][name], array) for name, array in adapter.items())
@@ -140,13 +150,7 @@ def test_the_best_evaluation_is_that_of_the_least_loss(small, monkeypatch):
 
 def test_adaloras_best_is_among_what_is_within_its_budget(small, monkeypatch):
     """Also where it is said as the run's validation loss: an earlier evaluation is of a larger model."""
-    scores = iter([(0.1, 0.9), (0.6, 0.8), (0.7, 0.6), (0.5, 0.7)])
-
-    def score(*_):
-        loss, accuracy = next(scores, (0.0, 1.0))
-        return {"loss": loss, "accuracy": accuracy}
-
-    monkeypatch.setattr(classify, "score", score)
+    fake_scores(monkeypatch, [(0.1, 0.9), (0.6, 0.8), (0.7, 0.6), (0.5, 0.7)])
     numbers, _ = classify_run(small_run(ADAPTERS["adalora"], epochs=4, evaluations=4))
     _, _, start = starting_point(small_run(ADAPTERS["adalora"]))
     settled = settled_from(start, numbers["steps"])
@@ -157,19 +161,21 @@ def test_adaloras_best_is_among_what_is_within_its_budget(small, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("method", ["full", "lora", "adalora"])
-def test_a_run_that_diverges_says_so(method, small, tmp_path):
-    """It is a result, kept as any other, with no loss and nothing that was trained."""
+def test_a_run_that_diverges_is_a_result(method, small, tmp_path):
+    """It is kept as any other, with no loss and nothing that was trained."""
     run = small_run(ADAPTERS[method], learning_rate=1e30, keep=True)
-    numbers, arrays = classify_run(run)
-    assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"] and arrays == {}
-    assert set(numbers) == {"validation_loss", "diverged", "steps", "seconds"}
-    run_store.keep(tmp_path, run, numbers, arrays)
-    assert run_store.kept_numbers(tmp_path, run) == numbers
+    made, numbers, arrays = store.carry_out_here(run)
+    assert made == store.made_with_of([run]) and arrays == {}
+    assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"] and numbers["seconds"] > 0
+    assert set(numbers) == {"validation_loss", "diverged", "seconds"}
+    store.keep(tmp_path, run, numbers, arrays)
+    assert store.kept_numbers(tmp_path, run) == numbers
 
 
 def recorded(monkeypatch):
     """A list that every training batch's token ids are noted in from now on."""
-    seen, honest = [], classify.model_objective
+    module = import_module("lora_np.training.fine_tune")
+    seen, honest = [], module.model_objective
 
     def recording(*arguments):
         objective = honest(*arguments)
@@ -180,7 +186,7 @@ def recorded(monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(classify, "model_objective", recording)
+    monkeypatch.setattr(module, "model_objective", recording)
     return seen
 
 
@@ -213,7 +219,7 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     # Those are what is trained on, in every epoch.
     seen = recorded(monkeypatch)
     numbers, _ = classify_run(replace(head, epochs=2, batch_size=1))
-    task = load_task(LIMIT)
+    task = load_snippets(LIMIT)
     expected = Counter((task.train.sequences[row].tolist().__repr__(), int(task.train.labels[row])) for row in rows)
     dtype = task.train.sequences[0].dtype
     found = [(np.frombuffer(ids, np.int64), np.frombuffer(labels, np.int64)) for ids, labels in seen]
@@ -221,7 +227,7 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     assert Counter(found[:8]) == Counter(found[8:]) == expected and numbers["steps"] == 16
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", COMPRESSED)
 def test_a_compressed_base_stays_as_it_was(base, small, monkeypatch):
     """Training neither thaws a quantised layer nor fills a pruned weight, and touches no array of the base."""
     shipped, before = small[0], {name: array.copy() for name, array in small[0].items()}
@@ -257,25 +263,45 @@ def test_a_compressed_base_stays_as_it_was(base, small, monkeypatch):
 
 
 def test_an_unknown_base_is_refused():
-    with pytest.raises(ValueError, match="base: got 'nf5', expected one of dense, nf4, int8, pruned 50 %, pruned 2:4"):
+    with pytest.raises(
+        ValueError, match="base: got 'nf5', expected one of dense, nf4, int8, pruned 50 %, pruned 2:4, random"
+    ):
         ClassifyRun(None, 0, 1e-3, base="nf5")
 
 
+def test_from_random_weights(small):
+    """The model of another seed is another, and only the head's start is that of the other methods."""
+    starts = [starting_point(small_run(None, seed, base="random"))[0] for seed in (0, 1)]
+    params = starting_point(small_run(None, 0))[0]
+    assert np.array_equal(starts[0]["head.weight"], params["head.weight"])
+    for other in (params, starts[1]):
+        assert not np.array_equal(starts[0]["tok_emb.weight"], other["tok_emb.weight"])
+    assert {name: array.shape for name, array in starts[0].items()} == {n: a.shape for n, a in params.items()}
+
+
+def test_the_snippets_are_what_the_splits_hold():
+    snippets = load_snippets()
+    assert [len(split.labels) for split in snippets[:3]] == [6528, 1000, 1000] and low_data.ALL == 6528
+    assert max(len(sequence) for sequence in snippets.train.sequences) <= classify.MAX_LENGTH
+    rows = np.concatenate([batch.rows for batch in snippets.evaluation_batches("test")])
+    assert sorted(rows) == list(range(1000))
+
+
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
-    task = load_task(LIMIT)
-    monkeypatch.setattr(classify, "load_task", lambda limit: task._replace(test=None))
+    snippets = load_snippets(LIMIT)
+    monkeypatch.setattr(classify, "load_snippets", lambda limit: snippets._replace(test=None))
     numbers, _ = classify_run(small_run(ADAPTERS["head"], test=False))
     assert "validation_loss" in numbers and not any(name.startswith("test") for name in numbers)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         classify_run(small_run(ADAPTERS["head"]))
 
 
 def test_training_loss_is_noted_in_parts():
     values = np.random.default_rng(0).standard_normal(137)
-    found = parts(values)
+    found = chunks(values)
     assert len(found) == 50 and np.array_equal(np.concatenate(found), values)
-    assert {len(part) for part in found} == {2, 3}
-    assert [part.tolist() for part in parts(values[:3])] == [[value] for value in values[:3]]
+    assert {len(chunk) for chunk in found} == {2, 3}
+    assert [chunk.tolist() for chunk in chunks(values[:3])] == [[value] for value in values[:3]]
 
 
 # ---------------------------------------------------------------- runs with a planted rank
@@ -294,7 +320,7 @@ def test_the_teacher_differs_by_a_matrix_of_rank_k(k):
 
 def test_the_loss_drops_at_the_planted_rank():
     """150 steps are enough to see it at k = 2: r = 1 leaves half of the change, r = 2 nothing."""
-    below, at = (carry_out(PlantedRun(2, r, seed=0, steps=150))[0] for r in (1, 2))
+    below, at = (PlantedRun(2, r, seed=0, steps=150).carry_out()[0] for r in (1, 2))
     assert below["base_loss"] == at["base_loss"] > 0.01
     assert below["test_loss"] > 0.2 * below["base_loss"]
     assert at["test_loss"] < planted_rank.FOUND_BELOW * at["base_loss"]
@@ -303,7 +329,7 @@ def test_the_loss_drops_at_the_planted_rank():
 @pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 4])
 def test_the_planted_rank_is_found(k):
-    losses = {r: carry_out(PlantedRun(k, r, seed=1))[0] for r in (k - 1, k, k + 2) if r}
+    losses = {r: PlantedRun(k, r, seed=1).carry_out()[0] for r in (k - 1, k, k + 2) if r}
     for r, numbers in losses.items():
         assert (numbers["test_loss"] < planted_rank.FOUND_BELOW * numbers["base_loss"]) == (r >= k)
 
@@ -340,14 +366,14 @@ def test_a_recipe_says_what_it_is(name):
     assert len(method.split()) >= 25  # the method section
     for text in (found.CLAIM, found.CAPTION):
         assert text.endswith(".") and "  " not in text and "|" not in text and len(text.split()) >= 12
-    assert all(callable(getattr(found, function)) for function in ("runs", "measure", "draw"))
+    assert all(callable(function) for function in (found.runs, found.measure, *laboratory.figures(name).values()))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_runs_of_a_recipe(name):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
     found, quick = recipe(name).runs(FIVE, False), recipe(name).runs([0, 1], True)
-    assert all(type(run) in RUNNERS for run in found + quick)
+    assert {type(run) for run in found + quick} <= {ClassifyRun, DialectRun, PlantedRun}
     assert len({run_key(run) for run in found}) == len(found)
     json.dumps([run_key(run) for run in found])
     assert bool(found) == bool(quick) == (name != "cost")
@@ -357,6 +383,8 @@ def test_the_runs_of_a_recipe(name):
     if not name.startswith("subspace"):  # those compare a seed with the next
         assert set(counts.values()) <= {5} and {run.seed for run in found} <= set(FIVE)
     for run in found:
+        if isinstance(run, ClassifyRun) and run.examples is None:
+            assert run.epochs == (main_job.PASSES if name == "main_job" else 1) and run.evaluations is None
         assert getattr(run, "limit", None) is None
         assert getattr(run, "test", True) == (name != "learning_rate")
 
@@ -376,68 +404,18 @@ def test_recipes_share_their_runs():
     assert low_data.ALL == 6528 and sum(map(len, keys.values())) - len(set().union(*keys.values())) >= 100
 
 
-def test_every_method_has_a_learning_rate():
-    """Of its own, or one that it shares with methods that differ from it in the rank alone."""
-    chosen = read_json(tuned.SETTINGS)["chosen"]
-    assert set(chosen) == set(GUESSES) == {method.rate for method in METHODS.values()}
-    for key, method in METHODS.items():
-        assert tuned.learning_rate(key) == chosen[method.rate] > 0
-    own = Counter(method.rate for method in METHODS.values())
-    assert set(SHARED) == {"attention", "all"} and all(
-        METHODS[key].rate == name for name in SHARED for key in SHARED[name]
-    )
-    assert own["attention"] == 12 and own["all"] == 5 and set(own.values()) == {12, 5, 1}
-    for key, method in METHODS.items():
-        if method.rate in SHARED and key != "loftq":
-            assert method.adapter == AdapterConfig(
-                r=method.adapter.r, alpha=2.0 * method.adapter.r, targets=method.adapter.targets
-            )
-
-
-def test_the_chosen_rates_have_a_worse_one_on_each_side():
-    settings = read_json(tuned.SETTINGS)
-    assert set(settings["tried"]) == set(GUESSES)
-    for key, guess in GUESSES.items():
-        tried = {float(rate): np.inf if loss is None else loss for rate, loss in settings["tried"][key].items()}
-        assert rates.untried(guess, tried) == [] and settings["chosen"][key] == rates.best_of(tried), key
-        assert min(tried) < settings["chosen"][key] < max(tried), key
-
-
 def test_a_methods_run_is_at_its_rate():
-    run = tuned.tuned_run("all_r16_batch128", 3, keep=True)
+    run = methods.tuned_run("all_r16_batch128", 3, keep=True)
     assert run == ClassifyRun(
-        lora(16, "all-linear"), 3, tuned.learning_rate("all_r16_batch128"), epochs=1, batch_size=128, keep=True
+        lora(16, "all-linear"), 3, methods.learning_rate("all_r16_batch128"), epochs=1, batch_size=128, keep=True
     )
-    assert (run.epochs, run.evaluations) == (1, 2)
-    grid = tuned.tuned_runs(("qv_r2", "full"), [0, 5], base="nf4")
+    run = methods.tuned_run("full", 0, passes=3)
+    assert run == ClassifyRun(None, 0, methods.learning_rate("full", 3), epochs=3) and run.evaluations is None
+    grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], base="nf4")
     assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
-    rate = read_json(tuned.SETTINGS)["chosen"]["attention"]
+    rate = methods.learning_rate("qv_r2")
     assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate, base="nf4", keep=True)
     assert lora(6, "q_proj").alpha == 12.0
-
-
-def test_rates_are_tuned_at_seeds_and_a_split_apart(tmp_path, monkeypatch):
-    asked = {}
-
-    def choose(guesses, runs_of, out, command, executor, report):
-        asked.update({key: runs_of(key, guess) for key, guess in guesses.items()})
-        return dict(guesses)
-
-    monkeypatch.setattr(tuned, "choose_rates", choose)
-    tuned.tune(out=tmp_path / "rates.json")
-    assert set(asked) == set(GUESSES)
-    experiments = {run.seed for name in RECIPES for run in recipe(name).runs(FIVE, False)}
-    assert not experiments & set(TUNE_SEEDS) and len(set(TUNE_SEEDS)) == 2
-    for name, runs in asked.items():
-        methods = [METHODS[key] for key in SHARED.get(name, ())]
-        methods = methods or [next(method for method in METHODS.values() if method.rate == name)]
-        assert runs == [
-            ClassifyRun(method.adapter, seed, GUESSES[name], **method.more, test=False)
-            for method in methods
-            for seed in TUNE_SEEDS
-        ]
-        assert not any(run.keep for run in runs) and all(run.limit is None for run in runs)
-    assert [run.adapter.r for run in asked["attention"]] == [1, 1, 8, 8, 64, 64]
 
 
 def trained_by(key):
@@ -503,7 +481,7 @@ def made_up(run):
     )
 
 
-class MadeUpResults(laboratory.Results):
+class MadeUpResults(Results):
     """Made-up numbers of the runs, and arrays near its start of one that keeps them.
 
     `other` is a function of a run: a dict of the numbers that are other than made up, those of a run that diverged in
@@ -526,7 +504,7 @@ class MadeUpResults(laboratory.Results):
 
 def test_made_up_numbers_are_those_of_a_run(small):
     for run in (small_run(None), small_run(None, test=False), PlantedRun(1, 1, 0, steps=2)):
-        assert set(made_up(run)) == set(carry_out(run)[0])
+        assert set(made_up(run)) == set(run.carry_out()[0]) | {"seconds"}
 
 
 def contents(figure):
@@ -573,15 +551,15 @@ def test_measured_and_drawn(name, seeds, small, tmp_path):
     assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
     outcome |= {"claim": "", "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0, "runs": []}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
-    outcome["made_with"] = run_store.made_with()
-    rows = [line for line in gallery.section(1, name, outcome) if line.startswith("|")]
+    outcome["made_with"] = store.made_with_of(found.runs(seeds, True))
+    rows = [line for line in laboratory.section(1, name, outcome) if line.startswith("|")]
     beside = len(outcome["asides"])
     assert len(rows) == 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
     assert {line.count("|") for line in rows} == {5}
 
 
 def diverged(run):
-    return {"validation_loss": None, "diverged": "the loss became nan at step 7", "steps": 9, "seconds": 1.0}
+    return {"validation_loss": None, "diverged": "the loss became nan at step 7", "seconds": 1.0}
 
 
 @pytest.mark.slow
@@ -591,7 +569,7 @@ def test_a_diverged_run_is_said_by_name(name, small):
     runs = found.runs([0, 1], True)
     bad = next(run for run in runs[::-1] if run.seed % 1000 == 1)
     results = MadeUpResults(runs, lambda run: diverged(run) if run == bad else {})
-    with pytest.raises(laboratory.DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
+    with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
         found.measure(results, [0, 1], True)
 
 
@@ -704,11 +682,11 @@ def test_compressed_bases_are_compared_by_their_losses(small):
         for base, key in (("nf4", "all_r16"), ("dense", "all_r16"), ("nf4", "loftq"))
     )
     as_good, better = measured["checks"]
-    assert as_good["values"] == tuned.differences(nf4, dense) and as_good["at_most"] == EQUAL
-    assert better["values"] == tuned.differences(loftq, nf4) and better["at_most"] == 0.0
+    assert as_good["values"] == differences(nf4, dense) and as_good["at_most"] == EQUAL
+    assert better["values"] == differences(loftq, nf4) and better["at_most"] == 0.0
     merged = measured["merged_back"]
     kept = next(part for part in measured["asides"] if "merged back" in part["statement"])
-    assert kept["values"] == tuned.differences(merged["loss"], nf4)
+    assert kept["values"] == differences(merged["loss"], nf4)
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     held = measured["linear_bytes"]
     assert held["nf4"] < held["int8"] < held["dense"] == held["pruned 50 %"] == held["pruned 2:4"]
@@ -731,12 +709,12 @@ def test_the_penalty_of_large_batches():
 @pytest.mark.slow
 def test_costs_measured_and_drawn(small, monkeypatch):
     """Bytes and FLOPs are counted; of the times, which are made up, the ratios to full fine-tuning's are right."""
-    monkeypatch.setattr(cost, "load_task", lambda: load_task(64))
-    monkeypatch.setattr(cost, "peak_of_step", lambda turn, batch: 10**6)
+    monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
+    monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
 
-    def turns(turns, batch, rounds):
+    def turns(starts, batch, rounds):
         assert batch.ids.shape[0] == 32
-        return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(turns)}
+        return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
 
     monkeypatch.setattr(cost, "take_turns", turns)
     measured = cost.measure(None, [0, 1], True)
@@ -755,7 +733,7 @@ def test_costs_measured_and_drawn(small, monkeypatch):
 
 @pytest.mark.slow
 def test_costs_are_really_measured(small, monkeypatch):
-    monkeypatch.setattr(cost, "load_task", lambda: load_task(64))
+    monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     of = cost.measure(None, [0], True)["measured"]
     for found in of.values():
         assert 0 < found["passes"][0] < found["step"][0]
@@ -771,6 +749,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     runs = truncation.runs([0], True)
     full = next(run for run in runs if run.adapter is None)
     numbers, arrays = classify_run(full)
+    numbers["seconds"] = 0.0
 
     class WithArrays(MadeUpResults):
         def arrays(self, run):
@@ -813,10 +792,10 @@ def test_two_quick_experiments_from_end_to_end(small, tmp_path):
 
     def noted(results, run):
         asked.append(run)
-        return laboratory.kept_arrays(results._store, run)
+        return store.kept_arrays(results._store, run)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as executor:
-        patch.setattr(laboratory.Results, "arrays", noted)
+        patch.setattr(Results, "arrays", noted)
         first, second = (
             laboratory.experiment(name, 1, True, tmp_path, tmp_path / "store", executor, lambda line: None)
             for name in ("amplification", "subspace_seeds")
@@ -834,8 +813,7 @@ def test_two_quick_experiments_from_end_to_end(small, tmp_path):
 
 def test_rows_of_a_grid():
     """`by_method` and `differences` pair the seeds."""
-    grid = tuned.tuned_runs(("qv_r1", "full"), [0, 1, 2], True)
-    rows = tuned.by_method(MadeUpResults(grid.values()), grid, "test_accuracy", 100)
+    grid = methods.tuned_runs(("qv_r1", "full"), [0, 1, 2], True)
+    rows = methods.by_method(MadeUpResults(grid.values()), grid, "test_accuracy", 100)
     assert rows["full"] == [100 * made_up(grid["full", seed])["test_accuracy"] for seed in (0, 1, 2)]
-    assert tuned.differences([3.0, 5.0], [1.0, 7.0]) == [2.0, -2.0]
-    assert rank_sweep.KEYS[-2:] == ("full", "head") and compression.LOFTQ in METHODS
+    assert differences([3.0, 5.0], [1.0, 7.0]) == [2.0, -2.0]

@@ -1,6 +1,5 @@
-"""Sweeps: the same results from every executor, failures reported and the rest kept, stopped ones go on."""
+"""Sweeps: the same results from every executor, failures reported, and the rest kept in the store."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,26 +8,24 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from lora_np.experiments.figures import draw_figures
-from lora_np.experiments.fine_tune_run import Run, fine_tune_run
-from lora_np.experiments.finished import add_finished, read_finished, run_key
-from lora_np.experiments.main_job import table_row
 
 from lora_np import cli
-from lora_np.experiments import finished, main_job, tune
+from lora_np.experiments import store
 from lora_np.experiments import sweep as sweeping
+from lora_np.experiments.methods import tuned_runs
 from lora_np.experiments.processes import TRIES, worker_count, worker_environment
-from lora_np.experiments.sweep import Ended, open_executor, sweep
+from lora_np.experiments.runs.classify import classify_run
+from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.sweep import open_executor, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {"epochs": 1, "limit": 40}
-RUNS = [Run(key, seed, 1e-3, **SMALL) for key in ("full", "lora_qv_r1", "head") for seed in (0, 1)]
+RUNS = list(tuned_runs(("full", "qv_r1", "head"), (0, 1), limit=40, keep=False).values())
 
 
 class Serial(Executor):
@@ -104,20 +101,17 @@ def squares(endings):
     return {e.run.number: e.result["square"] for e in endings if e.error is None}
 
 
-def without_times(result):
-    return {name: value for name, value in result.items() if name not in ("seconds", "step_seconds")}
-
-
 def by_run(endings):
     endings = list(endings)
     assert [e.error for e in endings] == [None] * len(endings)
-    assert len({e.run for e in endings}) == len(endings)
-    return {e.run: without_times(e.result) for e in endings}
+    results = {store.run_key(e.run): e.result for e in endings}
+    assert len(results) == len(endings)
+    return results
 
 
 @pytest.fixture(scope="module")
 def serial():
-    return by_run(sweep(fine_tune_run, RUNS, Serial()))
+    return by_run(sweep(classify_run, RUNS, Serial()))
 
 
 def noted_run(folder, run):
@@ -126,7 +120,7 @@ def noted_run(folder, run):
     with open(path, "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(0.3)
-    return fine_tune_run(run)
+    return classify_run(run)
 
 
 # ---------------------------------------------------------------- processes of this machine
@@ -228,212 +222,37 @@ def test_worker_count():
         worker_count(0)
 
 
-# ---------------------------------------------------------------- stopped, and going on
+# ---------------------------------------------------------------- killed, and resumed
 
 
-def test_what_has_finished_is_not_run_again(tmp_path):
-    kept = tmp_path / "new" / "kept.jsonl"
-    tasks = [Task(i, str(tmp_path), deed="raise" if i == 2 else "") for i in range(4)]
-    first = list(sweep(carry_out, tasks, Serial(), kept))
-    assert squares(first) == {0: 0, 1: 1, 3: 9} and not any(e.earlier for e in first)
-
-    again = list(sweep(carry_out, [*tasks, Task(4)], Serial(), kept))
-    assert squares(again) == {0: 0, 1: 1, 3: 9, 4: 16}
-    assert [e.run.number for e in again if e.earlier] == [0, 1, 3]
-    assert [e.run.number for e in again if e.error] == [2]  # what failed is tried again
-    assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {0: 1, 1: 1, 2: 2, 3: 1}
-
-
-def test_code_that_is_edited_during_a_run_is_not_the_runs(tmp_path, monkeypatch):
-    code = ["as it was"]
-    monkeypatch.setattr(sweeping, "run_key", lambda task: f"{task.number}, {code[0]}")
-
-    def edit_and_carry_out(task):
-        code[0] = "edited"
-        return carry_out(task)
-
-    list(sweep(edit_and_carry_out, [Task(0), Task(1)], Serial(), tmp_path / "kept.jsonl"))
-    assert set(read_finished(tmp_path / "kept.jsonl")) == {"0, as it was", "1, as it was"}
-
-
-def test_another_setting_base_version_or_source_is_another_run(tmp_path, monkeypatch):
-    run = Run("head", 0, 1e-3)
-    others = [replace(run, **{name: value}) for name, value in (
-        ("method", "full"), ("seed", 1), ("learning_rate", 2e-3), ("epochs", 4), ("limit", 5), ("dropout", 0.1),
-        ("analyse", False), ("test", False),
-    )]  # fmt: skip
-    assert len(others) == len(asdict(run))
-    assert len({run_key(r) for r in [run, *others]}) == 9
-
-    keys = [run_key(run)]
-    for file in ("config.json", "model.safetensors", "tokenizer.json"):
-        (tmp_path / file).write_text(file)
-    monkeypatch.setattr(finished, "PRETRAINED", tmp_path)
-    for change in (
-        lambda: None,
-        lambda: (tmp_path / "model.safetensors").write_text("other weights"),
-        lambda: monkeypatch.setattr(finished, "__version__", "99"),
-        lambda: monkeypatch.setattr(finished, "PACKAGE", tmp_path),
-    ):
-        change()
-        finished.made_with.cache_clear()
-        keys.append(run_key(run))
-    finished.made_with.cache_clear()
-    assert len(set(keys)) == 5
-
-
-def test_a_line_that_was_cut_off_spoils_nothing(tmp_path):
-    path = tmp_path / "kept.jsonl"
-    results = {f"run {i}": {"accuracy": 0.1 * i, "note": "ä\n"} for i in range(3)}
-    for key, result in results.items():
-        add_finished(path, key, result)
-    whole = path.read_bytes()
-    assert read_finished(path) == results
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        found = read_finished(path)
-        assert found.items() <= results.items()
-        assert len(found) >= whole[:length].count(b"}}\n")
-        add_finished(path, "run 3", {"accuracy": 1.0})
-        assert read_finished(path) == {**found, "run 3": {"accuracy": 1.0}}
-    path.write_bytes(whole + b"\0\0\xff\n[1]\n3\n{}\n")
-    assert read_finished(path) == results
-    assert read_finished(tmp_path / "none") == {}
+LONG = [PlantedRun(1, 1, seed, steps=2 if seed < 3 else 10**6) for seed in range(6)]
 
 
 def long_sweep(folder):
     """Started in a process of its own, to be killed."""
-    tasks = [Task(i, folder, seconds=0.0 if i < 3 else 60.0) for i in range(6)]
     with open_executor(jobs=2) as executor:
-        for ended in sweep(carry_out, tasks, executor, Path(folder) / "kept.jsonl"):
-            print(ended.run.number, flush=True)
+        store.carry_out_all(LONG, folder, executor, lambda line: print("ended", flush=True))
 
 
-def test_a_killed_sweep_goes_on_and_leaves_no_process(tmp_path):
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the workers there")
+def test_a_killed_sweep_resumes_and_leaves_no_process(tmp_path):
     code = f"from tests.test_sweep import long_sweep; long_sweep({str(tmp_path)!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert sorted(int(process.stdout.readline()) for _ in range(3)) == [0, 1, 2]
-    pids = wait_for(lambda: (b := begun(tmp_path)).keys() >= {3, 4} and b[3] + b[4])
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        assert [process.stdout.readline() for _ in range(3)] == ["ended\n"] * 3
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        pids = {pid for path in threads for pid in path.read_text().split()}
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert len(pids) >= 2
     wait_for(lambda: not any(alive(pid) for pid in pids), seconds=5)
-
-    tasks = [Task(i, str(tmp_path), seconds=0.0 if i < 3 else 60.0) for i in range(6)]
-    kept = read_finished(tmp_path / "kept.jsonl")
-    assert set(kept) == {run_key(task) for task in tasks[:3]}
-    endings = sweep(carry_out, tasks, Serial(), tmp_path / "kept.jsonl")
-    assert [next(endings) for _ in range(3)] == [Ended(t, kept[run_key(t)], earlier=True) for t in tasks[:3]]
+    assert [store.kept_numbers(tmp_path, run) is not None for run in LONG] == [True] * 3 + [False] * 3
+    assert store.carry_out_all(LONG[:3], tmp_path, Serial(), lambda line: None)[2] == 3
 
 
 # ---------------------------------------------------------------- the commands
-
-
-def small_run(run):
-    """Stands in for `fine_tune_run`: on a small piece of the data, and LoRA at rank 8 fails."""
-    if run.method == "lora_qv_r8":
-        raise FloatingPointError("loss is nan")
-    return fine_tune_run(replace(run, **SMALL))
-
-
-def fail(run):
-    raise FloatingPointError("loss is nan")
-
-
-@pytest.fixture
-def small_job(monkeypatch):
-    names = ("seconds", "ratio", "pass_ratio", "predicted_ratio", "activation_bytes")
-    measured = dict.fromkeys(names, 1.0)
-    monkeypatch.setattr(main_job, "fine_tune_run", small_run)
-    monkeypatch.setattr(main_job, "compare_step_times", lambda repeats: dict.fromkeys(("full", "lora_qv_r8"), measured))
-    monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
-    monkeypatch.setattr(main_job, "draw_figures", lambda outcome, folder: [])  # they have a test of their own
-
-
-@pytest.mark.slow
-def test_the_main_job_reports_what_failed_and_goes_on_with_it(small_job, tmp_path, monkeypatch, capsys):
-    command = ["run", "--quick", "--out", str(tmp_path), "--jobs", "2"]
-    assert cli.main(command) == 1
-    out = capsys.readouterr().out
-    assert "FAILED: FloatingPointError: loss is nan" in out and "1 of 4 runs failed" in out
-    written = json.loads((tmp_path / "main_job.json").read_text("utf-8"))
-    assert [row["method"] for row in written["table"]] == ["head", "lora_qv_r1", "full"]
-    (failed,) = written["failed"]
-    assert (failed["method"], failed["seed"], failed["error"]) == ("lora_qv_r8", 0, "FloatingPointError: loss is nan")
-    assert written["resumed"] == 0
-    assert (tmp_path / "main_job.unfinished.jsonl").exists()
-
-    asked = []
-    again = lambda run: asked.append(run) or fine_tune_run(replace(run, **SMALL))  # noqa: E731
-    monkeypatch.setattr(main_job, "fine_tune_run", again)
-    outcome = main_job.main_job(quick=True, out=tmp_path, executor=Serial(), report=lambda line: None)
-    assert [run.method for run in asked] == ["lora_qv_r8"]
-    assert outcome["failed"] == [] and outcome["resumed"] == 3
-    assert outcome == json.loads((tmp_path / "main_job.json").read_text("utf-8"))
-    assert [row["method"] for row in outcome["table"]] == ["head", "lora_qv_r1", "lora_qv_r8", "full"]
-    assert outcome["runs"][0] == written["runs"][0]
-    assert not (tmp_path / "main_job.unfinished.jsonl").exists()
-
-
-def test_a_main_job_of_which_nothing_finished_says_so(small_job, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main_job, "fine_tune_run", fail)
-    assert cli.main(["run", "--quick", "--out", str(tmp_path), "--jobs", "1"]) == 2
-    assert "none of the 4 runs finished; the first failed with FloatingPointError" in capsys.readouterr().err
-    assert not (tmp_path / "main_job.json").exists()
-
-
-def half_a_tuning(run):
-    if run.learning_rate == 1e-4:
-        raise FloatingPointError("loss is nan")
-    return {"validation_accuracy": 0.5}
-
-
-@pytest.mark.slow
-def test_tuning_chooses_nothing_for_a_method_with_a_failed_run(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "settings.json"
-    monkeypatch.setattr(tune, "fine_tune_run", half_a_tuning)
-    assert cli.main(["tune", "--methods", "full", "head", "--out", str(out), "--jobs", "1"]) == 1
-    said = capsys.readouterr().out
-    assert "2 of 14 runs failed" in said and "nothing is chosen anew for full" in said
-    written = json.loads(out.read_text("utf-8"))
-    assert list(written["chosen"]) == ["head"] and "failed" not in written
-    monkeypatch.setattr(tune, "fine_tune_run", fail)
-    assert cli.main(["tune", "--methods", "full", "--out", str(out), "--jobs", "1"]) == 2
-    assert "none of the 2 runs finished" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("content", ['{"accuracy": 1}', "[]"])
-def test_tuning_writes_into_no_other_file(content, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "other.json"
-    out.write_text(content)
-    monkeypatch.setattr(tune, "sweep", None)
-    assert cli.main(["tune", "--methods", "head", "--out", str(out), "--jobs", "1"]) == 2
-    assert "other.json holds no tuning" in capsys.readouterr().err
-    assert out.read_text() == content
-
-
-@pytest.mark.parametrize(
-    "command", [["run", "--quick", "--json"], ["tune", "--out"], ["bench", "--json"], ["gradcheck", "--json"]]
-)
-def test_a_file_that_is_a_folder_is_refused_at_once(command, tmp_path, monkeypatch, capsys):
-    for function in ("main_job.compare_step_times", "tune.sweep"):
-        monkeypatch.setattr(f"lora_np.experiments.{function}", None)
-    monkeypatch.setattr("lora_np.bench.bench", None)
-    monkeypatch.setattr("lora_np.reference.gradcheck", None)
-    assert cli.main([*command, str(tmp_path)]) == 2
-    assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_figures_come_from_whatever_is_there(serial, tmp_path):
-    for keys in (["head"], ["lora_qv_r1"], ["full", "lora_qv_r1"]):
-        results = [r | {"step_seconds": 0.1} for r in serial.values() if r["method"] in keys]
-        results = results[:-1]  # one seed less of the last one
-        table = [table_row(key, [r for r in results if r["method"] == key]) for key in keys]
-        outcome = {"seeds": [0, 1], "runs": results, "table": table, "baseline": {"test_accuracy": 0.7}}
-        drawn = {path.name[0] for path in draw_figures(json.loads(json.dumps(outcome)), tmp_path)}
-        expected = {"head": "1", "full": "1234", "lora_qv_r1": "14"}
-        assert drawn == set("".join(expected[key] for key in keys))
 
 
 def test_jobs_and_dask_exclude_each_other(capsys):
@@ -489,12 +308,11 @@ def test_dask_reports_failed_runs_and_those_that_kill_their_workers(cluster, tmp
     deeds = {2: "raise", 3: "die"}
     tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(6)]  # some wait behind the one that kills
     with open_executor(dask=cluster.scheduler_address) as executor:
-        endings = list(sweep(carry_out, tasks, executor, tmp_path / "kept.jsonl"))
+        endings = list(sweep(carry_out, tasks, executor))
     assert squares(endings) == {i: i**2 for i in (0, 1, 4, 5)}
     errors = {e.run.number: e.error for e in endings if e.error is not None}
     assert errors[2] == "ArithmeticError: no 2 here"
     assert errors[3].startswith("KilledWorker: ")
-    assert len(read_finished(tmp_path / "kept.jsonl")) == 4
 
 
 def test_runs_that_shared_a_killed_worker_are_tried_again_alone():

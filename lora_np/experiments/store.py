@@ -25,7 +25,8 @@ from .sweep import sweep
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-UNTRACED = ("formats",)  # a run only reads the base with it, and the base's bytes are in the key
+UNTRACED = (("formats",),)  # a run only reads the base with it, and the base's bytes are in the key
+ROOT = ((), "__version__")  # which is in the key too
 
 
 class DivergedError(ValueError):
@@ -61,7 +62,7 @@ class Results:
 
     def listed(self, runs):
         """Settings and numbers of each run as one dict, for JSON."""
-        return [{"settings": settings_of(run), **self._numbers[run_key(run)]} for run in runs]
+        return [{"settings": settings_of(run), **self._numbers[key]} for key, run in by_key(runs).items()]
 
 
 # ---------------------------------------------------------------- what a result depends on
@@ -117,7 +118,7 @@ def modules_behind(module):
     files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
     while todo:
         parts, name = reference = todo.pop()
-        if reference in seen or not parts or parts[0] in UNTRACED:
+        if reference in seen or parts[:1] in UNTRACED or reference == ROOT:
             continue
         seen.add(reference)
         folder = PACKAGE.joinpath(*parts)
@@ -174,6 +175,11 @@ def settings_of(run):
 def run_key(run):
     """A run's settings as one text: equal for equal runs."""
     return json.dumps(settings_of(run), sort_keys=True)
+
+
+def by_key(runs):
+    """`run_key` -> run, equal runs once."""
+    return {run_key(run): run for run in runs}
 
 
 # ---------------------------------------------------------------- entries
@@ -260,9 +266,9 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     failed : list of dicts, the settings of the runs that failed, with "error"
     reused : int, how many were kept
     """
-    runs = list({run_key(run): run for run in runs}.values())
-    numbers = {run_key(run): kept_numbers(store, run) for run in runs}
-    missing = [run for run in runs if numbers[run_key(run)] is None]
+    runs = by_key(runs)
+    numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
+    missing = [run for key, run in runs.items() if numbers[key] is None]
     reused, failed, done = len(runs) - len(missing), [], 0
     others = of_other_code(store, missing)
     if others:

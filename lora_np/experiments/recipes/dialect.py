@@ -30,7 +30,7 @@ CAPTION = (
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 METHODS = ("full", "lora_r1", "lora_r16")
-QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 2048}
+QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 512}
 GUESSES = {
     "critics": {"full": 8e-4, "lora_r1": 1.6e-2, "lora_r16": 8e-3},
     "licences": {"full": 3.2e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},

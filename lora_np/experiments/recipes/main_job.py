@@ -122,7 +122,7 @@ def spectra(results, runs_of):
     dict; "sigma" (n, seeds), shares of the largest, the geometric mean over layers; "ranks", the means over layers and
         seeds of stable rank, effective rank and rank_90
     """
-    found = {}
+    measured = {}
     for (key, _), run in runs_of.items():
         if key not in WITH_SPECTRA:
             continue
@@ -133,14 +133,14 @@ def spectra(results, runs_of):
                 continue
             n = run.adapter.r if run.adapter is not None else len(of_kind[0].singular_values)
             sigma = np.array([s.singular_values[:n] / s.singular_values[0] for s in of_kind])
-            entry = found.setdefault(key, {}).setdefault(kind, {"sigma": [], "ranks": []})
+            entry = measured.setdefault(key, {}).setdefault(kind, {"sigma": [], "ranks": []})
             entry["sigma"].append(np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=0)))
             entry["ranks"].append(np.mean([(s.stable_rank, s.effective_rank, s.rank_90) for s in of_kind], axis=0))
-    for of_key in found.values():
+    for of_key in measured.values():
         for entry in of_key.values():
             entry["sigma"] = [[float(f"{value:.4g}") for value in row] for row in np.transpose(entry["sigma"])]
             entry["ranks"] = np.mean(entry["ranks"], axis=0).round(3).tolist()
-    return found
+    return {key: measured[key] for key in WITH_SPECTRA if key in measured}
 
 
 def cut_accuracy(results, runs_of):

@@ -83,7 +83,8 @@ def load_domain(name, limit=None):
     else:
         reviews = load_reviews("imdb")
         splits = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
-    return Domain(*(token_stream(encode(tokenizer, list(texts)))[:limit] for texts in splits))
+    # A text has at least one token: what is beyond the limit need not be encoded.
+    return Domain(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 
 
 @lru_cache(maxsize=1)

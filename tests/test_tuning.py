@@ -1,0 +1,243 @@
+"""Choosing learning rates: the search, its record, its runs in the store, and what was chosen."""
+
+import math
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from lora_np.cli import main
+from lora_np.experiments import methods, sweep, tuning
+from lora_np.experiments.laboratory import recipe
+from lora_np.experiments.methods import CHOOSING, GUESSES, METHODS, SETTINGS, TUNE_SEEDS, rate_name
+from lora_np.experiments.recipes import RECIPES, dialect, main_job
+from lora_np.experiments.runs.classify import ClassifyRun
+from lora_np.experiments.store import made_with, run_key
+from lora_np.formats import read_json
+
+CLASSIFY = "lora_np.experiments.runs.classify"
+
+
+@dataclass(frozen=True)
+class RateRun:
+    __module__ = CLASSIFY
+    method: str
+    rate: float
+    seed: int = 0
+
+
+class Valley:
+    """Made-up runs: a parabola over log₂ of the rate, with its lowest point at each method's best rate."""
+
+    def __init__(self, fail=(), diverge=(), **best):
+        self.best, self.asked, self.fail, self.diverge = best, [], fail, diverge
+
+    def loss(self, run):
+        return 0.3 + math.log2(run.rate / self.best[run.method]) ** 2 + run.seed
+
+    def __call__(self, run):
+        self.asked.append((run.method, run.rate))
+        names = {(run.method, run.rate), (run.method, run.rate, run.seed)}
+        if names & set(self.fail):
+            raise OSError("the disk is full")
+        if names & set(self.diverge):
+            raise FloatingPointError("the loss became nan")
+        return {"validation_loss": self.loss(run)}, {}
+
+
+@pytest.fixture
+def choose(monkeypatch, tmp_path):
+    """Function (valley, guesses, …) -> what `tune` chooses, into one file and from one store."""
+
+    def start(valley, guesses, report=lambda line: None, seeds=(0,), names=None):
+        tunable = {
+            name: (guess, lambda rate, name=name: [RateRun(name, rate, seed) for seed in seeds])
+            for name, guess in guesses.items()
+        }
+        monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
+        monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
+        monkeypatch.setattr(dialect, "rates_to_tune", dict)
+        with ThreadPoolExecutor(1) as executor:
+            return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", executor, report)["chosen"]
+
+    return start
+
+
+def test_three_rates_are_enough_around_an_interior_minimum(choose, tmp_path):
+    valley = Valley(a=0.011)
+    assert choose(valley, {"a": 0.01}) == {"a": 0.01}
+    assert sorted(valley.asked) == [("a", 0.005), ("a", 0.01), ("a", 0.02)]
+    settings = read_json(tmp_path / "rates.json")
+    assert settings["command"] == "python -m lora_np tune" and settings["chosen"] == {"a": 0.01}
+    assert list(settings["tried"]["a"]) == ["0.005", "0.01", "0.02"]
+    assert settings["tried"]["a"]["0.02"] == round(0.3 + math.log2(0.02 / 0.011) ** 2, 5)
+    assert settings["made_with"] == {"a": made_with(CLASSIFY)["code"]}
+
+
+@pytest.mark.parametrize("steps", [2, 4, -3])
+def test_the_search_goes_on_past_an_edge(steps, choose):
+    """Until the best has a worse one on each side, and no further; each method for itself."""
+    valley = Valley(a=0.01 * 2.0**steps, b=3.0)
+    assert choose(valley, {"a": 0.01, "b": 3.0}) == {"a": 0.01 * 2.0**steps, "b": 3.0}
+    side = int(math.copysign(1, steps))
+    expected = {0.01 * 2.0 ** (side * i) for i in range(-1, abs(steps) + 2)}
+    assert {rate for method, rate in valley.asked if method == "a"} == expected
+    assert len(valley.asked) == len(set(valley.asked)) == len(expected) + 3
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_search_ends_a_factor_32_away(side, choose):
+    valley = Valley(a=2.0 ** (20 * side))
+    assert choose(valley, {"a": 1.0}) == {"a": 2.0 ** (5 * side)}
+    assert {rate for _, rate in valley.asked} == {2.0 ** (side * i) for i in range(-1, 6)}
+
+
+def test_of_equal_losses_the_lower_rate_is_chosen():
+    """Whichever run ended first."""
+    for order in ((1.0, 2.0, 4.0), (2.0, 1.0, 4.0), (4.0, 2.0, 1.0)):
+        losses = {rate: 0.5 if rate < 3 else 0.7 for rate in order}
+        assert tuning.untried(2.0, losses) == [0.5] and tuning.best_of(losses) == 1.0
+
+
+def test_interrupted_tuning_resumes(choose, tmp_path):
+    """Every run that has ended is kept, even one of a rate with more runs to come; the file has whole searches only."""
+    first, lines = Valley(a=8.0, b=1.0), []
+
+    def stops(line):
+        lines.append(line)
+        if len(lines) == 4:
+            raise KeyboardInterrupt
+
+    guesses, seeds = {"a": 1.0, "b": 1.0}, (0, 1)
+    with pytest.raises(KeyboardInterrupt):
+        choose(first, guesses, stops, seeds)
+    assert not (tmp_path / "rates.json").exists()
+    second = Valley(a=8.0, b=1.0)
+    assert choose(second, guesses, seeds=seeds) == {"a": 8.0, "b": 1.0}
+    wanted = {*(("b", x) for x in (0.5, 1.0, 2.0)), *(("a", 2.0**i) for i in range(-1, 5))}
+    assert set(second.asked) <= wanted and len(second.asked) == 2 * len(wanted) - 4
+    third = Valley()
+    assert choose(third, guesses, seeds=seeds) == {"a": 8.0, "b": 1.0} and not third.asked
+
+
+def test_what_finished_is_kept_when_a_run_failed(choose, tmp_path):
+    with pytest.raises(ValueError, match="1 runs failed, the first with OSError: the disk is full"):
+        choose(Valley(fail={("a", 2.0)}, a=1.0, b=1.0), {"a": 1.0, "b": 1.0})
+    assert not (tmp_path / "rates.json").exists()
+    again = Valley(a=1.0, b=1.0)
+    assert choose(again, {"a": 1.0, "b": 1.0}) == {"a": 1.0, "b": 1.0} and again.asked == [("a", 2.0)]
+
+
+@pytest.mark.parametrize(
+    "diverge, chosen, tried",
+    [
+        ({("a", 1.0), ("a", 2.0)}, 0.5, {"0.25": 4.8, "0.5": 1.8, "1": None, "2": None}),
+        ({("a", 1.0, 1)}, 0.5, {"0.25": 4.8, "0.5": 1.8, "1": None, "2": 1.8}),  # one of two runs is enough
+    ],
+)
+def test_a_rate_at_which_training_diverges_is_worse_than_any(diverge, chosen, tried, choose, tmp_path):
+    assert choose(Valley(diverge=diverge, a=1.0), {"a": 1.0}, seeds=(0, 1)) == {"a": chosen}
+    assert read_json(tmp_path / "rates.json")["tried"] == {"a": tried}
+    again = Valley(a=1.0)
+    assert choose(again, {"a": 1.0}, seeds=(0, 1)) == {"a": chosen} and not again.asked
+
+
+def test_a_rate_is_judged_by_the_mean_of_its_runs(choose, tmp_path):
+    """Each run on its own would choose another: their best rates are a factor 4 apart."""
+
+    class Two(Valley):
+        def loss(self, run):
+            return math.log2(run.rate / {0: 0.5, 1: 2.0}[run.seed]) ** 2
+
+    valley = Two()
+    assert choose(valley, {"a": 1.0}, seeds=(0, 1)) == {"a": 1.0}
+    assert Counter(valley.asked) == {("a", rate): 2 for rate in (0.5, 1.0, 2.0)}
+    assert read_json(tmp_path / "rates.json")["tried"] == {"a": {"0.5": 2.0, "1": 1.0, "2": 2.0}}
+
+
+def test_some_methods_are_tuned_and_the_others_stay(choose, tmp_path):
+    choose(Valley(a=1.0, b=1.0), {"b": 1.0, "a": 1.0})
+    before = read_json(tmp_path / "rates.json")
+    again = Valley(a=4.0)
+    assert choose(again, {"b": 1.0, "a": 4.0}, names=["a"]) == {"b": 1.0, "a": 4.0}
+    assert sorted(again.asked) == [("a", 4.0), ("a", 8.0)]  # the run at 2 was there
+    after = read_json(tmp_path / "rates.json")
+    assert after["tried"]["b"] == before["tried"]["b"] and list(after["chosen"]) == ["b", "a"]
+    with pytest.raises(ValueError, match="methods: got 'tail', expected some of b; a"):
+        choose(again, {"b": 1.0, "a": 4.0}, names=["tail"])
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', "[]"])
+def test_tuning_writes_into_no_other_file(content, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "other.json"
+    out.write_text(content)
+    monkeypatch.setattr(tuning, "carry_out_all", None)
+    assert main(["tune", "--out", str(out), "--jobs", "1"]) == 2
+    assert "other.json does not hold learning rates" in capsys.readouterr().err and out.read_text() == content
+    assert main(["tune", "--out", str(tmp_path), "--jobs", "1"]) == 2
+    assert f"{tmp_path} is a folder, expected a file" in capsys.readouterr().err
+
+
+def test_the_command_prints_what_is_chosen(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tuning, "tune", lambda *arguments, report: {"chosen": {"full, 3 passes": 2e-4}})
+    monkeypatch.setattr(sweep, "LocalProcesses", lambda jobs: type("No", (), {"stop": lambda self: None})())
+    assert main(["tune", "--methods", "full, 3 passes", "--store", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split("  ")[0] == "full, 3 passes"
+
+
+# ---------------------------------------------------------------- what is tuned, and what was chosen
+
+
+def test_every_method_has_a_learning_rate():
+    """Of its own, or one that it shares with methods that differ from it only in the rank."""
+    settings = read_json(SETTINGS)
+    assert set(settings["chosen"]) == {*methods.rates_to_tune(), *dialect.rates_to_tune()}
+    assert {method.rate for method in METHODS.values()} == set(GUESSES[1]) | {"scratch", "vomlp"}
+    for key in main_job.KEYS:
+        assert methods.learning_rate(key, main_job.PASSES) == settings["chosen"][f"{METHODS[key].rate}, 3 passes"] > 0
+    for passes, choosing in CHOOSING.items():
+        assert all(METHODS[key].rate == name for name, keys in choosing.items() for key in keys)
+        assert set(choosing) == {"attention", "all"} <= set(GUESSES[passes])
+    own = Counter(method.rate for method in METHODS.values())
+    assert own["attention"] == 12 and own["all"] == 6 and set(own.values()) == {12, 6, 1}
+    for key, method in METHODS.items():
+        if method.rate in CHOOSING[1] and key != "loftq":
+            assert method.adapter == methods.lora(method.adapter.r, *method.adapter.targets)
+
+
+def test_the_chosen_rates_have_a_worse_one_on_each_side():
+    settings = read_json(SETTINGS)
+    for name, (guess, _) in (methods.rates_to_tune() | dialect.rates_to_tune()).items():
+        if name not in settings["tried"]:  # not tuned yet
+            assert settings["chosen"][name] == guess
+            continue
+        tried = {float(rate): math.inf if loss is None else loss for rate, loss in settings["tried"][name].items()}
+        chosen = settings["chosen"][name]
+        assert chosen == tuning.best_of(tried) and {chosen / 2, 2 * chosen} <= tried.keys(), name
+        assert min(tried) < chosen < max(tried), name
+
+
+def test_rates_are_tuned_at_seeds_and_a_split_apart():
+    experiments = {run.seed for name in RECIPES for run in recipe(name).runs([0, 1, 2, 3, 4], False)}
+    assert not experiments & set(TUNE_SEEDS) and len(set(TUNE_SEEDS)) == 2
+    tunable = methods.rates_to_tune()
+    for passes, guesses in GUESSES.items():
+        for name, guess in guesses.items():
+            keys = CHOOSING[passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
+            assert tunable[rate_name(name, passes)][0] == guess
+            assert tunable[rate_name(name, passes)][1](0.5) == [
+                ClassifyRun(METHODS[key].adapter, seed, 0.5, epochs=passes, **METHODS[key].more, test=False)
+                for key in keys
+                for seed in TUNE_SEEDS
+            ]
+    for name, (guess, runs_at) in dialect.rates_to_tune().items():
+        (run,) = runs_at(guess)
+        assert f"{run.domain}, {run.method}" == name and run.learning_rate == guess and not run.test
+        assert run.seed in TUNE_SEEDS and run.epochs == dialect.EPOCHS[run.domain] and run.limit is None
+
+
+def test_methods_with_equal_runs_share_them_while_they_are_tuned():
+    runs = {name: {run_key(run) for run in runs_at(0.1)} for name, (_, runs_at) in methods.rates_to_tune().items()}
+    assert runs["full"] == runs["full_batch32"] and runs["all_r16_batch32"] < runs["all"]
+    assert runs["lora"] < runs["attention"]
