@@ -1,19 +1,19 @@
-"""Whether two sides compute the same: before anything is timed."""
+"""Whether two sides compute the same, checked before anything is timed."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is seen
-ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is seen
-LOSSES = 1e-4  # of the first steps, as a share of the largest: they show what the optimisers do; 8e-6 is seen
+LOSS = 3e-6  # largest relative difference of two losses; 3e-7 is typical
+ARRAYS = 3e-5  # largest relative difference, in norm, of two gradients or logits; 4e-6 is typical
+LOSSES = 1e-4  # of the first steps, as a share of the largest: they show what the optimisers do; 8e-6 is typical
 
-# Zero in theory (softmax does not feel a number added to all scores) and rounding in practice: judged against
-# the norm of all gradients.
+# Zero in theory (softmax ignores a number added to all scores) and rounding in practice: judged against the norm of
+# all gradients.
 ZERO = "k_proj.bias"
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """What a side's `check` and first steps gave."""
 
     loss: float
@@ -30,32 +30,22 @@ class Agreement(NamedTuple):
 
 
 def compare(got, expected):
-    """A peer's numbers against lora_np's.
-
-    Parameters
-    ----------
-    got, expected : Found
-
-    Returns
-    -------
-    Agreement
-    """
+    """The Agreement of a peer's Outcome with lora_np's."""
     loss_error = relative_to(abs(got.loss - expected.loss), abs(expected.loss))
-    # A classifier of few rows may learn them in a step: then the last loss is small, and its rounding is not.
+    # A classifier may learn a few rows in one step: the last loss is then small, and its rounding is not.
     differences = [abs(a - b) for a, b in zip(got.losses, expected.losses)]
     losses_error = float(relative_to(np.max(differences, initial=0.0), np.max(expected.losses, initial=0.0)))
-    if set(got.arrays) != set(expected.arrays):
-        names = sorted(set(got.arrays) ^ set(expected.arrays))
-        return Agreement(f"only one side has {', '.join(names[:3])}", loss_error, float("inf"), names[0], losses_error)
+    only_one = sorted(set(got.arrays) ^ set(expected.arrays))
+    if only_one:
+        problem = f"only one side has {', '.join(only_one[:3])}"
+        return Agreement(problem, loss_error, float("inf"), only_one[0], losses_error)
     if "tokens" in expected.arrays:
         problem = different_tokens(got.arrays["tokens"], expected.arrays["tokens"])
         return Agreement(problem, loss_error, float(bool(problem)), "tokens", losses_error)
     errors = array_errors(got.arrays, expected.arrays)
     worst = max(errors, key=errors.get, default="")
-    array_error = errors.get(worst, 0.0)
-    problem = ""
-    # Written so that NaN is a problem.
-    if not loss_error <= LOSS:
+    array_error, problem = errors.get(worst, 0.0), ""
+    if not loss_error <= LOSS:  # so that NaN is a problem too
         problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
     elif not array_error <= ARRAYS:
         problem = f"its {worst} is off by {array_error:.1e} of its norm (at most {ARRAYS:.0e})"
@@ -72,23 +62,21 @@ def relative_to(difference, scale):
 def array_errors(got, expected):
     """‖got − expected‖ / ‖expected‖ of each array; inf for a wrong shape or NaN."""
     norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
-    whole = float(np.linalg.norm(list(norms.values())))
+    norm_of_all = float(np.linalg.norm(list(norms.values())))
     errors = {}
     for name, array in expected.items():
-        if got[name].shape != array.shape:
-            errors[name] = float("inf")
-            continue
-        scale = whole if name.endswith(ZERO) else norms[name]
-        errors[name] = relative_to(float(np.linalg.norm(got[name] - array)), scale)
-        if not np.isfinite(errors[name]):
-            errors[name] = float("inf")
+        error = float("inf")
+        if got[name].shape == array.shape:
+            scale = norm_of_all if name.endswith(ZERO) else norms[name]
+            error = relative_to(float(np.linalg.norm(got[name] - array)), scale)
+        errors[name] = error if np.isfinite(error) else float("inf")
     return errors
 
 
 def different_tokens(got, expected):
     """Where two generations part, or "" where they do not."""
     if got.shape != expected.shape:
-        return f"its tokens are of shape {got.shape}, lora_np's {expected.shape}"
+        return f"its tokens have shape {got.shape}, lora_np's {expected.shape}"
     rows, positions = np.nonzero(got != expected)
     if not len(rows):
         return ""

@@ -1,6 +1,6 @@
-"""The weights, the adapter and the batch of one rung and kind of work: the same numbers for every side.
+"""The weights, the adapter and the batch of one rung and kind of work.
 
-Each side builds them in its own process from the same seed.
+Each side makes them in its own process from the same seed, so all sides have the same numbers.
 """
 
 import math
@@ -15,7 +15,7 @@ from ..model import ModelConfig, parameter_shapes
 from .rungs import GENERATED_ROWS, N_CLASSES, TARGETS, Rung, adapter_config, model_config, prompt_length
 
 LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 0.01  # on matrices, as lora_np's AdamW has it
+WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
 
 
 class Case(NamedTuple):
@@ -24,9 +24,14 @@ class Case(NamedTuple):
     config: ModelConfig
     params: dict[str, np.ndarray]
     adapter: Adapter | None
-    batch: Batch  # in generation `ids` is the prompt, and there are no targets
-    trained: tuple[str, ...]  # names of the parameters that a step trains; () where it trains none
+    batch: Batch  # in generation `ids` is the prompt, and the targets are not used
+    trained: tuple[str, ...]  # names of the parameters that a step trains; () if it trains none
     n_new: int  # tokens to generate
+
+    @property
+    def arrays(self):
+        """The arrays of the model and its adapter in one dict."""
+        return {**self.params, **(self.adapter.weights if self.adapter else {})}
 
 
 class Side(NamedTuple):
@@ -39,44 +44,46 @@ class Side(NamedTuple):
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable[[], float]
-    activation_bytes: int | None = None  # held between forward and backward, where a side can tell
+    activation_bytes: int | None = None  # alive between forward and backward, if the side can tell
+
+
+def generation_side(generate):
+    """The Side of a function that returns the tokens of a whole generation."""
+
+    def step():
+        generate()
+        return 0.0
+
+    return Side(lambda: (0.0, {"tokens": generate()}), step)
 
 
 def make_case(rung, work, seed=0):
     """Draw the case of one rung and kind of work."""
-    weights_rng, batch_rng, adapter_rng = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)
-    )
+    seeds = np.random.SeedSequence(seed).spawn(3)
+    weights_rng, batch_rng, adapter_rng = map(np.random.default_rng, seeds)
     config = model_config(rung, work)
-    params = draw_params(config, weights_rng)
-    adapter = None
+    params, adapter = draw_params(config, weights_rng), None
+    trained = tuple(params) if work in ("full", "classifier") else ()
     if work in TARGETS:
         adapter = init_adapter(params, adapter_config(work), adapter_rng)
+        trained = tuple(adapter.weights)
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):
                 adapter.weights[name] = adapter_rng.normal(0.0, 0.1, array.shape).astype(array.dtype)
-    return Case(
-        rung,
-        work,
-        config,
-        params,
-        adapter,
-        draw_batch(rung, work, batch_rng),
-        trained=trained_names(work, params, adapter),
-        n_new=rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0,
-    )
+    n_new = rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0
+    return Case(rung, work, config, params, adapter, draw_batch(rung, work, batch_rng), trained, n_new)
 
 
 def draw_params(config, rng):
-    """Random weights as large as a trained model's, and none of them zero or one throughout.
+    """Random weights as large as a trained model's; none is constant.
 
-    In a fresh model what is zero or small hides what is wrong: GELU by tanh and by the error function
-    differ in no digit that counts on activations of 0.1.
+    The small numbers of a fresh model hide mistakes: GELU by tanh and by the error function agree to all relevant
+    digits on activations of 0.1.
     """
     params = {}
     for name, shape in parameter_shapes(config).items():
         if len(shape) == 2:
-            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # keeps the size of what it multiplies
+            value = rng.normal(0.0, 1.0 / math.sqrt(shape[1]), shape)  # its outputs are as large as its inputs
         else:
             value = rng.normal(float(name.endswith(".weight")), 0.1, shape)
         params[name] = value.astype(np.float32)
@@ -84,22 +91,15 @@ def draw_params(config, rng):
 
 
 def draw_batch(rung, work, rng):
-    """A batch of random tokens: whole rows for a language model, right-padded ones for a classifier."""
+    """A batch of random tokens: full rows for a language model, right-padded ones for a classifier."""
     B = GENERATED_ROWS.get(work, rung.batch)
     T = prompt_length(rung) if work in GENERATED_ROWS else rung.length
     ids = rng.integers(0, rung.vocab_size, (B, T))
     lengths = np.full(B, T)
     targets = rng.integers(0, rung.vocab_size, (B, T))
     if work == "classifier":
-        # Rows of similar length stand together in real batches: half of the longest is the least here.
+        # Real batches group rows of similar length, so no row is shorter than half of the longest.
         lengths[1:] = rng.integers(T // 2, T + 1, B - 1)
         ids[np.arange(T) >= lengths[:, None]] = 0
         targets = rng.integers(0, N_CLASSES, B)
     return Batch(ids, targets, lengths, np.arange(B))
-
-
-def trained_names(work, params, adapter):
-    """What a step trains: an adapter alone, every parameter, or nothing."""
-    if adapter is not None:
-        return tuple(adapter.weights)
-    return tuple(params) if work in ("full", "classifier") else ()

@@ -11,13 +11,12 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
 @contextmanager
-def make_side(case, threads):
-    """The case in JAX, on as many threads as the process may run on cores: JAX has no setting of its own."""
+def make_side(case):
+    """The case in JAX, which uses all cores that the process may run on: it has no setting for threads."""
     import jax
 
-    arrays = {**case.params, **(case.adapter.weights if case.adapter is not None else {})}
-    trained = {name: jax.device_put(arrays[name]) for name in case.trained}
-    frozen = {name: jax.device_put(array) for name, array in arrays.items() if name not in trained}
+    trained = {name: jax.device_put(case.arrays[name]) for name in case.trained}
+    frozen = {name: jax.device_put(array) for name, array in case.arrays.items() if name not in trained}
     batch = tuple(jax.device_put(a.astype(np.int32)) for a in (case.batch.ids, case.batch.targets, case.batch.lengths))
     scale = scaling(case.adapter.config) if case.adapter is not None else None
 
@@ -90,8 +89,8 @@ def adamw(params, grads, m, v, t):
 def decoder(p, ids, lengths, config, scale):
     """Logits (B, T, V), or (B, n_classes) at the last real token of each row.
 
-    Tokens stand in one axis, B T, everywhere but in attention: XLA multiplies matrices on a CPU up to
-    1.6 times as fast as stacks of them.
+    Except in attention, all tokens share one axis, B T: on a CPU, XLA multiplies matrices up to 1.6 times as fast as
+    stacks of them.
     """
     import jax
     import jax.numpy as jnp
@@ -117,7 +116,7 @@ def decoder(p, ids, lengths, config, scale):
 
 
 def linear(x, p, module, scale):
-    """x Wᵀ + b, and (s x Aᵀ) Bᵀ where there is an adapter."""
+    """x Wᵀ + b, plus (s x Aᵀ) Bᵀ if the layer has an adapter."""
     y = x @ p[f"{module}.weight"].T + p[f"{module}.bias"]
     if f"{module}.lora_A" in p:
         y = y + (scale * (x @ p[f"{module}.lora_A"].T)) @ p[f"{module}.lora_B"].T

@@ -1,6 +1,8 @@
-"""lora_np's side."""
+"""lora_np's side, and the measure of the machine itself."""
 
 from contextlib import contextmanager
+
+import numpy as np
 
 from ..model import cache_bytes, forward, generate
 from ..ops import cross_entropy_forward
@@ -16,18 +18,21 @@ from ..training import (
     split_batch,
     train_step,
 )
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side, generation_side
+
+PEAK_SIZE = 2048
+PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 
 @contextmanager
 def make_side(case, threads):
-    """The case on so many threads: the rows of a batch are shared out among them.
+    """The case on so many threads, which share the rows of a batch.
 
-    Generation has too few rows for that, and shares out each matrix product.
+    A generation has too few rows for that: there the threads share each matrix product.
     """
     if case.n_new:
         with blas_threads(threads):
-            yield generation_side(case)
+            yield generation_side(lambda: generate(case.params, case.batch.ids, case.config, case.n_new))
         return
     with blas_threads(1), shard_threads(threads) as run:
         yield training_side(case, threads, run) if case.trained else forward_side(case, threads, run)
@@ -35,7 +40,7 @@ def make_side(case, threads):
 
 def training_side(case, threads, run):
     settings = TrainConfig(
-        steps=1_000_000,  # as many as may be asked for
+        steps=1_000_000,  # more than are ever taken
         learning_rate=LEARNING_RATE,
         schedule="constant",
         optimiser=AdamW(weight_decay=WEIGHT_DECAY),
@@ -43,8 +48,7 @@ def training_side(case, threads, run):
         shards=threads,
         threads=threads,
     )
-    arrays = {**case.params, **(case.adapter.weights if case.adapter is not None else {})}
-    trainable = {name: arrays[name] for name in case.trained}
+    trainable = {name: case.arrays[name] for name in case.trained}
     objective = model_objective(case.params, case.config, case.adapter)
     state = initial_state(trainable)
 
@@ -58,9 +62,8 @@ def training_side(case, threads, run):
         return measured["loss"]
 
     model, adapter = attach(case.params, case.adapter, trainable)
-    _, cache = forward(
-        model, case.batch.ids, case.config, lengths=case.batch.lengths, adapter=adapter, wanted=case.trained
-    )
+    given = {"lengths": case.batch.lengths, "adapter": adapter, "wanted": case.trained}
+    _, cache = forward(model, case.batch.ids, case.config, **given)
     return Side(check, step, cache_bytes(cache))
 
 
@@ -73,18 +76,22 @@ def forward_side(case, threads, run):
         return float(cross_entropy_forward(logits, case.batch.targets)[0]), {"logits": logits}
 
     def step():
-        # With nothing to train an objective is a loss alone, and no gradient is computed.
+        # With nothing to train, an objective computes the loss and no gradients.
         return accumulated_gradients(lambda i, shard: objective({}, shard, None), shards, run)[0]
 
     return Side(check, step)
 
 
-def generation_side(case):
-    def check():
-        return 0.0, {"tokens": generate(case.params, case.batch.ids, case.config, case.n_new)}
+@contextmanager
+def peak_side(threads):
+    """How fast this machine multiplies two large matrices: float32, 2048 × 2048, in NumPy on so many threads."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")
+    out = np.empty_like(a)
 
     def step():
-        generate(case.params, case.batch.ids, case.config, case.n_new)
+        np.matmul(a, b, out=out)
         return 0.0
 
-    return Side(check, step)
+    with blas_threads(threads):
+        yield Side(lambda: (0.0, {}), step)

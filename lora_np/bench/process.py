@@ -1,4 +1,4 @@
-"""The parent's hand on a worker: starts it, asks it, and survives its death."""
+"""The parent's end of a worker: it starts the process, sends it commands, and survives its death."""
 
 import contextlib
 import json
@@ -14,30 +14,14 @@ from pathlib import Path
 from ..training import process_environment
 from .sides import OURS, checkout_of
 
-# Variables that pin a library to kernels other than those that it would choose for the processor. One that is
-# set for NumPy's sake alone would slow lora_np and not its peers, so no side sees them.
+# Variables that pin a library to other kernels than it would choose for the processor. One that is set for NumPy
+# would slow lora_np and not its peers, so by default no side gets any of them.
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
 PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def pinned():
-    """Those that are set, name -> value."""
-    return {name: os.environ[name] for name in PINS if name in os.environ}
-
-
 def side_environment(side, threads, as_set):
-    """The environment of a side's process.
-
-    A peer gets the user's, and nothing that could help or hurt it. lora_np gets that of its own workers.
-
-    Parameters
-    ----------
-    side, threads, as_set : see `Process`
-
-    Returns
-    -------
-    dict, name -> value
-    """
+    """The environment variables of a side's process: for a peer the user's, for lora_np those of its own workers."""
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
     is_ours = side in (OURS, "peak") or checkout_of(side)
     added = process_environment(threads) if is_ours else {"HF_HUB_OFFLINE": "1"}
@@ -55,18 +39,17 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A worker process of one side.
+    """A worker process of one side, as a context that stops it.
 
     Parameters
     ----------
-    side : str, see `sides.make_side`
+    side : str, see `sides.make_side`, or NAME=DIR for another checkout
     threads : int
     as_set : bool, leave PINS in its environment
     """
 
     def __init__(self, side, threads, as_set=False):
-        self.side = side
-        self.log = tempfile.TemporaryFile()
+        self.side, self.log, self.lines = side, tempfile.TemporaryFile(), queue.Queue()
         name = OURS if checkout_of(side) else side
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
@@ -75,31 +58,24 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self.log,
             env=side_environment(side, threads, as_set),
-            start_new_session=True,  # so that it can be stopped together with compilers that it has started
-            text=True,
+            start_new_session=True,  # so that `stop` also ends the compilers that it has started
             encoding="utf-8",
         )
-        self.lines = queue.Queue()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
     def read(self):
         for line in self.popen.stdout:
             self.lines.put(line)
-        self.lines.put(None)  # the process is gone
+        self.lines.put(None)  # the process has ended
 
     def ask(self, do, timeout=None, **arguments):
-        """Send one command and return the answer.
-
-        Parameters
-        ----------
-        do : str, see the worker's commands
-        timeout : float, seconds, or None to wait for as long as it takes
+        """Send a command, see `worker.py`, and return the answer within `timeout` seconds; None waits without limit.
 
         Raises
         ------
         WorkerError
-            After a death or a time-out the process is stopped.
+            If the answer is an error. After a death or a time-out the process is stopped.
         """
         try:
             self.popen.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -125,24 +101,29 @@ class Process:
         lines = self.log.read().decode("utf-8", "replace").strip().splitlines()
         return shorten(lines[-1]) if lines else ""
 
-    def alive(self):
-        return self.popen.poll() is None
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
 
     def stop(self):
-        """End the process, and whatever it has started. It holds nothing that would be worth saving."""
+        """End the process and all that it has started. It holds nothing worth saving."""
+        if self.log.closed:  # stopped already
+            return
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.kill()
         self.popen.wait()
         self.reader.join()
-        with contextlib.suppress(OSError):  # a command that a dead process has not read
+        with contextlib.suppress(OSError):  # a dead process may not have read its last command
             self.popen.stdin.close()
         self.popen.stdout.close()
         self.log.close()
 
 
 def shorten(text, most=200):
-    """The first line of a library's message, cut where it goes on for too long."""
-    first = text.strip().splitlines()[0] if text.strip() else text
+    """The first line of a library's message, at most so many characters of it."""
+    first = next(iter(text.strip().splitlines()), "")
     return first if len(first) <= most else first[: most - 1] + "…"

@@ -4,7 +4,7 @@ from math import exp, log
 from statistics import fmean, median
 from typing import NamedTuple
 
-from . import peak
+from .ours import PEAK_FLOPS
 from .rungs import TARGETS, Rung
 from .sides import OURS
 
@@ -24,18 +24,23 @@ class Row(NamedTuple):
 
     @property
     def failed(self):
-        """Whether lora_np has no time, or a peer came to other numbers; a peer that is not there is no failure."""
+        """Whether lora_np has no time or a peer disagrees; a peer that is missing is no failure."""
         return OURS in self.notes or any(agreement.problem for agreement in self.agreements.values())
+
+    @property
+    def time(self):
+        """lora_np's median seconds."""
+        return median(self.seconds[OURS])
 
 
 def ratios(row, peer):
-    """The peer's time over lora_np's, round by round: above 1, lora_np is the faster."""
+    """The peer's time over lora_np's, round by round: above 1, lora_np is faster."""
     return [theirs / ours for theirs, ours in zip(row.seconds[peer], row.seconds[OURS])]
 
 
 def gflops(row, name=OURS):
-    """Billions of floating-point operations a second; of a side, those that `flops` counts."""
-    return (peak.FLOPS if name == "peak" else row.flops) / median(row.seconds[name]) / 1e9
+    """Billions of floating-point operations a second, of those that `flops` counts."""
+    return (PEAK_FLOPS if name == "peak" else row.flops) / median(row.seconds[name]) / 1e9
 
 
 def share_of_peak(row, name=OURS):
@@ -44,10 +49,10 @@ def share_of_peak(row, name=OURS):
 
 
 def peak_spread(row):
-    """The slowest round of the peak over its fastest: 1 to 1.1 on a machine that does nothing else.
+    """The slowest round of the peak over its fastest: 1 to 1.1 on an otherwise idle machine.
 
-    A side whose threads wait for one another by spinning, as OpenMP's do, suffers from company far more
-    than one whose threads sleep, so ratios from a busy machine say little.
+    Other programs slow a side whose threads spin while they wait, as OpenMP's do, far more than one whose threads
+    sleep, so ratios from a busy machine say little.
     """
     return max(row.seconds["peak"]) / min(row.seconds["peak"]) if "peak" in row.seconds else None
 
@@ -69,46 +74,30 @@ def summary(rows, works, peers):
     -------
     list of dicts: "work", "peer", "rungs" (how many), "mean", "lowest", "lowest_rung"
     """
-    found = []
+    lines = []
     for work in works:
         for peer in peers:
             middle = {row.rung: median(ratios(row, peer)) for row in timed(rows, work, OURS, peer)}
             if middle:
                 lowest = min(middle, key=middle.get)
-                mean = exp(fmean(log(ratio) for ratio in middle.values()))
-                found.append(
-                    {
-                        "work": work,
-                        "peer": peer,
-                        "rungs": len(middle),
-                        "mean": mean,
-                        "lowest": middle[lowest],
-                        "lowest_rung": list(lowest),
-                    }
-                )
-    return found
+                line = {"work": work, "peer": peer, "rungs": len(middle)}
+                line["mean"] = exp(fmean(log(ratio) for ratio in middle.values()))
+                lines.append(line | {"lowest": middle[lowest], "lowest_rung": list(lowest)})
+    return lines
 
 
 def lora_shares(rows):
-    """What a LoRA step costs of a full step on the same rung.
+    """What a LoRA step costs, as a share of the full step on the same rung.
 
     Returns
     -------
-    list of dicts: "rung", "work"; "time" measured, "flops" predicted, "activation_bytes" held, each as a
-    share of the full step's
+    list of dicts: "rung", "work"; "time" measured, "flops" predicted, "activation_bytes" held, each as a share
     """
     full = {row.rung: row for row in timed(rows, "full", OURS)}
-    found = []
-    for row in rows:
-        if row.work in TARGETS and row.rung in full and OURS in row.seconds:
-            whole = full[row.rung]
-            found.append(
-                {
-                    "rung": list(row.rung),
-                    "work": row.work,
-                    "time": median(row.seconds[OURS]) / median(whole.seconds[OURS]),
-                    "flops": row.flops / whole.flops,
-                    "activation_bytes": row.activation_bytes / whole.activation_bytes,
-                }
-            )
-    return found
+    measures = ("time", "flops", "activation_bytes")
+    return [
+        {"rung": list(row.rung), "work": row.work}
+        | {measure: getattr(row, measure) / getattr(full[row.rung], measure) for measure in measures}
+        for row in rows
+        if row.work in TARGETS and row.rung in full and OURS in row.seconds
+    ]

@@ -43,32 +43,29 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """A rung from its text: all six numbers, "64,2,4,64,32,2048", or the width alone of one in RUNGS, "64".
+    """A rung from its text: all six numbers, "64,2,4,64,32,2048", or only the width of one in RUNGS, "64".
 
     Raises
     ------
     ValueError
         For anything else, with what came and what was expected.
     """
+    fields, widths = ",".join(Rung._fields), {str(rung.d_model): rung for rung in RUNGS}
+    if text in widths:
+        return widths[text]
     try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"rungs: got {text!r}, expected whole numbers: {', '.join(Rung._fields)}") from None
-    if len(numbers) == 1:
-        found = [rung for rung in RUNGS if rung.d_model == numbers[0]]
-        if not found:
-            widths = ", ".join(str(rung.d_model) for rung in RUNGS)
-            raise ValueError(f"rungs: got {text!r}, expected one of {widths}, or all of {','.join(Rung._fields)}")
-        return found[0]
-    if len(numbers) != len(Rung._fields) or min(numbers) < 1:
-        raise ValueError(f"rungs: got {text!r}, expected six numbers of at least 1: {','.join(Rung._fields)}")
-    rung = Rung(*numbers)
-    if rung.d_model % rung.n_heads:
-        raise ValueError(f"rungs: in {text!r} n_heads = {rung.n_heads} does not divide d_model = {rung.d_model}")
-    if rung.length < 4:
-        raise ValueError(f"rungs: in {text!r} length is {rung.length}, expected at least 4, a quarter is the prompt")
-    if rung.d_model < RANK:
-        raise ValueError(f"rungs: in {text!r} d_model is {rung.d_model}, expected at least LoRA's rank {RANK}")
+        rung = Rung(*map(int, text.split(",")))
+    except (ValueError, TypeError):  # no whole numbers, or not six of them
+        one_of = ", ".join(widths)
+        raise ValueError(f"rungs: got {text!r}, expected one of {one_of}, or six whole numbers: {fields}") from None
+    for holds, expected in (
+        (min(rung) >= 1, f"six numbers of at least 1: {fields}"),
+        (rung.d_model % max(rung.n_heads, 1) == 0, "n_heads to divide d_model"),
+        (rung.length >= 4, "length to be at least 4, because a quarter of it is the prompt"),
+        (rung.d_model >= RANK, f"d_model to be at least LoRA's rank {RANK}"),
+    ):
+        if not holds:
+            raise ValueError(f"rungs: got {text!r}, expected {expected}")
     return rung
 
 
@@ -78,21 +75,14 @@ def format_rung(rung):
 
 
 def prompt_length(rung):
-    """Tokens of a generation's prompt: a quarter of T. The other three quarters are generated."""
+    """Tokens of a generation's prompt: a quarter of T; the rest is generated."""
     return rung.length // 4
 
 
 def model_config(rung, work):
     """The model of one rung and kind of work."""
-    return ModelConfig(
-        vocab_size=rung.vocab_size,
-        n_positions=rung.length,
-        d_model=rung.d_model,
-        n_layers=rung.n_layers,
-        n_heads=rung.n_heads,
-        d_ff=4 * rung.d_model,
-        n_classes=N_CLASSES if work == "classifier" else 0,
-    )
+    C, layers, heads, T, _, V = rung
+    return ModelConfig(V, T, C, layers, heads, d_ff=4 * C, n_classes=N_CLASSES if work == "classifier" else 0)
 
 
 def adapter_config(work):
@@ -104,9 +94,9 @@ def adapter_config(work):
 
 
 def flops(rung, work):
-    """Floating-point operations of the matrix products that a unit of work needs; see `step_flops`.
+    """Floating-point operations of the matrix products in a unit of work; see `step_flops`.
 
-    What a side computes twice to save memory is not counted twice.
+    What a side computes twice to save memory counts once.
     """
     if work in GENERATED_ROWS:
         return generation_flops(rung, GENERATED_ROWS[work])
@@ -115,9 +105,9 @@ def flops(rung, work):
 
 
 def generation_flops(rung, rows):
-    """The prompt at once, then a token at a time against the keys and values that are kept.
+    """The prompt in one pass, then one token a pass, with cached keys and values.
 
-    Only the last position of each pass goes through the head; the last token made is not read again.
+    Only the last position of each pass goes through the head. The last new token is not read again.
     """
     prompt, made = prompt_length(rung), rung.length - prompt_length(rung)
     shapes = parameter_shapes(model_config(rung, "generate_1"))

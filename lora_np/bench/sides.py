@@ -1,9 +1,10 @@
 """The table of sides: what each is called, what it needs, which kinds of work it does, and how it is made."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from . import gpt2_peer, jax_peer, ours, peak, torch_peer
+from . import jax_peer, ours, torch_peer
 from .rungs import GENERATED_ROWS, WORKS
 
 STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
@@ -13,13 +14,12 @@ OURS = "lora_np"
 class Peer(NamedTuple):
     packages: tuple[str, ...]
     works: tuple[str, ...]
-    text: str
 
 
 PEERS = {
-    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), "PyTorch eager, PEFT, transformers' generate"),
-    "compile": Peer(("torch", "peft"), STEPS, "the same PyTorch module under torch.compile"),
-    "jax": Peer(("jax",), STEPS, "JAX, each step one jitted function"),
+    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS)),  # eager; PEFT's LoRA; transformers' generate
+    "compile": Peer(("torch", "peft"), STEPS),  # the same module under torch.compile
+    "jax": Peer(("jax",), STEPS),  # each step one jitted function
 }
 
 
@@ -48,53 +48,47 @@ def make_side(name, case, threads):
 
     Parameters
     ----------
-    name : "lora_np", a key of PEERS, or "peak" (which does one thing, whatever the case)
+    name : "lora_np", a key of PEERS, or "peak" (which needs no case)
     case : Case
     threads : int
     """
     if name == "peak":
-        return peak.make_side(threads)
+        return ours.peak_side(threads)
     if name == OURS:
         return ours.make_side(case, threads)
     if name == "jax":
-        return jax_peer.make_side(case, threads)
-    if case.n_new:
-        return gpt2_peer.make_side(case, threads)
+        return jax_peer.make_side(case)
     return torch_peer.make_side(case, threads, compiled=name == "compile")
 
 
 def parse_peers(texts):
-    """The peers of a command line: names, also several with commas; None for those that are installed.
+    """The peers of a command line: names, or several with commas; None for all that are installed.
 
     Returns
     -------
     peers : list of keys of PEERS, or NAME=DIR for another checkout of lora_np
-    absent : list of the others whose packages are not installed, each with the reason; empty where peers
-        were asked for by name
+    absent : list of those that are not installed, each with the reason; empty if peers were named
 
     Raises
     ------
     ValueError
-        For an unknown name, or a peer that was asked for and is not installed.
+        For an unknown name, or a named peer that is not installed.
     """
+    missing = {name: missing_packages(peer) for name, peer in PEERS.items()}
     if texts is None:
-        lacks = {name: missing_packages(peer) for name, peer in PEERS.items()}
-        absent = [f"{name} (not installed: {', '.join(lack)})" for name, lack in lacks.items() if lack]
-        return [name for name, lack in lacks.items() if not lack], absent
+        absent = [f"{name} (not installed: {', '.join(lacks)})" for name, lacks in missing.items() if lacks]
+        return [name for name, lacks in missing.items() if not lacks], absent
     names = [name for text in texts for name in text.split(",") if name]
     for name in names:
         check_peer(name)
-        lack = missing_packages(PEERS[name]) if name in PEERS else []
-        if lack:
+        if missing.get(name):
             raise ValueError(
-                f"peers: {name} needs the package {', '.join(lack)}, which is not installed; "
+                f"peers: {name} needs the package {', '.join(missing[name])}, which is not installed; "
                 'install it with: pip install "lora_np[bench]"'
             )
     return list(dict.fromkeys(names)), []
 
 
 def missing_packages(peer):
-    """Those of the peer's packages that are not installed, found without importing them."""
-    from importlib.util import find_spec
-
+    """The peer's packages that are not installed, found without importing them."""
     return [package for package in peer.packages if find_spec(package) is None]

@@ -1,8 +1,12 @@
-"""PyTorch's side: the same decoder as an nn.Module, eager or under torch.compile, with PEFT's LoRA."""
+"""PyTorch's side: the same decoder as an nn.Module, eager or under torch.compile, with PEFT's LoRA. Generation is
+transformers' GPT-2 with a key-value cache.
+"""
 
+import tempfile
 from contextlib import contextmanager
 
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side
+from ..formats import save_gpt2
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side, generation_side
 
 
 @contextmanager
@@ -11,14 +15,11 @@ def make_side(case, threads, compiled=False):
     import torch
 
     torch.set_num_threads(threads)
+    if case.n_new:
+        yield generation_side(generation(case))
+        return
     if compiled:
-        torch._dynamo.reset()  # nothing of another case, whose shapes would make this one's dynamic
-    yield build_side(case, compiled)
-
-
-def build_side(case, compiled):
-    import torch
-
+        torch._dynamo.reset()  # another case's shapes would make this one's dynamic
     model = decoder(case.config)
     model.load_state_dict({name: torch.tensor(array) for name, array in case.params.items()})
     if case.adapter is not None:
@@ -29,33 +30,35 @@ def build_side(case, compiled):
         logits = model(ids, last)
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten()), logits
 
-    def loss_alone():  # a compiler may keep no logits where nobody asks for them
+    def loss_alone():  # a compiler need not keep logits that nobody asks for
         return loss_and_logits()[0]
 
     ready = torch.compile if compiled else lambda function: function
-    return training_side(model, ready(loss_alone)) if case.trained else forward_side(ready(loss_and_logits))
+    yield training_side(model, ready(loss_alone)) if case.trained else forward_side(ready(loss_and_logits))
 
 
 def training_side(model, loss_of):
     import torch
 
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    matrices = [parameter for parameter in trained.values() if parameter.ndim > 1]
-    vectors = [parameter for parameter in trained.values() if parameter.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    trained = {our_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+    groups = [
+        {"params": [p for p in trained.values() if (p.ndim > 1) is is_matrix], "weight_decay": decay}
+        for is_matrix, decay in ((True, WEIGHT_DECAY), (False, 0.0))
+    ]
     # `fused` is the fastest of PyTorch's three loops on a CPU, by a factor of 3 to 5.
     optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=LEARNING_RATE, fused=True)
 
-    def check():
+    def backward():
         optimiser.zero_grad(set_to_none=True)
         loss = loss_of()
         loss.backward()
-        return loss.item(), {our_name(name): p.grad.numpy() for name, p in trained.items()}
+        return loss
+
+    def check():
+        return backward().item(), {name: p.grad.numpy() for name, p in trained.items()}
 
     def step():
-        optimiser.zero_grad(set_to_none=True)
-        loss = loss_of()
-        loss.backward()
+        loss = backward()
         optimiser.step()
         return loss.item()
 
@@ -155,9 +158,40 @@ def adapted(model, adapter):
     return wrapped.get_base_model()  # spares each call PEFT's outer module
 
 
-# ---------------------------------------------------------------- names
-
-
 def our_name(name):
-    """PEFT's L.lora_A.default.weight -> L.lora_A; other names are lora_np's already."""
+    """PEFT's L.lora_A.default.weight -> L.lora_A; all other names are lora_np's."""
     return name.removesuffix(".default.weight") if ".lora_" in name else name
+
+
+# ---------------------------------------------------------------- generation
+
+
+def generation(case):
+    """A function that generates the case's tokens greedily with transformers; no token ends a text."""
+    import torch
+
+    model, prompt = gpt2(case), torch.tensor(case.batch.ids)
+    settings = {
+        "attention_mask": torch.ones_like(prompt),
+        "min_new_tokens": case.n_new,
+        "max_new_tokens": case.n_new,
+        "do_sample": False,
+        "use_cache": True,
+        "pad_token_id": 0,
+        "eos_token_id": None,
+    }
+
+    def generate():
+        with torch.inference_mode():
+            return model.generate(prompt, **settings).numpy()
+
+    return generate
+
+
+def gpt2(case):
+    """transformers' GPT-2 language model with lora_np's weights."""
+    from transformers import GPT2LMHeadModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_gpt2(folder, case.params, case.config)
+        return GPT2LMHeadModel.from_pretrained(folder).eval()

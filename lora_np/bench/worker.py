@@ -5,9 +5,9 @@
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...]}
 
-`check` writes the side's arrays into the file and then, where a step trains, does three of them. `turn`
-does one step untimed, which fills the caches, and then timed ones for so many seconds, at least one. An
-error is an answer too: {"error": "..."}.
+`check` writes the side's arrays into the file and then, if a step trains, does three of them. `turn` does one step
+without timing it, which fills the caches, and then timed ones for so many seconds, at least one. An error is also an
+answer: {"error": "..."}.
 
 The yardstick also starts the worker of another checkout of lora_np, so these commands stay as they are.
 """
@@ -33,54 +33,46 @@ FIRST_STEPS = 3
 PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
 
 
-def main(argv=None):
-    """Answer commands until the parent closes the pipe, or is gone."""
+def main():
+    """Answer commands until the parent closes the pipe or is gone."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", required=True)
     parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     answers = answers_only()
-    limit_cores(arguments.threads)
+    if hasattr(os, "sched_setaffinity"):  # as many cores as threads: the one limit that every library obeys
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     with ExitStack() as stack:
         worker = Worker(arguments.side, arguments.threads, stack)
         for line in sys.stdin:
             command = json.loads(line)
             try:
-                answer = worker.answer(command)
-            except Exception as error:  # whatever a library raises: the parent decides what becomes of it
+                answer = getattr(worker, command.pop("do"))(**command)
+            except Exception as error:  # whatever a library raises: the parent decides what to do about it
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), file=answers, flush=True)
 
 
 def answers_only():
-    """The real standard output, kept for answers: whatever a library prints goes to the error output."""
+    """The real standard output, for answers alone: what a library prints goes to the error output."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
-def limit_cores(threads):
-    """Keep the process on as many cores as it may use: the one limit that every library obeys alike."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
 class Worker:
-    """The side that this process holds: the one thing that a command leaves to the next."""
+    """The side that this process holds, with a method for each command."""
 
     def __init__(self, name, threads, stack):
         self.name, self.threads, self.stack = name, threads, stack
         self.side, self.first_steps = None, 0
-
-    def answer(self, command):
-        return getattr(self, command.pop("do"))(**command)
 
     def versions(self):
         return {"versions": versions()}
 
     def make(self, rung, work, seed):
         self.side = None
-        self.stack.close()  # the case before this one, with all that it held
+        self.stack.close()  # frees the case before this one
         gc.collect()
         case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
         self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
@@ -104,16 +96,15 @@ class Worker:
 
 
 def versions():
-    """Versions of Python and of the packages that this process has loaded, and its libraries of matrix products."""
-    found = {"python": platform.python_version()}
-    found |= {package: version(package) for package in PACKAGES if package in sys.modules}
+    """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
+    numbers = {"python": platform.python_version()}
+    numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        return found
+        return numbers
     libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    found |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
-    return found
+    return numbers | {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The conformance checker: a port's outputs against the reference vectors, in the order in which they are computed.
 
-Where a port is wrong, nearly everything after the mistake is wrong too. What helps is the first tensor that is: all
-before it were right, so the mistake lies in the step that makes it.
+After a mistake nearly everything is wrong. The first wrong tensor helps most: all before it are right, so the mistake
+is in the step that makes it.
 """
 
 import fnmatch
@@ -20,12 +20,12 @@ MOST_COMPLAINTS = 6  # of one case, on a terminal
 
 
 class Divergence(NamedTuple):
-    """The first tensor of a case that is not the reference's."""
+    """The first tensor of a case that differs from the reference."""
 
     tensor: str
     stage: str
-    number: int  # its place among the case's outputs, from 1; 0 for an input that was handed back
-    agreed: int  # outputs before it, all of which agree
+    number: int  # its place among the case's outputs, from 1; 0 for an input that came back changed
+    agreed: int  # how many outputs before it agree
     index: tuple[int, ...]  # of the entry that is furthest off
     got: float
     expected: float
@@ -36,7 +36,7 @@ class Divergence(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What is to be said of one case's outputs in one precision."""
+    """What the checker found about one case's outputs in one precision."""
 
     file: str
     case: str
@@ -44,7 +44,7 @@ class Result(NamedTuple):
     dtype: str
     complaints: list[str]
     outputs: int
-    worst: tuple[float, str]  # the largest share of a tolerance that was used up, and by which tensor
+    worst: tuple[float, str]  # the largest used share of a tolerance, and by which tensor
     divergence: Divergence | None
     catches: str  # the mistake that the case is there for
 
@@ -53,9 +53,14 @@ class Result(NamedTuple):
 
 
 def allowed(record, dtype):
-    """(atol, rtol) of a tensor. Inputs, if they are handed back, have to be the same, and what has atol 0 too."""
+    """(atol, rtol) of a tensor. Inputs, which a port may hand back, and tensors of atol 0 have to be equal."""
     atol = record[dtype].get("atol", 0.0)
     return atol, RTOL[dtype] if atol else 0.0
+
+
+def entries_off(record, got, expected, dtype):
+    """Where a tensor of the right shape is outside its tolerance: bool array."""
+    return off(got, expected, *allowed(record, dtype))
 
 
 def share_of_tolerance(got, expected, atol, rtol):
@@ -66,74 +71,48 @@ def share_of_tolerance(got, expected, atol, rtol):
     return float(np.max(delta[delta > 0] / most[delta > 0], initial=0.0))
 
 
-def diverges(record, got, expected, dtype):
-    """A Divergence, but for its place among the others and its causes; None where the tensor agrees."""
-    wrong = off(got, expected, *allowed(record, dtype))
-    if not wrong.any():
-        return None
-    with np.errstate(invalid="ignore"):  # inf − inf, where both are right
-        delta = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-    delta = np.where(wrong, np.where(np.isnan(delta), np.inf, delta), -1.0)
-    index = np.unravel_index(int(np.argmax(delta)), delta.shape)
-    size, largest = record[dtype]["rms"], float(delta.max())
-    return Divergence(
-        tensor=record["name"],
-        stage=record["stage"],
-        number=0,
-        agreed=0,
-        index=tuple(map(int, index)),
-        got=float(got[index]),
-        expected=float(expected[index]),
-        relative=largest / size if size else math.inf,
-        entries_off=int(wrong.sum()),
-        entries=wrong.size,
-        causes=[],
-    )
-
-
 def check_case(file, entry, folder):
     """The Result of one case's outputs.
 
     Parameters
     ----------
     file : PortFile
-    entry : the case's, of the manifest
+    entry : dict, the case in the manifest
     folder : of the vectors
     """
     reference = load_case(entry, file.dtype, folder)
     got, complaints, named = read_port_file(file, reference)
+    inputs = [record for record in entry["tensors"] if record["stage"] == "input"]
     outputs = [record for record in entry["tensors"] if record["stage"] != "input"]
-    absent = [r["name"] for r in outputs if r["name"] not in got and r["name"] not in named]
+    absent = [record["name"] for record in outputs if record["name"] not in {*got, *named}]
     complaints = [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
-    worst, first, agreed = (0.0, ""), None, 0
-    handed_back = [record for record in entry["tensors"] if record["stage"] == "input"]
-    for record in [*handed_back, *outputs]:
+    worst, divergence, agreed = (0.0, ""), None, 0
+    for record in [*inputs, *outputs]:
         name = record["name"]
         if name not in got:
             continue
-        first = diverges(record, got[name], reference[name], file.dtype)
-        if first is not None:
+        wrong = entries_off(record, got[name], reference[name], file.dtype)
+        if wrong.any():
+            number = outputs.index(record) + 1 if record in outputs else 0
+            causes = likely_causes(entry, reference, got, name, file.dtype)
+            difference = describe_difference(got[name], reference[name], wrong, record[file.dtype]["rms"])
+            divergence = Divergence(name, record["stage"], number, agreed, *difference, causes)
             break
         if record["stage"] != "input":
             agreed += 1
-            share = share_of_tolerance(got[name], reference[name], *allowed(record, file.dtype))
-            worst = max(worst, (share, name))
-    if first is not None:
-        names = [record["name"] for record in outputs]
-        number = names.index(first.tensor) + 1 if first.tensor in names else 0
-        causes = likely_causes(entry, reference, got, first.tensor, file.dtype)
-        first = first._replace(number=number, agreed=agreed, causes=causes)
-    return Result(
-        file.path.name,
-        entry["id"],
-        entry["tier"],
-        file.dtype,
-        complaints,
-        len(outputs),
-        worst,
-        first,
-        entry["catches"],
-    )
+            worst = max(worst, (share_of_tolerance(got[name], reference[name], *allowed(record, file.dtype)), name))
+    about = file.path.name, entry["id"], entry["tier"], file.dtype
+    return Result(*about, complaints, len(outputs), worst, divergence, entry["catches"])
+
+
+def describe_difference(got, expected, wrong, rms):
+    """The fields of a Divergence from `index` to `entries`."""
+    with np.errstate(invalid="ignore"):  # inf − inf, where both are right
+        delta = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    delta = np.where(wrong, np.where(np.isnan(delta), np.inf, delta), -1.0)
+    index = tuple(map(int, np.unravel_index(int(np.argmax(delta)), delta.shape)))
+    relative = float(delta.max()) / rms if rms else math.inf
+    return index, float(got[index]), float(expected[index]), relative, int(wrong.sum()), wrong.size
 
 
 def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
@@ -142,21 +121,21 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
     Parameters
     ----------
     folder : the port's outputs; see `port_files`
-    cases : ids, or patterns with * and ?, of the cases that are expected; none: all
+    cases : ids of the expected cases, or patterns with * and ?; none: all
     tiers : whole numbers from 1 to 3; none: all
-    dtypes : "float64", "float32"; none: those that there are outputs in
+    dtypes : "float64", "float32"; none: those that the port has outputs in
     vectors : folder of the reference vectors; None: those of this package
-    report : function of a Result, called for each as it is found, or None
+    report : function, called with each Result as soon as it is there, or None
 
     Returns
     -------
     results : list of Result
-    complaints : list of str, about the folder: files that are no case's, and cases of those expected that have none
+    complaints : list of str, about the folder: files that belong to no case, and expected cases without outputs
 
     Raises
     ------
     ValueError
-        For a folder, case or tier that is not there.
+        For a folder, case or tier that does not exist.
     """
     entries, source = load_manifest(vectors)
     expected = expected_cases(entries, cases, tiers)
@@ -171,47 +150,48 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
                 if report is not None:
                     report(results[-1])
     for dtype in dtypes or dict.fromkeys(result.dtype for result in results) or ["float64"]:
-        have = {result.case for result in results if result.dtype == dtype}
-        absent = [id for id in expected if id not in have]
+        there = {result.case for result in results if result.dtype == dtype}
+        absent = [id for id in expected if id not in there]
         if absent:
-            named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {named}")
+            names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {names}")
     return results, complaints
 
 
-def expected_cases(entries, cases, tiers):
-    """The ids that patterns and tiers mean, in the manifest's order; see `check`."""
-    for pattern in cases:
-        if not any(fnmatch.fnmatchcase(id, pattern) for id in entries):
+def expected_cases(entries, patterns, tiers):
+    """The ids that match a pattern and a tier, in the manifest's order; see `check`."""
+    matches = {pattern: [id for id in entries if fnmatch.fnmatchcase(id, pattern)] for pattern in patterns}
+    for pattern, ids in matches.items():
+        if not ids:
             raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
     for tier in tiers:
         if tier not in TIERS:
             raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
-    meant = [id for id in entries if not cases or any(fnmatch.fnmatchcase(id, pattern) for pattern in cases)]
-    meant = [id for id in meant if not tiers or entries[id]["tier"] in tiers]
-    if not meant:
-        raise ValueError("case: none of the cases named is in the tiers named")
-    return meant
+    named = set().union(*matches.values()) if patterns else set(entries)
+    expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
+    if not expected:
+        raise ValueError("case: none of the named cases is in the named tiers")
+    return expected
 
 
 def compare_exports(folder, vectors=None):
-    """A fresh export beside the vectors of the clone.
+    """Compare a fresh export with the vectors of the clone.
 
     Returns
     -------
     agree : bool, whether all tensors are within their tolerances
-    text : how many are equal bit for bit, and what does not agree
+    text : how many are bit for bit equal, and what does not agree
     """
-    hashes = [
+    fresh, stored = (
         {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in load_manifest(where)[0].items()
          for record in entry["tensors"] for dtype in DTYPES}
         for where in (folder, vectors)
-    ]  # fmt: skip
-    equal = len(hashes[0].items() & hashes[1].items())
+    )  # fmt: skip
+    equal = len(fresh.items() & stored.items())
     results, complaints = check(folder, vectors=vectors)
     agree = exit_code(results, complaints) == 0
-    said = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    lines = [f"{equal} of {len(hashes[0])} tensors are bit for bit those of the vectors in this clone; {said}"]
+    verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
+    lines = [f"{equal} of {len(fresh)} tensors are bit for bit those of the vectors in this clone; {verdict}"]
     return agree, "\n".join([*lines, *complaints, *filter(None, map(format_result, results))])
 
 
@@ -219,42 +199,42 @@ def compare_exports(folder, vectors=None):
 
 
 def exit_code(results, complaints):
-    """0: all agree. 1: something diverges. 2: something cannot be used, or is not there."""
+    """0: all agree. 1: something diverges. 2: something is unusable or missing."""
     if complaints or any(result.complaints for result in results) or not results:
         return 2
     return 1 if any(result.divergence for result in results) else 0
 
 
 def format_result(result):
-    """What is to be said of a case at once: complaints and a divergence; nothing where it agrees."""
-    lines, found = list(result.complaints[:MOST_COMPLAINTS]), result.divergence
+    """Complaints about a case, and its divergence; "" if it agrees."""
+    lines, first = list(result.complaints[:MOST_COMPLAINTS]), result.divergence
     if len(result.complaints) > MOST_COMPLAINTS:
         lines.append(f"{result.file}: {len(result.complaints) - MOST_COMPLAINTS} more of its tensors")
-    if found is None:
+    if first is None:
         return "\n".join(lines)
-    place = f"output {found.number} of {result.outputs}" if found.number else "an input, handed back as another"
+    place = f"output {first.number} of {result.outputs}" if first.number else "an input that came back changed"
     lines += [
-        f"{result.file}: {found.tensor} diverges ({found.stage}, {place}; {found.agreed} before it agree)",
-        f"    at [{', '.join(map(str, found.index))}] got {digits(found.got, found.expected)}; "
-        f"max|Δ| / rms = {found.relative:.1e}; {found.entries_off} of {found.entries} entries are off",
-        *(f"    likely cause: {cause}" for cause in found.causes),
-        f"    this case is there against: {result.catches}",
+        f"{result.file}: {first.tensor} diverges ({first.stage}, {place}; {first.agreed} before it agree)",
+        f"    at [{', '.join(map(str, first.index))}] got {digits(first.got, first.expected)}; "
+        f"max|Δ| / rms = {first.relative:.1e}; {first.entries_off} of {first.entries} entries are off",
+        *(f"    likely cause: {cause}" for cause in first.causes),
+        f"    this case tests for: {result.catches}",
     ]
     return "\n".join(lines)
 
 
 def format_summary(results, complaints):
-    """The count of each tier and precision, and how near to its tolerance the worst tensor came."""
+    """How many cases of each tier and precision agree, and how close the worst tensor came to its tolerance."""
     lines = list(complaints)
     for tier, about in TIERS.items():
         for dtype in DTYPES:
             here = [result for result in results if (result.tier, result.dtype) == (tier, dtype)]
             if here:
-                there = {result.case for result in here}
+                cases = {result.case for result in here}
                 wrong = {result.case for result in here if result.complaints or result.divergence}
                 (share, name), case = max((result.worst, result.case) for result in here)
                 lines.append(
-                    f"tier {tier}, {about}, {dtype}: {len(there - wrong)} of {len(there)} cases agree"
+                    f"tier {tier}, {about}, {dtype}: {len(cases - wrong)} of {len(cases)} cases agree"
                     + (f"; at most {share:.2f} of a tolerance ({case}, {name})" if share else "")
                 )
     diverged = next((result for result in results if result.divergence), None)
@@ -264,23 +244,21 @@ def format_summary(results, complaints):
 
 
 def digits(got, expected):
-    """Both numbers, with as many digits as show the difference."""
-    shown = next((n for n in (9, 13) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
-    return f"{got:.{shown}g}, expected {expected:.{shown}g}"
+    """Both numbers, with enough digits to show the difference."""
+    n_digits = next((n for n in (9, 13) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
+    return f"{got:.{n_digits}g}, expected {expected:.{n_digits}g}"
 
 
 def to_dicts(results, complaints):
     """All of it for JSON, which has neither inf nor NaN: such a number becomes a text."""
 
-    def plain(value):
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)
-        return value
+    def as_json(value):
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
     rows = []
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
         if result.divergence is not None:
-            row["divergence"] = {name: plain(value) for name, value in result.divergence._asdict().items()}
+            row["divergence"] = {name: as_json(value) for name, value in result.divergence._asdict().items()}
         rows.append(row)
     return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}

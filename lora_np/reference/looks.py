@@ -13,25 +13,25 @@ def looks(right, got, dtype="float64", others=None, factors=None):
 
     Parameters
     ----------
-    right, got : arrays of one shape, which differ
+    right, got : arrays of one shape that differ
     dtype : "float64" or "float32", what both were computed in
-    others : dict, name -> array: what it may have been taken for
+    others : dict, name -> array: arrays that it may be instead
     factors : dict, name -> number: what it may have been multiplied or divided by
 
     Returns
     -------
-    list of str, each of which says what "it" is
+    list of str, each about "it"
     """
     with np.errstate(all="ignore"):
-        return found_looks(right.astype(np.float64), got.astype(np.float64), dtype, others or {}, factors or {})
+        return describe(right.astype(np.float64), got.astype(np.float64), dtype, others or {}, factors or {})
 
 
-def found_looks(right, wrong, dtype, others, factors):
+def describe(right, wrong, dtype, others, factors):
     keep = np.isfinite(right)
     if not np.isfinite(wrong[keep]).all():
         return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
     if not np.array_equal(wrong[~keep], right[~keep]):
-        return ["it should be −inf where a key stands after its query; there it holds other numbers"]
+        return ["it holds other numbers than −inf where a key comes after its query"]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
     wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
     a, b = wrong[keep], right[keep]
@@ -54,22 +54,13 @@ def found_looks(right, wrong, dtype, others, factors):
     longest = np.abs(a).max()
     share = float(a / longest @ b / (b @ b))
     if b.size > 1 and close(a / longest, share * b):
-        factor = share * longest
-        return [f"it is the right value {known_factor(factor, factors)}"]
+        return [f"it is the right value {known_factor(share * longest, factors)}"]
     shift = float((a - b).mean())
     if b.size > 1 and close(a, b + shift) and abs(shift) > near:
         return [f"it is the right value plus {shift * largest:.9g}, the same everywhere"]
-    if right.ndim > 1:
-        for axes in itertools.permutations(range(right.ndim)):
-            turned = right.transpose(axes)
-            if axes != tuple(range(right.ndim)) and (close(wrong, turned) or close(wrong, turned.reshape(right.shape))):
-                return [f"it is the right value with its axes exchanged, {axes}"]
-    for axis in range(right.ndim):
-        if close(wrong, np.flip(right, axis)):
-            return [f"it is the right value in reverse order along axis {axis}"]
-        for step in (1, -1):
-            if right.shape[axis] > 1 and close(wrong, np.roll(right, step, axis)):
-                return [f"it is the right value moved by one along axis {axis}"]
+    for words, moved in rearranged(right):
+        if close(wrong, moved):
+            return [f"it is the right value {words}"]
     for name, other in others.items():
         if other.shape == wrong.shape and close(wrong, other.astype(np.float64) / largest):
             return [f"it is {name}"]
@@ -77,23 +68,37 @@ def found_looks(right, wrong, dtype, others, factors):
         return ["it has the right numbers in other places"]
     if b.size == 1:
         return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right one"]
-    part = only_some(wrong, right, near)
     norms = float(np.linalg.norm(a) / np.linalg.norm(b))
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-    return [*part, f"no known mistake; its norm is {norms:.4g} of the right one's, their cosine {cosine:.4f}"]
+    summary = f"no known mistake; its norm is {norms:.4g} of the right one's, their cosine {cosine:.4f}"
+    return [*only_some(wrong, right, near), summary]
+
+
+def rearranged(right):
+    """(words, array) for each other order of an array's entries that axes, flips and shifts give."""
+    axes = range(right.ndim)
+    for order in itertools.permutations(axes):
+        if order != tuple(axes):
+            turned = right.transpose(order)
+            yield f"with its axes exchanged, {order}", turned
+            yield f"with its axes exchanged, {order}", turned.reshape(right.shape)
+    for axis in axes:
+        yield f"in reverse order along axis {axis}", np.flip(right, axis)
+        if right.shape[axis] > 1:
+            yield from ((f"moved by one along axis {axis}", np.roll(right, step, axis)) for step in (1, -1))
 
 
 def known_factor(factor, factors):
     """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
     for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
-        fits = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
-        if fits:
-            return f"{word} {' or '.join(fits)}"
+        names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
+        if names:
+            return f"{word} {' or '.join(names)}"
     return f"times {factor:.9g}"
 
 
 def only_some(wrong, right, near):
-    """A sentence where a slice of an axis is wrong and all the rest is right."""
+    """A sentence, in a list, if some slices of an axis are wrong and all the rest is right."""
     far = np.abs(wrong - right) > near
     for axis in range(right.ndim):
         slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))

@@ -4,14 +4,14 @@
     DIR/model-lm.float64.json
     DIR/model-lm.float64/blocks.0.attn.probs.npy
 
-Whatever cannot be compared is said by name, never converted on the quiet.
+Whatever cannot be compared gets a complaint that names it; nothing is converted silently.
 """
 
 import io
 import math
 import re
-import tokenize
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,7 @@ from .cases import DTYPES
 NAMES = re.compile(rf"(?P<case>.+)\.(?P<dtype>{'|'.join(DTYPES)})(?P<form>\.safetensors|\.json|)")
 INFINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}  # JSON has no such numbers
 # What NumPy raises at a damaged header, which it reads with Python's own parser.
-DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError)
-DAMAGED += (RecursionError, MemoryError, OverflowError)
+DAMAGED = (ValueError, TypeError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError, OverflowError)
 
 
 class PortFile(NamedTuple):
@@ -35,46 +34,46 @@ class PortFile(NamedTuple):
 
 
 class PortTensors(NamedTuple):
-    """What was found in one of them."""
+    """What is in a PortFile."""
 
     tensors: dict  # name -> array of its expected dtype and shape
     complaints: list[str]  # about all others
-    named: set[str]  # expected tensors that a complaint is about, so that they are not missing besides
+    named: set[str]  # the tensors that a complaint is about, so that they do not count as missing too
 
 
 def shown(name):
-    """A name as it may be printed: short, and without characters that a terminal would obey."""
+    """A name that is safe to print: short, and without characters that a terminal would obey."""
     name = name if name.isprintable() else ascii(name)
     return name if len(name) <= 80 else name[:77] + "…"
 
 
 def port_files(folder):
-    """The files and folders of outputs in a port's folder, and complaints about those that are none.
+    """The PortFiles in a port's folder, and complaints about other files that look like outputs.
 
-    The manifest and the schema of an exported folder are passed over; so is what has nothing of an output in its name.
+    The manifest and the schema of an exported folder are skipped.
 
     Raises
     ------
     ValueError
-        If the folder is not there, is no folder, or holds nothing to check.
+        If the folder does not exist, is no folder, or holds nothing to check.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"DIR: {folder} is {'a file' if folder.exists() else 'not there'}, expected a folder")
-    found, complaints = [], []
+    files, complaints = [], []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "manifest.")):
             continue
         match = NAMES.fullmatch(path.name)
-        meant = path.suffix in (".safetensors", ".json", ".npy") or any(f".{dtype}" in path.name for dtype in DTYPES)
+        looks_like_output = path.suffix in (".safetensors", ".json", ".npy") or path.is_dir()
         if match and path.is_dir() == (match["form"] == ""):
-            found.append(PortFile(path, match["case"], match["dtype"]))
-        elif path.is_dir() or meant:
+            files.append(PortFile(path, match["case"], match["dtype"]))
+        elif looks_like_output or any(f".{dtype}" in path.name for dtype in DTYPES):
             complaints.append(f"{shown(path.name)}: expected the name of a case and a precision, as in linear.float64"
                               " with .safetensors or .json, or of a folder of .npy files")  # fmt: skip
-    if not found and not complaints:
+    if not files and not complaints:
         raise ValueError(f"DIR: {folder} holds no outputs; expected files such as linear.float64.safetensors")
-    return found, complaints
+    return files, complaints
 
 
 def read_port_file(file, expected):
@@ -83,36 +82,32 @@ def read_port_file(file, expected):
     Parameters
     ----------
     file : PortFile
-    expected : dict, name -> array, of all that may be there: outputs, and inputs handed back
+    expected : dict, name -> array, of everything that may be there: outputs, and inputs handed back
     """
-    found = PortTensors({}, [], set())
+    tensors, complaints, named = {}, [], set()
+    read = {".json": read_json_tensors, ".safetensors": read_safetensors}
+    read = read_arrays if file.path.is_dir() else read[file.path.suffix]
     try:
-        if file.path.is_dir():
-            given = read_arrays(file.path, found)
-        elif file.path.suffix == ".json":
-            given = read_json_tensors(file.path, expected, found)
-        else:
-            given = read_safetensors(file.path, found)
+        arrays = read(file.path, expected)
     except (OSError, ValueError) as error:
-        found.complaints.append(f"{shown(file.path.name)}: {reason(error)}")
-        found.named.update(expected)
-        return found
-    for name, array in given.items():
-        about = f"{file.path.name}: {shown(name)}"
-        if name not in expected:
+        return PortTensors({}, [f"{shown(file.path.name)}: {reason(error)}"], set(expected))
+    for name, array in arrays.items():
+        if isinstance(array, Exception):
+            complaint = reason(array)
+        elif name not in expected:
             meant = meant_by(name, expected)
-            guess = f"; it looks like {meant}" if meant else ""
-            found.complaints.append(f"{about} is no tensor of this case{guess}")
-            found.named.add(meant)
+            named.add(meant)
+            complaint = "is no tensor of this case" + (f"; it looks like {meant}" if meant else "")
         elif array.dtype != expected[name].dtype:
-            found.complaints.append(f"{about} is of dtype {array.dtype}, expected {expected[name].dtype}")
-            found.named.add(name)
+            complaint = f"is of dtype {array.dtype}, expected {expected[name].dtype}"
         elif array.shape != expected[name].shape:
-            found.complaints.append(f"{about} has shape {array.shape}, expected {expected[name].shape}")
-            found.named.add(name)
+            complaint = f"has shape {array.shape}, expected {expected[name].shape}"
         else:
-            found.tensors[name] = array
-    return found
+            tensors[name] = array
+            continue
+        complaints.append(f"{file.path.name}: {shown(name)} {complaint}")
+        named.add(name)
+    return PortTensors(tensors, complaints, named)
 
 
 def reason(error):
@@ -121,7 +116,7 @@ def reason(error):
 
 
 def meant_by(name, expected):
-    """The expected name that has the same letters and digits, or None: names are matched to the letter."""
+    """The expected name with the same letters and digits, or None: a name has to be exactly right."""
 
     def bare(text):
         return re.sub(r"[^a-z0-9]", "", text.lower())
@@ -129,60 +124,54 @@ def meant_by(name, expected):
     return next((other for other in expected if bare(other) == bare(name)), None)
 
 
-def read_safetensors(path, found):
-    """All tensors but those of bfloat16, which NumPy has not and `read_tensors` makes float32 of."""
+# Each reader returns name -> array, or the error where one tensor alone cannot be read.
+
+
+def read_safetensors(path, expected):
+    """All tensors, except for bfloat16 ones: NumPy has no such dtype, and `read_tensors` makes them float32."""
     from safetensors import safe_open
 
     tensors, _ = read_tensors(path)
     with safe_open(path, framework="numpy") as file:
-        widened = [name for name in tensors if file.get_slice(name).get_dtype() == "BF16"]
-    for name in widened:
-        found.complaints.append(f"{path.name}: {shown(name)} is of dtype bfloat16, expected that of the case")
-        found.named.add(name)
-    return {name: array for name, array in tensors.items() if name not in widened}
+        for name in tensors:
+            if file.get_slice(name).get_dtype() == "BF16":
+                tensors[name] = ValueError("is of dtype bfloat16, expected that of the case")
+    return tensors
 
 
-def read_arrays(folder, found):
+def read_arrays(folder, expected):
     """A folder of .npy files, each named after its tensor."""
     arrays = {}
     for path in sorted(folder.iterdir()):
-        about, name = f"{folder.name}/{shown(path.name)}", path.name.removesuffix(".npy")
         if path.name.startswith("."):
             continue
+        if path.suffix != ".npy" or not path.is_file():
+            raise ValueError(f"{shown(path.name)} is no regular .npy file; expected those alone, named after tensors")
         try:
-            if path.suffix != ".npy" or not path.is_file():
-                raise ValueError("expected .npy files alone, each named after its tensor: blocks.0.ln1.npy")
-            arrays[name] = read_npy(path.read_bytes())
+            arrays[path.stem] = read_npy(path.read_bytes())
         except (OSError, ValueError) as error:
-            found.complaints.append(f"{about}: {reason(error)}")
-            found.named.add(name)
+            arrays[path.stem] = error
     return arrays
 
 
 def read_npy(data):
-    """The array in a .npy file's bytes, if it is little-endian, in C order and whole."""
+    """The array in a .npy file's bytes, if it is little-endian, in C order and complete."""
     file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        two = np.lib.format.read_array_header_2_0
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): two}[version]
-        shape, fortran, dtype = read_header(file)
-    except (KeyError, *DAMAGED) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"not a whole .npy file of version 1 or 2 ({said[0]})") from None
-    if dtype.byteorder == ">":
-        raise ValueError(f"is big-endian, {dtype.str}; expected {dtype.newbyteorder('<').str}")
-    if dtype.kind not in "fiu":
-        raise ValueError(f"is of dtype {dtype}, expected numbers")
-    if fortran:
-        raise ValueError("lies in Fortran order, column by column; expected C order, row by row")
-    expected, got = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if got != expected:
-        raise ValueError(f"not a whole .npy file: {got} bytes of data, expected {expected} for shape {shape}")
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    except DAMAGED as error:
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"is not a complete .npy file of numbers ({message})") from None
+    if file.tell() != len(data):
+        raise ValueError(f"is not a .npy file: {len(data) - file.tell()} more bytes than shape {array.shape} needs")
+    if array.dtype.byteorder == ">":
+        raise ValueError(f"is big-endian, {array.dtype.str}; expected {array.dtype.newbyteorder('<').str}")
+    if not array.flags.c_contiguous:
+        raise ValueError("is in Fortran order, column by column; expected C order, row by row")
+    return array
 
 
-def read_json_tensors(path, expected, found):
+def read_json_tensors(path, expected):
     """{"tensors": {name: {"shape": [...], "values": [...]}}}; values row by row, "inf", "-inf" and "nan" as texts."""
     value = read_json(path)
     tensors = value.get("tensors") if isinstance(value, dict) else None
@@ -190,34 +179,30 @@ def read_json_tensors(path, expected, found):
         raise ValueError('expected an object with an object "tensors" in it')
     arrays = {}
     for name, entry in tensors.items():
-        if name not in expected:
-            arrays[name] = np.zeros(0)  # refused by the caller, whatever it holds
-            continue
-        try:
-            arrays[name] = array_of(entry, expected[name])
+        try:  # what a tensor that no one expects holds does not matter
+            arrays[name] = array_of(entry, expected[name]) if name in expected else None
         except (ValueError, OverflowError) as error:
-            found.complaints.append(f"{path.name}: {name}: {error}")
-            found.named.add(name)
+            arrays[name] = error
     return arrays
 
 
 def array_of(entry, like):
-    """The array of one entry, of the dtype and shape of another."""
+    """The array of one entry, with the dtype and shape of another."""
     if not isinstance(entry, dict) or set(entry) != {"shape", "values"}:
-        raise ValueError('expected an object of "shape" and "values"')
+        raise ValueError('should be an object of "shape" and "values"')
     shape, values = entry["shape"], entry["values"]
     if shape != list(like.shape) or any(isinstance(n, bool) for n in shape):
         raise ValueError(f"has shape {shown(str(shape))}, expected {list(like.shape)}")
     if not isinstance(values, list) or len(values) != like.size:
-        raise ValueError(f"expected a flat list of {like.size} values")
+        raise ValueError(f"should have a flat list of {like.size} values")
     numbers = [INFINITE.get(value, value) if isinstance(value, str) else value for value in values]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise ValueError(f"has the value {shown(repr(number))}, expected numbers, or 'inf', '-inf' or 'nan'")
-    if np.issubdtype(like.dtype, np.integer):
+    if like.dtype.kind != "f":
         limits = np.iinfo(like.dtype)
         if not all(math.isfinite(n) and n == int(n) and limits.min <= n <= limits.max for n in numbers):
-            raise ValueError(f"expected whole numbers of {like.dtype}")
-        numbers = [int(n) for n in numbers]
+            raise ValueError(f"should hold whole numbers of {like.dtype}")
+        return np.array([int(n) for n in numbers], dtype=like.dtype).reshape(shape)
     with np.errstate(over="ignore"):
-        return np.array(numbers, dtype=np.float64 if like.dtype.kind == "f" else None).astype(like.dtype).reshape(shape)
+        return np.array(numbers, dtype=np.float64).astype(like.dtype).reshape(shape)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_np.bench import torch_peer
-from lora_np.bench.agreement import Found, compare
+from lora_np.bench.agreement import Outcome, compare
 from lora_np.bench.case import make_case
 from lora_np.bench.rungs import GENERATED_ROWS, Rung
 from lora_np.bench.sides import PEERS, STEPS, make_side, missing_packages
@@ -27,7 +27,7 @@ def what(name, case, steps=3):
     with make_side(name, case, 1) as side:
         loss, arrays = side.check()
         arrays = {key: np.array(array) for key, array in arrays.items()}
-        return Found(loss, arrays, [side.step() for _ in range(steps)])
+        return Outcome(loss, arrays, [side.step() for _ in range(steps)])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -56,7 +56,7 @@ def slowly(case):
 @pytest.mark.parametrize("work", GENERATED_ROWS)
 def test_generation_agrees(work):
     case = make_case(TINY, work)
-    expected = Found(0.0, {"tokens": slowly(case)}, [0.0] * 3)
+    expected = Outcome(0.0, {"tokens": slowly(case)}, [0.0] * 3)
     assert expected.arrays["tokens"].shape == (GENERATED_ROWS[work], TINY.length)
     assert compare(what("torch", case), expected).problem == ""
     assert compare(what("lora_np", case), expected).problem == ""

@@ -14,7 +14,7 @@ from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
 from ...model import parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
-from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
+from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config, with_defaults
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -131,7 +131,7 @@ def in_both(files):
 def gpt2_cases():
     bits = bits_of("gpt2")
     params = draw_params(bits, SMALL)
-    settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SMALL}}
+    settings = {"model": with_defaults(SMALL)}
 
     def files(dtype):
         with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +151,7 @@ def peft_cases():
     bits = bits_of("peft")
     params = draw_params(bits, SMALL)
     about, arrays = draw_adapter(bits, params, layers_of(params, "q_proj", "v_proj", "down_proj"))
-    model = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SMALL}}
+    model = {"model": with_defaults(SMALL)}
     settings = {**model, "adapter": about}
     one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),

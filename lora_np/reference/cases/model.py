@@ -6,6 +6,7 @@ the layer that it is in.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from ...adapters.dora import MAGNITUDE
 from ...model import (
     ModelConfig,
     backward,
+    draw_masks,
     empty_past,
     forward,
     make_decoder,
-    modules,
     next_logits,
     parameter_shapes,
 )
@@ -29,6 +30,11 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 16, "n_classes": 0}
 
 # ---------------------------------------------------------------- settings as the package's objects
+
+
+def with_defaults(sizes):
+    """The settings of a model: all of its configuration."""
+    return {"dropout": 0.0, "layer_norm_eps": 1e-5, **sizes}
 
 
 def model_config(settings):
@@ -158,22 +164,19 @@ def draw_adapter(bits, params, layers, kind="lora", rslora=False):
     return {"kind": kind, "rslora": rslora, "layers": named}, arrays
 
 
+def mask_shapes(settings, arrays, B, T, p):
+    """The place of every dropout mask -> its shape. Only the model's own, where its dropout is set, if p is None."""
+    adapter = adapter_of(settings, arrays)
+    adapter = None if adapter is None or p is None else adapter._replace(config=replace(adapter.config, dropout=p))
+    masks = draw_masks(model_config(settings), (B, T), np.random.default_rng(0), adapter)
+    return {place: array.shape for place, array in masks.items()}
+
+
 def draw_dropout(bits, settings, arrays, B, T, p):
-    """A mask for each place: the model's own with p = 0.25, an adapter's with p; none where p is None."""
-    config, masks = model_config(settings), {}
-
-    def draw(place, module, width, share):
-        masks[f"mask.{place}"] = mask(bits, (B, 1 if module.one_position else T, width), share)
-
-    layers = modules(config)
-    for module in layers.values() if config.dropout else ():
-        if module.width:
-            draw(module.mask_name, module, module.width, config.dropout)
-    for name in arrays if p is not None else ():
-        layer, _, leaf = name.rpartition(".")
-        if leaf == "lora_A":
-            draw(f"{layer}.adapter", layers[layer], arrays[name].shape[1], p)
-    return masks
+    """A mask for each place: the model's own with its dropout, an adapter's with p; none for adapters if p is None."""
+    share = settings["model"]["dropout"]
+    shapes = mask_shapes(settings, arrays, B, T, p)
+    return {f"mask.{at}": mask(bits, n, p if at.endswith(".adapter") else share) for at, n in shapes.items()}
 
 
 def layers_of(params, *names, r=2, alpha=3.0):
@@ -187,9 +190,9 @@ def model_cases():
     def case(id, description, catches, adapter=None, lengths=(5, 3), T=5, p=None, flags=(), **changes):
         bits = bits_of(id)
         sizes = {**SIZES, **changes}
-        params = draw_params(bits, {**sizes})
+        params = draw_params(bits, sizes)
         about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, **adapter(params))
-        settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **sizes}, "adapter": about}
+        settings = {"model": with_defaults(sizes), "adapter": about}
         inputs = {**draw_batch(bits, sizes, lengths, T), **params, **arrays}
         inputs |= draw_dropout(bits, settings, arrays, len(lengths), T, p)
         return ReferenceCase(id, 2, "model", settings, inputs, model, description, catches, flags)
@@ -229,7 +232,7 @@ def generation_cases():
         bits = bits_of(id)
         params = draw_params(bits, SIZES)
         about, arrays = draw_adapter(bits, params, layers_of(params, *layers)) if layers else (None, {})
-        settings = {"model": {"dropout": 0.0, "layer_norm_eps": 1e-5, **SIZES}, "adapter": about, "n_new": 4}
+        settings = {"model": with_defaults(SIZES), "adapter": about, "n_new": 4}
         inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **params, **arrays}
         return ReferenceCase(id, 2, "generate", settings, inputs, generate, description, catches)
 

@@ -6,7 +6,7 @@ The gradient of a loss with respect to an array `a` is named `grad.a`. That of t
 import numpy as np
 
 from ... import ops
-from ...adapters import AdapterConfig, dora, lora, scaling
+from ...adapters import KINDS, AdapterConfig, dora, scaling
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
@@ -14,15 +14,14 @@ from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 
 def gradients(grads, names):
-    """A backward pass's named tuple as {"grad.x": …}, in an order of execution; those that were not wanted left out."""
-    found = {f"grad.{name}": getattr(grads, f"d{name}") for name in names}
-    return {name: grad for name, grad in found.items() if grad is not None}
+    """A backward pass's named tuple as {"grad.x": …}, in this order."""
+    return {f"grad.{name}": getattr(grads, f"d{name}") for name in names}
 
 
 def linear(settings, t):
-    wanted = ("x", "weight", "bias") if "bias" in t else ("x", "weight")
-    y, cache = ops.linear_forward(t["x"], t["weight"], t.get("bias"), wanted)
-    return {"y": y, **gradients(ops.linear_backward(t["grad.y"], cache), ("x", "weight", "bias"))}
+    y, cache = ops.linear_forward(t["x"], t["weight"], t.get("bias"))
+    names = [name for name in ("x", "weight", "bias") if name in t]
+    return {"y": y, **gradients(ops.linear_backward(t["grad.y"], cache), names)}
 
 
 def layer_norm(settings, t):
@@ -33,66 +32,54 @@ def layer_norm(settings, t):
 
 def gelu(settings, t):
     y, cache = ops.gelu_forward(t["x"])
-    return {"y": y, "slope": cache.slope, "grad.x": ops.gelu_backward(t["grad.y"], cache).dx}
+    return {"y": y, "slope": cache.slope, **gradients(ops.gelu_backward(t["grad.y"], cache), "x")}
 
 
 def softmax(settings, t):
     probs, cache = ops.softmax_forward(t["x"])
-    return {"probs": probs, "grad.x": ops.softmax_backward(t["grad.probs"], cache).dx}
+    return {"probs": probs, **gradients(ops.softmax_backward(t["grad.probs"], cache), "x")}
 
 
 def attention(settings, t):
-    q, k, v, n_heads, positions = t["q"], t["k"], t["v"], settings["n_heads"], t.get("positions")
-    scores = ops.attention_scores(q, k, n_heads, positions)
-    context, cache = ops.attention_forward(q, k, v, n_heads, positions=positions)
+    given = {"n_heads": settings["n_heads"], "positions": t.get("positions")}
+    context, cache = ops.attention_forward(t["q"], t["k"], t["v"], **given)
+    forward = {"scores": ops.attention_scores(t["q"], t["k"], **given), "probs": cache.probs, "context": context}
     grads = ops.attention_backward(t["grad.context"], cache)
-    forward = {"scores": scores, "probs": cache.probs, "context": context}
     return {**forward, **gradients(grads, ("v", "probs", "scores", "q", "k"))}
 
 
 def embedding(settings, t):
     y, cache = ops.embedding_forward(t["ids"], t["weight"])
-    return {"y": y, "grad.weight": ops.embedding_backward(t["grad.y"], cache).dweight}
+    return {"y": y, **gradients(ops.embedding_backward(t["grad.y"], cache), ["weight"])}
 
 
 def cross_entropy(settings, t):
     loss, cache = ops.cross_entropy_forward(t["logits"], t["targets"], settings["ignore_index"])
-    return {"loss": loss, "grad.logits": ops.cross_entropy_backward(settings["grad_loss"], cache).dlogits}
+    return {"loss": loss, **gradients(ops.cross_entropy_backward(settings["grad_loss"], cache), ["logits"])}
 
 
 def dropout(settings, t):
     y, cache = ops.dropout_forward(t["x"], t["mask"])
-    return {"y": y, "grad.x": ops.dropout_backward(t["grad.y"], cache).dx}
+    return {"y": y, **gradients(ops.dropout_backward(t["grad.y"], cache), "x")}
 
 
-def lora_layer(settings, t):
-    config = AdapterConfig(r=settings["r"], alpha=settings["alpha"], rslora=settings["rslora"])
-    adapter = {name: t[name] for name in ("lora_A", "lora_B")}
-    y, cache = lora.forward(t["x"], t["weight"], t["bias"], adapter, config, ALL, t.get("mask"))
-    dx, grads = lora.backward(t["grad.y"], cache)
-    back = {f"grad.{name}": grads[name] for name in ("bias", "weight", "lora_B", "lora_A")}
-    change = lora.delta(t["weight"], adapter, config)
-    merged = {"delta": change, "merged": t["weight"] + change}
-    su = cache.update.w.reshape(*y.shape[:-1], -1)
-    return {"su": su, "y": y, **back, "grad.x": dx, **merged}
+def adapted_layer(settings, t):
+    """A linear layer with LoRA, or with DoRA if there is a magnitude."""
+    config = AdapterConfig(kind="dora" if dora.MAGNITUDE in t else "lora", **settings)
+    adapter = {name: array for name, array in t.items() if name.startswith("lora_")}
+    kind, scale, wanted = KINDS[config.kind], scaling(config), ("x", "weight", "bias", *adapter)
+    y, cache = kind.forward(t["x"], t["weight"], t["bias"], adapter, config, wanted, t.get("mask"))
+    dx, grads = kind.backward(t["grad.y"], cache)
+    change = kind.delta(t["weight"], adapter, config)
+    dropped, _ = ops.dropout_forward(t["x"], t.get("mask"))
+    forward = {"su": scale * ops.linear_forward(dropped, adapter["lora_A"], None)[0], "y": y}
+    if config.kind == "dora":
+        V = t["weight"] + scale * (adapter["lora_B"] @ adapter["lora_A"])
+        forward = {"norm": dora.row_norms(V), "h": ops.linear_forward(dropped, V, None)[0], **forward}
+    names = [name for name in ("bias", dora.MAGNITUDE, "weight", "lora_B", "lora_A") if name in grads]
+    back = {f"grad.{name}": grads[name] for name in names}
+    return {**forward, **back, "grad.x": dx, "delta": change, "merged": t["weight"] + change}
 
-
-def dora_layer(settings, t):
-    same = {name: settings[name] for name in ("r", "alpha", "rslora", "norm_gradient")}
-    config = AdapterConfig(kind="dora", **same)
-    adapter = {name: t[name] for name in ("lora_A", "lora_B", dora.MAGNITUDE)}
-    wanted = (*ALL, dora.MAGNITUDE)
-    y, cache = dora.forward(t["x"], t["weight"], t["bias"], adapter, config, wanted, t.get("mask"))
-    dx, grads = dora.backward(t["grad.y"], cache)
-    norm = dora.row_norms(dora.directions(t["weight"], adapter, scaling(config)))
-    back = {f"grad.{name}": grads[name] for name in ("bias", dora.MAGNITUDE, "weight", "lora_B", "lora_A")}
-    change = dora.delta(t["weight"], adapter, config)
-    merged = {"delta": change, "merged": t["weight"] + change}
-    su = cache.factors.w.reshape(*y.shape[:-1], -1)
-    return {"norm": norm, "h": cache.stretch.x, "su": su, "y": y, **back, "grad.x": dx, **merged}
-
-
-ALL = ("x", "weight", "bias", "lora_A", "lora_B")
 
 # ---------------------------------------------------------------- the cases
 
@@ -105,15 +92,17 @@ def operation_cases():
     ]  # fmt: skip
 
 
+def bells(bits, shapes):
+    """An array of bell-shaped draws for each name and shape."""
+    return {name: bell(bits, shape) for name, shape in shapes.items()}
+
+
 def linear_cases():
     def case(id, x_shape, description, catches, bias=True, flags=()):
-        bits = bits_of(id)
-        inputs = {"x": bell(bits, x_shape), "weight": bell(bits, (4, 6))}
-        inputs |= {"bias": bell(bits, (4,))} if bias else {}
-        inputs["grad.y"] = bell(bits, (*x_shape[:-1], 4))
+        shapes = {"x": x_shape, "weight": (4, 6), **({"bias": (4,)} if bias else {}), "grad.y": (*x_shape[:-1], 4)}
+        inputs = bells(bits_of(id), shapes)
         return ReferenceCase(id, 1, "linear", {}, inputs, linear, description, catches, flags)
 
-    plain = case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)")
     units = {  # whole multiples of the smallest number: every product and sum is exact
         "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
         "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
@@ -122,10 +111,8 @@ def linear_cases():
     subnormal, subnormal32 = (
         {name: a * tiny if name != "weight" else a for name, a in units.items()} for tiny in (2.0**-1074, 2.0**-149)
     )
-    for inputs in (subnormal, subnormal32):
-        inputs["weight"] = units["weight"]
     return [
-        plain,
+        case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)"),
         case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
         case("linear-one-row", (1, 1, 6), "a single row", "an axis of length 1 that is dropped", flags=("edge",)),
         ReferenceCase(
@@ -202,8 +189,7 @@ def softmax_cases():
 def attention_cases():
     def case(id, Tq, Tk, description, catches, flags=(), scale=1.0, positions=None):
         bits = bits_of(id)
-        shapes = {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)}
-        inputs = {name: bell(bits, shape) for name, shape in shapes.items()}
+        inputs = bells(bits, {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)})
         inputs["q"] = as_float32(scale * inputs["q"])
         inputs |= {} if positions is None else {"positions": np.array(positions)}
         inputs["grad.context"] = bell(bits, (2, Tq, 12))
@@ -221,9 +207,8 @@ def attention_cases():
 
 
 def embedding_cases():
-    bits = bits_of("embedding")
-    inputs = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]]), "weight": bell(bits, (7, 5))}
-    inputs["grad.y"] = bell(bits, (2, 4, 5))
+    drawn = bells(bits_of("embedding"), {"weight": (7, 5), "grad.y": (2, 4, 5)})
+    inputs = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]]), **drawn}
     return [
         ReferenceCase("embedding-repeated", 1, "embedding", {}, inputs, embedding,
                       "ids 1 and 3 stand at several places, 2 and 4 at none",
@@ -268,17 +253,20 @@ def dropout_cases():
     ]  # fmt: skip
 
 
+def draw_layer(bits, rows, r, p, magnitude=False, B=1.0):
+    """A linear layer with an adapter of rank r, and a dropout mask unless p is None."""
+    inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
+    inputs |= {"lora_A": uniform(bits, (r, 6)), "lora_B": as_float32(B * bell(bits, (4, r)))}
+    inputs |= {dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0)} if magnitude else {}
+    inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
+    return {**inputs, "grad.y": bell(bits, (*rows, 4))}
+
+
 def lora_cases():
     def case(id, description, catches, r=2, alpha=5.0, rslora=False, p=None, rows=(2, 3), flags=(), B=1.0):
-        bits = bits_of(id)
-        inputs = {
-            "x": bell(bits, (*rows, 6)), "weight": bell(bits, (4, 6)), "bias": bell(bits, (4,)),
-            "lora_A": uniform(bits, (r, 6)), "lora_B": as_float32(B * bell(bits, (4, r))),
-        }  # fmt: skip
-        inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
-        inputs["grad.y"] = bell(bits, (*rows, 4))
+        inputs = draw_layer(bits_of(id), rows, r, p, B=B)
         settings = {"r": r, "alpha": alpha, "rslora": rslora}
-        return ReferenceCase(id, 1, "lora", settings, inputs, lora_layer, description, catches, flags)
+        return ReferenceCase(id, 1, "lora", settings, inputs, adapted_layer, description, catches, flags)
 
     return [
         case("lora", "y = x Wᵀ + b + s (x Aᵀ) Bᵀ, s = α/r = 2.5", "α in place of α/r; A and B exchanged"),
@@ -300,16 +288,9 @@ def lora_cases():
 
 def dora_cases():
     def case(id, description, catches, p=None, norm_gradient=False):
-        bits = bits_of(id)
-        inputs = {
-            "x": bell(bits, (2, 3, 6)), "weight": bell(bits, (4, 6)), "bias": bell(bits, (4,)),
-            "lora_A": uniform(bits, (2, 6)), "lora_B": bell(bits, (4, 2)),
-            dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0),
-        }  # fmt: skip
-        inputs |= {} if p is None else {"mask": mask(bits, (2, 3, 6), p)}
-        inputs["grad.y"] = bell(bits, (2, 3, 4))
+        inputs = draw_layer(bits_of(id), (2, 3), 2, p, magnitude=True)
         settings = {"r": 2, "alpha": 3.0, "rslora": False, "norm_gradient": norm_gradient}
-        return ReferenceCase(id, 1, "dora", settings, inputs, dora_layer, description, catches)
+        return ReferenceCase(id, 1, "dora", settings, inputs, adapted_layer, description, catches)
 
     return [
         case("dora", "y = x (m ⊙ V/‖V‖)ᵀ + b with V = W + s B A, ‖V‖ held constant going back",

@@ -20,7 +20,18 @@ from ...training import (
 )
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, kept, whole
-from .model import SIZES, adapter_of, base_of, draw_adapter, draw_batch, draw_params, layers_of, model_config
+from .model import (
+    SIZES,
+    adapter_of,
+    base_of,
+    draw_adapter,
+    draw_batch,
+    draw_params,
+    layers_of,
+    mask_shapes,
+    model_config,
+    with_defaults,
+)
 
 RECORDED = (1, 10, 50)  # the steps after which parameters are shown
 
@@ -173,19 +184,14 @@ def run_cases():
         batches = [draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
         inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
         inputs["order"] = whole(bits, (steps,), n_batches)
-        if adapter is None:
-            places = {"embed": T, "blocks.0.attn": T, "blocks.0.mlp": T}
-        else:
-            places = {f"{layer}.adapter": 1 if layer.endswith("q_proj") else T for layer in about["layers"]}
-        inputs |= {f"kept.{at}": kept(bits, (steps, B, n, sizes["d_model"]), p) for at, n in places.items()}
-        train_settings = {
+        settings = {"model": with_defaults({**sizes, "dropout": 0.0 if adapter else p}), "adapter": about}
+        shapes = mask_shapes(settings, arrays, B, T, p)
+        inputs |= {f"kept.{place}": kept(bits, (steps, *shape), p) for place, shape in shapes.items()}
+        settings["train"] = {
             "steps": steps, "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": 5,
             "final_share": final_share, "clip_norm": clip_norm, "dropout": p,
             "optimiser": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "rate_factors": {}},
         }  # fmt: skip
-        dropout = 0.0 if adapter else p
-        settings = {"model": {"dropout": dropout, "layer_norm_eps": 1e-5, **sizes}, "adapter": about}
-        settings["train"] = train_settings
         return ReferenceCase(id, 3, "train", settings, {**inputs, **params, **arrays}, train, description, catches)
 
     return [
