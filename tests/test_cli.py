@@ -116,7 +116,7 @@ def test_texts_beyond_the_position_table_are_counted(words, run, tmp_path):
 
 def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, monkeypatch):
     scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
-    monkeypatch.setattr(user_task, "evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
+    monkeypatch.setattr("lora_np.training.classify.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
     run(*words("--epochs", "1"))
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
@@ -175,7 +175,7 @@ def test_the_base_is_never_overwritten(words, fails, tiny_base):
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(user_task, "train", None)
+    monkeypatch.setattr(user_task, "train_classifier", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),

@@ -9,6 +9,7 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.data import encode
+from lora_np.experiments.recipes import RECIPES
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -428,10 +429,9 @@ def test_inspect_beside_a_configuration_of_no_use(own, run):
 
 
 def test_experiment_list(run, fails):
-    names = [line.split()[1] for line in run("experiment", "list").splitlines()]
-    assert len(names) == len(set(names)) == 17
+    assert [line.split()[1] for line in run("experiment", "list").splitlines()] == list(RECIPES)
     message = fails("experiment", "nothing")
-    assert message == f"error: experiment: got 'nothing', expected one of {', '.join(names)}\n"
+    assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"
 
 
 def test_shipped_adapters_fit_the_shipped_base():

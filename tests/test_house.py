@@ -31,7 +31,6 @@ FLOORS = {
     "bench": 7,
     "classroom": 8,  # teaches and grades what all the rooms below do
     "cli": 9,
-    "micro": 10,  # beside the house: imports nothing of it
     "__main__": 10,  # starts the cli
     "__init__": 11,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
 }
@@ -161,9 +160,7 @@ def problems(files):
             for level, module, _, _ in imports(tree):
                 package = module.split(".")[0]
                 if level or package not in {*sys.stdlib_module_names, "numpy"}:
-                    found.append(
-                        f"{path}: imports {module or 'the package'}, and stands beside the house with NumPy alone"
-                    )
+                    found.append(f"{path}: imports {module or 'the package'}, expected NumPy alone")
             found += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
             continue
         if room not in FLOORS:
@@ -304,10 +301,7 @@ VIOLATIONS = {
     "random": ({"data/a.py": "import random"}, "global generator"),
     "long": ({"model/a.py": "x = 1\n" * 401}, "longer than 400"),
     "utils": ({"ops/utils.py": ""}, "no topic"),
-    "micro from the house": (
-        {"micro.py": "from lora_np.ops import linear_forward", "ops/__init__.py": ""},
-        "NumPy alone",
-    ),
+    "micro from the house": ({"micro.py": "import lora_np.ops", "ops/__init__.py": ""}, "NumPy alone"),
     "micro, relative": ({"micro.py": "def f():\n    from . import ops", "ops/__init__.py": ""}, "NumPy alone"),
     "micro, heavy": ({"micro.py": "def f():\n    import torch"}, "NumPy alone"),
     "micro, global draw": ({"micro.py": "import numpy as np\nx = np.random.randn(3)"}, "np.random.randn"),
