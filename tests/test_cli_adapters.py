@@ -87,7 +87,7 @@ REFUSALS = [
     (f"{TEXT} --text t", "text: needs --data"),
     (f"{TEXT} --test x.csv", "test: needs --data"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
-    (f"{TEXT} --epochs 0", "epochs: got 0, expected at least 1"),
+    (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number of at least 1"),
     (f"{TEXT} --targets w_proj", "targets: 'w_proj' fits no layer"),
     (f"{TEXT} --rank 99", "r: got 99, expected at most min(out, in) = 16"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
