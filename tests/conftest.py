@@ -15,6 +15,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter  # noqa: E402
+from lora_np.cli import main  # noqa: E402
 from lora_np.data import Batch  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
 from lora_np.model import ModelConfig, initial_params, parameter_shapes  # noqa: E402
@@ -100,3 +101,34 @@ def random_adapter():
         return Adapter(config, {n: (0.3 * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in fresh.items()})
 
     return make
+
+
+@pytest.fixture
+def run(capsys):
+    """Function (*arguments) -> what a command printed; it must succeed and write nothing to stderr."""
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert code == 0 and said.err == ""
+        return said.out
+
+    return call
+
+
+@pytest.fixture
+def fails(capsys):
+    """Function (*arguments, says=()) -> the one line that a command wrote to stderr.
+
+    The command must fail without a traceback, and the line must contain each part of `says`.
+    """
+
+    def call(*arguments, says=()):
+        code = main([str(argument) for argument in arguments])
+        error = capsys.readouterr().err
+        assert code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
+        for part in says:
+            assert part in error, f"{part!r} is not in {error!r}"
+        return error
+
+    return call

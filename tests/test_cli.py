@@ -11,19 +11,13 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
-from lora_np.cli import main
-from lora_np.formats import PRETRAINED, load_adapter, load_model, read_tensors, save_model
+from lora_np.formats import PRETRAINED, load_adapter, load_model, read_json, read_tensors, save_model, write_json
 from lora_np.model import ModelConfig, initial_params
 from lora_np.tasks import classifier as user_task
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ("refund my order please", "where is my parcel", "the parcel never came")
 BAD = ("thank you so much", "great help today", "what a lovely service")
-
-
-@pytest.fixture
-def base(tiny_base):
-    return tiny_base
 
 
 def write_csv(path, rows, header=("body", "topic")):
@@ -39,37 +33,35 @@ def tickets(tmp_path):
     return write_csv(tmp_path / "tickets.csv", rows)
 
 
-def finetune(data, out, base, *more):
-    columns = ["--text", "body", "--label", "topic", "--epochs", "6", "--lr", "0.01"]
-    return main(["finetune", "--data", str(data), *columns, "--out", str(out), "--base", str(base), *more])
+@pytest.fixture
+def words(tickets, tmp_path, tiny_base):
+    """Function (*more, data, out, base) -> the words of a finetune command."""
+
+    def make(*more, data=tickets, out=tmp_path / "out", base=tiny_base):
+        columns = ["--text", "body", "--label", "topic", "--epochs", "6", "--lr", "0.01"]
+        return ["finetune", "--data", data, *columns, "--out", out, "--base", base, *more]
+
+    return make
 
 
-def fails(capsys, code, *parts):
-    """The command failed with one line that says all of `parts`, and without a traceback."""
-    error = capsys.readouterr().err
-    assert code == 2, error
-    assert error.startswith("error: ") and "Traceback" not in error
-    for part in parts:
-        assert part in error, f"{part!r} is not in {error!r}"
+def about(folder):
+    return read_json(folder / "task.json")
+
+
+# ---------------------------------------------------------------- what works
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
-def test_finetune_and_predict(method, tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--method", method) == 0
-    assert "labels: delivery, praise" in capsys.readouterr().out
-    task = json.loads((out / "task.json").read_text(encoding="utf-8"))
+def test_finetune_and_predict(method, words, tickets, tmp_path, run):
+    out, answers = tmp_path / "out", tmp_path / "answers.jsonl"
+    assert "labels: delivery, praise" in run(*words("--method", method))
+    task = about(out)
     assert task["rows"] == {"train": 72, "validation": 9, "test": 9, "left_out": 0}
     if method != "head":  # a random base's features tell a linear head little
         assert task["test_accuracy"] > 0.8
-
-    assert main(["predict", "--model", str(out), "the parcel never came, ticket 99"]) == 0
-    label, probability, text = capsys.readouterr().out.strip().split("\t")
+    label, probability, text = run("predict", "--model", out, "the parcel never came, ticket 99").strip().split("\t")
     assert label in task["labels"] and 0.5 <= float(probability) <= 1.0 and "never came" in text
-
-    answers = tmp_path / "answers.jsonl"
-    columns = ["--data", str(tickets), "--text", "body", "--out", str(answers)]
-    assert main(["predict", "--model", str(out), *columns]) == 0
+    run("predict", "--model", out, "--data", tickets, "--text", "body", "--out", answers)
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 90
     expected = ["delivery"] * 45 + ["praise"] * 45
@@ -77,22 +69,21 @@ def test_finetune_and_predict(method, tickets, tmp_path, base, capsys):
     assert share >= (0.5 if method == "head" else 0.8)
 
 
-def test_an_adapter_is_small_and_holds_its_head(tickets, tmp_path, base):
+def test_an_adapter_is_small_and_has_its_head(words, run, tmp_path, tiny_base):
     out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--rank", "2", "--targets", "all-linear") == 0
+    run(*words("--rank", "2", "--targets", "all-linear"))
     tensors, _ = read_tensors(out / "adapter.safetensors")
     assert tensors["head.weight"].shape == (2, 16)
     assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (2, 16)
     assert not (out / "model.safetensors").exists()
-    params, _ = load_model(base)
+    params, _ = load_model(tiny_base)
     adapter = load_adapter(out, {**params, "head.weight": tensors["head.weight"]})
     assert adapter.config == AdapterConfig(r=2, alpha=4.0, targets=("all-linear",))
 
 
-def test_predictions_do_not_depend_on_their_neighbours(tickets, tmp_path, base):
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base) == 0
-    classifier = user_task.load_classifier(out)
+def test_predictions_do_not_depend_on_their_neighbours(words, run, tmp_path):
+    run(*words())
+    classifier = user_task.load_classifier(tmp_path / "out")
     texts = ["the parcel never came", "great help " * 30, "lovely"]
     together = user_task.predict(classifier, texts)
     alone = [user_task.predict(classifier, [text])[0] for text in texts]
@@ -100,131 +91,60 @@ def test_predictions_do_not_depend_on_their_neighbours(tickets, tmp_path, base):
     assert np.allclose([p for _, p in together], [p for _, p in alone], atol=1e-6)
 
 
-def test_more_than_two_labels(tmp_path, base):
+def test_more_than_two_labels(words, run, tmp_path):
     rows = [(f"{text} number {i}", text.split()[0]) for i in range(12) for text in (*GOOD, *BAD)]
-    data = write_csv(tmp_path / "six.csv", rows)
-    out = tmp_path / "out"
-    assert finetune(data, out, base) == 0
-    assert json.loads((out / "task.json").read_text(encoding="utf-8"))["labels"] == sorted({b for _, b in rows})
+    run(*words(data=write_csv(tmp_path / "six.csv", rows)))
+    assert about(tmp_path / "out")["labels"] == sorted({label for _, label in rows})
 
 
-def test_the_wrong_base_is_noticed(tickets, tmp_path, base, capsys):
-    own_base = tmp_path / "base"
-    shutil.copytree(base, own_base)
-    out = tmp_path / "out"
-    assert finetune(tickets, out, own_base) == 0
-    config = ModelConfig(8000, 24, 16, 1, 2, 32)
-    save_model(own_base, initial_params(config, np.random.default_rng(1)), config)
-    capsys.readouterr()
-    fails(capsys, main(["predict", "--model", str(out), "hello"]), "another base")
-
-
-# ---------------------------------------------------------------- bad input
-
-
-def test_missing_file(tmp_path, base, capsys):
-    out = tmp_path / "out"
-    fails(capsys, finetune(tmp_path / "none.csv", out, base), "none.csv", "no such file")
-    assert not out.exists()
-
-
-def test_misnamed_column(tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    arguments = ["--data", str(tickets), "--text", "bodi", "--label", "topic", "--out", str(out)]
-    fails(capsys, main(["finetune", *arguments, "--base", str(base)]), "'bodi'", "'body'")
-    assert not out.exists()
-
-
-def test_empty_data(tmp_path, base, capsys):
-    fails(capsys, finetune(write_csv(tmp_path / "empty.csv", []), tmp_path / "out", base), "no rows")
-
-
-def test_one_class_only(tmp_path, base, capsys):
-    data = write_csv(tmp_path / "one.csv", [(f"{text} {i}", "same") for i in range(20) for text in GOOD])
-    out = tmp_path / "out"
-    fails(capsys, finetune(data, out, base), "1 class", "same")
-    assert not out.exists()
-
-
-def test_not_utf8(tmp_path, base, capsys):
-    data = tmp_path / "latin.csv"
-    data.write_bytes("body,topic\ncafé,one\n".encode("latin-1"))
-    fails(capsys, finetune(data, tmp_path / "out", base), "latin.csv", "UTF-8")
-
-
-def test_label_only_in_the_test_file(tickets, tmp_path, base, capsys):
-    test = write_csv(tmp_path / "test.csv", [("a new thing", "unheard"), ("thank you", "praise")])
-    out = tmp_path / "out"
-    fails(capsys, finetune(tickets, out, base, "--test", str(test)), "'unheard'")
-    assert not out.exists()
-
-
-def test_a_test_file_of_its_own(tickets, tmp_path, base):
-    test = write_csv(tmp_path / "test.csv", [("my parcel is lost", "delivery"), ("thank you", "praise")])
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--test", str(test)) == 0
-    rows = json.loads((out / "task.json").read_text(encoding="utf-8"))["rows"]
-    assert rows == {"train": 81, "validation": 9, "test": 2, "left_out": 0}
-
-
-def test_what_is_in_the_test_file_is_not_trained_on(tickets, tmp_path, base, capsys):
+def test_a_test_file_of_its_own(words, run, fails, tickets, tmp_path):
+    """Rows of the table that are in it too, in any case and spacing, are not trained on."""
+    unseen = [("my parcel is lost", "delivery"), ("never seen", "praise")]
     known = [("The parcel never came -- ticket 3", "delivery"), ("thank you so much, ticket 0", "praise")]
-    test = write_csv(tmp_path / "test.csv", [*known, ("never seen", "praise")])
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--test", str(test)) == 0
-    rows = json.loads((out / "task.json").read_text(encoding="utf-8"))["rows"]
+    run(*words("--test", write_csv(tmp_path / "test.csv", unseen)))
+    assert about(tmp_path / "out")["rows"] == {"train": 81, "validation": 9, "test": 2, "left_out": 0}
+    assert "2 of" in run(*words("--test", write_csv(tmp_path / "test.csv", known + unseen)))
+    rows = about(tmp_path / "out")["rows"]
     assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 88
-    assert "2 of" in capsys.readouterr().out
-    fails(capsys, finetune(tickets, tmp_path / "other", base, "--test", str(tickets)), "test_data", "nothing is left")
+    fails(*words("--test", tickets, out=tmp_path / "other"), says=["test_data", "nothing is left"])
 
 
-def test_texts_beyond_the_position_table_are_counted(tmp_path, base, capsys):
+def test_texts_beyond_the_position_table_are_counted(words, run, tmp_path):
     rows = [(f"{text}, ticket {i} {'and so on ' * 9 * (i < 4)}", text.split()[0]) for i in range(12) for text in GOOD]
-    assert finetune(write_csv(tmp_path / "long.csv", rows), tmp_path / "out", base) == 0
-    assert "12 texts have more than 24 tokens" in capsys.readouterr().out
+    assert "12 texts have more than 24 tokens" in run(*words(data=write_csv(tmp_path / "long.csv", rows)))
 
 
-def test_validation_accuracy_is_that_of_the_weights_kept(tickets, tmp_path, base, monkeypatch):
+def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, monkeypatch):
     scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
-    monkeypatch.setattr(user_task, "evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
-    assert finetune(tickets, tmp_path / "out", base, "--epochs", "1") == 0
-    assert json.loads((tmp_path / "out" / "task.json").read_text(encoding="utf-8"))["validation_accuracy"] == 0.8
+    monkeypatch.setattr("lora_np.training.classify.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
+    run(*words("--epochs", "1"))
+    assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
 
-def test_the_base_is_never_written_over(tickets, base, capsys):
-    before = {path.name: path.read_bytes() for path in base.iterdir()}
-    fails(capsys, finetune(tickets, base, base, "--method", "full"), "out", "is also read from")
-    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+# ---------------------------------------------------------------- what is refused
+
+ROWS = [(f"{text} {i}", "same") for i in range(20) for text in GOOD]
+TABLES = {  # name -> (contents of the table, or of --test, and what the error says)
+    "no file": (None, None, ["data.csv", "no such file"]),
+    "no rows": ([], None, ["no rows"]),
+    "one class": (ROWS, None, ["1 class", "same"]),
+    "not UTF-8": ("body,topic\ncafé,one\n".encode("latin-1"), None, ["data.csv", "UTF-8"]),
+    "no such column": ([("a", "b")], None, ["'body'", "'bodi'"]),
+    "an unknown label to test on": ("tickets", [("a new thing", "unheard"), ("thank you", "praise")], ["'unheard'"]),
+}
 
 
-def test_an_unusable_folder_is_refused_before_the_training(tickets, tmp_path, base, capsys, monkeypatch):
-    monkeypatch.setattr(user_task, "train", None)
-    fails(capsys, finetune(tickets, tickets, base), "out", "is a file")
-    fails(capsys, finetune(tickets, tickets / "below", base), "out", "is a file")
-
-
-@pytest.mark.parametrize("command", [["run", "--quick"], ["pretrain", "--reviews", "1"]], ids=" ".join)
-def test_an_output_folder_that_is_a_file_is_refused_at_once(command, tickets, capsys):
-    before = tickets.read_bytes()
-    fails(capsys, main([*command, "--out", str(tickets)]), "out", "is a file")
-    assert tickets.read_bytes() == before
-
-
-def test_text_on_the_command_line_that_is_not_utf8(tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--epochs", "1") == 0
-    capsys.readouterr()
-    text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands such a byte over
-    fails(capsys, main(["predict", "--model", str(out), "hello", text]), "text 1", "not UTF-8")
-
-
-@pytest.mark.parametrize("labels", [["delivery"], ["a", "b", "c"], 5, [1, 2], "ab"], ids=str)
-def test_labels_that_do_not_fit_a_full_model(labels, tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--epochs", "1", "--method", "full") == 0
-    edit(out / "task.json", labels=labels)
-    capsys.readouterr()
-    fails(capsys, main(["predict", "--model", str(out), "hello"]), "task.json", "labels")
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_cannot_be_used(name, words, fails, tickets, tmp_path):
+    contents, test, parts = TABLES[name]
+    data = tmp_path / "data.csv" if contents != "tickets" else tickets
+    if isinstance(contents, bytes):
+        data.write_bytes(contents)
+    elif isinstance(contents, list):
+        write_csv(data, contents, ("bodi" if "column" in name else "body", "topic"))
+    more = [] if test is None else ["--test", write_csv(tmp_path / "test.csv", test)]
+    fails(*words(*more, data=data), says=parts)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -241,63 +161,94 @@ def test_labels_that_do_not_fit_a_full_model(labels, tickets, tmp_path, base, ca
         (["--dropout", "1"], ["dropout", "1"]),
         (["--seed", "-1"], ["seed", "-1"]),
     ],
+    ids=lambda value: value[0],
 )
-def test_bad_options(more, parts, tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    fails(capsys, finetune(tickets, out, base, *more), *parts)
-    assert not out.exists()
+def test_bad_options(more, parts, words, fails, tmp_path):
+    fails(*words(*more), says=parts)
+    assert not (tmp_path / "out").exists()
 
 
-def test_nan_in_the_loss(tickets, tmp_path, base, capsys):
-    params, config = load_model(base)
+def test_the_base_is_never_overwritten(words, fails, tiny_base):
+    before = {path.name: path.read_bytes() for path in tiny_base.iterdir()}
+    fails(*words("--method", "full", out=tiny_base), says=["out: ", "is also read from"])
+    assert {path.name: path.read_bytes() for path in tiny_base.iterdir()} == before
+
+
+def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
+    monkeypatch.setattr(user_task, "train_classifier", None)
+    before = tickets.read_bytes()
+    for command in (
+        words(out=tickets),
+        words(out=tickets / "below"),
+        ["run", "--quick", "--out", tickets],
+        ["pretrain", "--reviews", "1", "--out", tickets],
+    ):
+        fails(*command, says=["out: ", "is a file"])
+    assert tickets.read_bytes() == before
+
+
+def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
+    params, config = load_model(tiny_base)
     broken = tmp_path / "broken"
     save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(1e38)}, config)
     shutil.copy(PRETRAINED / "tokenizer.json", broken)
-    out = tmp_path / "out"
     with np.errstate(all="ignore"):
-        code = finetune(tickets, out, broken)
-    fails(capsys, code, "the loss became", "step 1", "learning rate")
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "damage, parts",
-    [
-        (lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 no"), ["adapter.safetensors", "safetensors"]),
-        (lambda f: truncate(f / "adapter.safetensors"), ["adapter.safetensors", "not a complete"]),
-        (lambda f: (f / "adapter.json").write_text("{"), ["adapter.json", "not a JSON file"]),
-        (lambda f: edit(f / "adapter.json", r=3), ["lora_A", "shape", "(3, 16)"]),
-        (lambda f: edit(f / "task.json", labels=["a", "b", "c"]), ["head.weight", "shape"]),
-        (lambda f: edit(f / "task.json", base="/nowhere/at/all"), ["/nowhere/at/all"]),
-        (lambda f: (f / "task.json").write_text("[]"), ["task.json"]),
-        (lambda f: (f / "task.json").write_text("{}"), ["task.json", "labels missing"]),
-        (lambda f: (f / "task.json").unlink(), ["no task.json"]),
-    ],
-)
-def test_damaged_results(damage, parts, tickets, tmp_path, base, capsys):
-    out = tmp_path / "out"
-    assert finetune(tickets, out, base, "--epochs", "1") == 0
-    damage(out)
-    capsys.readouterr()
-    fails(capsys, main(["predict", "--model", str(out), "hello"]), *parts)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-7])
+        fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
+    assert not (tmp_path / "out").exists()
 
 
 def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    write_json(path, {**read_json(path), **changes})
 
 
-def test_predict_wants_one_kind_of_texts(capsys):
-    fails(capsys, main(["predict", "--model", "x"]), "texts", "--data")
-    fails(capsys, main(["predict", "--model", "x", "--data", "y.csv"]), "--text")
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
 
 
-def test_run_refuses_no_seeds(capsys):
-    fails(capsys, main(["--seeds", "0"]), "seeds", "0")
-    fails(capsys, main(["run", "--quick", "--jobs", "0"]), "jobs", "0")
+DAMAGES = [  # of the folder that a method wrote: (method, damage, what the error says)
+    ("lora", lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 no"), ["adapter.safetensors", "safetensors"]),
+    ("lora", lambda f: cut(f / "adapter.safetensors"), ["adapter.safetensors", "not a complete"]),
+    ("lora", lambda f: (f / "adapter.json").write_text("{"), ["adapter.json", "not a JSON file"]),
+    ("lora", lambda f: edit(f / "adapter.json", r=3), ["lora_A", "shape", "(3, 16)"]),
+    ("lora", lambda f: edit(f / "task.json", labels=["a", "b", "c"]), ["head.weight", "shape"]),
+    ("lora", lambda f: edit(f / "task.json", base="/nowhere/at/all"), ["/nowhere/at/all"]),
+    ("lora", lambda f: (f / "task.json").write_text("[]"), ["task.json"]),
+    ("lora", lambda f: (f / "task.json").write_text("{}"), ["task.json", "labels missing"]),
+    ("lora", lambda f: (f / "task.json").unlink(), ["no task.json"]),
+    *[
+        ("full", lambda f, labels=labels: edit(f / "task.json", labels=labels), ["task.json", "labels"])
+        for labels in (["delivery"], ["a", "b", "c"], 5, [1, 2], "ab", ["a", "a"])
+    ],
+]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_damaged_results(method, words, run, fails, tmp_path):
+    out, good = tmp_path / "out", tmp_path / "good"
+    run(*words("--epochs", "1", "--method", method, out=good))
+    for _, damage, parts in [row for row in DAMAGES if row[0] == method]:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(good, out)
+        damage(out)
+        fails("predict", "--model", out, "hello", says=parts)
+    text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands over a byte that is not UTF-8
+    fails("predict", "--model", good, "hello", text, says=["text 1", "not UTF-8"])
+
+
+def test_the_wrong_base_is_noticed(words, run, fails, tiny_base, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    run(*words(base=base))
+    config = ModelConfig(8000, 24, 16, 1, 2, 32)
+    save_model(base, initial_params(config, np.random.default_rng(1)), config)
+    fails("predict", "--model", tmp_path / "out", "hello", says=["another base"])
+
+
+def test_options_that_do_not_make_a_command(fails):
+    fails("predict", "--model", "x", says=["texts", "--data"])
+    fails("predict", "--model", "x", "--data", "y.csv", says=["--text"])
+    fails("--seeds", "0", says=["seeds", "0"])
+    fails("run", "--quick", "--jobs", "0", says=["jobs", "0"])
 
 
 def test_as_a_module_without_a_traceback(tmp_path):

@@ -1,9 +1,6 @@
-"""GPT-2 and PEFT files without those libraries: what comes back, what is refused and how it is said."""
+"""GPT-2 and PEFT files without those libraries: what is written, and that it comes back."""
 
 import json
-import os
-import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -98,102 +95,6 @@ def test_a_file_or_its_directory(gpt2):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def shard(folder, names=("a.safetensors", "b.safetensors")):
-    """Cut model.safetensors in two, with an index; return the index's path."""
-    tensors, _ = read_tensors(folder / "model.safetensors")
-    half = len(tensors) // 2
-    parts = [dict(list(tensors.items())[:half]), dict(list(tensors.items())[half:])]
-    for name, part in zip(("a.safetensors", "b.safetensors"), parts):
-        write_tensors(folder / name, part)
-    (folder / "model.safetensors").unlink()
-    index = folder / "model.safetensors.index.json"
-    write_json(index, {"metadata": {}, "weight_map": {key: name for name, part in zip(names, parts) for key in part}})
-    return index
-
-
-def test_shards(gpt2):
-    expected = load_gpt2(gpt2).params
-    index = shard(gpt2)
-    for path in (gpt2, index):
-        found = load_gpt2(path).params
-        assert all(np.array_equal(found[name], expected[name]) for name in expected)
-
-
-def test_an_index_that_does_not_hold(gpt2):
-    index = shard(gpt2)
-    places = read_json(index)["weight_map"]
-    first = next(iter(places))
-    for change, message in [
-        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
-        ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
-        ({first: "c.safetensors"}, "c.safetensors: no such file"),
-        ({first: 3}, "expected an object of tensor -> file"),
-    ]:
-        write_json(index, {"weight_map": places | change})
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            load_gpt2(gpt2)
-    for broken in ({}, {"weight_map": []}, {"weight_map": {}}):
-        write_json(index, broken)
-        with pytest.raises(ValueError, match="weight_map is"):
-            load_gpt2(gpt2)
-
-
-@pytest.mark.parametrize(
-    "place", ["../a.safetensors", "/etc/passwd", "sub/a.safetensors", "..", ".", "link.safetensors", ""]
-)
-def test_an_index_stays_in_its_directory(place, gpt2):
-    shard(gpt2, (place, "b.safetensors"))
-    shutil.copy(gpt2 / "a.safetensors", gpt2.parent)
-    os.symlink(gpt2.parent / "a.safetensors", gpt2 / "link.safetensors")
-    with pytest.raises(ValueError, match="names the file '.*', which is not in its directory"):
-        load_gpt2(gpt2)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"model_type": "llama"}, "model_type is 'llama', expected 'gpt2'"),
-        ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new' or 'gelu_pytorch_tanh'"),
-        ({"scale_attn_weights": False}, "scale_attn_weights is False, expected True"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ({"n_embd": "absent"}, "n_embd is missing"),
-        ({"n_embd": "12"}, "d_model: got '12'"),
-        ({"n_head": 5}, "n_heads: 5 does not divide d_model = 12"),
-        ({"n_layer": 10**9}, "n_layer is 1000000000, but the model has only 29 tensors"),
-        ({"n_layer": 1}, "unexpected tensor h.1"),
-        ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
-        ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
-        ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
-        ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
-        ({"vocab_size": 14}, r"wte.weight has shape \(13, 12\), expected \(14, 12\)"),
-        ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
-    ],
-)
-def test_a_model_that_ours_is_not(changes, message, gpt2):
-    edit_fields(gpt2 / "config.json", **changes)
-    with pytest.raises(ValueError, match=message):
-        load_gpt2(gpt2)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda t: {n: a for n, a in t.items() if "wpe" not in n}, "wpe.weight is missing"),
-        (lambda t: t | {"wte.weight": t["transformer.wte.weight"]}, "repeated name wte.weight, with and without"),
-        (lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"].T}, r"wte.weight has shape \(12, 13\)"),
-        (lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"] * np.inf}, "wte.weight has values"),
-        (lambda t: t | {"score.weight": t["score.weight"].astype(np.int32)}, "score.weight has dtype int32"),
-        (lambda t: t | {"score.weight": np.float32(1)}, r"score.weight has shape \(\), expected"),
-        (lambda t: t | {"score.weight": t["score.weight"][:1]}, "n_classes: got 1"),
-        (lambda t: t | {"lora": t["score.weight"]}, "unexpected tensor lora"),
-    ],
-)
-def test_tensors_that_do_not_fit(change, message, gpt2):
-    edit_tensors(gpt2 / "model.safetensors", change)
-    with pytest.raises(ValueError, match=message):
-        load_gpt2(gpt2)
-
-
 def test_a_head_that_is_not_tied(language, random_params, tmp_path):
     params = random_params(language, np.float32)
     save_gpt2(tmp_path, params, language)
@@ -202,36 +103,6 @@ def test_a_head_that_is_not_tied(language, random_params, tmp_path):
     edit_tensors(tmp_path / "model.safetensors", lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
     with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
         load_gpt2(tmp_path)
-
-
-def test_pickle_is_never_read(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(
-        FileNotFoundError, match=r"no model.safetensors .* \(pytorch_model.bin found\); pickle is never read"
-    ):
-        load_gpt2(tmp_path)
-    with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
-        load_gpt2(tmp_path / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match="no such file or directory"):
-        load_gpt2(tmp_path / "nowhere")
-
-
-def test_unknown_fields_are_kept(gpt2, tmp_path):
-    """With a warning where they are no field of transformers'; and they are written again."""
-    edit_fields(gpt2 / "config.json", colour="red", attn_pdrop=0.1)
-    with pytest.warns(UserWarning, match="config.json: unknown fields colour are ignored, but saved again"):
-        params, config, labels = load_gpt2(gpt2)
-    assert config.extra["colour"] == "red"
-    save_gpt2(tmp_path / "again", params, config, labels=labels)
-    again = read_json(tmp_path / "again" / "config.json")
-    assert again == read_json(gpt2 / "config.json")
-
-
-def test_repeated_names_in_json(gpt2):
-    text = (gpt2 / "config.json").read_text()
-    (gpt2 / "config.json").write_text(text.replace("{", '{"n_head": 4, ', 1))
-    with pytest.raises(ValueError, match="config.json: not a JSON file .repeated name 'n_head'"):
-        load_gpt2(gpt2)
 
 
 def test_bfloat16_is_read_to_the_last_bit(tmp_path):
@@ -379,82 +250,6 @@ def test_other_scales_side_by_side(scales):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
-        ({"peft_type": "IA3"}, "peft_type is 'IA3', expected 'LORA'"),
-        ({"bias": "lora_only"}, "bias is 'lora_only', expected 'none'"),
-        ({"use_dora": True}, r"transformer.h.0.attn.c_attn.lora_magnitude_vector is missing"),
-        ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
-        ({"use_qalora": True}, "use_qalora is True, expected none: it changes what the adapter computes"),
-        ({"peft_type": "VERA"}, "peft_type is 'VERA', expected 'LORA'"),
-        ({"peft_type": "ADALORA"}, "peft_type is 'ADALORA', expected 'LORA'"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', expected True or False or 'gaussian'"),
-        ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
-        ({"r": 4}, "attn.c_proj has lora_A .*: they have rank 3, but the configuration says 4"),
-        ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn has .*: they have rank 9, but the configuration says 4"),
-        ({"r": 0, "rank_pattern": {}}, "the rank of transformer.h.0.attn.c_attn is 0, expected a whole number"),
-        ({"lora_alpha": "6"}, "the alpha of .* is '6', expected a finite number"),
-        ({"lora_alpha": float("nan")}, "the alpha of .* is nan, expected a finite number"),
-        ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
-        ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
-        ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern has the pattern '\(a\+\)\+\$', which is too complex"),
-        ({"lora_dropout": 1.5}, "dropout: got 1.5"),
-        ({"target_modules": ["c_attn"]}, "an adapter on transformer.h.0.attn.c_proj, which is not a target"),
-        ({"target_modules": 5}, "target_modules is 5, expected a text or a list of texts"),
-        ({"target_modules": "(a+)+"}, "target_modules has the pattern .* too complex"),
-        ({"exclude_modules": ["mlp.c_fc"]}, "an adapter on transformer.h.0.mlp.c_fc, which is not a target"),
-        ({"layers_to_transform": 1}, "an adapter on transformer.h.0.attn.c_attn, which is not a target"),
-        ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected a whole number"),
-        ({"rank_pattern": {".?" * 30 + "X": 3}}, "too complex to match safely"),
-    ],
-)
-def test_configurations_that_do_not_fit(changes, message, saved_peft):
-    folder, params = saved_peft
-    edit_fields(folder / "adapter_config.json", **changes)
-    with pytest.raises(ValueError, match=message):
-        load_peft(folder, params)
-
-
-def exchange(tensors, layer, turn=False):
-    """Put A in B's place and B in A's; or, with `turn`, transpose both."""
-    a, b = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
-    return tensors | ({a: tensors[a].T, b: tensors[b].T} if turn else {a: tensors[b], b: tensors[a]})
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda t: exchange(t, C_FC), r"c_fc has lora_A \(20, 3\) and lora_B \(3, 12\), .*: they look exchanged"),
-        (lambda t: exchange(t, C_FC, turn=True), "they look transposed"),
-        (lambda t: exchange(t, C_FC.replace("mlp.c_fc", "attn.c_proj")), "they look exchanged or transposed"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"][:, :5]}, r"c_fc has lora_A \(3, 5\)"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"][0]}, r"c_fc has lora_A \(12,\)"),
-        (lambda t: {n: a for n, a in t.items() if n != f"{C_FC}.lora_B.weight"}, "mlp.c_fc.lora_B.weight is missing"),
-        (lambda t: t | {f"{C_FC}.bias": np.zeros(3, np.float32)}, "unexpected tensor base_model.model.transformer.h.0"),
-        (lambda t: t | {"h.9.mlp.c_fc.lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "c_fc.lora_B.weight is missing"),
-        (lambda t: t | {C_FC[17:] + ".lora_A.weight": t[f"{C_FC}.lora_A.weight"]}, "repeated name transformer.h.0"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": t[f"{C_FC}.lora_A.weight"] * np.nan}, "are not finite"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": np.ones((3, 12), np.int8)}, "has dtype int8"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": np.full((3, 12), 1e300)}, "not finite or too large"),
-        (
-            lambda t: {n: a for n, a in t.items() if "h.0.m" not in n},
-            "c_fc is a target, but the file has no adapter for it",
-        ),
-        (lambda t: t | {"score.weight": np.ones((4, 12), np.float32)}, "unexpected tensor"),
-        (lambda t: {"score.weight": np.ones((4, 11), np.float32)}, r"head has shape \(4, 11\), expected \(4, 12\)"),
-        (lambda t: t | {"base_model.model.score.weight": np.float32(1)}, r"score.weight has shape \(\), expected"),
-        (lambda t: {"score.weight": np.ones((2, 12), np.float32)}, r"head.weight has shape \(2, 12\)"),
-    ],
-)
-def test_tensors_of_peft_that_do_not_fit(change, message, saved_peft):
-    folder, params = saved_peft
-    edit_tensors(folder / "adapter_model.safetensors", change)
-    with pytest.raises(ValueError, match=message):
-        load_peft(folder, params)
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"target_modules": "all-linear"},
@@ -476,22 +271,6 @@ def test_other_ways_to_name_the_same_targets(changes, saved_peft):
     assert list(found) == list(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_one_layer_under_two_names(saved_peft):
-    folder, params = saved_peft
-    tensors, _ = read_tensors(folder / "adapter_model.safetensors")
-    again = {name.replace("transformer.", ""): 5 * a for name, a in tensors.items() if "h.0.mlp.c_fc" in name}
-    edit_tensors(folder / "adapter_model.safetensors", lambda t: t | again)
-    with pytest.raises(ValueError, match="repeated layer .*h.0.mlp.c_fc, which the file also has under another name"):
-        load_peft(folder, params)
-
-
-def test_a_layer_that_the_base_lacks(saved_peft):
-    folder, params = saved_peft
-    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()})
-    with pytest.raises(ValueError, match="transformer.h.7.attn.c_attn is not a linear layer of the base"):
-        load_peft(folder, params)
-
-
 def test_factors_that_nothing_can_tell_apart(language, random_params, tmp_path):
     """r = in = out: all are square, a transposed file loads; the module's docstring says so."""
     params = random_params(language, np.float32)
@@ -499,24 +278,8 @@ def test_factors_that_nothing_can_tell_apart(language, random_params, tmp_path):
     names = ("blocks.0.attn.o_proj.lora_A", "blocks.0.attn.o_proj.lora_B")
     config = AdapterConfig(r=12, alpha=12.0, targets=("blocks.0.attn.o_proj",), train_head=False)
     save_peft(tmp_path, Adapter(config, dict(zip(names, (square, square.T)))), params, language)
-    layer = "base_model.model.transformer.h.0.attn.c_proj"
-    edit_tensors(tmp_path / "adapter_model.safetensors", lambda t: exchange(t, layer, turn=True))
+    edit_tensors(tmp_path / "adapter_model.safetensors", lambda t: {name: array.T for name, array in t.items()})
     assert np.array_equal(load_peft(tmp_path, params).weights[names[0]], square.T)
-
-
-def test_unknown_fields_of_peft_are_kept(saved_peft, classifier, tmp_path):
-    folder, params = saved_peft
-    edit_fields(folder / "adapter_config.json", colour="red", revision="main")
-    with pytest.warns(UserWarning, match="adapter_config.json: unknown fields colour are ignored, but saved again"):
-        adapter = load_peft(folder, params)
-    save_peft(tmp_path / "again", adapter, params, classifier, "elsewhere")
-    fields = read_json(tmp_path / "again" / "adapter_config.json")
-    assert fields["colour"] == "red" and fields["revision"] == "main"
-    assert fields["base_model_name_or_path"] == "elsewhere"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        edit_fields(folder / "adapter_config.json", colour="absent")
-        load_peft(folder, params)
 
 
 def test_half_precision_adapters(saved_peft):
@@ -629,41 +392,6 @@ def test_dora_under_our_own_names(saved_dora):
     found = load_peft(folder, params)
     assert found.config.kind == "dora" and found.config.targets == ("q_proj", "v_proj", "up_proj")
     assert all(np.array_equal(found.weights[name[17:].removesuffix(".weight")], a) for name, a in tensors.items())
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda t: t | {f"{C_FC}.lora_magnitude_vector": None}, "mlp.c_fc.lora_magnitude_vector is missing"),
-        (lambda t: t | {f"{C_FC}.lora_A.weight": None}, "mlp.c_fc.lora_A.weight is missing"),
-        (
-            lambda t: t | {f"{C_FC}.lora_magnitude_vector": np.ones((20, 1), np.float32)},
-            r"mlp.c_fc.lora_magnitude_vector has shape \(20, 1\), expected \(20,\)",
-        ),
-        (
-            lambda t: t | {f"{C_ATTN}.lora_magnitude_vector": np.ones(12, np.float32)},
-            r"attn.c_attn.lora_magnitude_vector has shape \(12,\), expected \(36,\)",
-        ),
-        (
-            lambda t: t | {f"{C_FC}.lora_magnitude_vector.weight": t[f"{C_FC}.lora_magnitude_vector"]},
-            "unexpected tensor .*vector.weight; expected lora_A, lora_B, lora_magnitude_vector of layers",
-        ),
-        (lambda t: t | {f"{C_FC}.lora_magnitude_vector": np.full(20, np.nan, np.float32)}, "are not finite"),
-    ],
-)
-def test_tensors_of_dora_that_do_not_fit(change, message, saved_dora):
-    folder, _, params = saved_dora
-    edit_tensors(folder / "adapter_model.safetensors", change)
-    with pytest.raises(ValueError, match=message):
-        load_peft(folder, params)
-
-
-def test_lengths_without_use_dora(saved_dora):
-    """PEFT would leave them out, and the adapter be another."""
-    folder, _, params = saved_dora
-    edit_fields(folder / "adapter_config.json", use_dora=False)
-    with pytest.raises(ValueError, match="unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of lay"):
-        load_peft(folder, params)
 
 
 def test_the_imported_model_is_the_same_function(gpt2, classifier, random_params):

@@ -1,10 +1,9 @@
-"""lora_np.formats: what is saved comes back, what is damaged is refused by name, nothing is half-written."""
+"""Our own files: what is saved comes back, and nothing is half-written."""
 
 import json
 import os
 import stat
-import struct
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -45,18 +44,6 @@ def saved_adapter(classifier, random_params, random_adapter, tmp_path):
     adapter = random_adapter(params, rank_pattern={"v_proj": 2}, alpha_pattern={"blocks.0.*": 3.0}, dropout=0.1)
     save_adapter(tmp_path / "adapter", adapter)
     return tmp_path / "adapter", adapter, params
-
-
-def raw_safetensors(header, data=b""):
-    """A safetensors file by hand: 8 bytes of length, the JSON header, the data."""
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def edit_json(path, **changes):
-    """Change fields of a JSON file; None takes a field out."""
-    values = {**json.loads(path.read_text("utf-8")), **changes}
-    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
 
 
 # ------------------------------------------------------------------ round trips
@@ -182,16 +169,12 @@ def test_an_adapter_of_each_kind_comes_back(kind, dtype, classifier, random_para
 
 
 @pytest.mark.parametrize("init", STARTS)
-def test_an_adapter_that_needs_a_base_of_its_own_is_neither_saved_nor_read(init, saved_adapter, tmp_path):
+def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapter, tmp_path):
     """On the base as it was given it would be another model."""
-    folder, adapter, params = saved_adapter
-    message = f"init: got '{init}', .*expected one of kaiming, gaussian"
-    with pytest.raises(ValueError, match=message):
+    _, adapter, _ = saved_adapter
+    with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, gaussian"):
         save_adapter(tmp_path / "out", adapter._replace(config=replace(adapter.config, init=init)))
     assert not (tmp_path / "out").exists()
-    edit_json(folder / "adapter.json", init=init)
-    with pytest.raises(ValueError, match=f"adapter.json: {message}"):
-        load_adapter(folder, params)
 
 
 def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):
@@ -270,68 +253,6 @@ def test_another_safetensors_reader_reads_it(saved_model):
 # ------------------------------------------------------------------ damaged tensors
 
 
-def test_truncated_tensors_are_refused(saved_model):
-    path = saved_model[0] / "model.safetensors"
-    whole = path.read_bytes()
-    for size in (0, 1, 7, 8, 50, 1000, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="model.safetensors: not a complete safetensors file"):
-            load_model(saved_model[0])
-
-
-def damaged(kind, whole):
-    header = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-    entry = header["w"]
-    return {
-        "text": b"this is no safetensors file, whatever its name says",
-        "bytes on top": whole + b"x",
-        "header of a gigabyte": struct.pack("<Q", 2**30) + whole[8:],
-        "header that is no JSON": whole[:8] + b"!" + whole[9:],
-        "offsets beyond the end": raw_safetensors({"w": {**entry, "data_offsets": [0, 8]}}, b"1234"),
-        "offsets that do not fit the shape": raw_safetensors({"w": {**entry, "shape": [3]}}, bytes(8)),
-        "unknown dtype": raw_safetensors({"w": {**entry, "dtype": "F7"}}, bytes(8)),
-        "bfloat16": raw_safetensors({"w": {**entry, "dtype": "BF16", "shape": [4]}}, bytes(8)),
-        "float8": raw_safetensors({"w": {**entry, "dtype": "F8_E4M3", "shape": [8]}}, bytes(8)),
-        "overlap": raw_safetensors({"w": entry, "v": entry}, bytes(8)),
-        "pickle": b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
-    }[kind]
-
-
-DAMAGES = ["text", "bytes on top", "header of a gigabyte", "header that is no JSON", "offsets beyond the end"]
-DAMAGES += ["offsets that do not fit the shape", "unknown dtype", "bfloat16", "float8", "overlap"]
-DAMAGES += ["pickle"]
-
-
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_damaged_tensors_are_refused(saved_model, kind):
-    path = saved_model[0] / "model.safetensors"
-    path.write_bytes(damaged(kind, path.read_bytes()))
-    with pytest.raises(ValueError, match="model.safetensors|the model has only 1 tensors"):
-        load_model(saved_model[0])
-
-
-NAME = "blocks.1.mlp.down_proj.weight"
-CHANGES = {
-    "missing": (lambda t: t.pop(NAME), f"{NAME} is missing"),
-    "unexpected": (lambda t: t.update({"lm_head.weight": np.ones(2)}), "unexpected tensor lm_head.weight"),
-    "transposed": (lambda t: t.update({NAME: t[NAME].T}), rf"{NAME} has shape \(20, 12\), expected \(12, 20\)"),
-    "one axis more": (lambda t: t.update({NAME: t[NAME][None]}), rf"{NAME} has shape \(1, 12, 20\)"),
-    "integers": (lambda t: t.update({NAME: t[NAME].astype(np.int32)}), f"{NAME} has dtype int32"),
-    "nan": (lambda t: t[NAME].__setitem__((11, 19), np.nan), f"{NAME} has values that are not finite"),
-    "infinity": (lambda t: t[NAME].__setitem__((0, 0), -np.inf), f"{NAME} has values that are not finite"),
-}
-
-
-@pytest.mark.parametrize("change, message", CHANGES.values(), ids=CHANGES.keys())
-def test_tensors_that_are_not_the_models(saved_model, change, message):
-    folder, params = saved_model
-    tensors = {name: array.copy() for name, array in params.items()}
-    change(tensors)
-    write_tensors(folder / "model.safetensors", tensors)
-    with pytest.raises(ValueError, match=f"model.safetensors: {message}"):
-        load_model(folder)
-
-
 def test_a_kill_between_the_two_files_leaves_nothing_that_loads(saved_adapter, monkeypatch):
     """A new adapter of the same shapes beside the old one's alpha would be loaded with a wrong scale."""
     folder, adapter, params = saved_adapter
@@ -355,215 +276,10 @@ def test_an_adapter_that_is_not_finite_is_not_saved(saved_adapter):
     assert load_adapter(folder, params).config == adapter.config
 
 
-@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", ""])
-def test_missing_files_are_named(saved_model, missing):
-    folder, _ = saved_model
-    if missing:
-        (folder / missing).unlink()
-        with pytest.raises(FileNotFoundError, match=missing):
-            load_model(folder)
-    else:
-        with pytest.raises(FileNotFoundError, match="nowhere.*config.json"):
-            load_model(folder / "nowhere")
-
-
 # ------------------------------------------------------------------ damaged configurations
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"d_model": None}, "d_model"),
-        ({"d_model": "12"}, "d_model: got '12', expected a whole number"),
-        ({"d_model": 12.0}, "d_model: got 12.0"),
-        ({"n_heads": 5}, "n_heads: 5 does not divide d_model = 12"),
-        ({"n_layers": True}, "n_layers: got True"),
-        ({"n_classes": []}, "n_classes"),
-        ({"dropout": "none"}, "dropout"),
-        ({"dropout": 2}, "dropout: got 2"),
-        ({"layer_norm_eps": "tiny"}, "layer_norm_eps"),
-        ({"layer_norm_eps": -1.0}, "layer_norm_eps"),
-    ],
-    ids=str,
-)
-def test_fields_of_a_models_configuration(saved_model, changes, message):
-    folder, _ = saved_model
-    edit_json(folder / "config.json", **changes)
-    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
-        load_model(folder)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "not a JSON file"),
-        (b'{"d_model": 12', "not a JSON file"),
-        (b"d_model = 12", "not a JSON file"),
-        (b'{"d_model": "\xff"}', "not a JSON file"),
-        (b"[1, 2]", "got a JSON list, expected an object"),
-        (b"null", "got a JSON NoneType, expected an object"),
-        (b"{}", "vocab_size"),
-        (b"[" * 100_000, "not a JSON file"),
-    ],
-    ids=["empty", "cut off", "ini", "not UTF-8", "list", "null", "no fields", "deep"],
-)
-def test_configurations_that_are_no_json_object(saved_model, content, message):
-    folder, _ = saved_model
-    (folder / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
-        load_model(folder)
-
-
-def test_a_configuration_of_another_model(saved_model, classifier):
-    """Both files are whole, and do not belong together."""
-    folder, _ = saved_model
-    for other in (replace(classifier, n_layers=3), replace(classifier, n_classes=0), replace(classifier, d_ff=24)):
-        write_json(folder / "config.json", asdict(other))
-        with pytest.raises(ValueError, match="model.safetensors: (.* is missing|unexpected tensor|.* has shape)"):
-            load_model(folder)
-
-
 # ------------------------------------------------------------------ adapters that do not fit
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"r": 0}, "adapter.json: r: got 0"),
-        ({"r": 3.0}, "adapter.json: r: got 3.0"),
-        ({"r": 4}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(4, 12\)"),
-        ({"r": 13}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(13, 12\)"),
-        ({"targets": ["q_proj"], "rank_pattern": {}}, "adapter.safetensors: "),
-        ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' fits no layer"),
-        ({"targets": 3}, "adapter.json: .*"),
-        ({"targets": "q_proj"}, "adapter.json: targets"),
-        ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of texts"),
-        ({"targets": {"q_proj": 1}}, "adapter.json: targets: got .*, expected a tuple of texts"),
-        ({"kind": []}, r"adapter.json: kind: got \[\], expected a text"),
-        ({"kind": "magic"}, "adapter.json: kind: got 'magic'"),
-        ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
-        ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' fits no layer"),
-        ({"alpha": "6"}, "adapter.json: alpha"),
-        ({"alpha_pattern": {"q_proj": []}}, "adapter.json: alpha_pattern"),
-        ({"rslora": "no"}, "adapter.json: rslora"),
-        ({"dropout": 1}, "adapter.json: dropout"),
-        ({"init": "lazy"}, "adapter.json: init: got 'lazy'"),
-        ({"train_head": False}, "adapter.safetensors: unexpected tensor head.weight"),
-        ({"kind": "dora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_magnitude_vector is missing"),
-        ({"kind": "vera"}, "adapter.safetensors: blocks.0.attn.q_proj.vera_lambda_d is missing"),
-        ({"kind": "adalora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_E is missing"),
-        ({"rate_factors": {"lora_B": -1}}, r"adapter.json: rate_factors\['lora_B'\]: got -1"),
-        ({"projection_seed": 1.5}, "adapter.json: projection_seed: got 1.5"),
-        ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
-    ],
-    ids=str,
-)
-def test_fields_of_an_adapters_configuration(saved_adapter, changes, message):
-    folder, _, params = saved_adapter
-    edit_json(folder / "adapter.json", **changes)
-    with pytest.raises(ValueError, match=message):
-        load_adapter(folder, params)
-
-
-def test_unknown_fields_are_kept_with_a_warning(saved_model, saved_adapter, tmp_path):
-    """They are of a later version, or none of ours: of no effect, and written again."""
-    for folder, file in ((saved_model[0], "config.json"), (saved_adapter[0], "adapter.json")):
-        edit_json(folder / file, colour="red")
-        with pytest.warns(UserWarning, match=f"{file}: unknown fields colour are ignored, but saved again"):
-            if file == "config.json":
-                params, config = load_model(folder)
-                save_model(tmp_path / "again", params, config)
-            else:
-                adapter = load_adapter(folder, saved_adapter[2])
-                save_adapter(tmp_path / "again", adapter)
-        assert read_json(tmp_path / "again" / file)["extra"] == {"colour": "red"}
-    assert load_model(tmp_path / "again")[1].extra == load_adapter(tmp_path / "again", params).config.extra
-
-
-@pytest.mark.parametrize("number", ["1" + 400 * "0", "9223372036854775808", 5000 * "1"], ids=len)
-@pytest.mark.parametrize("field", ["alpha", "dropout", "r"])
-def test_numbers_beyond_64_bits(saved_adapter, field, number):
-    folder, _, params = saved_adapter
-    text = (folder / "adapter.json").read_text()
-    value = json.dumps(json.loads(text)[field])
-    (folder / "adapter.json").write_text(text.replace(f'"{field}": {value}', f'"{field}": {number}', 1))
-    with pytest.raises(ValueError, match=r"adapter.json: not a JSON file .*is too large"):
-        load_adapter(folder, params)
-
-
-def test_a_damaged_number_of_layers_ends_at_once(saved_model):
-    edit_json(saved_model[0] / "config.json", n_layers=10**9)
-    with pytest.raises(ValueError, match="n_layers is 1000000000, but the model has only 37 tensors"):
-        load_model(saved_model[0])
-
-
-def test_what_a_dtype_cannot_hold_is_refused_on_reading(saved_model, saved_adapter):
-    """A finite float64 beyond float32 would become infinite."""
-    folder, params = saved_model
-    name = "ln_f.weight"
-    write_tensors(folder / "model.safetensors", params | {name: np.full(12, 1e300)})
-    with pytest.raises(ValueError, match="ln_f.weight has values that are not finite or too large for float32"):
-        load_model(folder)
-    assert load_model(folder, np.float64)[0][name][0] == 1e300
-    folder, adapter, params = saved_adapter
-    name = next(iter(adapter.weights))
-    wide = adapter.weights | {name: np.full(adapter.weights[name].shape, 1e300)}
-    write_tensors(folder / "adapter.safetensors", wide)
-    with pytest.raises(ValueError, match=f"{name} has values that are not finite or too large for float32"):
-        load_adapter(folder, params)
-
-
-LORA_B = "blocks.1.attn.v_proj.lora_B"
-ADAPTER_CHANGES = {
-    "missing": (lambda t: t.pop(LORA_B), f"{LORA_B} is missing"),
-    "no head": (lambda t: t.pop("head.weight"), "head.weight is missing"),
-    "unexpected": (lambda t: t.update({f"{LORA_B}.weight": t[LORA_B]}), f"unexpected tensor {LORA_B}.weight"),
-    "transposed": (lambda t: t.update({LORA_B: t[LORA_B].T}), rf"{LORA_B} has shape \(2, 12\), expected \(12, 2\)"),
-    "nan": (lambda t: t[LORA_B].fill(np.nan), f"{LORA_B} has values that are not finite"),
-}
-
-
-@pytest.mark.parametrize("change, message", ADAPTER_CHANGES.values(), ids=ADAPTER_CHANGES.keys())
-def test_tensors_that_are_not_the_adapters(saved_adapter, change, message):
-    folder, adapter, params = saved_adapter
-    tensors = {name: array.copy() for name, array in adapter.weights.items()}
-    change(tensors)
-    write_tensors(folder / "adapter.safetensors", tensors)
-    with pytest.raises(ValueError, match=f"adapter.safetensors: {message}"):
-        load_adapter(folder, params)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"d_model": 24}, "adapter.safetensors: blocks.0.attn.q_proj.lora_A has shape"),
-        ({"n_layers": 1}, "adapter.safetensors: unexpected tensor blocks.1."),
-        ({"n_layers": 3}, "adapter.safetensors: blocks.2.attn.q_proj.lora_A is missing"),
-        ({"n_classes": 0}, "adapter.safetensors: unexpected tensor head.weight"),
-        ({"n_classes": 3}, r"adapter.safetensors: head.weight has shape \(4, 12\), expected \(3, 12\)"),
-    ],
-    ids=str,
-)
-def test_an_adapter_of_another_base(saved_adapter, classifier, random_params, changes, message):
-    folder, _, _ = saved_adapter
-    with pytest.raises(ValueError, match=message):
-        load_adapter(folder, random_params(replace(classifier, **changes)))
-
-
-@pytest.mark.parametrize("missing", ["adapter.safetensors", "adapter.json"])
-def test_missing_files_of_an_adapter_are_named(saved_adapter, missing):
-    folder, _, params = saved_adapter
-    (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=missing):
-        load_adapter(folder, params)
-
-
-def test_a_truncated_adapter_is_refused(saved_adapter):
-    folder, _, params = saved_adapter
-    path = folder / "adapter.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="adapter.safetensors: not a complete safetensors file"):
-        load_adapter(folder, params)
 
 
 # ------------------------------------------------------------------ nothing is half-written

@@ -1,4 +1,4 @@
-"""The house stands: imports go downward, and each floor keeps to what it may do.
+"""The architecture holds: imports go downward, and each floor keeps to what it may do.
 
 `problems` looks at the source of a whole package, as a dict of files, and returns what is wrong with it. The
 real package must have none, and each rule must find the small violation that is planted for it.
@@ -31,10 +31,10 @@ FLOORS = {
     "bench": 7,
     "classroom": 8,  # teaches and grades what all the rooms below do
     "cli": 9,
-    "micro": 10,  # beside the house: imports nothing of it
     "__main__": 10,  # starts the cli
     "__init__": 11,  # whatever `import lora_np` offers; the rooms below take its __version__ and no more
 }
+BESIDE = ("micro",)  # the subject in one file: NumPy and the standard library alone, and nothing imports it
 NUMPY_ALONE = ("ops", "compress")  # not even inside a function do these import another package
 READERS = ("formats", "data")  # the rooms below floor 5 whose job is files
 QUIET_BELOW = 5
@@ -93,7 +93,7 @@ def inside(path, level, module, name, modules):
             return None
         parts = parts[1:]
     else:
-        here = path.split("/")[:-1]  # the folder that the file stands in
+        here = path.split("/")[:-1]  # the file's folder
         parts = here[: len(here) - (level - 1)] + (module.split(".") if module else [])
     if name is not None and (*parts, name) in modules:
         return (*parts, name)
@@ -156,6 +156,13 @@ def problems(files):
     found, graph = [], {}
     for path, tree in trees.items():
         room = module_name(path)[0]
+        if room in BESIDE:
+            for level, module, _, _ in imports(tree):
+                package = module.split(".")[0]
+                if level or package not in {*sys.stdlib_module_names, "numpy"}:
+                    found.append(f"{path}: imports {module or 'the package'}, expected NumPy alone")
+            found += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
+            continue
         if room not in FLOORS:
             found.append(f"{path}: {room} has no floor in DESIGN.md's table")
             continue
@@ -169,6 +176,8 @@ def problems(files):
                 if name != "__version__":
                     found.append(f"{path}: imports {name} from the package's front door")
                 continue
+            if target[0] in BESIDE:
+                found.append(f"{path}: imports {target[0]}, which nothing may import")
             graph[module_name(path)].add(target)
             if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
                 found.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
@@ -238,7 +247,7 @@ def package_files():
     return {str(path.relative_to(folder).as_posix()): path.read_text("utf-8") for path in folder.rglob("*.py")}
 
 
-def test_the_house_stands():
+def test_the_package_has_no_problems():
     files = package_files()
     assert {"ops/linear.py", "model/gpt2.py", "training/trainer.py"} <= set(files)
     assert problems(files) == []
@@ -292,6 +301,12 @@ VIOLATIONS = {
     "random": ({"data/a.py": "import random"}, "global generator"),
     "long": ({"model/a.py": "x = 1\n" * 401}, "longer than 400"),
     "utils": ({"ops/utils.py": ""}, "no topic"),
+    "micro from the house": ({"micro.py": "import lora_np.ops", "ops/__init__.py": ""}, "NumPy alone"),
+    "micro, relative": ({"micro.py": "def f():\n    from . import ops", "ops/__init__.py": ""}, "NumPy alone"),
+    "micro, heavy": ({"micro.py": "def f():\n    import torch"}, "NumPy alone"),
+    "micro, global draw": ({"micro.py": "import numpy as np\nx = np.random.randn(3)"}, "np.random.randn"),
+    "micro imported": ({"cli.py": "from .micro import forward", "micro.py": ""}, "nothing may import"),
+    "micro imported by the front door": ({"__init__.py": "from . import micro", "micro.py": ""}, "nothing may import"),
 }
 
 
@@ -310,11 +325,12 @@ def test_what_is_allowed_is_not_reported():
         "data/text.py": "import io\ndef f(path):\n    from tokenizers import Tokenizer\n    return open(path)",
         "training/a.py": "import os, time\nfrom .. import __version__\ndef f(): print(open('a'))",
         "cli.py": "import argparse\nfrom .training import a\ndef f():\n    import matplotlib",
+        "micro.py": "import time\nimport numpy as np\nprint(time.time(), np.random.default_rng(0), open('a'))",
     }
     assert problems(files) == []
 
 
-# ------------------------------------------------------------------ what importing loads, and what lies at the top
+# ------------------------------------------------------------------ what importing loads, and what is at the top level
 
 
 def loaded_by(statement):
@@ -341,7 +357,7 @@ def test_every_file_imports_with_numpy_alone():
     assert loaded_by(f"import {', '.join(modules)}") == {"lora_np", "numpy"}
 
 
-def test_nothing_else_lies_at_the_top_level():
+def test_nothing_else_is_at_the_top_level():
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

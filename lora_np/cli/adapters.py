@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 
+from ..checked import whole_number
 from ..formats import PRETRAINED, check_folder, save_task
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged_task, mixed
@@ -71,8 +72,7 @@ def add_adapters(command):
 
 
 def run_generate(arguments):
-    if arguments.seed < 0:
-        raise ValueError(f"seed: got {arguments.seed}, expected a whole number of at least 0")
+    whole_number("seed", arguments.seed, least=0)
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
     loaded = load_adapter_set(arguments.adapter, arguments.model)
     adapters = loaded.adapters or {"base": None}

@@ -33,7 +33,6 @@ def add_commands(command):
     add_seeds(lab, 5, "seeds of each run")
     lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
-    lab.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
     lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
     add_workers(lab)
 
@@ -87,9 +86,9 @@ def run_experiment(arguments):
         recipe(name)
     out = figures_folder(arguments)
     if arguments.draw:
-        there = [name for name in names if arguments.name != "all" or (Path(out) / f"{name}.json").exists()]
-        for name in there:
-            print(*draw_again(name, out), sep="\n")
+        for name in names:
+            if arguments.name != "all" or (Path(out) / f"{name}.json").exists():
+                print(*draw_again(name, out), sep="\n")
         return 0
     with open_executor(arguments.jobs, arguments.dask) as executor:
         where = out, arguments.store, executor, print_now

@@ -16,13 +16,11 @@ def add_commands(command):
     run.add_argument("--quick", action="store_true", help="two seeds, part of the data, at most 30 s")
     run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
     run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
-    run.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
     add_workers(run)
 
     tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
     tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
     tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
-    tune.add_argument("--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)")
     add_workers(tune)
 
     pretrain = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")

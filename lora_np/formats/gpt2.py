@@ -41,10 +41,10 @@ FIXED = {
 }
 SIZES = {
     "vocab_size": "vocab_size",
-    "n_positions": "n_positions",
     "n_embd": "d_model",
     "n_layer": "n_layers",
     "n_head": "n_heads",
+    "n_positions": "n_positions",
 }
 # Fields of transformers that have no effect here. They are saved again, without a warning.
 KNOWN = """architectures attn_pdrop bos_token_id chunk_size_feed_forward dtype embd_pdrop eos_token_id

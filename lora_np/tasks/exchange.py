@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..adapters import HEAD, fitting_arrays, merge
+from ..checked import one_of
 from ..formats import (
     PRETRAINED,
     Task,
@@ -38,8 +39,7 @@ def export(name, to, out, base_name=None):
     -------
     Task, as written
     """
-    if to not in FORMATS:
-        raise ValueError(f"to: got {to!r}, expected one of {', '.join(FORMATS)}")
+    one_of("to", to, FORMATS)
     check_folder(out, "out", (task_folder(name), task_base(name)))
     task = load_task(name)
     if to == "peft":

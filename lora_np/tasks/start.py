@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..adapters import Adapter, AdapterConfig, on_given_base, start_adapter
 from ..adapters.starts import STARTS
+from ..checked import one_of, whole_number
 from ..formats import check_folder, load_model, tokenizer_of
 from ..training import attach, stream
 
@@ -18,17 +19,10 @@ class Start(NamedTuple):
 
 
 def check_settings(method, methods, adapter_config, epochs, batch_size, out, base):
-    """Check the arguments of a fine-tuning before anything is read.
-
-    Returns
-    -------
-    AdapterConfig, or None for the method "full"
-    """
-    if method not in methods:
-        raise ValueError(f"method: got {method!r}, expected one of {', '.join(methods)}")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+    """Check the arguments of a fine-tuning before anything is read; return its AdapterConfig, None for "full"."""
+    one_of("method", method, methods)
+    whole_number("epochs", epochs)
+    whole_number("batch_size", batch_size)
     check_folder(out, "out", (base,))
     if method == "full":
         return None

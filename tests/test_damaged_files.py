@@ -1,0 +1,488 @@
+"""Files that are damaged, foreign or do not belong together are refused by name: models, adapters, GPT-2 and PEFT.
+
+Each table has the changes of one file and what the error must say; one test carries out all of them.
+"""
+
+import json
+import os
+import shutil
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lora_np.adapters.starts import STARTS
+from lora_np.formats import (
+    load_adapter,
+    load_gpt2,
+    load_model,
+    load_peft,
+    read_json,
+    read_tensors,
+    save_adapter,
+    save_gpt2,
+    save_model,
+    save_peft,
+    write_json,
+    write_tensors,
+)
+
+
+class Saved(NamedTuple):
+    """A folder of one format, not yet damaged."""
+
+    kind: str
+    fields: Path  # its configuration
+    tensors: Path
+    read: Callable  # () -> what is read
+    save: Callable  # (folder, what was read) -> None
+
+
+@pytest.fixture
+def saved(request, classifier, random_params, random_adapter, tmp_path):
+    """A "model", "adapter", "gpt2", "peft" or "dora", whatever the parameter names, of a classifier of 4 classes."""
+    folder, params = tmp_path / request.param, random_params(classifier, np.float32)
+    if request.param == "model":
+        save_model(folder, params, classifier)
+        files, read = ("config.json", "model.safetensors"), lambda: load_model(folder)
+        save = lambda out, loaded: save_model(out, *loaded)  # noqa: E731
+    elif request.param == "adapter":
+        patterns = {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"blocks.0.*": 3.0}}
+        save_adapter(folder, random_adapter(params, dropout=0.1, **patterns))
+        files, read, save = ("adapter.json", "adapter.safetensors"), lambda: load_adapter(folder, params), save_adapter
+    elif request.param == "gpt2":
+        save_gpt2(folder, params, classifier, labels=list("wxyz"))
+        files, read = ("config.json", "model.safetensors"), lambda: load_gpt2(folder)
+        save = lambda out, loaded: save_gpt2(out, *loaded[:2], labels=loaded.labels)  # noqa: E731
+    else:
+        settings = {} if request.param == "peft" else {"kind": "dora", "targets": ("q_proj", "v_proj", "up_proj")}
+        save_peft(folder, random_adapter(params, **settings), params, classifier, "somewhere/base")
+        files, read = ("adapter_config.json", "adapter_model.safetensors"), lambda: load_peft(folder, params)
+        save = lambda out, loaded: save_peft(out, loaded, params, classifier)  # noqa: E731
+    return Saved(request.param, *(folder / name for name in files), read, save)
+
+
+def every(*kinds):
+    """Run a test for each of these kinds of folders."""
+    return pytest.mark.parametrize("saved", kinds, indirect=True)
+
+
+def rows(table, *names):
+    """Run a test for each row of {kind: [(…), …]}, as the arguments `saved` and `names`."""
+    cases = [(kind, *row) for kind, of_kind in table.items() for row in of_kind]
+    ids = [f"{kind}-{str(row[0])[:40] if not callable(row[0]) else row[-1][:40]}" for kind, *row in cases]
+    return pytest.mark.parametrize(("saved", *names), cases, indirect=["saved"], ids=ids)
+
+
+def edit_fields(path, **changes):
+    """Change fields of a JSON file; "absent" takes a field out."""
+    values = json.loads(path.read_text("utf-8")) | changes
+    write_json(path, {name: value for name, value in values.items() if value != "absent"})
+
+
+def edit_tensors(path, change):
+    """Put what `change` makes of a file's tensors in their place."""
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, change(tensors), metadata)
+
+
+def put(name, make):
+    """A change: one tensor becomes what `make` makes of it; None takes it out."""
+
+    def change(tensors):
+        return {**{n: a for n, a in tensors.items() if n != name}, **({name: make(tensors[name])} if make else {})}
+
+    return change
+
+
+# ------------------------------------------------------------------ configurations
+
+FIELDS = {
+    "model": [
+        ({"d_model": "absent"}, "config.json: .*d_model"),
+        ({"d_model": "12"}, "config.json: d_model: got '12', expected a whole number"),
+        ({"d_model": 12.0}, "config.json: d_model: got 12.0"),
+        ({"n_heads": 5}, "config.json: n_heads: 5 does not divide d_model = 12"),
+        ({"n_layers": True}, "config.json: n_layers: got True"),
+        ({"n_layers": 10**9}, "config.json: n_layers is 1000000000, but the model has only 37 tensors"),
+        ({"n_classes": []}, "config.json: .*n_classes"),
+        ({"dropout": "none"}, "config.json: .*dropout"),
+        ({"dropout": 2}, "config.json: dropout: got 2"),
+        ({"layer_norm_eps": "tiny"}, "config.json: .*layer_norm_eps"),
+        ({"layer_norm_eps": -1.0}, "config.json: .*layer_norm_eps"),
+        ({"n_layers": 3}, "model.safetensors: blocks.2.* is missing"),
+        ({"n_classes": 0}, "model.safetensors: unexpected tensor head.weight"),
+        ({"d_ff": 24}, "model.safetensors: .* has shape"),
+    ],
+    "adapter": [
+        ({"r": 0}, "adapter.json: r: got 0"),
+        ({"r": 3.0}, "adapter.json: r: got 3.0"),
+        ({"r": 4}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(4, 12\)"),
+        ({"r": 13}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(13, 12\)"),
+        ({"targets": ["q_proj"], "rank_pattern": {}}, "adapter.safetensors: "),
+        ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' fits no layer"),
+        ({"targets": 3}, "adapter.json: .*"),
+        ({"targets": "q_proj"}, "adapter.json: targets"),
+        ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of texts"),
+        ({"targets": {"q_proj": 1}}, "adapter.json: targets: got .*, expected a tuple of texts"),
+        ({"kind": []}, r"adapter.json: kind: got \[\], expected a text"),
+        ({"kind": "magic"}, "adapter.json: kind: got 'magic'"),
+        ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
+        ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' fits no layer"),
+        ({"alpha": "6"}, "adapter.json: alpha"),
+        ({"alpha_pattern": {"q_proj": []}}, "adapter.json: alpha_pattern"),
+        ({"rslora": "no"}, "adapter.json: rslora"),
+        ({"dropout": 1}, "adapter.json: dropout"),
+        ({"init": "lazy"}, "adapter.json: init: got 'lazy'"),
+        *[({"init": i}, f"adapter.json: init: got '{i}', .*expected one of kaiming, gaussian") for i in STARTS],
+        ({"train_head": False}, "adapter.safetensors: unexpected tensor head.weight"),
+        ({"kind": "dora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_magnitude_vector is missing"),
+        ({"kind": "vera"}, "adapter.safetensors: blocks.0.attn.q_proj.vera_lambda_d is missing"),
+        ({"kind": "adalora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_E is missing"),
+        ({"rate_factors": {"lora_B": -1}}, r"adapter.json: rate_factors\['lora_B'\]: got -1"),
+        ({"projection_seed": 1.5}, "adapter.json: projection_seed: got 1.5"),
+        ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
+    ],
+    "gpt2": [
+        ({"model_type": "llama"}, "model_type is 'llama', expected 'gpt2'"),
+        ({"activation_function": "gelu"}, "activation_function is 'gelu', expected 'gelu_new' or 'gelu_pytorch_tanh'"),
+        ({"scale_attn_weights": False}, "scale_attn_weights is False, expected True"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+        ({"n_embd": "absent"}, "n_embd is missing"),
+        ({"n_embd": "12"}, "d_model: got '12'"),
+        ({"n_head": 5}, "n_heads: 5 does not divide d_model = 12"),
+        ({"n_layer": 10**9}, "n_layer is 1000000000, but the model has only 29 tensors"),
+        ({"n_layer": 1}, "unexpected tensor h.1"),
+        ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
+        ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
+        ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected a number above 0 and below 1"),
+        ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
+        ({"vocab_size": 14}, r"wte.weight has shape \(13, 12\), expected \(14, 12\)"),
+        ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
+    ],
+    "peft": [
+        ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
+        *[({"peft_type": kind}, f"peft_type is '{kind}', expected 'LORA'") for kind in ("IA3", "VERA", "ADALORA")],
+        ({"bias": "lora_only"}, "bias is 'lora_only', expected 'none'"),
+        ({"use_dora": True}, r"transformer.h.0.attn.c_attn.lora_magnitude_vector is missing"),
+        ({"use_dora": "yes"}, "use_dora is 'yes', expected False or True"),
+        ({"use_qalora": True}, "use_qalora is True, expected none: it changes what the adapter computes"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', expected True or False or 'gaussian'"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes', expected False or True"),
+        ({"r": 4}, "attn.c_proj has lora_A .*: they have rank 3, but the configuration says 4"),
+        ({"rank_pattern": {"c_attn": 4}}, "attn.c_attn has .*: they have rank 9, but the configuration says 4"),
+        ({"r": 0, "rank_pattern": {}}, "the rank of transformer.h.0.attn.c_attn is 0, expected a whole number"),
+        ({"lora_alpha": "6"}, "the alpha of .* is '6', expected a finite number"),
+        ({"lora_alpha": float("nan")}, "the alpha of .* is nan, expected a finite number"),
+        ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
+        ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
+        ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern has the pattern '\(a\+\)\+\$', which is too complex"),
+        ({"lora_dropout": 1.5}, "dropout: got 1.5"),
+        ({"target_modules": ["c_attn"]}, "an adapter on transformer.h.0.attn.c_proj, which is not a target"),
+        ({"target_modules": 5}, "target_modules is 5, expected a text or a list of texts"),
+        ({"target_modules": "(a+)+"}, "target_modules has the pattern .* too complex"),
+        ({"exclude_modules": ["mlp.c_fc"]}, "an adapter on transformer.h.0.mlp.c_fc, which is not a target"),
+        ({"layers_to_transform": 1}, "an adapter on transformer.h.0.attn.c_attn, which is not a target"),
+        ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected a whole number"),
+        ({"rank_pattern": {".?" * 30 + "X": 3}}, "too complex to match safely"),
+    ],
+    # PEFT would leave the magnitudes out, and the adapter would be another.
+    "dora": [({"use_dora": False}, "unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of lay")],
+}
+
+
+@rows(FIELDS, "changes", "message")
+def test_fields_that_do_not_fit(saved, changes, message):
+    edit_fields(saved.fields, **changes)
+    with pytest.raises(ValueError, match=message):
+        saved.read()
+
+
+CONTENTS = [
+    (b"", "not a JSON file"),
+    (b'{"d_model": 12', "not a JSON file"),
+    (b"d_model = 12", "not a JSON file"),
+    (b'{"d_model": "\xff"}', "not a JSON file"),
+    (b"[" * 100_000, "not a JSON file"),
+    (b'{"n_head": 4, "n_head": 4}', "not a JSON file .repeated name 'n_head'"),
+    (b"[1, 2]", "got a JSON list, expected an object"),
+    (b"null", "got a JSON NoneType, expected an object"),
+    *[(b'{"r": %s}' % n, "not a JSON file .*is too large") for n in (b"1" + 400 * b"0", b"%d" % 2**63, 5000 * b"1")],
+]
+
+
+@every("model", "adapter", "gpt2", "peft")
+def test_configurations_that_are_no_json_object(saved):
+    for content, message in CONTENTS:
+        saved.fields.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{saved.fields.name}: .*{message}"):
+            saved.read()
+    saved.fields.write_bytes(b"{}")
+    with pytest.raises(ValueError, match="vocab_size|peft_type|adapter.safetensors: .*has shape"):
+        saved.read()
+
+
+@every("model", "adapter", "gpt2", "peft")
+def test_unknown_fields_are_saved_again(saved, tmp_path):
+    """They are of a later version, or none of ours: without effect, and written again."""
+    known = {"gpt2": {"attn_pdrop": 0.1}, "peft": {"revision": "main"}}.get(saved.kind, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edit_fields(saved.fields, **known)
+        saved.read()
+    edit_fields(saved.fields, colour="red")
+    with pytest.warns(UserWarning, match=f"{saved.fields.name}: unknown fields colour are ignored, but saved again"):
+        loaded = saved.read()
+    saved.save(tmp_path / "again", loaded)
+    fields = read_json(tmp_path / "again" / saved.fields.name)
+    own = saved.kind in ("model", "adapter")
+    assert (fields["extra"] if own else {n: fields[n] for n in ("colour", *known)}) == {"colour": "red"} | known
+    if saved.kind == "gpt2":
+        assert fields == read_json(saved.fields)
+
+
+@every("adapter")
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"d_model": 24}, "adapter.safetensors: blocks.0.attn.q_proj.lora_A has shape"),
+        ({"n_layers": 1}, "adapter.safetensors: unexpected tensor blocks.1."),
+        ({"n_layers": 3}, "adapter.safetensors: blocks.2.attn.q_proj.lora_A is missing"),
+        ({"n_classes": 0}, "adapter.safetensors: unexpected tensor head.weight"),
+        ({"n_classes": 3}, r"adapter.safetensors: head.weight has shape \(4, 12\), expected \(3, 12\)"),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_base(saved, classifier, random_params, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_adapter(saved.fields.parent, random_params(replace(classifier, **changes)))
+
+
+# ------------------------------------------------------------------ tensors
+
+DOWN, LORA_B = "blocks.1.mlp.down_proj.weight", "blocks.1.attn.v_proj.lora_B"
+WTE, SCORE = "transformer.wte.weight", "score.weight"
+BASE = "base_model.model."
+C_ATTN, C_FC, C_PROJ = (f"{BASE}transformer.h.0.{name}" for name in ("attn.c_attn", "mlp.c_fc", "attn.c_proj"))
+FC_A, FC_B, FC_M = f"{C_FC}.lora_A.weight", f"{C_FC}.lora_B.weight", f"{C_FC}.lora_magnitude_vector"
+NOT_FINITE = "has values that are not finite or too large for float32"
+
+
+def exchange(layer, turn=False):
+    """A change: A in B's place and B in A's; or, with `turn`, both transposed."""
+    a, b = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
+    return lambda t: t | ({a: t[a].T, b: t[b].T} if turn else {a: t[b], b: t[a]})
+
+
+TENSORS = {
+    "model": [
+        (put(DOWN, None), f"model.safetensors: {DOWN} is missing"),
+        (lambda t: t | {"lm_head.weight": np.ones(2)}, "model.safetensors: unexpected tensor lm_head.weight"),
+        (put(DOWN, np.transpose), rf"model.safetensors: {DOWN} has shape \(20, 12\), expected \(12, 20\)"),
+        (put(DOWN, lambda a: a[None]), rf"model.safetensors: {DOWN} has shape \(1, 12, 20\)"),
+        (put(DOWN, lambda a: a.astype(np.int32)), f"model.safetensors: {DOWN} has dtype int32"),
+        (put(DOWN, lambda a: np.where(a == a[11, 19], np.nan, a)), f"model.safetensors: {DOWN} {NOT_FINITE}"),
+        (put(DOWN, lambda a: np.where(a == a[0, 0], -np.inf, a)), f"model.safetensors: {DOWN} {NOT_FINITE}"),
+        (put("ln_f.weight", lambda a: np.full(12, 1e300)), f"model.safetensors: ln_f.weight {NOT_FINITE}"),
+    ],
+    "adapter": [
+        (put(LORA_B, None), f"adapter.safetensors: {LORA_B} is missing"),
+        (put("head.weight", None), "adapter.safetensors: head.weight is missing"),
+        (lambda t: t | {f"{LORA_B}.weight": t[LORA_B]}, f"adapter.safetensors: unexpected tensor {LORA_B}.weight"),
+        (put(LORA_B, np.transpose), rf"adapter.safetensors: {LORA_B} has shape \(2, 12\), expected \(12, 2\)"),
+        (put(LORA_B, lambda a: a * np.nan), f"adapter.safetensors: {LORA_B} {NOT_FINITE}"),
+        (put(LORA_B, lambda a: np.full(a.shape, 1e300)), f"adapter.safetensors: {LORA_B} {NOT_FINITE}"),
+    ],
+    "gpt2": [
+        (put("transformer.wpe.weight", None), "wpe.weight is missing"),
+        (lambda t: t | {"wte.weight": t[WTE]}, "repeated name wte.weight, with and without"),
+        (put(WTE, np.transpose), r"wte.weight has shape \(12, 13\)"),
+        (put(WTE, lambda a: a * np.inf), f"wte.weight {NOT_FINITE}"),
+        (put(SCORE, lambda a: a.astype(np.int32)), "score.weight has dtype int32"),
+        (put(SCORE, lambda a: np.float32(1)), r"score.weight has shape \(\), expected"),
+        (put(SCORE, lambda a: a[:1]), "n_classes: got 1"),
+        (lambda t: t | {"lora": t[SCORE]}, "unexpected tensor lora"),
+    ],
+    "peft": [
+        (exchange(C_FC), r"c_fc has lora_A \(20, 3\) and lora_B \(3, 12\), .*: they look exchanged"),
+        (exchange(C_FC, turn=True), "they look transposed"),
+        (exchange(C_PROJ), "they look exchanged or transposed"),
+        (put(FC_A, lambda a: a[:, :5]), r"c_fc has lora_A \(3, 5\)"),
+        (put(FC_A, lambda a: a[0]), r"c_fc has lora_A \(12,\)"),
+        (put(FC_B, None), "mlp.c_fc.lora_B.weight is missing"),
+        (lambda t: t | {f"{C_FC}.bias": np.zeros(3, np.float32)}, "unexpected tensor base_model.model.transformer.h.0"),
+        (lambda t: t | {"h.9.mlp.c_fc.lora_A.weight": t[FC_A]}, "c_fc.lora_B.weight is missing"),
+        (lambda t: t | {FC_A.removeprefix(BASE): t[FC_A]}, "repeated name transformer.h.0"),
+        (put(FC_A, lambda a: a * np.nan), NOT_FINITE),
+        (put(FC_A, lambda a: a.astype(np.int8)), "has dtype int8"),
+        (put(FC_A, lambda a: np.full(a.shape, 1e300)), NOT_FINITE),
+        (lambda t: {n: a for n, a in t.items() if "h.0.m" not in n}, "c_fc is a target, but the file has no adapter"),
+        (lambda t: t | {SCORE: np.ones((4, 12), np.float32)}, "unexpected tensor"),
+        (lambda t: {SCORE: np.ones((4, 11), np.float32)}, r"head has shape \(4, 11\), expected \(4, 12\)"),
+        (put(BASE + SCORE, lambda a: np.float32(1)), r"score.weight has shape \(\), expected"),
+        (lambda t: {SCORE: np.ones((2, 12), np.float32)}, r"head.weight has shape \(2, 12\)"),
+        (
+            lambda t: t | {n.replace("transformer.", ""): 5 * t[n] for n in (FC_A, FC_B)},
+            "repeated layer .*h.0.mlp.c_fc, which the file also has under another name",
+        ),
+        (
+            lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()},
+            "transformer.h.7.attn.c_attn is not a linear layer of the base",
+        ),
+    ],
+    "dora": [
+        (put(FC_M, None), "mlp.c_fc.lora_magnitude_vector is missing"),
+        (put(FC_A, None), "mlp.c_fc.lora_A.weight is missing"),
+        (put(FC_M, lambda a: a[:, None]), r"c_fc.lora_magnitude_vector has shape \(20, 1\), expected \(20,\)"),
+        (
+            put(f"{C_ATTN}.lora_magnitude_vector", lambda a: a[:12]),
+            r"attn.c_attn.lora_magnitude_vector has shape \(12,\), expected \(36,\)",
+        ),
+        (
+            lambda t: t | {f"{FC_M}.weight": t[FC_M]},
+            "unexpected tensor .*vector.weight; expected lora_A, lora_B, lora_magnitude_vector of layers",
+        ),
+        (put(FC_M, lambda a: a * np.nan), NOT_FINITE),
+    ],
+}
+
+
+@rows(TENSORS, "change", "message")
+def test_tensors_that_do_not_fit(saved, change, message):
+    edit_tensors(saved.tensors, change)
+    with pytest.raises(ValueError, match=message):
+        saved.read()
+
+
+def test_float64_reads_what_float32_cannot_hold(classifier, random_params, tmp_path):
+    params = random_params(classifier) | {"ln_f.weight": np.full(12, 1e300)}
+    save_model(tmp_path, params, classifier)
+    assert load_model(tmp_path, np.float64)[0]["ln_f.weight"][0] == 1e300
+
+
+@every("model", "adapter", "gpt2", "peft")
+def test_missing_files_are_named(saved):
+    for path in (saved.fields, saved.tensors):
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(FileNotFoundError, match=path.name):
+            saved.read()
+        path.with_suffix(".away").rename(path)
+    shutil.rmtree(saved.fields.parent)
+    with pytest.raises(FileNotFoundError, match=saved.fields.parent.name):
+        saved.read()
+
+
+# ------------------------------------------------------------------ files that are not safetensors
+
+
+@every("model", "adapter", "gpt2", "peft")
+def test_truncated_tensors_are_refused(saved):
+    whole = saved.tensors.read_bytes()
+    for size in (0, 1, 7, 8, 50, 1000, len(whole) // 2, len(whole) - 1):
+        saved.tensors.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=f"{saved.tensors.name}: not a complete safetensors file"):
+            saved.read()
+
+
+def one_tensor(size, **changes):
+    """A safetensors file with one tensor of 8 bytes, by hand, with another entry or other bytes."""
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+    header = json.dumps({"w": entry} | ({"v": entry} if size is None else {})).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(8 if size is None else size)
+
+
+FOREIGN = {
+    "text": lambda whole: b"this is no safetensors file, whatever its name says",
+    "bytes on top": lambda whole: whole + b"x",
+    "header of a gigabyte": lambda whole: struct.pack("<Q", 2**30) + whole[8:],
+    "header that is no JSON": lambda whole: whole[:8] + b"!" + whole[9:],
+    "offsets beyond the end": lambda whole: one_tensor(4),
+    "offsets that do not fit the shape": lambda whole: one_tensor(8, shape=[3]),
+    "unknown dtype": lambda whole: one_tensor(8, dtype="F7"),
+    "bfloat16": lambda whole: one_tensor(8, dtype="BF16", shape=[4]),
+    "float8": lambda whole: one_tensor(8, dtype="F8_E4M3", shape=[8]),
+    "overlap": lambda whole: one_tensor(None),
+    "pickle": lambda whole: b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+}
+
+
+@every("model")
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files_are_refused(saved, kind):
+    edit_fields(saved.fields, n_layers=1)
+    saved.tensors.write_bytes(FOREIGN[kind](saved.tensors.read_bytes()))
+    with pytest.raises(ValueError, match="model.safetensors: "):
+        saved.read()
+
+
+def test_pickle_is_never_read(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(
+        FileNotFoundError, match=r"no model.safetensors .* \(pytorch_model.bin found\); pickle is never"
+    ):
+        load_gpt2(tmp_path)
+    with pytest.raises(ValueError, match="expected a file ending in .safetensors"):
+        load_gpt2(tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="no such file or directory"):
+        load_gpt2(tmp_path / "nowhere")
+
+
+# ------------------------------------------------------------------ an index of several files
+
+
+def shard(folder, names=("a.safetensors", "b.safetensors")):
+    """Cut model.safetensors in two, with an index that gives them these names; return the index's path."""
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    keys = list(tensors)
+    halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+    for name, half in zip(("a.safetensors", "b.safetensors"), halves):
+        write_tensors(folder / name, {key: tensors[key] for key in half})
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    write_json(index, {"metadata": {}, "weight_map": {key: name for name, half in zip(names, halves) for key in half}})
+    return index
+
+
+@every("gpt2")
+def test_an_index_that_does_not_hold(saved):
+    expected = saved.read().params
+    index = shard(saved.fields.parent)
+    for path in (index.parent, index):
+        params = load_gpt2(path).params
+        assert all(np.array_equal(params[name], expected[name]) for name in expected)
+    places = read_json(index)["weight_map"]
+    first = next(iter(places))
+    for change, message in [
+        ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
+        ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
+        ({first: "c.safetensors"}, "c.safetensors: no such file"),
+        ({first: 3}, "expected an object of tensor -> file"),
+    ]:
+        write_json(index, {"weight_map": places | change})
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            saved.read()
+    for broken in ({}, {"weight_map": []}, {"weight_map": {}}):
+        write_json(index, broken)
+        with pytest.raises(ValueError, match="weight_map is"):
+            saved.read()
+
+
+@every("gpt2")
+@pytest.mark.parametrize("place", ["../a", "ABSOLUTE", "sub/a", "..", ".", "LINK", "", "../gpt2/a"])
+def test_an_index_stays_in_its_directory(saved, place):
+    """What would load there, were it not outside, is refused."""
+    folder = saved.fields.parent
+    outside = folder.parent / "a.safetensors"
+    if place == "LINK":
+        if os.name != "posix":
+            pytest.skip("links need rights on this system")
+        (folder / place).symlink_to(outside)
+    shard(folder, (str(outside) if place == "ABSOLUTE" else place.replace("/a", "/a.safetensors"), "b.safetensors"))
+    shutil.copy(folder / "a.safetensors", outside)
+    with pytest.raises(ValueError, match="model.safetensors.index.json: names the file '.*', which is not in its dir"):
+        saved.read()
