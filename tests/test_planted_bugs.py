@@ -1,25 +1,26 @@
 """The gradient check can fail: it finds every wrong version of every backward pass.
 
-`mutants.py` derives the wrong versions. What no small change says is written by hand, in `BY_HAND`.
+`mutants.py` derives the wrong versions. What no small change of a line says is written by hand, in `BY_HAND`.
 """
 
 import ast
 import functools
 import importlib
 import inspect
-import math
 import re
 import sys
-from contextlib import contextmanager
+import textwrap
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
-from mutants import mutants
 
 import lora_np
+
+from .mutants import NEW_ARRAYS, mutants, name_of
 
 PACKAGE = Path(lora_np.__file__).parent
 check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
@@ -27,87 +28,76 @@ check = importlib.import_module("lora_np.reference.gradcheck")  # the module, no
 
 # ------------------------------------------------------------------ the functions that go backward
 
-# Beside the backward passes: the slope that GELU's forward pass computes for its own, with the gate that it reads, and
-# the distance from orthonormal that AdaLoRA computes together with its gradient.
-BACKWARD = re.compile(r"(^|[._])back(ward)?($|[._])|gate|slope|orthogonality|loss_and_gradients")
-FORWARD_TOO = {"ops.cross_entropy": "cross_entropy_forward"}  # computes the gradient
-DRAWN = {"cached_projections"}  # VeRA's random factors are constants of both passes: see test_variants.py
-
 
 class Function(NamedTuple):
     real: object
-    forget: object  # function without arguments: drops results that it has kept
+    forget: object  # function without arguments, drops the results that a cache holds
     tree: ast.FunctionDef
 
 
-@functools.cache
-def functions_of(module):
-    """Name -> Function of a module of the package, with those of its classes as Class.name."""
-    file = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
-    loaded, functions = importlib.import_module(f"lora_np.{module}"), {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        owner = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
-        for tree in node.body if owner else [node]:
-            if isinstance(tree, ast.FunctionDef):
-                name = f"{owner}{tree.name}"
-                real = functools.reduce(getattr, name.split("."), loaded)
-                if not isinstance(real, property):
-                    forget = getattr(real, "cache_clear", lambda: None)
-                    functions[name] = Function(inspect.unwrap(real), forget, tree)
-    return functions
+def package_functions(folder):
+    """(name, Function) of all functions and methods of a folder: "ops.linear.linear_backward"."""
+    for file in sorted((PACKAGE / folder).glob("[a-z]*.py")):
+        module = importlib.import_module(f"lora_np.{folder}.{file.stem}")
+        text = ast.parse(file.read_text(encoding="utf-8"))
+        for owner in [text, *(node for node in text.body if isinstance(node, ast.ClassDef))]:
+            for tree in [node for node in owner.body if isinstance(node, ast.FunctionDef)]:
+                real = getattr(module if owner is text else getattr(module, owner.name), tree.name)
+                real, forget = getattr(real, "fget", real), getattr(real, "cache_clear", lambda: None)
+                yield f"{folder}.{file.stem}.{tree.name}", Function(inspect.unwrap(real), forget, tree)
+
+
+ALL = {name: function for folder in ("ops", "adapters", "model") for name, function in package_functions(folder)}
+
+# Beside the backward passes: GELU's slope, which its forward pass computes, and the gate that it reads; AdaLoRA's
+# distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
+# computes the gradient.
+BACKWARD = r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients|cross_entropy_forward)$"
+DRAWN = "cached_projections"  # VeRA's random factors are constants of both passes: see test_variants.py
 
 
 def backward_functions():
-    """"ops.linear.linear_backward" and the like: all that go backward, and what they call in their own files."""
-    for folder in ("ops", "adapters", "model"):
-        for file in sorted((PACKAGE / folder).glob("*.py")):
-            module = f"{folder}.{file.stem}"
-            functions = functions_of(module)
-            names = [name for name in functions if BACKWARD.search(name) or name == FORWARD_TOO.get(module)]
-            for name in names:  # the list grows on the way
-                used = {node.id for node in ast.walk(functions[name].tree) if isinstance(node, ast.Name)} - DRAWN
-                names += [helper for helper in functions if helper in used and helper not in names]
-            yield from (f"{module}.{name}" for name in names)
+    """The names of the functions that go backward, and of those that they call in their own files."""
+    names = [name for name in ALL if re.search(BACKWARD, name)]
+    for name in names:  # the list grows on the way
+        file = name.rpartition(".")[0]
+        used = {f"{file}.{node.id}" for node in ast.walk(ALL[name].tree) if isinstance(node, ast.Name)}
+        names += [helper for helper in ALL if helper in used - {f"{file}.{DRAWN}"} and helper not in names]
+    return sorted(names)
 
 
-FUNCTIONS = list(backward_functions())
-
-
-def function(name):
-    folder, file, rest = name.split(".", 2)
-    return functions_of(f"{folder}.{file}")[rest]
+FUNCTIONS = backward_functions()
 
 
 @functools.cache
 def mutants_of(name):
-    return list(mutants(function(name).tree))
+    return list(mutants(ALL[name].tree))
 
 
 # ------------------------------------------------------------------ the judge
 
-WHOLE = [name for name in check.CASES if "model" in name or "classifier" in name]
-PARTS = [name for name in check.CASES if name not in WHOLE]
+WHOLE = [case for case in check.CASES if "model" in case or "classifier" in case]
+SINGLE = [case for case in check.CASES if case not in WHOLE]
+
+
 measure = check.measured_gradients
 
 
 @functools.cache
-def right(case):
-    """The gradients as they should be, and the rows of the check."""
+def right_gradients(case):
+    """What the forward pass shows. A whole model's differences take a second: in their place is what its backward
+    pass says, which test_gradcheck.py holds to them."""
     drawn, doutput = check.draw_case(case, 0)
-    if case in WHOLE:
-        # A whole model's differences take a second. In their place are the package's own gradients, which
-        # test_gradcheck.py holds to them.
-        return check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
-    return measure(drawn, doutput)
+    return measure(drawn, doutput) if case in SINGLE else check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
 
 
 @functools.cache
 def called_by(case):
-    """The code of every function that a case calls: (forward, backward)."""
+    """The code of all functions that a case calls: (forward, backward)."""
     forward, backward = set(), set()
     drawn, doutput = check.draw_case(case, 0)
-    for name in FUNCTIONS:
-        function(name).forget()
+    for function in ALL.values():
+        function.forget()
     try:
         sys.setprofile(lambda frame, event, argument: forward.add(frame.f_code))
         _, pull = drawn.run(tuple(drawn.operands), **drawn.operands, **drawn.constants)
@@ -118,58 +108,208 @@ def called_by(case):
     return forward, backward
 
 
+@functools.cache
 def cases_of(name):
-    code = function(name).real.__code__
-    parts = [case for case in PARTS if code in called_by(case)[0] | called_by(case)[1]]
-    if any(code in called_by(case)[0] for case in parts):
-        return parts
-    whole = [case for case in WHOLE if code in called_by(case)[0] | called_by(case)[1]]
-    return parts + sorted(whole, key=lambda case: "activations" not in case)
+    """The cases that call a function, fast ones first; whether an operation's case goes forward with it.
+
+    If so, wrong code is measured as it is. A whole model is not measured, and is no judge of such a function.
+    """
+    code = ALL[name].real.__code__
+    single, whole = ([case for case in cases if code in set.union(*called_by(case))] for cases in (SINGLE, WHOLE))
+    goes_forward = any(code in called_by(case)[0] for case in single)
+    whole.sort(key=lambda case: "activations" not in case)
+    return single if goes_forward else single + whole, goes_forward
 
 
-@contextmanager
-def replaced(name, code):
-    real = function(name).real
-    right_code = real.__code__
-    module = compile(code, right_code.co_filename, "exec")
-    real.__code__ = next(c for c in module.co_consts if isinstance(c, CodeType) and c.co_name == name.rpartition(".")[2])
-    try:
-        function(name).forget()
-        yield
-    finally:
-        real.__code__ = right_code
-        function(name).forget()
+def rows_of(case, measured):
+    """The rows of one case, with the first seed."""
+    with mock.patch.object(check, "measured_gradients", measured), np.errstate(all="ignore"):
+        return check.check_case(case, 0)
 
 
-def verdict(name, code):
-    forward_too = any(function(name).real.__code__ in called_by(case)[0] for case in PARTS)
-    cases = cases_of(name)
-    for c in cases: right(c)
-    with replaced(name, code), np.errstate(all="ignore"):
-        for case in cases:
-            check.measured_gradients = measure if forward_too else lambda *_, case=case: right(case)
-            try:
-                rows = check.check_case(case, 0)
-            except Exception as e:
-                return "raised "+type(e).__name__
-            finally:
-                check.measured_gradients = measure
-            if check.failures(rows) or not rows[0].n_checked:
-                return "row"
-    return "survived"
+@functools.cache
+def compared(case):
+    """What the rows of a case compare."""
+    return [(row.operand, row.n_checked) for row in rows_of(case, lambda *_: right_gradients(case))]
 
 
-if __name__ == "__main__":
-    import time, collections
-    for name in check.CASES: right(name), called_by(name)
-    tot=collections.Counter()
+def outcomes(name, code):
+    """What each case says of a function with other code: which rows fail or are missing, or that it raises."""
+    real, forget, _ = ALL[name]
+    right, compiled = real.__code__, compile(code, real.__code__.co_filename, "exec")
+    wrong = next(c for c in compiled.co_consts if isinstance(c, CodeType) and c.co_name == real.__name__)
+    cases, goes_forward = cases_of(name)
+    for case in cases:
+        expected, gradients = compared(case), right_gradients(case)
+        try:
+            real.__code__ = wrong
+            forget()
+            rows = rows_of(case, measure if goes_forward else lambda *_, gradients=gradients: gradients)
+        except Exception:
+            yield ["raises"]
+        else:
+            same = [(row.operand, row.n_checked) for row in rows] == expected
+            yield [row.operand for row in check.failures(rows)] + ["missing"] * (not same)
+        finally:
+            real.__code__ = right
+            forget()
+
+
+# ------------------------------------------------------------------ mutants
+
+IN_VAIN = "computes more than is wanted, which test_accounting.py counts"
+OTHER = "is the gradient of another function, which the forward pass computes too"
+SAME = "is the same number"
+READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
+EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
+    ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
+    ("cross_entropy_forward", r"^kept is \[dlogits\] whatever|condition dx is dropped", IN_VAIN),
+    ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
+    ("layer_norm_backward", r"^through_variance has dx and cache.x_hat exchanged", SAME),
+    ("gelu.gate", r"^g is set to 0.5, .*g \*= 0.5", OTHER),
+    ("row_mean", r"(lacks the divisor|2 in place of 1).*vecdot", OTHER),
+    ("orthogonality", r"(term|has) np.eye", OTHER),
+    ("orthogonality", r"has of_[AB] transposed", SAME),
+    ("adalora.backward", r"^asked lacks the factor (dw_wanted|'x' in wanted)", IN_VAIN),
+    (r"(lora|vera)\.backward", r"takes each name whatever name in", IN_VAIN),
+    ("vera.backward", r"or cache.v is not None is dropped|cache.dropout in place of cache.v", IN_VAIN),
+    (
+        "dora.(backward|norm_wanted)",
+        r"'bias' in wanted is dropped|'weight' in wanted is dropped, in line 174|ignores whether any",
+        IN_VAIN,
+    ),
+    ("dora.backward", r"mask is not None and asked is dropped|whether (mask|asked)", SAME),
+    ("objective", r"wanted.*whatever wanted|lacks wanted=", IN_VAIN),
+    ("objective", r"n_targets", "is no gradient"),
+    ("block_backward", r"note\(record, f.{attn}\.(probs|scores)", READER),
+    ("block_backward", r"^d (is gelu.* whatever|reads dx in place of d.*is not)|dcontext is None never", IN_VAIN),
+    ("transformer.note", r"ignores whether array is not None", IN_VAIN),
+]
+
+
+def described(name):
+    """(mutant, its sentence with the line that it changes, whether it is equivalent) of a function's mutants."""
+    for mutant in mutants_of(name):
+        description = f"{mutant.sentence}, in line {mutant.line}: {mutant.place}"
+        reasons = [why for where, what, why in EQUIVALENT if re.search(where, name) and re.search(what, description)]
+        yield mutant, description, bool(reasons)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_mutant_is_found(name):
+    assert cases_of(name)[0]
+    assert [what for m, what, same in described(name) if not same and not any(outcomes(name, m.code))] == []
+
+
+@pytest.mark.slow
+def test_no_exception_hides_a_mutant_that_is_found():
     for name in FUNCTIONS:
-        if len(sys.argv)>1 and sys.argv[1] not in name: continue
-        t=time.time()
-        out=collections.Counter()
-        for m in mutants_of(name):
-            v=verdict(name,m.code); out[v[:6]]+=1
-            print("   ",v, m.line, m.sentence)
-        tot+=out
-        print(name, dict(out), len(cases_of(name)), f"{time.time()-t:.2f}s")
-    print(tot)
+        assert [what for m, what, same in described(name) if same and any(outcomes(name, m.code))] == []
+
+
+def test_every_exception_is_a_mutant():
+    for where, what, _ in EQUIVALENT:
+        names = [name for name in FUNCTIONS if re.search(where, name)]
+        assert any(re.search(what, sentence) for name in names for _, sentence, _ in described(name)), (where, what)
+
+
+def test_every_line_has_a_mutant():
+    """Every line that computes: not docstrings, None, {}, nor arrays that are to be filled."""
+    for name in FUNCTIONS:
+        changed = {mutant.line for mutant in mutants_of(name)}
+        for node in ast.walk(ALL[name].tree):
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)) and node.value is not None:
+                nothing = isinstance(node.value, ast.Constant) or ast.unparse(node.value) == "{}"
+                assert node.lineno in changed or nothing or name_of(node.value) in NEW_ARRAYS, (name, node.lineno)
+
+
+def test_the_mutants_of_a_small_function():
+    code = """
+    def slope(dy, x, n):
+        'x - y'
+        if n < 1:
+            raise ValueError(n + 1)
+        dx = -dy @ x.T
+        dx *= 0.5
+        return dx.sum(axis=0, dtype=x.dtype)
+    """
+    derived = list(mutants(ast.parse(textwrap.dedent(code)).body[0]))
+    assert len({mutant.code for mutant in derived}) == len(derived)
+    assert {mutant.sentence for mutant in derived} == {
+        *("dx has the wrong sign", "dx has dy with the wrong sign", "dx has -dy and x.T exchanged"),
+        *("dx has -dy transposed", "dx has x.T transposed", "dx has x not transposed"),
+        *("dx *= 0.5 is left out", "dx is set to 0.5, not changed by it", "dx *= 0.5 has the opposite sign"),
+        *("dx has 1.0 in place of 0.5", "the result has the wrong sign", "the result has mean in place of sum"),
+        *("the result lacks axis=0 in sum", "axis has 1 in place of 0"),
+    }
+
+
+# ------------------------------------------------------------------ bugs by hand
+
+
+class Bug(NamedTuple):
+    what: str
+    where: str  # what the function's name begins with
+    right: str  # code that exists there once, as ast.unparse writes it
+    wrong: str
+    row: str | None = None  # that must show it; None: any
+
+
+ALONE = check.ALONE
+# fmt: off
+BY_HAND = [
+    Bug("rows flattened column by column", "ops.linear", "= dy.reshape(", "= dy.swapaxes(0, 1).reshape(", "weight"),
+    Bug("dweight averaged over rows", "ops.linear", "drows.T @", "drows.T / len(drows) @", "weight"),
+    Bug("the mean of all rows", "ops.layer_norm", "through_mean = row_mean(dx)", "through_mean = dx.mean()", "x"),
+    Bug("the unbiased variance", "ops.layer_norm", "(dx, cache.x_hat)", "(dx, cache.x_hat) * C / (C - 1)", "x"),
+    Bug("inv_std without ε", "ops.layer_norm", "inv_std=inv_std", "inv_std=1 / x.std(axis=-1, keepdims=True)", "x"),
+    Bug("the diagonal alone", "ops.softmax", "subtract(dp, expected,", "multiply(dp, 1.0 - p,", "x"),
+    Bug("digits lost", "ops.softmax", "np.empty_like(dprobs, order='C')", "np.empty_like(dprobs, np.float16)", "x"),
+    Bug("the gate of ReLU", "ops.gelu", "slope(x_piece, g, y_piece)", "slope(x_piece, x_piece > 0, y_piece)", "x"),
+    Bug("a repeated id counted once", "ops.embedding", "np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)",
+        "dy.reshape(-1, dy.shape[-1])[order][starts]", "weight"),
+    Bug("a tied head's gradient added twice", "ops.embedding", "is None else into", "is None else 2.0 * into"),
+    Bug("class 0 taken for padding", "ops.cross_entropy", "(real / real.", "((targets > 0) / real.", "logits"),
+    Bug("ignored targets count", "ops.cross_entropy", "(real / real.", "(np.ones(real.shape) / real.", "logits"),
+    Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
+    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, probs.shape[1])",
+        "dcontext.reshape(*probs.shape[:3], -1)", "v"),
+    Bug("columns dealt out to the heads in turn", "ops.attention", "n_heads, C // n_heads).transpose(0, 2, 1, 3)",
+        "C // n_heads, n_heads).transpose(0, 3, 1, 2)", "v"),
+    Bug("scaled by the width", "ops.attention", "sqrt(d_out.shape[-1])", "sqrt(dcontext.shape[-1])", "k"),
+    Bug("no dq without dv", "ops.attention", "if not cache.wanted", "if 'v' not in cache.wanted", ALONE),
+    Bug("s u kept without s", "adapters.lora", "z, up = linear_forward(scale * u, adapter['lora_B'], None, asked.up)",
+        "z, up = linear_forward(u, adapter['lora_B'], None, asked.up); z = scale * z", "lora_B"),
+    Bug("B not kept for dx", "adapters.lora", "= 'x' in wanted or 'lora_A' in wanted", "= 'lora_A' in wanted", ALONE),
+    Bug("dA masked only beside dB", "adapters.lora", "down.x is not None:",
+        "down.x is not None and 'lora_B' in cache.wanted:", ALONE),
+    Bug("the mask on the base's dx too", "adapters.lora", "through_base.dx + dropout_backward(through_down.dx",
+        "dropout_backward(through_base.dx + through_down.dx", "x"),
+    Bug("the base's dx through V", "adapters.dora", "LinearCache(left, cache.weight,", "LinearCache(left, V,", "x"),
+    Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
+    Bug("stops at the highest wanted parameter", "model.", "lowest=min((", "lowest=max(("),
+    Bug("stops one layer early", "model.", "self.lowest <", "self.lowest + 1 <", ALONE),
+    Bug("blocks that overlap", "model.", "return 1 + 6 * int(i)", "return 1 + 4 * int(i)", ALONE),
+    Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
+    Bug("the tied head taken to be at the input", "model.", "(module, place='head')", "(module)"),
+    Bug("gradients from before", "model.", "    grads = {}\n",
+        "    grads = {name: np.ones_like(array) for name, array in cache.call.params.items()}\n", ALONE),
+    Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
+    Bug("divided by the number of targets again", "model.", "cross_entropy_backward(1.0,",
+        "cross_entropy_backward(1.0 / n_targets,"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("bug", BY_HAND, ids=lambda bug: f"{bug.where} {bug.what}")
+def test_a_bug_by_hand_is_found(bug):
+    codes = {name: ast.unparse(function.tree) for name, function in ALL.items() if name.startswith(bug.where)}
+    places = [name for name, code in codes.items() for _ in range(code.count(bug.right))]
+    assert len(places) == 1, f"{bug.right!r} is in {places or 'no function'}"
+    wrong = outcomes(places[0], codes[places[0]].replace(bug.right, bug.wrong))
+    assert any(rows and "raises" not in rows and bug.row in (None, *rows) for rows in wrong)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if "linear" in n else pytest.mark.slow) for n in FUNCTIONS])
+def test_nothing_is_found_in_the_right_code(name):
+    assert not any(outcomes(name, ast.unparse(ALL[name].tree)))
