@@ -13,7 +13,6 @@ from lora_np.model import Objective, forward, loss_and_gradients
 from lora_np.training import (
     AdamW,
     TrainConfig,
-    accumulated_gradients,
     adamw_update,
     attach,
     balanced_groups,
@@ -22,6 +21,7 @@ from lora_np.training import (
     evaluate,
     global_norm,
     learning_rate_at,
+    mean_over_shards,
     model_objective,
     process_environment,
     shard_threads,
@@ -173,11 +173,11 @@ def test_unequal_shards_sum_to_the_whole_batch(config, random_params, random_bat
     shards = split_batch(batch, n_shards)
     counts = [int((shard.targets != -100).sum()) for shard in shards]
 
-    def objective(index, shard):
+    def objective(shard):
         return loss_and_gradients(params, shard, config, wanted=tuple(params))
 
-    whole = objective(0, batch)
-    loss, grads = accumulated_gradients(objective, shards)
+    whole = objective(batch)
+    loss, grads = mean_over_shards([objective(shard) for shard in shards])
     assert loss == pytest.approx(whole.loss, rel=1e-13)
     assert set(grads) == set(params)
     for name, expected in whole.grads.items():
@@ -185,13 +185,13 @@ def test_unequal_shards_sum_to_the_whole_batch(config, random_params, random_bat
         np.testing.assert_allclose(grads[name], expected, rtol=0, atol=1e-13 * np.abs(measure).max(), err_msg=name)
     if not (config.n_classes and n_shards == 7):  # one row each
         assert len(set(counts)) > 1
-        plain = np.mean([objective(0, shard).loss for shard in shards])
+        plain = np.mean([objective(shard).loss for shard in shards])
         assert abs(plain - whole.loss) > 1e-6, "the shards are too even to test anything"
 
 
 def test_accumulation_mutates_no_shards_gradient():
     results = [Objective(1.0, 2, {"w": np.ones(3)}), Objective(4.0, 1, {"w": np.full(3, 7.0)})]
-    loss, grads = accumulated_gradients(lambda index, shard: results[index], [None, None])
+    loss, grads = mean_over_shards(results)
     assert loss == pytest.approx(2.0) and grads["w"].tolist() == pytest.approx([3.0] * 3)
     assert (results[0].grads["w"] == 1.0).all() and (results[1].grads["w"] == 7.0).all()
 

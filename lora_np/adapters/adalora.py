@@ -39,13 +39,13 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
     Returns
     -------
     y : array (..., out)
-    cache : tuple of the two products' caches, and s
+    cache : tuple of the two products' caches, s and E
     """
     A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
     y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
     z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)
     y += z
-    return y, (base, update, s)
+    return y, (base, update._replace(e=None), s, E)
 
 
 def backward(dy, cache):
@@ -61,9 +61,9 @@ def backward(dy, cache):
     dx : array (..., in), or None where it was not wanted
     grads : dict with the wanted ones of weight, bias, lora_A, lora_E, lora_B
     """
-    base, update, s = cache
+    base, update, s, E = cache
     through_base = linear_backward(dy, base)
-    through_update = low_rank_backward(dy, update)
+    through_update = low_rank_backward(dy, update._replace(e=s * E))
     grads = {
         "weight": through_base.dweight,
         "bias": through_base.dbias,

@@ -29,10 +29,7 @@ import numpy as np
 
 from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
 from ..checked import whole_number
-from ..model import ForwardCache, cached_arrays, draw_masks, parameter_shapes
-from ..model.call import begin
-from ..model.gpt2 import model_backward, model_forward
-from ..model.layers import backward_layers, forward_layers
+from ..model import ForwardCache, backward, cached_arrays, draw_masks, forward, parameter_shapes
 from ..ops import cross_entropy_backward, cross_entropy_forward
 from .hollow import Hollow, hollow
 
@@ -88,30 +85,31 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         adapter = Adapter(adapter_config, hollow_arrays(adapter_shapes(params, adapter_config), dtype))
     if wanted is None:
         wanted = params if adapter is None else trained_weights(adapter)
-    ids = np.zeros((B, T), np.int64)
-    call = begin(params, ids, config, adapter=adapter, wanted=tuple(dict.fromkeys(wanted)))
-    if call.wanted:
-        masks = draw_masks(config, (B, T), HollowGenerator(), adapter, dtype)
-        call = call._replace(masks=masks)
-    cache, grads, products, dlogits = ForwardCache(call, {}), {}, {}, None
+    wanted = tuple(dict.fromkeys(wanted))
+    masks = draw_masks(config, (B, T), HollowGenerator(), adapter, dtype) if wanted else None
+    grads, products, dlogits = {}, {}, None
 
-    def counted(layer_function, phase):
-        def run(name, *arrays):
-            Hollow.products.clear()
-            result = layer_function(name, *arrays)
-            products.setdefault((name, phase), []).extend(Hollow.products)
-            if phase == "forward":
-                result.owner.maker = result.owner.maker or name
-            return result
+    def counted(phase):
+        def around(run):
+            def run_and_count(name, *arrays):
+                Hollow.products.clear()
+                result = run(name, *arrays)
+                products.setdefault((name, phase), []).extend(Hollow.products)
+                if phase == "forward":
+                    result.owner.maker = result.owner.maker or name
+                return result
 
-        return run
+            return run_and_count
 
-    logits = model_forward(ids, config, counted(forward_layers(call, cache.ops), "forward"))
-    if call.wanted:
+        return around
+
+    ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": wanted, "masks": masks}
+    logits, cache = forward(params, ids, config, **passed, around=counted("forward"))
+    if wanted:
         _, loss_cache = cross_entropy_forward(logits, np.zeros(logits.shape[:-1], np.int64))
         dlogits = cross_entropy_backward(1.0, loss_cache).dlogits
-        model_backward(dlogits, config, counted(backward_layers(cache, grads), "backward"))
-    return CountedStep(call.params, cache, dlogits, grads, products)
+        grads = backward(dlogits, cache, around=counted("backward"))
+    return CountedStep(cache.call.params, cache, dlogits, grads, products)
 
 
 def hollow_arrays(shapes, dtype="float32"):

@@ -45,9 +45,11 @@ class Hollow(np.ndarray):
             product = Product(2 * math.prod(shape) * inputs[0].shape[-1], names)
             self.products.append(product)
             terms = (product,)
+        elif ufunc is np.add and method == "__call__":  # such as a gradient that comes by two ways
+            terms = sum((getattr(x, "terms", None) or () for x in inputs), start=())
         if out is not None:
-            if ufunc is np.add:  # a sum in place, such as a gradient that comes by two ways
-                out[0].terms = sum((getattr(x, "terms", None) or () for x in inputs), start=())
+            if isinstance(out[0], Hollow):
+                out[0].terms = terms
             return out[0]
         # On one number of each operand, the real function tells the dtype.
         samples = [np.ones((1,) * np.ndim(x), x.dtype) if isinstance(x, np.ndarray) else x for x in inputs]

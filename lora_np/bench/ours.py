@@ -9,10 +9,10 @@ from ..ops import cross_entropy_forward
 from ..training import (
     AdamW,
     TrainConfig,
-    accumulated_gradients,
     attach,
     blas_threads,
     initial_state,
+    mean_over_shards,
     model_objective,
     shard_threads,
     split_batch,
@@ -54,7 +54,7 @@ def training_side(case, threads, run):
 
     def check():
         shards = split_batch(case.batch, threads)
-        return accumulated_gradients(lambda i, shard: objective(state.trainable, shard, None), shards, run)
+        return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     def step():
         nonlocal state
@@ -77,7 +77,7 @@ def forward_side(case, threads, run):
 
     def step():
         # With nothing to train, an objective computes the loss and no gradients.
-        return accumulated_gradients(lambda i, shard: objective({}, shard, None), shards, run)[0]
+        return mean_over_shards(list(run(lambda shard: objective({}, shard, None), shards)), run)[0]
 
     return Side(check, step)
 

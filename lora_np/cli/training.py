@@ -122,7 +122,17 @@ def run_finetune(arguments):
     }
     if arguments.batch_size is not None:
         settings["batch_size"] = arguments.batch_size
-    result, data, test = (finetune_language_model if is_text else finetune_classifier)(arguments, settings)
+    if is_text:
+        check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
+        result = finetune_text(arguments.text_file, arguments.out, **settings)
+        data, test = about_tokens(result)
+    else:
+        for name in ("text", "label"):
+            if getattr(arguments, name) is None:
+                raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
+        table = arguments.data, arguments.text, arguments.label
+        result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
+        data, test = about_rows(result, arguments)
     for line in (*data, f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)", test):
         print(line)
     print(f"saved in {arguments.out}")
@@ -145,23 +155,16 @@ def adapter_config(arguments, targets):
     return config
 
 
-def finetune_language_model(arguments, settings):
-    """The result of `finetune_text`, and lines about its data and its test."""
-    check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
-    result = finetune_text(arguments.text_file, arguments.out, **settings)
+def about_tokens(result):
+    """Lines about the data of `finetune_text`, and a line about its test."""
     n = result["tokens"]
     data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
     before, after = result["test_perplexity_before"], result["test_perplexity"]
-    return result, [data], f"test perplexity {after:.1f} (before: {before:.1f})"
+    return [data], f"test perplexity {after:.1f} (before: {before:.1f})"
 
 
-def finetune_classifier(arguments, settings):
-    """The result of `finetune`, and lines about its data and its test."""
-    for name in ("text", "label"):
-        if getattr(arguments, name) is None:
-            raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
-    table = arguments.data, arguments.text, arguments.label
-    result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
+def about_rows(result, arguments):
+    """Lines about the data of `finetune`, and a line about its test."""
     n, longer = result["rows"], result["longer_texts"]
     data = [f"labels: {', '.join(result['labels'])}"]
     data.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
@@ -170,7 +173,7 @@ def finetune_classifier(arguments, settings):
     if longer:
         data.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
     accuracy, share = 100 * result["test_accuracy"], 100 * result["commonest_label_share"]
-    return result, data, f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
+    return data, f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
 
 
 def run_predict(arguments):

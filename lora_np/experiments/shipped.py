@@ -6,7 +6,7 @@ from pathlib import Path
 from ..adapters import Adapter, init_adapter
 from ..data import corpus_digest, load_licences, load_tokenizer
 from ..formats import PRETRAINED, Task, check_folder, save_task
-from ..training import language_loss, stream, train_language
+from ..training import language_loss, language_training, stream, train
 from .runs import load_base
 from .runs.dialect import adapter_of, load_domain
 
@@ -38,7 +38,7 @@ def train_shipped(folder, seed=0):
     old_base = math.exp(language_loss(base, config, old))
     for name in SOURCES:
         domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), RATES[name]
-        state = train_language(
+        plan = language_training(
             base,
             config,
             init_adapter(base, adapter_config, stream(seed, "adapter")),
@@ -47,8 +47,9 @@ def train_shipped(folder, seed=0):
             learning_rate=rate,
             epochs=EPOCHS[name],
             seed=seed,
-            label=name,
+            progress=name,
         )
+        state = train(**plan)
         # What is measured is what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(adapter_config, rounded)

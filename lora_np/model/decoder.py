@@ -2,7 +2,7 @@
 
 Under a causal mask a token's keys and values depend on earlier tokens alone, so they never change once they are
 computed. Each new token then costs one row through the model instead of the whole text again. The way through the
-model is `model_forward`, as in training; its `run` is made here, and is shorter: nothing is kept for a backward pass,
+model is `compute_logits`, as in training; its `run` is made here, and is shorter: nothing is kept for a backward pass,
 and an adapter is merged, because each token reads every weight once for a single product, so little else may take time.
 """
 
@@ -18,7 +18,8 @@ from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
 from ..ops.linear import as_rows
 from .call import check_ids
-from .gpt2 import ModelConfig, model_forward, modules
+from .gpt2 import ModelConfig, modules
+from .passes import compute_logits
 
 
 class Decoder(NamedTuple):
@@ -166,4 +167,4 @@ def next_logits(decoder, ids, past):
             return ready.pop(name)
         return output
 
-    return model_forward(ids, config, run, start), past._replace(length=end)
+    return compute_logits(ids, config, run, start), past._replace(length=end)

@@ -116,26 +116,14 @@ def modules(config):
     return with_depths(layers)
 
 
-def model_forward(ids, config, run, start=0):
-    """Token ids (B, T), the first of them at position `start`, to logits: (B, T, V), or (B, n_classes)."""
+def embed_forward(ids, run, start=0):
+    """Token ids (B, T), the first of them at position `start`, to (B, T, C)."""
     positions = np.arange(start, start + ids.shape[1])  # (T,)
-    x = run("embed", run("tok_emb", ids), run("pos_emb", positions))  # (B, T, C)
-    for i in range(config.n_layers):
-        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last
-    h = run("ln_f", x)  # like x
-    if config.n_classes:
-        h = run("pooled", h)  # (B, C)
-    return run("head", h)
+    return run("embed", run("tok_emb", ids), run("pos_emb", positions))
 
 
-def model_backward(dlogits, config, back):
-    """The way back. Gradients are None below the lowest trained layer, and then nothing is computed."""
-    dh = back("head", dlogits)
-    if config.n_classes:
-        dh = back("pooled", dh)  # (B, 1, C)
-    dx = back("ln_f", dh)
-    for i in reversed(range(config.n_layers)):
-        dx = block_backward(dx, i, back)
+def embed_backward(dx, back):
+    """The gradients of both tables."""
     dtok, dpos = back("embed", dx)  # (B, T, C), (T, C)
     back("pos_emb", dpos)
     back("tok_emb", dtok)

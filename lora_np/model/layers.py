@@ -35,20 +35,14 @@ class LayerCache(NamedTuple):
     shapes: tuple  # of the inputs
 
 
-class Gradients(NamedTuple):
-    """What a layer's backward pass gives."""
-
-    inputs: tuple  # a gradient for each input, or None
-    parameters: dict = {}  # by last name, "weight" or "lora_A"; None where it was not wanted
-    inside: dict = {}  # gradients of steps inside the operation, by name, for readers
-
-
 class Operation(NamedTuple):
-    """An operation of `ops/` as a layer."""
+    """An operation as a layer of a model."""
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
-    backward: Callable  # (call, module, dy, cache, earlier) -> Gradients; earlier: the weight's gradient so far
-    inside: Callable | None = None  # (call, module, *inputs) -> steps inside the operation, by name, for readers
+    backward: Callable  # (dy, cache) -> NamedTuple of gradients: dx for the input x, dweight for the weight, …
+    inputs: tuple = ("x",)  # names of the arrays that other layers hand to it
+    adds_up: bool = False  # whether backward takes the weight's gradient so far, and adds to it in place
+    inside: Callable | None = None  # (call, module, *inputs) -> steps inside the operation, for readers
 
 
 def forward_layers(call, caches, record=None):
@@ -90,14 +84,20 @@ def backward_layers(cache, grads, record=None):
 
     def back(name, dy):
         module, (op_cache, shapes) = call.modules[name], cache.ops[name]
-        dinputs = (None,) * len(shapes)
+        operation, dinputs = OPERATIONS[module.operation], (None,) * len(shapes)
         if dy is not None:
             note(record, {output_name(name): dy})
-            earlier = grads.get(f"{module.parameters}.weight")
-            result = OPERATIONS[module.operation].backward(call, module, dy, op_cache, earlier)
-            note(record, result.inside)
-            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in result.parameters.items()})
-            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(result.inputs, shapes))
+            if name in call.adapter_arrays:
+                dx, parameters = KINDS[call.adapter_config.kind].backward(dy, op_cache)
+                dinputs = (dx,)
+            else:
+                earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
+                by_operand = operation.backward(dy, op_cache, *earlier)._asdict()
+                dinputs = tuple(by_operand.pop(f"d{operand}", None) for operand in operation.inputs)
+                parameters = {leaf: by_operand.pop(f"d{leaf}", None) for leaf in ("weight", "bias")}
+                note(record, {f"{module.prefix}{step[1:]}": grad for step, grad in by_operand.items()})
+            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in parameters.items()})
+            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
         return dinputs if len(dinputs) > 1 else dinputs[0]
 
     return back
@@ -133,31 +133,12 @@ def spread(dx, shape, read):
 
 
 def embedding(call, module, ids):
-    return embedding_forward(ids, call.params[f"{module.parameters}.weight"], call.operands_wanted(module))
-
-
-def embedding_back(call, module, dy, cache, earlier):
-    # A tied head has left its own term of the table's gradient already: it is added to in place.
-    return Gradients((None,), {"weight": embedding_backward(dy, cache, into=earlier).dweight})
-
-
-def embed(call, module, tok, pos):
-    return dropout_forward(tok + pos, call.masks.get(module.mask_name))
-
-
-def embed_back(call, module, dy, cache, earlier):
-    dtok = dropout_backward(dy, cache).dx  # (B, T, C)
-    return Gradients((dtok, dtok.sum(axis=0)))  # every row of the batch adds the same positions
+    return embedding_forward(ids, call.params[f"{module.name}.weight"], call.operands_wanted(module))
 
 
 def layer_norm(call, module, x):
     weight, bias = call.params[f"{module.name}.weight"], call.params[f"{module.name}.bias"]
     return layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.operands_wanted(module))
-
-
-def layer_norm_back(call, module, dy, cache, earlier):
-    dx, dweight, dbias = layer_norm_backward(dy, cache)
-    return Gradients((dx,), {"weight": dweight, "bias": dbias})
 
 
 def linear(call, module, x):
@@ -172,24 +153,14 @@ def linear(call, module, x):
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
 
 
-def linear_back(call, module, dy, cache, earlier):
-    if module.name in call.adapter_arrays:
-        dx, grads = KINDS[call.adapter_config.kind].backward(dy, cache)
-        return Gradients((dx,), grads)
-    dx, dweight, dbias = linear_backward(dy, cache)
-    return Gradients((dx,), {"weight": dweight, "bias": dbias})
-
-
 def attention(call, module, q, k, v):
-    block = module.name.removesuffix("context")
-    wanted = [name for name in "qkv" if call.operands_wanted(call.modules[f"{block}{name}_proj"])]
+    wanted = [name for name in "qkv" if call.operands_wanted(call.modules[f"{module.prefix}{name}_proj"])]
     return attention_forward(q, k, v, call.config.n_heads, wanted, query_positions(call, module))
 
 
 def attention_inside(call, module, q, k, v):
-    block = module.name.removesuffix("context")
     scores = attention_scores(q, k, call.config.n_heads, query_positions(call, module))  # (B, H, Tq, T)
-    return {f"{block}scores": scores, f"{block}probs": softmax_forward(scores)[0]}
+    return {f"{module.prefix}scores": scores, f"{module.prefix}probs": softmax_forward(scores)[0]}
 
 
 def query_positions(call, module):
@@ -197,18 +168,27 @@ def query_positions(call, module):
     return call.read[:, None] if module.one_position else None
 
 
-def attention_back(call, module, dy, cache, earlier):
-    block = module.name.removesuffix("context")
-    dq, dk, dv, dprobs, dscores = attention_backward(dy, cache)
-    return Gradients((dq, dk, dv), inside={f"{block}probs": dprobs, f"{block}scores": dscores})
-
-
 def gelu(call, module, x):
     return gelu_forward(x, call.operands_wanted(module))
 
 
-def gelu_back(call, module, dy, cache, earlier):
-    return Gradients((gelu_backward(dy, cache).dx,))
+class EmbedGrads(NamedTuple):
+    dtok: np.ndarray  # (B, T, C)
+    dpos: np.ndarray  # (T, C)
+
+
+def embed(call, module, tok, pos):
+    return dropout_forward(tok + pos, call.masks.get(module.mask_name))
+
+
+def embed_backward(dy, cache):
+    dtok = dropout_backward(dy, cache).dx
+    return EmbedGrads(dtok, dtok.sum(axis=0))  # every row of the batch adds the same positions
+
+
+class ResidualGrads(NamedTuple):
+    dx: np.ndarray  # (B, T, C)
+    dbranch: np.ndarray  # (B, T, C)
 
 
 def residual(call, module, x, branch):
@@ -216,25 +196,29 @@ def residual(call, module, x, branch):
     return x + branch, cache
 
 
-def residual_back(call, module, dy, cache, earlier):
-    return Gradients((dy, dropout_backward(dy, cache).dx))
+def residual_backward(dy, cache):
+    return ResidualGrads(dy, dropout_backward(dy, cache).dx)
+
+
+class PoolGrads(NamedTuple):
+    dx: np.ndarray  # (B, 1, C)
 
 
 def pool(call, module, x):
     return x[:, 0], None  # (B, 1, C) -> (B, C)
 
 
-def pool_back(call, module, dy, cache, earlier):
-    return Gradients((dy[:, None],))
+def pool_backward(dy, cache):
+    return PoolGrads(dy[:, None])
 
 
 OPERATIONS = {
-    "embedding": Operation(embedding, embedding_back),
-    "embed": Operation(embed, embed_back),
-    "layer_norm": Operation(layer_norm, layer_norm_back),
-    "linear": Operation(linear, linear_back),
-    "attention": Operation(attention, attention_back, attention_inside),
-    "gelu": Operation(gelu, gelu_back),
-    "residual": Operation(residual, residual_back),
-    "pool": Operation(pool, pool_back),
+    "embedding": Operation(embedding, embedding_backward, inputs=("ids",), adds_up=True),
+    "embed": Operation(embed, embed_backward, inputs=("tok", "pos")),
+    "layer_norm": Operation(layer_norm, layer_norm_backward),
+    "linear": Operation(linear, linear_backward),
+    "attention": Operation(attention, attention_backward, inputs=("q", "k", "v"), inside=attention_inside),
+    "gelu": Operation(gelu, gelu_backward),
+    "residual": Operation(residual, residual_backward, inputs=("x", "branch")),
+    "pool": Operation(pool, pool_backward),
 }

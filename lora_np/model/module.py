@@ -22,6 +22,11 @@ class Module(NamedTuple):
         return self.tied_to or self.name
 
     @property
+    def prefix(self):
+        """What the names of its block begin with: "blocks.0.attn." for "blocks.0.attn.context"."""
+        return self.name[: self.name.rfind(".") + 1]
+
+    @property
     def mask_name(self):
         """The name of its dropout mask: "embed", or that of a residual's branch, "blocks.0.attn"."""
         return self.name.removesuffix(".residual")

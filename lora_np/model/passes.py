@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .call import Call, begin
-from .gpt2 import model_backward, model_forward
+from .gpt2 import block_backward, block_forward, embed_backward, embed_forward
 from .layers import backward_layers, forward_layers
 
 
@@ -21,7 +21,7 @@ class ForwardCache(NamedTuple):
     ops: dict
 
 
-def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None):
+def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None, around=None):
     """Run the model.
 
     Parameters
@@ -36,6 +36,7 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
         asked for. Nothing is kept for any other; with () nothing is kept at all.
     masks : dict of dropout masks from `draw_masks`, or None in evaluation
     record : dict to be filled with every activation, by name, in execution order; or None
+    around : function (run) -> run, to observe each layer, as counting costs does; or None
 
     Returns
     -------
@@ -49,11 +50,25 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
     cache = ForwardCache(call, {})
-    return model_forward(ids, config, forward_layers(call, cache.ops, record)), cache
+    run = forward_layers(call, cache.ops, record)
+    return compute_logits(ids, config, run if around is None else around(run)), cache
 
 
-def backward(dlogits, cache, record=None):
-    """Gradients of the wanted parameters.
+def compute_logits(ids, config, run, start=0):
+    """The way through the model: ids (B, T), the first at position `start`, to (B, T, V) or (B, n_classes)."""
+    x = embed_forward(ids, run, start)  # (B, T, C)
+    for i in range(config.n_layers):
+        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last
+    h = run("ln_f", x)  # like x
+    if config.n_classes:
+        h = run("pooled", h)  # (B, C)
+    return run("head", h)
+
+
+def backward(dlogits, cache, record=None, around=None):
+    """Gradients of the wanted parameters: the way back, from the head to the embeddings.
+
+    Below the lowest trained layer gradients are None, and nothing is computed.
 
     Parameters
     ----------
@@ -61,13 +76,22 @@ def backward(dlogits, cache, record=None):
     cache : ForwardCache, from `forward`
     record : dict to be filled with the gradient of every activation, by the names that `forward`
         gave them, in reverse order; or None. Gradients that no wanted parameter needs are absent.
+    around : function (back) -> back, as in `forward`; or None
 
     Returns
     -------
     dict, parameter name -> gradient of its shape: exactly the names in `wanted`
     """
-    grads = {}
-    model_backward(dlogits, cache.call.config, backward_layers(cache, grads, record))
+    grads, config = {}, cache.call.config
+    back = backward_layers(cache, grads, record)
+    back = back if around is None else around(back)
+    dh = back("head", dlogits)
+    if config.n_classes:
+        dh = back("pooled", dh)  # (B, 1, C)
+    dx = back("ln_f", dh)
+    for i in reversed(range(config.n_layers)):
+        dx = block_backward(dx, i, back)
+    embed_backward(dx, back)
     return grads
 
 

@@ -17,7 +17,7 @@ from ..data import (
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import attach, blas_threads, evaluate, stream, train_classifier
+from ..training import attach, blas_threads, classifier_training, evaluate, stream, train
 from .start import check_settings, load_base, starting_point, to_save
 
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
@@ -92,7 +92,7 @@ def finetune(
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     start = starting_point(params, adapter_config, seed)
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
-    state = train_classifier(
+    plan = classifier_training(
         start.frozen,
         config,
         start.adapter,
@@ -103,8 +103,9 @@ def finetune(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        label=f"fine-tuning ({method})",
+        progress=f"fine-tuning ({method})",
     )
+    state = train(**plan)
     model, adapter = attach(start.frozen, start.adapter, state.best)
     test_score = evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)
     test_labels, report = test[1], trainable_report(params, state.best)

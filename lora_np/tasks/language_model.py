@@ -5,7 +5,7 @@ import math
 from ..adapters import AdapterConfig, trainable_report
 from ..data import encode, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
-from ..training import blas_threads, language_loss, train_language
+from ..training import blas_threads, language_loss, language_training, train
 from .start import check_settings, load_base, starting_point, to_save
 
 DEFAULT_LEARNING_RATE = {"lora": 4e-3, "full": 4e-4}
@@ -60,7 +60,7 @@ def finetune_text(
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
     learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
     start = starting_point(params, adapter_config, seed)
-    state = train_language(
+    plan = language_training(
         start.frozen,
         config,
         start.adapter,
@@ -70,8 +70,9 @@ def finetune_text(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        label=f"fine-tuning ({method})",
+        progress=f"fine-tuning ({method})",
     )
+    state = train(**plan)
     model, adapter = to_save(start, state.best)
     report = trainable_report(params, state.best)
     with blas_threads(1):

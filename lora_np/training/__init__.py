@@ -8,14 +8,14 @@ from ..adapters.adalora_allocation import (
     keep_most_important,
     settled_from,
 )
-from .accumulate import accumulated_gradients, split_batch
+from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
-from .classify import train_classifier
+from .classify import classifier_training
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
-from .fine_tune import fine_tune
+from .fine_tune import fine_tuning
 from .groups import balanced_groups
-from .language import language_loss, train_language
+from .language import language_loss, language_training
 from .progress import progress_bar
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state

@@ -22,13 +22,12 @@ def split_batch(batch, n_shards):
     return [shard for shard in shards if np.any(shard.targets != IGNORE_INDEX)]
 
 
-def accumulated_gradients(objective, shards, run=map):
-    """Loss and gradients of a whole batch from its shards.
+def mean_over_shards(results, run=map):
+    """Loss and gradients of a whole batch from those of its shards.
 
     Parameters
     ----------
-    objective : function of (index of the shard, shard) -> Objective (loss, n_targets, grads)
-    shards : list of batches
+    results : list of Objective (loss, n_targets, grads), one a shard
     run : `map`, or a pool's `map` to work in parallel threads; changes the time and no number
 
     Returns
@@ -36,9 +35,8 @@ def accumulated_gradients(objective, shards, run=map):
     loss : float, the mean over all real targets
     grads : dict of arrays
     """
-    if not shards:
+    if not results:
         raise ValueError("targets: all of the batch's are ignored, expected at least one real target")
-    results = list(run(objective, range(len(shards)), shards))
     n_targets = sum(result.n_targets for result in results)
     shares = [result.n_targets / n_targets for result in results]
     loss = sum(share * result.loss for share, result in zip(shares, results))

@@ -2,11 +2,11 @@
 
 from ..data import class_batches
 from .evaluate import evaluate
-from .fine_tune import fine_tune
+from .fine_tune import fine_tuning
 
 
-def train_classifier(params, config, adapter, texts, validation, pad_id, *, batch_size=32, **settings):
-    """Train a classifier, or an adapter of it, on texts with labels.
+def classifier_training(params, config, adapter, texts, validation, pad_id, *, batch_size=32, **settings):
+    """What `train` needs to train a classifier, or an adapter of it, on texts with labels.
 
     Parameters
     ----------
@@ -16,11 +16,11 @@ def train_classifier(params, config, adapter, texts, validation, pad_id, *, batc
     validation : list of Batch, which choose the best weights by their loss
     pad_id : int, the token that pads short texts
     batch_size : int
-    settings : learning_rate, epochs, evaluations, seed and label, see `fine_tune`
+    settings : learning_rate, epochs, evaluations, seed and progress, see `fine_tuning`
 
     Returns
     -------
-    TrainState
+    dict of `train`'s arguments
     """
 
     def epoch_batches(rng):
@@ -29,4 +29,4 @@ def train_classifier(params, config, adapter, texts, validation, pad_id, *, batc
     def measure(model, attached):
         return evaluate(model, validation, config, attached)
 
-    return fine_tune(params, config, adapter, epoch_batches, measure, **settings)
+    return fine_tuning(params, config, adapter, epoch_batches, measure, **settings)

@@ -1,17 +1,15 @@
 """One protocol for every fine-tuning: its schedule, and how it chooses the best weights."""
 
 from ..adapters.adalora_allocation import allocating, settled_from
-from .progress import progress_bar
 from .streams import stream
-from .threads import blas_threads
 from .trainable import adapter_optimiser, attach, model_objective, trainable_arrays
-from .trainer import TrainConfig, train
+from .trainer import TrainConfig
 
 
-def fine_tune(
-    params, config, adapter, epoch_batches, measure, *, learning_rate, epochs, evaluations=None, seed=0, label=None
+def fine_tuning(
+    params, config, adapter, epoch_batches, measure, *, learning_rate, epochs, evaluations=None, seed=0, progress=None
 ):
-    """Train a model, or an adapter of it.
+    """What `train` needs to fine-tune a model, or an adapter of it: `train(**fine_tuning(...))`.
 
     The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights have the
     lowest validation loss: it is a proper score, and scatters much less than the accuracy on the same texts.
@@ -26,16 +24,11 @@ def fine_tune(
     epochs : int
     evaluations : int, about how many evaluations in all; None: two an epoch
     seed : int
-    label : str, the progress bar's text; None: no bar
+    progress : str, the progress bar's text; None: no bar
 
     Returns
     -------
-    TrainState
-
-    Raises
-    ------
-    FloatingPointError
-        If training diverges; see `train`.
+    dict of `train`'s arguments
     """
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     steps = epochs * steps_per_epoch
@@ -49,11 +42,13 @@ def fine_tune(
         select_from=settled_from(adapter, steps),
         seed=seed,
     )
-    trainable = trainable_arrays(params, adapter)
     objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
-
-    def scores(arrays):
-        return measure(*attach(params, adapter, arrays))
-
-    with blas_threads(1), progress_bar(steps, label) as on_step:
-        return train(trainable, objective, epoch_batches, settings, scores, on_step, adjust=adjust)
+    return {
+        "trainable": trainable_arrays(params, adapter),
+        "objective": objective,
+        "epoch_batches": epoch_batches,
+        "config": settings,
+        "evaluate": lambda arrays: measure(*attach(params, adapter, arrays)),
+        "adjust": adjust,
+        "progress": progress,
+    }

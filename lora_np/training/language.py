@@ -2,7 +2,7 @@
 
 from ..data import language_batches
 from .evaluate import evaluate
-from .fine_tune import fine_tune
+from .fine_tune import fine_tuning
 
 EVALUATION_BATCH = 16  # windows in a batch of an evaluation
 
@@ -13,8 +13,8 @@ def language_loss(params, config, tokens, adapter=None):
     return evaluate(params, batches, config, adapter)["loss"]
 
 
-def train_language(params, config, adapter, tokens, validation, *, batch_size=16, also=None, **settings):
-    """Train a language model, or an adapter of it, on a token stream.
+def language_training(params, config, adapter, tokens, validation, *, batch_size=16, also=None, **settings):
+    """What `train` needs to train a language model, or an adapter of it, on a token stream.
 
     Parameters
     ----------
@@ -23,11 +23,11 @@ def train_language(params, config, adapter, tokens, validation, *, batch_size=16
     tokens, validation : (N,) integers; the second chooses the best weights
     batch_size : int, windows of n_positions tokens in a batch
     also : function (params, adapter) -> dict of floats to note at each evaluation, or None
-    settings : learning_rate, epochs, evaluations, seed and label, see `fine_tune`
+    settings : learning_rate, epochs, evaluations, seed and progress, see `fine_tuning`
 
     Returns
     -------
-    TrainState
+    dict of `train`'s arguments
     """
 
     def epoch_batches(rng):
@@ -37,4 +37,4 @@ def train_language(params, config, adapter, tokens, validation, *, batch_size=16
         more = also(model, attached) if also is not None else {}
         return {"loss": language_loss(model, config, validation, attached), **more}
 
-    return fine_tune(params, config, adapter, epoch_batches, measure, **settings)
+    return fine_tuning(params, config, adapter, epoch_batches, measure, **settings)

@@ -4,17 +4,19 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 
 from ..checked import finite_number, one_of, whole_number
-from .accumulate import accumulated_gradients, split_batch
+from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
+from .progress import progress_bar
 from .schedule import SCHEDULES, learning_rate_at
 from .state import TrainState, load_state, save_state
 from .streams import stream
-from .threads import shard_threads
+from .threads import blas_threads, shard_threads
 
 SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best weights: lower, higher
 
@@ -71,9 +73,18 @@ class TrainConfig:
 
 
 def train(
-    trainable, objective, epoch_batches, config, evaluate=None, on_step=None, state_path=None, label="", adjust=None
+    trainable,
+    objective,
+    epoch_batches,
+    config,
+    evaluate=None,
+    on_step=None,
+    state_path=None,
+    label="",
+    adjust=None,
+    progress=None,
 ):
-    """Train a flat dict of arrays.
+    """Train a flat dict of arrays. Each matrix product uses one BLAS thread; see `threads.py`.
 
     Parameters
     ----------
@@ -85,12 +96,13 @@ def train(
     config : TrainConfig
     evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays are the run's
         own, and its next step writes into them
-    on_step : function (step, dict of floats), called after each step, for a progress bar or a log
+    on_step : function (step, dict of floats), called after each step, for a log
     state_path : where to save the state; if a state is there already, the run resumes from it
     label : str, what else the run depends on (data, model), in any words. It is saved with the settings, and a state
         with another label is refused.
     adjust : function (step, trainable, grads, memory), called after each step's update. It may write into trainable
         and into memory, a dict of arrays that is saved with the state; see `allocating`
+    progress : str, the text beside a progress bar; None: no bar
 
     Returns
     -------
@@ -119,7 +131,7 @@ def train(
     if not n_batches:
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
-    with shard_threads(config.threads) as run:
+    with blas_threads(1), shard_threads(config.threads) as run, progress_bar(config.steps, progress) as show:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
@@ -147,8 +159,9 @@ def train(
                 state = state._replace(history={name: np.array(values) for name, values in history.items()})
             if save:
                 save_state(state_path, state, label)
-            if on_step is not None:
-                on_step(state.step, measured)
+            for tell in (show, on_step):
+                if tell is not None:
+                    tell(state.step, measured)
     return state
 
 
@@ -184,12 +197,10 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     state : TrainState, the next one
     measured : dict, this step's loss, learning rate and gradient norm
     """
-    step = state.step
-
-    def shard_objective(index, shard):
-        return objective(state.trainable, shard, stream(config.seed, "masks", step, index))
-
-    loss, grads = accumulated_gradients(shard_objective, split_batch(batch, config.shards), run)
+    step, shards = state.step, split_batch(batch, config.shards)
+    generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
+    results = list(run(objective, repeat(state.trainable), shards, generators))
+    loss, grads = mean_over_shards(results, run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(

@@ -10,10 +10,10 @@ from lora_np.model import draw_masks
 from lora_np.training import (
     AdamW,
     TrainConfig,
-    accumulated_gradients,
     adamw_update,
     clip_by_global_norm,
     learning_rate_at,
+    mean_over_shards,
     model_objective,
     split_batch,
     stream,
@@ -176,7 +176,7 @@ def test_accumulation(n_classes, n_shards, seed):
 
     objective = model_objective(params, config)
     shards = split_batch(batch, n_shards)
-    loss, grads = accumulated_gradients(lambda index, shard: objective(params, shard, None), shards)
+    loss, grads = mean_over_shards([objective(params, shard, None) for shard in shards])
     check("training, gradients over shards", "loss", loss, expected, OUTPUT)
     expected_grads = {name: p.grad for name, p in model.named_parameters()}
     check_all("training, gradients over shards", grads, expected_grads, GRADIENT, ZERO)

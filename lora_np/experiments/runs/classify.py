@@ -11,7 +11,7 @@ from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
 from ...formats import PRETRAINED
 from ...model import add_head, initial_params
-from ...training import attach, blas_threads, evaluate, settled_from, stream, train_classifier
+from ...training import attach, blas_threads, classifier_training, evaluate, settled_from, stream, train
 from . import load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
@@ -183,7 +183,7 @@ def classify_run(run):
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-    state = train_classifier(
+    plan = classifier_training(
         params,
         config,
         adapter,
@@ -196,6 +196,7 @@ def classify_run(run):
         seed=run.seed,
         evaluations=run.evaluations,
     )
+    state = train(**plan)
     history, report = state.history, trainable_report(params, state.best)
     may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
     numbers = {

@@ -10,7 +10,7 @@ from ...adapters import AdapterConfig, init_adapter, trainable_report
 from ...data import corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ...formats import PRETRAINED
 from ...model import forward
-from ...training import attach, blas_threads, language_loss, stream, train_language
+from ...training import attach, blas_threads, language_loss, language_training, stream, train
 from . import load_base
 
 EVALUATIONS = 6  # along the way
@@ -121,7 +121,7 @@ def dialect_run(run):
         return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
 
     start = init_adapter(base, adapter_config, stream(run.seed, "adapter")) if adapter_config is not None else None
-    state = train_language(
+    plan = language_training(
         base,
         config,
         start,
@@ -133,6 +133,7 @@ def dialect_run(run):
         also=loss_of_old,
         evaluations=EVALUATIONS,
     )
+    state = train(**plan)
     model, adapter = attach(base, start, state.best)
     report = trainable_report(base, state.best)
     history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}

@@ -94,8 +94,8 @@ def planted_run(run):
         return [batches[i] for i in rng.permutation(N_BATCHES)]
 
     settings = TrainConfig(run.steps, run.learning_rate, warmup_steps=run.steps // 20, clip_norm=None, seed=run.seed)
+    state = train(adapter.weights, objective, epoch_batches, settings)
     with blas_threads(1):
-        state = train(adapter.weights, objective, epoch_batches, settings)
         model, attached = attach(student, adapter, state.best)
         numbers = {
             "base_loss": squared_error(student, test, None).loss,
