@@ -175,7 +175,7 @@ def test_the_base_is_never_overwritten(words, fails, tiny_base):
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(user_task, "train_classifier", None)
+    monkeypatch.setattr(user_task, "train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),

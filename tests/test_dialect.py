@@ -18,7 +18,7 @@ from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
 from lora_np.formats import PRETRAINED, load_model, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
-from lora_np.training.language import language_loss, train_language
+from lora_np.training import language_loss, language_training, train
 
 SENTENCE = "the copyright holder grants to any person a free and perpetual licence to use this software for any purpose"
 
@@ -88,15 +88,14 @@ def test_a_token_stream_is_learnt(tiny):
     """What comes back is the best by the validation loss; what else is asked for is noted each time."""
     params, config = tiny
     tokens = np.tile(np.arange(10, 20), 40)
-    settings = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
-    for start in (None, init_adapter(params, settings, np.random.default_rng(0))):
-        state = train_language(
-            params, config, start, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8,
-            also=lambda model, adapter: {"more": 1.5},
-        )  # fmt: skip
+    adapter_config = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
+    for start in (None, init_adapter(params, adapter_config, np.random.default_rng(0))):
+        given = params, config, start, tokens, tokens[:50]
+        settings = {"learning_rate": 2e-2, "epochs": 4, "batch_size": 8}
+        state = train(**language_training(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
         assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
         assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
-        again = train_language(params, config, start, tokens, tokens[:50], learning_rate=2e-2, epochs=4, batch_size=8)
+        again = train(**language_training(*given, **settings))
         assert all(np.array_equal(again.best[name], state.best[name]) for name in state.best)
 
 
@@ -142,14 +141,14 @@ def test_a_run_that_diverges_says_so(on_tiny, method):
 
 def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
     params, _ = on_tiny
-    honest = dialect_run.train_language
+    honest = dialect_run.train
 
-    def careless(base, *arguments, **named):
-        state = honest(base, *arguments, **named)
-        base["ln_f.bias"][0] += np.float32(1e-6)
+    def careless(**plan):
+        state = honest(**plan)
+        params["ln_f.bias"][0] += np.float32(1e-6)
         return state
 
-    monkeypatch.setattr(dialect_run, "train_language", careless)
+    monkeypatch.setattr(dialect_run, "train", careless)
     numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r4", 0, 1e-2, 1))
     assert numbers["base_untouched"] is False and numbers["removed_bit_for_bit"] is False
 
