@@ -154,14 +154,11 @@ def test_amplification_by_hand():
     assert got.factor == pytest.approx(10 / math.sqrt(5))
     draws = [amplification(W, -delta, 2, np.random.default_rng(seed)) for seed in range(300)]
     assert {round(draw.factor, 9) for draw in draws} == {round(got.factor, 9)}  # chance is in one number alone
+    W_without, beyond = np.diag([3.0, 2.0, 0.0, 0.0]), np.diag([0.0, 0.0, 1.0, 0.0])
+    assert amplification(W_without, beyond, 1, np.random.default_rng(0)).factor == math.inf
+    assert amplification(W_without, W_without, 2, np.random.default_rng(0)).factor == pytest.approx(1.0)
     squares = [draw.random**2 for draw in draws]
     assert abs(np.mean(squares) - 2**2 * 30 / (6 * 4)) < 5 * np.std(squares) / math.sqrt(300)
-
-
-def test_amplification_of_what_the_base_has_not():
-    W, delta = np.diag([3.0, 2.0, 0.0, 0.0]), np.diag([0.0, 0.0, 1.0, 0.0])
-    assert amplification(W, delta, 1, np.random.default_rng(0)).factor == math.inf
-    assert amplification(W, W, 2, np.random.default_rng(0)).factor == pytest.approx(1.0)
 
 
 # ------------------------------------------------------------------ intruders

