@@ -1,4 +1,4 @@
-"""Reference cases: what a right implementation computes, and whether this one does; or a port of it in any language."""
+"""Reference cases for ports in any language, a checker for their outputs, and the gradient check of this package."""
 
 from .check import check, compare_exports, exit_code, format_result, format_summary, to_dicts
 from .export import export

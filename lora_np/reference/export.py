@@ -1,5 +1,4 @@
-"""Writing the reference vectors: a safetensors file for each case and precision, and the manifest that says what is in
-them."""
+"""Writing the reference vectors: a safetensors file for each case and precision, and a manifest of their contents."""
 
 import json
 import platform
@@ -23,7 +22,7 @@ def export(folder, report=None):
 
     Parameters
     ----------
-    folder : where to; made if it is not there. Files of another export in it are written over
+    folder : created if it does not exist; files of an earlier export are overwritten
     report : function of a line of text, called after each case, or None
 
     Returns
@@ -32,7 +31,7 @@ def export(folder, report=None):
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
-    (folder / MANIFEST).unlink(missing_ok=True)  # comes last: a folder without it was not finished
+    (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
     cases = reference_cases()
     entries = []
     for case in cases.values():
@@ -84,26 +83,23 @@ def export_case(folder, case):
 
 
 def about(case, dtype):
-    """What a port has to know of a case, for its file's metadata, so that one needs no other file."""
-    said = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype, "settings": case.settings}
-    return {**said, "inputs": list(case.inputs)}
+    """What a port needs to know about a case, for its file's metadata: a port needs no other file."""
+    names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
+    return {**names, "settings": case.settings, "inputs": list(case.inputs)}
 
 
 def as_json(case, tensors):
-    """A case as JSON, its numbers with all their digits; JSON has no infinity, so it stands as a text."""
-
-    def number(value):
-        return value if np.isfinite(value) else str(value)  # "inf", "-inf", "nan"
+    """A case as JSON, its numbers with all digits; JSON has no infinities and NaN, so these are texts."""
 
     def values(array):
-        return [number(value) for value in array.ravel().tolist()]
+        return [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
 
-    shown = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
-    return {**about(case, "float64"), "tensors": shown}
+    entries = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
+    return {**about(case, "float64"), "tensors": entries}
 
 
 def manifest_text(manifest):
-    """JSON with a line for each tensor: to be read by eye, compared by diff, and small."""
+    """JSON with a line for each tensor: readable, easy to compare with diff, and small."""
 
     def line(value):
         return json.dumps(value, ensure_ascii=False)
@@ -130,7 +126,7 @@ def generator():
 
 
 def commit():
-    """The last commit that changed the package's code, with a word if it has changed since; None outside of a clone."""
+    """The last commit that changed the package's code, marked if it has changed since; None outside a clone."""
     package = Path(__file__).parent.parent
     try:
         run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]

@@ -6,9 +6,9 @@ and compares the claim with (L(x + h) − L(x − h)) / 2h at every index of eve
 
     error = ‖claimed − measured‖ / max(‖claimed‖, ‖measured‖)
 
-A right backward pass comes out near 1e-10 for one operation and 1e-9 for a whole model, which is what
-rounding and the step h leave; a wrong one near 1. The last row of each case says whether a gradient stays
-the same, and its neighbours stay away, when it is asked for alone.
+A right backward pass has errors near 1e-10 for one operation and 1e-9 for a whole model, from rounding and the
+step h; a wrong one has errors near 1. The last row of each case checks that a gradient is the same, and that
+no other is computed, if it alone is wanted.
 """
 
 import math
@@ -21,8 +21,8 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-STEP = 1e-5  # truncation h² and rounding ε/h are about equal here
-ALONE = "each one alone"  # the row on gradients that are asked for one by one
+STEP = 1e-5  # where truncation, h², and rounding, ε/h, are about equal
+ALONE = "each one alone"  # the row about gradients that are wanted one at a time
 
 
 class Row(NamedTuple):
@@ -85,12 +85,12 @@ def draw_case(name, seed):
 
 
 def claimed_gradients(case, doutput, wanted):
-    """What the backward pass says."""
+    """The gradients from the backward pass."""
     return case.run(wanted, **case.operands, **case.constants)[1](doutput)
 
 
 def measured_gradients(case, doutput):
-    """What the forward pass shows."""
+    """The gradients by differences of the forward pass."""
 
     def loss(operand, array):
         output, _ = case.run((), **{**case.operands, operand: array}, **case.constants)
@@ -100,12 +100,12 @@ def measured_gradients(case, doutput):
 
 
 def pick(grads, operands):
-    """The gradients that are there, of these operands."""
+    """The gradients of these operands, without those that are None or missing."""
     return {operand: grads[operand] for operand in operands if grads.get(operand) is not None}
 
 
 def difference(got, expected):
-    """The relative error of several gradients as one vector; inf if they do not even have one shape."""
+    """The relative error of several gradients as one vector; inf if names or shapes differ."""
     if {name: np.shape(a) for name, a in got.items()} != {name: np.shape(a) for name, a in expected.items()}:
         return math.inf
     flat = [np.concatenate([np.zeros(0), *(side[name].ravel() for name in got)]) for side in (got, expected)]

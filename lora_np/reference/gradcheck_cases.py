@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
-from ..adapters import KINDS, Adapter, AdapterConfig, adalora, dora, init_adapter
+from ..adapters import KINDS, Adapter, AdapterConfig, adalora, init_adapter
 from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..ops.attention import merge_heads, split_heads
@@ -35,12 +35,12 @@ class Case(NamedTuple):
 
 
 def named(grads):
-    """A backward pass's gradients by operand: its field dx is x's."""
+    """A backward pass's gradients by operand: the field dx belongs to x."""
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
 def operation(forward, backward, operands, selective=True, **constants):
-    """The case of one operation, whose forward pass names its arguments as `operands` and `constants` do."""
+    """The case of one operation; `operands` and `constants` are the arguments of its forward pass by name."""
 
     def run(wanted, **arguments):
         output, cache = forward(**arguments, **({"wanted": wanted} if selective else {}))
@@ -60,7 +60,7 @@ def linear(rng, **bias):
 
 def layer_norm(rng):
     operands = normal(rng, x=(2, 3, 5), weight=(5,), bias=(5,))
-    # With so large an ε, a backward pass that forgets it shows.
+    # ε is so large that a backward pass without it would show.
     return operation(ops.layer_norm_forward, ops.layer_norm_backward, operands, eps=0.1)
 
 
@@ -80,7 +80,7 @@ def attention(rng, n_queries=5, n_keys=5):
 
 
 def attention_steps(rng):
-    """The gradients between, of scores and probs: each is nudged by an array that starts at 0."""
+    """The gradients of scores and probs: each is nudged by an array that starts at 0."""
 
     def run(wanted, scores, probs, q, k, v):
         nudged, _ = ops.softmax_forward(ops.attention_scores(q, k, 3) + scores)
@@ -93,7 +93,7 @@ def attention_steps(rng):
 
 
 def embedding(rng):
-    ids = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # some repeated, 2 and 4 not there
+    ids = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # some repeated, 2 and 4 absent
     return operation(ops.embedding_forward, ops.embedding_backward, normal(rng, weight=(7, 5)), ids=ids)
 
 
@@ -132,23 +132,25 @@ def low_rank_weight(rng):
 
 
 def perturb(arrays, rng):
-    """Away from the start: at B = 0 most of an adapter's gradients are zero, and so right by chance."""
+    """Arrays away from their start: at B = 0 most of an adapter's gradients are zero, and so right by chance."""
     return {name: array + 0.3 * rng.normal(size=array.shape) for name, array in arrays.items()}
 
 
-# DoRA's paper holds a norm constant, which the differences of a whole layer would not: there the exact gradient is
-# checked, and the paper's in a case of its own.
+# DoRA's paper takes a norm as constant, which differences of a whole layer do not. So the exact gradient is checked,
+# and the paper's in cases of its own, where the norm is given.
 EXACT = {"dora": {"norm_gradient": True}}
 
 
-def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, **settings):
-    config = AdapterConfig(kind=kind, r=3, alpha=5.0, **{**EXACT.get(kind, {}), **settings})
+def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_norm=False, **settings):
+    exact = {} if given_norm else EXACT.get(kind, {})
+    config = AdapterConfig(kind=kind, r=3, alpha=5.0, **exact, **settings)
     x = rng.normal(size=(2, 3, 6))
     base = normal(rng, weight=(4, 6), bias=(4,)) if bias else {**normal(rng, weight=(4, 6)), "bias": None}
     adapter = perturb(KINDS[kind].init(base["weight"], config, rng), rng)
 
-    def run(wanted, x, weight, bias, mask=None, **adapter):
-        y, cache = KINDS[kind].forward(x, weight, bias, adapter, config, wanted, mask)
+    def run(wanted, x, weight, bias, mask=None, norm=None, **adapter):
+        norm = {} if norm is None else {"norm": norm}
+        y, cache = KINDS[kind].forward(x, weight, bias, adapter, config, wanted, mask, **norm)
 
         def pull(dy):
             dx, grads = KINDS[kind].backward(dy, cache)
@@ -157,30 +159,14 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, **sett
         return y, pull
 
     constants = {"mask": ops.dropout_mask(x.shape, dropout, rng, x.dtype)} if dropout else {}
+    constants |= {"norm": 1.0 + rng.random(4)} if given_norm else {}
     if trained_base:
         return Case(run, {"x": x, **base, **adapter}, constants)
     return Case(run, {"x": x, **adapter}, {**base, **constants})
 
 
-def dora_at_norm(rng, dropout=0.0):
-    """DoRA as in its paper: the norm of another weight is given, and stays."""
-    case = adapted_linear(rng, "dora", trained_base=True, dropout=dropout)
-    config, norm = AdapterConfig(kind="dora", r=3, alpha=5.0), 1.0 + rng.random(4)
-
-    def run(wanted, x, weight, bias, norm, mask=None, **adapter):
-        y, cache = dora.forward(x, weight, bias, adapter, config, wanted, mask, norm)
-
-        def pull(dy):
-            dx, grads = dora.backward(dy, cache)
-            return {"x": dx, **grads}
-
-        return y, pull
-
-    return case._replace(run=run, constants={**case.constants, "norm": norm})
-
-
 def adalora_orthogonality(rng):
-    """The further term of AdaLoRA's loss."""
+    """The extra term of AdaLoRA's loss."""
 
     def run(wanted, **factors):
         distance, grads = adalora.orthogonality(factors)
@@ -217,15 +203,15 @@ def draw_batch(rng, n_classes):
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
-    """Every parameter that is trained: the adapter's where there is one, else the model's own."""
+    """Every trained parameter: the adapter's if there is one, else the model's own."""
     config, params, adapter = draw_model(rng, n_classes, dropout, kind)
     batch = draw_batch(rng, n_classes)
     masks = draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
     def run(wanted, batch, masks, base=None, **trained):
         weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
-        found = loss_and_gradients(weights, batch, config, attached, wanted, masks)
-        return found.loss, lambda dloss: {name: dloss * grad for name, grad in found.grads.items()}
+        loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks)
+        return loss, lambda dloss: {name: dloss * grad for name, grad in grads.items()}
 
     trained, frozen = (adapter.weights, {"base": params}) if adapter else (params, {})
     return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
@@ -263,7 +249,7 @@ def activations(rng, n_classes=0, dropout=0.0, kind=None):
 
     record = {}
     forward(params, batch.ids, config, **settings, record=record)
-    # Scores and probs are noted for the reader alone; "attention: steps between" checks theirs.
+    # Nothing reads the recorded scores and probs; "attention: steps between" checks their gradients.
     zeros = {n: np.zeros_like(a) for n, a in record.items() if not n.endswith(("scores", "probs"))}
     return Case(run, zeros, {"params": params, "batch": batch}, "all activations", selective=False)
 
@@ -277,6 +263,7 @@ ADAPTER_VARIANTS = {
     ": dropout": {"dropout": 0.4},
     ": trained base": {"trained_base": True, "dropout": 0.4},
 }
+DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
 CASES = {  # name -> function of a generator, to a Case
     "linear": partial(linear, bias=(4,)),
     "linear: no bias": linear,
@@ -297,8 +284,8 @@ CASES = {  # name -> function of a generator, to a Case
         for kind in KINDS
         for variant, settings in ADAPTER_VARIANTS.items()
     },
-    "dora adapter: norm held": dora_at_norm,
-    "dora adapter: norm held, dropout": partial(dora_at_norm, dropout=0.4),
+    "dora adapter: norm held": partial(adapted_linear, **DORA_AS_IN_PAPER),
+    "dora adapter: norm held, dropout": partial(adapted_linear, **DORA_AS_IN_PAPER, dropout=0.4),
     "adalora: orthogonality": adalora_orthogonality,
     "language model": whole_model,
     "language model: activations": partial(activations, dropout=0.2),

@@ -1,8 +1,8 @@
-"""How far a right port may be from the reference: measured for each tensor, not guessed.
+"""How far a correct port may be from the reference: measured for each tensor, not guessed.
 
-A right implementation differs from another by rounding alone: sums in another order, another library's tanh. How much
-of that arrives at a tensor depends on all that was computed before it, so it is measured. The error of a tensor is the
-largest distance, over all its entries, between its values in float64 and
+Two correct implementations differ only by rounding: sums in another order, another library's tanh. How much of it
+reaches a tensor depends on everything computed before, so it is measured. The error of a tensor is the largest
+distance, over all its entries, between its values in float64 and
 
 - the package's own in float32,
 - those in float64 from inputs each moved by up to half a unit of float32's last place, ten times at random.
@@ -11,9 +11,9 @@ A tensor's tolerance in float32 is 16 times that error, in float64 that times 2�
 
     |got − expected| ≤ atol + rtol · |expected|        rtol = 16 ε
 
-and atol is at least 16 ε rms, so that a lucky draw makes none too strict. One relative tolerance for all, or one for
-each entry, would not do: where a sum cancels, right entries differ in their third digit in float32, and the gradient
-of `k_proj.bias`, zero in theory, is rounding throughout.
+and atol is at least 16 ε rms, so that a lucky draw makes none too strict. One relative tolerance for all tensors or
+entries would not work: where a sum cancels, correct entries differ in the third digit in float32, and the gradient of
+`k_proj.bias`, zero in theory, is nothing but rounding.
 """
 
 import math
@@ -36,7 +36,7 @@ def rms(array):
 
 
 def distance(got, expected):
-    """The largest |got − expected|; inf where one is not finite and the other is, or is another infinity."""
+    """The largest |got − expected|; inf if the entries that are not finite differ."""
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     finite = np.isfinite(expected)
     if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
@@ -63,7 +63,7 @@ def tolerances(case, outputs):
     Raises
     ------
     ValueError
-        If whole numbers, such as generated tokens, hang on rounding: then the case is no reference.
+        If whole numbers, such as generated tokens, depend on rounding: such a case is no reference.
     """
     exact = outputs["float64"]
     errors = {name: 0.0 for name in exact}
@@ -73,17 +73,17 @@ def tolerances(case, outputs):
         for other in others:
             for name, array in exact.items():
                 errors[name] = max(errors[name], distance(other[name], array))
-    found = {}
+    atols = {}
     for name, array in exact.items():
         whole = not np.issubdtype(array.dtype, np.floating)
         if whole and errors[name] > 0:
             raise ValueError(f"{case.id}: {name} changes with rounding; expected whole numbers that do not")
         if whole or "exact" in case.flags:
-            found[name] = dict.fromkeys(EPSILON, 0.0)
+            atols[name] = dict.fromkeys(EPSILON, 0.0)
             continue
         error = max(errors[name] / EPSILON["float32"], rms(array))
-        found[name] = {dtype: round_up(SAFETY * epsilon * error) for dtype, epsilon in EPSILON.items()}
-    return found
+        atols[name] = {dtype: round_up(SAFETY * epsilon * error) for dtype, epsilon in EPSILON.items()}
+    return atols
 
 
 def moved(case, i):

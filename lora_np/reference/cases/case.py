@@ -1,4 +1,4 @@
-"""A reference case: inputs, and what the package makes of them, in the order in which it does."""
+"""A reference case: inputs, and what the package computes from them, in execution order."""
 
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ class ReferenceCase(NamedTuple):
     tier: int  # 1 operations, 2 the model, 3 training and files
     kind: str  # what is computed; SPEC.md has a section for each
     settings: dict  # JSON values
-    inputs: dict  # name -> array: float64, each number of it a float32 number, or whole numbers
+    inputs: dict  # name -> array: whole numbers, or float64 with values that are float32 numbers
     compute: object
     description: str
-    catches: str  # the mistake that it is there for
+    catches: str  # the mistake that it tests for
     flags: tuple[str, ...] = ()
-    inputs_float32: dict = {}  # those that are others in float32, by name
+    inputs_float32: dict = {}  # the inputs that differ in float32, by name
 
     def inputs_in(self, dtype):
         """The inputs in "float64" or "float32"; whole numbers stay what they are."""
@@ -31,8 +31,8 @@ class ReferenceCase(NamedTuple):
 
     def outputs_in(self, dtype):
         """The outputs in "float64" or "float32"."""
-        found = self.compute(self.settings, self.inputs_in(dtype))
-        return {name: in_dtype(np.asarray(array), dtype) for name, array in found.items()}
+        outputs = self.compute(self.settings, self.inputs_in(dtype))
+        return {name: in_dtype(np.asarray(array), dtype) for name, array in outputs.items()}
 
 
 def in_dtype(array, dtype):
@@ -42,7 +42,7 @@ def in_dtype(array, dtype):
 
 
 def stage(name, inputs):
-    """The part of the work that a tensor comes from: "input", "forward", "backward", "merge", "step 10" …"""
+    """The part of the work that a tensor belongs to: "input", "forward", "backward", "merge", "step 10" …"""
     if name in inputs:
         return "input"
     first, _, rest = name.partition(".")

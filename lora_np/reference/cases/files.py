@@ -1,4 +1,4 @@
-"""Tier 3, second half: what an update's spectrum is, NF4, and files byte by byte."""
+"""Tier 3, second half: the spectrum of an update, NF4, and files byte by byte."""
 
 import json
 import tempfile
@@ -18,35 +18,32 @@ from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
+GPT2_FILES = (MODEL, "config.json")
 
 # ---------------------------------------------------------------- what the package computes
 
 
 def spectrum(settings, t):
-    """Vectors have arbitrary signs, so that what is shown of them is the projector on the first k."""
+    """Singular vectors have arbitrary signs, so the case shows the projectors on the first k."""
     update = t["after"] - t["before"]
     sigma = singular_values(update)
     energy = np.cumsum(sigma**2)
-    found = {"update": update, "singular_values": sigma, "energy": energy / energy[-1]}
+    outputs = {"update": update, "singular_values": sigma, "energy": energy / energy[-1]}
     for k in settings["k"]:
         for side, matrix in (("left", update.T), ("right", update)):
             directions = right_directions(matrix, k)  # (n, k)
-            found[f"{side}.{k}"] = directions @ directions.T
-    return found
+            outputs[f"{side}.{k}"] = directions @ directions.T
+    return outputs
 
 
 def nf4(settings, t):
     weight = quantise_nf4(t["weight"], settings["block_size"], settings["double"])
-    found = {"absmax": np.abs(t["weight"].reshape(-1, settings["block_size"])).max(axis=1)}
-    found |= {"codes": unpack(weight.packed), "packed": weight.packed}
+    outputs = {"absmax": np.abs(t["weight"].reshape(-1, settings["block_size"])).max(axis=1)}
+    outputs |= {"codes": unpack(weight.packed), "packed": weight.packed}
     if settings["double"]:
         about = weight.absmax
-        found |= {"mean": about.mean, "steps": about.steps, "scale_codes": about.codes}
-    return {**found, "scales": weight.scales(), "dequantised": weight.dequantise()}
-
-
-def as_bytes(path):
-    return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        outputs |= {"mean": about.mean, "steps": about.steps, "scale_codes": about.codes}
+    return {**outputs, "scales": weight.scales(), "dequantised": weight.dequantise()}
 
 
 def precision(file):
@@ -54,32 +51,39 @@ def precision(file):
     return np.float64 if b'"F64"' in file.tobytes() else np.float32
 
 
-def read_gpt2(settings, t):
+def from_files(read, arrays, names):
+    """What `read` makes of a folder with these files in it, whose bytes are arrays."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in (MODEL, "config.json"):
-            (Path(folder) / name).write_bytes(t[name].tobytes())
-        return load_gpt2(folder, precision(t[MODEL])).params
+        for name in names:
+            (Path(folder) / name).write_bytes(arrays[name].tobytes())
+        return read(folder)
+
+
+def to_files(write, names):
+    """The bytes of the files that `write` puts into a folder, as arrays by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder)
+        return {name: np.frombuffer((Path(folder) / name).read_bytes(), dtype=np.uint8) for name in names}
+
+
+def read_gpt2(settings, t):
+    return from_files(lambda folder: load_gpt2(folder, precision(t[MODEL])).params, t, GPT2_FILES)
 
 
 def write_gpt2(settings, t):
-    with tempfile.TemporaryDirectory() as folder:
-        save_gpt2(folder, base_of(settings, t), model_config(settings))
-        return {MODEL: as_bytes(Path(folder) / MODEL)}
+    return to_files(lambda folder: save_gpt2(folder, base_of(settings, t), model_config(settings)), [MODEL])
 
 
 def read_peft(settings, t):
     shapes = parameter_shapes(model_config(settings))
     base = {name: np.zeros(shape, precision(t[ADAPTER])) for name, shape in shapes.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in (ADAPTER, FIELDS):
-            (Path(folder) / name).write_bytes(t[name].tobytes())
-        return {f"delta.{name}": delta for name, delta in adapter_deltas(base, load_peft(folder, base)).items()}
+    adapter = from_files(lambda folder: load_peft(folder, base), t, (ADAPTER, FIELDS))
+    return {f"delta.{name}": delta for name, delta in adapter_deltas(base, adapter).items()}
 
 
 def write_peft(settings, t):
-    with tempfile.TemporaryDirectory() as folder:
-        save_peft(folder, adapter_of(settings, t), base_of(settings, t), model_config(settings))
-        return {ADAPTER: as_bytes(Path(folder) / ADAPTER)}
+    given = adapter_of(settings, t), base_of(settings, t), model_config(settings)
+    return to_files(lambda folder: save_peft(folder, *given), [ADAPTER])
 
 
 # ---------------------------------------------------------------- the cases
@@ -123,22 +127,14 @@ def nf4_cases():
     ]  # fmt: skip
 
 
-def in_both(files):
-    """A file case's bytes as inputs for either precision, from a function of the dtype."""
-    return tuple({name: np.frombuffer(data, dtype=np.uint8) for name, data in files(dtype).items()} for dtype in DTYPES)
-
-
 def gpt2_cases():
-    bits = bits_of("gpt2")
-    params = draw_params(bits, SMALL)
-    settings = {"model": with_defaults(SMALL)}
+    params, settings = draw_params(bits_of("gpt2"), SMALL), {"model": with_defaults(SMALL)}
 
     def files(dtype):
-        with tempfile.TemporaryDirectory() as folder:
-            save_gpt2(folder, {name: in_dtype(a, dtype) for name, a in params.items()}, model_config(settings))
-            return {name: (Path(folder) / name).read_bytes() for name in (MODEL, "config.json")}
+        arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
+        return to_files(lambda folder: save_gpt2(folder, arrays, model_config(settings)), GPT2_FILES)
 
-    wide, narrow = in_both(files)
+    wide, narrow = map(files, DTYPES)
     return [
         ReferenceCase("gpt2-read", 3, "gpt2_read", settings, wide, read_gpt2, "a GPT-2 directory as our parameters",
                       "Conv1D's weights not transposed; q, k and v cut along the wrong axis", ("exact",), narrow),
@@ -164,9 +160,10 @@ def peft_cases():
         from safetensors.numpy import save
 
         tensors = save({name: in_dtype(array, dtype) for name, array in one.items()}, {"format": "pt"})
-        return {ADAPTER: tensors, FIELDS: json.dumps(fields, indent=2, sort_keys=True).encode()}
+        text = json.dumps(fields, indent=2, sort_keys=True).encode()
+        return {name: np.frombuffer(data, np.uint8) for name, data in ((ADAPTER, tensors), (FIELDS, text))}
 
-    wide, narrow = in_both(files)
+    wide, narrow = map(files, DTYPES)
     return [
         ReferenceCase("peft-read", 3, "peft_read", model, wide, read_peft,
                       "PEFT's adapter on c_attn as the updates ΔW of q_proj, k_proj and v_proj",

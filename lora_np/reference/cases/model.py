@@ -1,8 +1,7 @@
 """Tier 2: the model, every activation in execution order and every gradient in reverse order.
 
-An activation has the package's name for it, `blocks.0.attn.probs`; a gradient has the name of what it belongs to, an
-activation's or a parameter's, with `grad.` in front. A parameter's gradient comes right after that of the output of
-the layer that it is in.
+An activation has its name in the package, `blocks.0.attn.probs`. A gradient has the name of its activation or parameter
+with `grad.` in front. A parameter's gradient follows directly after the gradient of its layer's output.
 """
 
 import math
@@ -42,7 +41,7 @@ def model_config(settings):
 
 
 def adapter_of(settings, t):
-    """The adapter that the settings name, with its arrays out of the inputs, or None."""
+    """The adapter of the settings, with its arrays from the inputs, or None."""
     about = settings["adapter"]
     if about is None:
         return None
@@ -59,7 +58,7 @@ def adapter_of(settings, t):
 
 
 def masks_of(t):
-    """The dropout masks among the inputs, by the places that they belong to; None where there are none."""
+    """The dropout masks among the inputs by place, or None if there are none."""
     return {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")} or None
 
 
@@ -78,66 +77,66 @@ def model(settings, t):
     logits, cache = forward(params, t["ids"], config, **given, wanted=wanted, record=activations)
     loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
     grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=back)
-    found = {**activations, "loss": loss, **in_reverse_order(back, grads)}
+    outputs = {**activations, "loss": loss, **in_reverse_order(back, grads)}
     if adapter is not None:
         merged = merge(params, adapter)
         deltas = adapter_deltas(params, adapter)
-        found |= {f"delta.{name}": delta for name, delta in deltas.items()}
-        found |= {f"merged.{name}": merged[name] for name in deltas}
-        found["merged.logits"], _ = forward(merged, t["ids"], config, lengths=t["lengths"])
-    return found
+        outputs |= {f"delta.{name}": delta for name, delta in deltas.items()}
+        outputs |= {f"merged.{name}": merged[name] for name in deltas}
+        outputs["merged.logits"], _ = forward(merged, t["ids"], config, lengths=t["lengths"])
+    return outputs
 
 
 def in_reverse_order(activations, params):
     """Gradients of activations, each followed by those of the parameters of its layer."""
-    found, left = {}, dict(params)
+    ordered, left = {}, dict(params)
     for name, grad in activations.items():
-        found[f"grad.{name}"] = grad
+        ordered[f"grad.{name}"] = grad
         layer = "head" if name == "logits" else name
         for parameter in [p for p in left if p.rpartition(".")[0] == layer]:
-            found[f"grad.{parameter}"] = left.pop(parameter)
-    return found
+            ordered[f"grad.{parameter}"] = left.pop(parameter)
+    return ordered
 
 
 def generate(settings, t):
-    """Greedy, token for token, with the keys and values of earlier tokens kept."""
+    """Greedy, token by token, with cached keys and values."""
     config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
     decoder = make_decoder(params, config, adapter)
-    past, unread, tokens, found = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
+    past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
         logits, past = next_logits(decoder, unread, past)
         first, second = np.sort(logits, axis=-1)[:, :-3:-1].T
         unread = logits.argmax(axis=-1)[:, None]
         tokens = np.concatenate([tokens, unread], axis=1)
-        found |= {f"step.{step}.logits": logits, f"step.{step}.margin": first - second}
+        outputs |= {f"step.{step}.logits": logits, f"step.{step}.margin": first - second}
     cached = {"keys": past.keys[:, :, : past.length], "values": past.values[:, :, : past.length]}
-    return {**found, "tokens": tokens, **cached}
+    return {**outputs, "tokens": tokens, **cached}
 
 
 # ---------------------------------------------------------------- the cases
 
 
 def draw_params(bits, sizes):
-    """Weights of the size that training gives them."""
+    """Weights as large as those of a trained model."""
     shapes = parameter_shapes(ModelConfig(**sizes))
     return {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
 
 
 def at_trained_size(name, value):
-    """A parameter made of numbers around 0 of deviation 1: matrices as training leaves them, biases and layer norms
-    away from 0 and 1."""
+    """A parameter made of numbers with mean 0 and deviation 1: matrices as large as after training, biases and layer
+    norms away from 0 and 1."""
     if value.ndim == 1:
         return 0.2 * value + name.endswith("weight")
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
 def next_tokens(ids, has_next):
-    """The targets of a language model: the token after each, where it has one (bool, ids' shape), else ignored."""
+    """The targets of a language model: the next token where `has_next` (bool, ids' shape), else ignored."""
     return np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
 
 
 def draw_batch(bits, sizes, lengths, T):
-    """Right-padded rows. A language model's padded targets are ignored, and so is each row's last."""
+    """Right-padded rows. A language model ignores padded targets and each row's last one."""
     B = len(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     if sizes["n_classes"]:
@@ -149,7 +148,7 @@ def draw_batch(bits, sizes, lengths, T):
 
 
 def draw_adapter(bits, params, layers, kind="lora", rslora=False):
-    """Settings and arrays of an adapter away from its start: at B = 0 most of its gradients are 0.
+    """Settings and arrays of an adapter; B is not 0, because at B = 0 most gradients are 0.
 
     layers : dict, a layer's full name -> (r, alpha)
     """
@@ -226,7 +225,7 @@ def model_cases():
 
 
 def generation_cases():
-    """Greedy generation. The best logit is ahead by far more than rounding, or the tokens would be no reference."""
+    """Greedy generation. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
 
     def case(id, description, catches, layers=()):
         bits = bits_of(id)

@@ -1,6 +1,6 @@
-"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of it all, full fine-tuning's and LoRA's.
+"""Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning and of LoRA.
 
-Nothing is drawn while training: batches, their order and what dropout keeps are inputs.
+Training draws nothing: batches, their order and what dropout keeps are inputs.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from ...training import (
     trainable_arrays,
 )
 from .case import ReferenceCase
-from .draws import as_float32, bell, bits_of, kept, whole
+from .draws import as_float32, bell, bits_of, keep_mask, whole
 from .model import (
     SIZES,
     adapter_of,
@@ -56,24 +56,24 @@ def optimiser_of(settings):
 
 
 def adamw(settings, t):
-    """As many steps as t["grad.…"] has gradients along its first axis, from moments of zero."""
+    """A step for each gradient along the first axis of t["grad.…"], starting with moments of zero."""
     params = {name.removeprefix("start."): array for name, array in t.items() if name.startswith("start.")}
     m = v = {name: np.zeros_like(array) for name, array in params.items()}
-    found = {}
+    outputs = {}
     for step, rate in enumerate(settings["learning_rate"], 1):
         grads = {name: t[f"grad.{name}"][step - 1] for name in params}
         params, m, v = adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
         for kind, arrays in (("m", m), ("v", v), ("after", params)):
-            found |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
-    return found
+            outputs |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
+    return outputs
 
 
 def train(settings, t):
-    """The package's own steps: every loss, norm and rate, the first gradients, and the parameters at some steps."""
+    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps."""
     base, adapter, about = base_of(settings, t), adapter_of(settings, t), settings["train"]
     same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
-    state, found = initial_state(trainable_arrays(base, adapter)), {}
+    state, outputs = initial_state(trainable_arrays(base, adapter)), {}
     since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
     for step in range(about["steps"]):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
@@ -86,16 +86,16 @@ def train(settings, t):
             values.append(measured[name])
         if step + 1 in RECORDED:
             now = f"step.{step + 1}"
-            found |= {f"{now}.loss": np.array(since["loss"])}
-            found |= {f"{now}.grad.{name}": grad for name, grad in grads.items()} if step == 0 else {}
-            found |= {f"{now}.{name}": np.array(since[name]) for name in ("grad_norm", "learning_rate")}
-            found |= {f"{now}.after.{name}": array.copy() for name, array in state.trainable.items()}
+            outputs |= {f"{now}.loss": np.array(since["loss"])}
+            outputs |= {f"{now}.grad.{name}": grad for name, grad in grads.items()} if step == 0 else {}
+            outputs |= {f"{now}.{name}": np.array(since[name]) for name in ("grad_norm", "learning_rate")}
+            outputs |= {f"{now}.after.{name}": array.copy() for name, array in state.trainable.items()}
             since = {name: [] for name in since}
-    return found
+    return outputs
 
 
 def objective_at(step, settings, t, base, adapter):
-    """The objective of one step, with its masks: what dropout keeps, times 1/(1 − p)."""
+    """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
     dtype = base["tok_emb.weight"].dtype
     masks = {}
     for name, array in t.items():
@@ -186,7 +186,7 @@ def run_cases():
         inputs["order"] = whole(bits, (steps,), n_batches)
         settings = {"model": with_defaults({**sizes, "dropout": 0.0 if adapter else p}), "adapter": about}
         shapes = mask_shapes(settings, arrays, B, T, p)
-        inputs |= {f"kept.{place}": kept(bits, (steps, *shape), p) for place, shape in shapes.items()}
+        inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
         settings["train"] = {
             "steps": steps, "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": 5,
             "final_share": final_share, "clip_norm": clip_norm, "dropout": p,

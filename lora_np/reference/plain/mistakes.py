@@ -231,7 +231,7 @@ TABLE = (
      'learning_rate * about["rate_factors"].get(name.rpartition(".")[2], 1.0)', "learning_rate"),
     ("batches are taken one after another; `order` says which one each step has",
      'at = t["order"][s]', 'at = s % len(t["batches.ids"])'),
-    ("every step uses the first step's dropout masks", "kept[s]", "kept[0]"),
+    ("every step uses the first step's dropout masks", "array[s]", "array[0]"),
     # spectra and NF4
     ("the update is before − after; it should be after − before",
      'update = t["after"] - t["before"]', 'update = t["before"] - t["after"]'),

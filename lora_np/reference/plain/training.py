@@ -85,9 +85,9 @@ def train_case(settings, t):
     for s in range(settings.get("until", about["steps"])):
         at = t["order"][s]
         now = {name: t[f"batches.{name}"][at] for name in ("ids", "targets", "lengths")}
-        for name, kept in t.items():
+        for name, array in t.items():
             if name.startswith("kept."):
-                mask = kept[s].astype(weights["tok_emb.weight"].dtype) * (1.0 / (1.0 - about["dropout"]))
+                mask = array[s].astype(weights["tok_emb.weight"].dtype) * (1.0 / (1.0 - about["dropout"]))
                 now["mask." + name.removeprefix("kept.")] = mask
         made = loss_and_gradients(settings, {**weights, **now})
         grads = {name: made[f"grad.{name}"] for name in trained}
