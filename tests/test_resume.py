@@ -306,8 +306,7 @@ def test_a_failing_save_leaves_the_last_state(task, uninterrupted, tmp_path, mon
 # it kills itself with signal 9 at one point of the save of that step.
 TRAINER = """
     import os, signal, sys
-    sys.path[:0] = [{tests!r}, {root!r}]
-    import test_resume as here
+    from tests import test_resume as here
 
     path, crash, when = sys.argv[1:4]
     saves = 0
@@ -356,8 +355,8 @@ KILLED = replace(SETTINGS, steps=60)  # some tenths of a second, of which saving
 def trainer(tmp_path_factory):
     """Function (state path, crash, step) -> the started trainer, at the moment when training begins."""
     program = tmp_path_factory.mktemp("trainer") / "trainer.py"
-    program.write_text(textwrap.dedent(TRAINER).format(tests=str(ROOT / "tests"), root=str(ROOT)))
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    program.write_text(textwrap.dedent(TRAINER))
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     processes = []
 
     def start(path, crash="", step=0):
