@@ -1,8 +1,4 @@
-"""Tiny models, batches and adapters that the tests share.
-
-All dimensions differ from one another, and no array is zero or one throughout as it would be in a fresh
-model: a swapped axis, a forgotten bias or a forgotten layer-norm weight then changes a number.
-"""
+"""Models, batches, adapters and commands that the tests share; `tiny.py` makes them."""
 
 import os
 import shutil
@@ -14,11 +10,12 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from lora_np.adapters import Adapter, AdapterConfig, init_adapter  # noqa: E402
 from lora_np.cli import main  # noqa: E402
 from lora_np.data import Batch  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
-from lora_np.model import ModelConfig, initial_params, parameter_shapes  # noqa: E402
+from lora_np.model import ModelConfig, initial_params  # noqa: E402
+
+from . import tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,13 +32,13 @@ def no_waiting_for_the_disk():
 @pytest.fixture(scope="session")
 def language():
     """Configuration of a language model: V = 13, C = 12, two blocks of 3 heads, F = 20, 7 positions."""
-    return ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20)
+    return tiny.tiny_config()
 
 
 @pytest.fixture(scope="session")
 def classifier():
     """The same with a head of 4 classes."""
-    return ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20, n_classes=4)
+    return tiny.tiny_config(n_classes=4)
 
 
 @pytest.fixture(scope="session")
@@ -56,17 +53,8 @@ def tiny_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def random_params():
-    """Function (config, dtype=float64, seed=0) -> parameters, every one of them random."""
-
-    def make(config, dtype=np.float64, seed=0):
-        rng = np.random.default_rng(seed)
-        params = {}
-        for name, shape in parameter_shapes(config).items():
-            centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
-            params[name] = (centre + 0.3 * rng.standard_normal(shape)).astype(dtype)
-        return params
-
-    return make
+    """Function (config, dtype=float64, seed=0) -> parameters, every one of them random; see `tiny.py`."""
+    return tiny.random_params
 
 
 @pytest.fixture(scope="session")
@@ -89,18 +77,8 @@ def random_batch():
 
 @pytest.fixture(scope="session")
 def random_adapter():
-    """Function (params, seed=0, **settings of AdapterConfig) -> Adapter with every array random, B ≠ 0.
-
-    Without settings: rank 3, alpha 6, every linear layer.
-    """
-
-    def make(params, seed=0, **settings):
-        config = AdapterConfig(**{"r": 3, "alpha": 6.0, "targets": ("all-linear",), **settings})
-        rng = np.random.default_rng(seed)
-        fresh = init_adapter(params, config, rng).weights
-        return Adapter(config, {n: (0.3 * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in fresh.items()})
-
-    return make
+    """Function (params, seed=0, **settings of AdapterConfig) -> Adapter with B ≠ 0; see `tiny.py`."""
+    return tiny.random_adapter
 
 
 @pytest.fixture

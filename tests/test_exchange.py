@@ -25,7 +25,7 @@ from lora_np.formats import (
     write_tensors,
 )
 from lora_np.formats.fused import join_factors, split_factors
-from lora_np.model import ModelConfig, forward
+from lora_np.model import forward
 
 C_ATTN = "base_model.model.transformer.h.0.attn.c_attn"
 C_FC = "base_model.model.transformer.h.0.mlp.c_fc"
@@ -66,10 +66,11 @@ def test_a_model_comes_back(name, request, random_params, tmp_path):
     config = request.getfixturevalue(name)
     params = random_params(config, np.float32)
     save_gpt2(tmp_path, params, config)
-    back = load_gpt2(tmp_path)
-    assert list(back.params) == list(params) and back.config == config
-    assert all(back.params[key].tobytes() == params[key].tobytes() for key in params)
-    assert back.labels == ([f"LABEL_{k}" for k in range(4)] if config.n_classes else None)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        back = load_gpt2(path)
+        assert list(back.params) == list(params) and back.config == config
+        assert all(back.params[key].tobytes() == params[key].tobytes() for key in params)
+        assert back.labels == ([f"LABEL_{k}" for k in range(4)] if config.n_classes else None)
     wide = load_gpt2(tmp_path, np.float64).params
     assert all(np.array_equal(wide[key], params[key]) and wide[key].dtype == np.float64 for key in params)
 
@@ -87,12 +88,6 @@ def test_names_and_layout_are_gpt2s(gpt2, classifier, random_params):
     fields = read_json(gpt2 / "config.json")
     assert fields["architectures"] == ["GPT2ForSequenceClassification"] and fields["n_inner"] == 20
     assert fields["id2label"] == {"0": "w", "1": "x", "2": "y", "3": "z"} and load_gpt2(gpt2).labels == list("wxyz")
-
-
-def test_a_file_or_its_directory(gpt2):
-    expected = load_gpt2(gpt2).params
-    found = load_gpt2(gpt2 / "model.safetensors").params
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_head_that_is_not_tied(language, random_params, tmp_path):
@@ -157,16 +152,21 @@ def test_the_configuration_is_pefts(saved_peft):
     assert tensors[f"{C_ATTN}.lora_B.weight"].shape == (36, 9)
 
 
-def test_our_own_names_are_read_too(saved_peft, random_adapter, tmp_path):
+@pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
+def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     """PEFT on a port of this model that kept its names."""
     folder, params = saved_peft
-    adapter = random_adapter(params, targets=("q_proj",), train_head=False)
-    tensors = {f"base_model.model.{name}.weight": array for name, array in adapter.weights.items()}
+    adapter = random_adapter(params, kind=kind, targets=targets, train_head=False)
+    suffix = {"lora_magnitude_vector": ""}
+    tensors = {
+        f"base_model.model.{n}{suffix.get(n.rpartition('.')[2], '.weight')}": a for n, a in adapter.weights.items()
+    }
     write_tensors(folder / "adapter_model.safetensors", tensors)
-    edit_fields(folder / "adapter_config.json", rank_pattern={}, alpha_pattern={}, target_modules=["q_proj"])
-    found = load_peft(folder, params)
-    assert found.config.targets == ("q_proj",) and found.config.r == 3
-    assert all(np.array_equal(found.weights[name], adapter.weights[name]) for name in adapter.weights)
+    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6, "use_dora": kind == "dora"}
+    edit_fields(folder / "adapter_config.json", target_modules=list(targets), **changes)
+    back = load_peft(folder, params)
+    assert (back.config.kind, back.config.targets, back.config.r) == (kind, targets, 3)
+    assert all(np.array_equal(back.weights[name], array) for name, array in adapter.weights.items())
 
 
 @pytest.mark.parametrize("r", [1, 4])
@@ -376,27 +376,3 @@ def test_lengths_that_were_trained_alone(saved_dora, classifier, tmp_path):
     save_peft(tmp_path / "again", back, params, classifier)
     first, again = (read_tensors(f / "adapter_model.safetensors")[0] for f in (folder, tmp_path / "again"))
     assert all(again[name].tobytes() == array.tobytes() for name, array in first.items())
-
-
-def test_dora_under_our_own_names(saved_dora):
-    folder, adapter, params = saved_dora
-    suffix = {True: "", False: ".weight"}
-    tensors = {
-        f"base_model.model.{name}{suffix[name.endswith('vector')]}": array
-        for name, array in adapter.weights.items()
-        if name != "head.weight"
-    }
-    write_tensors(folder / "adapter_model.safetensors", tensors)
-    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6}
-    edit_fields(folder / "adapter_config.json", target_modules=["q_proj", "v_proj", "up_proj"], **changes)
-    found = load_peft(folder, params)
-    assert found.config.kind == "dora" and found.config.targets == ("q_proj", "v_proj", "up_proj")
-    assert all(np.array_equal(found.weights[name[17:].removesuffix(".weight")], a) for name, a in tensors.items())
-
-
-def test_the_imported_model_is_the_same_function(gpt2, classifier, random_params):
-    params = random_params(classifier, np.float32)
-    ids = np.random.default_rng(0).integers(0, 13, (2, 5))
-    found = load_gpt2(gpt2)
-    assert np.array_equal(forward(found.params, ids, found.config)[0], forward(params, ids, classifier)[0])
-    assert isinstance(found.config, ModelConfig)

@@ -3,7 +3,7 @@
 A case is a valid folder with one file of it damaged (some damages take two). Two numbers, the seed and the case's own,
 decide on everything, so that a failure can be repeated alone:
 
-    python tests/test_fuzz_formats.py FOLDER SEED CASES FIRST
+    python -m tests.test_fuzz_formats FOLDER SEED CASES FIRST
 
 (`task.json` holds the path of its base: there a flipped bit is the same one in a FOLDER with a path of that length.)
 """
@@ -26,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lora_np.adapters import Adapter, AdapterConfig, init_adapter
 from lora_np.data.tokenizer import END_OF_TEXT, PAD, normalizer
 from lora_np.formats import (
     Task,
@@ -45,8 +44,9 @@ from lora_np.formats import (
     write_json,
     write_tensors,
 )
-from lora_np.model import ModelConfig, parameter_shapes
 from lora_np.tasks.inspection import format_inspection, inspect_file
+
+from .tiny import random_adapter, random_params, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 10  # a reader that takes longer hangs
@@ -64,25 +64,9 @@ class Reader(NamedTuple):
     files: dict[Path, bytes]
 
 
-def tiny_config(**changes):
-    """The tests' tiny language model: V = 13, C = 12, two blocks of 3 heads, F = 20, 7 positions."""
-    return ModelConfig(
-        **{"vocab_size": 13, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 20, **changes}
-    )
-
-
-def tiny_params(config):
-    """Random parameters of a model."""
-    rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
-
-
-def tiny_adapter(params, **settings):
-    """An adapter on every linear layer, with every array random."""
-    rng = np.random.default_rng(1)
-    config = AdapterConfig(**{"r": 3, "alpha": 6.0, "targets": ("all-linear",), **settings})
-    fresh = init_adapter(params, config, rng).weights
-    return Adapter(config, {name: rng.standard_normal(a.shape).astype(np.float32) for name, a in fresh.items()})
+def tiny_params(**changes):
+    """Random parameters of a tiny model in float32."""
+    return random_params(tiny_config(**changes), np.float32)
 
 
 def tiny_tokenizer():
@@ -116,14 +100,14 @@ def make_json(folder):
 def make_model(folder, dtype=None, **changes):
     """A model of ours."""
     config = tiny_config(**changes)
-    save_model(folder, tiny_params(config), config, dtype)
+    save_model(folder, random_params(config, np.float32), config, dtype)
 
 
 def make_gpt2(folder, **changes):
     """A GPT-2 in float32; a classifier has labels."""
     config = tiny_config(**changes)
     labels = [f"class {k}" for k in range(config.n_classes)] or None
-    save_gpt2(folder, tiny_params(config), config, None, labels)
+    save_gpt2(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_gpt2_bfloat16(folder):
@@ -151,21 +135,21 @@ def make_gpt2_shards(folder):
 def make_peft(folder, n_classes=0, **settings):
     """An adapter of PEFT's, with a head if there are classes."""
     config = tiny_config(n_classes=n_classes)
-    params = tiny_params(config)
-    save_peft(folder, tiny_adapter(params, **settings), params, config, "a/base")
+    params = random_params(config, np.float32)
+    save_peft(folder, random_adapter(params, **settings), params, config, "a/base")
 
 
 def make_adapter(folder, dtype=None, **settings):
     """An adapter of ours, with the head of a classifier."""
-    save_adapter(folder, tiny_adapter(tiny_params(tiny_config(n_classes=4)), **settings), dtype)
+    save_adapter(folder, random_adapter(tiny_params(n_classes=4), **settings), dtype)
 
 
 def make_task(folder):
     """A task that is an adapter, in `task`, on a language model in `base`."""
-    params, config = tiny_params(tiny_config()), tiny_config(n_classes=2)
+    params, config = tiny_params(), tiny_config(n_classes=2)
     save_model(folder / "base", params, tiny_config())
     tiny_tokenizer().save(str(folder / "base" / "tokenizer.json"))
-    adapter = tiny_adapter({**params, "head.weight": np.zeros((2, 12), np.float32)}, targets=("q_proj",))
+    adapter = random_adapter({**params, "head.weight": np.zeros((2, 12), np.float32)}, targets=("q_proj",))
     task = Task(params, config, adapter, tiny_tokenizer(), ["no", "yes"])
     save_task(folder / "task", task, folder / "base", {"method": "lora", "seed": 0})
 
@@ -173,7 +157,7 @@ def make_task(folder):
 def make_whole_task(folder):
     """A task that is a whole model."""
     config = tiny_config(n_classes=2)
-    task = Task(tiny_params(config), config, None, tiny_tokenizer(), ["no", "yes"])
+    task = Task(random_params(config, np.float32), config, None, tiny_tokenizer(), ["no", "yes"])
     save_task(folder, task, None, {"method": "full"})
 
 
@@ -184,13 +168,13 @@ def nothing(read):
 
 def reader_of_peft(n_classes):
     """`load_peft` onto a base with so many classes."""
-    params = tiny_params(tiny_config(n_classes=n_classes))
+    params = tiny_params(n_classes=n_classes)
     return lambda folder: load_peft(folder, params).weights
 
 
 def make_readers(root):
     """Every reader by name, each with a folder of its own in `root`."""
-    base = tiny_params(tiny_config(n_classes=4))
+    base = tiny_params(n_classes=4)
     inspect = nothing(lambda path: format_inspection(inspect_file(path)))
     gpt2, task = (lambda folder: load_gpt2(folder).params), (lambda folder: arrays_of(load_task(folder)))
     adapter, model = (lambda folder: load_adapter(folder, base).weights), (lambda folder: load_model(folder)[0])
@@ -879,10 +863,9 @@ def test_damaged_files_load_or_are_refused_by_name(tmp_path):
 def test_twenty_thousand_damaged_files(tmp_path):
     """In a process of its own: whatever crashes it, or lets it grow, is seen from here."""
     folder = tmp_path / "fuzz"
-    command = [sys.executable, __file__, str(folder), "1", "20000"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.test_fuzz_formats", str(folder), "1", "20000"]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         if process.returncode == 0:
             found = json.loads(process.stdout.splitlines()[-1])  # LAPACK may have complained before
             assert found["failures"] == [], "\n".join(found["failures"][:20])

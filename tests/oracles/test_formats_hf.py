@@ -30,10 +30,10 @@ from lora_np.model import (
     generate,
     loss_and_gradients,
     next_probabilities,
-    parameter_shapes,
 )
 from lora_np.training import TrainConfig, model_objective, train
 
+from ..tiny import random_params
 from .comparison import GRADIENT, LARGEST, OUTPUT, check, check_all
 
 torch = pytest.importorskip("torch")
@@ -98,15 +98,6 @@ def odd_config(n_classes=0):
     return ModelConfig(29, 9, 18, 2, 3, 31, n_classes=n_classes)
 
 
-def random_params(config, rng, dtype=np.float32):
-    """Every parameter random, of a trained model's size."""
-    params = {}
-    for name, shape in parameter_shapes(config).items():
-        centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
-        params[name] = (centre + 0.2 * rng.standard_normal(shape)).astype(dtype)
-    return params
-
-
 def random_ids(config, rng, B=4, T=8):
     """Ids without 0, which serves as padding."""
     return rng.integers(1, config.vocab_size, (B, T))
@@ -136,6 +127,15 @@ def load_hf(folder, config):
     return model.eval()
 
 
+def in_peft(folder, params, config, adapter, tokenizer=None):
+    """Base and adapter, exported to a folder and loaded by PEFT without a warning, in the base's dtype."""
+    save_gpt2(folder / "base", params, config, tokenizer)
+    save_peft(folder / "adapter", adapter, params, config)
+    with no_warnings():
+        base = load_hf(folder / "base", config).to(torch.from_numpy(params["tok_emb.weight"]).dtype)
+        return peft.PeftModel.from_pretrained(base, folder / "adapter").eval()
+
+
 def hf_logits(model, ids):
     with torch.no_grad():
         return model(input_ids=torch.tensor(ids)).logits.numpy()
@@ -151,6 +151,12 @@ def agree(group, got, expected, tolerance=LOGITS):
     assert error <= tolerance
 
 
+def agree_by_kind(what, adapter, got, expected):
+    """`agree` with the tolerance of the adapter's kind."""
+    dora = adapter.config.kind == "dora"
+    agree(f"DoRA {what}" if dora else what, got, expected, DORA_LOGITS if dora else LOGITS)
+
+
 def file_bytes(folder, name="adapter_model.safetensors"):
     return {key: (a.dtype, a.shape, a.tobytes()) for key, a in read_tensors(folder / name)[0].items()}
 
@@ -161,7 +167,7 @@ def file_bytes(folder, name="adapter_model.safetensors"):
 @HEADS
 def test_transformers_loads_our_model_without_a_warning(n_classes, tmp_path):
     config, rng = odd_config(n_classes), np.random.default_rng(0)
-    params = random_params(config, rng)
+    params = random_params(config, np.float32, spread=0.2)
     labels = [f"label {k}" for k in range(n_classes)] or None
     save_gpt2(tmp_path, params, config, labels=labels)
     with no_warnings():
@@ -264,20 +270,16 @@ def test_mask_buffers_of_old_files_are_skipped(tmp_path):
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_peft_loads_an_adapter_that_was_trained_here(name, n_classes, tmp_path):
     config, rng = odd_config(n_classes), np.random.default_rng(0)
-    params = random_params(config, rng)
+    params = random_params(config, np.float32, spread=0.2)
     adapter = trained_here(params, config, ADAPTERS[name], rng)
-    save_gpt2(tmp_path / "base", params, config)
-    save_peft(tmp_path / "adapter", adapter, params, config)
-    with no_warnings():
-        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", config), tmp_path / "adapter").eval()
+    model = in_peft(tmp_path, params, config, adapter)
     ids = random_ids(config, rng)
     expected, _ = forward(params, ids, config, adapter=adapter)
     base, _ = forward(params, ids, config)
     assert np.abs(expected - base).max() > 1e-3 * np.abs(base).max()  # or else there is nothing to be seen
-    what, tolerance = ("DoRA ", DORA_LOGITS) if adapter.config.kind == "dora" else ("", LOGITS)
-    agree(f"{what}to PEFT", hf_logits(model, ids), expected, tolerance)
+    agree_by_kind("to PEFT", adapter, hf_logits(model, ids), expected)
     merged, _ = forward(merge(params, adapter), ids, config)
-    agree(f"{what}to PEFT, merged", hf_logits(model.merge_and_unload(), ids), merged, tolerance)
+    agree_by_kind("to PEFT, merged", adapter, hf_logits(model.merge_and_unload(), ids), merged)
 
     back = load_peft(tmp_path / "adapter", params)
     assert list(back.weights) == list(adapter.weights)
@@ -313,7 +315,7 @@ PEFT_CONFIGS = {
 def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     """A few real AdamW steps there; the same logits here, and the same bytes after the way back."""
     config, rng = odd_config(n_classes), np.random.default_rng(1)
-    params = random_params(config, rng)
+    params = random_params(config, np.float32, spread=0.2)
     save_gpt2(tmp_path / "base", params, config)
     torch.manual_seed(0)
     task = "SEQ_CLS" if n_classes else "CAUSAL_LM"
@@ -335,8 +337,7 @@ def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     adapter = load_peft(tmp_path / "adapter", params)
     ids = random_ids(config, rng)
     logits, _ = forward(params, ids, config, adapter=adapter)
-    what, tolerance = ("DoRA ", DORA_LOGITS) if adapter.config.kind == "dora" else ("", LOGITS)
-    agree(f"{what}from PEFT", logits, hf_logits(model, ids), tolerance)
+    agree_by_kind("from PEFT", adapter, logits, hf_logits(model, ids))
     assert ("head.weight" in adapter.weights) == bool(n_classes)
     save_peft(tmp_path / "again", adapter, params, config)
     assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
@@ -364,7 +365,7 @@ NAMED = {
 def test_any_way_to_name_targets(name, n_classes, tmp_path):
     """By every way that PEFT has, the same layers are adapted here; rows of a classifier are padded."""
     config, rng = odd_config(n_classes), np.random.default_rng(2)
-    params = random_params(config, rng)
+    params = random_params(config, np.float32, spread=0.2)
     save_gpt2(tmp_path / "base", params, config)
     torch.manual_seed(0)
     fields = {"task_type": "SEQ_CLS" if n_classes else "CAUSAL_LM", "r": 2, "lora_alpha": 4, **NAMED[name]}
@@ -383,8 +384,7 @@ def test_any_way_to_name_targets(name, n_classes, tmp_path):
         theirs = model(input_ids=torch.tensor(ids), attention_mask=mask).logits.numpy()
     ours, _ = forward(params, ids, config, lengths=lengths, adapter=adapter)
     real = slice(None) if n_classes else ids != 0
-    what, tolerance = ("DoRA ", DORA_LOGITS) if adapter.config.kind == "dora" else ("", LOGITS)
-    agree(f"{what}from PEFT, by any name", ours[real], theirs[real], tolerance)
+    agree_by_kind("from PEFT, by any name", adapter, ours[real], theirs[real])
     save_peft(tmp_path / "again", adapter, params, config)
     first, again = file_bytes(tmp_path / "adapter"), file_bytes(tmp_path / "again")
     again = {key: again[key] for key in first}  # a classifier's head is written also where PEFT left it out
@@ -395,14 +395,10 @@ def test_any_way_to_name_targets(name, n_classes, tmp_path):
 def test_dora_in_float64(seed, tmp_path):
     """Trained here on q, v and the MLP, loaded there: the same logits to the last digits, merged or not."""
     config, rng = odd_config(), np.random.default_rng(seed)
-    params = random_params(config, rng, np.float64)
+    params = random_params(config, np.float64, seed, spread=0.2)
     settings = {"targets": ("q_proj", "v_proj", "up_proj", "down_proj"), "r": 3, "alpha": 6.0, "kind": "dora"}
     adapter = trained_here(params, config, settings, rng)
-    save_gpt2(tmp_path / "base", params, config)
-    save_peft(tmp_path / "adapter", adapter, params, config)
-    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float64).eval()
-    with no_warnings():
-        model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    model = in_peft(tmp_path, params, config, adapter)
     ids = random_ids(config, rng)
     expected, _ = forward(params, ids, config, adapter=adapter)
     theirs = hf_logits(model, ids)
@@ -415,7 +411,7 @@ def test_dora_in_float64(seed, tmp_path):
 def test_an_adapter_of_a_bare_model(tmp_path):
     """GPT2Model has no `transformer.` in its names; ours writes it, for a model with a head."""
     config, rng = odd_config(), np.random.default_rng(3)
-    params = random_params(config, rng)
+    params = random_params(config, np.float32, spread=0.2)
     save_gpt2(tmp_path / "base", params, config)
     bare = transformers.GPT2Model.from_pretrained(tmp_path / "base")
     torch.manual_seed(0)
@@ -460,10 +456,7 @@ def test_sampling_is_transformers(seed):
 def test_a_shipped_adapter_at_real_size(name, tmp_path):
     """Two million logits: the same numbers in float64; in float32 each side has its own rounding."""
     task = load_task(name)
-    save_gpt2(tmp_path / "base", task.params, task.config, task.tokenizer)
-    save_peft(tmp_path / "adapter", task.adapter, task.params, task.config)
-    with no_warnings():
-        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", task.config), tmp_path / "adapter").eval()
+    model = in_peft(tmp_path, task.params, task.config, task.adapter, task.tokenizer)
     ids = random_ids(task.config, np.random.default_rng(0), 4, 64)
     ours, _ = forward(task.params, ids, task.config, adapter=task.adapter)
     wide = {key: array.astype(np.float64) for key, array in task.params.items()}
@@ -483,9 +476,6 @@ def test_the_shipped_base_as_a_classifier(tmp_path):
     rng = np.random.default_rng(0)
     params, config = add_head(params, config, 3, rng)
     adapter = trained_here(params, config, {"r": 4, "alpha": 8.0, "targets": ("v_proj", "up_proj")}, rng, 4)
-    save_gpt2(tmp_path / "base", params, config)
-    save_peft(tmp_path / "adapter", adapter, params, config)
-    with no_warnings():
-        model = peft.PeftModel.from_pretrained(load_hf(tmp_path / "base", config), tmp_path / "adapter").eval()
+    model = in_peft(tmp_path, params, config, adapter)
     ids = random_ids(config, rng, 16, 40)
     agree("to PEFT", hf_logits(model, ids), forward(params, ids, config, adapter=adapter)[0])

@@ -1,0 +1,34 @@
+"""Tiny models and adapters for tests, with every number random.
+
+All sizes differ from one another, and no array is zero or one throughout as it would be in a fresh model: a swapped
+axis, a forgotten bias or a forgotten layer-norm weight then changes a number.
+"""
+
+import numpy as np
+
+from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.model import ModelConfig, parameter_shapes
+
+
+def tiny_config(**changes):
+    """Configuration of a language model: V = 13, C = 12, two blocks of 3 heads, F = 20, 7 positions."""
+    sizes = {"vocab_size": 13, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 20}
+    return ModelConfig(**{**sizes, **changes})
+
+
+def random_params(config, dtype=np.float64, seed=0, spread=0.3):
+    """Parameters of a model, around 1 for the weights of layer norms and around 0 elsewhere."""
+    rng = np.random.default_rng(seed)
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
+        params[name] = (centre + spread * rng.standard_normal(shape)).astype(dtype)
+    return params
+
+
+def random_adapter(params, seed=0, **settings):
+    """An adapter with B ≠ 0; without settings, of rank 3 and alpha 6 on every linear layer."""
+    config = AdapterConfig(**{"r": 3, "alpha": 6.0, "targets": ("all-linear",), **settings})
+    rng = np.random.default_rng(seed)
+    fresh = init_adapter(params, config, rng).weights
+    return Adapter(config, {n: (0.3 * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in fresh.items()})
