@@ -227,15 +227,16 @@ def lists(node, facts):
         if GRADIENT.fullmatch(text(item)) and isinstance(item.ctx, ast.Load) and text(item) != "dtype":
             yield with_items(node, field, i, [ast.Name(f"(-{text(item)})")]), f"has {text(item)} with the wrong sign"
     pairs = [] if STEP.search(name_of(node)) or name_of(node) in SYMMETRIC else list(zip(items, items[1:]))
+    nothing = [text(n) in ("None", "{}") or facts.filled.get(text(n), 0) > node.lineno for n in items]
     for i, (a, b) in enumerate(pairs):
         no_array = any(isinstance(n, (ast.Constant, ast.JoinedStr, ast.Starred)) for n in (a, b))
-        if not no_array and any(facts.filled.get(text(n), 0) <= node.lineno for n in (a, b)):
+        if not no_array and not (nothing[i] and nothing[i + 1]):
             yield with_items(node, field, i, [b, a], 2), f"has {text(a)} and {text(b)} exchanged"
     if isinstance(node, ast.Dict) and len(items) > 1:
         for i, value in enumerate(items):
             rest = with_items(with_items(node, "keys", i, []), "values", i, [])
             yield rest, f"lacks {text(node.keys[i] or value)}"
-    if {text(item) for item in items} in ({"None"}, {"None", "{}"}):  # nothing was wanted
+    if items and all(nothing):
         something = next(iter(facts.filled))  # the first parameter: the gradient that came
         yield with_items(node, field, 0, [ast.Name(something)]), f"is {something} where nothing is wanted"
 
