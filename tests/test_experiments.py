@@ -136,7 +136,7 @@ class InThread(ThreadPoolExecutor):
 
 def test_all_methods_of_the_main_job_start_from_the_same_model():
     base, config = load_base()
-    starts = {key: starting_point(run) for (key, _), run in main_job.grid([3], False).items()}
+    starts = {key: starting_point(run) for (key, _), run in main_job.runs([3], False).items()}
     assert set(starts) == set(main_job.KEYS)
     head = starts["full"][0]["head.weight"]
     for key, (params, class_config, adapter) in starts.items():
@@ -151,7 +151,7 @@ def test_all_methods_of_the_main_job_start_from_the_same_model():
 def test_figures_and_table_come_from_a_few_methods_too():
     """One seed has no interval; methods that were left out are not in the figures."""
     keys = ("full", "qv_r1")
-    runs = {key: run for (key, _), run in main_job.grid([0], True).items() if key in keys}
+    runs = {key: run for (key, _), run in main_job.runs([0], True).items() if key in keys}
     numbers = {key: carry_out_here(replace(run, limit=40))[1] for key, run in runs.items()}
     results = Results(None, {key: numbers[name] for name, run in runs.items() for key in by_key([run])})
     curves = {key: main_job.loss_curve(results, {(key, 0): run}, key, [0]) for key, run in runs.items()}
