@@ -243,7 +243,7 @@ def test_losses_figure_and_samples(seeds, quick, without_training, tmp_path):
     for domain in dialect.DOMAINS:
         assert tuple(outcome["losses"][domain]) == methods
         for method, found in outcome["losses"][domain].items():
-            runs = [run for (d, m, _), run in dialect.grid(range(n), quick).items() if (d, m) == (domain, method)]
+            runs = [run for (d, m, _), run in dialect.runs(range(n), quick).items() if (d, m) == (domain, method)]
             assert found["new"] == [made_up(run)[0]["new"] for run in runs]
             assert found["old"] == [made_up(run)[0]["old"] for run in runs]
             assert np.shape(found["way"]) == (n, 2, 2)
@@ -284,7 +284,7 @@ def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_
 
 def test_domains_have_their_epochs_and_methods_their_rates():
     chosen = read_json(dialect.SETTINGS)["chosen"]
-    runs = dialect.runs([0, 1], False)
+    runs = list(dialect.runs([0, 1], False).values())
     assert len(set(runs)) == len(runs) == 2 * 3 * 2
     assert {run.method for run in runs} == {"full", "lora_r1", "lora_r16"}
     for run in runs:

@@ -43,7 +43,6 @@ from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, mean_tables, over_pairs
-from lora_np.experiments.subspace_tables import pairs as pairs_of
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import attach, settled_from, trainable_arrays
 from lora_np.training import classify as training
@@ -372,7 +371,7 @@ def test_a_recipe_says_what_it_is(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_runs_of_a_recipe(name):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
-    found, quick = recipe(name).runs(FIVE, False), recipe(name).runs([0, 1], True)
+    found, quick = (list(recipe(name).runs(*of).values()) for of in ((FIVE, False), ([0, 1], True)))
     assert {type(run) for run in found + quick} <= {ClassifyRun, DialectRun, PlantedRun}
     assert len({run_key(run) for run in found}) == len(found)
     json.dumps([run_key(run) for run in found])
@@ -391,15 +390,15 @@ def test_the_runs_of_a_recipe(name):
 
 def test_recipes_share_their_runs():
     """Runs with the same settings are the same run for every recipe, and so are carried out once."""
-    keys = {name: {run_key(run) for run in recipe(name).runs(FIVE, False)} for name in RECIPES}
+    keys = {name: {run_key(run) for run in recipe(name).runs(FIVE, False).values()} for name in RECIPES}
     for name in ("matrices", "attention_or_mlp", "amplification", "truncation", "intruders", "compression"):
         assert keys[name] & keys["rank_sweep"], name
     assert keys["intruders"] == keys["truncation"] < keys["rank_sweep"]
-    of_all = {run_key(run) for (n, _, _), run in low_data.grid(FIVE, False).items() if n == low_data.ALL}
+    of_all = {run_key(run) for (n, _, _), run in low_data.runs(FIVE, False).items() if n == low_data.ALL}
     assert len(of_all) == 15 and of_all < keys["rank_sweep"]
     kept = {}  # run -> whether the first recipe that has it keeps its arrays: then nothing is run again for them
     for name in RECIPES:
-        for run in recipe(name).runs(FIVE, False):
+        for run in recipe(name).runs(FIVE, False).values():
             assert kept.setdefault(run_key(run), getattr(run, "keep", False)) >= getattr(run, "keep", False), name
     assert low_data.ALL == 6528 and sum(map(len, keys.values())) - len(set().union(*keys.values())) >= 100
 
@@ -489,7 +488,7 @@ class MadeUpResults(Results):
     """
 
     def __init__(self, runs, other=lambda run: {}):
-        self.listed = {run_key(run): run for run in runs}
+        self.listed = {run_key(run): run for run in runs.values()}
         numbers = {key: other(run) for key, run in self.listed.items()}
         of_run = {key: made_up(self.listed[key]) | found for key, found in numbers.items() if "diverged" not in found}
         super().__init__(None, numbers | of_run)
@@ -500,6 +499,12 @@ class MadeUpResults(Results):
         rng = np.random.default_rng(run.seed)
         near = trainable_arrays(params, start).items()
         return {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
+
+
+def measured_by(found, seeds, quick, other=lambda run: {}):
+    """What a recipe measures in made-up results of its own runs."""
+    runs = found.runs(seeds, quick)
+    return found.measure(MadeUpResults(runs, other), runs, seeds, quick)
 
 
 def test_made_up_numbers_are_those_of_a_run(small):
@@ -529,7 +534,7 @@ def test_measured_and_drawn(name, seeds, small, tmp_path):
     Where a run's arrays are read, the run keeps them.
     """
     found, seeds = recipe(name), list(range(seeds))
-    measured = found.measure(MadeUpResults(found.runs(seeds, True)), seeds, True)
+    measured = measured_by(found, seeds, True)
     parts = [*measured["checks"], *measured.get("asides", [])]
     assert measured["checks"] and len({json.dumps(part) for part in parts}) == len(parts)
     for part in parts:
@@ -551,7 +556,7 @@ def test_measured_and_drawn(name, seeds, small, tmp_path):
     assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
     outcome |= {"claim": "", "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0, "runs": []}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
-    outcome["made_with"] = store.made_with_of(found.runs(seeds, True))
+    outcome["made_with"] = store.made_with_of(found.runs(seeds, True).values())
     rows = [line for line in laboratory.section(1, name, outcome) if line.startswith("|")]
     beside = len(outcome["asides"])
     assert len(rows) == 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
@@ -567,24 +572,24 @@ def diverged(run):
 def test_a_diverged_run_is_said_by_name(name, small):
     found = recipe(name)
     runs = found.runs([0, 1], True)
-    bad = next(run for run in runs[::-1] if run.seed % 1000 == 1)
+    bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
     results = MadeUpResults(runs, lambda run: diverged(run) if run == bad else {})
     with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
-        found.measure(results, [0, 1], True)
+        found.measure(results, runs, [0, 1], True)
 
 
 def test_rates_at_which_training_diverges_are_no_rates(small):
     """They are left out of the figure and no best rate is there; every ratio that rests on an end is unknown."""
     seeds = [0, 1, 2]
     lowest = {"full": 1e-4, "r=1": 1e-3, "r=8": 1e-3, "r=64": 1e-3}
-    keys = {run_key(run): key for (key, _, _), run in learning_rate.grid(seeds, False).items()}
+    keys = {run_key(run): key for (key, _, _), run in learning_rate.runs(seeds, False).items()}
 
     def measured_with(bottom):
         def loss(run):
             far = np.log2(run.learning_rate / bottom[keys[run_key(run)]])
             return diverged(run) if far > 2.5 else {"validation_loss": 0.5 + 0.01 * far**2 + 1e-5 * run.seed}
 
-        return learning_rate.measure(MadeUpResults(learning_rate.runs(seeds, False), loss), seeds, False)
+        return measured_by(learning_rate, seeds, False, loss)
 
     measured = measured_with(lowest)
     assert measured["at_an_end"] == dict.fromkeys(lowest, 0)
@@ -605,17 +610,17 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
 
 
 def test_learning_rates_are_compared_at_one_alpha():
-    found = [run.adapter for run in learning_rate.runs([0], False) if run.adapter is not None]
+    found = [run.adapter for run in learning_rate.runs([0], False).values() if run.adapter is not None]
     assert {(config.r, config.alpha) for config in found} == {(1, 32.0), (8, 32.0), (64, 32.0)}
 
 
 @pytest.mark.parametrize("found", [subspace_ranks, subspace_seeds])
 def test_pairs_of_seeds_share_no_training(found):
-    pairs = pairs_of(found.RANKS, FIVE, False)
-    assert [(one.seed, other.seed) for one, other in pairs] == [(seed, seed + SECOND) for seed in FIVE]
-    assert len({run_key(run) for pair in pairs for run in pair}) == 10 and SECOND > max(TUNE_SEEDS)
-    assert {run.adapter.r for run, _ in pairs} == {8 if found is subspace_ranks else 64}
-    assert {run.adapter.r for _, run in pairs} == {64}
+    runs = found.runs(FIVE, False)
+    keys = [f"qv_r{r}" for r in found.RANKS]
+    assert set(runs) == {(keys[0], seed) for seed in FIVE} | {(keys[1], seed + SECOND) for seed in FIVE}
+    assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > max(TUNE_SEEDS)
+    assert all((run.adapter.r, run.seed) == (int(key.removeprefix("qv_r")), seed) for (key, seed), run in runs.items())
 
 
 def test_tables_over_pairs(small):
@@ -643,7 +648,7 @@ def test_tables_over_pairs(small):
 def test_the_control_of_subspaces_is_no_draw(small):
     """The figure's right column is what chance gives on average, max(i, j)/C, the same every time."""
     seeds = [0, 1]
-    measured = subspace_ranks.measure(MadeUpResults(subspace_ranks.runs(seeds, True)), seeds, True)
+    measured = measured_by(subspace_ranks, seeds, True)
     assert set(measured) == {"checks", "tables", "dimension"} and set(measured["tables"]) == {"mean", "equal"}
     assert measured["dimension"] == load_base()[1].d_model
     figure = subspace_ranks.draw({"seeds": seeds, **measured})
@@ -660,7 +665,8 @@ def test_an_update_of_noise_amplifies_nothing(small):
             rng = np.random.default_rng(run.seed)
             return {name: rng.standard_normal(array.shape) for name, array in super().arrays(run).items()}
 
-    measured = amplification.measure(Noise(amplification.runs(FIVE, True)), FIVE, True)
+    runs = amplification.runs(FIVE, True)
+    measured = amplification.measure(Noise(runs), runs, FIVE, True)
     assert verdict(measured["checks"]) != HOLDS
     for r, of_r in measured["measured"].items():
         part = next(
@@ -675,8 +681,8 @@ def test_an_update_of_noise_amplifies_nothing(small):
 
 def test_compressed_bases_are_compared_by_their_losses(small):
     seeds = [0, 1]
-    grid = compression.grid(seeds, True)
-    measured = compression.measure(MadeUpResults(grid.values()), seeds, True)
+    grid = compression.runs(seeds, True)
+    measured = measured_by(compression, seeds, True)
     nf4, dense, loftq = (
         [made_up(grid[base, key, seed])["test_loss"] for seed in seeds]
         for base, key in (("nf4", "all_r16"), ("dense", "all_r16"), ("nf4", "loftq"))
@@ -693,7 +699,7 @@ def test_compressed_bases_are_compared_by_their_losses(small):
 
 
 def test_the_penalty_of_large_batches():
-    grid = batch_size.grid([0, 1], False)
+    grid = batch_size.runs([0, 1], False)
     assert {run.batch_size for run in grid.values()} == {8, 32, 128, 256} and {run.epochs for run in grid.values()} == {
         1
     }
@@ -702,7 +708,7 @@ def test_the_penalty_of_large_batches():
     def loss(run):
         return {"validation_loss": 0.5 + penalty[run.batch_size] * (1 if run.adapter is None else 3)}
 
-    measured = batch_size.measure(MadeUpResults(grid.values(), loss), [0, 1], False)
+    measured = measured_by(batch_size, [0, 1], False, loss)
     assert measured["checks"][0]["values"] == pytest.approx([0.06, 0.06])
 
 
@@ -717,7 +723,7 @@ def test_costs_measured_and_drawn(small, monkeypatch):
         return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
 
     monkeypatch.setattr(cost, "take_turns", turns)
-    measured = cost.measure(None, [0, 1], True)
+    measured = cost.measure(None, {}, [0, 1], True)
     of = measured["measured"]
     names = ["full", "q,v r=8", "q,v r=8, NF4", *(f"all r={r}" for r in cost.QUICK_RANKS)]
     assert list(of) == names
@@ -734,7 +740,7 @@ def test_costs_measured_and_drawn(small, monkeypatch):
 @pytest.mark.slow
 def test_costs_are_really_measured(small, monkeypatch):
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
-    of = cost.measure(None, [0], True)["measured"]
+    of = cost.measure(None, {}, [0], True)["measured"]
     for found in of.values():
         assert 0 < found["passes"][0] < found["step"][0]
         assert 0.3 < found["peak"][0] / found["bytes"][0] < 3.0
@@ -747,7 +753,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     monkeypatch.setattr(truncation, "RANKS", (1, 4, 16, 128))
     monkeypatch.setattr(truncation, "KEYS", ("full", "all_r1", "all_r4", "all_r16", "all_r128"))
     runs = truncation.runs([0], True)
-    full = next(run for run in runs if run.adapter is None)
+    full = runs["full", 0]
     numbers, arrays = classify_run(full)
     numbers["seconds"] = 0.0
 
@@ -756,7 +762,7 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
             return arrays if run == full else super().arrays(run)
 
     results = WithArrays(runs, lambda run: numbers if run == full else {})
-    measured = truncation.measure(results, [0], True)
+    measured = truncation.measure(results, runs, [0], True)
     assert set(measured["cut"]) == {"0", "1", "4", "16", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
@@ -776,11 +782,11 @@ def test_intruders_are_counted_a_matrix():
 def test_planted_ranks_that_are_found():
     """The smallest rank whose loss is below a thousandth; none where there is none."""
     runs = planted_rank.runs([0, 1], True)
-    measured = planted_rank.measure(MadeUpResults(runs), [0, 1], True)
+    measured = measured_by(planted_rank, [0, 1], True)
     assert measured["found"] == {"1": [1, 1], "2": [2, 2]} and verdict(measured["checks"]) == HOLDS
 
     missed = MadeUpResults(runs, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
-    measured = planted_rank.measure(missed, [0, 1], True)
+    measured = planted_rank.measure(missed, runs, [0, 1], True)
     assert measured["found"] == {"1": [1, 1], "2": [None, None]}
     assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
 
@@ -802,7 +808,7 @@ def test_two_quick_experiments_from_end_to_end(small, tmp_path):
         )
     assert asked and all(run.keep for run in asked)
     assert {run_key(run) for run in asked} == {
-        run_key(run) for name in ("amplification", "subspace_seeds") for run in recipe(name).runs([0, 1], True)
+        run_key(run) for name in ("amplification", "subspace_seeds") for run in recipe(name).runs([0, 1], True).values()
     }
     assert first["reused"] == 0 and len(first["runs"]) == 4
     assert second["reused"] == 2 and len(second["runs"]) == 4  # r = 64 was there from one seed of each pair
@@ -814,6 +820,6 @@ def test_two_quick_experiments_from_end_to_end(small, tmp_path):
 def test_rows_of_a_grid():
     """`by_method` and `differences` pair the seeds."""
     grid = methods.tuned_runs(("qv_r1", "full"), [0, 1, 2], True)
-    rows = methods.by_method(MadeUpResults(grid.values()), grid, "test_accuracy", 100)
+    rows = methods.by_method(MadeUpResults(grid), grid, "test_accuracy", 100)
     assert rows["full"] == [100 * made_up(grid["full", seed])["test_accuracy"] for seed in (0, 1, 2)]
     assert differences([3.0, 5.0], [1.0, 7.0]) == [2.0, -2.0]

@@ -219,7 +219,7 @@ def test_the_chosen_rates_have_a_worse_one_on_each_side():
 
 
 def test_rates_are_tuned_at_seeds_and_a_split_apart():
-    experiments = {run.seed for name in RECIPES for run in recipe(name).runs([0, 1, 2, 3, 4], False)}
+    experiments = {run.seed for name in RECIPES for run in recipe(name).runs([0, 1, 2, 3, 4], False).values()}
     assert not experiments & set(TUNE_SEEDS) and len(set(TUNE_SEEDS)) == 2
     tunable = methods.rates_to_tune()
     for passes, guesses in GUESSES.items():

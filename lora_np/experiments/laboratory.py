@@ -4,8 +4,8 @@ A recipe (`recipes/`) is a module whose docstring is its method section, with
 
     CLAIM                    what the paper says, and which paper
     CAPTION                  what to see in the figure
-    runs(seeds, quick)       the training runs that it needs: dataclasses of `runs/`
-    measure(results, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
+    runs(seeds, quick)       -> dict, name -> training run that it needs: a dataclass of `runs/`
+    measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
                              "asides", checks without a say in it; and whatever the figure shows
     draw(outcome)            -> the figure, from what the JSON holds
 
@@ -103,15 +103,15 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
     report(f"{name}: {headline(name)}")
     runs = module.runs(seeds, quick)
-    results, failed, reused = carry_out_all(runs, store, executor, report)
+    results, failed, reused = carry_out_all(runs.values(), store, executor, report)
     if failed:
         return {"failed": failed}
     try:
-        measured = module.measure(results, seeds, quick)
+        measured = module.measure(results, runs, seeds, quick)
     except DivergedError as error:
         report(f"  cannot be measured: {error}")
         return {"failed": [{"error": str(error)}]}
-    listed = results.listed(runs)
+    listed = results.listed(runs.values())
     outcome = {
         "experiment": name,
         "title": headline(name),
@@ -124,7 +124,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
         "asides": [],
         **measured,
         "versions": versions(),
-        "made_with": made_with_of(runs),
+        "made_with": made_with_of(runs.values()),
         "reused": reused,
         "runs": listed,
         "seconds": time.perf_counter() - started,

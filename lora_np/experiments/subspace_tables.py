@@ -8,19 +8,13 @@ from .methods import tuned_runs
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")
-SECOND = 1000  # what the seed of a pair's second training is more: no training is in two pairs
+SECOND = 1000  # added to the seed of a pair's second run: no run is in two pairs
 
 
 def pairs(ranks, seeds, quick):
-    """Two trainings on q and v from different seeds, of the two ranks, for each seed.
-
-    Returns
-    -------
-    list of (ClassifyRun, ClassifyRun)
-    """
+    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run."""
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick)
-    second = tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
-    return list(zip(first.values(), second.values()))
+    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
 
 
 def mean_tables(first, second, ranks):
@@ -35,31 +29,32 @@ def mean_tables(first, second, ranks):
     -------
     dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists
     """
-    found = {what: {layer: [] for layer in LAYERS} for what in WHAT}
+    tables = {what: {layer: [] for layer in LAYERS} for what in WHAT}
     for name in first:
         module, _, leaf = name.rpartition(".")
         layer = module.rpartition(".")[2]
         if leaf != "lora_A" or layer not in LAYERS:
             continue
-        pairs = [(arrays[f"{module}.lora_B"], arrays[name]) for arrays in (first, second)]
-        of_A = [right_directions(A, r) for (_, A), r in zip(pairs, ranks)]
-        of_update = [product_right_directions(B, A, r) for (B, A), r in zip(pairs, ranks)]
-        found["A"][layer].append(similarity_table(*of_A))
-        found["ΔW"][layer].append(similarity_table(*of_update))
+        factors = [(arrays[f"{module}.lora_B"], arrays[name]) for arrays in (first, second)]
+        of_A = [right_directions(A, r) for (_, A), r in zip(factors, ranks)]
+        of_update = [product_right_directions(B, A, r) for (B, A), r in zip(factors, ranks)]
+        tables["A"][layer].append(similarity_table(*of_A))
+        tables["ΔW"][layer].append(similarity_table(*of_update))
     return {
-        what: {layer: np.round(np.mean(tables, axis=0), 4).tolist() for layer, tables in of_layers.items()}
-        for what, of_layers in found.items()
+        what: {layer: np.round(np.mean(of_blocks, axis=0), 4).tolist() for layer, of_blocks in of_layers.items()}
+        for what, of_layers in tables.items()
     }
 
 
-def tables_of_pairs(results, ranks, seeds, quick):
-    """`over_pairs` of the trainings of `pairs`."""
-    trained = [[results.arrays(run) for run in pair] for pair in pairs(ranks, seeds, quick)]
-    return over_pairs([mean_tables(*pair, ranks) for pair in trained])
+def tables_of_pairs(results, runs, ranks, seeds):
+    """`over_pairs` of the runs of `pairs`."""
+    first, second = (f"qv_r{r}" for r in ranks)
+    pairs = [(runs[first, seed], runs[second, seed + SECOND]) for seed in seeds]
+    return over_pairs([mean_tables(*map(results.arrays, pair), ranks) for pair in pairs])
 
 
 def over_pairs(tables):
-    """The mean of the pairs' tables, which the figure shows, and of each pair φ(n, n) for every n.
+    """The mean table, which the figure shows, and φ(n, n) of each pair for every n.
 
     Parameters
     ----------

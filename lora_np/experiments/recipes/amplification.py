@@ -29,12 +29,12 @@ COLUMNS = {"update": "of ΔW", "base": "of W itself", "random": "random"}
 
 
 def runs(seeds, quick):
-    return list(tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick).values())
+    return tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick)
 
 
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     tables = {r: [] for r in RANKS}
-    for (_, seed), run in tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick).items():
+    for (_, seed), run in runs.items():
         params, _, start = starting_point(run)
         trained = {name: array.astype(np.float64) for name, array in results.arrays(run).items()}
         deltas = adapter_deltas(params, Adapter(start.config, trained))  # in float64: of rank r up to 1e-16

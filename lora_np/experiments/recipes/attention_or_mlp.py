@@ -22,12 +22,11 @@ ALL_KEYS = (*KEYS, "full")
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(ALL_KEYS, seeds, quick).values())
+    return tuned_runs(ALL_KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    grid = tuned_runs(ALL_KEYS, seeds, quick)
-    accuracy, loss = by_method(results, grid, "test_accuracy", 100), by_method(results, grid, "test_loss")
+def measure(results, runs, seeds, quick):
+    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
 
     def less(first, second):
         return differences(accuracy[first], accuracy[second])
@@ -38,7 +37,7 @@ def measure(results, seeds, quick):
         check("MLP r = 4 less attention r = 5", less("mlp_r4", "attention_r5"), at_least=0.0, unit="points"),
         check("MLP r = 36 less both: test loss", worse, at_most=EQUAL, unit="nats"),
     ]
-    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": parts, "accuracy": accuracy, "trainable": trained}
 
 

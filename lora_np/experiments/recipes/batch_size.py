@@ -18,16 +18,12 @@ SIZES = (8, 32, 128, 256)
 KEYS = [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     return tuned_runs(KEYS, seeds, quick, keep=False)
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
-    losses = by_method(results, grid(seeds, quick), "validation_loss")
+def measure(results, runs, seeds, quick):
+    losses = by_method(results, runs, "validation_loss")
     penalty = {key: differences(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in ("full", "all_r16")}
     more = differences(penalty["all_r16"], penalty["full"])
     return {"checks": [check("penalty of LoRA less full's", more, at_least=0.0, unit="nats")], "losses": losses}

@@ -26,7 +26,7 @@ CAPTION = (
 LORA, LOFTQ = "all_r16", "loftq"
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(base, method, seed) -> run."""
     grid = {
         (base, key, seed): run
@@ -36,13 +36,9 @@ def grid(seeds, quick):
     return grid | {("nf4", key, seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
-    all_runs, accuracy, loss = grid(seeds, quick), {}, {}
-    for (base, key, _), run in all_runs.items():
+def measure(results, runs, seeds, quick):
+    accuracy, loss = {}, {}
+    for (base, key, _), run in runs.items():
         accuracy.setdefault(f"{base}, {key}", []).append(100 * results[run]["test_accuracy"])
         loss.setdefault(f"{base}, {key}", []).append(results[run]["test_loss"])
     sizes = {base: linear_bytes(compressed(load_base()[0], base)) for base in COMPRESSED}
@@ -53,7 +49,7 @@ def measure(results, seeds, quick):
 
     better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
     parts = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
-    merged = merged_back([all_runs["nf4", LORA, seed] for seed in seeds], results)
+    merged = merged_back([runs["nf4", LORA, seed] for seed in seeds], results)
     worse = differences(merged["loss"], loss[f"nf4, {LORA}"])
     asides = [as_good(base) for base in COMPRESSED[2:]]
     asides.append(check("LoRA merged back into NF4 less unmerged: test loss", worse, at_most=EQUAL, unit="nats"))

@@ -33,7 +33,7 @@ QUICK_RANKS = (1, 16)
 
 
 def runs(seeds, quick):
-    return []
+    return {}
 
 
 def methods(quick):
@@ -43,7 +43,7 @@ def methods(quick):
     return {"full": (None, "dense"), "q,v r=8": (small, "dense"), "q,v r=8, NF4": (small, "nf4"), **of_rank}
 
 
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]

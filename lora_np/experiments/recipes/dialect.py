@@ -37,7 +37,7 @@ GUESSES = {
 }
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(domain, method, seed) -> run."""
     rates, more = read_json(SETTINGS)["chosen"], QUICK if quick else {}
     return {
@@ -55,18 +55,14 @@ def corpus(domain):
     return licences_digest() if domain == "licences" else ""
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     base, config = load_base()
     limit = QUICK["limit"] if quick else None
     with blas_threads(1):
         of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
     losses = {domain: {} for domain in DOMAINS}  # domain -> method -> "new", "old" and the way there, in nats a token
     taken_off = []
-    for (domain, method, _), run in grid(seeds, quick).items():
+    for (domain, method, _), run in runs.items():
         numbers = results[run]
         of_method = losses[domain].setdefault(method, {"new": [], "old": [], "way": []})
         of_method["new"].append(numbers["new"])

@@ -28,12 +28,12 @@ K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(KEYS, seeds, quick).values())
+    return tuned_runs(KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     similarity = {key: [] for key in KEYS}  # (seeds, matrices, K)
-    for (key, _), run in tuned_runs(KEYS, seeds, quick).items():
+    for (key, _), run in runs.items():
         params, _, start = starting_point(run)
         trained = results.arrays(run)
         if start is None:

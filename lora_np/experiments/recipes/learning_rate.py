@@ -28,7 +28,7 @@ LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(method, rate, seed) -> run."""
     more = {"examples": 2048, "test": False}
     more |= QUICK | {"examples": None} if quick else {}
@@ -41,13 +41,9 @@ def grid(seeds, quick):
     }
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed, None where training diverged
-    for (key, rate, _), run in grid(seeds, quick).items():
+    for (key, rate, _), run in runs.items():
         losses[key].setdefault(rate, []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
     for key, of_rate in losses.items():

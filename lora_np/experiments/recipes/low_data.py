@@ -27,7 +27,7 @@ KEYS = {
 ALL = 6528
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(number of snippets, method, seed) -> run."""
     grid = {}
     for n, epochs in EPOCHS.items():
@@ -39,14 +39,10 @@ def grid(seeds, quick):
     return grid
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     measured = {name: {key: {} for key in KEYS} for name in ("accuracy", "loss")}
     runs_of = {}  # number of snippets -> the grid of its methods
-    for (n, key, seed), run in grid(seeds, quick).items():
+    for (n, key, seed), run in runs.items():
         runs_of.setdefault(str(n), {})[key, seed] = run
     for n, of_n in runs_of.items():
         for name, factor in (("accuracy", 100), ("loss", 1.0)):

@@ -38,26 +38,20 @@ WITH_SPECTRA = ("full", "all_r8", "qv_r8")
 WITH_CURVES = ("full", "all_r8", "qv_r8", "qv_r1")
 
 
-def grid(seeds, quick):
-    """(method, seed) -> run."""
-    if quick:
-        return tuned_runs(QUICK_KEYS, seeds, passes=PASSES, **QUICK)
-    return tuned_runs(KEYS, seeds, passes=PASSES)
-
-
 def runs(seeds, quick):
+    keys, more = (QUICK_KEYS, QUICK) if quick else (KEYS, {})
+    grid = tuned_runs(keys, seeds, passes=PASSES, **more)
     # The long ones first, so that none is left to run alone at the end.
-    return sorted(grid(seeds, quick).values(), key=lambda run: run.adapter is not None)
+    return dict(sorted(grid.items(), key=lambda item: item[1].adapter is not None))
 
 
-def measure(results, seeds, quick):
-    runs_of = grid(seeds, quick)
-    keys = list(dict.fromkeys(key for key, _ in runs_of))
-    accuracy, loss = by_method(results, runs_of, "test_accuracy", 100), by_method(results, runs_of, "test_loss")
+def measure(results, runs, seeds, quick):
+    keys = [key for key in KEYS if (key, seeds[0]) in runs]
+    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     step_time = compare_step_times(5 if quick else 30, keys=("full", *(key for key in keys if key != "full")))
     rows = []
     for key in keys:
-        run = runs_of[key, seeds[0]]
+        run = runs[key, seeds[0]]
         numbers = results[run]
         rows.append(
             {
@@ -87,17 +81,17 @@ def measure(results, seeds, quick):
         "checks": [worse("qv_r8")],
         "asides": asides,
         "rows": rows,
-        "baseline": tfidf_baseline(runs_of["full", seeds[0]].limit),
+        "baseline": tfidf_baseline(runs["full", seeds[0]].limit),
         "step_time": step_time,
-        "spectra": spectra(results, runs_of),
-        "cut": cut_accuracy(results, runs_of),
-        "curves": {key: loss_curve(results, runs_of, key, seeds) for key in WITH_CURVES if key in keys},
+        "spectra": spectra(results, runs),
+        "cut": cut_accuracy(results, runs),
+        "curves": {key: loss_curve(results, runs, key, seeds) for key in WITH_CURVES if key in keys},
     }
 
 
-def loss_curve(results, runs_of, key, seeds):
+def loss_curve(results, runs, key, seeds):
     """One method's losses along training: (seeds, parts of the run), and (seeds, evaluations)."""
-    numbers = [results[runs_of[key, seed]] for seed in seeds]
+    numbers = [results[runs[key, seed]] for seed in seeds]
     return {
         "steps": numbers[0]["steps"],
         "loss": [of_seed["loss"] for of_seed in numbers],
@@ -114,7 +108,7 @@ def updates_of(results, run):
     return adapter_deltas(params, Adapter(start.config, results.arrays(run)))
 
 
-def spectra(results, runs_of):
+def spectra(results, runs):
     """Method -> kind of layer -> singular values of ΔW and its ranks.
 
     Returns
@@ -123,7 +117,7 @@ def spectra(results, runs_of):
         seeds of stable rank, effective rank and rank_90
     """
     measured = {}
-    for (key, _), run in runs_of.items():
+    for (key, _), run in runs.items():
         if key not in WITH_SPECTRA:
             continue
         updates = updates_of(results, run)
@@ -143,10 +137,10 @@ def spectra(results, runs_of):
     return {key: measured[key] for key in WITH_SPECTRA if key in measured}
 
 
-def cut_accuracy(results, runs_of):
+def cut_accuracy(results, runs):
     """Rank k -> test accuracy in % of full fine-tuning with every ΔW cut to rank k, one number a seed."""
     accuracy = {str(k): [] for k in CUTS}
-    for (key, _), run in runs_of.items():
+    for (key, _), run in runs.items():
         if key == "full":
             params, config, _ = starting_point(run)
             with blas_threads(1):

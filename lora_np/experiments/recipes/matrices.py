@@ -21,12 +21,11 @@ ALL_KEYS = (*KEYS, "full")
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(ALL_KEYS, seeds, quick).values())
+    return tuned_runs(ALL_KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    grid = tuned_runs(ALL_KEYS, seeds, quick)
-    accuracy = by_method(results, grid, "test_accuracy", 100)
+def measure(results, runs, seeds, quick):
+    accuracy = by_method(results, runs, "test_accuracy", 100)
     parts = [
         check(
             f"{METHODS[several].label} less {METHODS[one].label}",
@@ -37,7 +36,7 @@ def measure(results, seeds, quick):
         for several in ("qv_r4", "qkvo_r2")
         for one in ("q_r8", "k_r8")
     ]
-    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": parts, "accuracy": accuracy, "trainable": trained}
 
 

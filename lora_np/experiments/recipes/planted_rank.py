@@ -19,19 +19,15 @@ PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(k, r, seed) -> run."""
     planted, ranks = (PLANTED[:2], RANKS[:4]) if quick else (PLANTED, RANKS)
     return {(k, r, seed): PlantedRun(k, r, seed) for k in planted for r in ranks for seed in seeds}
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     share = {}  # k -> r -> loss as a share of the loss without an adapter, one a seed
-    for (k, r, _), run in grid(seeds, quick).items():
+    for (k, r, _), run in runs.items():
         numbers = results[run]
         share.setdefault(k, {}).setdefault(r, []).append(numbers["test_loss"] / numbers["base_loss"])
     found = {

@@ -22,12 +22,11 @@ KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(KEYS, seeds, quick).values())
+    return tuned_runs(KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    grid = tuned_runs(KEYS, seeds, quick)
-    accuracy, loss = by_method(results, grid, "test_accuracy", 100), by_method(results, grid, "test_loss")
+def measure(results, runs, seeds, quick):
+    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
 
     def more(text, first, second):
         return check(f"{text}: test loss", differences(loss[first], loss[second]), at_most=EQUAL, unit="nats")
@@ -39,7 +38,7 @@ def measure(results, seeds, quick):
         more("all linear layers, r = 1 less r = 64", "all_r1", "all_r64"),
         more("q and v r = 8 less full fine-tuning", "qv_r8", "full"),
     ]
-    trainable = {key: int(n[0]) for key, n in by_method(results, grid, "trainable").items()}
+    trainable = {key: int(n[0]) for key, n in by_method(results, runs, "trainable").items()}
     return {"checks": parts, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trainable}
 
 

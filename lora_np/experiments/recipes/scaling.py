@@ -30,7 +30,7 @@ NAMES = {
 SCALES = {"α/r": False, "α/√r": True}
 
 
-def grid(seeds, quick):
+def runs(seeds, quick):
     """(scale, rank, seed) -> run."""
     more = QUICK if quick else {}
     return {
@@ -41,13 +41,9 @@ def grid(seeds, quick):
     }
 
 
-def runs(seeds, quick):
-    return list(grid(seeds, quick).values())
-
-
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     measured = {scale: {name: {str(r): [] for r in RANKS} for name in NAMES} for scale in SCALES}
-    for (scale, r, _), run in grid(seeds, quick).items():
+    for (scale, r, _), run in runs.items():
         numbers = results[run]
         for name in ("loss", "grad_norm"):
             measured[scale][name][str(r)].append(float(np.mean(numbers[name][len(numbers[name]) // 2 :])))

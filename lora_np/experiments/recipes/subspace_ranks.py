@@ -22,11 +22,11 @@ RANKS = SMALL, LARGE = 8, 64
 
 
 def runs(seeds, quick):
-    return [run for pair in pairs(RANKS, seeds, quick) for run in pair]
+    return pairs(RANKS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    tables, parts = tables_of_pairs(results, RANKS, seeds, quick), []
+def measure(results, runs, seeds, quick):
+    tables, parts = tables_of_pairs(results, runs, RANKS, seeds), []
     for what in WHAT:
         for layer in LAYERS:
             first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))

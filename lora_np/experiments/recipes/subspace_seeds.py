@@ -22,12 +22,12 @@ RANKS, SHOWN = (64, 64), 8
 
 
 def runs(seeds, quick):
-    return [run for pair in pairs(RANKS, seeds, quick) for run in pair]
+    return pairs(RANKS, seeds, quick)
 
 
-def measure(results, seeds, quick):
+def measure(results, runs, seeds, quick):
     dimension = load_base()[1].d_model
-    tables, parts = tables_of_pairs(results, RANKS, seeds, quick), []
+    tables, parts = tables_of_pairs(results, runs, RANKS, seeds), []
     chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
     for what in WHAT:
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}

@@ -30,17 +30,16 @@ KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(KEYS, seeds, quick).values())
+    return tuned_runs(KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    grid = tuned_runs(KEYS, seeds, quick)
-    accuracy = by_method(results, grid, "test_accuracy", 100)
-    loss = by_method(results, grid, "test_loss")
+def measure(results, runs, seeds, quick):
+    accuracy = by_method(results, runs, "test_accuracy", 100)
+    loss = by_method(results, runs, "test_loss")
     cut = {r: {"accuracy": [], "loss": []} for r in (0, *RANKS)}
     energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
     rank_90 = {key: [] for key in KEYS}
-    for (key, _), run in grid.items():
+    for (key, _), run in runs.items():
         params, config, start = starting_point(run)
         trained = results.arrays(run)
         if start is None:

@@ -27,14 +27,13 @@ NO_LOSS = ("adalora",)  # its loss includes the term that keeps its factors orth
 
 
 def runs(seeds, quick):
-    return list(tuned_runs(KEYS, seeds, quick).values())
+    return tuned_runs(KEYS, seeds, quick)
 
 
-def measure(results, seeds, quick):
-    grid = tuned_runs(KEYS, seeds, quick)
-    accuracy = by_method(results, grid, "test_accuracy", 100)
+def measure(results, runs, seeds, quick):
+    accuracy = by_method(results, runs, "test_accuracy", 100)
     early = {key: [] for key in KEYS}
-    for (key, _), run in grid.items():
+    for (key, _), run in runs.items():
         loss = results[run]["loss"]
         early[key].append(float(np.mean(loss[: max(1, len(loss) // 4)])))
     parts = [
@@ -43,7 +42,7 @@ def measure(results, seeds, quick):
     ]
     faster = differences(early["pissa"], early["lora"])
     parts.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
-    trained = {key: results[grid[key, seeds[0]]]["trainable"] for key in KEYS}
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": parts, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 
 
