@@ -106,13 +106,13 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
     header = json.dumps({"w": {"dtype": "BF16", "shape": [2**16], "data_offsets": [0, 2**17]}}).encode()
     path = tmp_path / "bf16.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bits.tobytes())
-    found = read_tensors(path)[0]["w"]
+    loaded = read_tensors(path)[0]["w"]
     sign, exponent, fraction = bits >> 15, (bits >> 7) & 255, bits & 127
     finite = exponent < 255
     scale = np.where(exponent == 0, 2.0**-126, 2.0 ** (exponent.astype(float) - 127))
     value = (-1.0) ** sign * scale * ((exponent > 0) + fraction / 128)
-    assert found.dtype == np.float32 and np.array_equal(found[finite], value[finite])
-    assert np.isinf(found[~finite & (fraction == 0)]).all() and np.isnan(found[~finite & (fraction > 0)]).all()
+    assert loaded.dtype == np.float32 and np.array_equal(loaded[finite], value[finite])
+    assert np.isinf(loaded[~finite & (fraction == 0)]).all() and np.isnan(loaded[~finite & (fraction > 0)]).all()
 
 
 # ---------------------------------------------------------------- PEFT
@@ -135,8 +135,8 @@ def test_an_adapter_comes_back(name, settings, kind, request, random_params, ran
     assert {key: a.tobytes() for key, a in back.weights.items()} == {
         key: a.tobytes() for key, a in adapter.weights.items()
     }
-    expected, found = adapter_deltas(params, adapter), adapter_deltas(params, back)
-    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+    expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
+    assert all(np.array_equal(loaded[key], expected[key]) for key in expected)
 
 
 def test_the_configuration_is_pefts(saved_peft):
@@ -173,10 +173,10 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
 def test_one_fused_adapter_is_three_that_share_its_a(r):
     rng = np.random.default_rng(0)
     lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r))
-    parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
-    assert all(part["lora_A"] is lora_A for part in parts.values())
-    assert np.array_equal(np.concatenate([p["lora_B"] @ p["lora_A"] for p in parts.values()]), lora_B @ lora_A)
-    pairs = [(part, 2.0) for part in parts.values()]
+    split = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
+    assert all(own["lora_A"] is lora_A for own in split.values())
+    assert np.array_equal(np.concatenate([p["lora_B"] @ p["lora_A"] for p in split.values()]), lora_B @ lora_A)
+    pairs = [(own, 2.0) for own in split.values()]
     A, B, scale = join_factors(pairs, [4, 4, 4])
     assert np.array_equal(A, lora_A) and np.array_equal(B, lora_B) and scale == 2.0
 
@@ -185,18 +185,18 @@ def test_one_fused_adapter_is_three_that_share_its_a(r):
 def test_three_adapters_are_one_of_the_ranks_sum(missing):
     rng = np.random.default_rng(0)
     ranks = {"q": 2, "k": 3, "v": 1}
-    parts = {}
+    split = {}
     for name, r in ranks.items():
         pair = {"lora_A": rng.standard_normal((r, 5)), "lora_B": rng.standard_normal((4, r))}
-        parts[name] = None if name in missing else pair
-    A, B, scale = join_factors([part and (part, 0.5) for part in parts.values()], [4, 4, 4])
+        split[name] = None if name in missing else pair
+    A, B, scale = join_factors([own and (own, 0.5) for own in split.values()], [4, 4, 4])
     assert scale == 0.5 and len(A) == sum(r for name, r in ranks.items() if name not in missing)
-    updates = [np.zeros((4, 5)) if part is None else part["lora_B"] @ part["lora_A"] for part in parts.values()]
+    updates = [np.zeros((4, 5)) if own is None else own["lora_B"] @ own["lora_A"] for own in split.values()]
     np.testing.assert_allclose(B @ A, np.concatenate(updates), rtol=0, atol=1e-15)
-    back = split_factors({"lora_A": A, "lora_B": B}, list(parts))
-    assert set(back) == set(parts) - set(missing)
-    for name, part in back.items():
-        assert all(np.array_equal(array, parts[name][leaf]) for leaf, array in part.items())
+    back = split_factors({"lora_A": A, "lora_B": B}, list(split))
+    assert set(back) == set(split) - set(missing)
+    for name, own in back.items():
+        assert all(np.array_equal(array, split[name][leaf]) for leaf, array in own.items())
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ def test_components_that_reach_no_layer(zero, owners):
     for layer, columns in enumerate((slice(0, 2), slice(2, 5), slice(5, 6))):
         lora_B[4 * layer : 4 * layer + 4, columns] = rng.standard_normal(lora_B[:4, columns].shape)
     lora_B[:, zero] = 0
-    parts = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
-    assert [len(parts[name]["lora_A"]) if name in parts else 0 for name in "qkv"] == owners
+    split = split_factors({"lora_A": lora_A, "lora_B": lora_B}, ["q", "k", "v"])
+    assert [len(split[name]["lora_A"]) if name in split else 0 for name in "qkv"] == owners
     for i, name in enumerate("qkv"):
-        update = parts[name]["lora_B"] @ parts[name]["lora_A"] if name in parts else np.zeros((4, 5))
+        update = split[name]["lora_B"] @ split[name]["lora_A"] if name in split else np.zeros((4, 5))
         np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)
 
 
@@ -227,8 +227,8 @@ def test_components_in_another_order_stay_together():
     rng = np.random.default_rng(0)
     lora_B = np.zeros((6, 2))
     lora_B[:2, 1], lora_B[4:, 0] = 1.0, 2.0  # v first, then q
-    parts = split_factors({"lora_A": rng.standard_normal((2, 5)), "lora_B": lora_B}, ["q", "k", "v"])
-    assert [len(part["lora_A"]) for part in parts.values()] == [2, 2, 2]
+    split = split_factors({"lora_A": rng.standard_normal((2, 5)), "lora_B": lora_B}, ["q", "k", "v"])
+    assert [len(own["lora_A"]) for own in split.values()] == [2, 2, 2]
 
 
 def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_path):
@@ -236,16 +236,16 @@ def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_pa
     params = random_params(language, np.float32)
     config = AdapterConfig(r=5, targets=("q_proj", "k_proj", "v_proj"), train_head=False)
     save_peft(tmp_path, init_adapter(params, config, np.random.default_rng(0)), params, language)
-    found = load_peft(tmp_path, params)
-    assert found.config.r == 15 and not any(delta.any() for delta in adapter_deltas(params, found).values())
+    loaded = load_peft(tmp_path, params)
+    assert loaded.config.r == 15 and not any(delta.any() for delta in adapter_deltas(params, loaded).values())
 
 
 @pytest.mark.parametrize("scales", [(2.0, 3.0), (0.0, 3.0), (2.0, 0.0), (0.0, 0.0)])
 def test_other_scales_side_by_side(scales):
     rng = np.random.default_rng(0)
-    parts = [({"lora_A": rng.standard_normal((2, 5)), "lora_B": rng.standard_normal((4, 2))}, s) for s in scales]
-    A, B, scale = join_factors(parts, [4, 4])
-    expected = np.concatenate([s * part["lora_B"] @ part["lora_A"] for part, s in parts])
+    split = [({"lora_A": rng.standard_normal((2, 5)), "lora_B": rng.standard_normal((4, 2))}, s) for s in scales]
+    A, B, scale = join_factors(split, [4, 4])
+    expected = np.concatenate([s * own["lora_B"] @ own["lora_A"] for own, s in split])
     np.testing.assert_allclose(scale * B @ A, expected, rtol=0, atol=1e-14)
 
 
@@ -267,8 +267,8 @@ def test_other_ways_to_name_the_same_targets(changes, saved_peft):
     folder, params = saved_peft
     expected = load_peft(folder, params).weights
     edit_fields(folder / "adapter_config.json", **changes)
-    found = load_peft(folder, params).weights
-    assert list(found) == list(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
+    loaded = load_peft(folder, params).weights
+    assert list(loaded) == list(expected) and all(np.array_equal(loaded[name], expected[name]) for name in expected)
 
 
 def test_factors_that_nothing_can_tell_apart(language, random_params, tmp_path):
@@ -287,10 +287,10 @@ def test_half_precision_adapters(saved_peft):
     folder, params = saved_peft
     expected = load_peft(folder, params)
     edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a.astype(np.float16) for n, a in t.items()})
-    found = load_peft(folder, params)
+    loaded = load_peft(folder, params)
     for name, array in expected.weights.items():
-        assert found.weights[name].dtype == np.float32
-        assert np.array_equal(found.weights[name], array.astype(np.float16).astype(np.float32))
+        assert loaded.weights[name].dtype == np.float32
+        assert np.array_equal(loaded.weights[name], array.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["vera", "adalora", "other"])
@@ -308,9 +308,9 @@ def test_an_adapter_of_another_kind_is_not_written(kind, saved_peft, classifier,
         cut = compress(params, adapter, adapter.config.r)
         assert cut.error < 1e-6
         save_peft(tmp_path / "out", cut.adapter, params, classifier)
-        found, expected = (adapter_deltas(params, a) for a in (load_peft(tmp_path / "out", params), adapter))
+        loaded, expected = (adapter_deltas(params, a) for a in (load_peft(tmp_path / "out", params), adapter))
         for name, delta in expected.items():
-            np.testing.assert_allclose(found[name], delta, rtol=0, atol=1e-5 * np.abs(delta).max())
+            np.testing.assert_allclose(loaded[name], delta, rtol=0, atol=1e-5 * np.abs(delta).max())
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
@@ -369,10 +369,10 @@ def test_lengths_that_were_trained_alone(saved_dora, classifier, tmp_path):
     adapter = adapter._replace(weights=adapter.weights | zero)
     save_peft(folder, adapter, params, classifier)
     back = load_peft(folder, params)
-    expected, found = adapter_deltas(params, adapter), adapter_deltas(params, back)
+    expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
     for name, delta in expected.items():
-        np.testing.assert_allclose(found[name], delta, rtol=0, atol=1e-6)
-    assert np.abs(found["blocks.0.attn.k_proj.weight"]).max() < 1e-6
+        np.testing.assert_allclose(loaded[name], delta, rtol=0, atol=1e-6)
+    assert np.abs(loaded["blocks.0.attn.k_proj.weight"]).max() < 1e-6
     save_peft(tmp_path / "again", back, params, classifier)
     first, again = (read_tensors(f / "adapter_model.safetensors")[0] for f in (folder, tmp_path / "again"))
     assert all(again[name].tobytes() == array.tobytes() for name, array in first.items())

@@ -810,8 +810,8 @@ def fuzz(root, seed, cases, first=0, journal=None):
     counts, failures, hung = Counter(), [], set()
     with little_memory():
         for name, reader in readers.items():
-            found = outcome(reader.read, reader.folder)
-            assert found == "loaded", f"{name}, undamaged: {found}"
+            result = outcome(reader.read, reader.folder)
+            assert result == "loaded", f"{name}, undamaged: {result}"
         for number in range(first, first + cases):
             name = list(readers)[number % len(readers)]
             if name in hung:  # once is enough to wait for
@@ -820,12 +820,12 @@ def fuzz(root, seed, cases, first=0, journal=None):
             done = f"seed {seed}, case {number}: {name}: {damage(rng, readers[name])}"
             if journal:
                 print(done, file=journal, flush=True)
-            found = outcome(readers[name].read, readers[name].folder)
-            if found not in ("loaded", "refused"):
-                failures.append(f"{done}: {ascii(found[:500])}")
-            if found.startswith("raises Hang"):
+            result = outcome(readers[name].read, readers[name].folder)
+            if result not in ("loaded", "refused"):
+                failures.append(f"{done}: {ascii(result[:500])}")
+            if result.startswith("raises Hang"):
                 hung.add(name)
-            counts[name, found if found in ("loaded", "refused") else "failed"] += 1
+            counts[name, result if result in ("loaded", "refused") else "failed"] += 1
             repair(readers[name])
     return counts, failures
 
@@ -867,10 +867,10 @@ def test_twenty_thousand_damaged_files(tmp_path):
     with contextlib.suppress(subprocess.TimeoutExpired):
         process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         if process.returncode == 0:
-            found = json.loads(process.stdout.splitlines()[-1])  # LAPACK may have complained before
-            assert found["failures"] == [], "\n".join(found["failures"][:20])
-            assert found["grown"] < MEMORY
-            counts = Counter({(name, end): count for name, end, count in found["counts"]})
+            result = json.loads(process.stdout.splitlines()[-1])  # LAPACK may have complained before
+            assert result["failures"] == [], "\n".join(result["failures"][:20])
+            assert result["grown"] < MEMORY
+            counts = Counter({(name, end): count for name, end, count in result["counts"]})
             assert counts.total() == 20_000
             assert_both_ends(counts)
             return

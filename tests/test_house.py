@@ -54,8 +54,8 @@ MOST_LINES = 400
 
 def module_name(path):
     """ "model/config.py" -> ("model", "config"), "model/__init__.py" -> ("model",), "cli.py" -> ("cli",)."""
-    parts = path.removesuffix(".py").split("/")
-    return tuple(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+    names = path.removesuffix(".py").split("/")
+    return tuple(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
 
 
 def imports(tree):
@@ -89,16 +89,16 @@ def imports(tree):
 def inside(path, level, module, name, modules):
     """The package's own module that an import reaches, as a tuple of names; None for a foreign one."""
     if level == 0:
-        parts = module.split(".")
-        if parts[0] != "lora_np":
+        names = module.split(".")
+        if names[0] != "lora_np":
             return None
-        parts = parts[1:]
+        names = names[1:]
     else:
         here = path.split("/")[:-1]  # the file's folder
-        parts = here[: len(here) - (level - 1)] + (module.split(".") if module else [])
-    if name is not None and (*parts, name) in modules:
-        return (*parts, name)
-    return tuple(parts) or ("__init__",)
+        names = here[: len(here) - (level - 1)] + (module.split(".") if module else [])
+    if name is not None and (*names, name) in modules:
+        return (*names, name)
+    return tuple(names) or ("__init__",)
 
 
 def calls(tree):
@@ -127,40 +127,40 @@ def problems(files):
     """
     modules = {module_name(path) for path in files}
     trees = {path: ast.parse(source, path) for path, source in files.items()}
-    found, graph = [], {}
+    messages, graph = [], {}
     for path, tree in trees.items():
         room = module_name(path)[0]
         if room in BESIDE:
             for level, module, _, _ in imports(tree):
                 package = module.split(".")[0]
                 if level or package not in {*sys.stdlib_module_names, "numpy"}:
-                    found.append(f"{path}: imports {module or 'the package'}, expected NumPy alone")
-            found += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
+                    messages.append(f"{path}: imports {module or 'the package'}, expected NumPy alone")
+            messages += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
             continue
         if room not in FLOORS:
-            found.append(f"{path}: {room} has no floor in DESIGN.md's table")
+            messages.append(f"{path}: {room} has no floor in DESIGN.md's table")
             continue
         graph[module_name(path)] = set()
         for level, module, name, where in imports(tree):
             target = inside(path, level, module, name, modules)
             if target is None:
-                found += foreign_import(path, room, module.split(".")[0], where)
+                messages += foreign_import(path, room, module.split(".")[0], where)
                 continue
             if target == ("__init__",):
                 if name != "__version__":
-                    found.append(f"{path}: imports {name} from the package's front door")
+                    messages.append(f"{path}: imports {name} from the package's front door")
                 continue
             if target[0] in BESIDE:
-                found.append(f"{path}: imports {target[0]}, which nothing may import")
+                messages.append(f"{path}: imports {target[0]}, which nothing may import")
             graph[module_name(path)].add(target)
             if target[0] != room and FLOORS.get(target[0], 99) >= FLOORS[room]:
-                found.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
-        found += [f"{path}: {problem}" for problem in deeds(tree, room)]
+                messages.append(f"{path}: imports upward, {room} (floor {FLOORS[room]}) from {target[0]}")
+        messages += [f"{path}: {problem}" for problem in deeds(tree, room)]
         if files[path].count("\n") > MOST_LINES:
-            found.append(f"{path}: longer than {MOST_LINES} lines")
+            messages.append(f"{path}: longer than {MOST_LINES} lines")
         if "util" in module_name(path)[-1] or "util" in room:
-            found.append(f"{path}: is named after no topic")
-    return found + [f"{'/'.join(ring[0])}: imports in a ring: {ring}" for ring in rings(graph)]
+            messages.append(f"{path}: is named after no topic")
+    return messages + [f"{'/'.join(ring[0])}: imports in a ring: {ring}" for ring in rings(graph)]
 
 
 def foreign_import(path, room, package, where):
@@ -273,8 +273,8 @@ VIOLATIONS = {
 
 @pytest.mark.parametrize("files, message", VIOLATIONS.values(), ids=VIOLATIONS.keys())
 def test_a_planted_violation_is_found(files, message):
-    found = problems(files)
-    assert any(message in problem for problem in found), found
+    messages = problems(files)
+    assert any(message in problem for problem in messages), messages
 
 
 def test_what_is_allowed_is_not_reported():

@@ -203,10 +203,10 @@ def test_a_state_of_other_settings_is_refused(task, tmp_path, change):
 
 def test_a_state_of_another_label_is_refused(task, tmp_path):
     """What the settings do not say: the data, the model."""
-    parts, path = (task.trainable, task.objective, task.epoch_batches), tmp_path / "state.safetensors"
-    train(*parts, replace(SETTINGS, steps=2), state_path=path, label="reviews A")
+    arguments, path = (task.trainable, task.objective, task.epoch_batches), tmp_path / "state.safetensors"
+    train(*arguments, replace(SETTINGS, steps=2), state_path=path, label="reviews A")
     with pytest.raises(ValueError, match="saved by a run with other settings\n  saved: .*A\n  this run: .*B"):
-        train(*parts, replace(SETTINGS, steps=2), state_path=path, label="reviews B")
+        train(*arguments, replace(SETTINGS, steps=2), state_path=path, label="reviews B")
 
 
 @pytest.mark.parametrize(

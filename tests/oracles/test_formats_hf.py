@@ -259,8 +259,8 @@ def test_mask_buffers_of_old_files_are_skipped(tmp_path):
         tensors[f"h.{i}.attn.bias"] = np.tril(np.ones((1, 1, 11, 11), dtype=bool))
         tensors[f"h.{i}.attn.masked_bias"] = np.float32(-1e4).reshape(())
     write_tensors(tmp_path / "model.safetensors", tensors)
-    found = load_gpt2(tmp_path).params
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    loaded = load_gpt2(tmp_path).params
+    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
 
 
 # ---------------------------------------------------------------- PEFT
@@ -341,8 +341,8 @@ def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     assert ("head.weight" in adapter.weights) == bool(n_classes)
     save_peft(tmp_path / "again", adapter, params, config)
     assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
-    kept = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
-    assert kept["peft_version"] == peft.__version__  # what means nothing here is kept
+    written = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
+    assert written["peft_version"] == peft.__version__  # what means nothing here is kept
 
 
 NAMED = {
