@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np.model import layers
 
 from .mutants import NEW_ARRAYS, mutants, name_of
 
@@ -50,8 +49,6 @@ def package_functions(folder):
 
 CACHES = []  # functions that empty them: no wrong result is to stay, nor a right one
 ALL = {name: function for folder in ("ops", "adapters", "model") for name, function in package_functions(folder)}
-defaults = layers.Gradients._field_defaults.values()  # which all of them share
-CACHES += [default.clear for default in defaults if isinstance(default, dict)]
 
 # Beside the backward passes: GELU's slope, which its forward pass computes, and the gate that it reads; AdaLoRA's
 # distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
@@ -181,8 +178,12 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     (r"adapters\.\w+\.backward", r"skips present\(grads\)", NOTHING),
     ("wanted.present", r"whatever grad is not None", NOTHING),
-    ("attention_back$", r"^inside (reads|lacks|has 0|has dp.*exch)|lacks inside=|dprobs and dscores exchanged", READER),
-    ("backward_layers", r"(^note.* is left out|skips note\(record\)), .*result.inside", READER),
+    (
+        "backward_layers",
+        r"(^note.* left out|skips note|weight' in place|of module.prefix|2 in place).*: note\(record, \{f'\{module.prefix",
+        READER,
+    ),
+    ("passes.backward", r"^back .*around is None|^back skips around", "counts costs: see test_accounting.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets|float\(loss\) and n_targets exchanged", "is no gradient"),
 ]
@@ -292,8 +293,8 @@ BY_HAND = [
     Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
     Bug("a tied head at the input", "model.", "< module.depth", "< self.modules[module.parameters].depth"),
     Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
-    Bug("gradients from before", "model.", "    grads = {}\n",
-        "    grads = {name: np.ones_like(array) for name, array in cache.call.params.items()}\n", ALONE),
+    Bug("gradients from before", "model.", "({}, cache.call.config)",
+        "({name: np.ones_like(array) for name, array in cache.call.params.items()}, cache.call.config)", ALONE),
     Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
     Bug("divided by the number of targets again", "model.", "cross_entropy_backward(1.0,",
         "cross_entropy_backward(1.0 / n_targets,"),
