@@ -1,4 +1,4 @@
-"""An honest baseline that knows no neural network: logistic regression on tf-idf weights."""
+"""A baseline without a neural network: logistic regression on tf-idf weights."""
 
 from ..data import load_reviews, load_tokenizer, normalise
 from ..formats import PRETRAINED
@@ -7,7 +7,7 @@ REGULARISATION = (1, 3, 10, 30, 100)  # inverse strength, scikit-learn's C
 
 
 def tfidf_baseline(limit=None):
-    """Words and pairs of words, weighted by tf-idf, into a logistic regression; same splits as all else.
+    """Logistic regression on words and pairs of words, weighted by tf-idf, with the splits of all other methods.
 
     The setting (plain or logarithmic counts, and C) is the one with the best validation accuracy.
 
@@ -26,15 +26,15 @@ def tfidf_baseline(limit=None):
     splits = load_reviews("rotten_tomatoes")
     train, validation, test = ([normalise(tokenizer, text) for text in part.texts[:limit]] for part in splits)
     labels = [part.labels[:limit] for part in splits]
-    found = []
+    tried = []
     for sublinear in (False, True):
-        # Marks are already words of their own in the normalised text, so a word is what blanks enclose.
+        # In the normalised text blanks separate words and punctuation.
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=sublinear, token_pattern=r"\S+")
         x_train = vectorizer.fit_transform(train)
         x_validation, x_test = vectorizer.transform(validation), vectorizer.transform(test)
         for c in REGULARISATION:
             model = LogisticRegression(C=c, max_iter=1000).fit(x_train, labels[0])
-            found.append(
+            tried.append(
                 {
                     "validation_accuracy": float(model.score(x_validation, labels[1])),
                     "test_accuracy": float(model.score(x_test, labels[2])),
@@ -43,4 +43,4 @@ def tfidf_baseline(limit=None):
                     "C": c,
                 }
             )
-    return max(found, key=lambda entry: entry["validation_accuracy"])
+    return max(tried, key=lambda entry: entry["validation_accuracy"])

@@ -19,14 +19,14 @@ def samples():
     def text(prompt, adapter, rng):
         return "".join(write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
 
-    found = {
+    texts = {
         name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
         for name, adapter in loaded.adapters.items()
     }
-    return {"prompts": list(PROMPTS), "texts": found}
+    return {"prompts": list(PROMPTS), "texts": texts}
 
 
-def format_samples(found):
+def format_samples(outcome):
     """The samples as Markdown."""
     lines = [
         "# One model, three voices",
@@ -37,11 +37,11 @@ def format_samples(found):
         f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers "
         "in each column; nothing was picked by hand.",
         "",
-        "| " + " | ".join(found["texts"]) + " |",
-        "|" + "---|" * len(found["texts"]),
+        "| " + " | ".join(outcome["texts"]) + " |",
+        "|" + "---|" * len(outcome["texts"]),
     ]
-    for number, prompt in enumerate(found["prompts"]):
-        cells = [texts[number].replace("|", "\\|") for texts in found["texts"].values()]
+    for number, prompt in enumerate(outcome["prompts"]):
+        cells = [texts[number].replace("|", "\\|") for texts in outcome["texts"].values()]
         cells = [f"**{prompt}**{cell.removeprefix(prompt)}" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -19,17 +19,17 @@ EPOCHS = 4
 
 
 def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
-    """Train the base and write it to a folder; a run that was stopped goes on where it was.
+    """Train the base and write it to a folder; interrupted runs resume.
 
-    Trained on the IMDb training reviews alone, no label used; the validation reviews choose the best
-    weights; the test reviews of either source are never read.
+    It is trained only on the IMDb training reviews, without their labels. The validation reviews choose the best
+    weights. The test reviews of both sources are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, tokenizer.json and training_log.json
     epochs : int, passes over the training reviews
     seed : int
-    threads : int, shards of a batch that are worked on side by side; changes the time and no number
+    threads : int, shards of a batch computed in parallel; changes the time and no number
     max_reviews : int or None, how many reviews to train on, for a trial
 
     Returns

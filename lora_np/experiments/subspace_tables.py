@@ -1,4 +1,4 @@
-"""φ(i, j) between two adapters of q and v, averaged over the blocks: what figures 3 and 4 of the paper show."""
+"""φ(i, j) between two adapters of q and v, averaged over the blocks, as in figures 3 and 4 of the paper."""
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def over_pairs(tables):
 
 
 def draw_tables(outcome, rows, columns, title):
-    """Six heat maps, the mean over seeds: A and ΔW below each other, q, v and the control side by side."""
+    """Six heat maps, means over seeds: A above ΔW; q, v and the control from left to right."""
     mean = outcome["tables"]["mean"]
     figure = new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)

@@ -48,14 +48,14 @@ def measure(results, runs, seeds, quick):
         str(r): {name: [float(row[i]) for row in rows] for i, name in enumerate(Amplification._fields)}
         for r, rows in tables.items()
     }
-    parts = []
+    checks = []
     for r, of_r in measured.items():
         of_r["chance_factor"] = [norm / random for norm, random in zip(of_r["update_norm"], of_r["random"])]
         to_random, to_own = ([a / b for a, b in zip(of_r["update"], of_r[name])] for name in ("random", "base"))
-        parts.append(check(f"r = {r}: W in ΔW's directions, to random ones", to_random, at_least=1.0, unit="times"))
-        parts.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
-        parts.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
-    return {"checks": parts, "measured": measured}
+        checks.append(check(f"r = {r}: W in ΔW's directions, to random ones", to_random, at_least=1.0, unit="times"))
+        checks.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
+        checks.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
+    return {"checks": checks, "measured": measured}
 
 
 def draw(outcome):

@@ -32,13 +32,13 @@ def measure(results, runs, seeds, quick):
         return differences(accuracy[first], accuracy[second])
 
     worse = differences(loss["mlp_r36"], loss["all_r36"])
-    parts = [
+    checks = [
         check("MLP r = 36 less attention r = 45", less("mlp_r36", "attention_r45"), at_least=0.0, unit="points"),
         check("MLP r = 4 less attention r = 5", less("mlp_r4", "attention_r5"), at_least=0.0, unit="points"),
         check("MLP r = 36 less both: test loss", worse, at_most=EQUAL, unit="nats"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
-    return {"checks": parts, "accuracy": accuracy, "trainable": trained}
+    return {"checks": checks, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):

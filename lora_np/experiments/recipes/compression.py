@@ -48,13 +48,13 @@ def measure(results, runs, seeds, quick):
         return check(f"{base} and LoRA less dense and LoRA: test loss", more, at_most=EQUAL, unit="nats")
 
     better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
-    parts = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
+    checks = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
     merged = merged_back([runs["nf4", LORA, seed] for seed in seeds], results)
     worse = differences(merged["loss"], loss[f"nf4, {LORA}"])
     asides = [as_good(base) for base in COMPRESSED[2:]]
     asides.append(check("LoRA merged back into NF4 less unmerged: test loss", worse, at_most=EQUAL, unit="nats"))
     asides.append(check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"))
-    return {"checks": parts, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
 
 
 def linear_bytes(params):

@@ -64,7 +64,7 @@ def measure(results, runs, seeds, quick):
     small, nf4 = measured["q,v r=8"], measured["q,v r=8, NF4"]
     predicted = [a / b for a, b in zip(small["passes_ratio"], small["flops_ratio"])]
     slower = [a / b for a, b in zip(nf4["step"], small["step"])]
-    parts = [
+    checks = [
         check("q,v r=8: bytes of a step, to full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check("q,v r=8: time of a step, to full's", small["step_ratio"], at_most=0.75, unit="times"),
         check("all linear r=1: FLOPs, to full's", measured["all r=1"]["flops_ratio"], at_most=0.7, unit="times"),
@@ -74,7 +74,7 @@ def measure(results, runs, seeds, quick):
         check("q,v r=8: time ratio of the passes, to FLOP ratio", predicted, at_most=1.2, unit="times"),
         check("q,v r=8, NF4: time of a step, to that on a float32 base", slower, at_most=1.5, unit="times"),
     ]
-    return {"checks": parts, "asides": asides, "measured": measured}
+    return {"checks": checks, "asides": asides, "measured": measured}
 
 
 def peak_of_step(start, batch):

@@ -70,19 +70,19 @@ def measure(results, runs, seeds, quick):
         of_method["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
         if method != "full":
             taken_off.append(numbers["removed_bit_for_bit"] and numbers["base_untouched"])
-    parts = []
+    checks = []
     for domain, of_domain in losses.items():
         full = of_domain["full"]
         for method in list(of_domain)[1:]:
             lora, name = of_domain[method], f"{DOMAINS[domain]}, {label(method)}"
             worse = differences(lora["new"], full["new"])
-            parts.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
+            checks.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
             less = differences(full["old"], lora["old"])
-            parts.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
+            checks.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides = [check(text, taken_off, at_least=1.0, every=True)]
     return {
-        "checks": parts,
+        "checks": checks,
         "asides": asides,
         "base": of_base,
         "losses": losses,

@@ -48,13 +48,13 @@ def measure(results, runs, seeds, quick):
         for epsilon in EPSILONS
     }
     of = counts[f"{EPSILON:g}"]
-    parts = [
+    checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
         check("LoRA r = 1 less full fine-tuning", differences(of["all_r1"], of["full"]), at_least=0.1, unit="a matrix"),
         check("LoRA r = 64", of["all_r64"], at_most=0.5, unit="a matrix"),
         check("LoRA r = 1 less r = 64", differences(of["all_r1"], of["all_r64"]), at_least=0.1, unit="a matrix"),
     ]
-    return {"checks": parts, "counts": counts, "similarity": similarity}
+    return {"checks": checks, "counts": counts, "similarity": similarity}
 
 
 def intruders_a_matrix(similarities, epsilon):

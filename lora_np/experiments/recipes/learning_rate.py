@@ -50,7 +50,7 @@ def measure(results, runs, seeds, quick):
         rates = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
         best[key] = [rate for rate, _ in rates]
         at_an_end[key] = sum(end for _, end in rates)
-    parts = []
+    checks = []
 
     def compare(text, first, second, **bound):
         """A part about the ratio of two best rates; unknown if one of them may be beyond the rates tried."""
@@ -58,7 +58,7 @@ def measure(results, runs, seeds, quick):
         beyond = at_an_end[first] + at_an_end[second]
         if beyond:
             part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
-        parts.append(part)
+        checks.append(part)
 
     for key in list(RATES)[1:]:
         compare(f"best rate of {key} to full's", key, "full", at_least=5.0)
@@ -67,7 +67,7 @@ def measure(results, runs, seeds, quick):
     compare(f"best rate of {high} to that of {low}", high, low, at_least=0.5)
     compare(f"best rate of {high} to that of {low}", high, low, at_most=2.0)
     losses = {key: {f"{rate:g}": values for rate, values in of_rate.items()} for key, of_rate in losses.items()}
-    return {"checks": parts, "losses": losses, "best": best, "at_an_end": at_an_end}
+    return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 
 def best_rate(rates, losses):

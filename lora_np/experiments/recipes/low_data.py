@@ -52,11 +52,11 @@ def measure(results, runs, seeds, quick):
     def less(name, n):
         return differences(measured[name]["qv_r8"][str(n)], measured[name]["full"][str(n)])
 
-    parts = [check("100 snippets: accuracy of LoRA less full's", less("accuracy", 100), at_least=0.0, unit="points")]
+    checks = [check("100 snippets: accuracy of LoRA less full's", less("accuracy", 100), at_least=0.0, unit="points")]
     for n in (1000, ALL):
-        parts.append(check(f"{n:,} snippets: loss of LoRA less full's", less("loss", n), at_most=EQUAL, unit="nats"))
+        checks.append(check(f"{n:,} snippets: loss of LoRA less full's", less("loss", n), at_most=EQUAL, unit="nats"))
     asides = [check("10 snippets: accuracy of LoRA less full's", less("accuracy", 10), at_least=0.0, unit="points")]
-    return {"checks": parts, "asides": asides, **measured}
+    return {"checks": checks, "asides": asides, **measured}
 
 
 def draw(outcome):

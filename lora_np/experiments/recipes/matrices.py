@@ -26,7 +26,7 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    parts = [
+    checks = [
         check(
             f"{METHODS[several].label} less {METHODS[one].label}",
             differences(accuracy[several], accuracy[one]),
@@ -37,7 +37,7 @@ def measure(results, runs, seeds, quick):
         for one in ("q_r8", "k_r8")
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
-    return {"checks": parts, "accuracy": accuracy, "trainable": trained}
+    return {"checks": checks, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):

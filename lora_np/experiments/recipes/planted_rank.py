@@ -30,16 +30,16 @@ def measure(results, runs, seeds, quick):
     for (k, r, _), run in runs.items():
         numbers = results[run]
         share.setdefault(k, {}).setdefault(r, []).append(numbers["test_loss"] / numbers["base_loss"])
-    found = {
+    ranks_found = {
         k: [next((r for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
         for k, of_rank in share.items()
     }
-    parts = [
+    checks = [
         check(f"k = {k}: seeds in which the rank found is k", [r == k for r in ranks], at_least=1.0, every=True)
-        for k, ranks in found.items()
+        for k, ranks in ranks_found.items()
     ]
     share = {str(k): {str(r): values for r, values in of_rank.items()} for k, of_rank in share.items()}
-    return {"checks": parts, "share": share, "found": {str(k): ranks for k, ranks in found.items()}}
+    return {"checks": checks, "share": share, "found": {str(k): ranks for k, ranks in ranks_found.items()}}
 
 
 def draw(outcome):

@@ -31,7 +31,7 @@ def measure(results, runs, seeds, quick):
     def more(text, first, second):
         return check(f"{text}: test loss", differences(loss[first], loss[second]), at_most=EQUAL, unit="nats")
 
-    parts = [more("q and v, r = 1 less r = 64", "qv_r1", "qv_r64")]
+    checks = [more("q and v, r = 1 less r = 64", "qv_r1", "qv_r64")]
     better = differences(accuracy["qv_r1"], accuracy["qv_r64"])
     asides = [
         check("q and v, r = 1 less r = 64: test accuracy", better, at_least=-1.0, unit="points"),
@@ -39,7 +39,7 @@ def measure(results, runs, seeds, quick):
         more("q and v r = 8 less full fine-tuning", "qv_r8", "full"),
     ]
     trainable = {key: int(n[0]) for key, n in by_method(results, runs, "trainable").items()}
-    return {"checks": parts, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trainable}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trainable}
 
 
 def draw(outcome):

@@ -50,12 +50,12 @@ def measure(results, runs, seeds, quick):
         measured[scale]["accuracy"][str(r)].append(100 * numbers["test_accuracy"])
     low, high = str(RANKS[0]), str(RANKS[-1])
     plain, rooted = (measured[scale]["loss"] for scale in SCALES)
-    parts = [
+    checks = [
         check("α/r: loss of r = 256 less r = 4", differences(plain[high], plain[low]), at_least=0.0, unit="nats"),
         check("α/√r: loss of r = 256 less r = 4", differences(rooted[high], rooted[low]), at_most=0.0, unit="nats"),
         check("r = 256: loss with α/√r less α/r", differences(rooted[high], plain[high]), at_most=0.0, unit="nats"),
     ]
-    return {"checks": parts, "measured": measured}
+    return {"checks": checks, "measured": measured}
 
 
 def draw(outcome):

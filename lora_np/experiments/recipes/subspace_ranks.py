@@ -26,13 +26,13 @@ def runs(seeds, quick):
 
 
 def measure(results, runs, seeds, quick):
-    tables, parts = tables_of_pairs(results, runs, RANKS, seeds), []
+    tables, checks = tables_of_pairs(results, runs, RANKS, seeds), []
     for what in WHAT:
         for layer in LAYERS:
             first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))
-            parts.append(check(f"φ(1, 1) of {what}, {layer}", first, at_least=0.5))
-            parts.append(check(f"φ({SMALL}, {SMALL}) of {what}, {layer}", every, at_most=0.5))
-    return {"checks": parts, "tables": tables, "dimension": load_base()[1].d_model}
+            checks.append(check(f"φ(1, 1) of {what}, {layer}", first, at_least=0.5))
+            checks.append(check(f"φ({SMALL}, {SMALL}) of {what}, {layer}", every, at_most=0.5))
+    return {"checks": checks, "tables": tables, "dimension": load_base()[1].d_model}
 
 
 def draw(outcome):

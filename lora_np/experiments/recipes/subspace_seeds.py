@@ -27,16 +27,16 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     dimension = load_base()[1].d_model
-    tables, parts = tables_of_pairs(results, runs, RANKS, seeds), []
+    tables, checks = tables_of_pairs(results, runs, RANKS, seeds), []
     chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
     for what in WHAT:
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}
         for layer in LAYERS:
             to_chance = [value / chance for value in phi[layer]]
-            parts.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
+            checks.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
         more_in_q = differences(phi["q_proj"], phi["v_proj"])
-        parts.append(check(f"{name} of {what}, q_proj less v_proj", more_in_q, at_least=0.0))
-    return {"checks": parts, "tables": tables, "dimension": dimension}
+        checks.append(check(f"{name} of {what}, q_proj less v_proj", more_in_q, at_least=0.0))
+    return {"checks": checks, "tables": tables, "dimension": dimension}
 
 
 def draw(outcome):

@@ -60,13 +60,13 @@ def measure(results, runs, seeds, quick):
         return check(f"{text}: test loss", differences(first, second), at_most=EQUAL, unit="nats")
 
     ratio = [rank / USUAL for rank in rank_90["full"]]
-    parts = [
+    checks = [
         more("full, cut to r = 16, less uncut", cut[16]["loss"], loss["full"]),
         check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
     asides = [more(f"LoRA r = {r} less full, cut to r = {r}", loss[f"all_r{r}"], cut[r]["loss"]) for r in RANKS]
     cut = {str(r): of_rank for r, of_rank in cut.items()}
-    return {"checks": parts, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
 
 
 def draw(outcome):

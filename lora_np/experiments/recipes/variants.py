@@ -36,14 +36,14 @@ def measure(results, runs, seeds, quick):
     for (key, _), run in runs.items():
         loss = results[run]["loss"]
         early[key].append(float(np.mean(loss[: max(1, len(loss) // 4)])))
-    parts = [
+    checks = [
         check(f"{METHODS[key].label} less LoRA", differences(accuracy[key], accuracy["lora"]), 0.0, unit="points")
         for key in AHEAD
     ]
     faster = differences(early["pissa"], early["lora"])
-    parts.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
+    checks.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
-    return {"checks": parts, "accuracy": accuracy, "early_loss": early, "trainable": trained}
+    return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 
 
 def draw(outcome):
