@@ -160,7 +160,7 @@ FIELDS = {
         ({"n_layer": 1}, "unexpected tensor h.1"),
         ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
         ({"n_inner": 10**12}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 1000000000000\)"),
-        ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected a number above 0 and below 1"),
+        ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
         ({"vocab_size": 14}, r"wte.weight has shape \(13, 12\), expected \(14, 12\)"),
         ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),

@@ -478,7 +478,7 @@ def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, capsys):
         str(out / "linear.float64.safetensors"): "read from",
         str(out / "report.json"): "read from",
         str(VECTORS / "report.json"): "read from",
-        str(tmp_path / "pipe"): "no regular file",
+        str(tmp_path / "pipe"): "not a regular file",
         "": "a folder",
     }
     for path, said in wrong.items():
