@@ -19,17 +19,5 @@ from .kinds import KINDS
 from .merge import MergeErrors, merge, merge_errors, unmerge
 from .merge_in_format import FormatLoss, MergedInFormat, merge_in_format
 from .mix import Compressed, compress, mix, on_given_base
-from .named import (
-    AdapterRow,
-    AdapterSet,
-    activate,
-    active_adapter,
-    adapter_set,
-    add_adapter,
-    add_mix,
-    list_adapters,
-    remove_adapter,
-    row_adapters,
-)
 from .report import TrainableReport, trainable_report
 from .variants import VARIANTS, variant_config
