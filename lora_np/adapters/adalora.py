@@ -3,7 +3,7 @@
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
 (The paper's P, Λ and Q are B, E and A.) E stands for singular values: one that is set to zero takes its direction
-out, and may come back. Which are, `training/rank_allocation.py` decides while training goes on. For E to be the
+out, and may come back. Which are, `adalora_allocation.py` decides while training goes on. For E to be the
 singular values, B's columns and A's rows should be orthonormal, to which the loss's further term draws them
 (equation 4), see `orthogonality`.
 """
