@@ -178,12 +178,8 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     (r"adapters\.\w+\.backward", r"skips present\(grads\)", NOTHING),
     ("wanted.present", r"whatever grad is not None", NOTHING),
-    (
-        "backward_layers",
-        r"(^note.* left out|skips note|weight' in place|of module.prefix|2 in place).*: note\(record, \{f'\{module.prefix",
-        READER,
-    ),
-    ("passes.backward", r"^back .*around is None|^back skips around", "counts costs: see test_accounting.py"),
+    ("backward_layers", r"(^note.* left out|skips note|weight' in|of module.prefix|2 in).*by_operand.items", READER),
+    ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets|float\(loss\) and n_targets exchanged", "is no gradient"),
 ]
