@@ -80,6 +80,8 @@ def draw_case(name, seed):
     """A case with its random numbers, and the random gradient dout of its output."""
     rng = np.random.default_rng(seed)
     case = CASES[name](rng)
+    if not case.operands:
+        raise ValueError(f"{name}: the case has no operands, so it would check nothing")
     output, _ = case.run((), **case.operands, **case.constants)
     return case, rng.normal(size=np.shape(output))
 
