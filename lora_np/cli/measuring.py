@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .shared import add_seeds, add_workers, figures_folder, json_writer, print_now
+from .shared import add_workers, figures_folder, json_writer, print_now
 
 
 def add_commands(command):
@@ -30,7 +30,7 @@ def add_commands(command):
 
     lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
     lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
-    add_seeds(lab, 5, "seeds of each run")
+    lab.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each run (default 5)")
     lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
     lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
     lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")

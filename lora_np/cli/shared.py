@@ -29,11 +29,6 @@ def add_workers(command):
     where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
 
 
-def add_seeds(command, default, text):
-    """The option for how many seeds there are."""
-    command.add_argument("--seeds", type=int, default=default, metavar="N", help=f"{text} (default {default})")
-
-
 def add_out(command):
     """The option for the folder to write."""
     command.add_argument("--out", required=True, metavar="DIR", help="folder to write")

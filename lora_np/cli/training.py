@@ -7,12 +7,12 @@ from ..data import read_table
 from ..formats import PRETRAINED, check_file, write_text
 from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.language_model import finetune_text
-from .shared import add_out, add_seeds, add_workers, check_unset, figures_folder, print_now
+from .shared import add_out, add_workers, check_unset, figures_folder, print_now
 
 
 def add_commands(command):
     run = command("run", run_main_job, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
-    add_seeds(run, 1, "seeds of each method")
+    run.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each method (default 1)")
     run.add_argument("--quick", action="store_true", help="two seeds, part of the data, at most 30 s")
     run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
     run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
