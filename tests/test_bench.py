@@ -1,6 +1,6 @@
 """The yardstick: what it measures, how it judges, and that nothing a worker does can bring it down.
 
-No time is asserted. The comparison with PyTorch and JAX stands in tests/oracles/test_bench_peers.py.
+No time is asserted. tests/oracles/test_bench_peers.py compares lora_np with PyTorch and JAX.
 """
 
 import json
@@ -115,7 +115,7 @@ def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(work):
 # ------------------------------------------------------------------ judging
 
 
-def found(loss=2.0, losses=(2.0, 1.9), **changes):
+def outcome(loss=2.0, losses=(2.0, 1.9), **changes):
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal((3, 4), dtype=np.float32) for name in ("a.weight", "b.weight")}
     arrays["k_proj.bias"] = 1e-8 * rng.standard_normal(4, dtype=np.float32)
@@ -123,30 +123,30 @@ def found(loss=2.0, losses=(2.0, 1.9), **changes):
 
 
 def test_rounding_is_no_disagreement():
-    noise = found().arrays["k_proj.bias"] + 1e-6  # zero in theory: another's noise is as good
-    assert compare(found(2.0 + 1e-6, **{"k_proj.bias": noise}), found()).problem == ""
+    noise = outcome().arrays["k_proj.bias"] + 1e-6  # zero in theory: another's noise is as good
+    assert compare(outcome(2.0 + 1e-6, **{"k_proj.bias": noise}), outcome()).problem == ""
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (found(2.001), "loss"),
-        (found(math.nan), "loss"),
-        (found(losses=(2.0, 1.8)), "first steps"),
-        (found(losses=(2.0, math.nan)), "first steps"),
-        (found(**{"b.weight": 1.001 * found().arrays["b.weight"]}), "b.weight is off"),
-        (found(**{"b.weight": np.full((3, 4), np.nan, np.float32)}), "b.weight is off"),
-        (found(**{"b.weight": np.zeros((4, 3), np.float32)}), "b.weight is off"),
-        (found(**{"k_proj.bias": np.ones(4, np.float32)}), "k_proj.bias is off"),
-        (found(**{"c.weight": np.ones(3)}), "only one side has c.weight"),
+        (outcome(2.001), "loss"),
+        (outcome(math.nan), "loss"),
+        (outcome(losses=(2.0, 1.8)), "first steps"),
+        (outcome(losses=(2.0, math.nan)), "first steps"),
+        (outcome(**{"b.weight": 1.001 * outcome().arrays["b.weight"]}), "b.weight is off"),
+        (outcome(**{"b.weight": np.full((3, 4), np.nan, np.float32)}), "b.weight is off"),
+        (outcome(**{"b.weight": np.zeros((4, 3), np.float32)}), "b.weight is off"),
+        (outcome(**{"k_proj.bias": np.ones(4, np.float32)}), "k_proj.bias is off"),
+        (outcome(**{"c.weight": np.ones(3)}), "only one side has c.weight"),
     ],
 )
 def test_a_planted_disagreement_is_found(wrong, message):
-    assert message in compare(wrong, found()).problem
+    assert message in compare(wrong, outcome()).problem
 
 
 def test_a_small_loss_at_the_end_is_judged_by_the_largest():
-    assert compare(found(losses=(2.0, 1.00002e-3)), found(losses=(2.0, 1e-3))).problem == ""
+    assert compare(outcome(losses=(2.0, 1.00002e-3)), outcome(losses=(2.0, 1e-3))).problem == ""
 
 
 def test_tokens_must_be_equal():
@@ -252,7 +252,7 @@ def test_a_peer_that_disagrees_or_is_not_there_is_told_and_not_timed(monkeypatch
         if process.side == "jax":
             raise WorkerError("no such instruction")
         ready = real(process, rung, work, seed)
-        return ready._replace(outcome=found(losses=ready.outcome.losses)) if process.side == other else ready
+        return ready._replace(outcome=outcome(losses=ready.outcome.losses)) if process.side == other else ready
 
     monkeypatch.setattr(turns, "prepare", prepare)
     peers = [other, "jax"]
@@ -287,12 +287,13 @@ def test_another_checkout_is_a_peer_under_a_name_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_survive_a_worker_that_does_not(monkeypatch):
-    """Whatever is lost with it, the times of the others are kept."""
+@pytest.mark.parametrize("dies_at", ["make", "turn"])
+def test_rows_survive_a_worker_that_does_not(dies_at, monkeypatch):
+    """Whatever is lost with it, the times of the others are kept; and the next row starts it again."""
     real = Process.ask
 
     def ask(process, do, **arguments):
-        if process.side == "peak":
+        if do == dies_at and process.side == "peak":
             process.stop()
             raise WorkerError("the process ended with code -9")
         return real(process, do, **arguments)
@@ -300,26 +301,10 @@ def test_rows_survive_a_worker_that_does_not(monkeypatch):
     monkeypatch.setattr(Process, "ask", ask)
     rows, setting = bench([TINY], ["full", "forward"], threads=1, rounds=1)
     assert [set(row.seconds) for row in rows] == [{"lora_np"}] * 2 and not any(row.failed for row in rows)
-    assert rows[0].notes == {"peak": "not available: the process ended with code -9"}
-    assert "peak not available" in format_tables(rows, setting, [])
+    note = {"make": "not available: ", "turn": "failed in round 1: "}[dies_at] + "the process ended with code -9"
+    assert [row.notes for row in rows] == [{"peak": note}] * 2
+    assert f"peak {note}" in format_tables(rows, setting, [])
     assert set(setting["versions"]) == {"lora_np"} and json.dumps(to_dicts(rows, setting, []))
-
-
-@pytest.mark.slow
-def test_a_row_survives_a_worker_that_was_stopped_in_its_turn(monkeypatch):
-    """As one that takes too long is: it can be asked nothing any more, not even for its versions."""
-    real = Process.ask
-
-    def ask(process, do, **arguments):
-        if do == "turn" and process.side == "peak":
-            process.stop()
-            raise WorkerError("turn took longer than 0 s")
-        return real(process, do, **arguments)
-
-    monkeypatch.setattr(Process, "ask", ask)
-    (row,), setting = bench([TINY], ["forward"], threads=1, rounds=1)
-    assert set(row.seconds) == {"lora_np"} and "took longer" in row.notes["peak"]
-    assert set(setting["versions"]) == {"lora_np"}
 
 
 # ------------------------------------------------------------------ workers
@@ -327,9 +312,8 @@ def test_a_row_survives_a_worker_that_was_stopped_in_its_turn(monkeypatch):
 
 @pytest.fixture
 def process():
-    process = Process("lora_np", 1)
-    yield process
-    process.stop()
+    with Process("lora_np", 1) as process:
+        yield process
 
 
 def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
@@ -347,15 +331,12 @@ def test_an_error_is_an_answer(process):
 
 
 def test_a_worker_that_dies_is_reported_and_skipped(process):
-    other = Process("lora_np", 1)
-    try:
+    with Process("lora_np", 1) as other:
         for one in (process, other):
             one.ask("make", rung=list(TINY), work="full", seed=0)
         process.popen.kill()
         notes = {}
         seconds = turns.take_turns({"torch": process, "lora_np": other}, 2, notes)
-    finally:
-        other.stop()
     assert set(seconds) == {"lora_np"} and len(seconds["lora_np"]) == 2
     assert "failed in round 1: the process ended with code -9" in notes["torch"]
 
@@ -367,8 +348,7 @@ def test_a_worker_that_takes_too_long_is_stopped(process):
     assert process.popen.poll() is not None
 
 
-def test_the_last_words_of_a_worker_are_told():
-    process = Process("lora_np", 1)
+def test_the_last_words_of_a_worker_are_told(process):
     process.popen.stdin.write("no JSON\n")
     with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
         process.ask("versions", timeout=60.0)

@@ -31,7 +31,7 @@ def describe(right, wrong, dtype, others, factors):
     if not np.isfinite(wrong[keep]).all():
         return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
     if not np.array_equal(wrong[~keep], right[~keep]):
-        return ["it holds other numbers than −inf where a key comes after its query"]
+        return ["it should be −inf where a key comes after its query; it holds other numbers there"]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
     wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
     a, b = wrong[keep], right[keep]
