@@ -1,9 +1,8 @@
 """The operations: one file each, forward and backward side by side, NumPy alone.
 
-Every ``x_forward`` returns ``(output, cache)`` and every ``x_backward(doutput, cache)`` returns a
-NamedTuple of gradients in the order of the forward's operands. ``wanted`` names the operands whose
-gradient will be asked for: the cache keeps only what those need, the backward pass computes only
-those, and the other fields are None.
+Every ``x_forward`` returns ``(output, cache)``. Every ``x_backward(doutput, cache)`` returns a NamedTuple of
+gradients, in the order of the forward's operands. ``wanted`` names the operands whose gradients are needed: the
+cache keeps only what those need, the backward pass computes only those, and the other fields are None.
 """
 
 from .attention import attention_backward, attention_forward, attention_scores

@@ -1,6 +1,6 @@
 """Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
 
-The four projections around it are linear layers of their own, because that is where LoRA goes in.
+The four projections around it are separate linear layers, because LoRA adapts those.
 """
 
 import math
@@ -12,7 +12,7 @@ from .softmax import SoftmaxCache, softmax, softmax_backward
 
 
 class AttentionCache(NamedTuple):
-    """The heads' q, k and v are views of the inputs; the weights alone are new memory."""
+    """The heads' q, k and v are views of the inputs; only probs is new memory."""
 
     q: np.ndarray | None  # (B, H, Tq, D), read by dk
     k: np.ndarray | None  # (B, H, Tk, D), read by dq
@@ -22,7 +22,7 @@ class AttentionCache(NamedTuple):
 
 
 class AttentionGrads(NamedTuple):
-    """dprobs and dscores are the steps between, for readers who follow the chain number by number."""
+    """dprobs and dscores are intermediate steps, for readers who follow the chain rule number by number."""
 
     dq: np.ndarray | None  # (B, Tq, C)
     dk: np.ndarray | None  # (B, Tk, C)
@@ -44,11 +44,11 @@ def merge_heads(x):
 
 
 def causal_mask(positions, n_keys, dtype):
-    """(…, Tq, Tk) array to add to the scores: 0 at keys where the query may look, −inf at keys after it.
+    """(…, Tq, Tk) array to add to the scores: 0 at keys up to the query's position, −inf at later keys.
 
     Parameters
     ----------
-    positions : int array (…, Tq), where each query stands
+    positions : int array (…, Tq), the queries' positions among the keys
     n_keys : int, Tk
     """
     allowed = np.arange(n_keys) <= positions[..., None]  # (…, Tq, Tk)
@@ -66,34 +66,34 @@ def attention_scores(q, k, n_heads, positions=None):
 
     Returns
     -------
-    scores : array (B, H, Tq, Tk); −inf where a key stands after its query
+    scores : array (B, H, Tq, Tk); −inf where the key comes after the query
     """
     q, k = split_heads(q, n_heads), split_heads(k, n_heads)
     scale = 1.0 / math.sqrt(q.shape[-1])
     scores = (q * scale) @ k.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
     n_queries, n_keys = scores.shape[2:]
     if positions is not None:
-        scores += causal_mask(positions[:, None], n_keys, scores.dtype)  # (B, 1, Tq, Tk): the same for all heads
-    elif n_queries > 1:  # a single query stands last and may look at every key
+        scores += causal_mask(positions[:, None], n_keys, scores.dtype)  # (B, 1, Tq, Tk), for all heads
+    elif n_queries > 1:  # a single query is last and sees every key
         scores += causal_mask(np.arange(n_keys - n_queries, n_keys), n_keys, scores.dtype)  # (Tq, Tk)
     return scores
 
 
 def attend(q, k, v, n_heads, positions=None):
-    """The context of `attention_forward`, and the weights that average it, (B, H, Tq, Tk)."""
+    """`attention_forward` without a cache: the context (B, Tq, C) and the probabilities (B, H, Tq, Tk)."""
     probs = softmax(attention_scores(q, k, n_heads, positions))  # (B, H, Tq, Tk)
     return merge_heads(probs @ split_heads(v, n_heads)), probs
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
-    """Each query averages the values at and before its position, weighted by softmax(q kᵀ / √D).
+    """Each query averages the values up to its position, weighted by softmax(q kᵀ / √D).
 
     Parameters
     ----------
     q : array (B, Tq, C); k, v : array (B, Tk, C) with Tk ≥ Tq (equal in training)
     n_heads : int, a divisor of C
-    wanted : names of the operands whose gradient the backward pass will be asked for
-    positions : int array (B, Tq), where each query stands among the keys; None: at the last Tq of them
+    wanted : names of the operands whose gradients the backward pass will compute
+    positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq
 
     Returns
     -------
@@ -118,7 +118,7 @@ def attention_backward(dcontext, cache):
     Forward, per head: S = q kᵀ / √D + mask, P = softmax(S), O = P v. Backward, line by line:
 
         dv = Pᵀ dO        dP = dO vᵀ
-        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 wherever P is 0, so the mask needs no care)
+        dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
     Parameters

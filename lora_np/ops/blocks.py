@@ -1,9 +1,8 @@
 """Long elementwise formulas, a few rows at a time.
 
-NumPy carries out a formula one operation after another, each over the whole array. On an array that is
-larger than a core's own cache every step then waits for memory. Block by block, all but the first and
-the last step find their operands in the cache. What is done element by element comes out bit for bit the
-same; where a function sums a row, to rounding.
+NumPy evaluates a formula one operation at a time, each over the whole array. If the array is larger than a core's
+cache, every operation waits for memory. Block by block, all but the first and the last operation find their operands
+in the cache. Elementwise results are the same bit for bit; sums over a row are the same up to rounding.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ BLOCK = 2**18  # elements: 1 MB in float32
 
 
 def blocks(*arrays):
-    """Cut arrays along their rows, all at the same places.
+    """Cut several arrays into blocks of rows, all at the same places.
 
     Parameters
     ----------
@@ -20,9 +19,9 @@ def blocks(*arrays):
 
     Yields
     ------
-    tuples of pieces (n, K_i), of each array one: of a C-contiguous array a view, so that what is written
-    into it is in the array; of another a read-only copy, so that nothing is written in vain.
-    Small arrays, and those that repeat one number and so take no memory, come as they are.
+    tuples with one piece (n, K_i) of each array. A piece of a C-contiguous array is a view, so writing into it writes
+    into the array. A piece of any other array may be a copy; a copy is read-only, so that no write is lost.
+    Small arrays, and arrays that repeat a single number (all strides 0), are yielded whole.
     """
     if not arrays[0].size:
         return

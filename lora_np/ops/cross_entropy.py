@@ -6,11 +6,11 @@ import numpy as np
 
 from .blocks import blocks
 
-IGNORE_INDEX = -100  # the target of a position that does not count; PyTorch's value
+IGNORE_INDEX = -100  # the target of a position that does not count, as in PyTorch
 
 
 class CrossEntropyCache(NamedTuple):
-    """Keeps the gradient itself: the forward pass has every exponential that it needs at hand."""
+    """Keeps the gradient itself, because the forward pass has computed every exponential in it."""
 
     dlogits: np.ndarray | None  # (..., K), dloss/dlogits
 
@@ -22,15 +22,15 @@ class CrossEntropyGrads(NamedTuple):
 def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",)):
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
 
-    log p_t = (x_t − max) − log Σ_j exp(x_j − max): written so, neither a huge logit overflows nor
-    does a tiny probability become log 0.
+    log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form no huge logit overflows, and no tiny probability
+    becomes log 0.
 
     Parameters
     ----------
     logits : array (..., K)
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
-    wanted : ("logits",), or () when no gradient will be asked for
+    wanted : ("logits",), or () if no gradient is needed
 
     Returns
     -------
@@ -40,7 +40,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     Raises
     ------
     ValueError
-        If a target is outside 0 … K−1, or if none is real: the mean of nothing is undefined.
+        If a target is outside 0 … K−1, or if all are ignored: the mean over no targets is undefined.
     """
     K = logits.shape[-1]
     real = targets != ignore_index  # (...,)
@@ -52,7 +52,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         )
     if not real.any():
         raise ValueError(f"targets: every one is {ignore_index} (ignored); expected a real one")
-    weight = (real / real.sum()).astype(logits.dtype)[..., None]  # (..., 1), a row's share in the mean
+    weight = (real / real.sum()).astype(logits.dtype)[..., None]  # (..., 1), each row's weight in the mean
     picked = np.where(real, targets, 0)[..., None]  # (..., 1)
     target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
     losses = np.empty_like(target_logits, order="C")  # (..., 1)
@@ -65,8 +65,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         exp_sum = np.einsum("...k->...", exp)[..., None]  # at least 1
         loss[...] = np.log(exp_sum) - (x_t - largest)
         if dx:
-            exp *= w / exp_sum  # dx, as below, but for the targets
-        del exp  # where it is kept nowhere, its memory is the next piece's
+            exp *= w / exp_sum  # dx as in cross_entropy_backward, except at the targets
+        del exp  # without gradients, the next piece reuses its memory
     if dlogits is not None:
         at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
         np.put_along_axis(dlogits, picked, at_target, axis=-1)
@@ -76,19 +76,19 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
 def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
-    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over
-    N real targets divides by N; an ignored row has no part in it and gets zeros.
+    One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N real targets
+    divides by N. Ignored rows get zeros.
 
         dx = dloss · (p − onehot(t)) / N
 
     Parameters
     ----------
-    dloss : float, the gradient of the loss itself: 1.0 at the end of a model
+    dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
     cache : CrossEntropyCache
 
     Returns
     -------
-    CrossEntropyGrads; at dloss = 1.0 with the cache's own array, which is not to be written into
+    CrossEntropyGrads; if dloss is 1.0 they hold the cache's own array: do not write into it
     """
     if cache.dlogits is None or dloss == 1.0:
         return CrossEntropyGrads(cache.dlogits)

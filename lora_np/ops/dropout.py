@@ -1,7 +1,7 @@
 """Inverted dropout with an explicit mask (Srivastava et al. 2014).
 
-The mask is data: it is drawn once from a generator that the caller owns, and the same array serves
-forward and backward, a gradient check, and a port in another language.
+The mask is data. The caller draws it once from a generator and passes the same array to the forward pass and the
+backward pass, to a gradient check, or to a port in another language.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     shape : tuple of int
     p : float in [0, 1), the share that is dropped
     rng : np.random.Generator
-    dtype : the dtype of the array that it will multiply
+    dtype : of the mask; use that of the array that it multiplies
 
     Raises
     ------
@@ -35,11 +35,11 @@ def dropout_mask(shape, p, rng, dtype=np.float32):
     if not 0.0 <= p < 1.0:
         raise ValueError(f"p: {p} is no share to drop (expected 0 ≤ p < 1)")
     stays = rng.random(shape, dtype=np.float32) >= p
-    return stays.astype(dtype) / (1.0 - float(p))  # a NumPy scalar would make float32 float64
+    return stays.astype(dtype) / (1.0 - float(p))  # a NumPy scalar would turn float32 into float64
 
 
 def dropout_forward(x, mask=None):
-    """y = x ⊙ mask; without a mask (evaluation) y is x.
+    """y = x ⊙ mask; without a mask, as in evaluation, y is x.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def dropout_forward(x, mask=None):
     Raises
     ------
     ValueError
-        If the mask has another shape, which might fit all the same, spread over some axis.
+        If the mask's shape differs from x's. (NumPy might broadcast it without an error.)
     """
     if mask is not None and mask.shape != x.shape:
         raise ValueError(f"mask: got shape {mask.shape}, expected x's {x.shape}")
@@ -62,6 +62,6 @@ def dropout_forward(x, mask=None):
 
 
 def dropout_backward(dy, cache):
-    """dx = dy ⊙ mask: what was dropped forward gets no gradient, what was scaled is scaled."""
+    """dx = dy ⊙ mask: dropped elements get no gradient, and the others are scaled as in the forward pass."""
     # y = x ⊙ mask
     return DropoutGrads(dy if cache.mask is None else dy * cache.mask)

@@ -20,8 +20,8 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     Parameters
     ----------
     ids : int array (...,) with values in 0 … V−1
-    weight : array (V, C), or an object that NumPy makes one of
-    wanted : ("weight",), or () when no gradient will be asked for
+    weight : array (V, C), or an object that NumPy converts to one
+    wanted : ("weight",), or () if no gradient is needed
 
     Returns
     -------
@@ -31,7 +31,7 @@ def embedding_forward(ids, weight, wanted=("weight",)):
     Raises
     ------
     ValueError
-        If an id is outside the table. (NumPy would take −1 for the last row without a word.)
+        If an id is outside the table. (NumPy would silently read −1 as the last row.)
     """
     outside = (ids < 0) | (ids >= weight.shape[0])
     if outside.any():
@@ -46,26 +46,26 @@ def embedding_forward(ids, weight, wanted=("weight",)):
 def embedding_backward(dy, cache, into=None):
     """Gradient of the table.
 
-    A row of the table is copied to every place where its id occurs, so its gradient is the sum over
-    those places: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Repeated ids accumulate: sorted by id, the rows
-    that belong together stand together, and each run of them is summed.
+    The forward pass copies a row of the table to every place where its id occurs, so its gradient is the sum over
+    those places: dweight[i] = Σ_{n : ids[n] = i} dy[n]. Sorting by id puts the rows with the same id next to each
+    other, and `np.add.reduceat` sums each group.
 
     Parameters
     ----------
     dy : array (..., C)
     cache : EmbeddingCache
-    into : array (V, C) or None, a gradient that the same table has from elsewhere (a tied head's). It is
-        added to in place, as another array of V rows would cost more than all else here.
+    into : array (V, C) or None, the gradient of the same table from elsewhere, such as a tied head. The result is
+        added to it in place, because a second array of V rows would cost more than the rest of this function.
 
     Returns
     -------
-    EmbeddingGrads
+    EmbeddingGrads, with None if no gradient was wanted
     """
     if cache.ids is None:
         return EmbeddingGrads(None)
     dweight = np.zeros_like(dy, shape=cache.table_shape) if into is None else into  # (V, C)
     order = np.argsort(cache.ids, axis=None, kind="stable")  # (N,)
-    ids, starts = np.unique(cache.ids.ravel()[order], return_index=True)  # (U,), no id twice
-    # y = weight[ids]; `dweight[ids] += dy` with repeated ids would count each once
+    ids, starts = np.unique(cache.ids.ravel()[order], return_index=True)  # (U,), the distinct ids
+    # y = weight[ids]; with repeated ids, `dweight[ids] += dy` would add only one of each id's rows
     dweight[ids] += np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)  # (U, C)
     return EmbeddingGrads(dweight)

@@ -12,7 +12,7 @@ CUBIC = 0.044715
 
 
 class GeluCache(NamedTuple):
-    """Keeps the slope in the input's place: as large, and it is computed while the gate is at hand."""
+    """Keeps the slope instead of the input: it is as large, and the forward pass has the gate that it needs."""
 
     slope: np.ndarray | None  # (..., F), dy/dx
 
@@ -22,7 +22,7 @@ class GeluGrads(NamedTuple):
 
 
 def gate(x):
-    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): how much of x passes, 0 to 1."""
+    """g = ½ (1 + tanh(u)) with u = √(2/π) (x + 0.044715 x³): the share of x that passes, from 0 to 1."""
     g = x * x
     g *= SQRT_2_OVER_PI * CUBIC
     g += SQRT_2_OVER_PI
@@ -34,7 +34,7 @@ def gate(x):
 
 
 def slope(x, g, y):
-    """dy/dx of y = x g(x), from x, its gate and y; derived in `gelu_backward`."""
+    """dy/dx of y = x g(x), from x, g and y; derived in `gelu_backward`."""
     s = x * x
     s *= 2.0 * SQRT_2_OVER_PI * 3.0 * CUBIC
     s += 2.0 * SQRT_2_OVER_PI  # 2 u′
@@ -45,7 +45,7 @@ def slope(x, g, y):
 
 
 def gelu(x):
-    """y of `gelu_forward` alone."""
+    """`gelu_forward` without a cache."""
     y = np.empty_like(x, order="C")
     for x_piece, y_piece in blocks(x, y):
         np.multiply(x_piece, gate(x_piece), out=y_piece)
@@ -58,7 +58,7 @@ def gelu_forward(x, wanted=("x",)):
     Parameters
     ----------
     x : array (..., F)
-    wanted : ("x",), or () when no gradient will be asked for
+    wanted : ("x",), or () if no gradient is needed
 
     Returns
     -------
@@ -78,7 +78,7 @@ def gelu_forward(x, wanted=("x",)):
 def gelu_backward(dy, cache):
     """Gradient of the tanh GELU.
 
-    With t = tanh(u), dt/du = 1 − t² = (1 − t)(1 + t); as g = ½ (1 + t), that is dg/du = 2 g (1 − g).
+    With t = tanh(u), dt/du = 1 − t² = (1 − t)(1 + t). Because g = ½ (1 + t), dg/du = 2 g (1 − g).
     The product rule on y = x g then gives
 
         dy/dx = g + x · 2 g (1 − g) u′ = g + 2 y (1 − g) u′,    u′ = √(2/π) (1 + 3 · 0.044715 x²)
@@ -90,7 +90,7 @@ def gelu_backward(dy, cache):
 
     Returns
     -------
-    GeluGrads
+    GeluGrads, with None if no gradient was wanted
     """
     if cache.slope is None:
         return GeluGrads(None)

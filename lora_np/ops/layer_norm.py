@@ -7,11 +7,11 @@ import numpy as np
 
 
 class LayerNormCache(NamedTuple):
-    """x_hat serves dweight and dx; the other two serve dx alone. The mean is not needed again."""
+    """What the backward pass needs; it does not need the mean."""
 
-    x_hat: np.ndarray | None  # (..., C), the normalised input
-    inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε)
-    weight: np.ndarray | None  # (C,)
+    x_hat: np.ndarray | None  # (..., C), the normalised input, read by dweight and dx
+    inv_std: np.ndarray | None  # (..., 1), 1 / √(variance + ε), read by dx
+    weight: np.ndarray | None  # (C,), read by dx
     wanted: tuple[str, ...]
 
 
@@ -23,20 +23,20 @@ class LayerNormGrads(NamedTuple):
 
 @functools.cache
 def averaging(n, dtype):
-    """(n,) array of 1/n: a row's product with it is the row's mean."""
+    """(n,) array of 1/n: a row times this array is the row's mean."""
     return np.full(n, 1.0 / n, dtype)
 
 
 def row_mean(a, b=None):
-    """Mean over the last axis, which stays with length 1, of a or of a ⊙ b; a ⊙ b itself is never made."""
+    """Mean of a, or of a ⊙ b, over the last axis, (..., 1); the array a ⊙ b is never made."""
     if b is None:
         return (a @ averaging(a.shape[-1], a.dtype))[..., None]
     return np.vecdot(a, b)[..., None] / a.shape[-1]
 
 
 def normalise(x, eps):
-    """x̂ (..., C), each row of x with mean 0 and variance 1, and 1 / √(variance + ε), (..., 1)."""
-    x_hat = x - row_mean(x)  # (..., C), so far only centred
+    """x̂ (..., C), with mean 0 and variance 1 in each row, and 1 / √(variance + ε), (..., 1)."""
+    x_hat = x - row_mean(x)  # (..., C), only centred so far
     variance = row_mean(x_hat, x_hat)  # (..., 1)
     inv_std = 1.0 / np.sqrt(variance + eps)  # (..., 1)
     x_hat *= inv_std
@@ -44,7 +44,7 @@ def normalise(x, eps):
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
-    """y of `layer_norm_forward` alone."""
+    """`layer_norm_forward` without a cache."""
     y, _ = normalise(x, eps)
     y *= weight
     y += bias
@@ -56,14 +56,14 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
 
         x̂ = (x − mean(x)) / √(var(x) + ε),    y = x̂ ⊙ w + b
 
-    The variance is the biased one (divided by C) and ε stands inside the root.
+    The variance is the biased one, divided by C, and ε is inside the root.
 
     Parameters
     ----------
     x : array (..., C)
     weight, bias : array (C,)
     eps : float
-    wanted : names of the operands whose gradient the backward pass will be asked for
+    wanted : names of the operands whose gradients the backward pass will compute
 
     Returns
     -------
@@ -85,13 +85,13 @@ def layer_norm_forward(x, weight, bias, eps=1e-5, wanted=("x", "weight", "bias")
 def layer_norm_backward(dy, cache):
     """Gradients of layer normalisation.
 
-    y = x̂ ⊙ w + b gives at once db = Σ dy, dw = Σ dy ⊙ x̂ (summed over rows) and dx̂ = dy ⊙ w.
-    An element of x acts on its row in three ways: directly, through the mean and through the
-    variance. With σ = √(var + ε) and C elements in a row,
+    From y = x̂ ⊙ w + b: db = Σ dy and dw = Σ dy ⊙ x̂, summed over rows, and dx̂ = dy ⊙ w.
+    An element of x changes its row of x̂ in three ways: directly, through the mean and through the variance. With
+    σ = √(var + ε) and C elements in a row,
 
         ∂x̂_j/∂x_i = (δ_ij − 1/C − x̂_i x̂_j / C) / σ
 
-    so that, summed over j,
+    and the sum over j gives
 
         dx = (dx̂ − mean(dx̂) − x̂ ⊙ mean(dx̂ ⊙ x̂)) / σ
 

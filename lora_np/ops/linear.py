@@ -1,8 +1,7 @@
 """The linear layer, y = x Wᵀ + b.
 
-The weight may be an array or something smaller that gives one on demand, such as a quantised weight: whatever
-NumPy's array protocol turns into one. It is asked for its array where a product needs it, and the array is let go
-of after that product.
+The weight may be an array, or any object that NumPy converts to one, such as a quantised weight. It is converted for
+each product, and the array is freed after that product.
 """
 
 from typing import NamedTuple
@@ -13,8 +12,8 @@ import numpy as np
 class LinearCache(NamedTuple):
     """What the backward pass needs; a field is None where no wanted gradient reads it."""
 
-    x: np.ndarray | None  # (..., in), read by dweight alone: a frozen weight keeps no activation
-    weight: np.ndarray | None  # (out, in), read by dx alone; as it was given
+    x: np.ndarray | None  # (..., in), read by dweight only: a frozen weight keeps no activation
+    weight: np.ndarray | None  # (out, in), read by dx only; not converted to an array
     wanted: tuple[str, ...]
 
 
@@ -30,9 +29,9 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
     Parameters
     ----------
     x : array (..., in)
-    weight : array (out, in), or an object that NumPy makes one of
+    weight : array (out, in), or an object that NumPy converts to one
     bias : array (out,) or None
-    wanted : names of the operands whose gradient the backward pass will be asked for
+    wanted : names of the operands whose gradients the backward pass will compute
 
     Returns
     -------
@@ -54,8 +53,8 @@ def linear_forward(x, weight, bias=None, wanted=("x", "weight", "bias")):
 def linear_backward(dy, cache):
     """Gradients of a linear layer.
 
-    One output element is y_no = Σ_i x_ni W_oi + b_o. Each operand enters linearly, so the chain rule
-    gives, summing over every output that the operand touches,
+    One output element is y_no = Σ_i x_ni W_oi + b_o, which is linear in each operand. The chain rule sums over all
+    outputs that the operand contributes to:
 
         dx_ni = Σ_o dy_no W_oi      dx = dy W
         dW_oi = Σ_n dy_no x_ni      dW = dyᵀ x
@@ -63,7 +62,7 @@ def linear_backward(dy, cache):
 
     Parameters
     ----------
-    dy : array (..., out), or None where nothing was asked for
+    dy : array (..., out), or None if no gradient is wanted
     cache : LinearCache
 
     Returns
@@ -85,5 +84,5 @@ def linear_backward(dy, cache):
 
 
 def as_rows(x):
-    """(..., n) as (N, n), the rows that a sum over all but the last axis is over."""
+    """Reshape (..., n) to (N, n), with all leading axes joined into one."""
     return x.reshape(-1, x.shape[-1])

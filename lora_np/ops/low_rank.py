@@ -1,7 +1,7 @@
 """The low-rank product of LoRA (Hu et al. 2021, section 4.1, equation 3): z = (e ⊙ (x Aᵀ)) Bᵀ.
 
-x passes through r numbers, which costs r (in + out) multiplications a row; the matrix B diag(e) A, which would cost
-in · out, is never formed. e is LoRA's scale s, one number; in AdaLoRA and VeRA it is a vector of r numbers.
+Each row of x passes through r numbers, which costs r (in + out) multiplications. The matrix B diag(e) A, which would
+cost in · out, is never formed. In LoRA e is one number, the scale s; in AdaLoRA and VeRA it is a vector of r numbers.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from .dropout import dropout_forward
 
 
 class LowRankCache(NamedTuple):
-    """x is kept without its mask: other layers keep it as well, and x ⊙ mask would be one array more."""
+    """x is kept before its mask is applied: other layers keep the same x, and x ⊙ mask would be a further array."""
 
     x: np.ndarray | None  # (..., in), read by dA
-    u: np.ndarray | None  # (..., r), x̃ Aᵀ, read by de; and by dB, which multiplies it by e again
-    w: np.ndarray | None  # (..., r), e ⊙ u, read by dB where u is not kept
+    u: np.ndarray | None  # (N, r), x̃ Aᵀ, read by de, and by dB as e ⊙ u
+    w: np.ndarray | None  # (N, r), e ⊙ u, read by dB if u is not kept
     A: np.ndarray  # (r, in)
     e: float | np.ndarray  # or (r,)
     B: np.ndarray  # (out, r)
@@ -39,7 +39,7 @@ def low_rank_forward(x, A, e, B, wanted=("x", "A", "B"), mask=None):
     x : array (..., in)
     A : array (r, in), B : array (out, r)
     e : float, or array (r,)
-    wanted : names of the operands whose gradient the backward pass will be asked for
+    wanted : names of the operands whose gradients the backward pass will compute
     mask : array of x's shape from `dropout_mask`, or None
 
     Returns
@@ -48,7 +48,7 @@ def low_rank_forward(x, A, e, B, wanted=("x", "A", "B"), mask=None):
     cache : LowRankCache
     """
     u = thin(x, A, mask)  # (N, r)
-    w = e * u  # e multiplies r columns here; after B it would be `out` of them
+    w = e * u  # r columns; after B there would be `out` columns to multiply
     z = w @ B.T  # (N, out)
     return z.reshape(*x.shape[:-1], len(B)), low_rank_cache(x, A, e, B, wanted, mask, u, w)
 
@@ -59,7 +59,7 @@ def thin(x, A, mask):
 
 
 def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
-    """What `low_rank_backward` needs; u and w are computed here where they are needed and not given."""
+    """What `low_rank_backward` needs; u and w are computed here if they are needed and not given."""
     if u is None and ("B" in wanted or "e" in wanted):
         u = thin(x, A, mask)
     if w is None and "B" in wanted and "e" not in wanted:
@@ -77,7 +77,7 @@ def low_rank_cache(x, A, e, B, wanted, mask, u=None, w=None):
 
 
 def low_rank_backward(dz, cache):
-    """Gradients of the low-rank product. Line by line from the end:
+    """Gradients of the low-rank product, line by line from the end:
 
         dB = dzᵀ w                    (out, r)      z = w Bᵀ
         dw = dz B                     (N, r)
@@ -86,11 +86,11 @@ def low_rank_backward(dz, cache):
         dA = duᵀ x̃                    (r, in)       u = x̃ Aᵀ
         dx = (du A) ⊙ mask            (..., in)     x̃ = x ⊙ mask
 
-    At B = 0 the second line gives dw = 0, so that dA and de are zero as well: in the first step only B moves.
+    If B = 0, the second line gives dw = 0, so dA and de are also zero: in the first step only B changes.
 
     Parameters
     ----------
-    dz : array (..., out), or None where nothing was asked for
+    dz : array (..., out), or None if no gradient is wanted
     cache : LowRankCache
 
     Returns
@@ -123,12 +123,12 @@ def low_rank_backward(dz, cache):
 
 
 def low_rank_weight_backward(dM, cache):
-    """Gradients of A and B from that of M = e B A itself, where M is a weight: dB = e dM Aᵀ, dA = e Bᵀ dM.
+    """Gradients of A and B from the gradient of the matrix M = e B A: dB = e dM Aᵀ, dA = e Bᵀ dM.
 
     Parameters
     ----------
     dM : array (out, in)
-    cache : LowRankCache, with e one number
+    cache : LowRankCache, with a single number e
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Gradients by centred differences: slow, simple, and the judge of every backward pass."""
+"""Gradients by centred differences: slow and simple. Every backward pass is checked against them."""
 
 import numpy as np
 
@@ -6,18 +6,23 @@ import numpy as np
 def numerical_gradient(f, x, step=1e-5):
     """(f(x + h) − f(x − h)) / 2h for every element of x.
 
-    The truncation error is h² f‴/6 and the rounding error about ε |f| / h, so in float64 h near 1e-5
-    leaves some ten correct digits. float32 is of no use here.
+    The truncation error is h² f‴/6 and the rounding error is about ε |f| / h, so in float64 an h near 1e-5 leaves
+    about ten correct digits. In float32 too few digits would be left.
 
     Parameters
     ----------
-    f : function of an array like x, to a scalar
-    x : float64 array, left as it was
+    f : function from an array like x to a scalar
+    x : float64 array; it is not changed
     step : float, h; it is multiplied by max(1, |x_i|)
 
     Returns
     -------
     array of x's shape
+
+    Raises
+    ------
+    TypeError
+        If x is not float64.
     """
     if x.dtype != np.float64:
         raise TypeError(f"x: got {x.dtype}, expected float64 (differences in float32 are noise)")
@@ -36,6 +41,6 @@ def numerical_gradient(f, x, step=1e-5):
 
 
 def relative_error(got, expected):
-    """‖got − expected‖ / max(‖got‖, ‖expected‖), and 0 where both are zero."""
+    """‖got − expected‖ / max(‖got‖, ‖expected‖), or 0 if both are zero."""
     scale = max(np.linalg.norm(got), np.linalg.norm(expected))
     return float(np.linalg.norm(got - expected) / scale) if scale else 0.0

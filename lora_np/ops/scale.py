@@ -1,4 +1,4 @@
-"""Multiplying each column by a number of its own: y = f ⊙ x."""
+"""Multiplying each column by its own number: y = f ⊙ x."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ def scale_forward(x, factor, wanted=("x", "factor")):
     ----------
     x : array (..., n)
     factor : array (n,), f
-    wanted : names of the operands whose gradient the backward pass will be asked for
+    wanted : names of the operands whose gradients the backward pass will compute
 
     Returns
     -------
@@ -35,11 +35,11 @@ def scale_forward(x, factor, wanted=("x", "factor")):
 
 
 def scale_backward(dy, cache):
-    """dx = f ⊙ dy; df = Σ dy ⊙ x over all rows, because each f_i multiplies a whole column.
+    """dx = f ⊙ dy, and df = Σ dy ⊙ x over all rows, because each f_i multiplies a whole column.
 
     Parameters
     ----------
-    dy : array (..., n), or None where nothing was asked for
+    dy : array (..., n), or None if no gradient is wanted
     cache : ScaleCache
 
     Returns

@@ -8,7 +8,7 @@ from .blocks import blocks
 
 
 class SoftmaxCache(NamedTuple):
-    probs: np.ndarray  # (..., K), the output: the gradient needs nothing else
+    probs: np.ndarray  # (..., K), the output, which is all that the gradient needs
 
 
 class SoftmaxGrads(NamedTuple):
@@ -16,10 +16,10 @@ class SoftmaxGrads(NamedTuple):
 
 
 def softmax(x):
-    """p of `softmax_forward` alone."""
+    """`softmax_forward` without a cache."""
     probs = np.empty_like(x, order="C")  # (..., K)
     for x_piece, p in blocks(x, probs):
-        # On short rows, an initial value makes max twice as fast, and einsum sums five times as fast as sum.
+        # On short rows, max is twice as fast with an initial value, and einsum is five times as fast as sum.
         np.subtract(x_piece, x_piece.max(axis=-1, keepdims=True, initial=-np.inf), out=p)
         np.exp(p, out=p)
         p /= np.einsum("...k->...", p)[..., None]
@@ -29,8 +29,8 @@ def softmax(x):
 def softmax_forward(x):
     """p_i = exp(x_i) / Σ_j exp(x_j), row by row.
 
-    Subtracting a row's maximum changes neither numerator nor denominator's ratio and keeps every
-    exponent at or below zero, so that no row overflows. Entries of −inf get probability 0.
+    Subtracting a row's maximum divides numerator and denominator by the same number, so p stays the same. Every
+    exponent is then at most 0, so no row overflows. Entries of −inf get probability 0.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def softmax_forward(x):
 def softmax_backward(dprobs, cache):
     """Gradient of softmax.
 
-    From ∂p_j/∂x_i = p_j (δ_ij − p_i), summed over j,
+    The sum over j of dp_j ∂p_j/∂x_i, with ∂p_j/∂x_i = p_j (δ_ij − p_i), gives
 
         dx_i = p_i (dp_i − Σ_j dp_j p_j)
 

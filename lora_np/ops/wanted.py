@@ -1,13 +1,13 @@
-"""Which gradients are asked for, handed on to the steps that a layer is made of; and sums of what comes back."""
+"""Translating a layer's wanted gradients into those of its steps, and adding up the gradients that come back."""
 
 
 def operands_wanted(wanted, passes_through):
-    """The operands of one step that the wanted gradients of its layer pass through.
+    """The operands of one step of a layer that the layer's wanted gradients pass through.
 
     Parameters
     ----------
-    wanted : names that the layer is asked for
-    passes_through : dict, such a name -> the step's operands, divided by spaces
+    wanted : names of the layer's operands
+    passes_through : dict, such a name -> names of the step's operands, separated by spaces
 
     Returns
     -------
@@ -18,10 +18,10 @@ def operands_wanted(wanted, passes_through):
 
 
 def add(*grads):
-    """The sum of the gradients that reach one array by several ways; None where none was asked for."""
+    """The sum of the gradients that reach one array on several paths; None if any of them is None (not wanted)."""
     return None if any(grad is None for grad in grads) else sum(grads[1:], start=grads[0])
 
 
 def present(grads):
-    """The gradients of a dict that were asked for: those that are not None."""
+    """The gradients of a dict that are not None."""
     return {name: grad for name, grad in grads.items() if grad is not None}
