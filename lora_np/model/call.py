@@ -1,4 +1,4 @@
-"""What stays the same through one forward pass and its backward pass: the arguments, checked, and what is wanted."""
+"""The checked arguments of one forward pass and its backward pass, and the gradients that are wanted."""
 
 import math
 from typing import NamedTuple
@@ -11,24 +11,24 @@ from .rows import RowGroup, row_groups
 
 
 class Call(NamedTuple):
-    """All of one forward pass that stays the same from layer to layer."""
+    """What all layers of one forward pass share."""
 
-    params: dict  # base weights, with whole weights of the adapter in their place
+    params: dict  # base weights; whole weights that the adapter carries replace the base's
     config: ModelConfig
     modules: dict  # name -> Module
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
-    masks: dict  # name -> dropout mask, empty in evaluation
-    wanted: dict  # module -> its own parameters whose gradients will be asked for ("weight", "lora_A", …)
-    lowest: float  # the depth of the lowest module with a wanted parameter: below it no gradient is needed
-    read: np.ndarray | None  # (B,), the position of each row that a classifier reads; None: a language model
-    groups: tuple[RowGroup, ...] = ()  # empty where all rows have the same adapter, or none has one
+    masks: dict  # name -> dropout mask; empty in evaluation
+    wanted: dict  # module -> its own parameters whose gradients are wanted ("weight", "lora_A", …)
+    lowest: float  # depth of the lowest module with a wanted parameter; below it no gradient is needed
+    read: np.ndarray | None  # (B,), the position in each row that a classifier reads; None for a language model
+    groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
 
     def operands_wanted(self, module):
         """The operands of a module's operation whose gradients are needed: x, and its own parameters.
 
-        x's gradient is needed only where something lower down is trained. This one line is where
-        the backward pass stops early, and where the cache stops growing.
+        The gradient of x is needed only if a lower module is trained. This condition ends the backward pass early and
+        keeps the cache small.
         """
         x = ("x",) if self.lowest < module.depth else ()
         return self.wanted.get(module.parameters, ()) + x
@@ -48,7 +48,7 @@ def check_ids(ids, config):
 
 
 def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None):
-    """Check the arguments of a forward pass (see `forward`) and gather what its layers share."""
+    """Check the arguments of a forward pass (see `forward`) and gather them in a Call."""
     check_ids(ids, config)
     if lengths is not None and lengths.shape != ids.shape[:1]:
         raise ValueError(f"lengths: got shape {lengths.shape}, expected ({len(ids)},), one for each row")
@@ -86,7 +86,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
 
 
 def check_head(params, config):
-    """Raise ValueError unless there is a classifier's head of the right shape."""
+    """Raise ValueError unless params hold a classifier's head of the right shape."""
     if "head.weight" not in params:
         raise ValueError(f"params: head.weight is missing, and n_classes is {config.n_classes}")
     got, expected = params["head.weight"].shape, (config.n_classes, config.d_model)
@@ -95,6 +95,6 @@ def check_head(params, config):
 
 
 def read_positions(ids, lengths):
-    """(B,) the last real token of each row."""
+    """(B,), the position of the last real token in each row."""
     B, T = ids.shape
     return np.full(B, T - 1) if lengths is None else lengths - 1

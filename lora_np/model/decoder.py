@@ -1,9 +1,11 @@
-"""A forward pass for one token after another, with the keys and values of all earlier tokens kept.
+"""A forward pass for one token at a time, which keeps the keys and values of all earlier tokens.
 
-Under a causal mask a token's keys and values depend on earlier tokens alone, so they never change once they are
-computed. Each new token then costs one row through the model instead of the whole text again. The way through the
-model is `compute_logits`, as in training; its `run` is made here, and is shorter: nothing is kept for a backward pass,
-and an adapter is merged, because each token reads every weight once for a single product, so little else may take time.
+Under a causal mask a token's keys and values depend only on that token and earlier ones, so they never change. Each new
+token then costs one row through the model, instead of the whole text again.
+
+The path through the model is `compute_logits`, as in training, with a shorter `run` that keeps nothing for a backward
+pass. The adapter is merged: each token reads every weight for a single product, so further products would take
+noticeable time.
 """
 
 from collections.abc import Callable
@@ -23,38 +25,38 @@ from .passes import compute_logits
 
 
 class Decoder(NamedTuple):
-    """A language model made ready to read one token after another."""
+    """A language model, prepared to read one token at a time."""
 
-    params: dict[str, np.ndarray]  # with the adapter merged; what it does not touch is the base's, not a copy
+    params: dict[str, np.ndarray]  # dense, with the adapter merged; the base's other arrays are shared
     layers: dict[str, Callable]  # name -> function of the layer's inputs
-    side_by_side: dict[str, list]  # the first of several layers with one input -> all of them
+    side_by_side: dict[str, list]  # first of several linear layers with the same input -> names of all of them
     config: ModelConfig
 
 
 class Past(NamedTuple):
-    """Keys and values of the tokens so far; the arrays grow as they are used.
+    """Keys and values of the tokens so far. `next_logits` writes into the arrays and enlarges them when needed.
 
-    To continue one text in several ways, copy both arrays for each.
+    To continue one text in several ways, copy both arrays for each of them.
     """
 
     keys: np.ndarray  # (n_layers, B, room, C)
     values: np.ndarray  # (n_layers, B, room, C)
-    length: int  # how many tokens are in them
+    length: int  # number of tokens in them
 
 
 def make_decoder(params, config, adapter=None):
-    """Gather what `next_logits` reads.
+    """Prepare a model for `next_logits`.
 
     Parameters
     ----------
-    params : dict of a language model's weights; left as they are
+    params : dict of a language model's weights; they are not changed
     config : ModelConfig
     adapter : Adapter or None
 
     Returns
     -------
-    Decoder; the weights that the adapter touches and those that were quantised are copies. All are dense: each token
-    reads every weight, and dequantising one takes ten times as long as its product
+    Decoder. Adapted weights, quantised weights and the joined weights of q, k and v are copies. All are dense, because
+    each token reads every weight, and dequantising a weight takes ten times as long as the product with it.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def make_decoder(params, config, adapter=None):
 
 
 def layer(stage, params, config):
-    """One layer, or several linear ones side by side, as one function of their input."""
+    """One layer, or several linear layers with the same input, as one function."""
     module = stage[0]
     if len(stage) > 1:
         weight, bias = (np.concatenate([params[f"{m.name}.{leaf}"] for m in stage]) for leaf in ("weight", "bias"))
@@ -93,7 +95,7 @@ def layer(stage, params, config):
 
 
 def linear(x, weight, bias):
-    """x Wᵀ + b, for a handful of rows. (W xᵀ)ᵀ is the same, and BLAS takes half the time for it."""
+    """x Wᵀ + b for a few rows, computed as (W xᵀ)ᵀ + b, which takes BLAS half the time."""
     y = (weight @ as_rows(x).T).T  # (N, out)
     y = y if bias is None else np.add(y, bias, order="C")
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -107,7 +109,7 @@ def empty_past(decoder, batch_size):
 
 
 def with_room(past, length, n_positions):
-    """The past with room for `length` tokens; it doubles when it is full, up to the position table's size."""
+    """The past with room for `length` tokens. A full past doubles, up to the size of the position table."""
     room = past.keys.shape[2]
     if length <= room:
         return past
@@ -119,24 +121,24 @@ def with_room(past, length, n_positions):
 
 
 def next_logits(decoder, ids, past):
-    """Read more tokens and say what may come after the last of them.
+    """Read more tokens and compute the logits of the one after them.
 
     Parameters
     ----------
     decoder : Decoder
-    ids : int array (B, T), the tokens after those in `past`; of equal length in every row
-    past : Past; its arrays may be written into, so it is used up: continue with the one that is returned
+    ids : int array (B, T), the tokens after those in `past`, equally many in every row
+    past : Past; its arrays may be overwritten, so continue with the returned one
 
     Returns
     -------
     logits : array (B, V)
-    past : Past, with the tokens in it
+    past : Past, which includes the new tokens
 
     Raises
     ------
     TypeError, ValueError
-        For ids that are no (B, T) array of integers, outside the vocabulary, of another number of rows
-        than the past's, or more than there are positions left.
+        If ids is not a (B, T) array of integers, has ids outside the vocabulary, has another number of rows than the
+        past, or has more tokens than there are positions left.
     """
     config, layers = decoder.config, decoder.layers
     check_ids(ids, config)
@@ -158,7 +160,7 @@ def next_logits(decoder, ids, past):
             keys, values = next(blocks)  # (B, room, C), of this block
             keys[:, start:end], values[:, start:end] = k, v
             inputs = q, keys[:, :end], values[:, :end]
-        elif name == "ln_f":  # what follows the last token is asked for, and nothing else
+        elif name == "ln_f":  # only the last token's logits are needed
             inputs = (inputs[0][:, -1],)  # (B, C)
         output = layers[name](*inputs)
         if name in decoder.side_by_side:  # q, k and v come from one product

@@ -1,4 +1,4 @@
-"""Generating text: read the prompt, choose a token, read it, and so on."""
+"""Generating text: read the prompt, choose a token, read that token, and so on."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .sampling import GREEDY, choose
 
 
 def generate(params, ids, config, n_new, adapter=None, **settings):
-    """Continue each row, token by token.
+    """Continue each row by new tokens.
 
     Parameters
     ----------
@@ -18,15 +18,15 @@ def generate(params, ids, config, n_new, adapter=None, **settings):
 
     Returns
     -------
-    int64 array (B, T + n), n at most n_new; a row that ended before the others is filled up with the stop
-    token that ended it
+    int64 array (B, T + n) with n ≤ n_new. A row that ended before the others is filled with the stop token that
+    ended it.
     """
     new = generate_tokens(params, ids, config, n_new, adapter, **settings)  # checks ids
     return np.concatenate([ids.astype(np.int64), np.stack(list(new), axis=1)], axis=1)
 
 
 def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), slide=False):
-    """The same, one step at a time, for who wants to show each token as it comes.
+    """Continue each row, and yield each new token as soon as it is chosen.
 
     Parameters
     ----------
@@ -34,25 +34,26 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     ids : int array (B, T), the prompts, of equal length and without padding
     config : ModelConfig
     n_new : int, the most tokens to add to each row
-    adapter : Adapter or None; or a list with one of them for each row
-    sampling : Sampling; by default the most probable token is taken
-    rng : np.random.Generator, needed unless sampling.temperature is 0; each step takes B numbers from it
-    stop : ids of tokens that end a row; when every row has ended, there are no more steps
-    slide : what becomes of a text longer than the position table. False: it is refused. True: a prompt is
-        read from its last n_positions tokens on; and whenever the table is full, the last n_positions // 2
-        tokens are read anew, as if the text began there.
+    adapter : Adapter or None; or a list with an Adapter or None for each row
+    sampling : Sampling; by default the most probable token is chosen
+    rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B numbers from it
+    stop : ids of tokens that end a row; generation stops when every row has ended
+    slide : bool, whether a text may be longer than the position table. If it may, only the last n_positions tokens
+        of a prompt are read, and whenever the table is full, the last n_positions // 2 tokens are read again, as if
+        the text began there.
 
     Returns
     -------
-    iterator of int64 arrays (B,), the next token of each row; of a row that ended, its stop token again
+    iterator of int64 arrays (B,), the next token of each row; a row that has ended repeats its stop token
 
     Raises
     ------
     TypeError, ValueError
-        At the call, for a classifier, an empty prompt, an n_new below 1, more tokens than the model has
-        positions (unless slide), ids outside the vocabulary, or a missing rng.
+        At the call: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
+        (unless slide), stop ids outside the vocabulary, or a missing rng. At the first step: for prompt ids outside
+        the vocabulary.
     FloatingPointError
-        When logits are not finite.
+        If logits are not finite.
     """
     prompt = check_prompt(ids, config, slide)
     if isinstance(n_new, bool) or not isinstance(n_new, (int, np.integer)) or n_new < 1:
@@ -72,7 +73,7 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
 
 def continued(readers, text, config, n_new, sampling, rng, stop):
     """The loop of `generate_tokens`, on checked arguments: text (B, T) int64, stop (n,) int64."""
-    unread = text  # (B, ...), what no past holds yet
+    unread = text  # (B, ...), the tokens that are in no past yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
     pasts = [empty_past(decoder, len(rows)) for rows, decoder in readers]
     for _ in range(n_new):
@@ -93,9 +94,9 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
 
 
 def make_readers(params, config, adapter, B):
-    """The rows that share an adapter and the decoder that reads them, [(rows, Decoder), ...].
+    """A decoder for each distinct adapter, with the rows that it reads: [(rows, Decoder), ...].
 
-    A decoder has its adapter merged, which costs copies of the weights that are adapted and no time at each token.
+    Each decoder has its adapter merged. That takes memory for the adapted weights, but no time per token.
     """
     one_for_all = adapter is None or isinstance(adapter, Adapter)
     rows, adapters = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
@@ -103,7 +104,7 @@ def make_readers(params, config, adapter, B):
 
 
 def read(readers, ids, pasts):
-    """`next_logits` of all rows: logits (B, V), and the pasts of the readers."""
+    """`next_logits` for all rows: logits (B, V), and the new past of each reader."""
     results = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
     some_logits, _ = results[0]
     logits = np.empty((len(ids), some_logits.shape[1]), dtype=some_logits.dtype)
@@ -113,7 +114,7 @@ def read(readers, ids, pasts):
 
 
 def check_prompt(ids, config, slide):
-    """The prompt as int64 (B, T): a narrow type may hold it and not the tokens to come."""
+    """The prompt as int64 (B, T), because a narrow type may be too small for the new tokens."""
     if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
         ids = ids[:, -config.n_positions :]
     check_ids(ids, config)

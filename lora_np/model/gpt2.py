@@ -1,12 +1,12 @@
-"""GPT-2's architecture, described once: its configuration, its layers, and the way through them, forward and back.
+"""GPT-2's architecture, described once: configuration, layers, forward and backward pass through a block.
 
     x = tok_emb[ids] + pos_emb
     for each block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
     logits = head(ln_f(x))
 
-`modules` lists the layers. `block_forward` and `block_backward` say how a block connects them: `run(name, *inputs)`
-computes a layer, and `back(name, dy)` gives the gradients of its inputs. `layers.py` makes those two functions for
-training, `decoder.py` makes a `run` for one token after another, and counting costs wraps both.
+`modules` lists the layers. `block_forward` and `block_backward` connect those of a block: `run(name, *inputs)`
+computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` makes both functions for
+training, `decoder.py` makes a `run` for one token at a time, and `analysis/costs.py` wraps both.
 """
 
 import math
@@ -24,7 +24,7 @@ INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A pre-norm decoder-only transformer with learned positions: GPT-2's, at any size.
+    """The configuration of a pre-norm, decoder-only transformer with learned positions: GPT-2 of any size.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class ModelConfig:
     n_layers : int
     n_heads : int, H, a divisor of d_model
     d_ff : int, F, the width between the MLP's two layers (4 C in GPT-2)
-    n_classes : int, 0 for a language model (its head is tied to the token embedding), or at least 2
-        for a classifier that reads the last real token
+    n_classes : int, 0 for a language model, whose head is tied to the token embedding, or at least 2 for a
+        classifier that reads the last real token
     dropout : float in [0, 1), on the embeddings and on both residual branches, while training
     layer_norm_eps : float
     extra : dict, fields of a configuration file that this package does not use; they are written back
@@ -77,11 +77,12 @@ class ModelConfig:
 def modules(config):
     """The model's layers in execution order, name -> Module.
 
-    A classifier reads one position of the last block's output. What leads there alone, from that block's query to
-    the head, is computed at that position only; its keys and values, which the query looks at, are needed everywhere.
+    A classifier reads one position of the last block's output. From that block's query to the head, everything is
+    computed at that position only. The block's keys and values are computed at all positions, because the query
+    attends to them.
 
-    The two layers that write into the residual stream, o_proj and down_proj, start smaller by √(2 · n_layers): the
-    stream is a sum of that many branches, and its variance should not grow with the depth.
+    The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
+    √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.
     """
     V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
     std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
@@ -111,13 +112,13 @@ def modules(config):
     if config.n_classes:
         layers += [Module("pooled", "pool", one_position=True)]
         layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
-    else:  # tied: the token embedding serves as the head once more
+    else:  # tied: the head uses the token embedding
         layers += [Module("head", "linear", (V, C), std, bias=False, tied_to="tok_emb")]
     return with_depths(layers)
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T), the first of them at position `start`, to (B, T, C)."""
+    """Token ids (B, T), the first at position `start`, to (B, T, C)."""
     positions = np.arange(start, start + ids.shape[1])  # (T,)
     return run("embed", run("tok_emb", ids), run("pos_emb", positions))
 
@@ -149,10 +150,10 @@ def block_forward(x, i, run):
 
 
 def block_backward(dx, i, back):
-    """The gradient of the block's input, from that of its output; the same lines from last to first.
+    """The gradient of the block's input from that of its output: the lines of `block_forward` in reverse order.
 
-    A residual sum x + f(x) passes its gradient on twice: as it is, and through f. An array that was read several
-    times gets the sum of what comes back.
+    A residual sum x + f(x) passes its gradient on twice: unchanged, and through f. The gradient of an array that
+    several layers read is the sum of theirs.
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

@@ -1,4 +1,4 @@
-"""The parameters of a model: their names, shapes and first values."""
+"""The parameters of a model: their names, shapes and initial values."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from .gpt2 import modules
 def parameter_shapes(config):
     """Name -> shape of every parameter, in execution order.
 
-    Linear weights are (out, in). A language model has no head of its own: `tok_emb.weight` serves
-    at both ends. A classifier adds `head.weight` (n_classes, C), without bias.
+    Linear weights are (out, in). A language model has no separate head: `tok_emb.weight` is both embedding and head.
+    A classifier adds `head.weight` (n_classes, C), without bias.
     """
     return {name: shape for module in modules(config).values() for name, shape in module.parameter_shapes().items()}
 
@@ -19,7 +19,7 @@ def parameter_shapes(config):
 def initial_params(config, rng, dtype=np.float32):
     """GPT-2's initial values (Radford et al. 2019, section 2.3): weights normal, biases 0, layer norms 1 and 0.
 
-    The standard deviations are those of `modules`.
+    `modules` defines the standard deviations.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ def initial_params(config, rng, dtype=np.float32):
 
 
 def add_head(params, config, n_classes, rng):
-    """Turn a language model into a classifier: a fresh head on the same weights.
+    """Turn a language model into a classifier with the same weights and a new head.
 
     Parameters
     ----------
-    params : dict of a language model or classifier; its arrays are shared, not copied
+    params : dict of the weights of a language model or classifier; the arrays are shared, not copied
     config : its ModelConfig
     n_classes : int, at least 2
     rng : np.random.Generator

@@ -1,8 +1,8 @@
-"""What every layer has in common, whatever it computes: the functions `run` and `back` that a model is written with.
+"""The functions `run` and `back`, with which a model is written.
 
-`run(name, *inputs)` computes one layer, and `back(name, dy)` the gradients of its inputs. Here, once for all
-operations, is decided which weights a layer has, whether an adapter is attached to it, which gradients will be asked
-for, which dropout mask applies, at which positions it works, and whether a reader wants to see its numbers.
+`run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. For every
+operation, this file decides which weights a layer uses, whether an adapter is attached, which gradients are needed,
+which dropout mask applies, at which positions the layer works, and whether its numbers are recorded.
 """
 
 from collections.abc import Callable
@@ -40,25 +40,25 @@ class Operation(NamedTuple):
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> NamedTuple of gradients: dx for the input x, dweight for the weight, …
-    inputs: tuple = ("x",)  # names of the arrays that other layers hand to it
-    adds_up: bool = False  # whether backward takes the weight's gradient so far, and adds to it in place
-    inside: Callable | None = None  # (call, module, *inputs) -> steps inside the operation, for readers
+    inputs: tuple = ("x",)  # names of its inputs, the outputs of other layers
+    adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
+    inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
 
 
 def forward_layers(call, caches, record=None):
-    """`run`, for one forward pass.
+    """Make the `run` of one forward pass.
 
     Parameters
     ----------
     call : Call
-    caches : dict, to be filled with a LayerCache by layer
-    record : dict, to be filled with every activation, by name; or None
+    caches : dict that `run` fills, layer -> LayerCache
+    record : dict that `run` fills, name -> activation; or None
     """
 
     def run(name, *inputs):
         module = call.modules[name]
         operation, shapes = OPERATIONS[module.operation], tuple(x.shape for x in inputs)
-        if module.one_position and module.operation != "attention":  # whose keys and values are needed everywhere
+        if module.one_position and module.operation != "attention":  # which reads all keys and values
             inputs = tuple(at_read(x, call.read) for x in inputs)
         y, cache = operation.forward(call, module, *inputs)
         caches[name] = LayerCache(cache, shapes)
@@ -72,13 +72,13 @@ def forward_layers(call, caches, record=None):
 
 
 def backward_layers(cache, grads, record=None):
-    """`back`, for the backward pass of one forward pass.
+    """Make the `back` of one backward pass.
 
     Parameters
     ----------
     cache : ForwardCache
-    grads : dict, to be filled with the wanted parameters' gradients
-    record : dict, to be filled with the gradients of activations, by name; or None
+    grads : dict that `back` fills, name of a wanted parameter -> gradient
+    record : dict that `back` fills, name of an activation -> gradient; or None
     """
     call = cache.call
 
@@ -104,24 +104,24 @@ def backward_layers(cache, grads, record=None):
 
 
 def output_name(name):
-    """The name of a layer's output: its own, except that the head's are the logits."""
+    """The name of a layer's output: the layer's own name, except that the head's output is called "logits"."""
     return "logits" if name == "head" else name
 
 
 def note(record, arrays):
-    """Write the arrays that are there into a dict, where there is one."""
+    """Write the arrays that are not None into a record, if there is one."""
     for name, array in arrays.items() if record is not None else ():
         if array is not None:
             record[name] = array
 
 
 def at_read(x, read):
-    """The position of each row that a classifier reads, (B, 1, C); x as it is where it is cut to that already."""
+    """The one position in each row that a classifier reads, (B, 1, C); x itself if it has only that position."""
     return x[np.arange(len(x)), read][:, None] if x.ndim == 3 and x.shape[1] > 1 else x
 
 
 def spread(dx, shape, read):
-    """The gradient of `at_read`'s input: every position but one gets nothing."""
+    """The gradient of `at_read`'s input: zero at all other positions."""
     if dx is None or dx.shape == shape:
         return dx
     full = np.zeros_like(dx, shape=shape)  # (B, T, C)
@@ -164,7 +164,7 @@ def attention_inside(call, module, q, k, v):
 
 
 def query_positions(call, module):
-    """(B, 1), where a classifier's one query is among the keys; None: the queries are at the last of them."""
+    """(B, 1), the position of a classifier's only query among the keys; None if the queries are at the last keys."""
     return call.read[:, None] if module.one_position else None
 
 
@@ -183,7 +183,7 @@ def embed(call, module, tok, pos):
 
 def embed_backward(dy, cache):
     dtok = dropout_backward(dy, cache).dx
-    return EmbedGrads(dtok, dtok.sum(axis=0))  # every row of the batch adds the same positions
+    return EmbedGrads(dtok, dtok.sum(axis=0))  # all rows of the batch use the same positions
 
 
 class ResidualGrads(NamedTuple):

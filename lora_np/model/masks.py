@@ -1,4 +1,4 @@
-"""Drawing the dropout masks of one forward pass, as a flat dict of named arrays."""
+"""The dropout masks of one forward pass, as a flat dict of named arrays."""
 
 from ..adapters import layer_arrays
 from ..ops import dropout_mask
@@ -6,23 +6,23 @@ from .gpt2 import modules
 
 
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):
-    """Every mask that one training pass will use.
+    """Draw every mask of one training pass.
 
-    The names are those of the places: "embed" after the embeddings, "blocks.0.attn" and "blocks.0.mlp"
-    on the residual branches, "blocks.0.attn.q_proj.adapter" on an adapter's input.
+    A mask's name says where it is applied: "embed" after the embeddings, "blocks.0.attn" and "blocks.0.mlp" on the
+    residual branches, "blocks.0.attn.q_proj.adapter" on an adapter's input.
 
     Parameters
     ----------
-    config : ModelConfig, whose dropout serves the first three
+    config : ModelConfig; its dropout is p of all masks except the adapter's
     shape : (B, T)
     rng : np.random.Generator
-    adapter : Adapter or None, whose config.dropout serves the last
+    adapter : Adapter or None; its config.dropout is p of its own masks
     dtype : the parameters' dtype
 
     Returns
     -------
-    dict, name -> array with 0 or 1/(1−p), (B, T, width), or (B, 1, width) where a classifier works at one
-        position alone; empty where nothing is dropped
+    dict, name -> array of 0 and 1/(1−p), (B, T, width), or (B, 1, width) where a classifier works at one position
+        only; without masks whose p is 0
     """
     B, T = shape
     layers = modules(config)

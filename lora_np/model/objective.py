@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradients: forward, cross-entropy, backward, in one call."""
+"""The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ from .passes import backward, forward
 
 class Objective(NamedTuple):
     loss: float  # mean over the real targets, in nats
-    n_targets: int  # how many real targets there were: the weight of this mean in a larger one
-    grads: dict[str, np.ndarray]  # the wanted ones
+    n_targets: int  # number of real targets: the weight of this mean in a mean over several batches
+    grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
 def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None):
-    """Loss of one batch and the gradients of the wanted parameters.
+    """The loss of one batch and the gradients of the wanted parameters.
 
     Parameters
     ----------
     params : dict of the base weights
-    batch : anything with the fields ids (B, T), targets ((B, T) or (B,)) and lengths (B,)
+    batch : an object with the fields ids (B, T), targets ((B, T) or (B,)) and lengths (B,)
     config : ModelConfig
     adapter : Adapter or None
     wanted : names of the parameters whose gradients to compute
@@ -40,11 +40,11 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
 
 
 def predict_logits(params, batches, config, adapter=None):
-    """Logits and targets of every batch, without dropout and without keeping anything for gradients.
+    """Logits and targets of every batch, without dropout and without a cache for gradients.
 
     Returns
     -------
-    iterator of (logits, targets), a pair a batch
+    iterator of (logits, targets), one pair for each batch
     """
     for batch in batches:
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)

@@ -1,8 +1,8 @@
 """One forward pass and its backward pass.
 
-Every activation has a name, such as `blocks.0.attn.probs`. Pass a dict as `record` and the forward pass fills it in
-execution order; pass another to `backward` and it is filled with the gradients of the loss with respect to those
-activations, under the same names, in reverse order.
+Every activation has a name, such as `blocks.0.attn.probs`. Pass a dict as `record`, and `forward` fills it with the
+activations, in execution order. Pass another dict to `backward`, and it is filled with the gradients of the loss with
+respect to those activations, under the same names, in reverse order.
 """
 
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from .layers import backward_layers, forward_layers
 
 
 class ForwardCache(NamedTuple):
-    """What `backward` needs: the call, and each layer's cache by its name."""
+    """What `backward` needs."""
 
     call: Call
-    ops: dict
+    ops: dict  # layer -> its LayerCache
 
 
 def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None, around=None):
@@ -29,14 +29,14 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
     config : ModelConfig
-    lengths : int array (B,), the real tokens of each row; a classifier reads the last of them.
+    lengths : int array (B,), the number of real tokens in each row; a classifier reads the last of them.
         None: no row is padded.
-    adapter : Adapter or None; or, in evaluation, a list with one of them for each row
-    wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` will be
-        asked for. Nothing is kept for any other; with () nothing is kept at all.
+    adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
+    wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
+        only the arrays that these need; with () it keeps none.
     masks : dict of dropout masks from `draw_masks`, or None in evaluation
-    record : dict to be filled with every activation, by name, in execution order; or None
-    around : function (run) -> run, to observe each layer, as counting costs does; or None
+    record : dict that is filled with every activation, by name, in execution order; or None
+    around : function (run) -> run that wraps the computation of each layer, as `analysis/costs.py` does; or None
 
     Returns
     -------
@@ -46,7 +46,7 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     Raises
     ------
     ValueError
-        For ids outside the vocabulary, a sequence longer than the position table, or unknown names.
+        If ids are outside the vocabulary, a sequence is longer than the position table, or a wanted name is unknown.
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
     cache = ForwardCache(call, {})
@@ -55,32 +55,32 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
 
 
 def compute_logits(ids, config, run, start=0):
-    """The way through the model: ids (B, T), the first at position `start`, to (B, T, V) or (B, n_classes)."""
+    """The path through the model: ids (B, T), the first at position `start`, to (B, T, V) or (B, n_classes)."""
     x = embed_forward(ids, run, start)  # (B, T, C)
     for i in range(config.n_layers):
-        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last
-    h = run("ln_f", x)  # like x
+        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last block
+    h = run("ln_f", x)  # x's shape
     if config.n_classes:
         h = run("pooled", h)  # (B, C)
     return run("head", h)
 
 
 def backward(dlogits, cache, record=None, around=None):
-    """Gradients of the wanted parameters: the way back, from the head to the embeddings.
+    """Gradients of the wanted parameters, from the head back to the embeddings.
 
     Below the lowest trained layer gradients are None, and nothing is computed.
 
     Parameters
     ----------
-    dlogits : array, the loss's gradient with respect to the logits, of their shape
+    dlogits : array of the logits' shape, the gradient of the loss with respect to them
     cache : ForwardCache, from `forward`
-    record : dict to be filled with the gradient of every activation, by the names that `forward`
-        gave them, in reverse order; or None. Gradients that no wanted parameter needs are absent.
+    record : dict that is filled with the gradient of every activation, under the names of `forward`, in reverse
+        order; or None. Gradients that no wanted parameter needs are left out.
     around : function (back) -> back, as in `forward`; or None
 
     Returns
     -------
-    dict, parameter name -> gradient of its shape: exactly the names in `wanted`
+    dict, parameter name -> gradient of its shape, for exactly the names in `wanted`
     """
     grads, config = {}, cache.call.config
     back = backward_layers(cache, grads, record)
@@ -96,10 +96,10 @@ def backward(dlogits, cache, record=None, around=None):
 
 
 def cached_arrays(cache):
-    """The arrays that a forward pass holds for its backward pass, by layer and field.
+    """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
-    An array that several layers hold is listed once, a view as the array that it looks into. Parameters, which
-    exist anyway, are left out.
+    An array that several layers keep is listed once. In place of a view, the array that owns the memory is listed.
+    Parameters are left out, because they exist anyway.
 
     Parameters
     ----------
@@ -134,5 +134,5 @@ def owner(array):
 
 
 def cache_bytes(cache):
-    """Bytes of the activations that a forward pass holds for its backward pass; see `cached_arrays`."""
+    """Bytes of the activations that a forward pass keeps for its backward pass; see `cached_arrays`."""
     return sum(array.nbytes for array in cached_arrays(cache).values())

@@ -1,4 +1,4 @@
-"""A batch whose rows have adapters of their own."""
+"""A batch whose rows have different adapters."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from ..ops import linear_forward
 
 
 class RowGroup(NamedTuple):
-    """The rows of a batch that share an adapter, where not all do."""
+    """The rows of a batch that share an adapter."""
 
-    rows: np.ndarray  # their numbers
-    params: dict  # base weights, with whole weights of the adapter in their place
+    rows: np.ndarray  # their indices
+    params: dict  # base weights; whole weights that the adapter carries replace the base's
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
 
@@ -22,12 +22,12 @@ def rows_by_adapter(adapters, B):
 
     Parameters
     ----------
-    adapters : list of B, an Adapter or None for each row
+    adapters : list of length B with an Adapter or None for each row
     B : int
 
     Returns
     -------
-    rows : dict, a key for each distinct adapter -> array of row numbers
+    rows : dict, a key for each distinct adapter -> array of row indices
     distinct : dict, the same keys -> Adapter or None
     """
     if not isinstance(adapters, (list, tuple)):
@@ -49,8 +49,13 @@ def row_groups(params, adapters, B):
     Parameters
     ----------
     params : dict of the base weights
-    adapters : sequence of B, an Adapter or None for each row
+    adapters : list of length B with an Adapter or None for each row
     B : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but such a list, an adapter of another model, or one that carries a whole weight other than a head.
     """
     rows, distinct = rows_by_adapter(adapters, B)
     groups = []
@@ -65,16 +70,20 @@ def row_groups(params, adapters, B):
 
 
 def rows_forward(x, name, call):
-    """A linear layer of a batch whose rows have adapters of their own; each row's result is that of a pass alone.
+    """A linear layer for a batch whose rows have different adapters; each row's result is that of a separate pass.
 
-    Rows whose weight is the base's and that have no adapter here go through one product; the others
-    go through their adapter's kind, group by group.
+    One product serves all rows that use the base's weight without an adapter in this layer. The others are computed
+    group by group, with their adapter or their own whole weight.
 
     Parameters
     ----------
     x : array (B, ..., in)
-    name : str, of the layer's parameters
+    name : str, the name that the layer's parameters begin with
     call : Call of the forward pass, with groups
+
+    Returns
+    -------
+    array (B, ..., out)
     """
     base, bias = call.params.get(f"{name}.weight"), call.params.get(f"{name}.bias")
     n_out = call.groups[0].params[f"{name}.weight"].shape[0]

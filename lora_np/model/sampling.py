@@ -1,4 +1,4 @@
-"""Choosing the next token: from logits to probabilities to a draw."""
+"""Choosing the next token: from logits to probabilities, and from those to a token."""
 
 import math
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from ..ops import softmax_forward
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. The four settings act in this order, and each is off by default.
+    """How the next token is chosen. The four settings are applied in the order below; each is off by default.
 
     Parameters
     ----------
-    repetition_penalty : float above 0; logits of tokens that are in the text already are divided by it where they
-        are positive and multiplied by it where they are negative (Keskar et al. 2019, section 4.1). 1: off
-    temperature : float; logits are divided by it. 0: the most probable token, nothing is drawn. 1: off
-    top_k : int or None; only the k most probable tokens stay (Fan et al. 2018), and those as probable as the k-th
-    top_p : float in (0, 1] or None; only the fewest most probable tokens whose probabilities add up to p stay
-        (Holtzman et al. 2020, section 3.1)
+    repetition_penalty : float above 0, for tokens that are already in the text: their logits are divided by it if
+        they are positive, and multiplied by it if they are negative (Keskar et al. 2019, section 4.1). 1: off
+    temperature : float; logits are divided by it. 0: the most probable token is chosen without drawing. 1: off
+    top_k : int or None; only the k most probable tokens, and others as probable as the k-th, can be drawn
+        (Fan et al. 2018)
+    top_p : float in (0, 1] or None; only the most probable tokens can be drawn, the fewest whose probabilities add
+        up to at least p (Holtzman et al. 2020, section 3.1)
 
     Raises
     ------
@@ -42,7 +43,7 @@ class Sampling:
                 raise ValueError(f"{name}: got {value!r}, expected a number of at least 0")
             if value == 0 and name != "temperature":
                 raise ValueError(f"{name}: got {value!r}, expected a number above 0")
-            object.__setattr__(self, name, float(value))  # NumPy's scalars would turn float32 into float64
+            object.__setattr__(self, name, float(value))  # a NumPy scalar would turn float32 into float64
         if self.top_p is not None and self.top_p > 1:
             raise ValueError(f"top_p: got {self.top_p}, expected a number above 0 and at most 1")
         k = self.top_k
@@ -54,14 +55,14 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def choose(logits, ids, sampling, rng=None):
-    """The next token of each row, (B,) int64; for the arguments see `next_probabilities` and `draw`."""
+    """The next token of each row, (B,) int64; see `next_probabilities` and `draw` for the arguments."""
     if sampling.temperature == 0:
         return penalise(logits, ids, sampling.repetition_penalty).argmax(axis=-1)
     return draw(next_probabilities(logits, ids, sampling), rng)
 
 
 def next_probabilities(logits, ids, sampling):
-    """What the next token is drawn from.
+    """The probabilities from which the next token is drawn.
 
     Parameters
     ----------
@@ -71,14 +72,19 @@ def next_probabilities(logits, ids, sampling):
 
     Returns
     -------
-    array (B, V), rows that add up to 1; at temperature 0 a single 1, at the most probable token
+    array (B, V), rows that add up to 1; at temperature 0 each row has a single 1, at the most probable token
+
+    Raises
+    ------
+    FloatingPointError
+        If probabilities are not finite.
     """
     logits = penalise(logits, ids, sampling.repetition_penalty)
     if sampling.temperature == 0:
         probs = np.zeros_like(logits)
         probs[np.arange(len(logits)), logits.argmax(axis=-1)] = 1
         return probs
-    # The greatest logit of each row is moved to 0 first: the colder, the further down the others go, and it stays.
+    # Move each row's largest logit to 0 first: then dividing by a tiny temperature leaves it finite.
     temperature = max(sampling.temperature, float(np.finfo(logits.dtype).tiny))
     with np.errstate(over="ignore", invalid="ignore"):
         logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
@@ -112,10 +118,10 @@ def keep_top_k(logits, k):
 
 
 def keep_top_p(logits, p):
-    """-inf for all logits (B, V) outside of the nucleus: a token stays if those more probable add up to less than p."""
+    """-inf for all logits (B, V) outside the nucleus: a token stays if the more probable ones add up to less than p."""
     order = np.argsort(-logits, axis=-1, kind="stable")  # (B, V), the most probable first
     probs = np.take_along_axis(softmax_forward(logits)[0], order, axis=-1)
-    # The sum of all that are more probable: 0 for the first, which always stays. In float64: many are tiny.
+    # The sum over all more probable tokens: 0 for the first, which always stays. In float64, because many are tiny.
     before = np.cumsum(probs, axis=-1, dtype=np.float64) - probs
     stays = np.empty(logits.shape, dtype=bool)
     np.put_along_axis(stays, order, before < p, axis=-1)
@@ -123,14 +129,14 @@ def keep_top_p(logits, p):
 
 
 def draw(probs, rng):
-    """One token a row, (B,) int64, by the inverse of the cumulative distribution.
+    """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
 
     Parameters
     ----------
     probs : array (B, V)
-    rng : np.random.Generator; B numbers are taken from it
+    rng : np.random.Generator; B numbers are drawn from it
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
-    # Times the last entry, which rounding keeps from being 1: a draw must not lie beyond it.
+    # Rounding may leave the last entry below 1. The draw is multiplied by it, so that it is never above it.
     threshold = rng.random(len(probs))[:, None] * cumulative[:, -1:]
     return np.count_nonzero(cumulative <= threshold, axis=-1)
