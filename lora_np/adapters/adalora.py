@@ -2,10 +2,10 @@
 
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
-(The paper's P, Λ and Q are B, E and A.) E stands for singular values: one that is set to zero takes its direction
-out, and may come back. Which are, `adalora_allocation.py` decides while training goes on. For E to be the
-singular values, B's columns and A's rows should be orthonormal, to which the loss's further term draws them
-(equation 4), see `orthogonality`.
+(The paper calls B, E and A: P, Λ and Q.) E plays the part of the singular values. Setting one to zero removes its
+direction, which may come back later; `adalora_allocation.py` decides which are zero during training. E holds the exact
+singular values if B's columns and A's rows are orthonormal. A further term of the loss pulls them towards that
+(equation 4); see `orthogonality`.
 """
 
 import numpy as np
@@ -14,20 +14,20 @@ from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_r
 from . import lora
 from .config import scaling
 
-START_SIZE = 0.02  # standard deviation of A and B at the start, as in PEFT
+START_SIZE = 0.02  # initial standard deviation of A and B, as in PEFT
 NAMES = ("lora_A", "lora_E", "lora_B")
 
 OPERANDS = {"x": "x", "lora_A": "A", "lora_E": "e", "lora_B": "B"}  # of the low-rank product
 
 
 def shapes(n_out, n_in, r):
-    """Shapes of one layer's arrays: LoRA's, and lora_E (r,) between them; see `lora.shapes`."""
+    """Shapes of one layer's arrays: LoRA's two, and lora_E (r,); see `lora.shapes`."""
     A, B = lora.shapes(n_out, n_in, r).values()
     return {"lora_A": A, "lora_E": (r,), "lora_B": B}
 
 
 def init(weight, config, rng):
-    """A and B normal, E zero, so that ΔW = 0; parameters as in `lora.init`."""
+    """A and B are normal and E is zero, so ΔW = 0; parameters as in `lora.init`."""
     drawn = {name: rng.normal(0.0, START_SIZE, shape) for name, shape in shapes(*weight.shape, config.r).items()}
     drawn["lora_E"] = np.zeros(config.r)
     return {name: array.astype(weight.dtype) for name, array in drawn.items()}
@@ -49,7 +49,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
 
 
 def backward(dy, cache):
-    """Gradients of the adapted layer: those of `ops/low_rank.py` with e = s E, so that dE = s de.
+    """Gradients of the adapted layer: those of `ops/low_rank.py` with e = s E, so dE = s de.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in), or None where it was not wanted
-    grads : dict with the wanted ones of weight, bias, lora_A, lora_E, lora_B
+    dx : array (..., in), or None if it is not wanted
+    grads : dict with those of weight, bias, lora_A, lora_E, lora_B that are wanted
     """
     base, update, s, E = cache
     through_base = linear_backward(dy, base)
@@ -75,12 +75,12 @@ def backward(dy, cache):
 
 
 def orthogonality(adapter):
-    """How far one layer's factors are from orthonormal, and the gradients of that (equation 4).
+    """How far one layer's factors are from orthonormal, and the gradients of that distance (equation 4).
 
         R = ‖Bᵀ B − I‖² + ‖A Aᵀ − I‖²        Frobenius norms
         dB = 4 B (Bᵀ B − I),   dA = 4 (A Aᵀ − I) A
 
-    as d‖M‖² = 2 tr(Mᵀ dM), and d(Bᵀ B) = dBᵀ B + Bᵀ dB, whose two terms give the same.
+    because d‖M‖² = 2 tr(Mᵀ dM), and the two terms of d(Bᵀ B) = dBᵀ B + Bᵀ dB contribute equally.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """AdaLoRA's rank allocation: which singular values each layer keeps, by their importance (Zhang et al. 2023).
 
 Every layer starts with more directions than the model keeps on average. Each step updates the importance of every
-number (section 3.2). A direction's importance is that of its singular value plus the means over its two vectors. The
-singular values of the least important directions, wherever they are, are set to zero until the budget is met: a layer
-that matters keeps many, another few. The budget falls from all directions to the target along a cubic (equation 12).
-Directions that were set to zero are still trained, and come back when their importance grows. In the last part of the
+number (section 3.2). A direction's importance is that of its singular value plus the mean importance of each of its two
+vectors. The singular values of the least important directions of the whole model are set to zero until the budget is
+met, so important layers keep many directions and others few. The budget falls from all directions to the target along a
+cubic (equation 12). Directions at zero are still trained, and come back if their importance grows. In the last part of
 training the choice is final.
 """
 
@@ -27,10 +27,15 @@ class RankAllocation:
         times as many as it keeps
     first, last : floats in [0, 1), the shares of the steps before the budget begins to fall and after it has fallen
     every : float in (0, 1], the share of the steps between two choices
-    beta1, beta2 : floats in [0, 1), how much of an importance and of its uncertainty a step keeps (equations 9, 10)
-    orthogonality : float ≥ 0, γ, the weight of the factors' distance from orthonormal in the loss. As in PEFT, the
+    beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
+    orthogonality : float ≥ 0, γ, the weight in the loss of the factors' distance from orthonormal. As in PEFT, the
         distance is the mean over layers; equation 5 of the paper has the sum. The norms are squared as in the paper;
         PEFT does not square them.
+
+    Raises
+    ------
+    ValueError
+        At construction, if a field is out of bounds or first + last is above 1.
     """
 
     target: float = 2.0 / 3.0
@@ -52,13 +57,13 @@ class RankAllocation:
 
 
 def budget_at(step, steps, n_values, settings):
-    """How many singular values of all layers together are left after a step (equation 12).
+    """The number of singular values, of all layers together, that are left after a step (equation 12).
 
     Parameters
     ----------
     step : int, from 1
-    steps : int, of the whole training
-    n_values : int, how many there are
+    steps : int, the steps of the whole training
+    n_values : int, the number of singular values
     settings : RankAllocation
 
     Returns
@@ -76,7 +81,7 @@ def budget_at(step, steps, n_values, settings):
 
 
 def direction_importance(scores):
-    """The importance of each of a layer's directions: its singular value's plus its vectors' means (equation 7).
+    """The importance of each direction of a layer: its singular value's, plus its vectors' means (equation 7).
 
     Parameters
     ----------
@@ -99,7 +104,7 @@ def keep_most_important(importance, budget):
 
     Returns
     -------
-    dict, layer -> bool array (r,); among equals the earlier ones stay
+    dict, layer -> bool array (r,); of equally important directions the first ones stay
     """
     every = np.concatenate(list(importance.values()))
     stays = np.zeros(len(every), dtype=bool)
@@ -109,11 +114,11 @@ def keep_most_important(importance, budget):
 
 
 def updated_scores(module, weights, grads, memory, settings):
-    """The importance of every number of one layer after a step; its running means in `memory` are updated.
+    """The importance of every number of one layer after a step; updates the running means in `memory`.
 
-    I = |w · g|                    the loss's change if the number were zero, to first order (equation 8)
+    I = |w · g|                    how much the loss would change, to first order, if the number were zero (equation 8)
     Ī ← β₁ Ī + (1 − β₁) I          (equation 9)
-    Ū ← β₂ Ū + (1 − β₂) |I − Ī|    how uncertain that is (equation 10)
+    Ū ← β₂ Ū + (1 − β₂) |I − Ī|    its uncertainty (equation 10)
     s = Ī Ū                        (equation 11)
 
     Returns
@@ -133,9 +138,9 @@ def updated_scores(module, weights, grads, memory, settings):
 
 
 def settled_from(adapter, steps, settings=None):
-    """The first step after which the choice of directions is final; 0 for any kind but "adalora".
+    """The step from which the choice of directions is final; 0 for every kind except "adalora".
 
-    Before it the model has more directions than its final budget, so its evaluations do not count; see
+    Before that step the model has more directions than its final budget, so evaluations do not count; see
     `TrainConfig.select_from`.
     """
     if adapter is None or adapter.config.kind != "adalora":
@@ -145,24 +150,25 @@ def settled_from(adapter, steps, settings=None):
 
 
 def allocating(objective, adapter, steps, settings=None):
-    """What `train` needs to train an adapter of any kind: an objective, and a hook for its `adjust`.
+    """The objective, and the hook for `adjust`, with which `train` trains an adapter of any kind.
 
     Parameters
     ----------
     objective : from `model_objective`
-    adapter : Adapter at its start, or None
-    steps : int, of the training
+    adapter : Adapter before training, or None
+    steps : int, the steps of the whole training
     settings : RankAllocation; None: its defaults
 
     Returns
     -------
-    objective : for kind "adalora" with the term γ R added, the factors' mean distance from orthonormal; else as given
+    objective : for kind "adalora" the given one plus γ R, R the factors' mean distance from orthonormal; else the given
+        one
     adjust : for kind "adalora" a function (step, trainable, grads, memory) that sets singular values to zero; else None
 
     Raises
     ------
     ValueError
-        If one of the three arrays is frozen: its importance is computed from its gradient.
+        If one of AdaLoRA's three arrays is frozen, because its importance is computed from its gradient.
     """
     modules = [] if adapter is None or adapter.config.kind != "adalora" else list(layer_arrays(adapter))
     if not modules:

@@ -10,14 +10,14 @@ from .kinds import KINDS
 from .starts import STARTS
 
 HEAD = "head.weight"
-STARTED = ("lora", "dora")  # kinds whose A and B can be taken out of the base
+STARTED = ("lora", "dora")  # kinds whose A and B can be computed from the base's weight
 
 
 class Adapter(NamedTuple):
-    """The adapter's arrays under the names of the layers that they belong to.
+    """An adapter's settings and arrays.
 
-    weights holds "blocks.0.attn.q_proj.lora_A" and so on. It may also hold whole weights under the
-    base's own names, such as a trained "head.weight"; these take the place of the base's.
+    The arrays' names begin with the name of their layer, such as "blocks.0.attn.q_proj.lora_A". There may also be whole
+    weights under the base's own names, such as a trained "head.weight", which replace the base's.
     """
 
     config: AdapterConfig
@@ -25,7 +25,7 @@ class Adapter(NamedTuple):
 
 
 def adapter_kind(config):
-    """The functions of the adapter's kind."""
+    """The module with the functions of the adapter's kind."""
     if config.kind not in KINDS:
         raise ValueError(f"kind: got {config.kind!r}, expected one of {', '.join(KINDS)}")
     return KINDS[config.kind]
@@ -36,13 +36,13 @@ def adapter_shapes(params, config):
 
     Parameters
     ----------
-    params : dict, the base model's weights (only their shapes are looked at)
+    params : dict, the base model's weights (only their shapes are read)
     config : AdapterConfig
 
     Raises
     ------
     ValueError
-        For an unknown kind or target.
+        If the kind is unknown, or a target fits no layer.
     """
     kind, by_name = adapter_kind(config), {}
     for module in adapted_modules(config, params):
@@ -54,9 +54,9 @@ def adapter_shapes(params, config):
 
 
 def check_ranks(params, config):
-    """Raise ValueError for a rank above min(out, in) of its layer: it would add parameters and no freedom.
+    """Raise ValueError for a rank above min(out, in) of its layer, which would only add superfluous parameters.
 
-    An adapter that is there already may have one, as a mix does whose ranks add up to more.
+    This is a check of new adapters. The rank of a mix is the sum of several ranks and may be higher.
     """
     for module in adapted_modules(config, params):
         r, shape = module_rank(config, module), params[f"{module}.weight"].shape
@@ -67,23 +67,23 @@ def check_ranks(params, config):
 
 
 def init_adapter(params, config, rng):
-    """A fresh adapter for a model; with it attached the model's output is the base's, bit for bit.
+    """A new adapter for a model. With it attached, the model's output is the base's, bit for bit.
 
     Parameters
     ----------
-    params : dict, the base model's weights (only looked at)
+    params : dict, the base model's weights; they are not changed
     config : AdapterConfig
     rng : np.random.Generator
 
     Returns
     -------
-    Adapter, in execution order; with a copy of the base's head where config.train_head and there is one
+    Adapter, with its arrays in execution order; with config.train_head also a copy of the base's head, if it has one
 
     Raises
     ------
     ValueError
-        For an unknown kind or target, a rank above min(out, in) of a layer, which is named, or an init that
-        changes the base: that is what `start_adapter` is for.
+        For an unknown kind, a target that fits no layer, a rank above min(out, in) of its layer, a rate factor of an
+        unknown array, or an init that changes the base (for these, use `start_adapter`).
     """
     if config.init in STARTS:
         raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
@@ -100,7 +100,7 @@ def init_adapter(params, config, rng):
 
 
 def check_rate_factors(config, kind):
-    """Raise ValueError for a factor of an array that the kind has not."""
+    """Raise ValueError for a factor of an array that the kind does not have."""
     known = [*kind.shapes(1, 1, 1), "weight"]
     for leaf in config.rate_factors:
         if leaf not in known:
@@ -108,22 +108,27 @@ def check_rate_factors(config, kind):
 
 
 def start_adapter(params, config, rng):
-    """A fresh adapter and the base that it is trained on, for every init.
+    """A new adapter, for every init, and the base on which it is trained.
 
-    For "kaiming" and "gaussian" that base is the one given. "pissa", "olora" and "loftq" take the adapter out of the
-    weights, and leave the rest of each adapted layer's for the base: the model is what it was, but for rounding
-    (and, with "loftq", for what NF4 loses). See `starts.py` for the way back to the base given.
+    For "kaiming" and "gaussian" this is the given base. "pissa", "olora" and "loftq" move a part of each adapted weight
+    into the adapter and leave the rest in the base. Both together compute what the given base computed, except for
+    rounding (and, with "loftq", for what NF4 loses). `starts.py` explains how to get an adapter for the given base.
 
     Parameters
     ----------
-    params : dict, the base model's weights (only looked at)
+    params : dict, the base model's weights; they are not changed
     config : AdapterConfig
     rng : np.random.Generator
 
     Returns
     -------
-    base : dict, to be frozen and trained on; arrays that stay as they were are shared, not copied
+    base : dict, to be frozen during training; unchanged arrays are shared, not copied
     adapter : Adapter
+
+    Raises
+    ------
+    ValueError
+        As `init_adapter`, or for a kind that does not go with the init.
     """
     if config.init not in STARTS:
         return params, init_adapter(params, config, rng)
@@ -139,7 +144,7 @@ def start_adapter(params, config, rng):
 
 
 def trained_weights(adapter):
-    """The arrays that training moves: all but those whose rate factor is 0."""
+    """The arrays that training changes: all except those whose rate factor is 0."""
     factors = adapter.config.rate_factors
     return {name: a for name, a in adapter.weights.items() if factors.get(name.rpartition(".")[2], 1.0) != 0.0}
 
@@ -155,17 +160,17 @@ def layer_arrays(adapter):
 
 
 def whole_weights(adapter):
-    """The arrays that take the place of the base's own, such as a trained head."""
+    """The arrays that replace the base's own, such as a trained head."""
     return {name: array for name, array in adapter.weights.items() if name.endswith((".weight", ".bias"))}
 
 
 def fitting_arrays(params, adapter):
-    """`layer_arrays`, after a check that the model has all the layers that they stand for, in their shapes.
+    """`layer_arrays`, after a check that the model has all their layers, with shapes that fit.
 
     Raises
     ------
     ValueError
-        For an adapter of another model: the first array that does not fit is named.
+        For an adapter of another model; the message names the first array that does not fit.
     """
     by_layer = layer_arrays(adapter)
     for module, arrays in by_layer.items():

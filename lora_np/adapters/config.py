@@ -1,4 +1,4 @@
-"""What an adapter is: its kind, rank and alpha, and the layers that it goes on."""
+"""The settings of an adapter: its kind, rank and alpha, and the layers that it adapts."""
 
 import fnmatch
 import math
@@ -15,26 +15,25 @@ class AdapterConfig:
 
     Parameters
     ----------
-    r : int, the rank: columns of B and rows of A
+    r : int, the rank: the number of rows of A and columns of B
     alpha : float, the numerator of the scale s
     targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
-        ("blocks.0.attn.q_proj"), a pattern with * and ? over full names ("blocks.[01].mlp.*"), or
-        "all-linear". With none the adapter is the trained head alone.
-    rank_pattern, alpha_pattern : dict, target -> rank or alpha where it differs from r or alpha; keys
-        are written as in `targets`, and the first that fits a layer counts
-    rslora : bool, scale by α/√r (Kalajdzievski 2023) in place of α/r
+        ("blocks.0.attn.q_proj"), a pattern over full names with *, ? or [] ("blocks.[01].mlp.*"), or "all-linear".
+        Without targets only the head is trained.
+    rank_pattern, alpha_pattern : dict, target -> a rank or alpha other than r or alpha; keys are written as in
+        `targets`, and the first one that fits a layer is used
+    rslora : bool, scale by α/√r (Kalajdzievski 2023) instead of α/r
     dropout : float in [0, 1), on the adapter's input, while training
-    init : "kaiming" (A uniform in ±1/√in, as PEFT's default) or "gaussian" (A normal with standard
-        deviation 1/r, as PEFT's; the paper's section 4.1 leaves the deviation open), each with B = 0; or
-        "pissa", "olora" or "loftq", which take A and B out of the base: see `start_adapter`
-    rate_factors : dict, an array's last name ("lora_B") -> what its learning rate is multiplied by, where
-        that is not 1. LoRA+ has {"lora_B": 16} (Hayou et al. 2024); 0 freezes the array, as LoRA-FA does
-        lora_A (Zhang et al. 2023)
-    norm_gradient : bool, DoRA: differentiate the norm too, which its paper holds constant
-    projection_seed : int, VeRA: where its random factors come from
-    train_head : bool, train the classifier head in full beside the adapter
+    init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
+        PEFT; the paper's section 4.1 does not specify it), both with B = 0; or "pissa", "olora" or "loftq", which
+        compute A and B from the base's weights: see `start_adapter`
+    rate_factors : dict, an array's last name ("lora_B") -> a factor of its learning rate, by default 1. LoRA+ has
+        {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A (Zhang et al. 2023).
+    norm_gradient : bool, for DoRA: differentiate the norm too, which its paper holds constant
+    projection_seed : int, for VeRA: the seed of its random factors
+    train_head : bool, also train the whole classifier head
     kind : str, a key of `adapters.KINDS`
-    extra : dict, fields of a configuration file that this package has no use for: kept, and written again
+    extra : dict, fields of a configuration file that this package does not use; they are written back
 
     Raises
     ------
@@ -103,12 +102,12 @@ def matches(module, target):
 
 
 def linear_layers(params):
-    """The full names of a model's linear layers, which end in "_proj", in execution order: where an adapter can go."""
+    """The full names of the linear layers that can be adapted, which end in "_proj", in execution order."""
     return [name.removesuffix(".weight") for name in params if name.endswith("_proj.weight")]
 
 
 def adapted_modules(config, params):
-    """The full names of the layers that the adapter goes on, in execution order.
+    """The full names of the layers that an adapter adapts, in execution order.
 
     Parameters
     ----------
@@ -138,7 +137,7 @@ def adapted_modules(config, params):
 
 
 def pick(module, pattern, default):
-    """What a pattern says of one layer: the value of the first key that fits it."""
+    """The value of the first key of a pattern that fits a layer, or the default."""
     return next((value for key, value in pattern.items() if matches(module, key)), default)
 
 
@@ -148,8 +147,8 @@ def module_rank(config, module):
 
 
 def module_config(config, module):
-    """The adapter's settings for one layer: the patterns resolved, r and alpha its own."""
-    if not config.rank_pattern and not config.alpha_pattern:  # then they are all layers' own, and need no new check
+    """The adapter's settings for one layer: r and alpha are the layer's own, and there are no patterns."""
+    if not config.rank_pattern and not config.alpha_pattern:  # the settings of all layers, checked already
         return config
     return replace(
         config,

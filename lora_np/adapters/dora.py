@@ -1,16 +1,16 @@
-"""DoRA on one linear layer: magnitude and direction of each output's weights apart (Liu et al. 2024, section 4).
+"""DoRA on one linear layer: separate magnitude and direction of each output's weights (Liu et al. 2024, section 4).
 
     V = W + s B A                      (out, in), the directions
     W′ = m ⊙ V / ‖V‖                   ‖V‖ (out,) the norms of V's rows, m (out,) their magnitudes, trained
     y = x W′ᵀ + b
 
-W stands here as (out, in), so that a norm is of a row, one an output, as in the authors' program and in PEFT; the
-paper writes W as (d, k), with norms by column. It starts with m = ‖W‖, so that W′ = W. As V is needed for its norms, x
-goes through V itself: one product of full size, as in the base, with s B A added to the weight first.
+W is (out, in) here, so each row has a norm, one per output, as in the authors' program and in PEFT. The paper writes W
+as (d, k), with norms of columns. Training starts with m = ‖W‖, so W′ = W. Because V is computed anyway for its norms, x
+is multiplied by V itself: one product of full size, as in the base.
 
-The paper's section 4.3 holds ‖V‖ constant in the backward pass, which spares an autograd's graph much memory, and so
-do PEFT and this file. By hand the exact gradient costs little, see `backward`; with `config.norm_gradient` it is
-that one.
+The paper (section 4.3) holds ‖V‖ constant in the backward pass, which saves much memory in an autograd graph. PEFT and
+this file do the same. By hand the exact gradient costs little; `config.norm_gradient` selects it, and `backward`
+derives it.
 """
 
 from typing import NamedTuple
@@ -34,11 +34,11 @@ from ..ops.scale import ScaleCache
 from . import lora
 from .config import scaling
 
-MAGNITUDE = "lora_magnitude_vector"  # m, by the name that it has in PEFT's files
+MAGNITUDE = "lora_magnitude_vector"  # m, under its name in PEFT's files
 FACTORS = ("lora_A", "lora_B")
 
 
-# The operands of each step that a wanted gradient passes through: h = x̃ Vᵀ, then g ⊙ h with g = m/‖V‖.
+# For each wanted gradient, the operands that it passes through in h = x̃ Vᵀ, and in g ⊙ h with g = m/‖V‖.
 OF_PRODUCT = {"x": "x", "weight": "weight"}
 OF_FACTORS = {"lora_A": "A", "lora_B": "B"}
 OF_STRETCH = {"x": "x", "weight": "x", "lora_A": "x", "lora_B": "x", MAGNITUDE: "factor"}
@@ -46,15 +46,15 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 
 
 class DoRACache(NamedTuple):
-    """What the backward pass needs; V is made again there, which costs no product with the batch's rows."""
+    """What the backward pass needs. It computes V again, which takes no product with the batch's rows."""
 
     product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
     stretch: ScaleCache  # of g ⊙ h, without g
     length: ScaleCache  # of g = m ⊙ 1/‖V‖, without 1/‖V‖
     bias: LinearCache  # for the bias's gradient
-    weight: np.ndarray  # (out, in), as it was given
-    adapter: dict  # its arrays
+    weight: np.ndarray  # (out, in), the base's, not converted to an array
+    adapter: dict  # the adapter's arrays
     inv_norm: np.ndarray | None  # (out,), 1/‖V‖
     mask: np.ndarray | None
     norm_gradient: bool
@@ -66,12 +66,12 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """LoRA's A and B, and m = ‖W‖, which makes W′ = W; parameters as in `lora.init`."""
+    """LoRA's A and B, and m = ‖W‖, so W′ = W; parameters as in `lora.init`."""
     return {**lora.init(weight, config, rng), MAGNITUDE: row_norms(np.asarray(weight))}
 
 
 def row_norms(V):
-    """‖V‖ of each row, (out,); the same bits whatever V's memory order."""
+    """‖V‖ of each row, (out,); the same bits for every memory order of V."""
     return np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))
 
 
@@ -81,9 +81,9 @@ def directions(weight, adapter, scale):
 
 
 def over(numerator, norm):
-    """m/‖V‖, or 1/‖V‖, and 0 for a row of zeros, which has no direction: it stays zero.
+    """m/‖V‖ or 1/‖V‖, and 0 for a row of zeros, which has no direction and stays zero.
 
-    m is divided by ‖V‖ and not multiplied by 1/‖V‖, so that it is 1 exactly at the start.
+    m is divided by ‖V‖, not multiplied by 1/‖V‖, so that the result is exactly 1 at the start.
     """
     return np.divide(numerator, norm, out=np.zeros_like(norm), where=norm > 0)
 
@@ -91,14 +91,14 @@ def over(numerator, norm):
 def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE), mask=None, norm=None):
     """The adapted layer's output.
 
-    Dropout acts on what the adapter adds to the base, y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask, as in
-    PEFT; without a mask that is x W′ᵀ + b.
+    As in PEFT, dropout acts on what the adapter adds to the base: y = x Wᵀ + b + (x̃ W′ᵀ − x̃ Wᵀ) with x̃ = x ⊙ mask.
+    Without a mask this is x W′ᵀ + b.
 
     Parameters
     ----------
     x, weight, bias, adapter, config, wanted, mask : see `lora.forward`
-    norm : array (out,), to stand in the place of ‖V‖, or None. With it held, the paper's backward pass is the exact
-        gradient, and can be checked as one.
+    norm : array (out,) to be used instead of ‖V‖, or None. With a constant norm the paper's backward pass is the exact
+        gradient, and can be checked as such.
 
     Returns
     -------
@@ -140,17 +140,17 @@ def backward(dy, cache):
         dh = (m/‖V‖) ⊙ dy                       (..., out)
         dx = dh V,   dV = dhᵀ x
 
-    and V = W + s B A hands dV on as LoRA's gradients, dB = s dV Aᵀ = dhᵀ (s x Aᵀ) and
-    dA = s Bᵀ dV = (s dh B)ᵀ x, for which dV itself need not be formed.
+    From V = W + s B A follow LoRA's gradients, dB = s dV Aᵀ = dhᵀ (s x Aᵀ) and dA = s Bᵀ dV = (s dh B)ᵀ x, which can
+    be computed without dV.
 
-    The exact gradient (`norm_gradient`) has one term more, through ‖V‖: with a = Σ_n dy ⊙ h,
+    The exact gradient (`norm_gradient`) has one more term, through ‖V‖: with a = Σ_n dy ⊙ h,
 
         ∂L/∂‖V‖ = − m a / ‖V‖²   and   ∂‖V‖/∂V = V / ‖V‖   so   dV += − (m a / ‖V‖³) ⊙ V
 
-    which is of the weight's size and knows nothing of the batch's rows. It takes away the part of dV along each
-    row: B A can turn a row of W′ and, but for m, cannot stretch it.
+    This term has the weight's size and needs no product with the batch's rows. It removes the part of dV along each
+    row of V: B A can turn a row of W′ but not stretch it; only m can.
 
-    With dropout y has the further term (x − x̃) Wᵀ, and x̃ = x ⊙ mask stands in place of x above.
+    With dropout, x̃ = x ⊙ mask replaces x above, and y has the further term (x − x̃) Wᵀ.
 
     Parameters
     ----------
@@ -159,8 +159,8 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in), or None where it was not wanted
-    grads : dict with the wanted ones of weight, bias, lora_A, lora_B, lora_magnitude_vector
+    dx : array (..., in), or None if it is not wanted
+    grads : dict with those of weight, bias, lora_A, lora_B, lora_magnitude_vector that are wanted
     """
     if cache.inv_norm is None:  # nothing is wanted
         return None, {}
@@ -192,7 +192,7 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW = m ⊙ V / ‖V‖ − W, (out, in); it depends on W, unlike LoRA's."""
+    """ΔW = m ⊙ V / ‖V‖ − W, (out, in). Unlike LoRA's, it depends on W."""
     W = np.asarray(weight)
     V = directions(W, adapter, scaling(config))
     return over(adapter[MAGNITUDE], row_norms(V))[:, None] * V - W

@@ -1,4 +1,4 @@
-"""The table of adapter kinds: a kind is one file with these functions, and one line here.
+"""The table of adapter kinds. A kind is one line here and one file with these functions:
 
     shapes(n_out, n_in, r) -> dict of the shapes of its arrays
     init(weight, config, rng) -> dict of its arrays
@@ -6,8 +6,8 @@
     backward(dy, cache) -> (dx, dict of gradients)
     delta(weight, adapter, config) -> ΔW
 
-Merging, compressing, spectra, gradient checks and costs are written once, over these, for all kinds. Variants that
-are a kind with other settings are named in `variants.py`.
+Merging, compressing, spectra, gradient checks and costs use only these functions, so they work for all kinds.
+`variants.py` names the variants, which are kinds with other settings.
 """
 
 from . import adalora, dora, lora, vera

@@ -2,8 +2,8 @@
 
     y = x Wᵀ + b + s (x Aᵀ) Bᵀ        A (r, in),  B (out, r),  s = α/r
 
-The update ΔW = s B A has at most rank r. It is never formed in training: x passes through r
-numbers, which costs r (in + out) products a row in place of in · out.
+The update ΔW = s B A has at most rank r. Training never forms it: each row of x passes through r numbers, which costs
+r (in + out) multiplications instead of in · out.
 """
 
 import math
@@ -20,7 +20,7 @@ OPERANDS = {"x": "x", "lora_A": "A", "lora_B": "B"}  # of the low-rank product
 
 
 class LoRACache(NamedTuple):
-    base: LinearCache  # of x Wᵀ + b; with W frozen it holds W for dx and no activation
+    base: LinearCache  # of x Wᵀ + b; if W is frozen, it keeps W for dx and no activation
     update: LowRankCache  # of s (x Aᵀ) Bᵀ
 
 
@@ -29,8 +29,8 @@ def shapes(n_out, n_in, r):
 
     Parameters
     ----------
-    n_out, n_in : int, of the layer's base weight
-    r : int
+    n_out, n_in : int, the shape of the layer's base weight
+    r : int, the rank
 
     Returns
     -------
@@ -40,10 +40,10 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """A random, B zero: ΔW = 0, so the adapted model starts as the base.
+    """A is random and B is zero, so ΔW = 0 and the adapted model starts as the base.
 
-    If A were zero as well, both gradients would stay zero: dB ∝ A and dA ∝ B. One of the two must
-    be random; the paper chooses B as the one at zero.
+    If A were zero as well, both gradients would stay zero, because dB is proportional to A and dA to B. One of the two
+    must be random; the paper sets B to zero.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
     weight : array (out, in), bias : array (out,) or None
     adapter : dict with lora_A (r, in) and lora_B (out, r)
     config : AdapterConfig of this layer
-    wanted : names of the operands whose gradient will be asked for, among x, weight, bias, lora_A, lora_B
-    mask : array of x's shape from `dropout_mask`, on the adapter's input; or None
+    wanted : names of the operands whose gradients the backward pass will compute: x, weight, bias, lora_A, lora_B
+    mask : array of x's shape from `dropout_mask`, for the adapter's input; or None
 
     Returns
     -------
@@ -94,15 +94,15 @@ def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), 
 def backward(dy, cache):
     """Gradients of the adapted layer.
 
-    y is the sum of two products, so dy goes through both, and x gets the sum of what comes back. With u = x Aᵀ
-    (and x ⊙ mask in place of x in the second product, where there is a mask):
+    y is the sum of two products. dy passes through both, and dx is the sum of the two results. With u = x Aᵀ (and, if
+    there is a mask, x ⊙ mask instead of x in the second product):
 
         dB = s dyᵀ u            (out, r)
         du = s dy B             (..., r)
         dA = duᵀ x              (r, in)
         dx = dy W + du A        (..., in)
 
-    `ops/linear.py` and `ops/low_rank.py` derive the two.
+    `ops/linear.py` and `ops/low_rank.py` derive both parts.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in), or None where it was not wanted
-    grads : dict with the wanted ones of weight, bias, lora_A, lora_B
+    dx : array (..., in), or None if it is not wanted
+    grads : dict with those of weight, bias, lora_A, lora_B that are wanted
     """
     # y = x Wᵀ + b + s (x Aᵀ) Bᵀ
     through_base = linear_backward(dy, cache.base)
@@ -127,5 +127,5 @@ def backward(dy, cache):
 
 
 def delta(weight, adapter, config):
-    """ΔW = s B A, the change of the weight that the adapter stands for, (out, in)."""
+    """ΔW = s B A, (out, in), the adapter's update of the weight."""
     return scaling(config) * (adapter["lora_B"] @ adapter["lora_A"])

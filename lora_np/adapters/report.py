@@ -1,4 +1,4 @@
-"""How many parameters are trained, where, and of how many."""
+"""How many parameters are trained, and in which arrays."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,20 @@ class TrainableReport(NamedTuple):
     trainable: int  # parameters that training changes
     total: int  # parameters of the model and its adapter
     percent: float  # 100 · trainable / total
-    by_name: dict[str, int]  # parameters by array, the trainable ones alone
+    by_name: dict[str, int]  # array -> its number of trainable parameters
 
     def __str__(self):
         return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.percent:.3f} %)"
 
 
 def trainable_report(params, trainable):
-    """Count what is trained against everything that there is.
+    """Count the trainable parameters and all parameters.
 
     Parameters
     ----------
     params : dict, the base model's weights
-    trainable : dict of the arrays that are trained: an adapter's weights, the whole of params, or some
-        of it. A name that the base has too (a head) counts once.
+    trainable : dict of the arrays that are trained: an adapter's weights, or all or some of params. A name that is also
+        in params, such as the head, counts once.
 
     Returns
     -------

@@ -1,17 +1,17 @@
-"""Starts that take A and B out of the base's own weight: PiSSA, OLoRA, LoftQ.
+"""Starts that compute A and B from the base's own weight: PiSSA, OLoRA, LoftQ.
 
-LoRA starts with B = 0, so that its update is zero. These start with s B A a part of W itself, or of what quantising
-W loses, and leave W_rest to be the frozen base:
+LoRA starts with B = 0, so its update is zero. With these starts s B A is a part of W, or of what quantising W loses,
+and the frozen base is the rest:
 
-    W_rest + s B A = W          PiSSA, OLoRA: but for rounding
-    Q(W)   + s B A ≈ W          LoftQ: nearer than Q(W) alone
+    W_rest + s B A = W          PiSSA, OLoRA: up to rounding
+    Q      + s B A ≈ W          LoftQ: closer than quantising W alone
 
-The base that is trained on is then not the one that was loaded. What training made of such an adapter is, to the
-loaded base, an ordinary LoRA of twice the rank: the trained one less the one at the start,
+So training uses another base than the loaded one. After PiSSA or OLoRA, the loaded base needs an ordinary LoRA of twice
+the rank, the trained adapter minus the one at the start:
 
     W_rest + s B A = W + s B A − s B₀ A₀        mix(params, {"trained": …, "start": …}, {"trained": 1, "start": -1})
 
-so that it is swapped, saved and merged as any other.
+It can be swapped, saved and merged like any other. `mix.on_given_base` computes it.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ LOFTQ_STEPS = 5  # as in the paper's experiments
 
 
 def pissa(weight, config):
-    """The r leading singular directions are trained, the rest is frozen (Meng et al. 2024, section 3, equations 2-4).
+    """Train the r leading singular directions, freeze the rest (Meng et al. 2024, section 3, equations 2-4).
 
     W = U Σ Vᵀ,  B = U_r √(Σ_r/s),  A = √(Σ_r/s) V_rᵀ,  W_rest = W − s B A.
 
@@ -36,13 +36,18 @@ def pissa(weight, config):
     -------
     rest : array (out, in), of the weight's dtype
     factors : dict with lora_A (r, in) and lora_B (out, r)
+
+    Raises
+    ------
+    ValueError
+        If alpha is not above 0.
     """
     factors = leading_factors(weight, config)
     return rest(weight, factors, config), factors
 
 
 def olora(weight, config):
-    """B is orthonormal, from W = Q R: B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
+    """B has orthonormal columns: with W = Q R, B = Q_r, A = R_r, W_rest = W − s B A (Büyükakyüz 2024, section 3).
 
     Parameters and results as in `pissa`.
     """
@@ -52,9 +57,9 @@ def olora(weight, config):
 
 
 def loftq(weight, config):
-    """Quantise and approximate in turns what is left, so that quantising loses less (Li et al. 2023, algorithm 1).
+    """Alternate quantising and low-rank approximation, so that quantising loses less (Li et al. 2023, algorithm 1).
 
-        Q ← NF4(W − s B A),   s B A ← the r leading directions of W − Q        five times, from B A = 0
+        Q ← NF4(W − s B A),   s B A ← the r leading directions of W − Q        five times, starting with B A = 0
 
     Parameters and results as in `pissa`; rest is an NF4Weight.
     """
@@ -71,7 +76,7 @@ STARTS = {"pissa": pissa, "olora": olora, "loftq": loftq}
 
 
 def leading_factors(matrix, config):
-    """B and A with s B A the best approximation of rank r, shared out evenly between them."""
+    """A and B such that s B A is the best approximation of rank r, with equal parts √(Σ_r/s) in both."""
     scale = scaling(config)
     if not scale > 0:
         raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")

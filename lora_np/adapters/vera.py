@@ -1,10 +1,10 @@
-"""VeRA on one linear layer: random factors that nobody trains, and two trained vectors (Kopiczko et al. 2024).
+"""VeRA on one linear layer: frozen random factors and two trained vectors (Kopiczko et al. 2024).
 
     y = x Wᵀ + b + λ_b ⊙ ((λ_d ⊙ (x Aᵀ)) Bᵀ)        ΔW = diag(λ_b) B diag(λ_d) A
 
-A (r, in) and B (out, r) are one pair for all layers (section 3.1); where layers have several shapes, each takes as
-many of A's columns and of B's rows as it has room for, which is PEFT's way. They come from a seed and stand in no
-file: an adapter is r + out numbers a layer. There is no α.
+All layers share one A (r, in) and one B (out, r) (section 3.1). If layers have different shapes, each uses as many of
+A's columns and B's rows as it needs, as in PEFT. Both come from a seed and are not saved: an adapter is r + out numbers
+per layer. There is no α.
 """
 
 import math
@@ -29,17 +29,17 @@ from ..ops.low_rank import LowRankCache
 from ..ops.scale import ScaleCache
 
 LAMBDAS = ("vera_lambda_d", "vera_lambda_b")
-START_D = 0.1  # λ_d at the start, which the paper leaves to be tuned and PEFT sets so; λ_b starts at zero
-PAIRS_HELD = 16  # random factors that stay in memory; a model needs a pair for each shape of its layers
+START_D = 0.1  # initial λ_d, as in PEFT; the paper tunes it. λ_b starts at zero
+PAIRS_HELD = 16  # pairs of random factors that stay in memory; a model needs one for each shape of its layers
 
 
-# The operands of w = (λ_d ⊙ (x Aᵀ)) Bᵀ and of λ_b ⊙ w that each gradient passes through.
+# For each wanted gradient, the operands that it passes through in z = (λ_d ⊙ (x Aᵀ)) Bᵀ, and in λ_b ⊙ z.
 OF_PRODUCT = {"x": "x", "vera_lambda_d": "e"}
 OF_SCALING = {"x": "x", "vera_lambda_d": "x", "vera_lambda_b": "factor"}
 
 
 class VeRACache(NamedTuple):
-    """What the backward pass needs; A and B come from their seed again."""
+    """What the backward pass needs; it gets A and B from their seed again."""
 
     base: LinearCache  # of x Wᵀ + b
     product: LowRankCache  # of z = (λ_d ⊙ (x Aᵀ)) Bᵀ, without A and B
@@ -55,7 +55,7 @@ def shapes(n_out, n_in, r):
 
 
 def init(weight, config, rng):
-    """λ_d = 0.1 and λ_b = 0, so that ΔW = 0; the random factors are drawn from config.projection_seed, not rng."""
+    """λ_d = 0.1 and λ_b = 0, so ΔW = 0. The random factors come from config.projection_seed, so rng is not used."""
     shape = shapes(*weight.shape, config.r)
     return {
         "vera_lambda_d": np.full(shape["vera_lambda_d"], START_D, dtype=weight.dtype),
@@ -64,12 +64,12 @@ def init(weight, config, rng):
 
 
 def projections(shape, r, seed, dtype):
-    """The shared random factors, as far as a layer of this shape reaches into them.
+    """The part of the shared random factors that a layer of this shape uses.
 
-    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (PEFT's A has the largest layer's `in`
-    in that root for all layers.) They follow from the raw 64-bit words of PCG64, which are fixed for all time: word w
-    of the stream of [seed, 0] for A, [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by
-    column and B row by row, so that a smaller layer's factors are, but for that root, part of a larger one's.
+    The numbers are Kaiming-uniform, in ±√(6/in) for A and ±√(6/r) for B. (For all layers, PEFT's A has the largest
+    layer's `in` in that root.) They are computed from the raw 64-bit words of PCG64, which will never change: word w of
+    the stream of [seed, 0] for A, or [seed, 1] for B, becomes (w >> 11) · 2⁻⁵³ in [0, 1). A is filled column by column
+    and B row by row, so a smaller layer's factors are, except for that root, part of a larger layer's.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def backward(dy, cache):
         dλ_d = Σ_n dw ⊙ v                       (r,)
         dx   = dy W + (λ_d ⊙ dw) A              (..., in)
 
-    At λ_b = 0 the last two are those of the base: in the first step λ_b alone moves.
+    If λ_b = 0, then dw = 0, so dλ_d is zero and dx is the base's: in the first step only λ_b changes.
 
     Parameters
     ----------
@@ -136,8 +136,8 @@ def backward(dy, cache):
 
     Returns
     -------
-    dx : array (..., in), or None where it was not wanted
-    grads : dict with the wanted ones of weight, bias, vera_lambda_d, vera_lambda_b
+    dx : array (..., in), or None if it is not wanted
+    grads : dict with those of weight, bias, vera_lambda_d, vera_lambda_b that are wanted
     """
     A, B = projections(cache.shape, cache.r, cache.seed, dy.dtype)
     # y = x Wᵀ + b + λ_b ⊙ z
