@@ -250,7 +250,7 @@ def test_weights_that_do_not_fit(weights, message, params, alike):
 
 
 def test_adapters_that_do_not_mix(params, several, alike):
-    with pytest.raises(ValueError, match="adapters: 'all' has blocks.0.attn.k_proj, which 'q' has not"):
+    with pytest.raises(ValueError, match="adapters: 'all' has blocks.0.attn.k_proj, but 'q' does not"):
         mix(params, {name: several[name] for name in ("q", "all")}, {"q": 1.0, "all": 1.0})
     with pytest.raises(ValueError, match="adapters: got none"):
         mix(params, {}, {})

@@ -334,7 +334,7 @@ def test_an_adapter_that_left_the_base_alone_comes_back_itself(language, random_
 def test_what_quantising_changed_is_no_adapter(random_params):
     params = random_params(QUANTISABLE)
     _, start = start_adapter(params, AdapterConfig(4, init="loftq"), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="trained: started by 'loftq' it goes with the quantised base"):
+    with pytest.raises(ValueError, match="trained: got init 'loftq', which works only with the quantised base"):
         on_given_base(params, start, moved(start))
 
 

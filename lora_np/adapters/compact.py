@@ -1,25 +1,25 @@
-"""The way back from single layers to a configuration: their ranks and alphas in as few words as they allow."""
+"""Turning the ranks and alphas of single layers into a short configuration."""
 
 from collections import Counter
 
 
 def layer_name(module):
-    """What a layer is called in every block: "q_proj" for "blocks.0.attn.q_proj"."""
+    """A layer's name in every block: "q_proj" for "blocks.0.attn.q_proj"."""
     return module.rpartition(".")[2]
 
 
 def compact_targets(modules, candidates, name=layer_name):
-    """Targets that mean these layers and no others.
+    """Targets that select these layers and no others.
 
     Parameters
     ----------
-    modules : full names of the layers that are meant
-    candidates : full names of all layers that could be
-    name : function, full name -> its name in every block
+    modules : full names of the layers to select
+    candidates : full names of all layers that can be selected
+    name : function, full name -> name in every block
 
     Returns
     -------
-    tuple of str: the name where every block's layer is meant, the full names elsewhere
+    tuple of str: the name in every block if the layers of all blocks are selected, else full names
     """
     meant = set(modules)
     everywhere = {name(m) for m in modules} - {name(m) for m in candidates if m not in meant}
@@ -27,17 +27,17 @@ def compact_targets(modules, candidates, name=layer_name):
 
 
 def compact_pattern(values, name=layer_name):
-    """The commonest value, and a pattern of what differs from it.
+    """The most common value, and a pattern for the layers with other values.
 
     Parameters
     ----------
     values : dict, full name of a layer -> its rank, or its alpha
-    name : function, full name -> its name in every block
+    name : function, full name -> name in every block
 
     Returns
     -------
-    value : the commonest
-    pattern : dict, target -> value, by name where all blocks agree and by full name elsewhere
+    value : the most common one
+    pattern : dict, target -> value; a target is the name in every block if all blocks agree, else a full name
     """
     common = Counter(values.values()).most_common(1)[0][0]
     by_name = {}

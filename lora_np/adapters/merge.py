@@ -1,4 +1,4 @@
-"""Merging: W′ = W + ΔW, after which the adapted model costs what the base costs."""
+"""Merging: W′ = W + ΔW. The merged model costs no more than the base."""
 
 import math
 from typing import NamedTuple
@@ -9,28 +9,28 @@ from .adapter import Adapter, adapter_deltas, whole_weights
 
 
 class MergeErrors(NamedTuple):
-    """What rounding does to a merge, relative, in Frobenius norm over all adapted layers together."""
+    """Relative rounding errors of a merge, in Frobenius norm over all adapted layers together."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖: how much of the update is lost
-    restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, as `unmerge` has it
+    restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, after `unmerge`
 
 
 def merge(params, adapter):
     """The model with the adapter's update added to its weights (Hu et al. 2021, section 4.1).
 
-    The merged weights are dense arrays, and exact but for rounding, whatever stood in their place: those of a quantised
-    base take up the room of full precision again, and zeros that pruning left are gone. The base's other weights keep
-    their form. `merge_in_format` merges into the base's own format, and says what is lost.
+    The merged weights are dense arrays and exact up to rounding. So a quantised weight takes the memory of full
+    precision again, and a pruned weight loses its zeros. The base's other weights keep their format. `merge_in_format`
+    merges into the base's own format, and measures what is lost.
 
     Parameters
     ----------
-    params : dict, the base's weights (left as they are; untouched ones are shared, not copied)
+    params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
     adapter : Adapter
 
     Returns
     -------
-    dict, of the base's dtype; a whole weight that the adapter carries (a head) takes the place of the base's
+    dict, of the base's dtype; a whole weight that the adapter carries (a head) replaces the base's
     """
     dtype = next(iter(params.values())).dtype
     deltas = adapter_deltas(params, adapter)
@@ -39,25 +39,25 @@ def merge(params, adapter):
 
 
 def unmerge(merged, adapter, params=None):
-    """Take the adapter's update out of merged weights again: W = W′ − ΔW.
+    """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
-    Floating-point addition rounds, so the weights come back to about one unit in the last place and
-    not bit for bit; `merge_errors` measures it. Keep the base where that matters.
+    Floating-point addition rounds, so the weights are restored to about one unit in the last place, not bit for bit;
+    `merge_errors` measures the difference. Keep the base if that matters.
 
     Parameters
     ----------
     merged : dict, from `merge`
-    adapter : Adapter, the same
-    params : dict or None, weights to put back in the place of whole ones that `merge` replaced (a head)
+    adapter : Adapter, the same as in `merge`
+    params : dict or None, weights that replace the whole weights that `merge` replaced (a head)
 
     Returns
     -------
-    dict of the base's names
+    dict with the names of `merged`
 
     Raises
     ------
     ValueError
-        For an adapter such as DoRA's, whose update depends on the base's weight, which is what is sought.
+        If the update depends on the base's weight, as DoRA's does, because that weight is unknown.
     """
     deltas = adapter_deltas(merged, adapter)
     restored = {name: np.asarray(merged[name]) - delta for name, delta in deltas.items()}
@@ -74,9 +74,9 @@ def unmerge(merged, adapter, params=None):
 def merge_errors(params, adapter, dtype):
     """Merge and unmerge with all arrays in a number format, and compare with float64.
 
-    The addition rounds to W's last digit, and ΔW is much smaller than W: in float16, with three digits, a good
-    part of an update can be lost. W and the adapter are taken as the format holds them, so it is merging alone
-    that is measured.
+    The addition rounds to W's last digit, and ΔW is much smaller than W. In float16, with three digits, a large part of
+    an update can be lost. W and the adapter are converted to the format first, so only the error of merging is
+    measured.
 
     Parameters
     ----------

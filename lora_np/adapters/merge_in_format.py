@@ -1,9 +1,9 @@
-"""Merging into a compressed base: W′ in the format that W had, and what that costs.
+"""Merging into a compressed base: W′ in the format of W, and what is lost by that.
 
-After `merge` the adapted layers of a quantised base are dense, and the zeros of a pruned one are gone: nothing is lost
-but what the compression was for. Here W′ goes back into W's format. An update is small beside what lies between two
-codes, so most weights would fall back to the code that they had, and much of the update may be lost; how much is
-measured.
+After `merge` the adapted layers of a quantised base are dense, and those of a pruned base have lost their zeros. The
+update is exact, but the model is no longer compressed. Here W′ is converted back into W's format. An update is small
+compared with the distance between two codes, so most weights return to their old code, and much of the update may be
+lost. The functions here measure how much.
 """
 
 import math
@@ -18,7 +18,7 @@ from .merge import as_dtype
 
 
 class FormatLoss(NamedTuple):
-    """What the format does to W + ΔW, relative, in Frobenius norm."""
+    """Relative errors from converting W + ΔW into the format, in Frobenius norm."""
 
     merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
     update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost; 0 for an update of zero
@@ -27,29 +27,29 @@ class FormatLoss(NamedTuple):
 class MergedInFormat(NamedTuple):
     params: dict  # the merged model, each weight in the base's own format
     layers: dict[str, FormatLoss]  # by the name of the adapted layer's weight
-    overall: FormatLoss  # of all adapted layers together, as of one long vector
+    overall: FormatLoss  # of all adapted layers together, as one long vector
 
 
 def merge_in_format(params, adapter, masks=None):
-    """The model with the adapter's update added, each merged weight in the format that the base's weight has.
+    """The model with the adapter's update added, each merged weight in the format of the base's weight.
 
-    A quantised matrix is quantised again, with its own settings. Zeros of an array stay zero, as they are what pruning
-    left; zeros of a quantised matrix may as well be small weights that were rounded, so that a matrix which is both
-    pruned and quantised needs its mask.
+    A quantised matrix is quantised again, with the same settings. Zeros of a dense array stay zero, because they come
+    from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a matrix that is both
+    pruned and quantised needs a mask.
 
-    The share of the update that is lost is 1 where W′ is W again, and above 1 where bringing W + ΔW into the format
-    moves it by more than ΔW did. A layer whose update is zero stays what it is.
+    The lost share of the update is 1 if W′ equals W, and above 1 if converting W + ΔW into the format changes it by
+    more than ΔW did. A layer whose update is zero does not change.
 
     Parameters
     ----------
-    params : dict, the base's weights (left as they are; untouched ones are shared, not copied)
+    params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
     adapter : Adapter of any kind
-    masks : dict, the name of an adapted weight -> array (out, in) of bool, True where it may be other than zero, for
-        those that are not to be told by the zeros of the base; or None
+    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. A weight
+        without a mask keeps its zeros if it is a dense array.
 
     Returns
     -------
-    MergedInFormat; a whole weight that the adapter carries (a head) takes the place of the base's, as it is
+    MergedInFormat; a whole weight that the adapter carries (a head) replaces the base's without conversion
 
     Raises
     ------
@@ -60,8 +60,8 @@ def merge_in_format(params, adapter, masks=None):
     kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
     masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
     dtype = next(iter(params.values())).dtype
-    merged, errors, sums, updates = dict(params), {}, {}, {}  # the last three: Frobenius norms by name
-    for module, arrays in by_layer.items():  # a layer at a time, so that no more than one is dense
+    merged, errors, sums, updates = dict(params), {}, {}, {}  # the last three: name -> Frobenius norm
+    for module, arrays in by_layer.items():  # only one layer at a time is dense
         name = f"{module}.weight"
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
         wanted = np.asarray(base, dtype=np.float64) + delta  # (out, in)
@@ -77,14 +77,14 @@ def merge_in_format(params, adapter, masks=None):
 
 
 def in_format(dense, base, mask):
-    """A dense matrix in the base's format, with zeros where the mask, or the array's own zeros, ask for them."""
+    """A dense matrix in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
     if mask is None and not isinstance(base, QuantisedWeight):
         mask = base != 0
     return requantise(dense if mask is None else np.where(mask, dense, 0.0), like=base)
 
 
 def format_loss(error, merged, update):
-    """The two ratios of norms. Without an error both are 0, whatever they are of."""
+    """The two ratios of norms; both are 0 if the error is 0."""
     return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
 
 

@@ -1,13 +1,13 @@
 """Mixing: a weighted sum of adapters is an adapter again.
 
-The updates add up, ΔW = Σ wᵢ ΔWᵢ, and for LoRA the sum has a factorisation at hand, of rank r₁ + r₂ + …: the A's
-one above the other, the B's side by side,
+The updates add up, ΔW = Σ wᵢ ΔWᵢ. For LoRA, stacking the A's and placing the B's side by side gives factors of the
+sum, of rank r₁ + r₂ + …:
 
     Σ wᵢ sᵢ Bᵢ Aᵢ = [w₁s₁B₁  w₂s₂B₂ …] [A₁; A₂; …]
 
-which is exact. (Adding up the A's and the B's in place of the products would bring in the cross terms B₁A₂.)
-`compress` cuts an adapter to a lower rank by the singular value decomposition, the best there is for that rank
-(Eckart and Young 1936), and says what was lost.
+This is exact. (Adding up the A's and the B's instead of the products would add cross terms such as B₁A₂.)
+`compress` reduces an adapter to a lower rank with a singular value decomposition, which gives the best approximation of
+that rank (Eckart and Young 1936), and measures what is lost.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checked import finite_number
+from ..checked import finite_number, whole_number
 from .adapter import Adapter, adapter_deltas, fitting_arrays, layer_arrays, whole_weights
 from .compact import compact_pattern, compact_targets
 from .config import linear_layers, module_config, scaling
@@ -24,32 +24,31 @@ from .starts import STARTS
 
 
 class Compressed(NamedTuple):
-    """An adapter of lower rank, and how far it is from the one that it stands for."""
+    """An adapter of lower rank, and its distance from the original."""
 
     adapter: Adapter
     errors: dict[str, float]  # layer -> ‖ΔW − ΔW′‖ / ‖ΔW‖ in Frobenius norm, 0 for an update of zero
-    error: float  # the same of all layers together
+    error: float  # the same for all layers together
 
 
 def mix(params, adapters, weights):
-    """The adapter whose update is the weighted sum of the updates of several.
+    """The adapter whose update is the weighted sum of several adapters' updates.
 
     Parameters
     ----------
     params : dict of the base's weights, which every adapter must fit
-    adapters : dict, name -> Adapter of LoRA, all of the same layers
+    adapters : dict, name -> Adapter of kind "lora", all with the same layers
     weights : dict, the same names -> float
 
     Returns
     -------
-    Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight that they carry, such as a head, is
-    moved from the base's by the weighted sum of their differences from it; where the base has none, it is
-    the weighted sum.
+    Adapter of rank Σ rᵢ and scale 1 in every layer. A whole weight that they carry, such as a head, is the base's plus
+    the weighted sum of their differences from it; if the base has none, it is the weighted sum.
 
     Raises
     ------
     ValueError
-        For other names in `weights`, a weight that is no finite number, and adapters of another model, of
+        For other names in `weights`, a weight that is not a finite number, or adapters of another model, with
         different layers or of another kind.
     """
     weights = checked_weights(adapters, weights)
@@ -75,66 +74,70 @@ def mix(params, adapters, weights):
 
 
 def on_given_base(params, start, trained):
-    """A trained adapter as one for the base that was given, where its start took it out of that base.
+    """A trained adapter as an adapter for the base that was given to `start_adapter`.
 
-    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is LoRA of twice the rank, exactly; see `starts.py`.
+    W − s B₀ A₀ + s B A = W + (s B A − s B₀ A₀), which is exactly a LoRA of twice the rank; see `starts.py`.
 
     Parameters
     ----------
-    params : dict of the weights of the base that `start_adapter` was given
-    start, trained : Adapter, from `start_adapter` and after training
+    params : dict, the weights that were given to `start_adapter`
+    start, trained : Adapter, from `start_adapter`, and after training
 
     Returns
     -------
-    Adapter; `trained` itself where its start left the base as it was
+    Adapter; `trained` itself if `start_adapter` did not change the base
 
     Raises
     ------
     ValueError
-        For a start on a quantised base: what quantising changed is no adapter.
+        For "loftq", because no adapter can undo what quantising changed; and for a kind other than "lora".
     """
     if trained.config.init not in STARTS:
         return trained
     if trained.config.init == "loftq":
-        raise ValueError("trained: started by 'loftq' it goes with the quantised base that it started with")
+        raise ValueError("trained: got init 'loftq', which works only with the quantised base from its start")
     return mix(params, {"trained": trained, "start": start}, {"trained": 1.0, "start": -1.0})
 
 
 def compress(params, adapter, r):
-    """The adapter of rank r whose update is nearest to another's, layer by layer.
+    """The adapter of rank r whose update is closest to that of a given adapter, layer by layer.
 
-    ΔW ≈ U_r Σ_r V_rᵀ, shared out evenly: B = U_r √Σ_r and A = √Σ_r V_rᵀ, at scale 1.
+    ΔW ≈ U_r Σ_r V_rᵀ = B A with B = U_r √Σ_r and A = √Σ_r V_rᵀ, at scale 1.
 
     Parameters
     ----------
     params : dict of the base's weights
     adapter : Adapter of any kind
-    r : int, at least 1; a layer that has room for less gets less
+    r : int, at least 1; a layer with min(out, in) < r gets that rank
 
     Returns
     -------
-    Compressed; its adapter is LoRA, with the same whole weights
+    Compressed; its adapter is of kind "lora", with the same whole weights
+
+    Raises
+    ------
+    ValueError
+        If r is not a whole number of at least 1, or the adapter does not fit the base.
     """
-    if isinstance(r, bool) or not isinstance(r, (int, np.integer)) or r < 1:
-        raise ValueError(f"r: got {r!r}, expected a whole number of at least 1")
-    compressed, ranks, lost, all_of_it = {}, {}, {}, {}
+    r = whole_number("r", r)
+    compressed, ranks, lost, energy = {}, {}, {}, {}  # the last two: sums of squares
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
         U, sigma, Vt = np.linalg.svd(delta.astype(np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
-        k = ranks[module] = min(int(r), len(sigma))
+        k = ranks[module] = min(r, len(sigma))
         root = np.sqrt(sigma[:k])  # (k,)
         compressed[f"{module}.lora_A"] = (root[:, None] * Vt[:k]).astype(delta.dtype)  # (k, in)
         compressed[f"{module}.lora_B"] = (U[:, :k] * root).astype(delta.dtype)  # (out, k)
-        lost[module], all_of_it[module] = float(np.sum(sigma[k:] ** 2)), float(np.sum(sigma**2))
-    errors = {module: math.sqrt(lost[module] / all_of_it[module]) if all_of_it[module] else 0.0 for module in lost}
-    total = sum(all_of_it.values())
+        lost[module], energy[module] = float(np.sum(sigma[k:] ** 2)), float(np.sum(sigma**2))
+    errors = {module: math.sqrt(lost[module] / energy[module]) if energy[module] else 0.0 for module in lost}
+    total = sum(energy.values())
     error = math.sqrt(sum(lost.values()) / total) if total else 0.0
     config = unscaled_config(adapter.config, ranks, params)
     return Compressed(Adapter(config, {**compressed, **whole_weights(adapter)}), errors, error)
 
 
 def unscaled_config(config, ranks, params):
-    """The configuration of LoRA with these ranks by layer and scale 1, which is α = r."""
+    """The configuration of LoRA with these ranks of layers, and scale 1, so α = r."""
     if not ranks:  # a trained head alone
         return config
     r, pattern = compact_pattern(ranks)
@@ -153,7 +156,7 @@ def unscaled_config(config, ranks, params):
 
 
 def checked_weights(adapters, weights):
-    """The weights as Python's floats, which leave float32 arrays what they are; one for each adapter and no other."""
+    """The weights as Python floats, which do not turn float32 arrays into float64; one for each adapter."""
     if not adapters:
         raise ValueError("adapters: got none, expected at least one")
     if set(weights) != set(adapters):
@@ -162,14 +165,13 @@ def checked_weights(adapters, weights):
 
 
 def check_same_names(adapters):
-    """Raise ValueError unless all adapters are of the same layers and carry the same whole weights."""
-    (first, reference), *others = adapters.items()
-    for name, adapter in others:
-        mine, theirs = set(layer_arrays(adapter)), set(layer_arrays(reference))
-        mine |= set(whole_weights(adapter))
-        theirs |= set(whole_weights(reference))
-        for this, more, that in ((name, mine - theirs, first), (first, theirs - mine, name)):
+    """Raise ValueError unless all adapters have the same layers and carry the same whole weights."""
+    names = {adapter: {*layer_arrays(a), *whole_weights(a)} for adapter, a in adapters.items()}
+    first, *others = names
+    for other in others:
+        for this, that in ((other, first), (first, other)):
+            more = names[this] - names[that]
             if more:
                 raise ValueError(
-                    f"adapters: {this!r} has {sorted(more)[0]}, which {that!r} has not; a mix needs the same layers"
+                    f"adapters: {this!r} has {min(more)}, but {that!r} does not; expected the same layers in all"
                 )

@@ -1,6 +1,6 @@
-"""The variants of LoRA by name, each as the settings of an AdapterConfig that make it.
+"""The variants of LoRA by name, each as the settings of AdapterConfig that define it.
 
-A variant that needs a forward pass of its own is a kind (`kinds.py`); the others are LoRA with other settings.
+A variant with its own forward pass is a kind (`kinds.py`). The others are LoRA with other settings.
 """
 
 from dataclasses import replace
@@ -23,21 +23,26 @@ VARIANTS = {
 
 
 def variant_config(variant, config=None):
-    """A configuration turned into a variant's.
+    """A configuration with the settings of a variant.
 
     Parameters
     ----------
     variant : str, a key of VARIANTS
-    config : AdapterConfig whose other settings stay; None: the default
+    config : AdapterConfig with the other settings; None: the defaults
 
     Returns
     -------
     AdapterConfig
+
+    Raises
+    ------
+    ValueError
+        If the variant is unknown.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(VARIANTS)}")
     config = AdapterConfig() if config is None else config
-    # What makes another variant does not stay: DoRA's settings turned into LoRA's are of LoRA.
+    # Reset the settings that define another variant, so that a DoRA configuration can become a LoRA one.
     plain = {"kind": "lora", "rslora": False, "rate_factors": {}}
     plain |= {"init": "kaiming"} if config.init in STARTS else {}
     return replace(config, **plain | VARIANTS[variant])
