@@ -1,4 +1,4 @@
-"""Looking at what training changed (spectra, subspaces, intruders, distances) and at what it costs (FLOPs, bytes)."""
+"""What training changed (spectra, subspaces, intruders, distances) and what it costs (FLOPs, bytes)."""
 
 from .amplification import Amplification, amplification
 from .costs import StepBytes, flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes

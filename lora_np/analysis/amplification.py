@@ -13,25 +13,25 @@ from .subspaces import leading_directions, random_directions
 class Amplification(NamedTuple):
     """The columns of the paper's table 7, for one matrix. U (out, r) and V (in, r) are orthonormal directions."""
 
-    update: float  # ‖Uᵀ W V‖_F, U and V the r leading singular vectors of ΔW
-    base: float  # ‖Uᵀ W V‖_F, those of W itself: the largest possible
-    random: float  # ‖Uᵀ W V‖_F, those of a Gaussian matrix
+    update: float  # ‖Uᵀ W V‖_F with the r leading singular vectors of ΔW
+    base: float  # ‖Uᵀ W V‖_F with those of W itself: the largest possible value
+    random: float  # ‖Uᵀ W V‖_F with random directions
     base_norm: float  # ‖W‖_F
     update_norm: float  # ‖ΔW‖_F
     factor: float  # update_norm / update; infinite if W has nothing in ΔW's directions
 
 
 def amplification(base, update, r, rng):
-    """How strongly ΔW amplifies its own directions, compared with how strongly W has them.
+    """How much larger ΔW is than W in ΔW's own directions.
 
-    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; they are columns here. Compare `update` with
+    The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare `update` with
 
         base = √(σ₁² + … + σ_r²) of W; update / base, in [0, 1], says how far ΔW follows W's leading directions
-        E[random²] = r² ‖W‖²_F / (out · in), what chance gives
+        E[random²] = r² ‖W‖²_F / (out · in), which is chance
 
     In the paper's table 7, `factor` is 21.5 for r = 4 (6.91 / 0.32) and 1.9 for r = 64 (3.57 / 1.90), with `update`
-    far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). ΔW is neither W again nor noise: it
-    amplifies directions that W has and does not emphasise.
+    far below `base` (21.67 and 37.71) and above `random` (0.02 and 0.33). So ΔW neither repeats W nor is noise: it
+    amplifies directions that W has but does not emphasise.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def amplification(base, update, r, rng):
     Raises
     ------
     ValueError
-        For matrices of different shapes or with values that are not finite, a ΔW of zero, or an r out of bounds.
+        If the shapes differ, values are not finite, ΔW is zero, or r is out of bounds.
     """
     W, delta = finite_matrix("base", base), finite_matrix("update", update)
     same_shape("update", delta, W)
     r = whole_number("r", r, most=min(W.shape), why=f"the smaller size of shape {W.shape}")
     along_update = strength(W, *leading_directions(update, r, "update", "r"))
-    along_base = float(np.linalg.norm(singular_values(W)[:r]))  # UᵀWV is diagonal there, with the σ's
+    along_base = float(np.linalg.norm(singular_values(W)[:r]))  # there UᵀWV is diagonal, with entries σᵢ
     along_random = strength(W, random_directions(W.shape[0], r, rng), random_directions(W.shape[1], r, rng))
     base_norm, update_norm = float(np.linalg.norm(W)), float(np.linalg.norm(delta))
     factor = update_norm / along_update if along_update else math.inf
@@ -62,5 +62,5 @@ def amplification(base, update, r, rng):
 
 
 def strength(W, U, V):
-    """‖Uᵀ W V‖_F: how much of W (out, in) is between the directions U (out, r) and V (in, r)."""
+    """‖Uᵀ W V‖_F: how strongly W (out, in) maps the directions V (in, r) to the directions U (out, r)."""
     return float(np.linalg.norm(U.T @ W @ V))

@@ -1,26 +1,26 @@
-"""FLOPs and bytes of one training step, counted by carrying it out on arrays without numbers (`hollow.py`).
+"""FLOPs and bytes of one training step, counted by running it on arrays without numbers (`hollow.py`).
 
-Counted as FLOPs are the products of two matrices, (n, k) by (k, m) as 2 n k m: one multiplication and one addition
-for each of n k m. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, look-ups) and the
-optimiser count nothing. Counted as bytes is what stays: parameters, gradients, AdamW's moments, and what the forward
-pass holds for the backward pass. What lives for a moment is not.
+FLOPs are counted for products of two matrices only. A product of (n, k) and (k, m) takes 2 n k m: n k m multiplications
+and as many additions. Elementwise work (softmax, GELU, layer norm, biases, dropout, sums over rows, look-ups) and the
+optimiser count as zero. Bytes are counted for parameters, gradients, AdamW's moments, and the arrays that the forward
+pass keeps for the backward pass. Temporary arrays are not counted.
 
-**Why LoRA costs two thirds.** Take one square layer, N × N, and one row of x; count multiply-adds.
+**Why LoRA costs two thirds.** Take one square layer, N × N, and one row of x, and count multiply-adds.
 Full fine-tuning needs three products of N² each:
 
     y = x Wᵀ        dx = dy W        dW = dyᵀ x                                         3 N²
 
-LoRA at rank R needs no dW. Its own six products cost N R each, since u = x Aᵀ has R numbers:
+LoRA at rank R needs no dW. Its own six products cost N R each, because u = x Aᵀ has R numbers:
 
     y = x Wᵀ + s u Bᵀ,  u = x Aᵀ                                                   N² + 2 N R
     dx = dy W + du A,   du = s dy B                                                N² + 2 N R
     dA = duᵀ x,         dB = s dyᵀ u                                                    2 N R
                                                                             in all 2 N² + 6 N R
 
-so LoRA / full = 2/3 + 2 R/N, two thirds where R is far below N (Schulman and Thinking Machines Lab 2025,
-"LoRA Without Regret"). A whole model differs from that in both directions: attention's products between q,
-k and v have no weights and cost both nearly the same; a layer that is not adapted costs 2 N² and no more; and below
-the lowest trained layer there is no dx either, which in a model of few layers can be worth more than R costs.
+so LoRA / full = 2/3 + 2 R/N, which is two thirds if R is far below N (Schulman and Thinking Machines Lab 2025,
+"LoRA Without Regret"). For a whole model the ratio can be higher or lower. Attention's products between q, k and v have
+no weights and cost nearly the same with both methods. A layer without an adapter costs only 2 N². Below the lowest
+trained layer no dx is computed either, which in a model of few layers can save more than the adapter costs.
 """
 
 from typing import NamedTuple
@@ -40,31 +40,31 @@ class StepBytes(NamedTuple):
     parameters: int  # the base's and the adapter's; a head that the adapter carries counts once
     gradients: int
     optimiser: int  # AdamW's two moments
-    activations: dict[str, int]  # what the forward pass's cache holds, by the layer that made it, or layer and field
-    loss: int  # what the cross-entropy's cache holds
+    activations: dict[str, int]  # arrays in the forward pass's cache, by the layer that made them, or layer and field
+    loss: int  # the gradient of the logits, in the cross-entropy's cache
 
 
 class CountedStep(NamedTuple):
-    """A step that was carried out on hollow arrays."""
+    """A step that ran on hollow arrays."""
 
     params: dict  # the base's and the adapter's
     cache: ForwardCache
-    dlogits: np.ndarray | None  # what the cross-entropy's cache holds
+    dlogits: np.ndarray | None  # the gradient of the logits; None without wanted parameters
     grads: dict
     products: dict  # (layer, "forward" or "backward") -> list of Product
 
 
 def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
-    """Carry out one forward and one backward pass, and list the products.
+    """Run one forward and one backward pass, and list the products.
 
     Parameters
     ----------
     config : ModelConfig
-    B, T : int, rows and tokens a row, padding included; T at most config.n_positions
+    B, T : int, rows, and tokens per row with padding; T at most config.n_positions
     adapter_config : AdapterConfig or None
-    wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not
-        frozen, or without an adapter the whole model. (): a forward pass alone.
-    dtype : of the parameters, and so of all that is computed from them
+    wanted : names of the parameters to train, as in `model.forward`. None: the adapter's arrays that are not frozen, or
+        the whole model if there is no adapter. (): only a forward pass.
+    dtype : of the parameters, and so of all activations and gradients
 
     Returns
     -------
@@ -73,8 +73,8 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     Raises
     ------
     ValueError
-        For sizes below 1, a sequence longer than the position table, unknown names or kinds, a target
-        that fits no layer, or a rank that its layer has no room for.
+        For sizes below 1, a sequence longer than the position table, unknown names or kinds, a target that fits no
+        layer, or a rank above min(out, in) of its layer.
     """
     whole_number("B", B)
     whole_number("T", T, most=config.n_positions, why="the model's n_positions")
@@ -118,25 +118,25 @@ def hollow_arrays(shapes, dtype="float32"):
 
 
 class HollowGenerator:
-    """Stands in for a random generator where a mask is drawn."""
+    """Replaces the random generator when masks are drawn."""
 
     def random(self, shape, dtype):
         return hollow(shape, dtype)
 
 
 def step_flops(config, B, T, adapter_config=None, wanted=None):
-    """FLOPs of one forward and backward pass, a term for all matrix products of one sort in a layer.
+    """FLOPs of one forward and backward pass, by layer and kind of product.
 
-    A term is named after what it belongs to and what it computes:
+    A term's name says which layer or array it belongs to, and what it computes:
 
         blocks.0.attn.q_proj.forward, .dx, .dweight    a linear layer: y, and the gradients of x and W
         blocks.0.attn.q_proj.lora_A.forward, …         the same three of u = x Aᵀ: .dweight is dA
         blocks.0.attn.q_proj.lora_B.forward, …         and of s u Bᵀ: .dx is du, .dweight is dB
         blocks.0.attn.context.forward, .dx             q kᵀ and P v; the gradients of q, k, P and v
-        head.forward, .dx, .dweight                    a language model's is tied: .dweight is the token
-                                                       embedding's
+        head.forward, .dx, .dweight                    a language model's head is tied: .dweight is the
+                                                       token embedding's
 
-    A product that no wanted gradient needs is not carried out, and has no term.
+    A product that no wanted gradient needs is not computed, and has no term.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
 
 def flops_by_phase(terms):
-    """Totals of "forward", "dx" (gradients handed on to what lies below) and "dweight".
+    """Totals of "forward", "dx" (gradients of activations) and "dweight" (gradients of weights).
 
     The last two are the backward pass.
     """
@@ -179,7 +179,7 @@ def flops_by_phase(terms):
 
 
 def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
-    """FLOPs of a step over those of a full fine-tuning step of the same batch.
+    """The FLOPs of a step divided by those of a full fine-tuning step on the same batch.
 
     Parameters
     ----------
@@ -194,8 +194,8 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
 
     Parameters
     ----------
-    config, B, T, adapter_config, wanted, dtype : see `counted_step`. A dropout above 0 adds its masks, where
-        anything is trained: evaluation drops nothing.
+    config, B, T, adapter_config, wanted, dtype : see `counted_step`. If dropout is above 0 and anything is trained, its
+        masks count too.
 
     Returns
     -------
@@ -214,5 +214,5 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
 
 
 def tensor_bytes(tensors):
-    """Bytes of a flat dict's arrays in memory. AdamW's state is twice those of what it trains."""
+    """Bytes of a flat dict's arrays in memory. AdamW's state takes twice the bytes of the arrays that it trains."""
     return sum(array.nbytes for array in tensors.values())

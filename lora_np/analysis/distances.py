@@ -1,4 +1,4 @@
-"""How far apart two models are, in their weights and in their outputs."""
+"""How far apart two models are, in weights and in outputs."""
 
 import math
 from typing import NamedTuple
@@ -21,9 +21,9 @@ def weight_distances(before, after):
 
     Parameters
     ----------
-    before, after : dicts of arrays or of quantised weights; names that only one of them has are left out. Any two flat
-        dicts will do, such as {"logits": …} for outputs, or the records of activations that `forward` makes on one
-        batch. (Leave out the attention's scores, which are −∞ where the mask is.)
+    before, after : dicts of arrays or of quantised weights; names that only one of them has are left out. They can be
+        any two flat dicts, such as {"logits": …} for outputs, or the activations that `forward` records on one batch.
+        (Leave out attention's scores, because masked ones are −∞.)
 
     Returns
     -------
@@ -32,7 +32,7 @@ def weight_distances(before, after):
     Raises
     ------
     ValueError
-        For no name in common, different shapes, or values that are not finite.
+        If there is no name in common, shapes differ, or values are not finite.
     """
     moved, size = {}, {}  # norms by name
     for name, old, new in common_pairs(before, after, "before", "after"):
@@ -42,9 +42,9 @@ def weight_distances(before, after):
 
 
 def update_cosines(first, second):
-    """⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖ ‖ΔW₂‖): whether two runs have moved the weights the same way.
+    """⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖ ‖ΔW₂‖): whether two runs have changed the weights in the same direction.
 
-    For n numbers a random pair has a cosine near 0, with standard deviation 1/√n.
+    Two random vectors of n numbers have a cosine near 0, with standard deviation 1/√n.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ def update_cosines(first, second):
 
     Returns
     -------
-    PerLayer in [−1, 1], in `first`'s order. Layers that only one of the two moves have no cosine and are left out, but
-    count in `overall`.
+    PerLayer in [−1, 1], in `first`'s order. Layers that only one of the two runs changed have no cosine and are left
+    out, but count in `overall`.
 
     Raises
     ------
     ValueError
-        For no name in common, an update that is zero in all layers, different shapes, or values that are not finite.
+        If there is no name in common, all updates of a run are zero, shapes differ, or values are not finite.
     """
     products = {name: float(np.vdot(*pair)) for name, *pair in common_pairs(first, second, "first", "second")}
     norms_1, norms_2 = update_norms(first, "first"), update_norms(second, "second")
@@ -83,7 +83,7 @@ def common_pairs(one, other, one_name, other_name):
 
 
 def update_norms(updates, argument):
-    """Frobenius norms by name, at least one of them above zero."""
+    """Frobenius norms by name; ValueError if all are zero."""
     norms = {name: float(np.linalg.norm(finite_array(name, update))) for name, update in updates.items()}
     if not any(norms.values()):
         raise ValueError(f"{argument}: is zero in all layers and has no direction")
@@ -97,7 +97,7 @@ def ratio(moved, size):
 
 
 def clipped_cosine(cosine):
-    """The cosine without the rounding that exceeds ±1."""
+    """The cosine, limited to [−1, 1], which rounding may exceed."""
     return max(-1.0, min(1.0, cosine))
 
 
@@ -107,8 +107,8 @@ def clipped_cosine(cosine):
 def mean_kl(logits, other):
     """KL(p ‖ q) = Σ_i p_i (ln p_i − ln q_i), averaged over rows, with p and q the softmax of the two arrays' rows.
 
-    It is not symmetric. With the base's logits first, it is the cost of forgetting: the extra nats per row of coding
-    the base's predictions with the tuned model.
+    It is not symmetric. With the base's logits first, it measures forgetting: the extra nats per row for coding the
+    base's predictions with the tuned model.
 
     Parameters
     ----------
@@ -125,11 +125,11 @@ def mean_kl(logits, other):
     """
     log_p, log_q = (log_softmax(x) for x in same_rows(logits, other))  # (..., K)
     divergence = np.vecdot(np.exp(log_p), log_p - log_q).mean()
-    return max(0.0, float(divergence))  # rounding may go below
+    return max(0.0, float(divergence))  # rounding may make it negative
 
 
 def argmax_agreement(logits, other):
-    """The share of rows in which two models' largest logits are at the same index; of equal ones the first counts.
+    """The share of rows in which two models' largest logits have the same index; of equal logits the first counts.
 
     Parameters
     ----------

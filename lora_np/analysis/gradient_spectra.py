@@ -1,10 +1,10 @@
 """How many directions a full gradient has, and how much of it a low-rank adapter could follow.
 
-LoRA bets on the rank of the full gradient G = ∂L/∂W: A and B only ever see dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao
-et al. 2024, section 3) makes the same bet on the gradient itself.
+LoRA assumes that the full gradient G = ∂L/∂W has a low rank: A and B only get dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao
+et al. 2024, section 3) makes this assumption about the gradient itself.
 
-    gradient_spectra        of given gradients
-    layer_gradients         G of every linear layer, also for an adapter, whose training never computes it
+    gradient_spectra        the spectra of given gradients
+    layer_gradients         G of every linear layer, also with an adapter, whose training never computes G
     noting_spectra          a hook that notes singular values during `training.train`
 """
 
@@ -35,7 +35,7 @@ def gradient_spectra(gradients):
     Raises
     ------
     ValueError
-        If there is no linear layer's weight among the names, or a gradient is not finite.
+        If no name is that of a linear layer's weight, or a gradient is not finite.
     """
     names = linear_weights(gradients)
     if not names:
@@ -48,8 +48,8 @@ def layer_gradients(params, batch, config, adapter=None):
 
     Parameters
     ----------
-    params, batch, config, adapter : see `loss_and_gradients`. With LoRA attached it is the gradient at W + ΔW, the
-        one that A and B see a part of.
+    params, batch, config, adapter : see `loss_and_gradients`. With LoRA attached it is the gradient at W + ΔW, the G in
+        dA and dB.
 
     Returns
     -------
@@ -63,15 +63,15 @@ def layer_gradients(params, batch, config, adapter=None):
 def noting_spectra(every=1, gradients_of=None, then=None):
     """A hook for `train(…, adjust=…)` that notes the singular values of gradients in the run's memory.
 
-    They are saved with the state, so an interrupted run resumes with its notes.
+    The notes are saved with the state, so an interrupted run resumes with them.
 
         state = train(params, objective, …, adjust=noting_spectra(every=20))
         steps, sigma = noted_spectra(state.memory)
         [stable_rank(row) for row in sigma["blocks.0.attn.q_proj.weight"]]
 
-    A step's own gradients are those of its batch, at the weights before the step and after clipping, which leaves the
-    ranks as they are. The training of an adapter has no gradients of full weights. Then, or to use the same batch for
-    every note, compute them:
+    A step's own gradients are those of its batch, at the weights before the step and after clipping, which does not
+    change the ranks. Training an adapter does not compute gradients of full weights. To note these, or to use the same
+    batch for every note, pass a function:
 
         def gradients_of(arrays):
             model, attached = attach(params, adapter, arrays)
@@ -116,7 +116,7 @@ def noted_spectra(memory):
     Returns
     -------
     steps : int array (S,)
-    sigma : dict, name of the weight -> array (S, n), a row of falling singular values for each step
+    sigma : dict, name of the weight -> array (S, n), for each step a row of singular values in descending order
 
     Raises
     ------
@@ -130,16 +130,16 @@ def noted_spectra(memory):
 
 
 def energy_share(gradient, directions):
-    """The share of a gradient in the span of given directions of the input: ‖G V Vᵀ‖²_F / ‖G‖²_F.
+    """The share of a gradient in the span of given directions of the input: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
 
-    With Q an orthonormal basis of the span, G Q Qᵀ is the nearest matrix to G whose rows are in it, and
+    Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
     ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
 
     Parameters
     ----------
     gradient : array (out, in)
-    directions : array (in, k), independent columns, orthonormal or not: `right_directions` of a final ΔW, or Aᵀ. For
-        directions of the output, transpose the gradient.
+    directions : array (in, k) of independent columns, orthonormal or not, such as `right_directions` of a final ΔW, or
+        Aᵀ. For directions of the output, transpose the gradient.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def energy_share(gradient, directions):
     Raises
     ------
     ValueError
-        For directions that are dependent or of another length, or values that are not finite.
+        If directions are dependent or of another length, or values are not finite.
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
     if len(Q) != G.shape[1]:

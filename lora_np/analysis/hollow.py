@@ -1,8 +1,8 @@
-"""Arrays that have a shape and a dtype and no numbers, on which the real passes run to be counted.
+"""Arrays with a shape and a dtype but no numbers. The real passes run on them to count their costs.
 
-A `Hollow` behaves as an array of its shape does, except that nothing is computed: each result is another `Hollow`
-of the shape and dtype that NumPy would give. Behind it is a single number, so a model of 175 billion parameters
-costs no memory. Views share the memory that they would share, and products of two matrices are listed.
+A `Hollow` behaves like an array of its shape, except that nothing is computed: each result is another `Hollow` with
+the shape and dtype that NumPy would give. It stores a single number, so a model of 175 billion parameters takes no
+memory. Views share the memory that they would share, and products of two matrices are listed.
 """
 
 import math
@@ -15,18 +15,18 @@ class Product(NamedTuple):
     """A product of two matrices, (n, k) by (k, m)."""
 
     flops: int  # 2 n k m: a multiplication and an addition for each of n k m
-    names: tuple  # of those operands that are named, such as parameters
+    names: tuple  # the names of its operands that have one, such as parameters
 
 
 class Hollow(np.ndarray):
     """See the module's docstring; `hollow` makes one.
 
-    A vector as operand makes a sum over rows or columns of the product, however it is written; those are not
-    listed. `name` is a parameter's name, or None; `maker` the layer whose output has this memory, or None; and
-    `terms` the products that the array is the result or the sum of.
+    Products with a vector are not listed, because they are sums over rows or columns. `name` is a parameter's name, or
+    None. `maker` is the layer whose output has this memory, or None. `terms` are the products whose result or sum this
+    array is.
     """
 
-    products = []  # all since the list was last emptied
+    products = []  # all products since the list was last cleared
 
     def __array_finalize__(self, parent):
         for field in ("owner", "name", "maker", "terms"):
@@ -45,13 +45,13 @@ class Hollow(np.ndarray):
             product = Product(2 * math.prod(shape) * inputs[0].shape[-1], names)
             self.products.append(product)
             terms = (product,)
-        elif ufunc is np.add and method == "__call__":  # such as a gradient that comes by two ways
+        elif ufunc is np.add and method == "__call__":  # such as a gradient that arrives on two paths
             terms = sum((getattr(x, "terms", None) or () for x in inputs), start=())
         if out is not None:
             if isinstance(out[0], Hollow):
                 out[0].terms = terms
             return out[0]
-        # On one number of each operand, the real function tells the dtype.
+        # The dtype is that of the real function on one number of each operand.
         samples = [np.ones((1,) * np.ndim(x), x.dtype) if isinstance(x, np.ndarray) else x for x in inputs]
         return hollow(shape, ufunc(*samples).dtype if method == "__call__" else inputs[0].dtype, terms=terms)
 
@@ -88,7 +88,7 @@ def hollow(shape, dtype=np.float32, name=None, terms=()):
 
 
 def flops_of(function, *args):
-    """What a function of hollow arrays returns, and the FLOPs of the matrix products that it carries out."""
+    """The result of a function of hollow arrays, and the FLOPs of its matrix products."""
     Hollow.products.clear()
     result = function(*args)
     return result, sum(product.flops for product in Hollow.products)

@@ -1,8 +1,8 @@
 """Intruder dimensions: leading directions of a tuned weight that the base does not have.
 
 Full fine-tuning changes each of a weight's singular vectors a little. LoRA at a low rank tends to add new ones with
-large singular values, nearly orthogonal to all earlier ones; the more of them, the more of the base's task is forgotten
-(Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence").
+large singular values, nearly orthogonal to all earlier ones. The more there are, the more of the base's task is
+forgotten (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence").
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from .subspaces import leading_directions, rank_of
 class Intruders(NamedTuple):
     number: int
     positions: tuple[int, ...]  # of the intruders among the tuned weight's singular vectors; 0 is the leading one
-    similarities: np.ndarray  # (k,), of all k directions: see `max_similarities`
+    similarities: np.ndarray  # (k,), of all k directions; see `max_similarities`
 
 
 def max_similarities(before, after, k):
@@ -44,7 +44,7 @@ def max_similarities(before, after, k):
     Raises
     ------
     ValueError
-        For matrices of different shapes, of zeros alone or with values that are not finite, or a k out of bounds.
+        If the shapes differ, a matrix is zero, values are not finite, or k is out of bounds.
     """
     before = np.asarray(before)
     same_shape("after", after, before)

@@ -8,7 +8,7 @@ from ..checked import finite_array, finite_matrix, finite_number, whole_number
 
 
 class Spectrum(NamedTuple):
-    singular_values: np.ndarray  # (min(out, in),), falling
+    singular_values: np.ndarray  # (min(out, in),), in descending order
     stable_rank: float
     effective_rank: float
     rank_90: int  # the rank with 90 % of the energy
@@ -29,7 +29,7 @@ def singular_values(matrix, name="matrix"):
     Raises
     ------
     ValueError
-        For other than two axes, no entries, or entries that are not finite.
+        If the matrix does not have two axes, has no entries, or has entries that are not finite.
     """
     return np.linalg.svd(finite_matrix(name, matrix), compute_uv=False)
 
@@ -46,12 +46,12 @@ def product_singular_values(B, A):
 
     Returns
     -------
-    array (min(out, r, in),), falling
+    array (min(out, r, in),), in descending order
 
     Raises
     ------
     ValueError
-        For factors that do not fit each other, have no entries, or have values that are not finite.
+        If the factors do not fit each other, have no entries, or have values that are not finite.
     """
     B, A = fitting_factors(B, A)
     return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
@@ -66,11 +66,11 @@ def fitting_factors(B, A):
 
 
 def numerical_rank(sigma, shape, dtype):
-    """How many singular values are more than rounding: above σ₁ · max(out, in) · ε, `np.linalg.matrix_rank`'s rule.
+    """The number of singular values above rounding, σ₁ · max(out, in) · ε, as in `np.linalg.matrix_rank`.
 
     Parameters
     ----------
-    sigma : array of singular values, falling
+    sigma : array of singular values, in descending order
     shape : (out, in)
     dtype : of the original matrix. ε is float64's, or float32's for fewer bits. (With float16's own ε of 1e-3, real
         directions would count as rounding.)
@@ -84,13 +84,13 @@ def numerical_rank(sigma, shape, dtype):
 
 
 def stable_rank(sigma):
-    """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: never above the rank, and robust to small noise.
+    """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: at most the rank, and robust to small noise.
 
     Source: Rudelson and Vershynin 2007, section 1.
 
     Parameters
     ----------
-    sigma : array (n,) of singular values, falling
+    sigma : array (n,) of singular values, in descending order
 
     Returns
     -------
@@ -119,7 +119,7 @@ def rank_at_energy(sigma, share=0.9):
 
     Parameters
     ----------
-    sigma : array (n,) of singular values, falling
+    sigma : array (n,) of singular values, in descending order
     share : float in (0, 1]
 
     Returns
@@ -135,12 +135,12 @@ def rank_at_energy(sigma, share=0.9):
 
 
 def relative(sigma):
-    """σ / σ₁ in float64, whose squares neither vanish nor overflow; zeros for the zero matrix.
+    """σ / σ₁ in float64, so that squares neither overflow nor vanish; zeros for the zero matrix.
 
     Raises
     ------
     ValueError
-        If they are not singular values: more than one axis, not finite, negative, or not falling.
+        If they are not singular values: more than one axis, not finite, negative, or not in descending order.
     """
     sigma = finite_array("sigma", sigma)
     if sigma.ndim != 1:
@@ -151,7 +151,7 @@ def relative(sigma):
 
 
 def spectrum(matrix, name="matrix"):
-    """Singular values of a matrix and its ranks.
+    """The singular values of a matrix and its three ranks.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def truncate(matrix, k):
     Raises
     ------
     ValueError
-        For a matrix that is not finite, or a k out of bounds.
+        If the matrix is not finite, or k is out of bounds.
     """
     matrix = np.asarray(matrix)
     return leading_part(*svd(matrix), k).astype(matrix.dtype)
@@ -192,6 +192,6 @@ def svd(matrix, name="matrix"):
 
 
 def leading_part(u, sigma, vt, k):
-    """Σ_{i ≤ k} σ_i u_i v_iᵀ, the sum of the first k terms of a decomposition."""
+    """Σ_{i ≤ k} σ_i u_i v_iᵀ, the first k terms of a decomposition."""
     k = whole_number("k", k, least=0)
     return (u[:, :k] * sigma[:k]) @ vt[:k]

@@ -1,11 +1,11 @@
-"""How much two subspaces overlap: what two adapters, or two seeds, have learnt in common.
+"""How much two subspaces overlap: what two adapters, or two seeds, have both learnt.
 
 The columns of a matrix (n, k) define a subspace. Nothing here depends on a column's sign, which is arbitrary in a
 singular value decomposition; `principal_angles` depends on the span alone.
 
 The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
 
-    figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW in A's place
+    figure 3    U = right_directions(A of r = 8), V = right_directions(A of r = 64); also with ΔW instead of A
     figure 4    the same for two seeds, and as a control `random_directions` twice
 
 For directions of the output, pass the transposed matrix.
@@ -37,7 +37,7 @@ def right_directions(matrix, k):
     Raises
     ------
     ValueError
-        For a matrix that is zero or not finite, or a k out of bounds.
+        If the matrix is zero or not finite, or k is out of bounds.
     """
     return leading_directions(matrix, k)[1]
 
@@ -122,14 +122,14 @@ def principal_angles(U, V):
     Raises
     ------
     ValueError
-        For columns of different lengths, dependent columns, or values that are not finite.
+        If columns have different lengths or are dependent, or values are not finite.
     """
     Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
     check_same_length(Q_U, Q_V)
-    if Q_U.shape[1] < Q_V.shape[1]:  # a vector outside the smaller span need not make an angle with it
+    if Q_U.shape[1] < Q_V.shape[1]:  # the sines are those of the smaller basis's vectors to the larger span
         Q_U, Q_V = Q_V, Q_U
     overlap = Q_U.T @ Q_V
-    cosines = np.linalg.svd(overlap, compute_uv=False)  # falling, so the angles ascend
+    cosines = np.linalg.svd(overlap, compute_uv=False)  # descending, so the angles ascend
     sines = np.linalg.svd(Q_V - Q_U @ overlap, compute_uv=False)[::-1]
     small = cosines**2 > 0.5
     return np.where(small, np.arcsin(np.minimum(sines, 1.0)), np.arccos(np.minimum(cosines, 1.0)))
@@ -155,12 +155,12 @@ def subspace_similarity(U, V, i, j):
     Raises
     ------
     ValueError
-        For columns that are not orthonormal or of different lengths, or an i or j out of bounds.
+        If columns are not orthonormal or have different lengths, or i or j is out of bounds.
     """
     U, V = orthonormal_pair(U, V)
     i = whole_number("i", i, most=U.shape[1], why="the columns of U")
     j = whole_number("j", j, most=V.shape[1], why="the columns of V")
-    return min(1.0, float(np.sum((U[:, :i].T @ V[:, :j]) ** 2)) / min(i, j))  # rounding may go past 1
+    return min(1.0, float(np.sum((U[:, :i].T @ V[:, :j]) ** 2)) / min(i, j))  # rounding may exceed 1
 
 
 def similarity_table(U, V):
@@ -190,8 +190,8 @@ def gaussian_similarity(n, i, j):
 
         E‖U_iᵀ v‖² = tr(U_iᵀ E[v vᵀ] U_i) = i / n
 
-    The j columns make ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near that is
-    chance.
+    The j columns of V add up to ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near this
+    value is chance.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def gaussian_similarity(n, i, j):
 
 
 def orthonormal_basis(matrix, name):
-    """Q (n, k) of the QR decomposition: its first i columns have the span of the matrix's first i columns."""
+    """Q (n, k) of the QR decomposition: its first i columns span the same space as the matrix's first i columns."""
     matrix = finite_matrix(name, matrix)
     lengths = np.linalg.norm(matrix, axis=0)  # (k,)
     # Columns are scaled to one length, because a short column is not a dependent one.
@@ -217,7 +217,7 @@ def orthonormal_basis(matrix, name):
 
 
 def orthonormal_pair(U, V):
-    """Both in float64; ValueError unless their columns are orthonormal and have one length."""
+    """Both in float64; ValueError unless their columns are orthonormal and have the same length."""
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())

@@ -21,7 +21,7 @@ def weight_updates(before, after):
     Raises
     ------
     ValueError
-        For an array that has another shape in the other model.
+        If an array has another shape in the other model.
     """
     common = [name for name in before if name in after]
     for name in common:
@@ -53,7 +53,7 @@ def truncated_updates(before, after, ranks):
     ------
     (k, params) with after's names
     """
-    # The decompositions are the expensive part: once for all ranks.
+    # Decompose once for all ranks, because that is the expensive part.
     factors = {name: svd(update) for name, update in linear_updates(before, after).items()}
     for k in ranks:
         cut = {
