@@ -2,7 +2,7 @@
 
     y = x Wᵀ + b + s ((x Aᵀ) ⊙ E) Bᵀ        ΔW = s B diag(E) A,   A (r, in),  E (r,),  B (out, r),  s = α/r
 
-(The paper calls B, E and A: P, Λ and Q.) E plays the part of the singular values. Setting one to zero removes its
+(In the paper B, E and A are P, Λ and Q.) E plays the part of the singular values. Setting one to zero removes its
 direction, which may come back later; `adalora_allocation.py` decides which are zero during training. E holds the exact
 singular values if B's columns and A's rows are orthonormal. A further term of the loss pulls them towards that
 (equation 4); see `orthogonality`.

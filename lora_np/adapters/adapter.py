@@ -56,7 +56,7 @@ def adapter_shapes(params, config):
 def check_ranks(params, config):
     """Raise ValueError for a rank above min(out, in) of its layer, which would only add superfluous parameters.
 
-    This is a check of new adapters. The rank of a mix is the sum of several ranks and may be higher.
+    Only new adapters are checked. The rank of a mix is the sum of several ranks and may be higher.
     """
     for module in adapted_modules(config, params):
         r, shape = module_rank(config, module), params[f"{module}.weight"].shape

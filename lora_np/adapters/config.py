@@ -18,7 +18,7 @@ class AdapterConfig:
     r : int, the rank: the number of rows of A and columns of B
     alpha : float, the numerator of the scale s
     targets : tuple of str, the layers to adapt: a layer's name in every block ("q_proj"), a full name
-        ("blocks.0.attn.q_proj"), a pattern over full names with *, ? or [] ("blocks.[01].mlp.*"), or "all-linear".
+        ("blocks.0.attn.q_proj"), a pattern with *, ? or [] over full names ("blocks.[01].mlp.*"), or "all-linear".
         Without targets only the head is trained.
     rank_pattern, alpha_pattern : dict, target -> a rank or alpha other than r or alpha; keys are written as in
         `targets`, and the first one that fits a layer is used
