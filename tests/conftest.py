@@ -41,6 +41,12 @@ def classifier():
     return tiny.tiny_config(n_classes=4)
 
 
+@pytest.fixture(params=["language", "classifier"])
+def config(request):
+    """Both configurations, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """The folder of a tiny language model with the shipped tokenizer: as fast as it is clueless. Not to be changed."""
