@@ -168,15 +168,20 @@ def by_method(results, grid, field, factor=1.0):
     Parameters
     ----------
     results : see `store.Results`
-    grid : dict, (method, seed) -> run
-    field : str, a name among the runs' numbers
+    grid : dict, (method, seed) -> run, or with more names: (method, rank, seed) -> run
+    field : str, a name among the runs' numbers; or a function of the numbers
     factor : float, what each is multiplied by: 100 for per cent
 
     Returns
     -------
-    dict, method -> list of floats, one a seed
+    dict, method -> list of floats, one a seed; with more names nested, method -> rank -> list. The names are texts, as
+        JSON has them
     """
-    rows = {}
-    for (key, _), run in grid.items():
-        rows.setdefault(key, []).append(factor * results[run][field])
-    return rows
+    table = {}
+    for (*names, last, _), run in grid.items():
+        rows = table
+        for name in names:
+            rows = rows.setdefault(str(name), {})
+        numbers = results[run]
+        rows.setdefault(str(last), []).append(factor * (field(numbers) if callable(field) else numbers[field]))
+    return table
