@@ -162,7 +162,7 @@ def tuned_runs(keys, seeds, quick=False, passes=1, **more):
     return {(key, seed): tuned_run(key, seed, passes, **more) for key in keys for seed in seeds}
 
 
-def by_method(results, grid, field, factor=1.0):
+def by_method(results, grid, field, factor=None):
     """One number of each run of a grid, in a row for each method.
 
     Parameters
@@ -170,7 +170,7 @@ def by_method(results, grid, field, factor=1.0):
     results : see `store.Results`
     grid : dict, (method, seed) -> run, or with more names: (method, rank, seed) -> run
     field : str, a name among the runs' numbers; or a function of the numbers
-    factor : float, what each is multiplied by: 100 for per cent
+    factor : float, what each is multiplied by: 100 for per cent; None: nothing
 
     Returns
     -------
@@ -182,6 +182,6 @@ def by_method(results, grid, field, factor=1.0):
         rows = table
         for name in names:
             rows = rows.setdefault(str(name), {})
-        numbers = results[run]
-        rows.setdefault(str(last), []).append(factor * (field(numbers) if callable(field) else numbers[field]))
+        number = field(results[run]) if callable(field) else results[run][field]
+        rows.setdefault(str(last), []).append(number if factor is None else factor * number)
     return table
