@@ -54,7 +54,7 @@ def run_grade(arguments):
     from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
     from ..classroom.release import read_sources
     from ..classroom.submissions import find_submissions
-    from ..experiments.processes import worker_count
+    from ..experiments.sweep import worker_count
     from ..formats import check_folder
 
     jobs = worker_count(arguments.jobs)
@@ -85,7 +85,7 @@ def run_grade(arguments):
 
 def run_execute(arguments):
     from ..classroom.notebooks import run_all
-    from ..experiments.processes import worker_count
+    from ..experiments.sweep import worker_count
 
     jobs = worker_count(arguments.jobs)
     wrong = run_all(arguments.notebooks, arguments.check, jobs, report=print_now)

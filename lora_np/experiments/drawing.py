@@ -20,6 +20,7 @@ COLOURS = {
     "scratch": GREY,
     "tfidf": PALETTE[6],
 }
+STYLES = ("-", ":", "-.", "--", (0, (5, 1)))  # of lines with one colour
 STYLE = {
     "figure.dpi": 150,
     "font.size": 12,
@@ -29,6 +30,7 @@ STYLE = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "legend.fontsize": 11,
 }
 
 
@@ -65,6 +67,28 @@ def write_figure(path, draw, outcome):
         draw(outcome).savefig(png, format="png", bbox_inches="tight")
     write_atomically(path, png.getvalue())
     return Path(path)
+
+
+def panels(outcome, title, width, height, columns=1, **grid):
+    """A figure with one panel, or some side by side, under a title that says what the marks are.
+
+    Returns
+    -------
+    figure : matplotlib Figure
+    panels : Axes, or an array of `columns` of them; `grid` has other arguments of Figure.subplots
+    """
+    figure = new_figure(width, height)
+    axes, title = figure.subplots(1, columns, **grid), f"{title} ({seeds_text(outcome)})"
+    if columns == 1:
+        axes.set_title(title)
+    else:
+        figure.suptitle(title, fontsize=14)
+    return figure, axes
+
+
+def legend_below(figure, axes, columns):
+    """The legend of one panel, below all of them."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
 def seeds_text(outcome):

@@ -48,6 +48,11 @@ def differences(first, second):
     return [a - b for a, b in zip(first, second)]
 
 
+def ratios(first, second):
+    """first / second, seed by seed."""
+    return [a / b for a, b in zip(first, second)]
+
+
 def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     """One part of a claim: a number with a bound, decided by the interval of the number's mean.
 
@@ -87,6 +92,16 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
         "every": every,
         "verdict": verdict,
     }
+
+
+def compare(statement, rows, first, second, **bound):
+    """The `check` of one row less another, seed by seed; `rows` is a dict, method -> one number a seed."""
+    return check(statement, differences(rows[first], rows[second]), **bound)
+
+
+def as_good(statement, losses, first, second):
+    """The `check` that one method's loss is as good as another's, or better."""
+    return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
 def verdict(checks):

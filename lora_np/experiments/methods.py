@@ -162,21 +162,26 @@ def tuned_runs(keys, seeds, quick=False, passes=1, **more):
     return {(key, seed): tuned_run(key, seed, passes, **more) for key in keys for seed in seeds}
 
 
-def by_method(results, grid, field, factor=1.0):
+def by_method(results, grid, field, factor=None):
     """One number of each run of a grid, in a row for each method.
 
     Parameters
     ----------
     results : see `store.Results`
-    grid : dict, (method, seed) -> run
-    field : str, a name among the runs' numbers
-    factor : float, what each is multiplied by: 100 for per cent
+    grid : dict, (method, seed) -> run, or with more names: (method, rank, seed) -> run
+    field : str, a name among the runs' numbers; or a function of the numbers
+    factor : float, what each is multiplied by: 100 for per cent; None: nothing
 
     Returns
     -------
-    dict, method -> list of floats, one a seed
+    dict, method -> list of floats, one a seed; with more names nested, method -> rank -> list. The names are texts, as
+        JSON has them
     """
-    rows = {}
-    for (key, _), run in grid.items():
-        rows.setdefault(key, []).append(factor * results[run][field])
-    return rows
+    table = {}
+    for (*names, last, _), run in grid.items():
+        rows = table
+        for name in names:
+            rows = rows.setdefault(str(name), {})
+        number = field(results[run]) if callable(field) else results[run][field]
+        rows.setdefault(str(last), []).append(number if factor is None else factor * number)
+    return table

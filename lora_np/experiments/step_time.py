@@ -5,17 +5,34 @@ import time
 import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
-from ..model import cache_bytes, forward
-from ..training import TrainConfig, attach, blas_threads, initial_state, model_objective, train_step, trainable_arrays
+from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
 from .methods import METHODS
 from .runs.classify import ClassifyRun, load_snippets, starting_point
 
 KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
-def first_run(key):
-    """A run of a method from seed 0, to start from."""
-    return ClassifyRun(METHODS[key].adapter, 0, 1e-4, **METHODS[key].more)
+def first_start(key):
+    """The `starting_point` of a method's run from seed 0."""
+    return starting_point(ClassifyRun(METHODS[key].adapter, 0, 1e-4, **METHODS[key].more))
+
+
+def counted(start, shape):
+    """What a step costs, counted from shapes.
+
+    Parameters
+    ----------
+    start : (params, config, adapter), see `starting_point`
+    shape : (B, T), texts and tokens a text
+
+    Returns
+    -------
+    flops : dict, phase -> matrix products' FLOPs
+    sizes : see `step_bytes`
+    """
+    params, config, adapter = start
+    given = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
+    return flops_by_phase(step_flops(*given)), step_bytes(*given)
 
 
 def compare_step_times(repeats=20, keys=KEYS):
@@ -37,14 +54,9 @@ def compare_step_times(repeats=20, keys=KEYS):
         "predicted_ratio" (of the FLOPs), "activation_bytes" (kept for the backward pass)}
     """
     batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
-    starts = {key: starting_point(first_run(key)) for key in keys}
-    activations, flops = {}, {}
-    for key, (params, config, start) in starts.items():
-        trainable = trainable_arrays(params, start)
-        model, adapter = attach(params, start, trainable)
-        _, cache = forward(model, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=tuple(trainable))
-        activations[key] = cache_bytes(cache)
-        flops[key] = sum(step_flops(config, *batch.ids.shape, METHODS[key].adapter, tuple(trainable)).values())
+    starts = {key: first_start(key) for key in keys}
+    counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
+    flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
     times, first = take_turns(starts, batch, repeats), keys[0]
 
     def ratio_to_first(key, what):
@@ -57,7 +69,7 @@ def compare_step_times(repeats=20, keys=KEYS):
             "pass_ratio": ratio_to_first(key, "passes"),
             "flops": flops[key],
             "predicted_ratio": flops[key] / flops[first],
-            "activation_bytes": activations[key],
+            "activation_bytes": sum(counts[key][1].activations.values()),
         }
         for key in keys
     }
@@ -115,15 +127,11 @@ def cost_table(B=32, T=64, keys=KEYS):
     """
     lines = ["| method | forward | backward | ratio | parameters | gradients | AdamW | activations |"]
     lines.append("|---|" + "---:|" * 7)
-    first = None
+    first = sum(counted(first_start(keys[0]), (B, T))[0].values())
     for key in keys:
-        params, config, start = starting_point(first_run(key))
-        wanted = tuple(trainable_arrays(params, start))
-        phases = flops_by_phase(step_flops(config, B, T, METHODS[key].adapter, wanted))
-        held = step_bytes(config, B, T, METHODS[key].adapter, wanted)
-        first = first or sum(phases.values())
+        phases, sizes = counted(first_start(key), (B, T))
         gflop = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9]
-        size = [held.parameters, held.gradients, held.optimiser, sum(held.activations.values())]
+        size = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
         cells = [METHODS[key].label, *(f"{n:.2f}" for n in gflop), f"{sum(phases.values()) / first:.2f}"]
         lines.append("| " + " | ".join(cells + [f"{n / 1e6:.2f}" for n in size]) + " |")
     return "\n".join(lines)

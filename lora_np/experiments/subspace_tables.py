@@ -29,28 +29,27 @@ def mean_tables(first, second, ranks):
     -------
     dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists
     """
-    tables = {what: {layer: [] for layer in LAYERS} for what in WHAT}
-    for name in first:
-        module, _, leaf = name.rpartition(".")
-        layer = module.rpartition(".")[2]
-        if leaf != "lora_A" or layer not in LAYERS:
-            continue
-        factors = [(arrays[f"{module}.lora_B"], arrays[name]) for arrays in (first, second)]
-        of_A = [right_directions(A, r) for (_, A), r in zip(factors, ranks)]
-        of_update = [product_right_directions(B, A, r) for (B, A), r in zip(factors, ranks)]
-        tables["A"][layer].append(similarity_table(*of_A))
-        tables["ΔW"][layer].append(similarity_table(*of_update))
-    return {
-        what: {layer: np.round(np.mean(of_blocks, axis=0), 4).tolist() for layer, of_blocks in of_layers.items()}
-        for what, of_layers in tables.items()
-    }
+
+    def directions(what, arrays, r, module):
+        A, B = arrays[f"{module}.lora_A"], arrays[f"{module}.lora_B"]
+        return right_directions(A, r) if what == "A" else product_right_directions(B, A, r)
+
+    def mean_table(what, layer):
+        modules = [name.removesuffix(".lora_A") for name in first if name.endswith(f".{layer}.lora_A")]
+        of_blocks = [
+            similarity_table(*(directions(what, arrays, r, module) for arrays, r in zip((first, second), ranks)))
+            for module in modules
+        ]
+        return np.round(np.mean(of_blocks, axis=0), 4).tolist()
+
+    return {what: {layer: mean_table(what, layer) for layer in LAYERS} for what in WHAT}
 
 
 def tables_of_pairs(results, runs, ranks, seeds):
     """`over_pairs` of the runs of `pairs`."""
     first, second = (f"qv_r{r}" for r in ranks)
-    pairs = [(runs[first, seed], runs[second, seed + SECOND]) for seed in seeds]
-    return over_pairs([mean_tables(*map(results.arrays, pair), ranks) for pair in pairs])
+    of_seeds = [(runs[first, seed], runs[second, seed + SECOND]) for seed in seeds]
+    return over_pairs([mean_tables(*map(results.arrays, pair), ranks) for pair in of_seeds])
 
 
 def over_pairs(tables):
@@ -76,22 +75,18 @@ def over_pairs(tables):
 
 def draw_tables(outcome, rows, columns, title):
     """Six heat maps, means over seeds: A above ΔW; q, v and the control from left to right."""
-    mean = outcome["tables"]["mean"]
-    figure = new_figure(13, 7.4)
+    mean, figure = outcome["tables"]["mean"], new_figure(13, 7.4)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1
+    chance = np.vectorize(gaussian_similarity)(outcome["dimension"], i, j)
     for line, what in zip(grid, WHAT):
-        shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS}
-        n_rows, n_columns = np.shape(mean[what]["q_proj"])
-        shown["random directions, expected"] = [
-            [gaussian_similarity(outcome["dimension"], i + 1, j + 1) for j in range(n_columns)] for i in range(n_rows)
-        ]
+        shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS} | {"random directions, expected": chance}
         for axes, (text, table) in zip(line, shown.items()):
             image = heat_map(axes, table, text)
-        line[0].set_ylabel(rows)
-    for axes in grid[1]:
-        axes.set_xlabel(columns)
+            axes.set(xlabel=columns, ylabel=rows)
+            axes.label_outer()
     figure.colorbar(image, ax=grid, label="φ(i, j)", shrink=0.8)
     n = len(outcome["seeds"])
-    pairs = "one pair of seeds" if n == 1 else f"mean over {n} pairs of seeds"
-    figure.suptitle(f"{title}\n({pairs}, and over the blocks)", fontsize=14)
+    marks = "one pair of seeds" if n == 1 else f"mean over {n} pairs of seeds"
+    figure.suptitle(f"{title}\n({marks}, and over the blocks)", fontsize=14)
     return figure

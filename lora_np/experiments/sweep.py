@@ -21,13 +21,25 @@ Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, whe
             experiment("main_job", seeds=5, executor=executor)
 """
 
-from concurrent.futures import BrokenExecutor, CancelledError, Future, as_completed
+import os
+import signal
+import threading
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from contextlib import closing, contextmanager, nullcontext
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
-from .processes import LocalProcesses, describe, worker_count
+from ..training import available_cores, process_environment
 
 CONNECT_SECONDS = 10  # a scheduler that has not answered by then is not there
+TRIES = 3  # a run whose process has died so many times counts as failed
 
 
 class Ended(NamedTuple):
@@ -36,6 +48,9 @@ class Ended(NamedTuple):
     run: Any
     result: Any  # None if it failed
     error: str | None = None  # in one line; None if it did not fail
+
+
+# ---------------------------------------------------------------- where runs are carried out
 
 
 @contextmanager
@@ -55,7 +70,8 @@ def open_executor(jobs=None, dask=None):
     if dask is None:
         executor = LocalProcesses(worker_count(jobs))
         try:
-            yield executor
+            with worker_environment():
+                yield executor
         finally:
             executor.stop()
         return
@@ -79,6 +95,91 @@ def connect(address):
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"dask: no scheduler answered at {address!r} ({describe(error)})") from None
+
+
+def worker_count(jobs=None):
+    """How many processes to use: `jobs`, or by default one for each core that this process may run on."""
+    if jobs is None:
+        return available_cores()
+    if jobs < 1:
+        raise ValueError(f"jobs: got {jobs}, expected at least 1")
+    return jobs
+
+
+@contextmanager
+def worker_environment():
+    """Set the environment that new processes inherit, and restore it afterwards."""
+    environment = process_environment()
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class LocalProcesses(ThreadPoolExecutor):
+    """Threads that each carry out their calls in a ProcessPoolExecutor of a single process.
+
+    When a process is killed, ProcessPoolExecutor fails every call that it was given. Here that is one call, which is
+    begun again in a new process, up to TRIES times in all. The other calls are not affected.
+
+    Parameters
+    ----------
+    jobs : int, processes side by side; each is started when there is work for it
+    """
+
+    def __init__(self, jobs):
+        super().__init__(jobs)
+        self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
+        self._far_end, self._lifeline = self._context.Pipe(duplex=False)
+        self._mine = threading.local()  # .pool: that of this thread
+        self._stopped = False
+
+    def submit(self, function, /, *arguments, **named):
+        """Like Executor.submit; the function must be defined in a module, so that the process can import it."""
+        return super().submit(self._call, function, arguments, named)
+
+    def stop(self):
+        """End all processes at once."""
+        self._stopped = True
+        self._lifeline.close()
+        self.shutdown(cancel_futures=True)
+
+    def _call(self, function, arguments, named):
+        """One call, in the thread that waits for it."""
+        for _ in range(TRIES):
+            if getattr(self._mine, "pool", None) is None:
+                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
+            try:
+                return self._mine.pool.submit(function, *arguments, **named).result()
+            except BrokenExecutor:
+                self._mine.pool.shutdown()
+                self._mine.pool = None
+                if self._stopped:
+                    raise BrokenExecutor("the processes were stopped") from None
+        raise BrokenExecutor(
+            f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
+            '(does the script start its work outside `if __name__ == "__main__":`?)'
+        )
+
+
+def live_with_parent(far_end):
+    """Start a worker: it ends at once when its parent closes the other end of a pipe, or is gone."""
+
+    def wait():
+        far_end.poll(None)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but its parent ends it
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# ---------------------------------------------------------------- carrying them out
 
 
 def sweep(function, runs, executor=None):
@@ -135,17 +236,31 @@ def carry_out(function, runs, executor):
 def submit(executor, function, run):
     """The future of one run; a failed one if the executor broke over an earlier run."""
     try:
-        return executor.submit(function, run)
+        return executor.submit(attempt, function, run)
     except BrokenExecutor as error:
         future = Future()
         future.set_exception(error)
         return future
 
 
+def attempt(function, run):
+    """In the worker: the result and None, or None and the error in one line, because not every error can be packed."""
+    try:
+        return function(run), None
+    except Exception as error:
+        return None, describe(error)
+
+
 def end(run, future):
     try:
-        return Ended(run, future.result())
+        return Ended(run, *future.result())
     except CancelledError:
         return Ended(run, None, "cancelled: the connection to its worker or its scheduler was lost")
     except Exception as error:
         return Ended(run, None, describe(error))
+
+
+def describe(error):
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

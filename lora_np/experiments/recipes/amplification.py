@@ -8,12 +8,12 @@ ranks. All are means over the blocks.
 
 import numpy as np
 
-from ...adapters import Adapter, adapter_deltas
 from ...analysis import Amplification, amplification
-from ..drawing import GREY, PALETTE, dots, new_figure, seeds_text
-from ..evidence import check
+from ..drawing import GREY, PALETTE, dots, panels
+from ..evidence import check, ratios
 from ..methods import tuned_runs
 from ..runs.classify import starting_point
+from ..updates import updates_of
 
 CLAIM = (
     "W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these directions "
@@ -25,7 +25,6 @@ CAPTION = (
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 RANKS = (4, 64)
-COLUMNS = {"update": "of ΔW", "base": "of W itself", "random": "random"}
 
 
 def runs(seeds, quick):
@@ -35,9 +34,7 @@ def runs(seeds, quick):
 def measure(results, runs, seeds, quick):
     tables = {r: [] for r in RANKS}
     for (_, seed), run in runs.items():
-        params, _, start = starting_point(run)
-        trained = {name: array.astype(np.float64) for name, array in results.arrays(run).items()}
-        deltas = adapter_deltas(params, Adapter(start.config, trained))  # in float64: of rank r up to 1e-16
+        params, deltas = starting_point(run)[0], updates_of(results, run, np.float64)  # of rank r up to 1e-16
         rows = [
             amplification(params[name], delta, run.adapter.r, np.random.default_rng(seed))
             for name, delta in deltas.items()
@@ -50,8 +47,8 @@ def measure(results, runs, seeds, quick):
     }
     checks = []
     for r, of_r in measured.items():
-        of_r["chance_factor"] = [norm / random for norm, random in zip(of_r["update_norm"], of_r["random"])]
-        to_random, to_own = ([a / b for a, b in zip(of_r["update"], of_r[name])] for name in ("random", "base"))
+        of_r["chance_factor"] = ratios(of_r["update_norm"], of_r["random"])
+        to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))
         checks.append(check(f"r = {r}: W in ΔW's directions, to random ones", to_random, at_least=1.0, unit="times"))
         checks.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
         checks.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
@@ -59,25 +56,19 @@ def measure(results, runs, seeds, quick):
 
 
 def draw(outcome):
-    figure = new_figure(12, 4.6)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    measured = outcome["measured"]
-    rows = [
-        (f"{text}, r={r}", measured[str(r)][name], colour)
-        for r in RANKS
-        for (name, text), colour in zip(COLUMNS.items(), PALETTE)
-    ]
-    dots(left, *zip(*rows), "‖Uᵀ W V‖ in Frobenius norm")
+    figure, (left, right) = panels(outcome, "What ΔW_q has to do with W_q", 12, 4.6, 2, width_ratios=(3, 2))
+
+    def rows_of(axes, marks, unit):
+        rows = [
+            (f"{mark}, r={r}", outcome["measured"][str(r)][name], shade) for r in RANKS for mark, name, shade in marks
+        ]
+        dots(axes, *zip(*rows), unit)
+
+    directions = [("of ΔW", "update"), ("of W itself", "base"), ("random", "random")]
+    rows_of(left, [(*mark, shade) for mark, shade in zip(directions, PALETTE)], "‖Uᵀ W V‖ in Frobenius norm")
+    rows_of(right, [("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)], "‖ΔW‖ / ‖Uᵀ W V‖")
     left.set_title("W_q in the directions")
-    rows = [
-        (f"{text}, r={r}", measured[str(r)][name], colour)
-        for r in RANKS
-        for text, name, colour in (("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY))
-    ]
-    dots(right, *zip(*rows), "‖ΔW‖ / ‖Uᵀ W V‖")
     right.axvline(1, color="black", linewidth=1)
-    right.set_xscale("log")
+    right.set(title="amplification", xscale="log")
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    right.set_title("amplification")
-    figure.suptitle(f"What ΔW_q has to do with W_q ({seeds_text(outcome)})", fontsize=14)
     return figure

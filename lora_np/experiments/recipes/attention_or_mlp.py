@@ -5,8 +5,8 @@ block each; r = 5 and r = 4 train 10,240. And r = 36 on all six adds attention t
 rate.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import EQUAL, check, differences
+from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
+from ..evidence import as_good, compare
 from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
@@ -27,27 +27,21 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-
-    def less(first, second):
-        return differences(accuracy[first], accuracy[second])
-
-    worse = differences(loss["mlp_r36"], loss["all_r36"])
+    better = {"at_least": 0.0, "unit": "points"}
     checks = [
-        check("MLP r = 36 less attention r = 45", less("mlp_r36", "attention_r45"), at_least=0.0, unit="points"),
-        check("MLP r = 4 less attention r = 5", less("mlp_r4", "attention_r5"), at_least=0.0, unit="points"),
-        check("MLP r = 36 less both: test loss", worse, at_most=EQUAL, unit="nats"),
+        compare("MLP r = 36 less attention r = 45", accuracy, "mlp_r36", "attention_r45", **better),
+        compare("MLP r = 4 less attention r = 5", accuracy, "mlp_r4", "attention_r5", **better),
+        as_good("MLP r = 36 less both: test loss", loss, "mlp_r36", "all_r36"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
-    figure = new_figure(9, 4.4)
-    axes = figure.subplots()
+    figure, axes = panels(outcome, "Attention, MLP, or both?", 9, 4.4)
     accuracy, trained = outcome["accuracy"], outcome["trainable"]
     labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in KEYS]
     dots(axes, labels, [accuracy[key] for key in KEYS], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
     mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-    axes.legend(fontsize=11)
-    axes.set_title(f"Attention, MLP, or both? ({seeds_text(outcome)})")
+    axes.legend()
     return figure

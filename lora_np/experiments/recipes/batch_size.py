@@ -5,7 +5,7 @@ learning rate. The best validation losses are compared. A method's penalty is it
 pass takes fewer steps in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
-from ..drawing import COLOURS, log_axis, mean_line, new_figure, seeds_text
+from ..drawing import COLOURS, log_axis, mean_line, panels
 from ..evidence import check, differences
 from ..methods import by_method, tuned_runs
 
@@ -30,14 +30,12 @@ def measure(results, runs, seeds, quick):
 
 
 def draw(outcome):
-    figure = new_figure(9, 5)
-    axes = figure.subplots()
+    figure, axes = panels(outcome, "What large batches cost", 9, 5)
     losses = outcome["losses"]
     mean_line(axes, SIZES, [losses[f"full_batch{n}"] for n in SIZES], COLOURS["full"], "full fine-tuning", "s")
     label = "LoRA on all linear layers, r=16"
     mean_line(axes, SIZES, [losses[f"all_r16_batch{n}"] for n in SIZES], COLOURS["lora_all"], label, "D")
     log_axis(axes, SIZES, "snippets in a batch")
     axes.set_ylabel("validation loss in nats per snippet")
-    axes.legend(fontsize=11)
-    axes.set_title(f"What large batches cost ({seeds_text(outcome)})")
+    axes.legend()
     return figure

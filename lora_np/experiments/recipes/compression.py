@@ -9,9 +9,9 @@ LoRA is merged back into its NF4 base, which rounds again.
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import held_bytes
 from ...training import blas_threads
-from ..drawing import PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import EQUAL, check, differences
-from ..methods import tuned_runs
+from ..drawing import PALETTE, dots, mark_mean, panels
+from ..evidence import as_good, check, compare
+from ..methods import by_method, tuned_runs
 from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
 
@@ -27,33 +27,34 @@ LORA, LOFTQ = "all_r16", "loftq"
 
 
 def runs(seeds, quick):
-    """(base, method, seed) -> run."""
+    """("base, method", seed) -> run."""
     grid = {
-        (base, key, seed): run
+        (f"{base}, {key}", seed): run
         for base in COMPRESSED
         for (key, seed), run in tuned_runs(("head", LORA), seeds, quick, base=base).items()
     }
-    return grid | {("nf4", key, seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
+    return grid | {(f"nf4, {key}", seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
 
 
 def measure(results, runs, seeds, quick):
-    accuracy, loss = {}, {}
-    for (base, key, _), run in runs.items():
-        accuracy.setdefault(f"{base}, {key}", []).append(100 * results[run]["test_accuracy"])
-        loss.setdefault(f"{base}, {key}", []).append(results[run]["test_loss"])
+    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     sizes = {base: linear_bytes(compressed(load_base()[0], base)) for base in COMPRESSED}
+    merged = merged_back([runs[f"nf4, {LORA}", seed] for seed in seeds], results)
 
-    def as_good(base):
-        more = differences(loss[f"{base}, {LORA}"], loss[f"dense, {LORA}"])
-        return check(f"{base} and LoRA less dense and LoRA: test loss", more, at_most=EQUAL, unit="nats")
+    def near_dense(base):
+        return as_good(f"{base} and LoRA less dense and LoRA: test loss", loss, f"{base}, {LORA}", f"dense, {LORA}")
 
-    better = differences(loss[f"nf4, {LOFTQ}"], loss[f"nf4, {LORA}"])
-    checks = [as_good("nf4"), check("LoftQ less NF4 and LoRA: test loss", better, at_most=0.0, unit="nats")]
-    merged = merged_back([runs["nf4", LORA, seed] for seed in seeds], results)
-    worse = differences(merged["loss"], loss[f"nf4, {LORA}"])
-    asides = [as_good(base) for base in COMPRESSED[2:]]
-    asides.append(check("LoRA merged back into NF4 less unmerged: test loss", worse, at_most=EQUAL, unit="nats"))
-    asides.append(check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"))
+    better = {"at_most": 0.0, "unit": "nats"}
+    checks = [
+        near_dense("nf4"),
+        compare("LoftQ less NF4 and LoRA: test loss", loss, f"nf4, {LOFTQ}", f"nf4, {LORA}", **better),
+    ]
+    both = {"merged": merged["loss"], "unmerged": loss[f"nf4, {LORA}"]}
+    asides = [
+        *(near_dense(base) for base in COMPRESSED[2:]),
+        as_good("LoRA merged back into NF4 less unmerged: test loss", both, "merged", "unmerged"),
+        check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"),
+    ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
 
 
@@ -77,12 +78,10 @@ def merged_back(runs, results):
 
 
 def draw(outcome):
-    figure = new_figure(10, 6.2)
-    axes = figure.subplots()
-    accuracy, sizes = outcome["accuracy"], outcome["linear_bytes"]
-    rows = []
-    for base in COMPRESSED:
-        name = f"{base} ({sizes[base] / 1e6:.2f} MB)"
+    figure, axes = panels(outcome, "LoRA on compressed bases", 10, 6.2)
+    accuracy, rows = outcome["accuracy"], []
+    for base, size in outcome["linear_bytes"].items():
+        name = f"{base} ({size / 1e6:.2f} MB)"
         rows.append((f"{name}, head only", accuracy[f"{base}, head"], PALETTE[3]))
         rows.append((f"{name}, LoRA", accuracy[f"{base}, {LORA}"], PALETTE[2]))
         if base == "nf4":
@@ -90,6 +89,5 @@ def draw(outcome):
             rows.append((f"{name}, LoRA merged back", outcome["merged_back"]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
     mark_mean(axes, accuracy[f"dense, {LORA}"], PALETTE[2], "LoRA on the dense base")
-    axes.legend(loc="lower left", fontsize=11)
-    axes.set_title(f"LoRA on compressed bases ({seeds_text(outcome)})")
+    axes.legend(loc="lower left")
     return figure

@@ -12,13 +12,12 @@ import tracemalloc
 
 import numpy as np
 
-from ...analysis import step_bytes, step_flops
 from ...training import TrainConfig, blas_threads, initial_state, model_objective, stream, train_step, trainable_arrays
-from ..drawing import COLOURS, PALETTE, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check
+from ..drawing import COLOURS, PALETTE, log_axis, mean_line, panels
+from ..evidence import check, ratios
 from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
-from ..step_time import take_turns
+from ..step_time import counted, take_turns
 
 CLAIM = (
     "LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
@@ -47,23 +46,24 @@ def measure(results, runs, seeds, quick):
     measured = {name: {"flops": [], "bytes": [], "peak": [], "step": [], "passes": []} for name in methods(quick)}
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
-        starts = {}
-        for name, (adapter_config, base) in methods(quick).items():
-            starts[name] = params, config, start = starting_point(ClassifyRun(adapter_config, seed, 1e-4, base=base))
-            sizes = step_bytes(config, *batch.ids.shape, adapter_config)
+        starts = {
+            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, base=base))
+            for name, (adapter_config, base) in methods(quick).items()
+        }
+        for name, (params, _, start) in starts.items():
+            phases, sizes = counted(starts[name], batch.ids.shape)
             waiting = sizes.gradients + sizes.optimiser + sum(sizes.activations.values()) + sizes.loss
             parameters = sum(array.nbytes for array in {**params, **trainable_arrays(params, start)}.values())
-            measured[name]["flops"].append(sum(step_flops(config, *batch.ids.shape, adapter_config).values()))
+            measured[name]["flops"].append(sum(phases.values()))
             measured[name]["bytes"].append(parameters + waiting)
             measured[name]["peak"].append(parameters + sizes.optimiser + peak_of_step(starts[name], batch))
         for name, times in take_turns(starts, batch, rounds=3 if quick else 15).items():
             for what, seconds in times.items():
                 measured[name][what].append(float(np.median(seconds)))
     for of in measured.values():
-        of |= {f"{what}_ratio": [a / b for a, b in zip(of[what], measured["full"][what])] for what in list(of)}
+        of |= {f"{what}_ratio": ratios(of[what], measured["full"][what]) for what in list(of)}
     small, nf4 = measured["q,v r=8"], measured["q,v r=8, NF4"]
-    predicted = [a / b for a, b in zip(small["passes_ratio"], small["flops_ratio"])]
-    slower = [a / b for a, b in zip(nf4["step"], small["step"])]
+    predicted, slower = ratios(small["passes_ratio"], small["flops_ratio"]), ratios(nf4["step"], small["step"])
     checks = [
         check("q,v r=8: bytes of a step, to full's", small["bytes_ratio"], at_most=1 / 3, unit="times"),
         check("q,v r=8: time of a step, to full's", small["step_ratio"], at_most=0.75, unit="times"),
@@ -91,8 +91,9 @@ def peak_of_step(start, batch):
 
 
 def draw(outcome):
-    measured, figure = outcome["measured"], new_figure(13, 5.4)
-    left, right = figure.subplots(1, 2)
+    measured = outcome["measured"]
+    full = f"{1e3 * np.mean(measured['full']['step']):.0f} ms, {np.mean(measured['full']['bytes']) / 1e6:.0f} MB"
+    figure, (left, right) = panels(outcome, f"A training step; full fine-tuning's takes {full}", 13, 5.4, 2)
     ranks = [int(name.removeprefix("all r=")) for name in measured if name.startswith("all")]
     marks = {
         "q,v r=8": ("q and v, r=8", "o", COLOURS["lora_qv"]),
@@ -121,11 +122,4 @@ def draw(outcome):
     right.set_ylabel("bytes of a step, full fine-tuning = 1")
     left.legend(fontsize=10, loc="upper left")
     right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below the line of full fine-tuning
-    seconds = 1e3 * np.mean(measured["full"]["step"])
-    size = np.mean(measured["full"]["bytes"]) / 1e6
-    figure.suptitle(
-        f"What a training step costs ({seeds_text(outcome)}, a batch each)\n"
-        f"full fine-tuning: {seconds:.0f} ms, {size:.0f} MB",
-        fontsize=14,
-    )
     return figure

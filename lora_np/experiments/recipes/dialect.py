@@ -14,9 +14,9 @@ import numpy as np
 from ...formats import read_json, write_text
 from ...training import blas_threads, language_loss
 from ..dialect_samples import format_samples, samples
-from ..drawing import COLOURS, PALETTE, new_figure
+from ..drawing import COLOURS, PALETTE, legend_below, new_figure
 from ..evidence import check, differences
-from ..methods import SETTINGS, TUNE_SEEDS
+from ..methods import SETTINGS, TUNE_SEEDS, by_method
 from ..runs import load_base
 from ..runs.dialect import DialectRun, label, licences_digest, load_domain
 
@@ -60,16 +60,17 @@ def measure(results, runs, seeds, quick):
     limit = QUICK["limit"] if quick else None
     with blas_threads(1):
         of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
-    losses = {domain: {} for domain in DOMAINS}  # domain -> method -> "new", "old" and the way there, in nats a token
-    taken_off = []
-    for (domain, method, _), run in runs.items():
-        numbers = results[run]
-        of_method = losses[domain].setdefault(method, {"new": [], "old": [], "way": []})
-        of_method["new"].append(numbers["new"])
-        of_method["old"].append(numbers["old"])
-        of_method["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
-        if method != "full":
-            taken_off.append(numbers["removed_bit_for_bit"] and numbers["base_untouched"])
+    tables = {
+        "new": by_method(results, runs, "new"),
+        "old": by_method(results, runs, "old"),
+        "way": by_method(
+            results, runs, lambda numbers: [numbers["history"][f"eval_{name}"] for name in ("loss", "old")]
+        ),
+    }
+    losses = {  # domain -> method -> "new", "old" and the way there, in nats a token
+        domain: {method: {name: table[domain][method] for name, table in tables.items()} for method in of_domain}
+        for domain, of_domain in tables["new"].items()
+    }
     checks = []
     for domain, of_domain in losses.items():
         full = of_domain["full"]
@@ -79,6 +80,8 @@ def measure(results, runs, seeds, quick):
             checks.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
             less = differences(full["old"], lora["old"])
             checks.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
+    adapted = [results[run] for run in runs.values() if run.method != "full"]
+    taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides = [check(text, taken_off, at_least=1.0, every=True)]
     return {
@@ -113,18 +116,15 @@ def draw(outcome):
         column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
         column[0].set_title(title)
         for axes, split in zip(column, ("test", "validation")):
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.set(xscale="log", yscale="log", xlabel=f"perplexity on {title}, {split} texts")
             for axis in (axes.xaxis, axes.yaxis):
                 low, high = axis.get_view_interval()
                 axis.set_ticks(round_numbers(low, high))
                 axis.set_ticks([], minor=True)
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.set_xlabel(f"perplexity on {title}, {split} texts")
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=12)
+    legend_below(figure, panels[0, 0], 5)
     n = len(outcome["seeds"])
     figure.suptitle(
         "What is learnt and what is forgotten: lower and further left is better\n"

@@ -7,10 +7,10 @@ fine-tuning, as a mean over the matrices.
 
 import numpy as np
 
-from ...adapters import Adapter, adapter_deltas, linear_layers
+from ...adapters import Adapter, linear_layers, merge
 from ...analysis import max_similarities
-from ..drawing import COLOURS, PALETTE, band, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check, differences
+from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
+from ..evidence import check, compare
 from ..methods import METHODS, tuned_runs
 from ..runs.classify import starting_point
 
@@ -36,12 +36,9 @@ def measure(results, runs, seeds, quick):
     for (key, _), run in runs.items():
         params, _, start = starting_point(run)
         trained = results.arrays(run)
-        if start is None:
-            tuned = {f"{module}.weight": trained[f"{module}.weight"] for module in linear_layers(params)}
-        else:
-            deltas = adapter_deltas(params, Adapter(start.config, trained))
-            tuned = {name: params[name] + delta for name, delta in deltas.items()}
-        rows = [max_similarities(params[name], after, K) for name, after in tuned.items()]
+        tuned = trained if start is None else merge(params, Adapter(start.config, trained))
+        names = [f"{module}.weight" for module in linear_layers(params)]
+        rows = [max_similarities(params[name], tuned[name], K) for name in names]
         similarity[key].append(np.round(rows, 4).tolist())
     counts = {
         f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in similarity[key]] for key in KEYS}
@@ -50,9 +47,9 @@ def measure(results, runs, seeds, quick):
     of = counts[f"{EPSILON:g}"]
     checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
-        check("LoRA r = 1 less full fine-tuning", differences(of["all_r1"], of["full"]), at_least=0.1, unit="a matrix"),
+        compare("LoRA r = 1 less full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="a matrix"),
         check("LoRA r = 64", of["all_r64"], at_most=0.5, unit="a matrix"),
-        check("LoRA r = 1 less r = 64", differences(of["all_r1"], of["all_r64"]), at_least=0.1, unit="a matrix"),
+        compare("LoRA r = 1 less r = 64", of, "all_r1", "all_r64", at_least=0.1, unit="a matrix"),
     ]
     return {"checks": checks, "counts": counts, "similarity": similarity}
 
@@ -62,25 +59,18 @@ def intruders_a_matrix(similarities, epsilon):
 
 
 def draw(outcome):
-    figure = new_figure(13, 5.2)
-    left, right = figure.subplots(1, 2)
-    for epsilon, colour in zip(outcome["counts"], PALETTE):
-        of = outcome["counts"][epsilon]
-        rows = [of[f"all_r{r}"] for r in RANKS]
-        mean_line(left, RANKS, rows, colour, f"LoRA, ε = {epsilon}")
-        band(left, of["full"], colour, f"full fine-tuning, ε = {epsilon}")
+    figure, (left, right) = panels(outcome, "Directions that the base does not have", 13, 5.2, 2)
+    for (epsilon, of), shade in zip(outcome["counts"].items(), PALETTE):
+        mean_line(left, RANKS, [of[f"all_r{r}"] for r in RANKS], shade, f"LoRA, ε = {epsilon}")
+        band(left, of["full"], shade, f"full fine-tuning, ε = {epsilon}")
     log_axis(left, RANKS, "rank r, all linear layers")
     left.set_ylabel("intruders among 10 directions, a matrix")
-    left.legend(fontsize=10)
-    for key, style in zip(KEYS, ("-", ":", "-.", "--", (0, (5, 1)))):
+    left.legend()
+    for key, style in zip(KEYS, STYLES):
         values = np.sort(np.ravel(outcome["similarity"][key]))
-        colour = COLOURS["full" if key == "full" else "lora_all"]
         share = 100 * np.arange(1, len(values) + 1) / len(values)
-        right.plot(values, share, linestyle=style, color=colour, label=METHODS[key].label, linewidth=2)
-    right.set_xlabel("best cosine with a direction of the base")
-    right.set_ylabel("share of the leading directions in %")
-    right.set_xlim(0, 1)
-    right.legend(fontsize=11)
-    right.set_title("all matrices and seeds")
-    figure.suptitle(f"Directions that the base does not have ({seeds_text(outcome)})", fontsize=14)
+        right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
+    right.set(xlabel="best cosine with a direction of the base", ylabel="share of the leading directions in %")
+    right.set(xlim=(0, 1), title="all matrices and seeds")
+    right.legend()
     return figure

@@ -9,8 +9,8 @@ the seed. The test split is not used.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import COLOURS, PALETTE, mean_line, new_figure, seeds_text
-from ..evidence import UNKNOWN, check
+from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
+from ..evidence import UNKNOWN, check, ratios
 from ..methods import ALL, QUICK
 from ..runs.classify import ClassifyRun
 
@@ -54,7 +54,7 @@ def measure(results, runs, seeds, quick):
 
     def compare(text, first, second, **bound):
         """A part about the ratio of two best rates; unknown if one of them may be beyond the rates tried."""
-        part = check(text, [a / b for a, b in zip(best[first], best[second])], unit="times", **bound)
+        part = check(text, ratios(best[first], best[second]), unit="times", **bound)
         beyond = at_an_end[first] + at_an_end[second]
         if beyond:
             part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
@@ -95,18 +95,13 @@ def best_rate(rates, losses):
 
 
 def draw(outcome):
-    figure = new_figure(9, 6)
-    axes = figure.subplots()
+    figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with α = {ALPHA:g}", 9, 6)
     for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
-        label = "full fine-tuning" if key == "full" else f"LoRA on all linear layers, {key}"
-        marker = "s" if key == "full" else "o"
+        label, marker = ("full fine-tuning", "s") if key == "full" else (f"LoRA on all linear layers, {key}", "o")
         mean_line(axes, list(of_rate), list(of_rate.values()), colour, label, marker)
-        best = np.exp(np.mean(np.log(outcome["best"][key])))
-        axes.axvline(best, color=colour, linestyle=":", linewidth=1.5)
-    axes.set_xscale("log")
-    axes.set_xlabel("peak learning rate (dotted: the best, geometric mean over seeds)")
+        axes.axvline(np.exp(np.mean(np.log(outcome["best"][key]))), color=colour, linestyle=":", linewidth=1.5)
+    axes.set(xscale="log", xlabel="peak learning rate (dotted: the best, geometric mean over seeds)")
     axes.set_ylabel("validation loss in nats per snippet")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=11)
-    axes.set_title(f"Where is the best learning rate? LoRA with α = {ALPHA:g} ({seeds_text(outcome)})")
+    legend_below(figure, axes, 2)
     return figure

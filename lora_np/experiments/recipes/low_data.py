@@ -6,8 +6,8 @@ best of the evaluations on 1,000 validation snippets is tested, as everywhere he
 for validation; it helps both methods.
 """
 
-from ..drawing import COLOURS, GREY, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import EQUAL, check, differences
+from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
+from ..evidence import as_good, compare
 from ..methods import QUICK, by_method, tuned_runs
 
 CLAIM = (
@@ -28,47 +28,39 @@ ALL = 6528
 
 
 def runs(seeds, quick):
-    """(number of snippets, method, seed) -> run."""
+    """(method, number of snippets, seed) -> run."""
     grid = {}
     for n, epochs in EPOCHS.items():
         more = {} if n is None else {"epochs": epochs, "examples": n, "evaluations": 2, "keep": False}
         if quick and n is not None:
             more["examples"] = min(n, QUICK["limit"])
         for (key, seed), run in tuned_runs(KEYS, seeds, quick, **more).items():
-            grid[n or ALL, key, seed] = run
+            grid[key, n or ALL, seed] = run
     return grid
 
 
 def measure(results, runs, seeds, quick):
-    measured = {name: {key: {} for key in KEYS} for name in ("accuracy", "loss")}
-    runs_of = {}  # number of snippets -> the grid of its methods
-    for (n, key, seed), run in runs.items():
-        runs_of.setdefault(str(n), {})[key, seed] = run
-    for n, of_n in runs_of.items():
-        for name, factor in (("accuracy", 100), ("loss", 1.0)):
-            for key, values in by_method(results, of_n, f"test_{name}", factor).items():
-                measured[name][key][n] = values
+    accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
 
-    def less(name, n):
-        return differences(measured[name]["qv_r8"][str(n)], measured[name]["full"][str(n)])
+    def of(n, table):
+        """Method -> its numbers with n snippets."""
+        return {key: rows[str(n)] for key, rows in table.items()}
 
-    checks = [check("100 snippets: accuracy of LoRA less full's", less("accuracy", 100), at_least=0.0, unit="points")]
-    for n in (1000, ALL):
-        checks.append(check(f"{n:,} snippets: loss of LoRA less full's", less("loss", n), at_most=EQUAL, unit="nats"))
-    asides = [check("10 snippets: accuracy of LoRA less full's", less("accuracy", 10), at_least=0.0, unit="points")]
-    return {"checks": checks, "asides": asides, **measured}
+    better = {"at_least": 0.0, "unit": "points"}
+    checks = [compare("100 snippets: accuracy of LoRA less full's", of(100, accuracy), "qv_r8", "full", **better)]
+    checks += [as_good(f"{n:,} snippets: loss of LoRA less full's", of(n, loss), "qv_r8", "full") for n in (1000, ALL)]
+    asides = [compare("10 snippets: accuracy of LoRA less full's", of(10, accuracy), "qv_r8", "full", **better)]
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss}
 
 
 def draw(outcome):
-    figure = new_figure(9, 5.2)
-    axes = figure.subplots()
+    figure, axes = panels(outcome, "How much data does it take?", 9, 5.2)
     for key, (label, colour, marker) in KEYS.items():
-        of = outcome["accuracy"][key]
-        mean_line(axes, [int(n) for n in of], list(of.values()), COLOURS[colour], label, marker)
+        rows = outcome["accuracy"][key]
+        mean_line(axes, [int(n) for n in rows], list(rows.values()), COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
     log_axis(axes, [n or ALL for n in EPOCHS], "training snippets")
     axes.set_ylabel("test accuracy in %")
-    axes.legend(loc="upper left", fontsize=11)
-    axes.set_title(f"How much data does it take? ({seeds_text(outcome)})")
+    axes.legend(loc="upper left")
     return figure

@@ -8,15 +8,13 @@ the same order. Steps are timed in turns on one thread.
 
 import numpy as np
 
-from ...adapters import Adapter, adapter_deltas
-from ...analysis import linear_updates, spectrum, truncated_updates
-from ...training import blas_threads
+from ...analysis import spectrum
 from ..baseline import tfidf_baseline
-from ..drawing import COLOURS, band, colour, curve, mean_line, means, new_figure, seeds_text
-from ..evidence import EQUAL, check, differences, interval
+from ..drawing import COLOURS, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
+from ..evidence import as_good, compare, interval
 from ..methods import METHODS, by_method, tuned_runs
-from ..runs.classify import load_snippets, score, starting_point
 from ..step_time import compare_step_times
+from ..updates import draw_cut, scores_when_cut, updates_of
 
 CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
@@ -69,22 +67,22 @@ def measure(results, runs, seeds, quick):
             }
         )
 
-    def worse(key):
-        text = f"{METHODS[key].label} less full fine-tuning: test loss"
-        return check(text, differences(loss[key], loss["full"]), at_most=EQUAL, unit="nats")
+    def near_full(key):
+        return as_good(f"{METHODS[key].label} less full fine-tuning: test loss", loss, key, "full")
 
-    asides = [worse(key) for key in ("vomlp_r4", "all_r8") if key in loss]
+    asides = [near_full(key) for key in ("vomlp_r4", "all_r8") if key in loss]
     if "scratch" in loss:
-        gain = differences(accuracy["full"], accuracy["scratch"])
-        asides.append(check("full less full from random weights: accuracy", gain, at_least=0.0, unit="points"))
+        text, better = "full less full from random weights: accuracy", {"at_least": 0.0, "unit": "points"}
+        asides.append(compare(text, accuracy, "full", "scratch", **better))
+    cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
     return {
-        "checks": [worse("qv_r8")],
+        "checks": [near_full("qv_r8")],
         "asides": asides,
         "rows": rows,
         "baseline": tfidf_baseline(runs["full", seeds[0]].limit),
         "step_time": step_time,
         "spectra": spectra(results, runs),
-        "cut": cut_accuracy(results, runs),
+        "cut": {k: scores["accuracy"] for k, scores in cut.items()},  # in %, at rank k
         "curves": {key: loss_curve(results, runs, key, seeds) for key in WITH_CURVES if key in keys},
     }
 
@@ -98,14 +96,6 @@ def loss_curve(results, runs, key, seeds):
         "eval_step": numbers[0]["evaluations"]["step"],
         "eval_loss": [of_seed["evaluations"]["loss"] for of_seed in numbers],
     }
-
-
-def updates_of(results, run):
-    """The update ΔW of each linear layer that a run changed."""
-    params, _, start = starting_point(run)
-    if start is None:
-        return linear_updates(params, results.arrays(run))
-    return adapter_deltas(params, Adapter(start.config, results.arrays(run)))
 
 
 def spectra(results, runs):
@@ -137,19 +127,6 @@ def spectra(results, runs):
     return {key: measured[key] for key in WITH_SPECTRA if key in measured}
 
 
-def cut_accuracy(results, runs):
-    """Rank k -> test accuracy in % of full fine-tuning with every ΔW cut to rank k, one number a seed."""
-    accuracy = {str(k): [] for k in CUTS}
-    for (key, _), run in runs.items():
-        if key == "full":
-            params, config, _ = starting_point(run)
-            with blas_threads(1):
-                for k, model in truncated_updates(params, results.arrays(run), CUTS):
-                    scores = score(model, None, config, load_snippets(run.limit), "test")
-                    accuracy[str(k)].append(100 * scores["accuracy"])
-    return accuracy
-
-
 # ---------------------------------------------------------------- the table
 
 
@@ -176,51 +153,51 @@ def table(outcome):
 
 # ---------------------------------------------------------------- the figures
 
+# Label, marker, and where the ranks are written: offset in points, side, above (1) or below (−1) the interval.
+FAMILIES = {
+    "head": ("head only", "v", None),
+    "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
+    "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
+    "all": ("LoRA on all linear layers", "D", ((-2, 6), "left", 1)),
+    "full": ("full fine-tuning", "s", None),
+    "scratch": ("full, from random weights", "X", None),
+}
+
 
 def parameters_against_accuracy(outcome):
     """Figure 1: trained parameters (log axis) against test accuracy."""
-    figure = new_figure(9, 5.4)
-    axes = figure.subplots()
-    rows = {row["method"]: row for row in outcome["rows"]}
-    for name, family in (("lora_qv", "qv_r"), ("lora_all", "all_r")):
-        points = [row for key, row in rows.items() if key.startswith(family)]
-        means_of = [np.mean(row["accuracy"]) for row in points]
-        axes.plot([row["trainable"] for row in points], means_of, color=COLOURS[name], alpha=0.5, zorder=1)
-    labels = {"head": "head only", "full": "full fine-tuning", "scratch": "full, from random weights"}
-    labels |= {"qv_r1": "LoRA on q and v", "vomlp_r4": "LoRA on v, o, up and down"}
-    labels |= {"all_r8": "LoRA on all linear layers"}
-    markers = {"head": "v", "qv": "o", "vomlp": "^", "all": "D", "full": "s", "scratch": "X"}
-    # Where a rank stands: the offset in points, the side, and above (1) or below (−1) the interval.
-    places = {"qv": ((5, -17), "right", -1), "vomlp": ((2, 6), "right", 1), "all": ((-2, 6), "left", 1)}
-    for key, row in rows.items():
-        family = key.partition("_r")[0]
-        mean_line(axes, [row["trainable"]], [row["accuracy"]], colour(key), labels.get(key), markers[family], "")
-        if row["rank"] is not None:
-            (mean,), reach = means([row["accuracy"]])
-            offset, side, end = places[family]
-            axes.annotate(
-                f"r={row['rank']}", (row["trainable"], mean + end * np.nan_to_num(reach[0, 0])), xytext=offset, ha=side,
-                color=colour(key), textcoords="offset points", fontsize=11,
-            )  # fmt: skip
+    title = "Rotten Tomatoes sentiment: what is trained, and how well\n"
+    figure, axes = panels(outcome, title, 9, 5.4)
+    for family, (label, marker, place) in FAMILIES.items():
+        rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
+        if not rows:
+            continue
+        accuracy = [row["accuracy"] for row in rows]
+        mean_line(axes, [row["trainable"] for row in rows], accuracy, colour(family), label, marker)
+        if place is not None:
+            offset, side, end = place
+            mean, (reach, _) = means(accuracy)
+            for row, height in zip(rows, mean + end * np.nan_to_num(reach)):
+                axes.annotate(
+                    f"r={row['rank']}", (row["trainable"], height), xytext=offset, textcoords="offset points", ha=side,
+                    color=colour(family), fontsize=11,
+                )  # fmt: skip
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
     axes.annotate(
         f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline), xycoords=("axes fraction", "data"),
         xytext=(0, -17), textcoords="offset points", fontsize=11,
     )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlabel("trained parameters")
-    axes.set_ylabel("test accuracy in %")
-    axes.set_title(f"Rotten Tomatoes sentiment: what is trained, and how well\n({seeds_text(outcome)})")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=11)
+    axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
+    legend_below(figure, axes, 3)
     return figure
 
 
 def update_spectra(outcome):
     """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
     figure = new_figure(13, 7.6)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, kind in zip(panels.ravel(), KINDS):
+    grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axes, kind in zip(grid.ravel(), KINDS):
         lines = [("black", "stable  effect.   90 %")]
         for key, of_key in outcome["spectra"].items():
             if kind in of_key:
@@ -231,17 +208,12 @@ def update_spectra(outcome):
             axes.text(
                 0.03, 0.30 - 0.08 * row, line, color=shade, transform=axes.transAxes, fontsize=10.5, family="monospace"
             )
-        axes.set_title(kind)
+        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks below the curves
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_ylim(1e-4, 1.6)  # leaves room for the ranks below the curves
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    for axes in panels[1]:
-        axes.set_xlabel("index i")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("σᵢ / σ₁ of ΔW")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=12)
+        axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
+        axes.label_outer()
+    legend_below(figure, grid[0, 0], 3)
     figure.suptitle(
         f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
         "in figures: mean stable rank, effective rank, and rank that holds 90 % of the energy",
@@ -252,44 +224,29 @@ def update_spectra(outcome):
 
 def truncated_accuracy(outcome):
     """Figure 3: test accuracy when full fine-tuning's ΔW is cut to rank k."""
-    figure = new_figure(9, 5.2)
-    axes = figure.subplots()
-    text = "full fine-tuning, ΔW of every linear layer cut to rank k"
-    mean_line(axes, range(len(CUTS)), list(outcome["cut"].values()), COLOURS["full"], text, "s")
+    figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
     rows = {row["method"]: row for row in outcome["rows"]}
-    lora = [rows[key] for key in QV if key in rows]
-    places = [CUTS.index(row["rank"]) for row in lora]
-    accuracy = [row["accuracy"] for row in lora]
-    mean_line(axes, places, accuracy, COLOURS["lora_qv"], "LoRA on q and v, trained at rank k", "o", "")
-    uncut = rows["full"]["accuracy"]
-    band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
-    axes.set_xticks(range(len(CUTS)), [str(k) for k in CUTS])
-    axes.set_xlabel("rank k that is left of each update (k = 0: the base's linear layers)")
-    axes.set_ylabel("test accuracy in %")
-    axes.set_title(f"How many directions does the update need? ({seeds_text(outcome)})")
-    axes.legend(loc="lower right", fontsize=11)
+    lora = {str(rows[key]["rank"]): rows[key]["accuracy"] for key in QV if key in rows}
+    name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
+    draw_cut(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
     return figure
 
 
 def loss_curves(outcome):
     """Figure 4: training and validation loss of full fine-tuning and LoRA, same batches, same order."""
-    figure = new_figure(12, 5)
-    left, right = figure.subplots(1, 2, sharey=True)
+    title = "The same batches in the same order: full fine-tuning and LoRA"
+    figure, (left, right) = panels(outcome, title, 12, 5, 2, sharey=True)
     for key, of_key in outcome["curves"].items():
         line = colour(key), METHODS[key].label, "--" if key == "qv_r1" else "-"
         n = len(of_key["loss"][0])
         steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
         curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line)
-    left.set_title(f"training loss, means of {n} parts of the run")
+    left.set(title=f"training loss, means of {n} parts of the run", ylabel="cross-entropy in nats per snippet")
     right.set_title("validation loss")
     for axes in (left, right):
         axes.set_xlabel("optimiser step")
-    left.set_ylabel("cross-entropy in nats per snippet")
-    left.legend(loc="lower left", fontsize=11)
-    figure.suptitle(
-        f"The same batches in the same order: full fine-tuning and LoRA ({seeds_text(outcome)})", fontsize=14
-    )
+    left.legend(loc="lower left")
     return figure
 
 

@@ -4,8 +4,8 @@ Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all fou
 8 (C + C) a block. They share the learning rate that was chosen for LoRA on q and v.
 """
 
-from ..drawing import COLOURS, PALETTE, dots, mark_mean, new_figure, seeds_text
-from ..evidence import check, differences
+from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
+from ..evidence import compare
 from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
@@ -26,13 +26,9 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
+    better = {"at_least": 0.0, "unit": "points"}
     checks = [
-        check(
-            f"{METHODS[several].label} less {METHODS[one].label}",
-            differences(accuracy[several], accuracy[one]),
-            at_least=0.0,
-            unit="points",
-        )
+        compare(f"{METHODS[several].label} less {METHODS[one].label}", accuracy, several, one, **better)
         for several in ("qv_r4", "qkvo_r2")
         for one in ("q_r8", "k_r8")
     ]
@@ -41,11 +37,10 @@ def measure(results, runs, seeds, quick):
 
 
 def draw(outcome):
-    accuracy, figure = outcome["accuracy"], new_figure(9, 5)
-    axes = figure.subplots()
-    colours = [PALETTE[0] if key in ("q_r8", "k_r8", "v_r8", "o_r8") else PALETTE[1] for key in KEYS]
+    accuracy, budget = outcome["accuracy"], outcome["trainable"]["q_r8"]
+    figure, axes = panels(outcome, f"{budget:,} trained parameters, in which matrices?", 9, 5)
+    colours = [PALETTE[key.startswith("q") and key != "q_r8"] for key in KEYS]
     dots(axes, [METHODS[key].label for key in KEYS], [accuracy[key] for key in KEYS], colours, "test accuracy in %")
     mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-    axes.legend(loc="upper left", fontsize=11)
-    axes.set_title(f"{outcome['trainable']['q_r8']:,} trained parameters, in which matrices? ({seeds_text(outcome)})")
+    axes.legend(loc="upper left")
     return figure

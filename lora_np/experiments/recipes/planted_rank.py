@@ -6,8 +6,9 @@ steps. The rank that is found is the smallest r whose loss on new texts is below
 adapter.
 """
 
-from ..drawing import PALETTE, mean_line, new_figure, seeds_text
+from ..drawing import PALETTE, mean_line, panels
 from ..evidence import check
+from ..methods import by_method
 from ..runs.planted import PlantedRun
 
 CLAIM = "LoRA needs rank k to learn an update of rank k, and no more: the loss drops exactly at r = k."
@@ -26,33 +27,26 @@ def runs(seeds, quick):
 
 
 def measure(results, runs, seeds, quick):
-    share = {}  # k -> r -> loss as a share of the loss without an adapter, one a seed
-    for (k, r, _), run in runs.items():
-        numbers = results[run]
-        share.setdefault(k, {}).setdefault(r, []).append(numbers["test_loss"] / numbers["base_loss"])
+    # k -> r -> the loss as a share of the loss without an adapter, one a seed.
+    share = by_method(results, runs, lambda numbers: numbers["test_loss"] / numbers["base_loss"])
     ranks_found = {
-        k: [next((r for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
+        k: [next((int(r) for r in of_rank if of_rank[r][i] < FOUND_BELOW), None) for i in range(len(seeds))]
         for k, of_rank in share.items()
     }
     checks = [
-        check(f"k = {k}: seeds in which the rank found is k", [r == k for r in ranks], at_least=1.0, every=True)
+        check(f"k = {k}: seeds in which the rank found is k", [r == int(k) for r in ranks], at_least=1.0, every=True)
         for k, ranks in ranks_found.items()
     ]
-    share = {str(k): {str(r): values for r, values in of_rank.items()} for k, of_rank in share.items()}
-    return {"checks": checks, "share": share, "found": {str(k): ranks for k, ranks in ranks_found.items()}}
+    return {"checks": checks, "share": share, "found": ranks_found}
 
 
 def draw(outcome):
-    figure = new_figure(9, 5.2)
-    axes = figure.subplots()
+    figure, axes = panels(outcome, "The loss drops where the ranks meet", 9, 5.2)
     for (k, of_rank), colour in zip(outcome["share"].items(), PALETTE):
         mean_line(axes, [int(r) for r in of_rank], list(of_rank.values()), colour, f"k = {k}", log=True)
         axes.axvline(int(k), color=colour, linestyle=":", linewidth=1.5)
     axes.axhline(FOUND_BELOW, color="black", linewidth=0.8)
     axes.annotate("counts as learnt", (12, FOUND_BELOW), xytext=(0, 4), textcoords="offset points", ha="right")
-    axes.set_yscale("log")
-    axes.set_xlabel("LoRA's rank r")
-    axes.set_ylabel("loss, as a share of the loss without adapter")
-    axes.legend(title="planted rank", fontsize=11)
-    axes.set_title(f"The loss drops where the ranks meet (geometric {seeds_text(outcome)})")
+    axes.set(yscale="log", xlabel="LoRA's rank r", ylabel="loss as a share of that without adapter, geometric mean")
+    axes.legend(title="planted rank")
     return figure

@@ -5,8 +5,8 @@ four of them, in full, and with a head alone, in one pass over the snippets. α 
 of a placement share one learning rate. The verdict rests on the test loss, which scatters less than the accuracy.
 """
 
-from ..drawing import COLOURS, GREY, band, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import EQUAL, check, differences
+from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
+from ..evidence import as_good, compare
 from ..methods import by_method, tuned_runs
 
 CLAIM = (
@@ -27,25 +27,20 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-
-    def more(text, first, second):
-        return check(f"{text}: test loss", differences(loss[first], loss[second]), at_most=EQUAL, unit="nats")
-
-    checks = [more("q and v, r = 1 less r = 64", "qv_r1", "qv_r64")]
-    better = differences(accuracy["qv_r1"], accuracy["qv_r64"])
+    better = {"at_least": -1.0, "unit": "points"}
     asides = [
-        check("q and v, r = 1 less r = 64: test accuracy", better, at_least=-1.0, unit="points"),
-        more("all linear layers, r = 1 less r = 64", "all_r1", "all_r64"),
-        more("q and v r = 8 less full fine-tuning", "qv_r8", "full"),
+        compare("q and v, r = 1 less r = 64: test accuracy", accuracy, "qv_r1", "qv_r64", **better),
+        as_good("all linear layers, r = 1 less r = 64: test loss", loss, "all_r1", "all_r64"),
+        as_good("q and v r = 8 less full fine-tuning: test loss", loss, "qv_r8", "full"),
     ]
-    trainable = {key: int(n[0]) for key, n in by_method(results, runs, "trainable").items()}
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trainable}
+    checks = [as_good("q and v, r = 1 less r = 64: test loss", loss, "qv_r1", "qv_r64")]
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss, "trainable": trained}
 
 
 def draw(outcome):
-    figure = new_figure(13, 5.4)
-    panels = figure.subplots(1, 2)
-    for axes, name, text in zip(panels, ("accuracy", "loss"), ("test accuracy in %", "test loss in nats per snippet")):
+    figure, both = panels(outcome, "How much does the rank matter?", 13, 5.4, 2)
+    for axes, name, text in zip(both, ("accuracy", "loss"), ("test accuracy in %", "test loss in nats per snippet")):
         values = outcome[name]
         mean_line(axes, QV, [values[f"qv_r{r}"] for r in QV], COLOURS["lora_qv"], "LoRA on q and v")
         mean_line(axes, ALL, [values[f"all_r{r}"] for r in ALL], COLOURS["lora_all"], "LoRA on all linear layers", "D")
@@ -53,7 +48,5 @@ def draw(outcome):
         band(axes, values["head"], GREY, "head only")
         log_axis(axes, QV, "rank r")
         axes.set_ylabel(text)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.suptitle(f"How much does the rank matter? ({seeds_text(outcome)})", fontsize=14)
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=11)
+    legend_below(figure, both[0], 4)
     return figure

@@ -8,9 +8,9 @@ gradient are compared, as means over the second half of the run.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ..drawing import PALETTE, log_axis, mean_line, new_figure, seeds_text
-from ..evidence import check, differences
-from ..methods import QUICK, QV
+from ..drawing import PALETTE, log_axis, mean_line, panels
+from ..evidence import check, compare, differences
+from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
 
 CLAIM = (
@@ -42,30 +42,27 @@ def runs(seeds, quick):
 
 
 def measure(results, runs, seeds, quick):
-    measured = {scale: {name: {str(r): [] for r in RANKS} for name in NAMES} for scale in SCALES}
-    for (scale, r, _), run in runs.items():
-        numbers = results[run]
-        for name in ("loss", "grad_norm"):
-            measured[scale][name][str(r)].append(float(np.mean(numbers[name][len(numbers[name]) // 2 :])))
-        measured[scale]["accuracy"][str(r)].append(100 * numbers["test_accuracy"])
+    def second_half(name):
+        return lambda numbers: float(np.mean(numbers[name][len(numbers[name]) // 2 :]))
+
+    tables = {name: by_method(results, runs, second_half(name)) for name in ("loss", "grad_norm")}
+    tables["accuracy"] = by_method(results, runs, "test_accuracy", 100)
     low, high = str(RANKS[0]), str(RANKS[-1])
-    plain, rooted = (measured[scale]["loss"] for scale in SCALES)
+    plain, rooted = (tables["loss"][scale] for scale in SCALES)
     checks = [
-        check("α/r: loss of r = 256 less r = 4", differences(plain[high], plain[low]), at_least=0.0, unit="nats"),
-        check("α/√r: loss of r = 256 less r = 4", differences(rooted[high], rooted[low]), at_most=0.0, unit="nats"),
+        compare("α/r: loss of r = 256 less r = 4", plain, high, low, at_least=0.0, unit="nats"),
+        compare("α/√r: loss of r = 256 less r = 4", rooted, high, low, at_most=0.0, unit="nats"),
         check("r = 256: loss with α/√r less α/r", differences(rooted[high], plain[high]), at_most=0.0, unit="nats"),
     ]
-    return {"checks": checks, "measured": measured}
+    return {"checks": checks, "measured": {scale: {name: tables[name][scale] for name in NAMES} for scale in SCALES}}
 
 
 def draw(outcome):
-    figure = new_figure(13, 5)
-    panels = figure.subplots(1, 3)
-    for axes, (name, text) in zip(panels, NAMES.items()):
+    figure, three = panels(outcome, f"α = {ALPHA:g} and a learning rate of {RATE:g} at every rank", 13, 5, 3)
+    for axes, (name, text) in zip(three, NAMES.items()):
         for scale, colour, marker in zip(SCALES, PALETTE, "os"):
             mean_line(axes, RANKS, list(outcome["measured"][scale][name].values()), colour, f"s = {scale}", marker)
         log_axis(axes, RANKS, "rank r")
         axes.set_ylabel(text)
-    panels[0].legend(fontsize=12)
-    figure.suptitle(f"α = {ALPHA:g} and a learning rate of {RATE:g} at every rank ({seeds_text(outcome)})", fontsize=14)
+    three[0].legend()
     return figure

@@ -8,8 +8,8 @@ compared: it shows how fast a variant begins.
 
 import numpy as np
 
-from ..drawing import PALETTE, dots, new_figure, seeds_text
-from ..evidence import check, differences
+from ..drawing import PALETTE, dots, panels
+from ..evidence import compare, differences
 from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
@@ -32,24 +32,23 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    early = {key: [] for key in KEYS}
-    for (key, _), run in runs.items():
-        loss = results[run]["loss"]
-        early[key].append(float(np.mean(loss[: max(1, len(loss) // 4)])))
-    checks = [
-        check(f"{METHODS[key].label} less LoRA", differences(accuracy[key], accuracy["lora"]), 0.0, unit="points")
-        for key in AHEAD
-    ]
-    faster = differences(early["pissa"], early["lora"])
-    checks.append(check("PiSSA's loss in the first quarter less LoRA's", faster, at_most=0.0, unit="nats"))
+    early = by_method(results, runs, lambda numbers: float(np.mean(first_quarter(numbers["loss"]))))
+    better = {"at_least": 0.0, "unit": "points"}
+    checks = [compare(f"{METHODS[key].label} less LoRA", accuracy, key, "lora", **better) for key in AHEAD]
+    faster = {"at_most": 0.0, "unit": "nats"}
+    checks.append(compare("PiSSA's loss in the first quarter less LoRA's", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
     return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 
 
+def first_quarter(values):
+    return values[: max(1, len(values) // 4)]
+
+
 def draw(outcome):
-    figure = new_figure(13, 5.2)
-    left, right = figure.subplots(1, 2, sharey=True)
     accuracy, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
+    of_lora = f"{trained['lora']:,} parameters, {np.mean(accuracy['lora']):.1f} %"
+    figure, (left, right) = panels(outcome, f"Variants next to LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
     others = KEYS[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
     better = [differences(accuracy[key], accuracy["lora"]) for key in others]
@@ -58,9 +57,4 @@ def draw(outcome):
     dots(right, labels, faster, PALETTE[1], "training loss in the first quarter less LoRA's, in nats")
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=1)
-    mean = sum(accuracy["lora"]) / len(accuracy["lora"])
-    figure.suptitle(
-        f"Variants next to LoRA r=8 on q and v ({trained['lora']:,} parameters, {mean:.1f} %; {seeds_text(outcome)})",
-        fontsize=14,
-    )
     return figure

@@ -1,0 +1,56 @@
+"""The updates ΔW that training made, and full fine-tuning with each of its updates cut to a low rank."""
+
+import numpy as np
+
+from ..adapters import Adapter, adapter_deltas
+from ..analysis import linear_updates, truncated_updates
+from ..training import blas_threads
+from .drawing import COLOURS, band, mean_line
+from .runs.classify import load_snippets, score, starting_point
+
+
+def updates_of(results, run, dtype=np.float32):
+    """Name -> ΔW of each linear layer that a run trained, computed from its arrays in a dtype."""
+    params, _, start = starting_point(run)
+    trained = {name: array.astype(dtype) for name, array in results.arrays(run).items()}
+    return linear_updates(params, trained) if start is None else adapter_deltas(params, Adapter(start.config, trained))
+
+
+def scores_when_cut(results, runs, ranks):
+    """How runs of full fine-tuning score on the test split when the update of every linear layer is cut to a rank.
+
+    Returns
+    -------
+    dict, rank as text -> {"accuracy" in %, "loss" in nats: one number a run}
+    """
+    cut = {str(r): {"accuracy": [], "loss": []} for r in ranks}
+    for run in runs:
+        params, config, _ = starting_point(run)
+        with blas_threads(1):
+            for r, model in truncated_updates(params, results.arrays(run), ranks):
+                scores = score(model, None, config, load_snippets(run.limit), "test")
+                cut[str(r)]["accuracy"].append(100 * scores["accuracy"])
+                cut[str(r)]["loss"].append(scores["loss"])
+    return cut
+
+
+def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
+    """Test accuracy of full fine-tuning when its updates are cut, next to LoRA's that was trained at these ranks.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    accuracy : dict, rank as text -> in %, one number a seed
+    uncut : in %, one number a seed
+    lora : dict of the same form, of some of the ranks
+    name : str, of LoRA's placement: a key of COLOURS and a text
+    style : str, of LoRA's line
+    """
+    ranks, (key, text, marker) = list(accuracy), name
+    mean_line(axes, range(len(ranks)), list(accuracy.values()), COLOURS["full"], "full fine-tuning, every ΔW cut", "s")
+    places = [ranks.index(r) for r in lora]
+    mean_line(axes, places, list(lora.values()), COLOURS[key], text, marker, style)
+    band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
+    axes.set_xticks(range(len(ranks)), ranks)
+    axes.set(xlabel="rank that is left of each update (0: the base's linear layers)", ylabel="test accuracy in %")
+    axes.legend(loc="lower right")
