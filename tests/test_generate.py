@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.adapters import merge
+from lora_np.adapters import KINDS
 from lora_np.model import Sampling, empty_past, forward, generate, make_decoder, next_logits, next_probabilities
 from lora_np.model.sampling import draw
 
@@ -13,11 +13,11 @@ PROMPTS = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]])
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-6)])
-@pytest.mark.parametrize("adapted", [False, True])
-def test_logits_with_a_past_are_those_without(language, random_params, random_adapter, dtype, tolerance, adapted):
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_logits_with_a_past_are_those_without(language, random_params, random_adapter, dtype, tolerance, kind):
     """Whatever the pieces in which a text is read: all at once, token by token, or in between."""
     params = random_params(language, dtype)
-    adapter = random_adapter(params) if adapted else None
+    adapter = kind and random_adapter(params, kind=kind)
     ids = np.random.default_rng(0).integers(0, language.vocab_size, (3, 7))
     expected, _ = forward(params, ids, language, adapter=adapter)
     decoder = make_decoder(params, language, adapter)
@@ -54,60 +54,6 @@ def test_a_prompt_of_a_narrow_type(language, random_params):
     assert text.tolist() == generate(params, PROMPTS, wide, 4).tolist()
 
 
-def test_an_adapter_changes_the_text(language, random_params, random_adapter):
-    params = random_params(language)
-    adapted = generate(params, PROMPTS, language, 4, random_adapter(params))
-    assert (generate(params, PROMPTS, language, 4) != adapted).any()
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"n_new": 0}, "n_new: got 0, expected a whole number of at least 1"),
-        ({"n_new": 2.0}, r"n_new: got 2.0"),
-        ({"n_new": 5}, "n_new: 3 tokens and 5 new ones are more than n_positions = 7"),
-        ({"ids": np.array([[13]])}, "ids: 13 is outside the table of 13 rows"),
-        ({"ids": np.array([1, 2])}, r"ids: got shape \(2,\)"),
-    ],
-)
-def test_bad_input_is_named(language, random_params, changes, message):
-    arguments = {"ids": PROMPTS, "n_new": 4, **changes}
-    with pytest.raises(ValueError, match=message):
-        generate(random_params(language), config=language, **arguments)
-
-
-@pytest.mark.parametrize(
-    "ids, error, message",
-    [
-        (PROMPTS[:2], ValueError, "ids: got 2 rows, expected 3 as in the past"),
-        (PROMPTS[:, [0, 1, 2, 0, 1]], ValueError, "ids: 3 tokens and 5 more are more than n_positions = 7"),
-        (PROMPTS[:, :0], ValueError, r"ids: got shape \(3, 0\)"),
-        (PROMPTS[0], ValueError, r"ids: got shape \(3,\)"),
-        (PROMPTS.astype(float), TypeError, "ids: got float64, expected an array of integers"),
-    ],
-)
-def test_tokens_that_do_not_fit_the_past(language, random_params, ids, error, message):
-    decoder = make_decoder(random_params(language), language)
-    _, past = next_logits(decoder, PROMPTS, empty_past(decoder, 3))
-    with pytest.raises(error, match=message):
-        next_logits(decoder, ids, past)
-
-
-def test_a_classifier_generates_nothing(language, random_params):
-    with pytest.raises(ValueError, match="expected a language model"):
-        generate(random_params(language), PROMPTS, replace(language, n_classes=2), 1)
-
-
-def test_an_adapter_of_another_model_is_refused(language, random_params, random_adapter):
-    params = random_params(language)
-    adapter = random_adapter(params)
-    shallow = {name: array for name, array in params.items() if not name.startswith("blocks.1.")}
-    with pytest.raises(ValueError, match="adapter: the model has no layer blocks.1"):
-        merge(shallow, adapter)
-    with pytest.raises(ValueError, match="adapter: the model has no layer blocks.1"):
-        generate(shallow, PROMPTS, language, 1, adapter)
-
-
 # ---------------------------------------------------------------- drawing tokens
 
 
@@ -137,20 +83,20 @@ def test_top_k_keeps_ties():
 
 
 @pytest.mark.parametrize(
-    "p, kept", [(0.3, [1]), (0.41, [1, 4]), (0.64, [1, 4]), (0.66, [1, 4, 2]), (1.0, [0, 1, 2, 3, 4])]
+    "p, stay", [(0.3, [1]), (0.41, [1, 4]), (0.64, [1, 4]), (0.66, [1, 4, 2]), (1.0, [0, 1, 2, 3, 4])]
 )
-def test_top_p_keeps_the_fewest_that_add_up_to_p(p, kept):
+def test_top_p_keeps_the_fewest_that_add_up_to_p(p, stay):
     expected = np.zeros(5)
-    expected[kept] = np.exp(LOGITS[0])[kept]
+    expected[stay] = np.exp(LOGITS[0])[stay]
     np.testing.assert_allclose(probabilities(top_p=p)[0], expected / expected.sum(), rtol=1e-12)
 
 
 def test_repetition_penalty():
     """Divides positive logits and multiplies negative ones, once however often a token was seen."""
     logits = np.array([[2.0, -1.0, 0.5]])
-    found = next_probabilities(logits, np.array([[0, 0, 1]]), Sampling(repetition_penalty=2.0))
+    probs = next_probabilities(logits, np.array([[0, 0, 1]]), Sampling(repetition_penalty=2.0))
     expected = np.exp([1.0, -2.0, 0.5])
-    np.testing.assert_allclose(found[0], expected / expected.sum(), rtol=1e-12)
+    np.testing.assert_allclose(probs[0], expected / expected.sum(), rtol=1e-12)
     assert logits.tolist() == [[2.0, -1.0, 0.5]]
     greedy = Sampling(temperature=0.0, repetition_penalty=8.0)
     assert next_probabilities(logits, np.array([[0, 0, 1]]), greedy).argmax() == 2
@@ -180,8 +126,6 @@ def test_a_sample_depends_on_its_generator_alone(language, random_params):
     settings = {"sampling": Sampling(temperature=1.5)}
     texts = [generate(params, PROMPTS, language, 4, **settings, rng=np.random.default_rng(s)) for s in (0, 0, 1)]
     assert texts[0].tolist() == texts[1].tolist() != texts[2].tolist()
-    with pytest.raises(ValueError, match="rng: got None, expected a np.random.Generator"):
-        generate(params, PROMPTS, language, 4, **settings)
 
 
 def test_a_stop_token_ends_its_row(language, random_params):
@@ -195,9 +139,8 @@ def test_a_stop_token_ends_its_row(language, random_params):
         ends = [i for i in range(3, 7) if whole[row, i] == stop]
         end = ends[0] + 1 if ends else 7
         assert text[row, :end].tolist() == whole[row, :end].tolist()
-    assert generate(params, PROMPTS[:1], language, 4, stop=(stop,)).shape == (1, 5)
-    with pytest.raises(ValueError, match=r"stop: got \[13\], expected ids from 0 to 12"):
-        generate(params, PROMPTS, language, 4, stop=(13,))
+    for stops in ((stop,), stop):  # one needs no tuple
+        assert generate(params, PROMPTS[:1], language, 4, stop=stops).shape == (1, 5)
 
 
 def test_rows_with_adapters_of_their_own(language, random_params, random_adapter):
@@ -207,8 +150,6 @@ def test_rows_with_adapters_of_their_own(language, random_params, random_adapter
     for row, adapter in enumerate(adapters):
         assert generate(params, PROMPTS[row : row + 1], language, 4, adapter).tolist() == [text[row].tolist()]
     assert text.tolist() != generate(params, PROMPTS, language, 4).tolist()
-    with pytest.raises(ValueError, match="adapter: got 2 for 3 rows"):
-        generate(params, PROMPTS, language, 4, adapters[:2])
 
 
 def test_a_text_longer_than_the_position_table_slides(language, random_params):
@@ -225,34 +166,9 @@ def test_a_text_longer_than_the_position_table_slides(language, random_params):
         expected = np.concatenate([expected, logits[:, -1].argmax(axis=-1)[:, None]], axis=1)
     assert text.tolist() == expected.tolist()
     long = np.random.default_rng(0).integers(0, 13, (2, 20))
-    found = generate(params, long, language, 1, slide=True)
-    assert found[:, :20].tolist() == long.tolist()
-    assert found[:, 20:].tolist() == generate(params, long[:, -7:], language, 1, slide=True)[:, 7:].tolist()
-
-
-def test_broken_weights_are_said(language, random_params):
-    params = random_params(language)
-    params["ln_f.weight"] = params["ln_f.weight"] * np.nan
-    with pytest.raises(FloatingPointError, match="logits of the next token are not finite"):
-        generate(params, PROMPTS, language, 2)
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"temperature": -0.1}, "temperature: got -0.1, expected a number of at least 0"),
-        ({"temperature": np.nan}, "temperature: got nan"),
-        ({"top_k": 0}, "top_k: got 0, expected a whole number of at least 1, or None"),
-        ({"top_k": 2.5}, "top_k: got 2.5"),
-        ({"top_p": 0.0}, "top_p: got 0.0, expected a number above 0"),
-        ({"top_p": 1.1}, "top_p: got 1.1, expected a number above 0 and at most 1"),
-        ({"repetition_penalty": 0}, "repetition_penalty: got 0, expected a number above 0"),
-        ({"temperature": "hot"}, "temperature: got 'hot'"),
-    ],
-)
-def test_settings_that_make_no_sense(settings, message):
-    with pytest.raises(ValueError, match=message):
-        Sampling(**settings)
+    longer = generate(params, long, language, 1, slide=True)
+    assert longer[:, :20].tolist() == long.tolist()
+    assert longer[:, 20:].tolist() == generate(params, long[:, -7:], language, 1, slide=True)[:, 7:].tolist()
 
 
 def test_settings_keep_the_dtype():
@@ -265,38 +181,11 @@ def test_settings_keep_the_dtype():
 def test_the_colder_the_greedier(temperature):
     """Down to where dividing by the temperature overflows."""
     for dtype in (np.float64, np.float32):
-        found = next_probabilities((1000 * LOGITS).astype(dtype), SEEN, Sampling(temperature=temperature))
-        assert found.tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
-
-
-def test_a_penalty_that_overflows_is_said():
-    logits = np.array([[2.0, -1.0, 0.5]], dtype=np.float32)
-    with pytest.raises(FloatingPointError, match="not finite with Sampling.*repetition_penalty=1e-40"):
-        next_probabilities(logits, np.array([[0]]), Sampling(repetition_penalty=1e-40))
+        probs = next_probabilities((1000 * LOGITS).astype(dtype), SEEN, Sampling(temperature=temperature))
+        assert probs.tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
 
 
 def test_top_p_of_one_is_off():
     """Whatever the sum of many small probabilities rounds to."""
     logits = np.random.default_rng(147).normal(size=(1, 8000)).astype(np.float32) * 3
     assert (next_probabilities(logits, SEEN[:1], Sampling(top_p=1.0)) > 0).all()
-
-
-@pytest.mark.parametrize(
-    "changes, error, message",
-    [
-        ({"rng": 0, "sampling": Sampling()}, ValueError, "rng: got 0, expected a np.random.Generator"),
-        ({"stop": 99}, ValueError, r"stop: got \[99\], expected ids from 0 to 12"),
-        ({"stop": ("a",)}, ValueError, r"stop: got \['a'\]"),
-        ({"adapter": "critics"}, TypeError, "adapter: got str, expected an Adapter, None, or a list of them"),
-        ({"adapter": 5}, TypeError, "adapter: got int"),
-    ],
-)
-def test_arguments_of_another_type(changes, error, message, language, random_params):
-    with pytest.raises(error, match=message):
-        generate(random_params(language), PROMPTS, language, 2, **changes)
-
-
-def test_one_stop_token_needs_no_tuple(language, random_params):
-    params = random_params(language)
-    whole = generate(params, PROMPTS[:1], language, 4)
-    assert generate(params, PROMPTS[:1], language, 4, stop=int(whole[0, 4])).shape == (1, 5)
