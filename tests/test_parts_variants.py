@@ -33,22 +33,6 @@ TEXTS = [f"the {animal} {verb} the {thing}" for animal in ("fox", "cat", "hen", 
 IDS = np.array([[0, 5, 7, 11], [3, 4, 1999, 7000]])
 
 
-def run(capsys, *arguments):
-    """Carry out a command that succeeds and says nothing on stderr; return what it printed."""
-    code = main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    assert code == 0 and said.err == "", said.err
-    return said.out
-
-
-def fails(capsys, *arguments):
-    """Carry out a command that fails with one line and no traceback; return the line."""
-    code = main([str(argument) for argument in arguments])
-    error = capsys.readouterr().err
-    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1, error
-    return error
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A table, a table to test on, and a text."""
@@ -125,88 +109,79 @@ def test_what_is_read_again_is_what_was_taught(variant, taught, tiny_base):
         assert not np.array_equal(logits(task), logits(task._replace(adapter=None)))
         np.testing.assert_allclose(logits(task), logits(trained), rtol=0, atol=1e-5 * np.abs(logits(trained)).max())
     texts = [json.loads(line) for line in (folder.parent / "test.jsonl").read_text("utf-8").splitlines()]
-    found = classifier.predict(load_task(folder / "classes"), [row["t"] for row in texts])
-    right = np.mean([label == row["l"] for (label, _), row in zip(found, texts)])
-    assert right == read_json(folder / "classes" / "task.json")["test_accuracy"]
-
-
-@EACH
-def test_the_settings_are_the_variants(variant, taught):
-    folder, _ = taught(variant)
-    task = load_task(folder / "classes")
-    asked = variant_config(variant, AdapterConfig(r=2, alpha=4.0, targets=("all-linear",)))
-    if asked.init in STARTS:  # LoRA of twice the rank, for the base that was given
-        assert task.adapter.config == AdapterConfig(
-            r=4, alpha=4.0, targets=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
-        )
-    else:
-        assert task.adapter.config == asked
-    fresh = init_adapter(task.params, replace(asked, init="kaiming"), np.random.default_rng(0))
-    trained = sum(array.size for array in trained_weights(fresh).values())
-    assert read_json(folder / "classes" / "task.json")["trainable"] == trained
+    task, facts = load_task(folder / "classes"), read_json(folder / "classes" / "task.json")
+    predictions = classifier.predict(task, [row["t"] for row in texts])
+    assert np.mean([label == row["l"] for (label, _), row in zip(predictions, texts)]) == facts["test_accuracy"]
+    settings = variant_config(variant, AdapterConfig(r=2, alpha=4.0, targets=("all-linear",)))
+    fresh = init_adapter(task.params, replace(settings, init="kaiming"), np.random.default_rng(0))
+    assert facts["trainable"] == sum(array.size for array in trained_weights(fresh).values())
+    if settings.init in STARTS:  # LoRA of twice the rank, for the base that was given
+        layers = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+        settings = AdapterConfig(r=4, alpha=4.0, targets=layers)
+    assert task.adapter.config == settings
 
 
 # ---------------------------------------------------------------- used
 
 
 @EACH
-def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, capsys):
+def test_generate_predict_merge_and_inspect(variant, taught, tmp_path, run):
     """An adapter and the model that it is merged into say the same."""
     folder, _ = taught(variant)
     for name in ("text", "classes"):
-        run(capsys, "merge", folder / name, "--out", tmp_path / name)
+        run("merge", folder / name, "--out", tmp_path / name)
         merged = load_task(tmp_path / name)
         expected = logits(load_task(folder / name))
         np.testing.assert_allclose(logits(merged), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     texts = ["the fox likes the dog", "the owl hates the bog"]
-    answers = [run(capsys, "predict", "--model", f / "classes", *texts) for f in (folder, tmp_path)]
+    answers = [run("predict", "--model", f / "classes", *texts) for f in (folder, tmp_path)]
     assert answers[0] == answers[1]
     prompt = ["generate", "--prompt", "the fox", "--tokens", 6, "--temperature", 0]
-    text = run(capsys, *prompt, "--adapter", folder / "text")
-    assert text == run(capsys, *prompt, "--model", tmp_path / "text")
-    assert "blocks.0.mlp.up_proj" in run(capsys, "inspect", folder / "text")
+    text = run(*prompt, "--adapter", folder / "text")
+    assert text == run(*prompt, "--model", tmp_path / "text")
+    assert "blocks.0.mlp.up_proj" in run("inspect", folder / "text")
 
 
 @EACH
-def test_export_and_mix(variant, taught, tmp_path, capsys):
+def test_export_and_mix(variant, taught, tmp_path, run, fails):
     """To PEFT and back where PEFT has the same; merged into a GPT-2 always; mixed where factors add up."""
     folder, _ = taught(variant)
-    run(capsys, "export", folder / "text", "--to", "merged", "--out", tmp_path / "merged")
+    run("export", folder / "text", "--to", "merged", "--out", tmp_path / "merged")
     mix = ["mix", folder / "text", "--weights", 1, "--out", tmp_path / "mix"]
     export = ["export", folder / "text", "--to", "peft", "--out", tmp_path / "peft"]
     task = load_task(folder / "text")
     if KIND[variant] == "lora":
-        run(capsys, *mix)
+        run(*mix)
         np.testing.assert_allclose(logits(load_task(tmp_path / "mix")), logits(task), rtol=0, atol=1e-5)
     else:
-        assert f"is of kind '{KIND[variant]}', expected 'lora'" in fails(capsys, *mix)
+        assert f"is of kind '{KIND[variant]}', expected 'lora'" in fails(*mix)
     if KIND[variant] in ("lora", "dora"):
-        run(capsys, *export)
+        run(*export)
         back = load_peft(tmp_path / "peft", task.params)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
     else:
         message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` converts it to LoRA"
-        assert message in fails(capsys, *export) and not (tmp_path / "peft").exists()
+        assert message in fails(*export) and not (tmp_path / "peft").exists()
 
 
-def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, capsys):
+def test_dora_comes_back_from_peft(taught, tiny_base, tmp_path, run):
     """Every byte, and the same answers."""
     folder, _ = taught("dora")
-    run(capsys, "export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
+    run("export", folder / "classes", "--to", "peft", "--out", tmp_path / "peft")
     labels = load_task(folder / "classes").labels
     source = ["import", tmp_path / "peft", "--from", "peft", "--base", tiny_base, "--labels", *labels]
-    run(capsys, *source, "--out", tmp_path / "back")
-    expected, found = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
-    assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in expected.items()}
-    out = run(capsys, "inspect", tmp_path / "peft")
+    run(*source, "--out", tmp_path / "back")
+    expected, back = (load_task(f).adapter.weights for f in (folder / "classes", tmp_path / "back"))
+    assert {n: a.tobytes() for n, a in back.items()} == {n: a.tobytes() for n, a in expected.items()}
+    out = run("inspect", tmp_path / "peft")
     assert "lora_magnitude_vector" in out and "DoRA: ‖ΔW‖ is the norm of s B A" in out
 
 
-def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
+def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
     folder, _ = taught("adalora")
-    run(capsys, "inspect", folder / "text", "--json", tmp_path / "found.json")
+    run("inspect", folder / "text", "--json", tmp_path / "report.json")
     weights = load_task(folder / "text").adapter.weights
-    for row in read_json(tmp_path / "found.json")["adapters"]:
+    for row in read_json(tmp_path / "report.json")["adapters"]:
         A, E, B = (weights[f"{row['layer']}.lora_{x}"].astype(float) for x in "AEB")
         assert row["kind"] == "adalora" and row["rank"] == np.count_nonzero(E)
         assert row["norm_update"] == pytest.approx(np.linalg.norm(row["scale"] * B @ np.diag(E) @ A))
@@ -228,11 +203,11 @@ def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("kind", ["text", "table"])
-def test_options_that_do_not_go_together(kind, more, message, files, tiny_base, tmp_path, capsys):
+def test_options_that_do_not_go_together(kind, more, message, files, tiny_base, tmp_path, fails):
     source = ["--text-file", files / "corpus.txt"]
     if kind == "table":
         source = ["--data", files / "rows.jsonl", "--text", "t", "--label", "l"]
-    assert message in fails(capsys, "finetune", *source, "--base", tiny_base, "--out", tmp_path / "out", *more)
+    fails("finetune", *source, "--base", tiny_base, "--out", tmp_path / "out", *more, says=[message])
     assert not (tmp_path / "out").exists()
 
 
@@ -246,9 +221,9 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
             task()
 
 
-def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, capsys):
+def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):
     folder, _ = taught("lora")
-    run(capsys, "mix", folder / "text", "--out", tmp_path / "task")
+    run("mix", folder / "text", "--out", tmp_path / "task")
     before = {path.name: path.read_bytes() for path in (tmp_path / "task").iterdir()}
     task = load_task(tmp_path / "task")
     config = replace(task.adapter.config, init="olora")
