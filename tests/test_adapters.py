@@ -160,13 +160,6 @@ def test_the_head_is_trained_in_full_beside_the_adapter(classifier, random_param
     assert "head.weight" not in frozen_head.weights
 
 
-def test_an_adapter_can_be_the_head_alone(classifier, random_params):
-    params = random_params(classifier)
-    adapter = init_adapter(params, AdapterConfig(targets=()), np.random.default_rng(0))
-    assert list(adapter.weights) == ["head.weight"]
-    assert list(merge(params, adapter)) == list(params)
-
-
 # ------------------------------------------------------------------ counting
 
 

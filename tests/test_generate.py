@@ -12,6 +12,17 @@ from lora_np.model.sampling import draw
 PROMPTS = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]])
 
 
+def greedy_text(params, config, n_new, adapter=None):
+    """PROMPTS continued by whole passes; a full table of positions goes on from its last half."""
+    text, start = PROMPTS, 0
+    for _ in range(n_new):
+        if text.shape[1] - start > config.n_positions:
+            start = text.shape[1] - config.n_positions // 2
+        logits, _ = forward(params, text[:, start:], config, adapter=adapter)
+        text = np.concatenate([text, logits[:, -1].argmax(axis=-1)[:, None]], axis=1)
+    return text
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-6)])
 @pytest.mark.parametrize("kind", [None, *KINDS])
 def test_logits_with_a_past_are_those_without(language, random_params, random_adapter, dtype, tolerance, kind):
@@ -34,12 +45,8 @@ def test_logits_with_a_past_are_those_without(language, random_params, random_ad
 def test_greedy_tokens_are_those_of_the_whole_model(language, random_params, random_adapter, adapted):
     params = random_params(language)
     adapter = random_adapter(params) if adapted else None
-    expected = PROMPTS
-    for _ in range(4):
-        logits, _ = forward(params, expected, language, adapter=adapter)
-        expected = np.concatenate([expected, logits[:, -1].argmax(axis=-1)[:, None]], axis=1)
     text = generate(params, PROMPTS, language, 4, adapter)
-    assert text.dtype == PROMPTS.dtype and text.tolist() == expected.tolist()
+    assert text.dtype == PROMPTS.dtype and text.tolist() == greedy_text(params, language, 4, adapter).tolist()
     assert len({tuple(row) for row in text[:, 3:].tolist()}) > 1  # or else nothing depends on the prompt
     for row in range(3):  # a row does not depend on its neighbours
         assert generate(params, PROMPTS[row : row + 1], language, 4, adapter).tolist() == [text[row].tolist()]
@@ -157,14 +164,7 @@ def test_a_text_longer_than_the_position_table_slides(language, random_params):
     params = random_params(language)  # 7 positions
     text = generate(params, PROMPTS, language, 12, slide=True)
     assert text[:, :7].tolist() == generate(params, PROMPTS, language, 4).tolist()
-    expected = PROMPTS
-    start = 0
-    for _ in range(12):
-        if expected.shape[1] - start > 7:
-            start = expected.shape[1] - 3
-        logits, _ = forward(params, expected[:, start:], language)
-        expected = np.concatenate([expected, logits[:, -1].argmax(axis=-1)[:, None]], axis=1)
-    assert text.tolist() == expected.tolist()
+    assert text.tolist() == greedy_text(params, language, 12).tolist()
     long = np.random.default_rng(0).integers(0, 13, (2, 20))
     longer = generate(params, long, language, 1, slide=True)
     assert longer[:, :20].tolist() == long.tolist()

@@ -121,14 +121,6 @@ def test_a_token_changes_no_earlier_logit(language, random_params, random_batch)
         assert (np.abs(after[:, t:] - before[:, t:]).max(axis=-1) > 1e-6).all(), "every later logit sees it"
 
 
-def test_rows_of_a_batch_do_not_see_one_another(config, random_params, random_batch):
-    params, batch = random_params(config), random_batch(config)
-    together = forward(params, batch.ids, config, lengths=batch.lengths)[0]
-    for row in range(3):
-        alone = forward(params, batch.ids[row : row + 1], config, lengths=batch.lengths[row : row + 1])[0]
-        np.testing.assert_allclose(alone[0], together[row], rtol=0, atol=1e-12)
-
-
 def test_what_the_padding_holds_is_of_no_account(config, random_params, random_batch):
     """Other ids in the padding: bit for bit the same loss, and gradients of all but the padded ids' rows."""
     params, batch = random_params(config), random_batch(config)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import (
-    KINDS,
     VARIANTS,
     AdapterConfig,
     init_adapter,
@@ -237,7 +236,3 @@ def test_help_names_every_variant(capsys):
         main(["finetune", "--help"])
     words = " ".join(capsys.readouterr().out.split())
     assert f"of LoRA: {', '.join(VARIANTS)} (default lora)" in words
-
-
-def test_every_kind_is_some_variants():
-    assert set(KIND.values()) == set(KINDS)

@@ -69,14 +69,12 @@ def there_and_back(**settings):
     return on_given_base(QUANTISABLE, fresh, fresh)
 
 
-def run(params=PARAMS, ids=((1, 2, 3), (4, 5, 6)), **options):
-    ids = np.array(ids) if isinstance(ids, tuple) else ids
-    return forward(params, ids, LANGUAGE, **options)
+def run(params=PARAMS, ids=PROMPTS[:2], config=LANGUAGE, **options):
+    return forward(params, ids, config, **options)
 
 
-def classify(params=CLASSES, ids=((1, 2, 3), (4, 5, 6)), lengths=(3, 2), **options):
-    ids = np.array(ids) if isinstance(ids, tuple) else ids
-    return forward(params, ids, CLASSIFIER, lengths=np.array(lengths), **options)
+def classify(params=CLASSES, lengths=(3, 2), **options):
+    return run(params, config=CLASSIFIER, lengths=np.array(lengths), **options)
 
 
 def write(params=PARAMS, ids=PROMPTS, n_new=4, config=LANGUAGE, **options):
@@ -91,14 +89,6 @@ def read_on(ids):
 
 def blend(**weights):
     return mix(PARAMS, {"a": ADAPTER, "b": OF_Q}, weights)
-
-
-def flops(B=2, T=5, **options):
-    return step_flops(LANGUAGE, B, T, **options)
-
-
-def step_size(B=2, T=5, **options):
-    return step_bytes(LANGUAGE, B, T, **options)
 
 
 # ------------------------------------------------------------------ numbers of configurations
@@ -203,7 +193,7 @@ MIXED = {
 }
 FORWARD = {
     "ids: a sequence of 8 tokens is longer": {"ids": np.zeros((2, 8), dtype=int)},
-    **{f"ids: {i} is outside the table of 13 rows": {"ids": ((0, 0, 0), (0, i, 0))} for i in (13, -1, 1000)},
+    **{f"ids: {i} is outside the table of 13 rows": {"ids": np.array([[0, 0, 0], [0, i, 0]])} for i in (13, -1, 1000)},
     **{f"ids: got shape {s}": {"ids": np.zeros(s, dtype=int)} for s in ((5,), (2, 0), (1, 2, 5))},
     **{
         f"wanted: no parameter is named {n!r}": {"wanted": (n,)}
@@ -269,14 +259,15 @@ SAMPLED = {
     "repetition_penalty: got 0, expected a number above 0": {"repetition_penalty": 0},
 }
 HUGE = {"logits": np.float32([[2.0]]), "ids": np.array([[0]]), "sampling": Sampling(repetition_penalty=1e-40)}
+STEP = {"B": 2, "T": 5}
 COUNTED = {
-    f"B: got 0, {WHOLE}": {"B": 0},
-    "T: got 1.5": {"T": 1.5},
-    "T: got 8, expected a whole number from 1 to 7, the model's n_positions": {"T": 8},
-    "wanted: no parameter is named 'blocks.9.ln1.bias'": {"wanted": ("blocks.9.ln1.bias",)},
-    "targets: 'qkv' fits no layer": {"adapter_config": AdapterConfig(targets=("qkv",))},
-    "blocks.0.attn.q_proj: r: got 13, expected at most": {"adapter_config": AdapterConfig(r=13)},
-    "kind: got 'none', expected one of lora": {"adapter_config": AdapterConfig(kind="none")},
+    f"B: got 0, {WHOLE}": {**STEP, "B": 0},
+    "T: got 1.5": {**STEP, "T": 1.5},
+    "T: got 8, expected a whole number from 1 to 7, the model's n_positions": {**STEP, "T": 8},
+    "wanted: no parameter is named 'blocks.9.ln1.bias'": {**STEP, "wanted": ("blocks.9.ln1.bias",)},
+    "targets: 'qkv' fits no layer": {**STEP, "adapter_config": AdapterConfig(targets=("qkv",))},
+    "blocks.0.attn.q_proj: r: got 13, expected at most": {**STEP, "adapter_config": AdapterConfig(r=13)},
+    "kind: got 'none', expected one of lora": {**STEP, "adapter_config": AdapterConfig(kind="none")},
 }
 
 REFUSED = [
@@ -306,8 +297,7 @@ REFUSED = [
     *rows(read_on, {"ids: got float64, expected an array of integers": {"ids": PROMPTS.astype(float)}}, TypeError),
     *rows(Sampling, SAMPLED),
     *rows(next_probabilities, {"repetition_penalty=1e-40": HUGE}, FloatingPointError),
-    *rows(flops, COUNTED),
-    *rows(step_size, COUNTED),
+    *[row for count in (step_flops, step_bytes) for row in rows(partial(count, LANGUAGE), COUNTED)],
 ]
 
 
