@@ -15,6 +15,8 @@ from lora_np.adapters import (
     init_adapter,
     layer_arrays,
     merge,
+    module_config,
+    scaling,
     trainable_report,
     unmerge,
 )
@@ -56,6 +58,17 @@ def test_targets_in_execution_order(language, random_params, targets, expected):
 def test_block_1_is_not_block_11():
     twelve = {f"blocks.{i}.attn.q_proj.weight": np.zeros((2, 2)) for i in range(12)}
     assert adapted_modules(AdapterConfig(targets=["blocks.1.attn.q_proj"]), twelve) == ["blocks.1.attn.q_proj"]
+
+
+def test_the_first_key_of_a_pattern_that_fits_a_layer_counts(language, random_params):
+    patterns = {"blocks.0.attn.q_proj": 5, "q_proj": 3, "blocks.1.*": 4}
+    settings = AdapterConfig(2, 8.0, ["all-linear"], patterns, {name: 10.0 * n for name, n in patterns.items()})
+    adapter = init_adapter(random_params(language), settings, np.random.default_rng(0))
+    ranks = dict.fromkeys(ALL[:6], 2) | {"blocks.0.attn.q_proj": 5}
+    ranks |= dict.fromkeys(ALL[6:], 4) | {"blocks.1.attn.q_proj": 3}
+    assert {module: len(arrays["lora_A"]) for module, arrays in layer_arrays(adapter).items()} == ranks
+    scales = {module: 4.0 if r == 2 else 10.0 for module, r in ranks.items()}
+    assert {module: scaling(module_config(settings, module)) for module in ALL} == scales
 
 
 # ------------------------------------------------------------------ first values

@@ -227,12 +227,8 @@ def test_dtypes_stay(language, random_params, random_adapter):
     adapter = random_adapter(params)
     mixed = mix(params, {"a": adapter, "b": adapter}, {"a": np.float64(0.5), "b": np.float32(2)})
     wide = adapter._replace(weights={name: array.astype(np.float64) for name, array in adapter.weights.items()})
-    for weights in (
-        mixed.weights,
-        compress(params, mixed, 2).adapter.weights,
-        merge(params, mixed),
-        merge(params, wide),
-    ):
+    cut = compress(params, mixed, 2).adapter
+    for weights in (mixed.weights, cut.weights, merge(params, mixed), merge(params, wide)):
         assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
 
 

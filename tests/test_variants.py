@@ -563,6 +563,5 @@ def test_every_variant_learns_and_leaves_its_base(variant, random_params, random
     for name, (packed, scales) in codes.items():
         assert base[name] is quantised[name]
         assert np.array_equal(base[name].packed, packed) and np.array_equal(base[name].scales(), scales)
-    assert {array.dtype for group in (state.trainable, state.m, state.v) for array in group.values()} == {
-        np.dtype(np.float32)
-    }
+    dtypes = {array.dtype for group in (state.trainable, state.m, state.v) for array in group.values()}
+    assert dtypes == {np.dtype(np.float32)}

@@ -45,14 +45,7 @@ from peft.tuners._buffer_dict import BufferDict  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
 from .peft_model import our_name, trained_parameters  # noqa: E402
-from .torch_model import (  # noqa: E402
-    loss_of,
-    random_batch,
-    random_params,
-    set_masks,
-    tiny_config,
-    torch_model,
-)
+from .torch_model import loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,

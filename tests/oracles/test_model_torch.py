@@ -74,9 +74,8 @@ def random_adapter(params, config, rng):
     patterns = dict(rank_pattern={"v_proj": 4}, alpha_pattern={"blocks.1.mlp.*": 7.0})
     settings = AdapterConfig(r=2, alpha=3.0, targets=("all-linear",), **patterns)
     adapter = init_adapter(params, settings, rng)
-    return adapter._replace(
-        weights={name: 0.3 * rng.normal(size=array.shape) for name, array in adapter.weights.items()}
-    )
+    moved = {name: 0.3 * rng.normal(size=array.shape) for name, array in adapter.weights.items()}
+    return adapter._replace(weights=moved)
 
 
 def scale_of(module):
