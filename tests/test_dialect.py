@@ -292,11 +292,6 @@ def test_domains_have_their_epochs_and_methods_their_rates():
         assert run.learning_rate == chosen[f"{run.domain}, {run.method}"]
 
 
-def test_ticks_are_round():
-    assert list(dialect.round_numbers(71, 92)) == [75, 80, 85, 90]
-    assert dialect.round_numbers(35, 220) == [40, 60, 100, 150, 200]
-
-
 # ---------------------------------------------------------------- what ships
 
 
