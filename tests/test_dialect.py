@@ -13,7 +13,7 @@ from lora_np.experiments import dialect_samples, shipped, store
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
-from lora_np.formats import PRETRAINED, load_model, read_json, shipped_adapters
+from lora_np.formats import PRETRAINED, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import language_loss, language_training, train
 
@@ -219,7 +219,3 @@ def test_shipped_adapters_are_what_their_recipe_says():
         about = read_json(PRETRAINED / "adapters" / name / "task.json")
         assert about["learning_rate"] == shipped.RATES[name] and about["epochs"] == shipped.EPOCHS[name]
         assert about["data"] == shipped.SOURCES[name]
-
-
-def test_the_tiny_base_is_a_model(tiny_base):
-    assert load_model(tiny_base)[1].d_model == 16

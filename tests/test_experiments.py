@@ -97,12 +97,6 @@ def test_the_numbers_of_the_main_job(job):
     assert gain["values"] == [a - b for a, b in zip(rows["full"]["accuracy"], rows["scratch"]["accuracy"])]
 
 
-@pytest.mark.slow
-def test_the_main_job_resumes(job):
-    again = carry_out(job[0])
-    assert again["reused"] == 2 * len(KEYS) and again["rows"] == job[1]["rows"]
-
-
 def test_the_command_of_the_main_job(small_job, tmp_path, monkeypatch, capsys):
     """It reports what failed, keeps the rest, and tries what failed again; a JSON that is a folder is refused."""
     monkeypatch.setattr(sweep, "LocalProcesses", lambda jobs: InThread())
