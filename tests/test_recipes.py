@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 
@@ -21,6 +20,7 @@ from lora_np.experiments.recipes import (
     batch_size,
     compression,
     cost,
+    dialect,
     learning_rate,
     low_data,
     main_job,
@@ -39,7 +39,7 @@ from lora_np.experiments.runs.classify import (
     starting_point,
     training_rows,
 )
-from lora_np.experiments.runs.dialect import DialectRun
+from lora_np.experiments.runs.dialect import DialectRun, Domain
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, mean_tables, over_pairs
@@ -49,8 +49,6 @@ from lora_np.training import classify as training
 
 LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
-OWN = ("main_job", "dialect", "cost")  # they have tests of their own
-TABLED = [name for name in RECIPES if name not in OWN]  # measured from runs of a classifier, or with a planted rank
 
 
 @pytest.fixture(scope="module")
@@ -325,14 +323,6 @@ def test_the_loss_drops_at_the_planted_rank():
     assert at["test_loss"] < planted_rank.FOUND_BELOW * at["base_loss"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("k", [1, 4])
-def test_the_planted_rank_is_found(k):
-    losses = {r: PlantedRun(k, r, seed=1).carry_out()[0] for r in (k - 1, k, k + 2) if r}
-    for r, numbers in losses.items():
-        assert (numbers["test_loss"] < planted_rank.FOUND_BELOW * numbers["base_loss"]) == (r >= k)
-
-
 def test_gradients_of_the_squared_error():
     """By centred differences along random directions, in float64 and at B ≠ 0."""
     student, teacher = planted.planted_model(2, seed=0)
@@ -394,7 +384,7 @@ def test_recipes_share_their_runs():
     for name in ("matrices", "attention_or_mlp", "amplification", "truncation", "intruders", "compression"):
         assert keys[name] & keys["rank_sweep"], name
     assert keys["intruders"] == keys["truncation"] < keys["rank_sweep"]
-    of_all = {run_key(run) for (n, _, _), run in low_data.runs(FIVE, False).items() if n == low_data.ALL}
+    of_all = {run_key(run) for (_, n, _), run in low_data.runs(FIVE, False).items() if n == low_data.ALL}
     assert len(of_all) == 15 and of_all < keys["rank_sweep"]
     kept = {}  # run -> whether the first recipe that has it keeps its arrays: then nothing is run again for them
     for name in RECIPES:
@@ -440,39 +430,44 @@ def test_best_rate_is_where_the_parabola_is_lowest(best):
     tried = list(learning_rate.LORA_RATES)
     losses = [0.5 + 0.02 * np.log(rate / best) ** 2 for rate in tried]
     assert learning_rate.best_rate(tried, losses) == (pytest.approx(best, rel=1e-6), False)
-    found, at_an_end = learning_rate.best_rate(tried, [5, 4, 3, 1, 0.9, 2])
-    assert tried[3] < found < tried[5] and not at_an_end
+    # A rate that diverged is worse than any: the best is no end, and what is far from it does not count.
+    assert learning_rate.best_rate(tried, [*losses, None]) == learning_rate.best_rate(tried, [*losses, 9.0])
 
 
-def test_best_rate_at_an_end_is_that_end_and_said():
+@pytest.mark.parametrize(
+    "losses, place, at_an_end",
+    [
+        ([1, 2, 3, 4, 5, 6], 0, True),
+        ([6, 5, 4, 3, 2, 1], 5, True),
+        ([0.5] * 6, 0, True),
+        ([None] * 6, 0, True),
+        ([5, 4, 3, 2, None, None], 3, False),  # no parabola goes through a rate that diverged
+        ([5, 4, 3, 2, 1, None], 4, False),
+        ([None, 1, 2, 3, 4, 5], 1, False),
+    ],
+)
+def test_best_rate_without_a_parabola_is_one_that_was_tried(losses, place, at_an_end):
     tried = list(learning_rate.LORA_RATES)
-    assert learning_rate.best_rate(tried, [1, 2, 3, 4, 5, 6]) == (tried[0], True)
-    assert learning_rate.best_rate(tried, [6, 5, 4, 3, 2, 1]) == (tried[5], True)
-    assert learning_rate.best_rate(tried, [0.5] * 6) == (tried[0], True)
-    assert learning_rate.best_rate(tried, [None] * 6) == (tried[0], True)
-
-
-def test_best_rate_beside_one_that_diverged_is_the_best_tried():
-    """No parabola goes through it; it is worse than any, so that the best is no end."""
-    tried = list(learning_rate.LORA_RATES)
-    assert learning_rate.best_rate(tried, [5, 4, 3, 2, None, None]) == (tried[3], False)
-    assert learning_rate.best_rate(tried, [5, 4, 3, 2, 1, None]) == (tried[4], False)
-    assert learning_rate.best_rate(tried, [None, 1, 2, 3, 4, 5]) == (tried[1], False)
-    found, at_an_end = learning_rate.best_rate(tried, [5, 4, 1, 2, None, None])
-    assert found == pytest.approx(learning_rate.best_rate(tried, [5, 4, 1, 2, 3, 3])[0]) and not at_an_end
+    assert learning_rate.best_rate(tried, losses) == (tried[place], at_an_end)
 
 
 # ---------------------------------------------------------------- measures and figures of every recipe
 
 
 def made_up(run):
-    """A run's numbers without the run."""
+    """A run's numbers without the run; full fine-tuning on a dialect learns more, and high ranks forget more."""
     rng = np.random.default_rng(list(run_key(run).encode()))
     if isinstance(run, PlantedRun):
         return {"base_loss": 0.1, "test_loss": 0.1 * (1e-5 if run.r >= run.k else 0.5), "seconds": 0.0}
-    numbers = {
-        "trainable": 100, "percent": 1.0, "steps": 3, "base_bytes": 1000, "validation_loss": 0.5 + 0.1 * rng.random(),
-        "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(), "seconds": 0.0,
+    numbers = {"trainable": 100, "percent": 1.0, "validation_loss": 0.5 + 0.1 * rng.random(), "seconds": 0.0}
+    if isinstance(run, DialectRun):
+        far = np.log(201 if run.method == "full" else 1 + int(run.method.removeprefix("lora_r")))
+        history = {"eval_step": [1, 2], "eval_loss": rng.random(2).tolist(), "eval_old": rng.random(2).tolist()}
+        test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": 4.3 + 0.05 * far + 0.01 * rng.random()}
+        test["removed_bit_for_bit"] = None if run.method == "full" else True
+        return numbers | {"history": history, "base_untouched": True} | test
+    numbers |= {
+        "steps": 3, "base_bytes": 1000, "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(),
         "evaluations": {"step": [1], "loss": [0.5], "accuracy": [0.7]},
     }  # fmt: skip
     return numbers | (
@@ -500,6 +495,9 @@ class MadeUpResults(Results):
         near = trainable_arrays(params, start).items()
         return {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
 
+    def file_bytes(self, run):
+        return 4 * self[run]["trainable"]
+
 
 def measured_by(found, seeds, quick, other=lambda run: {}):
     """What a recipe measures in made-up results of its own runs."""
@@ -507,9 +505,33 @@ def measured_by(found, seeds, quick, other=lambda run: {}):
     return found.measure(MadeUpResults(runs, other), runs, seeds, quick)
 
 
+@pytest.fixture
+def without_clock(small, monkeypatch):
+    """What the main job, the dialect and the costs measure besides runs is made up too."""
+    flat = Domain(*np.zeros((3, 9), dtype=np.int64))
+    monkeypatch.setattr(main_job, "QUICK", {"epochs": 1, "limit": LIMIT})
+    monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
+    monkeypatch.setattr(main_job, "compare_step_times", lambda repeats, keys: {key: {"seconds": 0.1} for key in keys})
+    monkeypatch.setattr(dialect, "load_base", lambda: ({}, None))
+    monkeypatch.setattr(dialect, "language_loss", lambda *_: 4.4)
+    monkeypatch.setattr(dialect, "load_domain", lambda *_: flat)
+    monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
+    monkeypatch.setattr(dialect, "samples", lambda: {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}})
+    monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
+    monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
+    monkeypatch.setattr(cost, "take_turns", turns)
+
+
+def turns(starts, batch, rounds):
+    assert batch.ids.shape[0] == 32
+    return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
+
+
 def test_made_up_numbers_are_those_of_a_run(small):
-    for run in (small_run(None), small_run(None, test=False), PlantedRun(1, 1, 0, steps=2)):
+    of_dialects = DialectRun("critics", "lora_r4", 0, 1e-3, 1, limit=300)
+    for run in (small_run(None), small_run(None, test=False), PlantedRun(1, 1, 0, steps=2), of_dialects):
         assert set(made_up(run)) == set(run.carry_out()[0]) | {"seconds"}
+    assert set(made_up(of_dialects)["history"]) == set(of_dialects.carry_out()[0]["history"])
 
 
 def contents(figure):
@@ -527,8 +549,8 @@ def contents(figure):
 
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", TABLED)
-def test_measured_and_drawn(name, seeds, small, tmp_path):
+@pytest.mark.parametrize("name", RECIPES)
+def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
     """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives.
 
     Where a run's arrays are read, the run keeps them.
@@ -542,25 +564,21 @@ def test_measured_and_drawn(name, seeds, small, tmp_path):
         if part["unit"] == "nats":  # as good as, or better
             assert part.get("at_most", part.get("at_least")) in (0.0, EQUAL)
     assert len(seeds) > 1 or {part["verdict"] for part in parts if not part["every"]} <= {UNKNOWN}
-    outcome = {
-        "title": headline(name),
-        "seeds": seeds,
-        "verdict": verdict(measured["checks"]),
-        "asides": [],
-        **measured,
-    }
+    about = {"title": headline(name), "verdict": verdict(measured["checks"])}
+    outcome = {"seeds": seeds, "asides": [], **about, **measured}
     read = json.loads(json.dumps(outcome))
     assert read == outcome
-    shown = contents(found.draw(read))
-    assert shown == contents(found.draw(outcome))
-    assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
+    for draw in laboratory.figures(name).values():
+        shown = contents(draw(read))
+        assert shown == contents(draw(outcome))
+        assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
     outcome |= {"claim": "", "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0, "runs": []}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
     outcome["made_with"] = store.made_with_of(found.runs(seeds, True).values())
     rows = [line for line in laboratory.section(1, name, outcome) if line.startswith("|")]
-    beside = len(outcome["asides"])
-    assert len(rows) == 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
-    assert {line.count("|") for line in rows} == {5}
+    beside, table = len(outcome["asides"]), len(found.table(outcome)) + 1 if hasattr(found, "table") else 0
+    assert len(rows) == table + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
+    assert {line.count("|") for line in rows[table:]} == {5}
 
 
 def diverged(run):
@@ -568,8 +586,8 @@ def diverged(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TABLED if name not in ("learning_rate", "planted_rank")])
-def test_a_diverged_run_is_said_by_name(name, small):
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("learning_rate", "planted_rank", "cost")])
+def test_a_diverged_run_is_said_by_name(name, without_clock):
     found = recipe(name)
     runs = found.runs([0, 1], True)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
@@ -684,8 +702,8 @@ def test_compressed_bases_are_compared_by_their_losses(small):
     grid = compression.runs(seeds, True)
     measured = measured_by(compression, seeds, True)
     nf4, dense, loftq = (
-        [made_up(grid[base, key, seed])["test_loss"] for seed in seeds]
-        for base, key in (("nf4", "all_r16"), ("dense", "all_r16"), ("nf4", "loftq"))
+        [made_up(grid[key, seed])["test_loss"] for seed in seeds]
+        for key in ("nf4, all_r16", "dense, all_r16", "nf4, loftq")
     )
     as_good, better = measured["checks"]
     assert as_good["values"] == differences(nf4, dense) and as_good["at_most"] == EQUAL
@@ -713,37 +731,26 @@ def test_the_penalty_of_large_batches():
 
 
 @pytest.mark.slow
-def test_costs_measured_and_drawn(small, monkeypatch):
+def test_costs_are_counted_and_set_beside_full(without_clock):
     """Bytes and FLOPs are counted; of the times, which are made up, the ratios to full fine-tuning's are right."""
-    monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
-    monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
-
-    def turns(starts, batch, rounds):
-        assert batch.ids.shape[0] == 32
-        return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
-
-    monkeypatch.setattr(cost, "take_turns", turns)
-    measured = cost.measure(None, {}, [0, 1], True)
-    of = measured["measured"]
+    of = cost.measure(None, {}, [0, 1], True)["measured"]
     names = ["full", "q,v r=8", "q,v r=8, NF4", *(f"all r={r}" for r in cost.QUICK_RANKS)]
     assert list(of) == names
     for i, name in enumerate(names):
         assert of[name]["step_ratio"] == [(2.0 + i) / 2.0] * 2 and of[name]["passes_ratio"] == [1.0 + i] * 2
-    assert of["all r=1"]["flops"][0] < of["all r=16"]["flops"][0] < of["full"]["flops"][0]
-    assert of["all r=1"]["bytes"][0] < of["all r=16"]["bytes"][0] < of["full"]["bytes"][0]
+    for what in ("flops", "bytes"):
+        assert of["all r=1"][what][0] < of["all r=16"][what][0] < of["full"][what][0]
     assert of["q,v r=8, NF4"]["bytes"][0] < of["q,v r=8"]["bytes"][0]
     assert of["q,v r=8, NF4"]["flops"] == of["q,v r=8"]["flops"]
-    outcome = {"seeds": [0, 1], **measured}
-    assert contents(cost.draw(json.loads(json.dumps(outcome)))) == contents(cost.draw(outcome))
 
 
 @pytest.mark.slow
 def test_costs_are_really_measured(small, monkeypatch):
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     of = cost.measure(None, {}, [0], True)["measured"]
-    for found in of.values():
-        assert 0 < found["passes"][0] < found["step"][0]
-        assert 0.3 < found["peak"][0] / found["bytes"][0] < 3.0
+    for method in of.values():
+        assert 0 < method["passes"][0] < method["step"][0]
+        assert 0.3 < method["peak"][0] / method["bytes"][0] < 3.0
     assert of["q,v r=8"]["peak"][0] < of["full"]["peak"][0]
 
 
@@ -791,35 +798,42 @@ def test_planted_ranks_that_are_found():
     assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
 
 
-@pytest.mark.slow
-def test_two_quick_experiments_from_end_to_end(small, tmp_path):
-    """The real runs, on a small base: their arrays go through the store, and the second takes the first one's runs."""
-    asked = []
-
-    def noted(results, run):
-        asked.append(run)
-        return store.kept_arrays(results._store, run)
-
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as executor:
-        patch.setattr(Results, "arrays", noted)
-        first, second = (
-            laboratory.experiment(name, 1, True, tmp_path, tmp_path / "store", executor, lambda line: None)
-            for name in ("amplification", "subspace_seeds")
-        )
-    assert asked and all(run.keep for run in asked)
-    assert {run_key(run) for run in asked} == {
-        run_key(run) for name in ("amplification", "subspace_seeds") for run in recipe(name).runs([0, 1], True).values()
-    }
-    assert first["reused"] == 0 and len(first["runs"]) == 4
-    assert second["reused"] == 2 and len(second["runs"]) == 4  # r = 64 was there from one seed of each pair
-    assert {path.name for path in tmp_path.glob("*.*")} == {
-        f"{name}.{end}" for name in ("amplification", "subspace_seeds") for end in ("json", "png")
-    } | {"README.md"}
-
-
 def test_rows_of_a_grid():
-    """`by_method` and `differences` pair the seeds."""
+    """A row for each method, with its seeds in order; nested for grids of more than methods and seeds."""
     grid = methods.tuned_runs(("qv_r1", "full"), [0, 1, 2], True)
     rows = methods.by_method(MadeUpResults(grid), grid, "test_accuracy", 100)
     assert rows["full"] == [100 * made_up(grid["full", seed])["test_accuracy"] for seed in (0, 1, 2)]
-    assert differences([3.0, 5.0], [1.0, 7.0]) == [2.0, -2.0]
+    nested = {("one", 8, *name): run for name, run in grid.items()}
+    of_nested = methods.by_method(MadeUpResults(grid), nested, lambda numbers: 100 * numbers["test_accuracy"])
+    assert of_nested == {"one": {"8": rows}}
+
+
+# ---------------------------------------------------------------- the dialect
+
+
+def test_every_part_of_the_dialects_claim_is_the_difference_from_full(without_clock):
+    """With made-up runs that learn less and forget less all hold; nothing is said of them from one seed."""
+    measured = measured_by(dialect, [0, 1, 2], False)
+    checks, of = measured["checks"], measured["losses"]["critics"]
+    assert verdict(checks) == HOLDS and len(checks) == 2 * 2 * 2 and list(of) == list(dialect.METHODS)
+    assert checks[0]["values"] == differences(of["lora_r1"]["new"], of["full"]["new"])
+    assert checks[1]["values"] == differences(of["full"]["old"], of["lora_r1"]["old"])
+    assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of.values())
+    measured = measured_by(dialect, [0], False)
+    assert {part["verdict"] for part in measured["checks"]} == {UNKNOWN}
+    assert [part["verdict"] for part in measured["asides"]] == [HOLDS]  # every run of LoRA took its adapter off
+
+
+@pytest.mark.parametrize("broken", ["base_untouched", "removed_bit_for_bit"])
+def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_clock):
+    traces = {broken: False}
+    measured = measured_by(dialect, [0, 1], True, lambda run: {} if run.method == "full" else traces)
+    (removal,) = measured["asides"]
+    assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS
+    assert verdict(measured["checks"]) == HOLDS  # the claim is of what is learnt and forgotten
+
+
+def test_samples_are_written_beside_the_figure(tmp_path):
+    outcome = {"samples": {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}}
+    dialect.write_more(outcome, tmp_path)
+    assert "| **a** b | **a** \\| c |" in (tmp_path / "dialect_samples.md").read_text(encoding="utf-8")

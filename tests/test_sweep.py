@@ -125,14 +125,6 @@ def noted_run(folder, run):
 # ---------------------------------------------------------------- processes of this machine
 
 
-@pytest.mark.slow
-def test_two_processes_give_what_one_after_the_other_gives(serial, tmp_path):
-    with open_executor(jobs=2) as executor:
-        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    assert found == serial
-    assert len({pids[0] for pids in begun(tmp_path).values()}) == 2
-
-
 @contextmanager
 def the_process_of_run_1_killed(folder):
     """Kill the process of run 1 as soon as it has begun. Yields a list, in which its id then stands."""
@@ -149,7 +141,7 @@ def the_process_of_run_1_killed(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_process_takes_no_result_along(serial, tmp_path):
+def test_processes_give_what_one_after_the_other_gives_although_one_is_killed(serial, tmp_path):
     with the_process_of_run_1_killed(tmp_path) as killed, open_executor(jobs=2) as executor:
         found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
     assert found == serial

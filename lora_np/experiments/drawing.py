@@ -1,4 +1,4 @@
-"""What the figures share: colours, style, means with their 95 % intervals, heat maps, and writing a PNG."""
+"""What the figures share: colours, style, means with their 95 % intervals, and writing a PNG."""
 
 import io
 from pathlib import Path
@@ -177,16 +177,3 @@ def dots(axes, labels, values, colours, unit=None):
 def mark_mean(axes, values, colour, label):
     """A method beside the rows of `dots`: a line at its mean over seeds."""
     axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
-
-
-def heat_map(axes, table, title, limits=(0.0, 1.0)):
-    """A table φ(i, j) as colours, i downwards and j to the right, both counted from 1."""
-    table = np.asarray(table)
-    rows, columns = table.shape
-    image = axes.imshow(
-        table, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto",
-        extent=(0.5, columns + 0.5, rows + 0.5, 0.5),
-    )  # fmt: skip
-    axes.set_title(title)
-    axes.grid(False)
-    return image

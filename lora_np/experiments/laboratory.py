@@ -236,12 +236,12 @@ def section(number, name, outcome):
     lines += [f"**Claim.** {outcome['claim']}", "", f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
-    lines += ["| what was measured | mean [95 % interval] | the claim asks for | verdict |", "|---|---|---|---|"]
-    lines += [check_row(part) for part in outcome["checks"]]
+    lines += check_table(
+        "| what was measured | mean [95 % interval] | the claim asks for | verdict |", outcome["checks"]
+    )
     if outcome["asides"]:
         lines += ["", "Measured beside it, without a say in the verdict:", ""]
-        lines += ["| | mean [95 % interval] | expected | |", "|---|---|---|---|"]
-        lines += [check_row(part) for part in outcome["asides"]]
+        lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     lines += [""] + [f"![{title}]({figure}.png)" for figure in figures(name)]
     quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
@@ -264,8 +264,9 @@ def passes(outcome):
     return ", ".join(texts) + "; " if texts else ""
 
 
-def check_row(part):
-    return f"| {part['statement']} | {format_interval(part)} | {format_bound(part)} | {part['verdict']} |"
+def check_table(heads, checks):
+    rows = [(part["statement"], format_interval(part), format_bound(part), part["verdict"]) for part in checks]
+    return [heads, "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def markdown(rows):

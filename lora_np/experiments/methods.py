@@ -112,11 +112,7 @@ def rates_to_tune():
 
     def runs_at(name, epochs):
         keys = CHOOSING[epochs].get(name) or [key for key, method in METHODS.items() if method.rate == name]
-        return lambda rate: [
-            ClassifyRun(METHODS[key].adapter, seed, rate, epochs, **METHODS[key].more, test=False)
-            for key in keys
-            for seed in TUNE_SEEDS
-        ]
+        return lambda rate: [run_at(rate, key, seed, epochs=epochs, test=False) for key in keys for seed in TUNE_SEEDS]
 
     return {
         rate_name(name, epochs): (guess, runs_at(name, epochs))
@@ -139,9 +135,12 @@ def tuned_run(key, seed, passes=1, **more):
     -------
     ClassifyRun
     """
-    method = METHODS[key]
-    fields = {"learning_rate": learning_rate(key, passes), "epochs": passes, **method.more, **more}
-    return ClassifyRun(method.adapter, seed, **fields)
+    return run_at(learning_rate(key, passes), key, seed, **{"epochs": passes} | more)
+
+
+def run_at(rate, key, seed, **more):
+    """A run of a method at any learning rate."""
+    return ClassifyRun(METHODS[key].adapter, seed, rate, **METHODS[key].more | more)
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, **more):

@@ -6,15 +6,15 @@ import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
-from .methods import METHODS
-from .runs.classify import ClassifyRun, load_snippets, starting_point
+from .methods import METHODS, run_at
+from .runs.classify import load_snippets, starting_point
 
 KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
 def first_start(key):
     """The `starting_point` of a method's run from seed 0."""
-    return starting_point(ClassifyRun(METHODS[key].adapter, 0, 1e-4, **METHODS[key].more))
+    return starting_point(run_at(1e-4, key, seed=0))
 
 
 def counted(start, shape):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
-from .drawing import heat_map, new_figure
+from .drawing import new_figure
 from .methods import tuned_runs
 
 LAYERS = ("q_proj", "v_proj")
@@ -82,8 +82,10 @@ def draw_tables(outcome, rows, columns, title):
     for line, what in zip(grid, WHAT):
         shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS} | {"random directions, expected": chance}
         for axes, (text, table) in zip(line, shown.items()):
-            image = heat_map(axes, table, text)
-            axes.set(xlabel=columns, ylabel=rows)
+            corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, counted from 1
+            image = axes.imshow(table, vmin=0.0, vmax=1.0, aspect="auto", extent=corners)
+            axes.set(title=text, xlabel=columns, ylabel=rows)
+            axes.grid(False)
             axes.label_outer()
     figure.colorbar(image, ax=grid, label="φ(i, j)", shrink=0.8)
     n = len(outcome["seeds"])

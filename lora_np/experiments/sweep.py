@@ -110,16 +110,14 @@ def worker_count(jobs=None):
 def worker_environment():
     """Set the environment that new processes inherit, and restore it afterwards."""
     environment = process_environment()
-    before = {name: os.environ.get(name) for name in environment}
+    before = {name: os.environ[name] for name in environment if name in os.environ}
     os.environ.update(environment)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in environment:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 class LocalProcesses(ThreadPoolExecutor):

@@ -100,6 +100,8 @@ def write_more(outcome, folder):
 
 
 def draw(outcome):
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
     old_base = math.exp(outcome["base"]["reviews"])
@@ -118,8 +120,7 @@ def draw(outcome):
         for axes, split in zip(column, ("test", "validation")):
             axes.set(xscale="log", yscale="log", xlabel=f"perplexity on {title}, {split} texts")
             for axis in (axes.xaxis, axes.yaxis):
-                low, high = axis.get_view_interval()
-                axis.set_ticks(round_numbers(low, high))
+                axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
                 axis.set_ticks([], minor=True)
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
@@ -132,15 +133,6 @@ def draw(outcome):
         fontsize=14,
     )
     return figure
-
-
-def round_numbers(low, high):
-    """Ticks of a logarithmic axis: equal steps for a short one, else a few in each decade."""
-    if high < 2.5 * low:
-        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200) if (high - low) / step <= 6)
-        return np.arange(step * np.ceil(low / step), high, step)
-    ticks = [digit * 10.0**power for power in range(0, 5) for digit in (1, 1.5, 2, 3, 4, 6)]
-    return [value for value in ticks if low <= value <= high]
 
 
 def rates_to_tune():

@@ -107,24 +107,25 @@ def spectra(results, runs):
         seeds of stable rank, effective rank and rank_90
     """
     measured = {}
-    for (key, _), run in runs.items():
-        if key not in WITH_SPECTRA:
-            continue
-        updates = updates_of(results, run)
-        for kind in KINDS:
-            of_kind = [spectrum(update) for name, update in updates.items() if name.endswith(f"{kind}.weight")]
-            if not of_kind:
+    for key in WITH_SPECTRA:
+        of_key = [run for (method, _), run in runs.items() if method == key]
+        updates = [updates_of(results, run) for run in of_key]
+        for kind in KINDS if of_key else ():
+            of_kind = [
+                [spectrum(update) for name, update in of_seed.items() if name.endswith(f"{kind}.weight")]
+                for of_seed in updates
+            ]
+            if not of_kind[0]:
                 continue
-            n = run.adapter.r if run.adapter is not None else len(of_kind[0].singular_values)
-            sigma = np.array([s.singular_values[:n] / s.singular_values[0] for s in of_kind])
-            entry = measured.setdefault(key, {}).setdefault(kind, {"sigma": [], "ranks": []})
-            entry["sigma"].append(np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=0)))
-            entry["ranks"].append(np.mean([(s.stable_rank, s.effective_rank, s.rank_90) for s in of_kind], axis=0))
-    for of_key in measured.values():
-        for entry in of_key.values():
-            entry["sigma"] = [[float(f"{value:.4g}") for value in row] for row in np.transpose(entry["sigma"])]
-            entry["ranks"] = np.mean(entry["ranks"], axis=0).round(3).tolist()
-    return {key: measured[key] for key in WITH_SPECTRA if key in measured}
+            n = of_key[0].adapter.r if of_key[0].adapter is not None else None  # an adapter's ΔW has r directions
+            sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_kind])
+            sigma = np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=1)).T  # (n, seeds)
+            ranks = [[(s.stable_rank, s.effective_rank, s.rank_90) for s in of_seed] for of_seed in of_kind]
+            measured.setdefault(key, {})[kind] = {
+                "sigma": [[float(f"{value:.4g}") for value in row] for row in sigma],
+                "ranks": np.mean(ranks, axis=1).mean(axis=0).round(3).tolist(),
+            }
+    return measured
 
 
 # ---------------------------------------------------------------- the table
