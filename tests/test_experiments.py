@@ -15,7 +15,6 @@ from lora_np.experiments.methods import METHODS
 from lora_np.experiments.recipes import main_job
 from lora_np.experiments.runs import load_base
 from lora_np.experiments.runs.classify import ClassifyRun, classify_run, starting_point
-from lora_np.experiments.store import Results, by_key, carry_out_here
 from lora_np.formats import read_json
 from lora_np.training import trainable_arrays
 

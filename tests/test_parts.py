@@ -110,38 +110,6 @@ def test_a_mix_is_the_weighted_sum_of_the_updates(config, params, alike):
     close(forward(params, ids, config, adapter=mixed)[0], expected, 1e-11)
 
 
-<<<<<<< HEAD
-def test_a_mix_keeps_the_dtype(language, random_params, random_adapter):
-    params = random_params(language, np.float32)
-    adapters = {"a": random_adapter(params, 1), "b": random_adapter(params, 2)}
-    mixed = mix(params, adapters, {"a": 0.3, "b": 1})
-    assert all(array.dtype == np.float32 for array in mixed.weights.values())
-    assert all(a.dtype == np.float32 for a in compress(params, mixed, 2).adapter.weights.values())
-
-
-@pytest.mark.parametrize(
-    "weights, message",
-    [
-        ({"a": 1.0}, "weights: got a; expected one for each of a, b, c"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "weights: got a, b, c, d; expected one for each of a, b, c"),
-        ({"a": 1.0, "b": np.inf, "c": 1.0}, r"weights\['b'\]: got inf, expected a finite number"),
-        ({"a": 1.0, "b": "1", "c": 1.0}, r"weights\['b'\]: got '1', expected a finite number"),
-    ],
-)
-def test_weights_that_do_not_fit(weights, message, params, alike):
-    with pytest.raises(ValueError, match=message):
-        mix(params, alike, weights)
-
-
-def test_adapters_that_do_not_mix(params, several, alike):
-    with pytest.raises(ValueError, match="adapters: 'all' has blocks.0.attn.k_proj, but 'q' does not"):
-        mix(params, {name: several[name] for name in ("q", "all")}, {"q": 1.0, "all": 1.0})
-    with pytest.raises(ValueError, match="adapters: got none"):
-        mix(params, {}, {})
-
-
-=======
->>>>>>> a4eb693 (Test blocks, generation and mixes by properties)
 def test_compression_is_the_best_of_its_rank(params, alike):
     """By Eckart and Young: what is lost are the singular values that were cut, and the error says so."""
     mixed = mix(params, alike, {"a": 1.0, "b": 1.0, "c": 1.0})
