@@ -255,9 +255,10 @@ READ = {
 }
 SAMPLED = {
     "temperature: got -0.1, expected a number of at least 0": {"temperature": -0.1},
-    **each(f"top_k: got {{}}, {WHOLE}, or None", "top_k", 0, 2.5),
-    "top_p: got 0.0, expected a number above 0": {"top_p": 0.0},
-    "top_p: got 1.1, expected a number above 0 and at most 1": {"top_p": 1.1},
+    "expected a number of at least 0": {"temperature": 10**400},
+    **each(f"top_k: got {{}}, {WHOLE}", "top_k", 0, 2.5),
+    "top_p: got 0.0, expected 0 < top_p ≤ 1": {"top_p": 0.0},
+    "top_p: got 1.1, expected 0 < top_p ≤ 1": {"top_p": 1.1},
     "repetition_penalty: got 0, expected a number above 0": {"repetition_penalty": 0},
 }
 HUGE = {"logits": np.float32([[2.0]]), "ids": np.array([[0]]), "sampling": Sampling(repetition_penalty=1e-40)}

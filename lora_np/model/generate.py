@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..adapters import Adapter
+from ..checked import whole_number
 from .call import check_ids
 from .decoder import empty_past, make_decoder, next_logits
 from .rows import rows_by_adapter
@@ -56,8 +57,7 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
         If logits are not finite.
     """
     prompt = check_prompt(ids, config, slide)
-    if isinstance(n_new, bool) or not isinstance(n_new, (int, np.integer)) or n_new < 1:
-        raise ValueError(f"n_new: got {n_new!r}, expected a whole number of at least 1")
+    whole_number("n_new", n_new)
     if not slide and ids.shape[1] + n_new > config.n_positions:
         raise ValueError(
             f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"

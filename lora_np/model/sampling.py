@@ -1,11 +1,10 @@
 """Choosing the next token: from logits to probabilities, and from those to a token."""
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 
+from ..checked import finite_number, whole_number
 from ..ops import softmax_forward
 
 
@@ -35,20 +34,16 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        for name in ("temperature", "repetition_penalty", "top_p"):
-            value = getattr(self, name)
-            if name == "top_p" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise ValueError(f"{name}: got {value!r}, expected a number of at least 0")
-            if value == 0 and name != "temperature":
-                raise ValueError(f"{name}: got {value!r}, expected a number above 0")
-            object.__setattr__(self, name, float(value))  # a NumPy scalar would turn float32 into float64
-        if self.top_p is not None and self.top_p > 1:
-            raise ValueError(f"top_p: got {self.top_p}, expected a number above 0 and at most 1")
-        k = self.top_k
-        if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
-            raise ValueError(f"top_k: got {k!r}, expected a whole number of at least 1, or None")
+        numbers = {
+            "temperature": finite_number("temperature", self.temperature, least=0),
+            "repetition_penalty": finite_number("repetition_penalty", self.repetition_penalty, above=0),
+        }
+        if self.top_k is not None:
+            numbers["top_k"] = whole_number("top_k", self.top_k)
+        if self.top_p is not None:
+            numbers["top_p"] = finite_number("top_p", self.top_p, above=0, most=1)
+        for name, value in numbers.items():
+            object.__setattr__(self, name, value)
 
 
 GREEDY = Sampling(temperature=0.0)
