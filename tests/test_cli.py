@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
-from lora_np.formats import PRETRAINED, load_adapter, load_model, read_json, read_tensors, save_model, write_json
+from lora_np.formats import PRETRAINED, load_adapter, load_model, read_json, read_tensors, save_model
 from lora_np.model import ModelConfig, initial_params
 from lora_np.tasks import classifier as user_task
 
+from .tiny import edit_fields
+
 ROOT = Path(__file__).resolve().parents[1]
-GOOD = ("refund my order please", "where is my parcel", "the parcel never came")
-BAD = ("thank you so much", "great help today", "what a lovely service")
+DELIVERY = ("refund my order please", "where is my parcel", "the parcel never came")
+PRAISE = ("thank you so much", "great help today", "what a lovely service")
 
 
 def write_csv(path, rows, header=("body", "topic")):
@@ -28,8 +30,8 @@ def write_csv(path, rows, header=("body", "topic")):
 
 @pytest.fixture
 def tickets(tmp_path):
-    rows = [(f"{text}, ticket {i}", "delivery") for i in range(15) for text in GOOD]
-    rows += [(f"{text}, ticket {i}", "praise") for i in range(15) for text in BAD]
+    rows = [(f"{text}, ticket {i}", "praise") for i in range(15) for text in PRAISE]
+    rows += [(f"{text}, ticket {i}", "delivery") for i in range(15) for text in DELIVERY]
     return write_csv(tmp_path / "tickets.csv", rows)
 
 
@@ -64,7 +66,7 @@ def test_finetune_and_predict(method, words, tickets, tmp_path, run):
     run("predict", "--model", out, "--data", tickets, "--text", "body", "--out", answers)
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 90
-    expected = ["delivery"] * 45 + ["praise"] * 45
+    expected = ["praise"] * 45 + ["delivery"] * 45
     share = np.mean([line["label"] == label for line, label in zip(lines, expected)])
     assert share >= (0.5 if method == "head" else 0.8)
 
@@ -91,12 +93,6 @@ def test_predictions_do_not_depend_on_their_neighbours(words, run, tmp_path):
     assert np.allclose([p for _, p in together], [p for _, p in alone], atol=1e-6)
 
 
-def test_more_than_two_labels(words, run, tmp_path):
-    rows = [(f"{text} number {i}", text.split()[0]) for i in range(12) for text in (*GOOD, *BAD)]
-    run(*words(data=write_csv(tmp_path / "six.csv", rows)))
-    assert about(tmp_path / "out")["labels"] == sorted({label for _, label in rows})
-
-
 def test_a_test_file_of_its_own(words, run, fails, tickets, tmp_path):
     """Rows of the table that are in it too, in any case and spacing, are not trained on."""
     unseen = [("my parcel is lost", "delivery"), ("never seen", "praise")]
@@ -110,7 +106,9 @@ def test_a_test_file_of_its_own(words, run, fails, tickets, tmp_path):
 
 
 def test_texts_beyond_the_position_table_are_counted(words, run, tmp_path):
-    rows = [(f"{text}, ticket {i} {'and so on ' * 9 * (i < 4)}", text.split()[0]) for i in range(12) for text in GOOD]
+    rows = [
+        (f"{text}, ticket {i} {'and so on ' * 9 * (i < 4)}", text.split()[0]) for i in range(12) for text in DELIVERY
+    ]
     assert "12 texts have more than 24 tokens" in run(*words(data=write_csv(tmp_path / "long.csv", rows)))
 
 
@@ -123,55 +121,38 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 # ---------------------------------------------------------------- what is refused
 
-ROWS = [(f"{text} {i}", "same") for i in range(20) for text in GOOD]
-TABLES = {  # name -> (contents of the table, or of --test, and what the error says)
-    "no file": (None, None, ["data.csv", "no such file"]),
-    "no rows": ([], None, ["no rows"]),
-    "one class": (ROWS, None, ["1 class", "same"]),
-    "not UTF-8": ("body,topic\ncafé,one\n".encode("latin-1"), None, ["data.csv", "UTF-8"]),
-    "no such column": ([("a", "b")], None, ["'body'", "'bodi'"]),
-    "an unknown label to test on": ("tickets", [("a new thing", "unheard"), ("thank you", "praise")], ["'unheard'"]),
-}
+ONE_CLASS = [(f"{text} {i}", "same") for i in range(20) for text in DELIVERY]
+LATIN = "body,topic\ncafé,one\n".encode("latin-1")
+REFUSED = [  # (options, contents of the table if another one, what the error says)
+    ("", "absent", ["data.csv", "no such file"]),
+    ("", [], ["no rows"]),
+    ("", ONE_CLASS, ["1 class", "same"]),
+    ("", LATIN, ["data.csv", "UTF-8"]),
+    ("--text bodi", None, ["'bodi'", "'body'"]),
+    ("--test {test}", None, ["'unheard'"]),
+    ("--targets qproj", None, ["targets", "'qproj'", "q_proj"]),
+    ("--rank 0", None, ["r: got 0", "at least 1"]),
+    ("--rank 17", None, ["r: got 17", "16", "blocks.0.attn.q_proj"]),
+    ("--lora-dropout 1.5", None, ["dropout", "1.5"]),
+    ("--epochs 0", None, ["epochs", "0"]),
+    ("--lr -1", None, ["learning_rate", "-1"]),
+    ("--lr 0", None, ["learning_rate", "0"]),
+    ("--batch-size 0", None, ["batch_size", "0"]),
+    ("--dropout 1", None, ["dropout", "1"]),
+    ("--seed -1", None, ["seed", "-1"]),
+]
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_that_cannot_be_used(name, words, fails, tickets, tmp_path):
-    contents, test, parts = TABLES[name]
-    data = tmp_path / "data.csv" if contents != "tickets" else tickets
+@pytest.mark.parametrize("options, contents, says", REFUSED, ids=lambda value: str(value)[:40])
+def test_what_is_refused(options, contents, says, words, fails, tickets, tmp_path):
+    test = write_csv(tmp_path / "test.csv", [("a new thing", "unheard"), ("thank you", "praise")])
+    data = tickets if contents is None else tmp_path / "data.csv"
     if isinstance(contents, bytes):
         data.write_bytes(contents)
     elif isinstance(contents, list):
-        write_csv(data, contents, ("bodi" if "column" in name else "body", "topic"))
-    more = [] if test is None else ["--test", write_csv(tmp_path / "test.csv", test)]
-    fails(*words(*more, data=data), says=parts)
+        write_csv(data, contents)
+    fails(*words(*options.format(test=test).split(), data=data), says=says)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "more, parts",
-    [
-        (["--targets", "qproj"], ["targets", "'qproj'", "q_proj"]),
-        (["--rank", "0"], ["r: got 0", "at least 1"]),
-        (["--rank", "17"], ["r: got 17", "16", "blocks.0.attn.q_proj"]),
-        (["--lora-dropout", "1.5"], ["dropout", "1.5"]),
-        (["--epochs", "0"], ["epochs", "0"]),
-        (["--lr", "-1"], ["learning_rate", "-1"]),
-        (["--lr", "0"], ["learning_rate", "0"]),
-        (["--batch-size", "0"], ["batch_size", "0"]),
-        (["--dropout", "1"], ["dropout", "1"]),
-        (["--seed", "-1"], ["seed", "-1"]),
-    ],
-    ids=lambda value: value[0],
-)
-def test_bad_options(more, parts, words, fails, tmp_path):
-    fails(*words(*more), says=parts)
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_base_is_never_overwritten(words, fails, tiny_base):
-    before = {path.name: path.read_bytes() for path in tiny_base.iterdir()}
-    fails(*words("--method", "full", out=tiny_base), says=["out: ", "is also read from"])
-    assert {path.name: path.read_bytes() for path in tiny_base.iterdir()} == before
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
@@ -197,28 +178,13 @@ def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def edit(path, **changes):
-    write_json(path, {**read_json(path), **changes})
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-DAMAGES = [  # of the folder that a method wrote: (method, damage, what the error says)
-    ("lora", lambda f: (f / "adapter.safetensors").write_bytes(b"12345678 no"), ["adapter.safetensors", "safetensors"]),
-    ("lora", lambda f: cut(f / "adapter.safetensors"), ["adapter.safetensors", "not a complete"]),
-    ("lora", lambda f: (f / "adapter.json").write_text("{"), ["adapter.json", "not a JSON file"]),
-    ("lora", lambda f: edit(f / "adapter.json", r=3), ["lora_A", "shape", "(3, 16)"]),
-    ("lora", lambda f: edit(f / "task.json", labels=["a", "b", "c"]), ["head.weight", "shape"]),
-    ("lora", lambda f: edit(f / "task.json", base="/nowhere/at/all"), ["/nowhere/at/all"]),
-    ("lora", lambda f: (f / "task.json").write_text("[]"), ["task.json"]),
-    ("lora", lambda f: (f / "task.json").write_text("{}"), ["task.json", "labels missing"]),
-    ("lora", lambda f: (f / "task.json").unlink(), ["no task.json"]),
-    *[
-        ("full", lambda f, labels=labels: edit(f / "task.json", labels=labels), ["task.json", "labels"])
-        for labels in (["delivery"], ["a", "b", "c"], 5, [1, 2], "ab", ["a", "a"])
-    ],
+DAMAGES = [  # of the task.json that a method wrote: (method, its new text or fields, what the error says)
+    ("lora", {"labels": ["a", "b", "c"]}, ["head.weight", "shape"]),
+    ("lora", {"base": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+    ("lora", "[]", ["task.json"]),
+    ("lora", "{}", ["task.json", "labels missing"]),
+    ("lora", None, ["no task.json"]),
+    *[("full", {"labels": x}, ["task.json", "labels"]) for x in (["delivery"], [*"abc"], 5, [1, 2], "ab", ["a", "a"])],
 ]
 
 
@@ -226,11 +192,14 @@ DAMAGES = [  # of the folder that a method wrote: (method, damage, what the erro
 def test_damaged_results(method, words, run, fails, tmp_path):
     out, good = tmp_path / "out", tmp_path / "good"
     run(*words("--epochs", "1", "--method", method, out=good))
-    for _, damage, parts in [row for row in DAMAGES if row[0] == method]:
+    for _, change, says in [row for row in DAMAGES if row[0] == method]:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(good, out)
-        damage(out)
-        fails("predict", "--model", out, "hello", says=parts)
+        if isinstance(change, dict):
+            edit_fields(out / "task.json", **change)
+        else:
+            (out / "task.json").unlink() if change is None else (out / "task.json").write_text(change)
+        fails("predict", "--model", out, "hello", says=says)
     text = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python hands over a byte that is not UTF-8
     fails("predict", "--model", good, "hello", text, says=["text 1", "not UTF-8"])
 

@@ -26,6 +26,8 @@ from lora_np.model import forward
 from lora_np.tasks.adapter_set import forward_times, load_adapter_set, mixed
 from lora_np.tasks.writing import pieces, write_text_from
 
+from .tiny import edit_fields, edit_tensors
+
 SENTENCES = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
              for thing in ("dog", "log", "bog", "fog") for who in ("he", "she", "they")]  # fmt: skip
 
@@ -250,6 +252,7 @@ def test_forward_times_are_of_the_three(taught):
     "command, out",
     [
         ("merge {one}", "base"),
+        ("finetune --data {rows} --text t --label l --method full --base {base}", "base"),
         ("merge {one}", "one"),
         ("mix {one} {two}", "two"),
         ("mix {one} {two}", "base"),
@@ -262,7 +265,9 @@ def test_forward_times_are_of_the_three(taught):
     ],
 )
 def test_nothing_is_written_over_what_is_read(command, out, taught, tiny_base, fails):
-    places = {"base": tiny_base} | {name: taught / name for name in ("one", "two", "hf", "peft")}
+    places = {"base": tiny_base, "rows": taught / "rows.jsonl"} | {
+        name: taught / name for name in ("one", "two", "hf", "peft")
+    }
     before = {path.name: path.read_bytes() for path in places[out].iterdir()}
     fails(*command.format(**places).split(), "--out", places[out], says=["is also read from; expected another folder"])
     assert {path.name: path.read_bytes() for path in places[out].iterdir()} == before
@@ -328,7 +333,7 @@ def test_an_adapter_without_a_head_on_a_classifier(taught, own, tmp_path, run):
     """As PEFT makes it if no task is named: the base keeps its classes and their labels."""
     run("import", taught / "classes_hf", "--from", "hf", "--out", tmp_path / "ours")
     path = own("classes_peft") / "adapter_model.safetensors"
-    write_tensors(path, {n: 9 * a for n, a in read_tensors(path)[0].items() if "score" not in n})
+    edit_tensors(path, lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
     run("import", path.parent, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
     assert load_task(tmp_path / "back").labels == ["a", "b", "c"]
     answers = [run("predict", "--model", tmp_path / f, "the quick fox", "said she") for f in ("back", "ours")]
@@ -373,7 +378,7 @@ def test_a_tokenizer_as_gpt2_has_it(taught, own, tmp_path, run):
 
 def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):
     path = own("peft") / "adapter_config.json"
-    write_json(path, read_json(path) | {"colour": "red"})
+    edit_fields(path, colour="red")
     code = main(f"import {path.parent} --from peft --base {tiny_base} --out {tmp_path}/ours".split())
     said = capsys.readouterr()
     assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but saved again\n"

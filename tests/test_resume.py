@@ -1,4 +1,4 @@
-"""A training run that was stopped goes on bit for bit, whatever stopped it and whenever.
+"""An interrupted training run resumes bit for bit, whatever stopped it and whenever.
 
 The runs here have all that a state must carry: shuffled epochs, dropout in the model and on the adapters'
 inputs, shards, a warm-up, evaluations and a best one.
@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ import pytest
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_tensors
-from lora_np.model import ModelConfig, initial_params
+from lora_np.model import initial_params
 from lora_np.training import (
     AdamW,
     TrainConfig,
@@ -36,10 +37,12 @@ from lora_np.training import (
     trainable_arrays,
 )
 
+from .tiny import tiny_config
+
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = ("trainable", "m", "v", "best", "history", "memory")
 
-MODEL = ModelConfig(vocab_size=13, n_positions=7, d_model=12, n_layers=2, n_heads=3, d_ff=20, dropout=0.1)
+MODEL = tiny_config(dropout=0.1)
 LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
 SETTINGS = TrainConfig(  # five batches an epoch, so that epochs end within and between evaluations and saves
     steps=14, learning_rate=2e-2, warmup_steps=3, schedule="cosine", shards=2, eval_every=4, save_every=1, seed=3
@@ -81,15 +84,20 @@ class Stopped(Exception):
     pass
 
 
-def run_until(task, settings, path, stop):
-    """Train until after step `stop`; the saved state may be older than that."""
+def stop_at(stop):
+    """A callback that ends a run after this step; the saved state may be older than that."""
 
     def on_step(step, measured):
         if step == stop:
             raise Stopped
 
+    return on_step
+
+
+def run_until(task, settings, path, stop):
+    """Train until after step `stop`."""
     with pytest.raises(Stopped):
-        run(task, settings, path, on_step)
+        run(task, settings, path, stop_at(stop))
 
 
 def saved_step(path):
@@ -97,11 +105,15 @@ def saved_step(path):
 
 
 def assert_same_run(state, expected):
-    """Bit-identical arrays and history, under the same names in the same order."""
+    """Bit-identical arrays and history; arrays that training goes through are in the same order.
+
+    Dropout masks are drawn layer by layer, so another order of the same arrays is another run.
+    """
     assert state.step == expected.step
     for field in FIELDS:
         got, wanted = getattr(state, field), getattr(expected, field)
         assert set(got) == set(wanted), field
+        assert field in ("history", "memory") or list(got) == list(wanted), field
         for name, array in wanted.items():
             assert got[name].dtype == array.dtype and got[name].shape == array.shape, (field, name)
             assert got[name].tobytes() == array.tobytes(), (field, name)
@@ -139,7 +151,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(task, uninterrupted, tmp_path, s
 
 
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):
+    """Temporary files that an earlier crash left disturb nothing."""
     path = tmp_path / "state.safetensors"
+    for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
+        (tmp_path / name).write_bytes(b"half of a state")
     for stop in range(1, 14):
         run_until(task, SETTINGS, path, stop)
     assert_same_run(run(task, SETTINGS, path), uninterrupted)
@@ -176,85 +191,72 @@ def test_a_finished_run_is_read_and_not_run(task, uninterrupted, tmp_path):
     assert_same_run(again, uninterrupted)
 
 
-def test_arrays_come_back_in_their_order(task, uninterrupted, tmp_path):
-    """Dropout masks are drawn layer by layer: another order of the same arrays is another run."""
-    path = tmp_path / "state.safetensors"
-    run_until(task, SETTINGS, path, 5)
-    state = run(task, SETTINGS, path)
-    for group in (state.trainable, state.m, state.v, state.best):
-        assert list(group) == list(task.trainable)
-
-
 # ------------------------------------------------------------------ states that do not belong
 
 
-CHANGES = [{"steps": 15}, {"learning_rate": 1e-3}, {"seed": 4}, {"shards": 3}, {"optimiser": AdamW(beta2=0.98)}]
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_state_of_other_settings_is_refused(task, tmp_path, change):
-    path = tmp_path / "state.safetensors"
-    run_until(task, SETTINGS, path, 2)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match="saved by a run with other settings\n  saved: .*\n  this run: "):
-        run(task, replace(SETTINGS, **change), path)
-    assert path.read_bytes() == before
-
-
-def test_a_state_of_another_label_is_refused(task, tmp_path):
-    """What the settings do not say: the data, the model."""
-    arguments, path = (task.trainable, task.objective, task.epoch_batches), tmp_path / "state.safetensors"
-    train(*arguments, replace(SETTINGS, steps=2), state_path=path, label="reviews A")
-    with pytest.raises(ValueError, match="saved by a run with other settings\n  saved: .*A\n  this run: .*B"):
-        train(*arguments, replace(SETTINGS, steps=2), state_path=path, label="reviews B")
-
-
-@pytest.mark.parametrize(
-    "other", [replace(LORA, r=2), replace(LORA, targets=("q_proj",)), None], ids=["rank", "targets", "full"]
-)
-def test_a_state_of_other_arrays_is_refused(tmp_path, other):
-    """The settings of the loop agree, what is trained does not."""
-    path = tmp_path / "state.safetensors"
-    run_until(make_task(other), SETTINGS, path, 2)
-    with pytest.raises(ValueError, match="state.safetensors"):
-        run(make_task(LORA), SETTINGS, path)
-
-
-def test_a_truncated_state_is_refused(task, tmp_path):
-    path = tmp_path / "state.safetensors"
-    run_until(task, SETTINGS, path, 2)
-    whole = path.read_bytes()
-    for size in (0, 1, 7, 8, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="state.safetensors: not a complete safetensors file"):
-            run(task, SETTINGS, path)
-        assert path.read_bytes() == whole[:size]
-
-
-WEIGHTS = {"blocks.0.attn.q_proj.lora_A": np.ones((2, 3), np.float32)}
-FOREIGN = {
-    "text": lambda path: path.write_text("hello\n" * 100),
-    "folder": lambda path: path.mkdir(),
-    "weights": lambda path: write_tensors(path, WEIGHTS),
-    "other metadata": lambda path: write_tensors(path, WEIGHTS, {"format": "pt"}),
-    "step that is no number": lambda path: write_tensors(path, WEIGHTS, {"step": "many", "label": LABEL}),
-    "label that is no JSON": lambda path: write_tensors(path, WEIGHTS, {"step": "3", "label": "{"}),
-    "arrays of no group": lambda path: write_tensors(path, WEIGHTS, {"step": "3", "label": LABEL}),
-}
 LABEL = json.dumps(repr(SETTINGS))
+WEIGHTS = {"blocks.0.attn.q_proj.lora_A": np.ones((2, 3), np.float32)}
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_file_is_refused(tmp_path, kind):
+def saved_by(path, adapter_settings=LORA, label="", **changes):
+    """Save the state of a run with other settings of the loop, other arrays or another label."""
+    task = make_task(adapter_settings)
+    arguments = (task.trainable, task.objective, task.epoch_batches, replace(SETTINGS, **changes), task.evaluate)
+    with pytest.raises(Stopped):
+        train(*arguments, on_step=stop_at(2), state_path=path, label=label)
+
+
+def cut_off(path, share, more=0):
+    """Save a state without its end."""
+    saved_by(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole)) + more])
+
+
+def write(path, **metadata):
+    """Write tensors that are no state."""
+    write_tensors(path, WEIGHTS, metadata or None)
+
+
+OTHER_SETTINGS = "saved by a run with other settings\n  saved: .*\n  this run: "
+CUT = "not a complete safetensors file"
+REFUSED = {  # how a file is made that a run with SETTINGS and LORA refuses, and what the error says
+    "steps": (partial(saved_by, steps=15), OTHER_SETTINGS),
+    "rate": (partial(saved_by, learning_rate=1e-3), OTHER_SETTINGS),
+    "seed": (partial(saved_by, seed=4), OTHER_SETTINGS),
+    "shards": (partial(saved_by, shards=3), OTHER_SETTINGS),
+    "optimiser": (partial(saved_by, optimiser=AdamW(beta2=0.98)), OTHER_SETTINGS),
+    "label": (partial(saved_by, label="reviews A"), "settings\n  saved: .*A\n  this run: "),
+    "rank": (partial(saved_by, adapter_settings=replace(LORA, r=2)), ""),
+    "targets": (partial(saved_by, adapter_settings=replace(LORA, targets=("q_proj",))), ""),
+    "full": (partial(saved_by, adapter_settings=None), ""),
+    **{f"{n} bytes": (partial(cut_off, share=0, more=n), CUT) for n in (0, 1, 7, 8, 100)},
+    "half": (partial(cut_off, share=0.5), CUT),
+    "all except a byte": (partial(cut_off, share=1, more=-1), CUT),
+    "text": (lambda path: path.write_text("hello\n" * 100), ""),
+    "folder": (Path.mkdir, ""),
+    "weights": (write, ""),
+    "other metadata": (partial(write, format="pt"), ""),
+    "step that is no number": (partial(write, step="many", label=LABEL), ""),
+    "label that is no JSON": (partial(write, step="3", label="{"), ""),
+    "arrays of no group": (partial(write, step="3", label=LABEL), ""),
+}
+
+
+@pytest.mark.parametrize("make, message", REFUSED.values(), ids=REFUSED)
+def test_a_state_that_does_not_belong_is_refused(tmp_path, make, message):
+    """And it stays as it is."""
     path = tmp_path / "state.safetensors"
-    FOREIGN[kind](path)
-    with pytest.raises(ValueError, match="state.safetensors"):
+    make(path)
+    before = path.is_file() and path.read_bytes()
+    with pytest.raises(ValueError, match=f"state.safetensors.*{message}"):
         run(make_task(LORA), SETTINGS, path)
+    assert path.is_dir() or path.read_bytes() == before
 
 
 def test_a_state_round_trips(tmp_path):
     rng = np.random.default_rng(0)
-    group = {"b.w": rng.standard_normal((3, 2)).astype(np.float32), "a/b": rng.standard_normal(4)}
+    group = {"a/b": rng.standard_normal(4), "b.w": rng.standard_normal((3, 2)).astype(np.float32)}
     history = {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])}
     memory = {"b.w.kept": np.array([True, False]), "b.w.importance": rng.standard_normal((3, 2))}
     state = TrainState(7, group, group, group, {}, history, memory)
@@ -355,16 +357,6 @@ def unkilled():
     return run(make_task(LORA), KILLED)
 
 
-@pytest.fixture(scope="module")
-def run_time(trainer, tmp_path_factory):
-    """Seconds that the trainer needs, and proof that another process computes the same bits."""
-    path = tmp_path_factory.mktemp("whole") / "state.safetensors"
-    process = trainer(path)
-    started = time.perf_counter()
-    assert process.wait(timeout=300) == 0
-    return time.perf_counter() - started
-
-
 def assert_prefix(path, expected):
     """What a kill left is a whole state of some step of the run; return the step, 0 where nothing is saved."""
     if not path.exists():
@@ -376,18 +368,6 @@ def assert_prefix(path, expected):
         assert saved.tobytes() == expected.history[name][: len(saved)].tobytes(), name
     assert len(history["loss"]) == saved_step(path)
     return saved_step(path)
-
-
-def kill_and_resume(trainer, path, delay, unkilled):
-    """Kill the trainer after `delay` seconds of training, look at what it left, and finish the run here."""
-    process = trainer(path)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    code = process.wait(timeout=300)
-    assert code in (-signal.SIGKILL, 0)
-    step = assert_prefix(path, unkilled)
-    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
-    return step, code
 
 
 @pytest.mark.slow
@@ -408,30 +388,25 @@ def test_killed_within_a_save(trainer, tmp_path, unkilled):
 
 @pytest.mark.stress
 @pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
-def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled, run_time):
+def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled):
     """Twenty runs, each killed once and resumed; then one run that is killed twenty times on its way."""
-    moments = random.Random()
-    seen = []
+
+    def kill(name, delay):
+        process = trainer(tmp_path / name)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        code = process.wait(timeout=300)
+        assert code in (-signal.SIGKILL, 0)
+        return assert_prefix(tmp_path / name, unkilled), code
+
+    process, started = trainer(tmp_path / "whole.safetensors"), time.perf_counter()
+    assert process.wait(timeout=300) == 0
+    run_time, moments, outcomes = time.perf_counter() - started, random.Random(), []
     for i in range(20):
-        delay = moments.uniform(0, run_time)
-        seen.append(kill_and_resume(trainer, tmp_path / f"{i}.safetensors", delay, unkilled))
-    assert len({step for step, _ in seen}) > 5, f"the moments are not spread: {seen}"
-    assert sum(code == -signal.SIGKILL for _, code in seen) >= 10, seen
-    path = tmp_path / "chain.safetensors"
+        outcomes.append(kill(f"{i}.safetensors", moments.uniform(0, run_time)))
+        assert_same_run(run(make_task(LORA), KILLED, tmp_path / f"{i}.safetensors"), unkilled)
+    assert len({step for step, _ in outcomes}) > 5, f"the moments are not spread: {outcomes}"
+    assert sum(code == -signal.SIGKILL for _, code in outcomes) >= 10, outcomes
     for _ in range(20):
-        process = trainer(path)
-        time.sleep(moments.uniform(0, run_time / 10))
-        process.kill()
-        process.wait(timeout=300)
-        assert_prefix(path, unkilled)
-    assert_same_run(run(make_task(LORA), KILLED, path), unkilled)
-
-
-def test_leftover_temporary_files_do_not_disturb(task, uninterrupted, tmp_path):
-    path = tmp_path / "state.safetensors"
-    for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
-        (tmp_path / name).write_bytes(b"half of a state")
-    run_until(task, SETTINGS, path, 5)
-    assert_same_run(run(task, SETTINGS, path), uninterrupted)
-    tensors, metadata = read_tensors(path)
-    assert tensors and metadata["step"] == "14"
+        kill("chain.safetensors", moments.uniform(0, run_time / 10))
+    assert_same_run(run(make_task(LORA), KILLED, tmp_path / "chain.safetensors"), unkilled)

@@ -1,12 +1,15 @@
-"""Tiny models and adapters for tests, with every number random.
+"""Tiny models and adapters for tests, with every number random; and changes of the files that hold some.
 
 All sizes differ from one another, and no array is zero or one throughout as it would be in a fresh model: a swapped
 axis, a forgotten bias or a forgotten layer-norm weight then changes a number.
 """
 
+import json
+
 import numpy as np
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.formats import read_tensors, write_json, write_tensors
 from lora_np.model import ModelConfig, parameter_shapes
 
 
@@ -32,3 +35,15 @@ def random_adapter(params, seed=0, **settings):
     rng = np.random.default_rng(seed)
     fresh = init_adapter(params, config, rng).weights
     return Adapter(config, {n: (0.3 * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in fresh.items()})
+
+
+def edit_fields(path, **changes):
+    """Change fields of a JSON file; "absent" takes a field out."""
+    values = json.loads(path.read_text("utf-8")) | changes
+    write_json(path, {name: value for name, value in values.items() if value != "absent"})
+
+
+def edit_tensors(path, change):
+    """Put what `change` makes of a file's tensors in their place."""
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, change(tensors), metadata)
