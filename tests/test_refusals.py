@@ -31,7 +31,7 @@ from lora_np.model import (
     next_logits,
     next_probabilities,
 )
-from lora_np.training import RankAllocation, TrainConfig, allocating
+from lora_np.training import AdamW, RankAllocation, TrainConfig, allocating, evaluate, learning_rate_at, stream
 
 from .tiny import random_adapter, random_params, tiny_config
 
@@ -95,6 +95,8 @@ def blend(**weights):
 # ------------------------------------------------------------------ numbers of configurations
 
 CONFIGURATIONS = [LANGUAGE, AdapterConfig(), RankAllocation(), Sampling(top_k=2, top_p=0.5)]
+CONFIGURATIONS += [TrainConfig(40, 0.1), AdamW()]
+MAY_BE_NEGATIVE = ("alpha", "final_share")
 NUMBERS = [
     (made, field.name, type(getattr(made, field.name)))
     for made in CONFIGURATIONS
@@ -107,7 +109,7 @@ NUMBERS = [
 def test_a_number_of_a_configuration_has_to_be_one(made, name, number):
     no_numbers = [True, "4", [1], math.nan, math.inf]
     no_numbers += [0] if number is int and getattr(made, name) else []
-    no_numbers += [-3, 2.0, np.float64(2)] if number is int else [] if name == "alpha" else [-0.1]
+    no_numbers += [-3, 2.0, np.float64(2)] if number is int else [] if name in MAY_BE_NEGATIVE else [-0.1]
     for value in no_numbers:
         with pytest.raises(ValueError, match=f"^{name}: got {re.escape(repr(value))}, expected "):
             replace(made, **{name: value})
@@ -262,6 +264,21 @@ SAMPLED = {
 }
 HUGE = {"logits": np.float32([[2.0]]), "ids": np.array([[0]]), "sampling": Sampling(repetition_penalty=1e-40)}
 STEP = {"B": 2, "T": 5}
+SCHEDULES = "schedule: got 'step', expected one of constant, linear, cosine"
+TRAINED = {
+    **each("select_from: got {}, expected at most steps = 40", "select_from", 41),
+    **each("learning_rate: got {}, expected a number above 0", "learning_rate", 0.0, None),
+    "learning_rate: got 1000": {"learning_rate": 10**400},  # no float can hold it
+    "clip_norm: got 0.0, expected a number above 0": {"clip_norm": 0.0},
+    "select: got 'f1', expected one of loss, accuracy": {"select": "f1"},
+    SCHEDULES: {"schedule": "step"},
+}
+OPTIMISED = {
+    "beta1: got 1.0, expected 0 ≤ beta1 < 1": {"beta1": 1.0},
+    "beta2: got 1.0, expected 0 ≤ beta2 < 1": {"beta2": 1.0},
+    "eps: got 0.0, expected a number above 0": {"eps": 0.0},
+}
+SEEDS = each("seed: got {}, expected a whole number of at least 0", "seed", -1, 1.5, "0", None, True)
 COUNTED = {
     f"B: got 0, {WHOLE}": {**STEP, "B": 0},
     "T: got 1.5": {**STEP, "T": 1.5},
@@ -280,8 +297,11 @@ REFUSED = [
     *rows(variant_config, each("variant: got {}, expected one of lora, rslora, lora+, ", "variant", "lora++")),
     *rows(RankAllocation, ALLOCATED),
     *rows(lambda leaf: allocating(None, adapt(kind="adalora", rate_factors={leaf: 0.0}), 10), FROZEN),
-    *rows(partial(TrainConfig, 40, 0.1), each("select_from: got {}, expected at most steps = 40", "select_from", 41)),
-    *rows(partial(TrainConfig, 40, 0.1), each("select_from: got {}, expected a whole number", "select_from", -1, 2.0)),
+    *rows(partial(replace, TrainConfig(40, 0.1)), TRAINED),
+    *rows(AdamW, OPTIMISED),
+    *rows(partial(learning_rate_at, 0, 10, 1.0), {SCHEDULES: {"schedule": "step"}}),
+    *rows(partial(stream, purpose="head"), SEEDS),
+    *rows(partial(evaluate, PARAMS, [], LANGUAGE), {"batches: got none": {}}),
     *rows(blend, MIXED),
     *rows(partial(mix, PARAMS), {"adapters: got none": {"adapters": {}, "weights": {}}}),
     *rows(partial(compress, PARAMS, ADAPTER), each(f"r: got {{}}, {WHOLE}", "r", 0, -1, 1.5, True)),
