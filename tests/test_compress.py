@@ -261,8 +261,6 @@ def test_relative_error_of_nothing():
     assert quantisation_error(zeros, zeros) == 0.0
     assert quantisation_error(zeros, np.ones((2, 3))) == math.inf
     assert quantisation_error(np.ones((2, 2)), np.full((2, 2), 1.5)) == 0.5
-    with pytest.raises(ValueError, match=r"quantised: got shape \(1, 3\), expected \(2, 3\)"):
-        quantisation_error(zeros, np.ones((1, 3)))
 
 
 # ------------------------------------------------------------------ standing in an array's place
@@ -370,8 +368,6 @@ def test_a_changed_matrix_takes_the_form_of_the_old_one(make):
     assert requantise(delta, like=W) is delta
     wide = delta.astype(np.float64)
     assert requantise(wide, like=old).dtype == requantise(wide, like=W).dtype == np.float32
-    with pytest.raises(ValueError, match=r"dense: got shape \(4, 64\), expected \(8, 64\)"):
-        requantise(W[:4], like=old)
 
 
 # ------------------------------------------------------------------ pruning
@@ -430,28 +426,3 @@ def test_what_is_no_finite_matrix_is_refused(make):
     for other in ([[1.0, 2.0]], quantise_nf4(normal((4, 64)))):  # quantising twice is a mistake, too
         with pytest.raises(TypeError, match="weight: got .* expected an array"):
             make(other)
-
-
-REFUSED = {
-    "does not divide": (lambda W: quantise_nf4(W[:, :33]), r"block_size: got 64 .* \(4, 33\).* divides its 132"),
-    "odd": (lambda W: quantise_nf4(W, 33), "block_size: got 33 .*expected an even"),
-    "zero": (lambda W: quantise_nf4(W, 0), "block_size: got 0, expected"),
-    "no number": (lambda W: quantise_nf4(W, 64.0), "block_size: got 64.0, expected"),
-    "double": (lambda W: quantise_nf4(W, 64, 8), "double: got 8, expected True or False"),
-    "share": (lambda W: prune_magnitude(W, 1.5), "share: got 1.5, expected 0 ≤ share ≤ 1"),
-    "share, nan": (lambda W: prune_magnitude(W, math.nan), "share: got nan"),
-    "groups": (lambda W: prune_n_of_m(W[:, :62]), r"m: got 4 .* \(4, 62\), expected a number that divides 62"),
-    "n of m": (lambda W: prune_n_of_m(W, 5, 4), "n: got 5, expected a whole number from 0 to 4, m"),
-    "none of none": (lambda W: prune_n_of_m(W, 0, 0), "m: got 0, expected a whole number of at least 1"),
-    "name": (lambda W: quantise({"a": W}, ["b"]), "names: got 'b', expected names of weights such as 'a'"),
-    "a text": (lambda W: quantise({"a": W}, "a"), r"names: got the text 'a', expected a list"),
-    "format": (lambda W: quantise({"a": W}, ["a"], "fp4"), "format: got 'fp4', expected one of nf4, int8"),
-    "which matrix": (lambda W: quantise({"a": W, "b": W[:, 1:]}, ["a", "b"]), "b: block_size: got 64"),
-    "setting": (lambda W: quantise({"a": W}, ["a"], "int8", block_size=64), "a: .*block_size"),
-}
-
-
-@pytest.mark.parametrize("call, message", REFUSED.values(), ids=REFUSED)
-def test_bad_settings_are_refused(call, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        call(normal((4, 64)))

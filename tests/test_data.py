@@ -47,39 +47,16 @@ def snippets(reviews, tokenizer):
     return data.encode(tokenizer, train.texts, max_length=64), train.labels
 
 
-def fold(text):
-    """An implementation of its own, so that a slip in the package's folding cannot hide itself."""
-    return " ".join(text.replace("<br />", " ").lower().split())
-
-
 # ------------------------------------------------------------------ reviews
 
 
-def test_split_sizes_balance_and_order(reviews):
-    sizes = {source: [len(part.texts) for part in reviews[source]] for source in SOURCES}
-    assert sizes == {"imdb": [23401, 500, 1000], "rotten_tomatoes": [6528, 1000, 1000]}
-    for splits in reviews.values():
-        for part in splits:
-            assert part.labels.dtype == np.int64 and part.labels.shape == (len(part.texts),)
-            assert set(np.unique(part.labels)) == {0, 1}
-            # The file is sorted by label; a fair coin changes side every other time.
-            assert abs(np.mean(part.labels[1:] != part.labels[:-1]) - 0.5) < 0.1
-        assert splits.validation.labels.mean() == splits.test.labels.mean() == 0.5
-        assert abs(splits.train.labels.mean() - 0.5) < 0.005
-
-
-def test_no_text_occurs_twice_within_or_between_parts_and_sources(reviews):
-    texts = [fold(text) for splits in reviews.values() for part in splits for text in part.texts]
-    assert len(texts) == len(set(texts)) == 33429
-
-
 def test_splits_are_the_published_ones(reviews):
+    """Their texts, labels and order, and with them their sizes."""
     for (source, name), expected in PART_HASHES.items():
         part = getattr(reviews[source], name)
         content = "\n".join(f"{label} {text}" for text, label in zip(part.texts, part.labels))
         assert hashlib.sha256(content.encode()).hexdigest()[:16] == expected, (source, name)
-    again = data.load_reviews("rotten_tomatoes")
-    assert again.train.texts == reviews["rotten_tomatoes"].train.texts
+        assert part.labels.dtype == np.int64 and part.labels.shape == (len(part.texts),)
 
 
 def test_reviews_are_read_without_importing_their_package_or_tokenizers():
@@ -110,13 +87,9 @@ def test_a_missing_package_or_a_missing_or_changed_csv(monkeypatch, tmp_path):
 # ---------------------------------------------------------------- tokenizer
 
 
-def test_tokenizer_file_and_special_tokens(tokenizer):
-    assert tokenizer.get_vocab_size() == 8000
+def test_special_tokens(tokenizer):
     assert tokenizer.token_to_id(data.END_OF_TEXT) == 0
-    assert tokenizer.token_to_id(data.PAD) == PAD_ID
-    content = json.loads(TOKENIZER.read_text(encoding="utf-8"))
-    assert content["truncation"] is None and content["padding"] is None
-    assert len(content["model"]["merges"]) == 8000 - 256 - 2
+    assert tokenizer.token_to_id(data.PAD) == data.pad_id(tokenizer) == PAD_ID
 
 
 @pytest.mark.parametrize(
@@ -142,42 +115,21 @@ def test_snippets_are_already_in_the_style_that_normalisation_gives(reviews, tok
     assert changed / len(texts) < 0.01  # 59 of 6,528: Windows-1252 dashes and ellipses, capital É
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "it's a well-acted film .",
-        "😀 👩‍👩‍👧 fin",
-        "это не кино",
-        "映画は素晴らしい",
-        "فيلم رائع",
-        "naïve café maelström",
-        "a<|endoftext|>b <|pad|>",
-        "tabs\tand\x00nul",
-        "",
-    ],
-)
-def test_round_trip(tokenizer, text):
-    ids = data.encode(tokenizer, [text])[0]
-    assert ids.dtype == np.int64 and ids[0] == 0
-    assert not np.isin(ids[1:], [0, PAD_ID]).any()  # a text cannot forge a special token
-    assert data.decode(tokenizer, ids) == data.normalise(tokenizer, text)
+TEXTS = ["😀 👩‍👩‍👧 fin", "это не кино", "映画は素晴らしい", "فيلم رائع", "naïve café maelström"]
+PIECES = [*' \t\n\x85\xa0.,;:!?"()*-–…“‘`<>/aBİJ\u030ce\u0301é😀你\x00\u200d', "<br />", "</i>"]
+PIECES += [data.PAD, data.END_OF_TEXT]
 
 
-def test_round_trip_of_random_strings(tokenizer):
-    pieces = [*' \t\n\x85\xa0.,;:!?"()*-–…“‘`<>/aBİJ\u030ce\u0301é😀你\x00\u200d', "<br />", "</i>", data.PAD]
+def test_encoding_and_decoding_is_normalisation(reviews, tokenizer):
+    """Of every snippet, of other scripts and of random strings, more than are encoded at a time."""
     draw = random.Random(0)
-    texts = ["".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(3000)]
-    for text, ids in zip(texts, data.encode(tokenizer, texts)):
+    drawn = ["".join(draw.choices(PIECES, k=draw.randrange(12))) for _ in range(3000)]
+    texts = TEXTS + drawn + reviews["rotten_tomatoes"].train.texts
+    for text, ids in zip(texts, data.encode(tokenizer, texts), strict=True):
         normalised = data.normalise(tokenizer, text)
-        assert data.decode(tokenizer, ids) == normalised
-        assert data.normalise(tokenizer, normalised) == normalised
-
-
-@pytest.mark.slow
-def test_round_trip_of_every_snippet(reviews, tokenizer, snippets):
-    for text, ids in zip(reviews["rotten_tomatoes"].train.texts, snippets[0]):
-        if len(ids) < 64:
-            assert data.decode(tokenizer, ids) == data.normalise(tokenizer, text)
+        assert ids.dtype == np.int64 and ids[0] == 0
+        assert not np.isin(ids[1:], [0, PAD_ID]).any()  # a text cannot forge a special token
+        assert data.decode(tokenizer, ids) == normalised == data.normalise(tokenizer, normalised)
 
 
 def test_a_word_is_the_same_token_at_the_start_and_in_the_middle(tokenizer):
@@ -192,12 +144,6 @@ def test_max_length_cuts_on_the_right(tokenizer):
         np.testing.assert_array_equal(short, full[:3])
     assert [len(ids) for ids in data.encode(tokenizer, texts, max_length=1)] == [1, 1, 1]
     assert data.encode(tokenizer, []) == []
-
-
-def test_encoding_in_chunks_keeps_the_order(tokenizer):
-    texts = [f"film number {n}" for n in range(2500)]
-    sequences = data.encode(tokenizer, texts)
-    assert [data.decode(tokenizer, ids) for ids in sequences] == texts
 
 
 def test_training_is_deterministic_and_reaches_the_size(reviews):
@@ -218,7 +164,7 @@ def test_tokenizer_trained_again_is_the_one_that_ships(reviews, tmp_path):
 @pytest.mark.slow
 def test_no_two_reviews_are_equal_after_normalisation(reviews, tokenizer):
     texts = [text for splits in reviews.values() for part in splits for text in part.texts]
-    assert len({data.normalise(tokenizer, text) for text in texts}) == len(texts)
+    assert len({data.normalise(tokenizer, text) for text in texts}) == len(texts) == 33429
 
 
 @pytest.mark.slow
@@ -259,12 +205,6 @@ def padding_share(batches):
     return 1 - sum(batch.lengths.sum() for batch in batches) / sum(batch.ids.size for batch in batches)
 
 
-def test_pad_sequences():
-    ids, lengths = data.pad_sequences([np.array([5, 6, 7]), np.array([8])], pad_id=1)
-    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]] and ids.dtype == np.int64
-    assert lengths.tolist() == [3, 1] and lengths.dtype == np.int64
-
-
 @pytest.mark.parametrize("seed", [None, 0])
 def test_class_batches_hold_every_row_once_with_its_label(snippets, seed):
     sequences, labels = snippets
@@ -302,14 +242,6 @@ def test_order_of_class_batches(snippets):
     assert shared < 8  # of 64: a row meets other rows each epoch
     lengths = [batch.lengths.mean() for batch in epochs[0]]
     assert abs(np.corrcoef(lengths[1:], lengths[:-1])[0, 1]) < 0.35  # no run from short to long
-
-
-def test_rows_restore_the_input_order():
-    sequences = [np.full(length, length) for length in (5, 2, 9, 1, 3)]
-    scores = np.empty(5)
-    for batch in data.class_batches(sequences, np.zeros(5, dtype=int), 2, PAD_ID):
-        scores[batch.rows] = batch.ids[:, 0]
-    assert scores.tolist() == [5, 2, 9, 1, 3]
 
 
 def test_token_stream():
@@ -376,49 +308,6 @@ def test_batches_do_not_share_memory_with_the_input():
     assert stream.tolist() == list(range(20)) and labels.tolist() == [0]
 
 
-ONE, STREAM = [np.array([0, 5])], np.arange(10)
-REFUSED = [
-    (ValueError, "source: got 'yelp', expected one of imdb, rotten_tomatoes", lambda t: data.load_reviews("yelp")),
-    (TypeError, r"texts: got a str, .* \[text\]", lambda t: data.encode(t, "a film")),
-    (TypeError, "text 1: got type int, expected str", lambda t: data.encode(t, ["a film", 3])),
-    (TypeError, "text 0: got type NoneType", lambda t: data.normalise(t, None)),
-    (ValueError, "max_length: got 0, expected a whole number of at least 1", lambda t: data.encode(t, [], 0)),
-    (ValueError, "ids: got values from 5 to 8000, expected 0 to 7999", lambda t: data.decode(t, [5, 8000])),
-    (ValueError, r"ids: got shape \(1, 2\)", lambda t: data.decode(t, [[5, 6]])),
-    (TypeError, "ids: got dtype float64", lambda t: data.decode(t, [0.5])),
-    (ValueError, "texts: got none", lambda t: data.train_tokenizer([])),
-    (TypeError, "texts: got a str", lambda t: data.train_tokenizer("a film")),
-    (ValueError, "vocab_size: got 200, expected .* at least 258", lambda t: data.train_tokenizer(["a film"], 200)),
-    (ValueError, "sequences: got none", lambda t: data.pad_sequences([], PAD_ID)),
-    (ValueError, "sequence 1: is empty", lambda t: data.pad_sequences([*ONE, np.array([], dtype=int)], PAD_ID)),
-    (ValueError, r"sequence 0: got shape \(1, 2\)", lambda t: data.token_stream([np.array([[0, 5]])])),
-    (TypeError, "sequence 0: got dtype float64", lambda t: data.token_stream([np.array([0.0, 5.0])])),
-    (ValueError, "sequences: got ids from -1 to 5", lambda t: data.token_stream([np.array([-1, 5])])),
-    (ValueError, r"labels: got shape \(2,\), expected \(1,\)", lambda t: data.class_batches(ONE, [1, 0], 4, PAD_ID)),
-    (TypeError, "labels: got dtype float64", lambda t: data.class_batches(ONE, [1.0], 4, PAD_ID)),
-    (ValueError, "batch_size: got 0", lambda t: data.class_batches(ONE, [1], 0, PAD_ID)),
-    # Of a stream at the call, not at the first batch:
-    (ValueError, "batch_size: got 0", lambda t: data.language_batches(STREAM, 0, 4)),
-    (ValueError, "length: got 0", lambda t: data.language_batches(STREAM, 4, 0)),
-    (
-        ValueError,
-        "stream: got 10 tokens, expected at least 11",
-        lambda t: data.language_batches(STREAM, 4, 10, np.random.default_rng(0)),
-    ),
-    (ValueError, "stream: got 1 tokens, expected at least 2", lambda t: data.language_batches(STREAM[:1], 4, 10)),
-    (ValueError, r"stream: got shape \(2, 5\)", lambda t: data.language_batches(STREAM.reshape(2, 5), 4, 2)),
-    (TypeError, "stream: got dtype float64", lambda t: data.language_batches(STREAM / 2, 4, 2)),
-    (ValueError, r"labels: got 1 class\(es\), 'pos', expected at least two", lambda t: data.label_names(["pos"] * 2)),
-    (ValueError, "labels: got 'bad', expected .*: 'neg', 'pos'", lambda t: data.encode_labels(["bad"], ["neg", "pos"])),
-]
-
-
-@pytest.mark.parametrize("error, message, call", REFUSED, ids=[message for _, message, _ in REFUSED])
-def test_wrong_input_is_refused_by_name(tokenizer, error, message, call):
-    with pytest.raises(error, match=message):
-        call(tokenizer)
-
-
 # -------------------------------------------------------------------- table
 
 
@@ -448,9 +337,13 @@ def test_read_table(write, name, content, mark, newline):
     assert data.read_table(str(path), "text", None).labels == []
 
 
-def test_json_labels_may_be_numbers_or_booleans(write):
-    path = write("a.jsonl", '{"t": "x", "l": 1}\n{"t": "y", "l": false}\n')
-    assert data.read_table(path, "t", "l").labels == ["1", "false"]
+def test_labels_are_texts_and_their_numbers(write):
+    table = data.read_table(write("a.jsonl", '{"t": "x", "l": 1}\n{"t": "y", "l": false}\n'), "t", "l")
+    assert table.labels == ["1", "false"]
+    names = data.label_names(["pos", "neg", "pos", "mixed"])
+    assert names == ["mixed", "neg", "pos"]
+    numbers = data.encode_labels(["pos", "mixed"], names)
+    assert numbers.tolist() == [2, 0] and numbers.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -485,43 +378,23 @@ def test_read_table_errors(write, name, content, message):
         data.read_table(write(name, content), "text", "label")
 
 
-def test_read_table_of_no_file_or_one_column(tmp_path, write):
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        data.read_table(tmp_path / "none.csv", "text", "label")
-    with pytest.raises(ValueError, match="text_column and label_column are both 'text'"):
-        data.read_table(write("a.csv", CSV), "text", "text")
-
-
-def test_labels_to_numbers():
-    names = data.label_names(["pos", "neg", "pos", "mixed"])
-    assert names == ["mixed", "neg", "pos"]
-    numbers = data.encode_labels(["pos", "mixed"], names)
-    assert numbers.tolist() == [2, 0] and numbers.dtype == np.int64
-
-
 def make_table(sizes):
     rows = [(f"{label} text {k}", label) for label, size in sizes.items() for k in range(size)]
     return data.Table([text for text, _ in rows], [label for _, label in rows])
 
 
-def test_split_table_is_stratified_and_complete():
-    table = make_table({"a": 500, "b": 100, "c": 33})
-    splits = data.split_table(table, (0.8, 0.1, 0.1), seed=0)
+def test_split_table_is_stratified_and_complete_and_depends_on_the_seed_alone():
+    sizes, fractions = {"a": 500, "b": 100, "c": 33}, (0.8, 0.1, 0.1)
+    table = make_table(sizes)
+    splits = data.split_table(table, fractions, seed=0)
     assert [len(part.texts) for part in splits] == [507, 63, 63]
     assert sorted(itertools.chain(*(zip(*part) for part in splits))) == sorted(zip(*table))
-    for part, fraction in zip(splits, (0.8, 0.1, 0.1)):
-        for label, size in {"a": 500, "b": 100, "c": 33}.items():
-            assert abs(part.labels.count(label) - fraction * size) < 2
-
-
-def test_split_table_depends_on_the_seed_alone():
-    table = make_table({"a": 50, "b": 50})
-    splits = data.split_table(table, (0.6, 0.2, 0.2), seed=3)
-    assert splits == data.split_table(table, (0.6, 0.2, 0.2), seed=3)
-    assert splits != data.split_table(table, (0.6, 0.2, 0.2), seed=4)
-    backwards = data.Table(table.texts[::-1], table.labels[::-1])
-    mirrored = data.split_table(backwards, (0.6, 0.2, 0.2), seed=3)
-    assert [set(part.texts) for part in mirrored] == [set(part.texts) for part in splits]
+    for part, fraction in zip(splits, fractions):
+        assert all(abs(part.labels.count(label) - fraction * size) < 2 for label, size in sizes.items())
+    assert splits == data.split_table(table, fractions, seed=0) != data.split_table(table, fractions, seed=1)
+    backwards = data.split_table(data.Table(table.texts[::-1], table.labels[::-1]), fractions, seed=0)
+    assert [set(part.texts) for part in backwards] == [set(part.texts) for part in splits]
+    assert data.split_table(table, (1.0, 0.0, 0.0), seed=0).test == data.Table([], [])
 
 
 def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
@@ -534,20 +407,8 @@ def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
     assert "rare" in splits.train.labels
 
 
-def test_split_table_errors():
-    table = make_table({"a": 2, "b": 1})
-    with pytest.raises(ValueError, match="3 distinct texts of 2 classes, too few to give test its fraction of 0.1"):
-        data.split_table(table, (0.4, 0.5, 0.1), seed=0)
-    for fractions in [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]:
-        with pytest.raises(ValueError, match="expected three numbers for train, validation and test"):
-            data.split_table(table, fractions, seed=0)
-    with pytest.raises(ValueError, match="table: got 3 texts and 0 labels"):
-        data.split_table(data.Table(table.texts, []), (0.8, 0.1, 0.1), seed=0)
-    assert data.split_table(table, (1.0, 0.0, 0.0), seed=0).test == data.Table([], [])
-
-
 @pytest.mark.parametrize("template", [None, "$A <|endoftext|>", "$A"])
-def test_a_file_that_pads_truncates_or_ends_otherwise(template, tokenizer, tmp_path):
+def test_a_file_that_pads_truncates_ends_or_normalises_otherwise(template, tokenizer, tmp_path):
     """transformers writes the padding and the length that it last used into the file; our ids are the same."""
     from tokenizers import Tokenizer, processors
 
@@ -560,11 +421,5 @@ def test_a_file_that_pads_truncates_or_ends_otherwise(template, tokenizer, tmp_p
     texts = ["a film that is long enough to be cut", "short", ""]
     got, expected = (data.encode(t, texts) for t in (data.load_tokenizer(tmp_path / "tokenizer.json"), tokenizer))
     assert [ids.tolist() for ids in got] == [ids.tolist() for ids in expected]
-
-
-def test_a_tokenizer_without_a_normaliser(tokenizer):
-    from tokenizers import Tokenizer
-
-    content = json.loads(tokenizer.to_str())
-    content["normalizer"] = None
+    content = {**json.loads(tokenizer.to_str()), "normalizer": None}
     assert data.normalise(Tokenizer.from_str(json.dumps(content)), "As It IS") == "As It IS"

@@ -140,17 +140,3 @@ def test_a_stopped_run_goes_on_with_its_notes(model, tmp_path):
     (steps, sigma), (_, expected) = noted_spectra(resumed.memory), noted_spectra(whole.memory)
     assert steps.tolist() == [1, 2, 3, 4, 5] and set(sigma) == set(expected)
     assert all(np.array_equal(sigma[name], expected[name]) for name in expected)
-
-
-REFUSED = [
-    ("every: got 0, expected a whole number", lambda: noting_spectra(every=0)),
-    ("every: got True", lambda: noting_spectra(every=True)),
-    ("memory: holds no spectra", lambda: noted_spectra({})),
-    ("gradients: got no linear layer's weight", lambda: noting_spectra()(1, {}, {"blocks.0.ln1.weight": 1}, {})),
-]
-
-
-@pytest.mark.parametrize("message, call", REFUSED, ids=[message for message, _ in REFUSED])
-def test_wrong_input_is_refused_by_name(message, call):
-    with pytest.raises(ValueError, match=message):
-        call()

@@ -1,25 +1,29 @@
-"""Bad arguments of the core rooms are refused: the error names the argument, what came and what was expected."""
+"""Bad arguments are refused: the error names the argument, what came and what was expected."""
 
 import math
 import re
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
 
+import lora_np.analysis as an
+import lora_np.compress as co
+import lora_np.data as data
 from lora_np.adapters import (
     AdapterConfig,
     adalora,
     compress,
     init_adapter,
     merge,
+    merge_in_format,
     mix,
     on_given_base,
     start_adapter,
     variant_config,
 )
-from lora_np.analysis import step_bytes, step_flops
+from lora_np.formats import PRETRAINED
 from lora_np.model import (
     Sampling,
     add_head,
@@ -31,7 +35,7 @@ from lora_np.model import (
     next_logits,
     next_probabilities,
 )
-from lora_np.training import RankAllocation, TrainConfig, allocating
+from lora_np.training import AdamW, RankAllocation, TrainConfig, allocating, evaluate, learning_rate_at, stream
 
 from .tiny import random_adapter, random_params, tiny_config
 
@@ -92,9 +96,17 @@ def blend(**weights):
     return mix(PARAMS, {"a": ADAPTER, "b": OF_Q}, weights)
 
 
+@cache
+def tokenizer():
+    pytest.importorskip("tokenizers")
+    return data.load_tokenizer(PRETRAINED / "tokenizer.json")
+
+
 # ------------------------------------------------------------------ numbers of configurations
 
 CONFIGURATIONS = [LANGUAGE, AdapterConfig(), RankAllocation(), Sampling(top_k=2, top_p=0.5)]
+CONFIGURATIONS += [TrainConfig(40, 0.1), AdamW()]
+MAY_BE_NEGATIVE = ("alpha", "final_share")
 NUMBERS = [
     (made, field.name, type(getattr(made, field.name)))
     for made in CONFIGURATIONS
@@ -107,7 +119,7 @@ NUMBERS = [
 def test_a_number_of_a_configuration_has_to_be_one(made, name, number):
     no_numbers = [True, "4", [1], math.nan, math.inf]
     no_numbers += [0] if number is int and getattr(made, name) else []
-    no_numbers += [-3, 2.0, np.float64(2)] if number is int else [] if name == "alpha" else [-0.1]
+    no_numbers += [-3, 2.0, np.float64(2)] if number is int else [] if name in MAY_BE_NEGATIVE else [-0.1]
     for value in no_numbers:
         with pytest.raises(ValueError, match=f"^{name}: got {re.escape(repr(value))}, expected "):
             replace(made, **{name: value})
@@ -119,6 +131,11 @@ def test_a_number_of_a_configuration_has_to_be_one(made, name, number):
 def rows(call, refused, error=ValueError):
     """(call, its arguments, the error, what it says) of a dict: what it says -> arguments."""
     return [(call, arguments, error, message) for message, arguments in refused.items()]
+
+
+def calls(refused, error=ValueError):
+    """The same of a dict: what the error says -> function that raises it."""
+    return [(call, {}, error, message) for message, call in refused.items()]
 
 
 def each(message, argument, *values):
@@ -263,6 +280,21 @@ SAMPLED = {
 }
 HUGE = {"logits": np.float32([[2.0]]), "ids": np.array([[0]]), "sampling": Sampling(repetition_penalty=1e-40)}
 STEP = {"B": 2, "T": 5}
+SCHEDULES = "schedule: got 'step', expected one of constant, linear, cosine"
+TRAINED = {
+    **each("select_from: got {}, expected at most steps = 40", "select_from", 41),
+    **each("learning_rate: got {}, expected a number above 0", "learning_rate", 0.0, None),
+    "learning_rate: got 1000": {"learning_rate": 10**400},  # no float can hold it
+    "clip_norm: got 0.0, expected a number above 0": {"clip_norm": 0.0},
+    "select: got 'f1', expected one of loss, accuracy": {"select": "f1"},
+    SCHEDULES: {"schedule": "step"},
+}
+OPTIMISED = {
+    "beta1: got 1.0, expected 0 ≤ beta1 < 1": {"beta1": 1.0},
+    "beta2: got 1.0, expected 0 ≤ beta2 < 1": {"beta2": 1.0},
+    "eps: got 0.0, expected a number above 0": {"eps": 0.0},
+}
+SEEDS = each("seed: got {}, expected a whole number of at least 0", "seed", -1, 1.5, "0", None, True)
 COUNTED = {
     f"B: got 0, {WHOLE}": {**STEP, "B": 0},
     "T: got 1.5": {**STEP, "T": 1.5},
@@ -273,6 +305,144 @@ COUNTED = {
     "kind: got 'none', expected one of lora": {**STEP, "adapter_config": AdapterConfig(kind="none")},
 }
 
+STREAM, ONE = np.arange(10), [np.array([0, 5])]
+TABLE = data.Table(["a", "b", "c"], ["x", "x", "y"])
+DATA = {
+    "source: got 'yelp', expected one of imdb, rotten_tomatoes": lambda: data.load_reviews("yelp"),
+    f"max_length: got 0, {WHOLE}": lambda: data.encode(tokenizer(), [], 0),
+    "ids: got values from 5 to 8000, expected 0 to 7999": lambda: data.decode(tokenizer(), [5, 8000]),
+    "ids: got shape (1, 2)": lambda: data.decode(tokenizer(), [[5, 6]]),
+    "texts: got none": lambda: data.train_tokenizer([]),
+    "vocab_size: got 200, expected … at least 258": lambda: data.train_tokenizer(["a film"], 200),
+    "sequences: got none": lambda: data.pad_sequences([], 1),
+    "sequence 1: is empty": lambda: data.pad_sequences([*ONE, np.array([], dtype=int)], 1),
+    "sequence 0: got shape (1, 2)": lambda: data.token_stream([np.array([[0, 5]])]),
+    "sequences: got ids from -1 to 5": lambda: data.token_stream([np.array([-1, 5])]),
+    "labels: got shape (2,), expected (1,)": lambda: data.class_batches(ONE, [1, 0], 4, 1),
+    "batch_size: got 0": lambda: data.class_batches(ONE, [1], 0, 1),
+    # Of a stream at the call, not at the first batch:
+    f"batch_size: got 0, {WHOLE}": lambda: data.language_batches(STREAM, 0, 4),
+    "length: got 0": lambda: data.language_batches(STREAM, 4, 0),
+    "stream: got 10 tokens, expected at least 11": lambda: data.language_batches(STREAM, 4, 10, rng()),
+    "stream: got 1 tokens, expected at least 2": lambda: data.language_batches(STREAM[:1], 4, 10),
+    "stream: got shape (2, 5)": lambda: data.language_batches(STREAM.reshape(2, 5), 4, 2),
+    "labels: got 1 class(es), 'pos', expected at least two": lambda: data.label_names(["pos"] * 2),
+    "labels: got 'bad', expected … 'neg', 'pos'": lambda: data.encode_labels(["bad"], ["neg", "pos"]),
+    "3 distinct texts of 2 classes, too few to give test its fraction of 0.1": lambda: data.split_table(
+        TABLE, (0.4, 0.5, 0.1), seed=0
+    ),
+    "table: got 3 texts and 0 labels": lambda: data.split_table(TABLE._replace(labels=[]), (0.8, 0.1, 0.1), seed=0),
+    "text_column and label_column are both 'text'": lambda: data.read_table("a.csv", "text", "text"),
+}
+FRACTIONS = [(0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.1, 0.1)]
+DATA_OF_ANOTHER_TYPE = {
+    "texts: got a str … [text]": lambda: data.encode(tokenizer(), "a film"),
+    "text 1: got type int, expected str": lambda: data.encode(tokenizer(), ["a film", 3]),
+    "text 0: got type NoneType": lambda: data.normalise(tokenizer(), None),
+    "ids: got dtype float64": lambda: data.decode(tokenizer(), [0.5]),
+    "texts: got a str": lambda: data.train_tokenizer("a film"),
+    "sequence 0: got dtype float64": lambda: data.token_stream([np.array([0.0, 5.0])]),
+    "labels: got dtype float64": lambda: data.class_batches(ONE, [1.0], 4, 1),
+    "stream: got dtype float64": lambda: data.language_batches(STREAM / 2, 4, 2),
+}
+NO_FILE = {
+    "none.csv … there is no such file": lambda: data.read_table("none.csv", "text", "label"),
+    "none.json … there is no such file": lambda: data.load_tokenizer("none.json"),
+}
+
+WEIGHT = rng().standard_normal((4, 64)).astype(np.float32)
+COMPRESSED = {
+    "block_size: got 64 … (4, 33) … divides its 132": lambda: co.quantise_nf4(WEIGHT[:, :33]),
+    "block_size: got 33 … expected an even": lambda: co.quantise_nf4(WEIGHT, 33),
+    "block_size: got 0, expected": lambda: co.quantise_nf4(WEIGHT, 0),
+    "block_size: got 64.0, expected": lambda: co.quantise_nf4(WEIGHT, 64.0),
+    "share: got 1.5, expected 0 ≤ share ≤ 1": lambda: co.prune_magnitude(WEIGHT, 1.5),
+    "share: got nan": lambda: co.prune_magnitude(WEIGHT, math.nan),
+    "m: got 4 … (4, 62), expected a number that divides 62": lambda: co.prune_n_of_m(WEIGHT[:, :62]),
+    "n: got 5, expected a whole number from 0 to 4, m": lambda: co.prune_n_of_m(WEIGHT, 5, 4),
+    f"m: got 0, {WHOLE}": lambda: co.prune_n_of_m(WEIGHT, 0, 0),
+    "names: got 'b', expected names of weights such as 'a'": lambda: co.quantise({"a": WEIGHT}, ["b"]),
+    "format: got 'fp4', expected one of nf4, int8": lambda: co.quantise({"a": WEIGHT}, ["a"], "fp4"),
+    "b: block_size: got 64": lambda: co.quantise({"a": WEIGHT, "b": WEIGHT[:, 1:]}, ["a", "b"]),
+    "quantised: got shape (1, 3), expected (2, 3)": lambda: co.quantisation_error(np.zeros((2, 3)), np.ones((1, 3))),
+    "dense: got shape (3, 64), expected (4, 64)": lambda: co.requantise(WEIGHT[:3], like=co.quantise_nf4(WEIGHT)),
+}
+COMPRESSED_OF_ANOTHER_TYPE = {
+    "double: got 8, expected True or False": lambda: co.quantise_nf4(WEIGHT, 64, 8),
+    "names: got the text 'a', expected a list": lambda: co.quantise({"a": WEIGHT}, "a"),
+    "a: … block_size": lambda: co.quantise({"a": WEIGHT}, ["a"], "int8", block_size=64),
+}
+Q = "blocks.0.attn.q_proj.weight"
+MERGED = {
+    "masks: got 'blocks.0.attn.k_proj.weight', expected names of adapted": {"masks": {Q.replace("q_", "k_"): None}},
+    "masks: … has shape (3, 4)": {"masks": {Q: np.ones((3, 4), bool)}},
+    "dtype float64, expected … and bool": {"masks": {Q: np.ones((12, 12))}},
+    "adapter: the model has no layer": {"params": {"tok_emb.weight": PARAMS["tok_emb.weight"]}},
+    f"{Q}: W … ΔW holds values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
+}
+
+SIX, FOUR, FIVE = (an.random_directions(n, 3, rng()) for n in (6, 4, 5))  # with three orthonormal columns each
+BAD, EYE, SIGMA = np.array([[1.0, np.nan], [0.0, np.inf]]), np.eye(2), np.array([3.0, 2.0, 1.0])
+NOT_FINITE = {
+    "matrix of singular_values": lambda: an.singular_values(BAD),
+    "matrix of truncate": lambda: an.truncate(BAD, 1),
+    "matrix": lambda: an.right_directions(BAD, 1),
+    "A": lambda: an.product_singular_values(EYE, BAD),
+    "U": lambda: an.principal_angles(BAD, EYE),
+    "update": lambda: an.amplification(EYE, BAD, 1, rng()),
+    "base": lambda: an.amplification(BAD, EYE, 1, rng()),
+    "before": lambda: an.max_similarities(BAD, EYE, 1),
+    "after": lambda: an.max_similarities(EYE, BAD, 1),
+    "a": lambda: an.weight_distances({"a": BAD}, {"a": BAD}),
+    "other": lambda: an.argmax_agreement(EYE, BAD),
+    "sigma": lambda: an.effective_rank(np.array([np.nan, 1.0])),
+    Q: lambda: an.gradient_spectra({Q: BAD}),
+}
+SHAPES = {
+    "matrix: got shape (0, 3), expected at least one entry": lambda: an.spectrum(np.zeros((0, 3))),
+    "matrix: got shape (3,), expected a matrix": lambda: an.spectrum(np.ones(3)),
+    "A: got shape (4, 3), expected 2 rows": lambda: an.product_singular_values(EYE, FOUR),
+    "V: got columns of 2 entries, expected 6": lambda: an.principal_angles(SIX, EYE),
+    "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
+    "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
+    "after['a']: got shape (5, 3), expected (4, 3)": lambda: an.weight_distances({"a": FOUR}, {"a": FIVE}),
+    "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
+    "other: got shape (5, 3), expected (4, 3)": lambda: an.mean_kl(FOUR, FIVE),
+    "logits: got shape": lambda: an.mean_kl(np.zeros((0, 3)), np.zeros((0, 3))),
+    "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
+    "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
+    "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
+}
+SUBSPACES = {
+    "matrix: is zero throughout": lambda: an.right_directions(0 * FOUR, 1),
+    "B: its product with A is zero": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
+    "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
+    "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
+    "V: its 2 columns span 1 dimensions": lambda: an.principal_angles(EYE, np.ones((2, 2))),
+    "U: its 2 columns span 1 dimensions": lambda: an.principal_angles(np.diag([1, 0]), EYE),
+    "V: its columns are not orthonormal": lambda: an.similarity_table(SIX, 1.01 * SIX),
+    "i: got 4, expected a whole number from 1 to 3, the columns of U": lambda: an.subspace_similarity(SIX, SIX, 4, 1),
+    "j: got 1.0, ": lambda: an.subspace_similarity(SIX, SIX, 1, 1.0),
+    "update: is zero throughout": lambda: an.amplification(FOUR, 0 * FOUR, 1, rng()),
+    "r: got 0, expected a whole number from 1 to 3": lambda: an.amplification(FOUR, FOUR, 0, rng()),
+    "r: got 4, expected a whole number from 1 to 3": lambda: an.amplification(FOUR, FOUR, 4, rng()),
+    "r: got True, ": lambda: an.amplification(FOUR, FOUR, True, rng()),
+    "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
+    "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
+    "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
+    "after: has no name in common": lambda: an.weight_distances({"a": FOUR}, {"b": FOUR}),
+    "second: has no name in common": lambda: an.update_cosines({"a": FOUR}, {"b": FOUR}),
+    "second: is zero in all layers": lambda: an.update_cosines({"a": FOUR}, {"a": 0 * FOUR}),
+    "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
+    "gradients: got no linear layer's weight": lambda: an.gradient_spectra({A: FOUR}),
+}
+SPECTRA = {
+    "sigma: is negative or rises": lambda: an.effective_rank(SIGMA[::-1]),
+    "sigma: … negative": lambda: an.stable_rank(-np.ones(2)),
+    "memory: holds no spectra": lambda: an.noted_spectra({}),
+    "no linear layer's weight": lambda: an.noting_spectra()(1, {}, {"blocks.0.ln1.weight": 1}, {}),
+}
+
 REFUSED = [
     *rows(AdapterConfig, CONFIGURED),
     *rows(adapt, ADAPTED),
@@ -281,8 +451,11 @@ REFUSED = [
     *rows(variant_config, each("variant: got {}, expected one of lora, rslora, lora+, ", "variant", "lora++")),
     *rows(RankAllocation, ALLOCATED),
     *rows(lambda leaf: allocating(None, adapt(kind="adalora", rate_factors={leaf: 0.0}), 10), FROZEN),
-    *rows(partial(TrainConfig, 40, 0.1), each("select_from: got {}, expected at most steps = 40", "select_from", 41)),
-    *rows(partial(TrainConfig, 40, 0.1), each("select_from: got {}, expected a whole number", "select_from", -1, 2.0)),
+    *rows(partial(replace, TrainConfig(40, 0.1)), TRAINED),
+    *rows(AdamW, OPTIMISED),
+    *rows(partial(learning_rate_at, 0, 10, 1.0), {SCHEDULES: {"schedule": "step"}}),
+    *rows(partial(stream, purpose="head"), SEEDS),
+    *rows(partial(evaluate, PARAMS, [], LANGUAGE), {"batches: got none": {}}),
     *rows(blend, MIXED),
     *rows(partial(mix, PARAMS), {"adapters: got none": {"adapters": {}, "weights": {}}}),
     *rows(partial(compress, PARAMS, ADAPTER), each(f"r: got {{}}, {WHOLE}", "r", 0, -1, 1.5, True)),
@@ -292,7 +465,10 @@ REFUSED = [
     *rows(classify, HEADS),
     *[(classify, {"lengths": lengths}, ValueError, "lengths") for lengths in LENGTHS],
     *rows(tiny_config, MODEL),
-    *rows(partial(initial_params, LANGUAGE, rng()), {"dtype: got float16, expected float32": {"dtype": np.float16}}),
+    *rows(
+        partial(initial_params, LANGUAGE, rng()),
+        {"dtype: got float16, expected float32": {"dtype": np.float16}},
+    ),
     *[(partial(add_head, PARAMS, LANGUAGE, rng=rng()), {"n_classes": n}, ValueError, "n_classes") for n in (1, -1, 0)],
     *rows(write, GENERATED),
     *rows(write, NO_ADAPTERS, TypeError),
@@ -301,7 +477,32 @@ REFUSED = [
     *rows(read_on, {"ids: got float64, expected an array of integers": {"ids": PROMPTS.astype(float)}}, TypeError),
     *rows(Sampling, SAMPLED),
     *rows(next_probabilities, {"repetition_penalty=1e-40": HUGE}, FloatingPointError),
-    *[row for count in (step_flops, step_bytes) for row in rows(partial(count, LANGUAGE), COUNTED)],
+    *calls(DATA),
+    *rows(
+        partial(data.split_table, TABLE, seed=0),
+        {f"{f}, expected three numbers for train, validation and test": {"fractions": f} for f in FRACTIONS},
+    ),
+    *calls(DATA_OF_ANOTHER_TYPE, TypeError),
+    *calls(NO_FILE, FileNotFoundError),
+    *calls(COMPRESSED),
+    *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
+    *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: merge_in_format(params, adapter, masks), MERGED),
+    *[
+        (call, {}, ValueError, f"{name.split()[0]}: … holds values that are not finite")
+        for name, call in NOT_FINITE.items()
+    ],
+    *[row for refused in (SHAPES, SUBSPACES, SPECTRA) for row in calls(refused)],
+    *rows(
+        partial(an.intruder_dimensions, FOUR, FOUR, 1),
+        each("epsilon: got {}", "epsilon", 0.0, math.nan, "0.5"),
+    ),
+    *rows(
+        partial(an.rank_at_energy, SIGMA),
+        each("share: got {}, expected 0 < share ≤ 1", "share", 0, 1.5, "0.9"),
+    ),
+    *rows(partial(an.truncate, np.eye(3)), each("k: got {}, expected a whole number", "k", -1, 1.0)),
+    *rows(an.noting_spectra, each("every: got {}, expected a whole number", "every", 0, True)),
+    *[row for count in (an.step_flops, an.step_bytes) for row in rows(partial(count, LANGUAGE), COUNTED)],
 ]
 
 
@@ -309,7 +510,7 @@ REFUSED = [
 def test_a_bad_argument_is_refused_by_name(call, arguments, error, message):
     with pytest.raises(error) as caught:
         call(**arguments)
-    assert message in str(caught.value)
+    assert all(part in str(caught.value) for part in message.split(" … "))
 
 
 # ------------------------------------------------------------------ adapters of another model

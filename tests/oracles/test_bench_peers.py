@@ -3,6 +3,8 @@
 The bench itself checks this before it times anything, on the sizes that it times. Here the sizes are tiny.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from lora_np.bench.rungs import GENERATED_ROWS, Rung
 from lora_np.bench.sides import PEERS, STEPS, make_side, missing_packages
 from lora_np.model import forward
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
@@ -65,7 +67,20 @@ def test_generation_agrees(work):
 # ------------------------------------------------------------------ planted differences
 
 
-def changed_decoder(change):
+def other_eps(model):
+    model.ln_f.eps = 1e-3
+
+
+def other_gelu(model):
+    mlp = model.blocks[0].mlp
+    mlp.forward = lambda h: mlp.down_proj(torch.nn.functional.gelu(mlp.up_proj(h)))
+
+
+def frozen_bias(model):
+    model.blocks[1].attn.o_proj.bias.requires_grad_(False)
+
+
+def with_change(change):
     """torch_peer's decoder with something else in it."""
     right = torch_peer.decoder
 
@@ -77,49 +92,28 @@ def changed_decoder(change):
     return decoder
 
 
-def other_eps(model):
-    model.ln_f.eps = 1e-3
+def other_scale(model, adapter, right=torch_peer.adapted):
+    return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)))
 
 
-def other_gelu(model):
-    import torch
-
-    model.blocks[0].mlp.forward = lambda h, mlp=model.blocks[0].mlp: mlp.down_proj(
-        torch.nn.functional.gelu(mlp.up_proj(h))
-    )
-
-
-def frozen_bias(model):
-    model.blocks[1].attn.o_proj.bias.requires_grad_(False)
+WRONG = {  # work, what torch_peer has in place of its own, and what the report says
+    "epsilon": ("full", "decoder", with_change(other_eps), ""),
+    "gelu": ("full", "decoder", with_change(other_gelu), ""),
+    "a frozen bias": ("full", "decoder", with_change(frozen_bias), ""),
+    "the adapter's scale": ("lora_qv", "adapted", other_scale, ""),
+    "learning rate": ("full", "LEARNING_RATE", 2e-4, "first steps"),
+}
 
 
-@pytest.mark.parametrize("change", [other_eps, other_gelu, frozen_bias])
-def test_a_wrong_model_is_reported(change, monkeypatch):
-    case = make_case(TINY, "full")
-    monkeypatch.setattr(torch_peer, "decoder", changed_decoder(change))
-    assert compare(what("torch", case), what("lora_np", case)).problem
-
-
-def test_another_scale_of_the_adapter_is_reported(monkeypatch):
-    case = make_case(TINY, "lora_qv")
-    right = torch_peer.adapted
-
-    def adapted(model, adapter):
-        from dataclasses import replace
-
-        return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)))
-
-    monkeypatch.setattr(torch_peer, "adapted", adapted)
-    assert compare(what("torch", case), what("lora_np", case)).problem
-
-
-def test_another_learning_rate_is_reported(monkeypatch):
-    case = make_case(TINY, "full")
+@pytest.mark.parametrize("work, name, wrong, words", WRONG.values(), ids=WRONG)
+def test_a_difference_is_reported(work, name, wrong, words, monkeypatch):
+    case = make_case(TINY, work)
     ours = what("lora_np", case)
-    monkeypatch.setattr(torch_peer, "LEARNING_RATE", 2e-4)
-    assert "first steps" in compare(what("torch", case), ours).problem
+    monkeypatch.setattr(torch_peer, name, wrong)
+    problem = compare(what("torch", case), ours).problem
+    assert problem and words in problem
 
 
 def test_other_weights_are_reported():
-    with_seed = [what("torch" if seed else "lora_np", make_case(TINY, "forward", seed)) for seed in (0, 1)]
-    assert compare(*with_seed).problem
+    ours, theirs = (what(peer, make_case(TINY, "forward", seed)) for seed, peer in enumerate(("lora_np", "torch")))
+    assert compare(theirs, ours).problem

@@ -1,14 +1,12 @@
 """The whole model against an independent PyTorch transformer and against transformers' GPT-2.
 
-Logits, the loss and the gradient of every parameter, for the language model with its tied head and for
-the classifier on a right-padded batch; for the base and for the adapted model, where W + s B A is formed
-and differentiated by autograd. And every activation with its gradient.
+Logits, the loss, the gradient of every parameter, and every activation with its gradient: for the language model with
+its tied head and for the classifier on a right-padded batch. test_adapters_peft.py does the same for adapted models.
 """
 
 import numpy as np
 import pytest
 
-from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.model import backward, draw_masks, forward, loss_and_gradients
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward
 
@@ -69,20 +67,6 @@ def run_gpt2(weights, batch, config):
 ORACLES = pytest.mark.parametrize("oracle", [run_torch, run_gpt2], ids=["torch", "gpt2"])
 
 
-def random_adapter(params, config, rng):
-    """An adapter with B ≠ 0, a head of its own, and a rank and an alpha that differ from layer to layer."""
-    patterns = dict(rank_pattern={"v_proj": 4}, alpha_pattern={"blocks.1.mlp.*": 7.0})
-    settings = AdapterConfig(r=2, alpha=3.0, targets=("all-linear",), **patterns)
-    adapter = init_adapter(params, settings, rng)
-    moved = {name: 0.3 * rng.normal(size=array.shape) for name, array in adapter.weights.items()}
-    return adapter._replace(weights=moved)
-
-
-def scale_of(module):
-    """α/r of random_adapter, worked out by hand."""
-    return (7.0 if module.startswith("blocks.1.mlp") else 3.0) / (4 if module.endswith("v_proj") else 2)
-
-
 def leaves(arrays):
     return {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
 
@@ -124,31 +108,6 @@ def test_the_base_agrees_in_all_gradients(oracle, lengths, n_classes, seed):
         objective = loss_and_gradients(params, batch, config, wanted=tuple(params))
         check("model, logits and loss", "loss", objective.loss, loss, OUTPUT)
         check_all("model, all gradients", objective.grads, gradients(weights), GRADIENT, zero)
-
-
-@ORACLES
-def test_all_gradients_of_the_adapted_model(oracle, n_classes, seed):
-    """Those of the adapter, and of the base below it, though no one trains both."""
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
-    params, batch = random_params(config, rng), random_batch(config, rng)
-    adapter = random_adapter(params, config, rng)
-    base, added = leaves(params), leaves(adapter.weights)
-    adapted = {**base, **{name: added[name] for name in added if name in base}}
-    for name in added:
-        module, _, leaf = name.rpartition(".")
-        if leaf == "lora_A":
-            update = scale_of(module) * added[f"{module}.lora_B"] @ added[name]
-            adapted[f"{module}.weight"] = base[f"{module}.weight"] + update
-    expected = oracle(adapted, batch, config)
-    loss_of(expected, batch.targets).backward()
-
-    logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
-    check("adapted model, logits", "logits", logits, expected, OUTPUT)
-    expected = gradients({**base, **added})  # the adapter's head takes the place of the base's
-    objective = loss_and_gradients(params, batch, config, adapter, wanted=tuple(expected))
-    check_all("adapted model, all gradients", objective.grads, expected, GRADIENT, ZERO)
-    objective = loss_and_gradients(params, batch, config, adapter, wanted=tuple(added))
-    check_all("adapted model, all gradients", objective.grads, gradients(added), GRADIENT)
 
 
 def test_every_activation_and_its_gradient(n_classes, seed):

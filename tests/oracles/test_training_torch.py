@@ -1,4 +1,4 @@
-"""Training against PyTorch: schedule, clipping, AdamW, gradient accumulation, and 100 steps of it all."""
+"""Training against PyTorch: schedule, AdamW, gradient accumulation, and 100 steps of these with clipping."""
 
 import math
 
@@ -11,7 +11,6 @@ from lora_np.training import (
     AdamW,
     TrainConfig,
     adamw_update,
-    clip_by_global_norm,
     learning_rate_at,
     mean_over_shards,
     model_objective,
@@ -117,21 +116,6 @@ def test_learning_rate(schedule, warmup_steps, final_share, seed):
     assert min(got) > 0, "every step trains"
 
 
-@pytest.mark.parametrize("share", [0.1, 0.999, 1.001, 10.0])
-def test_clipping(share, seed):
-    rng = np.random.default_rng(seed)
-    grads = {"a.weight": rng.normal(size=(3, 5)), "a.bias": rng.normal(size=5), "zero": np.zeros(4)}
-    max_norm = share * math.sqrt(sum(np.sum(g**2) for g in grads.values()))
-    parameters = {name: torch.zeros(g.shape, dtype=torch.float64) for name, g in grads.items()}
-    for name, parameter in parameters.items():
-        parameter.grad = torch.tensor(grads[name])
-    expected_norm = torch_clip(list(parameters.values()), max_norm)
-
-    clipped, norm = clip_by_global_norm(grads, max_norm)
-    check("training, clipping", "norm", norm, expected_norm, OUTPUT)
-    check_all("training, clipping", clipped, {name: p.grad for name, p in parameters.items()}, OUTPUT)
-
-
 OPTIMISERS = [AdamW(), AdamW(0.8, 0.95, 1e-4, 0.3), AdamW(weight_decay=0.0)]
 
 
@@ -193,7 +177,7 @@ RUNS = {  # (classes, adapter, dropout, schedule, shards, clip_norm: near the mi
     "full, classifier": (4, None, 0.0, LINEAR, 2, 0.3),
     "full, dropout": (0, None, 0.2, LINEAR, 2, 1.5),
     "LoRA q,v and head, classifier": (4, QV, 0.0, LINEAR, 3, 1.0),
-    "LoRA all linear, language model": (0, ALL, 0.0, COSINE, 2, 2.4),
+    "LoRA all linear, language model": (0, ALL, 0.0, COSINE, 2, 1.6),
     "LoRA all linear and head, dropout": (4, dict(ALL, dropout=0.3), 0.2, COSINE, 2, 2.0),
 }
 

@@ -6,24 +6,19 @@ hook on each module records them all. Gradients are autograd's throughout.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lora_np.model import ModelConfig, parameter_shapes
+from lora_np.data import Batch
+
+from .. import tiny
 
 torch.set_num_threads(1)
 
 IGNORED = -100
-
-
-class Batch(NamedTuple):
-    ids: np.ndarray  # (B, T)
-    targets: np.ndarray  # (B, T) or (B,)
-    lengths: np.ndarray  # (B,)
 
 
 class Mask(nn.Module):
@@ -182,21 +177,12 @@ def gpt2_weights(p, config):
 
 
 def tiny_config(n_classes=0, dropout=0.0):
-    """Every axis has a length of its own, so that none can stand in for another: heads have 6 columns."""
-    return ModelConfig(
-        vocab_size=17, n_positions=7, d_model=12, n_layers=2, n_heads=2, d_ff=20,
-        n_classes=n_classes, dropout=dropout,
-    )  # fmt: skip
+    """Two heads of 6 columns, so that no axis has the length of another."""
+    return tiny.tiny_config(vocab_size=17, n_heads=2, n_classes=n_classes, dropout=dropout)
 
 
 def random_params(config, rng):
-    """float64 weights with no zero bias and no layer norm at 1: what is not there cannot be checked."""
-    params = {}
-    for name, shape in parameter_shapes(config).items():
-        scale = 1.0 if name.endswith("emb.weight") else 0.3
-        is_norm_weight = len(shape) == 1 and name.endswith("weight")
-        params[name] = is_norm_weight + scale * rng.normal(size=shape)
-    return params
+    return tiny.random_params(config, seed=rng)
 
 
 def random_batch(config, rng, lengths=(5, 2, 4)):
@@ -206,7 +192,7 @@ def random_batch(config, rng, lengths=(5, 2, 4)):
     real = np.arange(T) < lengths[:, None]  # (B, T)
     ids = np.where(real, rng.integers(1, config.vocab_size, (B, T)), 0)
     if config.n_classes:
-        return Batch(ids, rng.integers(0, config.n_classes, B), lengths)
+        return Batch(ids, rng.integers(0, config.n_classes, B), lengths, np.arange(B))
     following = np.concatenate([ids[:, 1:], np.zeros((B, 1), dtype=ids.dtype)], axis=1)
     has_next = np.arange(T) < lengths[:, None] - 1
-    return Batch(ids, np.where(has_next, following, IGNORED), lengths)
+    return Batch(ids, np.where(has_next, following, IGNORED), lengths, np.arange(B))
