@@ -269,13 +269,12 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     runs = by_key(runs)
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
     missing = [run for key, run in runs.items() if numbers[key] is None]
-    reused, failed, done = len(runs) - len(missing), [], 0
+    reused, failed = len(runs) - len(missing), []
     others = of_other_code(store, missing)
     if others:
         report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
     with closing(sweep(carry_out_here, missing, executor)) as endings:
-        for run, result, error in endings:
-            done += 1
+        for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with_of([run]):
                 error = f"its worker has another version: {result[0]}"
             if error is None:

@@ -11,9 +11,11 @@ import math
 
 import numpy as np
 
-from ...formats import read_json, write_text
+from ...formats import read_json, shipped_adapters, write_text
+from ...model import Sampling
+from ...tasks.adapter_set import BASE, load_adapter_set
+from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss
-from ..dialect_samples import format_samples, samples
 from ..drawing import COLOURS, PALETTE, legend_below, new_figure
 from ..evidence import check, differences
 from ..methods import SETTINGS, TUNE_SEEDS, by_method
@@ -31,6 +33,9 @@ DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 METHODS = ("full", "lora_r1", "lora_r16")
 QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 512}
+PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
+SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
+SAMPLE_TOKENS = 40
 GUESSES = {
     "critics": {"full": 8e-4, "lora_r1": 1.6e-2, "lora_r16": 8e-3},
     "licences": {"full": 3.2e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
@@ -94,9 +99,40 @@ def measure(results, runs, seeds, quick):
     }
 
 
+def samples():
+    """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
+    loaded = load_adapter_set([BASE, *shipped_adapters()])
+
+    def text(prompt, adapter, rng):
+        return "".join(write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
+
+    texts = {
+        name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
+        for name, adapter in loaded.adapters.items()
+    }
+    return {"prompts": list(PROMPTS), "texts": texts}
+
+
 def write_more(outcome, folder):
     """The samples, as a page of their own."""
-    write_text(folder / "dialect_samples.md", format_samples(outcome["samples"]))
+    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
+    lines = [
+        "# One model, three voices",
+        "",
+        "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
+        "reviews, and by the base with each adapter that comes with the package. Temperature "
+        f"{SAMPLING.temperature:g}, top-k {SAMPLING.top_k},",
+        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers "
+        "in each column; nothing was picked by hand.",
+        "",
+        "| " + " | ".join(texts) + " |",
+        "|" + "---|" * len(texts),
+    ]
+    for number, prompt in enumerate(prompts):
+        cells = [of_name[number].replace("|", "\\|") for of_name in texts.values()]
+        cells = [f"**{prompt}**{cell.removeprefix(prompt)}" for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    write_text(folder / "dialect_samples.md", "\n".join(lines) + "\n")
 
 
 def draw(outcome):
