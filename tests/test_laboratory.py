@@ -24,6 +24,7 @@ from lora_np.experiments.evidence import (
     HOLDS,
     UNKNOWN,
     Interval,
+    ahead,
     as_good,
     check,
     compare,
@@ -138,6 +139,7 @@ def test_rows_are_compared_seed_by_seed():
     rows = {"one": [3.0, 5.0], "other": [1.0, 7.0]}
     assert differences(*rows.values()) == [2.0, -2.0] and ratios([6.0, 1.0], [3.0, 4.0]) == [2.0, 0.25]
     assert compare("what", rows, "one", "other", at_least=1.0) == check("what", [2.0, -2.0], at_least=1.0)
+    assert ahead("accuracy", rows, "one", "other") == check("accuracy", [2.0, -2.0], at_least=0.0, unit="points")
     assert as_good("loss", rows, "other", "one") == check("loss", [-2.0, 2.0], at_most=EQUAL, unit="nats")
 
 
