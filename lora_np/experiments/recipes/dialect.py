@@ -17,7 +17,7 @@ from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss
 from ..drawing import COLOURS, PALETTE, legend_below, new_figure
-from ..evidence import check, differences
+from ..evidence import check, compare
 from ..methods import SETTINGS, TUNE_SEEDS, by_method
 from ..runs import load_base
 from ..runs.dialect import DialectRun, label, licences_digest, load_domain
@@ -76,15 +76,13 @@ def measure(results, runs, seeds, quick):
         domain: {method: {name: table[domain][method] for name, table in tables.items()} for method in of_domain}
         for domain, of_domain in tables["new"].items()
     }
-    checks = []
+    checks, more = [], {"at_least": 0.0, "unit": "nats"}
     for domain, of_domain in losses.items():
-        full = of_domain["full"]
+        new, old = tables["new"][domain], tables["old"][domain]
         for method in list(of_domain)[1:]:
-            lora, name = of_domain[method], f"{DOMAINS[domain]}, {label(method)}"
-            worse = differences(lora["new"], full["new"])
-            checks.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
-            less = differences(full["old"], lora["old"])
-            checks.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
+            name = f"{DOMAINS[domain]}, {label(method)}"
+            checks.append(compare(f"{name}: loss in the new domain less full's", new, method, "full", **more))
+            checks.append(compare(f"{name}: full's loss on reviews less LoRA's", old, "full", method, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
