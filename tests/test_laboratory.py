@@ -55,11 +55,11 @@ PLANTED = "lora_np.experiments.runs.planted"  # the made-up runs below say that 
     [([0.0, 1.0], 12.7062), ([2.0, 4.0, 9.0], 4.30265), ([1, 2, 3, 4, 5], 2.77645), (list(range(11)), 2.22814)],
 )
 def test_interval_is_students(values, t):
-    found = interval(values)
-    half = t * math.sqrt(sum((x - found.mean) ** 2 for x in values) / (len(values) - 1)) / math.sqrt(len(values))
-    assert found.mean == pytest.approx(sum(values) / len(values))
-    assert found.high - found.mean == pytest.approx(half, rel=1e-5)
-    assert found.mean - found.low == pytest.approx(half, rel=1e-5)
+    result = interval(values)
+    half = t * math.sqrt(sum((x - result.mean) ** 2 for x in values) / (len(values) - 1)) / math.sqrt(len(values))
+    assert result.mean == pytest.approx(sum(values) / len(values))
+    assert result.high - result.mean == pytest.approx(half, rel=1e-5)
+    assert result.mean - result.low == pytest.approx(half, rel=1e-5)
 
 
 def test_interval_of_equal_values_and_of_one():
@@ -97,9 +97,9 @@ def test_verdict_of_a_check(values, bound, at_least, at_most):
 def test_a_claim_of_every_case_fails_with_one(values, at_least, at_most):
     """Also among many, whose mean's interval would hold the bound."""
     for n in (1, 20):
-        found = [*values, *[1] * n]
-        assert check("what", found, at_least=1.0, every=True)["verdict"] == at_least
-        assert check("what", found, at_most=1.0, every=True)["verdict"] == at_most
+        cases = [*values, *[1] * n]
+        assert check("what", cases, at_least=1.0, every=True)["verdict"] == at_least
+        assert check("what", cases, at_most=1.0, every=True)["verdict"] == at_most
     said = format_check(check("what", [1.0], at_least=1.0, every=True))
     assert said == "what: 1, expected ≥ 1 in every case: holds here"
 
@@ -399,8 +399,8 @@ class Carrying:
 
 def made_up_recipe():
     """Two rates from each seed; the larger, whose run is listed twice and has arrays, has the larger loss."""
-    found = types.ModuleType(NAME, "Made up: nothing is learnt.\n\nAnd more about it.\n")
-    found.CLAIM, found.CAPTION = "A larger rate, a larger loss (nobody, never).", "Look at the line."
+    module = types.ModuleType(NAME, "Made up: nothing is learnt.\n\nAnd more about it.\n")
+    module.CLAIM, module.CAPTION = "A larger rate, a larger loss (nobody, never).", "Look at the line."
 
     def grid(seeds):
         return {(rate, seed): MadeUpRun(seed, rate, keep=rate == 2.0) for rate in (1.0, 2.0) for seed in seeds}
@@ -416,16 +416,16 @@ def made_up_recipe():
         figure.subplots().plot([float(rate) for rate in outcome["losses"]], list(outcome["losses"].values()))
         return figure
 
-    found.grid, found.measure, found.draw = grid, measure, draw
-    found.runs = lambda seeds, quick: grid(seeds) | {"twice": MadeUpRun(seeds[0], 2.0, keep=True)}
-    return found
+    module.grid, module.measure, module.draw = grid, measure, draw
+    module.runs = lambda seeds, quick: grid(seeds) | {"twice": MadeUpRun(seeds[0], 2.0, keep=True)}
+    return module
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    found = made_up_recipe()
-    monkeypatch.setitem(sys.modules, f"lora_np.experiments.recipes.{NAME}", found)
-    return found
+    module = made_up_recipe()
+    monkeypatch.setitem(sys.modules, f"lora_np.experiments.recipes.{NAME}", module)
+    return module
 
 
 @pytest.fixture
@@ -433,9 +433,9 @@ def carrying(made_up, monkeypatch):
     """Function (seeds that fail) -> the `Carrying` that from now on carries out the runs."""
 
     def start(fail=()):
-        found = Carrying(fail)
-        monkeypatch.setattr(MadeUpRun, "carry_out", lambda run: found(run), raising=False)
-        return found
+        carry_out = Carrying(fail)
+        monkeypatch.setattr(MadeUpRun, "carry_out", lambda run: carry_out(run), raising=False)
+        return carry_out
 
     start()
     return start
