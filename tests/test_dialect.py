@@ -9,7 +9,7 @@ import pytest
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
-from lora_np.experiments import dialect_samples, shipped, store
+from lora_np.experiments import shipped, store
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
@@ -203,12 +203,12 @@ def test_domains_have_their_epochs_and_methods_their_rates():
 
 def test_shipped_adapters_speak_their_dialects():
     """Each takes its own domain's words for likelier than the base and the other do."""
-    found = dialect_samples.samples()
-    assert list(found["texts"]) == ["base", *shipped_adapters()] == ["base", "critics", "licences"]
+    samples = dialect.samples()
+    assert list(samples["texts"]) == ["base", *shipped_adapters()] == ["base", "critics", "licences"]
     legal = ("license", "software", "copyright", "warranty", "font")
-    counts = {name: sum(" ".join(texts).count(word) for word in legal) for name, texts in found["texts"].items()}
+    counts = {name: sum(" ".join(texts).count(word) for word in legal) for name, texts in samples["texts"].items()}
     assert counts["licences"] >= 5 and counts["base"] == counts["critics"] == 0
-    lengths = {name: sum(len(text) for text in texts) for name, texts in found["texts"].items()}
+    lengths = {name: sum(len(text) for text in texts) for name, texts in samples["texts"].items()}
     assert lengths["critics"] < 0.8 * lengths["base"]  # snippets are short and end
 
 

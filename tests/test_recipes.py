@@ -112,9 +112,9 @@ def test_what_a_run_keeps_is_what_it_measured(small):
         assert set(arrays) == set(trainable_arrays(params, start))
         assert sum(array.size for array in arrays.values()) == numbers["trainable"]
         model, attached = attach(params, start, arrays)
-        found = {split: classify.score(model, attached, config, snippets, split) for split in ("validation", "test")}
-        assert found["validation"]["loss"] == numbers["validation_loss"]
-        assert found["test"] == {"loss": numbers["test_loss"], "accuracy": numbers["test_accuracy"]}
+        scores = {split: classify.score(model, attached, config, snippets, split) for split in ("validation", "test")}
+        assert scores["validation"]["loss"] == numbers["validation_loss"]
+        assert scores["test"] == {"loss": numbers["test_loss"], "accuracy": numbers["test_accuracy"]}
         evaluations = numbers["evaluations"]
         assert min(evaluations["loss"]) == pytest.approx(numbers["validation_loss"], abs=1e-6)
         assert len(evaluations["step"]) == 4 and evaluations["step"][-1] == numbers["steps"] == 4 * LIMIT // 8
@@ -219,9 +219,9 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     task = load_snippets(LIMIT)
     expected = Counter((task.train.sequences[row].tolist().__repr__(), int(task.train.labels[row])) for row in rows)
     dtype = task.train.sequences[0].dtype
-    found = [(np.frombuffer(ids, np.int64), np.frombuffer(labels, np.int64)) for ids, labels in seen]
-    found = [(ids.astype(dtype).tolist().__repr__(), int(label)) for ids, (label,) in found]
-    assert Counter(found[:8]) == Counter(found[8:]) == expected and numbers["steps"] == 16
+    pairs = [(np.frombuffer(ids, np.int64), np.frombuffer(labels, np.int64)) for ids, labels in seen]
+    pairs = [(ids.astype(dtype).tolist().__repr__(), int(label)) for ids, (label,) in pairs]
+    assert Counter(pairs[:8]) == Counter(pairs[8:]) == expected and numbers["steps"] == 16
 
 
 @pytest.mark.parametrize("base", COMPRESSED)
@@ -295,9 +295,9 @@ def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
 
 def test_training_loss_is_noted_in_parts():
     values = np.random.default_rng(0).standard_normal(137)
-    found = chunks(values)
-    assert len(found) == 50 and np.array_equal(np.concatenate(found), values)
-    assert {len(chunk) for chunk in found} == {2, 3}
+    noted = chunks(values)
+    assert len(noted) == 50 and np.array_equal(np.concatenate(noted), values)
+    assert {len(chunk) for chunk in noted} == {2, 3}
     assert [chunk.tolist() for chunk in chunks(values[:3])] == [[value] for value in values[:3]]
 
 
@@ -349,29 +349,29 @@ def test_gradients_of_the_squared_error():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_what_it_is(name):
-    found = recipe(name)
-    title, _, method = found.__doc__.partition("\n\n")
+    module = recipe(name)
+    title, _, method = module.__doc__.partition("\n\n")
     assert title == headline(name) and title.endswith((".", "?")) and len(title) <= 120
     assert len(method.split()) >= 25  # the method section
-    for text in (found.CLAIM, found.CAPTION):
+    for text in (module.CLAIM, module.CAPTION):
         assert text.endswith(".") and "  " not in text and "|" not in text and len(text.split()) >= 12
-    assert all(callable(function) for function in (found.runs, found.measure, *laboratory.figures(name).values()))
+    assert all(callable(function) for function in (module.runs, module.measure, *laboratory.figures(name).values()))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_runs_of_a_recipe(name):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
-    found, quick = (list(recipe(name).runs(*of).values()) for of in ((FIVE, False), ([0, 1], True)))
-    assert {type(run) for run in found + quick} <= {ClassifyRun, DialectRun, PlantedRun}
-    assert len({run_key(run) for run in found}) == len(found)
-    json.dumps([run_key(run) for run in found])
-    assert bool(found) == bool(quick) == (name != "cost")
+    whole, quick = (list(recipe(name).runs(*of).values()) for of in ((FIVE, False), ([0, 1], True)))
+    assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun}
+    assert len({run_key(run) for run in whole}) == len(whole)
+    json.dumps([run_key(run) for run in whole])
+    assert bool(whole) == bool(quick) == (name != "cost")
     for run in quick:
         assert isinstance(run, PlantedRun) or run.limit is not None
-    counts = Counter(run_key(replace(run, seed=-1)) for run in found)
+    counts = Counter(run_key(replace(run, seed=-1)) for run in whole)
     if not name.startswith("subspace"):  # those compare a seed with the next
-        assert set(counts.values()) <= {5} and {run.seed for run in found} <= set(FIVE)
-    for run in found:
+        assert set(counts.values()) <= {5} and {run.seed for run in whole} <= set(FIVE)
+    for run in whole:
         if isinstance(run, ClassifyRun) and run.examples is None:
             assert run.epochs == (main_job.PASSES if name == "main_job" else 1) and run.evaluations is None
         assert getattr(run, "limit", None) is None
@@ -485,7 +485,9 @@ class MadeUpResults(Results):
     def __init__(self, runs, other=lambda run: {}):
         self.listed = {run_key(run): run for run in runs.values()}
         numbers = {key: other(run) for key, run in self.listed.items()}
-        of_run = {key: made_up(self.listed[key]) | found for key, found in numbers.items() if "diverged" not in found}
+        of_run = {
+            key: made_up(self.listed[key]) | others for key, others in numbers.items() if "diverged" not in others
+        }
         super().__init__(None, numbers | of_run)
 
     def arrays(self, run):
@@ -499,10 +501,10 @@ class MadeUpResults(Results):
         return 4 * self[run]["trainable"]
 
 
-def measured_by(found, seeds, quick, other=lambda run: {}):
+def measured_by(module, seeds, quick, other=lambda run: {}):
     """What a recipe measures in made-up results of its own runs."""
-    runs = found.runs(seeds, quick)
-    return found.measure(MadeUpResults(runs, other), runs, seeds, quick)
+    runs = module.runs(seeds, quick)
+    return module.measure(MadeUpResults(runs, other), runs, seeds, quick)
 
 
 @pytest.fixture
@@ -536,16 +538,16 @@ def test_made_up_numbers_are_those_of_a_run(small):
 
 def contents(figure):
     """What a figure shows, as text: labels, and the coordinates and colours of what is drawn."""
-    found = [figure.get_suptitle()]
+    shown = [figure.get_suptitle()]
     for axes in figure.axes:
-        found += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale(), axes.get_yscale()]
-        found += [text.get_text() for text in axes.texts]
-        found += [(line.get_label(), line.get_color(), line.get_xydata().tolist()) for line in axes.lines]
-        found += [[part.tolist() for part in c.get_segments()] for c in axes.collections if hasattr(c, "get_segments")]
-        found += [(patch.get_facecolor(), patch.get_extents().get_points().tolist()) for patch in axes.patches]
-        found += [image.get_array().tolist() for image in axes.images]
-        found += [(axis.get_majorticklocs().tolist()) for axis in (axes.xaxis, axes.yaxis)]
-    return repr(found)
+        shown += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale(), axes.get_yscale()]
+        shown += [text.get_text() for text in axes.texts]
+        shown += [(line.get_label(), line.get_color(), line.get_xydata().tolist()) for line in axes.lines]
+        shown += [[part.tolist() for part in c.get_segments()] for c in axes.collections if hasattr(c, "get_segments")]
+        shown += [(patch.get_facecolor(), patch.get_extents().get_points().tolist()) for patch in axes.patches]
+        shown += [image.get_array().tolist() for image in axes.images]
+        shown += [(axis.get_majorticklocs().tolist()) for axis in (axes.xaxis, axes.yaxis)]
+    return repr(shown)
 
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -555,8 +557,8 @@ def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
 
     Where a run's arrays are read, the run keeps them.
     """
-    found, seeds = recipe(name), list(range(seeds))
-    measured = measured_by(found, seeds, True)
+    module, seeds = recipe(name), list(range(seeds))
+    measured = measured_by(module, seeds, True)
     parts = [*measured["checks"], *measured.get("asides", [])]
     assert measured["checks"] and len({json.dumps(part) for part in parts}) == len(parts)
     for part in parts:
@@ -574,11 +576,42 @@ def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
         assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
     outcome |= {"claim": "", "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0, "runs": []}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
-    outcome["made_with"] = store.made_with_of(found.runs(seeds, True).values())
+    outcome["made_with"] = store.made_with_of(module.runs(seeds, True).values())
     rows = [line for line in laboratory.section(1, name, outcome) if line.startswith("|")]
-    beside, table = len(outcome["asides"]), len(found.table(outcome)) + 1 if hasattr(found, "table") else 0
+    beside, table = len(outcome["asides"]), len(module.table(outcome)) + 1 if hasattr(module, "table") else 0
     assert len(rows) == table + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
     assert {line.count("|") for line in rows[table:]} == {5}
+
+
+WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
+    ("main_job", "LoRA q,v r=8 less full", "qv_r8", "full", "test_loss"),
+    ("rank_sweep", "q and v, r = 1 less r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
+    ("rank_sweep", "q and v, r = 1 less r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
+    ("rank_sweep", "q and v r = 8 less full", "qv_r8", "full", "test_loss"),
+    ("matrices", "LoRA q,v r=4 less LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
+    ("dialect", "critics' snippets, LoRA r=16: loss in", ("critics", "lora_r16"), ("critics", "full"), "new"),
+    ("dialect", "software licences, LoRA r=16: full's", ("licences", "full"), ("licences", "lora_r16"), "old"),
+    ("low_data", "100 snippets: acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
+    ("low_data", "1,000 snippets: loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
+    ("attention_or_mlp", "MLP r = 36 less attention", "mlp_r36", "attention_r45", "test_accuracy"),
+    ("attention_or_mlp", "MLP r = 4 less attention", "mlp_r4", "attention_r5", "test_accuracy"),
+    ("attention_or_mlp", "MLP r = 36 less both", "mlp_r36", "all_r36", "test_loss"),
+    ("variants", "DoRA less LoRA", "dora", "lora", "test_accuracy"),
+    ("compression", "nf4 and LoRA less dense", "nf4, all_r16", "dense, all_r16", "test_loss"),
+    ("compression", "LoftQ less NF4", "nf4, loftq", "nf4, all_r16", "test_loss"),
+]
+
+
+@pytest.mark.parametrize("name, statement, first, second, field", WIRING)
+def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
+    runs, measured = recipe(name).runs([0, 1], True), measured_by(recipe(name), [0, 1], True)
+    first, second = (
+        [made_up(runs[(*([key] if isinstance(key, str) else key), seed)])[field] for seed in (0, 1)]
+        for key in (first, second)
+    )
+    (part,) = (p for p in measured["checks"] + measured.get("asides", []) if p["statement"].startswith(statement))
+    factor = 100 if field == "test_accuracy" else 1
+    assert part["values"] == pytest.approx([factor * (a - b) for a, b in zip(first, second)])
 
 
 def diverged(run):
@@ -588,12 +621,12 @@ def diverged(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("learning_rate", "planted_rank", "cost")])
 def test_a_diverged_run_is_said_by_name(name, without_clock):
-    found = recipe(name)
-    runs = found.runs([0, 1], True)
+    module = recipe(name)
+    runs = module.runs([0, 1], True)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
     results = MadeUpResults(runs, lambda run: diverged(run) if run == bad else {})
     with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
-        found.measure(results, runs, [0, 1], True)
+        module.measure(results, runs, [0, 1], True)
 
 
 def test_rates_at_which_training_diverges_are_no_rates(small):
@@ -628,14 +661,14 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
 
 
 def test_learning_rates_are_compared_at_one_alpha():
-    found = [run.adapter for run in learning_rate.runs([0], False).values() if run.adapter is not None]
-    assert {(config.r, config.alpha) for config in found} == {(1, 32.0), (8, 32.0), (64, 32.0)}
+    adapters = [run.adapter for run in learning_rate.runs([0], False).values() if run.adapter is not None]
+    assert {(config.r, config.alpha) for config in adapters} == {(1, 32.0), (8, 32.0), (64, 32.0)}
 
 
-@pytest.mark.parametrize("found", [subspace_ranks, subspace_seeds])
-def test_pairs_of_seeds_share_no_training(found):
-    runs = found.runs(FIVE, False)
-    keys = [f"qv_r{r}" for r in found.RANKS]
+@pytest.mark.parametrize("module", [subspace_ranks, subspace_seeds])
+def test_pairs_of_seeds_share_no_training(module):
+    runs = module.runs(FIVE, False)
+    keys = [f"qv_r{r}" for r in module.RANKS]
     assert set(runs) == {(keys[0], seed) for seed in FIVE} | {(keys[1], seed + SECOND) for seed in FIVE}
     assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > max(TUNE_SEEDS)
     assert all((run.adapter.r, run.seed) == (int(key.removeprefix("qv_r")), seed) for (key, seed), run in runs.items())
@@ -652,13 +685,13 @@ def test_tables_over_pairs(small):
 
     first, second, large = trained(3), trained(3), trained(5)
     tables = [mean_tables(first, first, (3, 3)), mean_tables(first, second, (3, 3))]
-    found = over_pairs(tables)
+    combined = over_pairs(tables)
     for what in WHAT:
         for layer in LAYERS:
-            assert found["equal"][what][layer][0] == pytest.approx([1.0] * 3, abs=1e-4)
-            assert found["equal"][what][layer][1] == np.diagonal(tables[1][what][layer]).tolist()
+            assert combined["equal"][what][layer][0] == pytest.approx([1.0] * 3, abs=1e-4)
+            assert combined["equal"][what][layer][1] == np.diagonal(tables[1][what][layer]).tolist()
             both = np.mean([table[what][layer] for table in tables], axis=0)
-            assert np.allclose(found["mean"][what][layer], both, atol=1e-3)
+            assert np.allclose(combined["mean"][what][layer], both, atol=1e-3)
     other = over_pairs([mean_tables(first, large, (3, 5))])
     assert np.shape(other["mean"]["A"]["q_proj"]) == (3, 5) and np.shape(other["equal"]["A"]["q_proj"]) == (1, 3)
 
@@ -697,23 +730,14 @@ def test_an_update_of_noise_amplifies_nothing(small):
         assert min(of_r["factor"]) > 1.0  # which by itself says nothing: a large ΔW of noise has it too
 
 
-def test_compressed_bases_are_compared_by_their_losses(small):
-    seeds = [0, 1]
-    grid = compression.runs(seeds, True)
-    measured = measured_by(compression, seeds, True)
-    nf4, dense, loftq = (
-        [made_up(grid[key, seed])["test_loss"] for seed in seeds]
-        for key in ("nf4, all_r16", "dense, all_r16", "nf4, loftq")
-    )
-    as_good, better = measured["checks"]
-    assert as_good["values"] == differences(nf4, dense) and as_good["at_most"] == EQUAL
-    assert better["values"] == differences(loftq, nf4) and better["at_most"] == 0.0
-    merged = measured["merged_back"]
-    kept = next(part for part in measured["asides"] if "merged back" in part["statement"])
-    assert kept["values"] == differences(merged["loss"], nf4)
+def test_compressed_bases_and_what_merging_into_one_loses(small):
+    measured, grid = measured_by(compression, [0, 1], True), compression.runs([0, 1], True)
+    nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
+    merged, sizes = measured["merged_back"], measured["linear_bytes"]
+    (lost,) = (part for part in measured["asides"] if "merged back" in part["statement"])
+    assert lost["values"] == differences(merged["loss"], nf4)
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
-    held = measured["linear_bytes"]
-    assert held["nf4"] < held["int8"] < held["dense"] == held["pruned 50 %"] == held["pruned 2:4"]
+    assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]
 
 
 def test_the_penalty_of_large_batches():
@@ -811,14 +835,13 @@ def test_rows_of_a_grid():
 # ---------------------------------------------------------------- the dialect
 
 
-def test_every_part_of_the_dialects_claim_is_the_difference_from_full(without_clock):
-    """With made-up runs that learn less and forget less all hold; nothing is said of them from one seed."""
+def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
+    """With made-up runs that learn less and forget less, all parts hold."""
     measured = measured_by(dialect, [0, 1, 2], False)
-    checks, of = measured["checks"], measured["losses"]["critics"]
-    assert verdict(checks) == HOLDS and len(checks) == 2 * 2 * 2 and list(of) == list(dialect.METHODS)
-    assert checks[0]["values"] == differences(of["lora_r1"]["new"], of["full"]["new"])
-    assert checks[1]["values"] == differences(of["full"]["old"], of["lora_r1"]["old"])
-    assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of.values())
+    assert verdict(measured["checks"]) == HOLDS and len(measured["checks"]) == 2 * 2 * 2
+    for of_domain in measured["losses"].values():
+        assert list(of_domain) == list(dialect.METHODS)
+        assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of_domain.values())
     measured = measured_by(dialect, [0], False)
     assert {part["verdict"] for part in measured["checks"]} == {UNKNOWN}
     assert [part["verdict"] for part in measured["asides"]] == [HOLDS]  # every run of LoRA took its adapter off

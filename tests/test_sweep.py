@@ -82,10 +82,10 @@ def begun(folder):
 
 def wait_for(condition, seconds=30):
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
-    return found
+    return result
 
 
 def alive(pid):
@@ -143,8 +143,8 @@ def the_process_of_run_1_killed(folder):
 @pytest.mark.slow
 def test_processes_give_what_one_after_the_other_gives_although_one_is_killed(serial, tmp_path):
     with the_process_of_run_1_killed(tmp_path) as killed, open_executor(jobs=2) as executor:
-        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    assert found == serial
+        results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    assert results == serial
     pids = begun(tmp_path)
     assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
     assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
@@ -286,8 +286,8 @@ def cluster():
 @pytest.mark.slow
 def test_dask_gives_the_same_although_a_worker_is_killed(cluster, serial, tmp_path):
     with the_process_of_run_1_killed(tmp_path) as killed, open_executor(dask=cluster.scheduler_address) as executor:
-        found = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    assert found == serial
+        results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
+    assert results == serial
     pids = begun(tmp_path)
     assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
     assert len({pid for of_run in pids.values() for pid in of_run}) >= 2

@@ -81,7 +81,7 @@ def test_the_search_goes_on_past_an_edge(steps, choose):
     valley, far = Valley(a=0.01 * 2.0**steps, b=3.0), min(abs(steps), 5)
     side = -1 if steps < 0 else 1
     assert choose(valley, {"a": 0.01, "b": 3.0}) == {"a": 0.01 * 2.0 ** (side * far), "b": 3.0}
-    expected = {0.01 * 2.0 ** (side * i) for i in range(-1, min(max(far, 0) + 2, 6))}
+    expected = {0.01 * 2.0 ** (side * i) for i in range(-1, min(far + 2, 6))}
     assert {rate for method, rate in valley.asked if method == "a"} == expected
     assert len(valley.asked) == len(set(valley.asked)) == len(expected) + 3
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import write_atomically
-from .evidence import interval
+from .evidence import interval, ratio_interval
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
 GREY = "#7F7F7F"
@@ -97,12 +97,6 @@ def seeds_text(outcome):
     return "one seed" if n == 1 else f"mean and 95 % interval over {n} seeds"
 
 
-def half_width(values):
-    """Half the 95 % interval of each row's mean; nan, which draws no bar, from one seed."""
-    intervals = [interval(row) for row in values]
-    return np.array([np.nan if i.low is None else i.mean - i.low for i in intervals])
-
-
 def means(values, log=False):
     """The mean of each row, and how far its interval reaches down and up.
 
@@ -114,13 +108,11 @@ def means(values, log=False):
     Returns
     -------
     mean : (n,)
-    reach : (2, n)
+    reach : (2, n); nan, which draws no bar, from one seed
     """
-    values = np.log(values) if log else np.asarray(values, dtype=np.float64)
-    mean, half = values.mean(axis=1), half_width(values)
-    if log:
-        return np.exp(mean), np.exp(mean) * np.array([1 - np.exp(-half), np.exp(half) - 1])
-    return mean, np.array([half, half])
+    intervals = [(ratio_interval if log else interval)(row) for row in values]
+    mean, low, high = np.array(intervals, dtype=np.float64).T
+    return mean, np.array([mean - low, high - mean])
 
 
 def mean_line(axes, x, values, colour, label, marker="o", style="-", log=False):
@@ -140,10 +132,10 @@ def curve(axes, x, values, colour, label, style="-", log=False):
 
 def band(axes, values, colour, label):
     """A method that has no place on the x axis: a line at its mean, in a band of its interval."""
-    mean, half = np.mean(values), half_width([values])[0]
+    mean, low, high = interval(values)
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.5, label=label)
-    if np.isfinite(half):
-        axes.axhspan(mean - half, mean + half, color=colour, alpha=0.12, linewidth=0)
+    if low is not None:
+        axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def log_axis(axes, values, label):
@@ -165,9 +157,10 @@ def dots(axes, labels, values, colours, unit=None):
     colours : (n,) or one
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
-    for row, (seeds, half, shade) in enumerate(zip(values, half_width(values), colours)):
+    for row, (seeds, shade) in enumerate(zip(values, colours)):
+        (mean,), reach = means([seeds])
         axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
-        axes.errorbar(np.mean(seeds), row, xerr=half, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
+        axes.errorbar(mean, row, xerr=reach, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     if unit:

@@ -104,6 +104,11 @@ def as_good(statement, losses, first, second):
     return compare(statement, losses, first, second, at_most=EQUAL, unit="nats")
 
 
+def ahead(statement, accuracies, first, second, by=0.0):
+    """The `check` that one method's accuracy in % is at least `by` points above another's."""
+    return compare(statement, accuracies, first, second, at_least=by, unit="points")
+
+
 def verdict(checks):
     """The verdict on a claim whose parts are the checks: it fails if any fails, and holds if all hold."""
     verdicts = {part["verdict"] for part in checks}

@@ -117,24 +117,24 @@ def modules_behind(module):
     """
     files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
     while todo:
-        parts, name = reference = todo.pop()
-        if reference in seen or parts[:1] in UNTRACED or reference == ROOT:
+        module, name = reference = todo.pop()
+        if reference in seen or module[:1] in UNTRACED or reference == ROOT:
             continue
         seen.add(reference)
-        folder = PACKAGE.joinpath(*parts)
+        folder = PACKAGE.joinpath(*module)
         if not folder.is_dir():
             path = folder.with_suffix(".py")
             files.add(str(path.relative_to(PACKAGE)))
             todo += imports(path).values()
         elif name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
-            todo.append(((*parts, name), None))
+            todo.append(((*module, name), None))
         else:
-            found = imports(folder / "__init__.py")
-            if name in found:
-                todo.append(found[name])
+            names = imports(folder / "__init__.py")
+            if name in names:
+                todo.append(names[name])
             else:  # defined there
                 files.add(str((folder / "__init__.py").relative_to(PACKAGE)))
-                todo += found.values()
+                todo += names.values()
     return files
 
 
@@ -144,9 +144,9 @@ def imports(path):
     names = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
-            parts = path.relative_to(PACKAGE).parts
-            parts = parts[: len(parts) - node.level] + tuple(node.module.split(".") if node.module else ())
-            names |= {alias.asname or alias.name: (parts, alias.name) for alias in node.names}
+            folder = path.relative_to(PACKAGE).parts
+            module = folder[: len(folder) - node.level] + tuple(node.module.split(".") if node.module else ())
+            names |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
     return names
 
 
@@ -269,13 +269,12 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     runs = by_key(runs)
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
     missing = [run for key, run in runs.items() if numbers[key] is None]
-    reused, failed, done = len(runs) - len(missing), [], 0
+    reused, failed = len(runs) - len(missing), []
     others = of_other_code(store, missing)
     if others:
         report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
     with closing(sweep(carry_out_here, missing, executor)) as endings:
-        for run, result, error in endings:
-            done += 1
+        for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with_of([run]):
                 error = f"its worker has another version: {result[0]}"
             if error is None:

@@ -6,7 +6,7 @@ rate.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
-from ..evidence import as_good, compare
+from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
@@ -27,10 +27,9 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    better = {"at_least": 0.0, "unit": "points"}
     checks = [
-        compare("MLP r = 36 less attention r = 45", accuracy, "mlp_r36", "attention_r45", **better),
-        compare("MLP r = 4 less attention r = 5", accuracy, "mlp_r4", "attention_r5", **better),
+        ahead("MLP r = 36 less attention r = 45", accuracy, "mlp_r36", "attention_r45"),
+        ahead("MLP r = 4 less attention r = 5", accuracy, "mlp_r4", "attention_r5"),
         as_good("MLP r = 36 less both: test loss", loss, "mlp_r36", "all_r36"),
     ]
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}

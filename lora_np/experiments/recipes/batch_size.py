@@ -6,7 +6,7 @@ pass takes fewer steps in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
 from ..drawing import COLOURS, log_axis, mean_line, panels
-from ..evidence import check, differences
+from ..evidence import compare, differences
 from ..methods import by_method, tuned_runs
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
@@ -25,8 +25,8 @@ def runs(seeds, quick):
 def measure(results, runs, seeds, quick):
     losses = by_method(results, runs, "validation_loss")
     penalty = {key: differences(losses[f"{key}_batch256"], losses[f"{key}_batch8"]) for key in ("full", "all_r16")}
-    more = differences(penalty["all_r16"], penalty["full"])
-    return {"checks": [check("penalty of LoRA less full's", more, at_least=0.0, unit="nats")], "losses": losses}
+    more = compare("penalty of LoRA less full's", penalty, "all_r16", "full", at_least=0.0, unit="nats")
+    return {"checks": [more], "losses": losses}
 
 
 def draw(outcome):

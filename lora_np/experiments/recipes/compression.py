@@ -44,15 +44,12 @@ def measure(results, runs, seeds, quick):
     def near_dense(base):
         return as_good(f"{base} and LoRA less dense and LoRA: test loss", loss, f"{base}, {LORA}", f"dense, {LORA}")
 
-    better = {"at_most": 0.0, "unit": "nats"}
-    checks = [
-        near_dense("nf4"),
-        compare("LoftQ less NF4 and LoRA: test loss", loss, f"nf4, {LOFTQ}", f"nf4, {LORA}", **better),
-    ]
-    both = {"merged": merged["loss"], "unmerged": loss[f"nf4, {LORA}"]}
+    loftq = "LoftQ less NF4 and LoRA: test loss", loss, f"nf4, {LOFTQ}", f"nf4, {LORA}"
+    checks = [near_dense("nf4"), compare(*loftq, at_most=0.0, unit="nats")]
+    losses, text = loss | {"merged": merged["loss"]}, "LoRA merged back into NF4 less unmerged: test loss"
     asides = [
         *(near_dense(base) for base in COMPRESSED[2:]),
-        as_good("LoRA merged back into NF4 less unmerged: test loss", both, "merged", "unmerged"),
+        as_good(text, losses, "merged", f"nf4, {LORA}"),
         check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"),
     ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}

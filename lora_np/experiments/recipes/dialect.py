@@ -11,11 +11,13 @@ import math
 
 import numpy as np
 
-from ...formats import read_json, write_text
+from ...formats import read_json, shipped_adapters, write_text
+from ...model import Sampling
+from ...tasks.adapter_set import BASE, load_adapter_set
+from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss
-from ..dialect_samples import format_samples, samples
 from ..drawing import COLOURS, PALETTE, legend_below, new_figure
-from ..evidence import check, differences
+from ..evidence import check, compare
 from ..methods import SETTINGS, TUNE_SEEDS, by_method
 from ..runs import load_base
 from ..runs.dialect import DialectRun, label, licences_digest, load_domain
@@ -31,6 +33,9 @@ DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
 METHODS = ("full", "lora_r1", "lora_r16")
 QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 512}
+PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
+SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
+SAMPLE_TOKENS = 40
 GUESSES = {
     "critics": {"full": 8e-4, "lora_r1": 1.6e-2, "lora_r16": 8e-3},
     "licences": {"full": 3.2e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
@@ -71,15 +76,13 @@ def measure(results, runs, seeds, quick):
         domain: {method: {name: table[domain][method] for name, table in tables.items()} for method in of_domain}
         for domain, of_domain in tables["new"].items()
     }
-    checks = []
+    checks, more = [], {"at_least": 0.0, "unit": "nats"}
     for domain, of_domain in losses.items():
-        full = of_domain["full"]
+        new, old = tables["new"][domain], tables["old"][domain]
         for method in list(of_domain)[1:]:
-            lora, name = of_domain[method], f"{DOMAINS[domain]}, {label(method)}"
-            worse = differences(lora["new"], full["new"])
-            checks.append(check(f"{name}: loss in the new domain less full's", worse, at_least=0.0, unit="nats"))
-            less = differences(full["old"], lora["old"])
-            checks.append(check(f"{name}: full's loss on reviews less LoRA's", less, at_least=0.0, unit="nats"))
+            name = f"{DOMAINS[domain]}, {label(method)}"
+            checks.append(compare(f"{name}: loss in the new domain less full's", new, method, "full", **more))
+            checks.append(compare(f"{name}: full's loss on reviews less LoRA's", old, "full", method, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
@@ -94,9 +97,40 @@ def measure(results, runs, seeds, quick):
     }
 
 
+def samples():
+    """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
+    loaded = load_adapter_set([BASE, *shipped_adapters()])
+
+    def text(prompt, adapter, rng):
+        return "".join(write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
+
+    texts = {
+        name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
+        for name, adapter in loaded.adapters.items()
+    }
+    return {"prompts": list(PROMPTS), "texts": texts}
+
+
 def write_more(outcome, folder):
     """The samples, as a page of their own."""
-    write_text(folder / "dialect_samples.md", format_samples(outcome["samples"]))
+    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
+    lines = [
+        "# One model, three voices",
+        "",
+        "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
+        "reviews, and by the base with each adapter that comes with the package. Temperature "
+        f"{SAMPLING.temperature:g}, top-k {SAMPLING.top_k},",
+        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers "
+        "in each column; nothing was picked by hand.",
+        "",
+        "| " + " | ".join(texts) + " |",
+        "|" + "---|" * len(texts),
+    ]
+    for number, prompt in enumerate(prompts):
+        cells = [of_name[number].replace("|", "\\|") for of_name in texts.values()]
+        cells = [f"**{prompt}**{cell.removeprefix(prompt)}" for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    write_text(folder / "dialect_samples.md", "\n".join(lines) + "\n")
 
 
 def draw(outcome):

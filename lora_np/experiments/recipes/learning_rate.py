@@ -50,22 +50,17 @@ def measure(results, runs, seeds, quick):
         rates = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
         best[key] = [rate for rate, _ in rates]
         at_an_end[key] = sum(end for _, end in rates)
-    checks = []
-
-    def compare(text, first, second, **bound):
-        """A part about the ratio of two best rates; unknown if one of them may be beyond the rates tried."""
-        part = check(text, ratios(best[first], best[second]), unit="times", **bound)
-        beyond = at_an_end[first] + at_an_end[second]
-        if beyond:
-            part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
-        checks.append(part)
-
-    for key in list(RATES)[1:]:
-        compare(f"best rate of {key} to full's", key, "full", at_least=5.0)
-        compare(f"best rate of {key} to full's", key, "full", at_most=20.0)
     low, high = f"r={RANKS[0]}", f"r={RANKS[-1]}"
-    compare(f"best rate of {high} to that of {low}", high, low, at_least=0.5)
-    compare(f"best rate of {high} to that of {low}", high, low, at_most=2.0)
+    bounds = [(key, "full", f"best rate of {key} to full's", 5.0, 20.0) for key in list(RATES)[1:]]
+    bounds.append((high, low, f"best rate of {high} to that of {low}", 0.5, 2.0))
+    checks = []
+    for first, second, text, least, most in bounds:
+        ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
+        for bound in ({"at_least": least}, {"at_most": most}):
+            part = check(text, ratio, unit="times", **bound)
+            if beyond:  # one of the two best rates may be beyond the rates that were tried
+                part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
+            checks.append(part)
     losses = {key: {f"{rate:g}": values for rate, values in of_rate.items()} for key, of_rate in losses.items()}
     return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 

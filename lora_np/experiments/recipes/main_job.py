@@ -11,7 +11,7 @@ import numpy as np
 from ...analysis import spectrum
 from ..baseline import tfidf_baseline
 from ..drawing import COLOURS, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
-from ..evidence import as_good, compare, interval
+from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import draw_cut, scores_when_cut, updates_of
@@ -72,8 +72,7 @@ def measure(results, runs, seeds, quick):
 
     asides = [near_full(key) for key in ("vomlp_r4", "all_r8") if key in loss]
     if "scratch" in loss:
-        text, better = "full less full from random weights: accuracy", {"at_least": 0.0, "unit": "points"}
-        asides.append(compare(text, accuracy, "full", "scratch", **better))
+        asides.append(ahead("full less full from random weights: accuracy", accuracy, "full", "scratch"))
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
     return {
         "checks": [near_full("qv_r8")],

@@ -6,7 +6,7 @@ of a placement share one learning rate. The verdict rests on the test loss, whic
 """
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
-from ..evidence import as_good, compare
+from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
 CLAIM = (
@@ -27,9 +27,8 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    better = {"at_least": -1.0, "unit": "points"}
     asides = [
-        compare("q and v, r = 1 less r = 64: test accuracy", accuracy, "qv_r1", "qv_r64", **better),
+        ahead("q and v, r = 1 less r = 64: test accuracy", accuracy, "qv_r1", "qv_r64", by=-1.0),
         as_good("all linear layers, r = 1 less r = 64: test loss", loss, "all_r1", "all_r64"),
         as_good("q and v r = 8 less full fine-tuning: test loss", loss, "qv_r8", "full"),
     ]

@@ -6,7 +6,7 @@ average, max(i, j)/C. Directions that two seeds share beyond that are those that
 """
 
 from ...analysis import gaussian_similarity
-from ..evidence import check, differences
+from ..evidence import check, compare
 from ..runs import load_base
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
 
@@ -34,8 +34,7 @@ def measure(results, runs, seeds, quick):
         for layer in LAYERS:
             to_chance = [value / chance for value in phi[layer]]
             checks.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
-        more_in_q = differences(phi["q_proj"], phi["v_proj"])
-        checks.append(check(f"{name} of {what}, q_proj less v_proj", more_in_q, at_least=0.0))
+        checks.append(compare(f"{name} of {what}, q_proj less v_proj", phi, *LAYERS, at_least=0.0))
     return {"checks": checks, "tables": tables, "dimension": dimension}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...analysis import spectrum
 from ..drawing import STYLES, colour, log_axis, panels
-from ..evidence import EQUAL, check, differences, ratios
+from ..evidence import as_good, check
 from ..methods import METHODS, by_method, tuned_runs
 from ..updates import draw_cut, scores_when_cut, updates_of
 
@@ -42,15 +42,15 @@ def measure(results, runs, seeds, quick):
         energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
         rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
 
-    def more(text, first, second):
-        return check(f"{text}: test loss", differences(first, second), at_most=EQUAL, unit="nats")
-
-    ratio = ratios(rank_90["full"], [USUAL] * len(seeds))
+    losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
+    ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
-        more("full, cut to r = 16, less uncut", cut["16"]["loss"], loss["full"]),
+        as_good("full, cut to r = 16, less uncut: test loss", losses, "cut_r16", "full"),
         check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
-    asides = [more(f"LoRA r = {r} less full, cut to r = {r}", loss[f"all_r{r}"], cut[str(r)]["loss"]) for r in RANKS]
+    asides = [
+        as_good(f"LoRA r = {r} less full, cut to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}") for r in RANKS
+    ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
 
 

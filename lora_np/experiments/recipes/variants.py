@@ -9,7 +9,7 @@ compared: it shows how fast a variant begins.
 import numpy as np
 
 from ..drawing import PALETTE, dots, panels
-from ..evidence import compare, differences
+from ..evidence import ahead, compare, differences
 from ..methods import METHODS, by_method, tuned_runs
 
 CLAIM = (
@@ -33,8 +33,7 @@ def runs(seeds, quick):
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
     early = by_method(results, runs, lambda numbers: float(np.mean(first_quarter(numbers["loss"]))))
-    better = {"at_least": 0.0, "unit": "points"}
-    checks = [compare(f"{METHODS[key].label} less LoRA", accuracy, key, "lora", **better) for key in AHEAD]
+    checks = [ahead(f"{METHODS[key].label} less LoRA", accuracy, key, "lora") for key in AHEAD]
     faster = {"at_most": 0.0, "unit": "nats"}
     checks.append(compare("PiSSA's loss in the first quarter less LoRA's", early, "pissa", "lora", **faster))
     trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
