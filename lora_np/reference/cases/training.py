@@ -69,13 +69,16 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps."""
+    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps.
+
+    All steps, or only the first settings["until"]: enough for a mistake that shows early.
+    """
     base, adapter, about = base_of(settings, t), adapter_of(settings, t), settings["train"]
     same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
     state, outputs = initial_state(trainable_arrays(base, adapter)), {}
     since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
-    for step in range(about["steps"]):
+    for step in range(settings.get("until", about["steps"])):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
         objective = objective_at(step, settings, t, base, adapter)
