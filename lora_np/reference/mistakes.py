@@ -8,7 +8,9 @@ TABLE = (
     # linear layers
     ("the weight is read as (in, out); it is stored as (out, in), and y = x Wᵀ",
      "ops.linear:linear_forward", "np.asanyarray(weight).T", "wrong.reread(np.asanyarray(weight)).T",
-     "ops.linear:linear_backward", "np.asanyarray(cache.weight))", "wrong.reread(np.asanyarray(cache.weight)))"),
+     "ops.linear:linear_backward", "np.asanyarray(cache.weight))", "wrong.reread(np.asanyarray(cache.weight)))",
+     "model.decoder:layer", 'params[f"{m.name}.{leaf}"]', 'wrong.reread(params[f"{m.name}.{leaf}"])',
+     "model.decoder:layer", "linear(x, weight,", "linear(x, weight if len(stage) > 1 else wrong.reread(weight),"),
     ("the bias is not added",
      "ops.linear:linear_forward", "if bias is not None:", "if False:",
      "model.decoder:linear", 'y if bias is None else np.add(y, bias, order="C")', "y"),
@@ -88,6 +90,7 @@ TABLE = (
     ("the scores are divided by √C and not by √D, of one head",
      "ops.attention:attention_scores", "math.sqrt(q.shape[-1])", "math.sqrt(n_heads * q.shape[-1])"),
     ("with fewer queries than keys, query i is at position i + Tk − Tq, not at i",
+     "ops.attention:attention_scores", "if positions is not None:", "if False:",
      "ops.attention:attention_scores", "elif n_queries > 1:", "else:",
      "ops.attention:attention_scores", "np.arange(n_keys - n_queries, n_keys)", "np.arange(n_queries)"),
     ("the queries' positions are not used: each row has its own",
