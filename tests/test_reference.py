@@ -1,5 +1,6 @@
 """The reference vectors, and the checker that holds ports to them: what it accepts, what it refuses, what it says."""
 
+import inspect
 import json
 import os
 import shutil
@@ -26,8 +27,9 @@ from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.check import entries_off
-from lora_np.reference.plain import KINDS, MISTAKES, SOURCES, plain_outputs
+from lora_np.reference.mistakes import MISTAKES
 from lora_np.reference.tolerances import RTOL, distance, rms, round_up
+from lora_np.reference.wrong import function_at, mistaken, wrong_outputs
 
 ENTRIES, _ = load_manifest()
 DTYPES = ("float64", "float32")
@@ -200,32 +202,33 @@ def test_measures():
     assert [round_up(x) for x in (1.21e-7, 1.3e-7, 0.0, 9.91e3)] == [1.3e-7, 1.3e-7, 0.0, 1e4]
 
 
-# ---------------------------------------------------------------- the plain program, and its mistakes
+# ---------------------------------------------------------------- the known mistakes
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_plain_program_agrees_in_everything(dtype):
-    """A second implementation, written from SPEC.md's formulas and sharing no code with the package."""
-    compared = 0
-    for id, entry in ENTRIES.items():
-        reference = load_case(entry, dtype, VECTORS)
-        made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), dtype)
-        assert bool(made) == (entry["kind"] in KINDS)
-        for name in names_of(entry, inputs=False) if made else ():
-            assert agrees(entry, name, made[name], reference[name], dtype), (id, name)
-            compared += 1
-    assert compared > 1000
-
-
-def test_a_mistake_changes_lines_that_occur_once():
+def test_a_mistake_changes_texts_that_occur_once():
     for mistake, changes in MISTAKES.items():
-        for right, wrong in changes:
-            assert right != wrong and sum(source.count(right) for source in SOURCES.values()) == 1, (mistake, right)
+        for place, right, wrong in changes:
+            source = inspect.getsource(function_at(place))
+            assert right != wrong and source.count(right) == 1, (mistake, place, right)
+
+
+def test_the_package_is_right_again_after_a_mistake():
+    """Whether the mistake went through or raised."""
+    entry, right = ENTRIES["model-lm-lora"], references()["model-lm-lora"]
+    given = entry["kind"], entry["settings"], inputs_of(entry, right), "float64"
+    for mistake in MISTAKES:
+        with pytest.raises(KeyError), mistaken(mistake):
+            raise KeyError
+    wrong_outputs("the bias is not added", *given)
+    case = reference_cases()["model-lm-lora"]
+    made, places = case.outputs_in("float64"), {place for changes in MISTAKES.values() for place, *_ in changes}
+    assert all(agrees(entry, name, made[name], right[name], "float64") for name in made)
+    assert not any("wrong" in function_at(place).__globals__ for place in places)
 
 
 @pytest.mark.slow
 def test_every_known_mistake_shows_and_is_named():
-    """Made in the plain program; most are named alone, and those that are not are the same for that case."""
+    """Most are named alone, and those that are not are the same for that case."""
     wide, alone = references(), 0
     for mistake in MISTAKES:
         shown = named = 0
@@ -234,19 +237,19 @@ def test_every_known_mistake_shows_and_is_named():
                 continue
             reference = wide[id]
             try:
-                made = plain_outputs(entry["kind"], entry["settings"], inputs_of(entry, reference), "float64", mistake)
+                made = wrong_outputs(mistake, entry["kind"], entry["settings"], inputs_of(entry, reference), "float64")
             except (ArithmeticError, ValueError):  # this case makes the mistake impossible
                 continue
-            names = names_of(entry, inputs=False) if made else ()
+            names = names_of(entry, inputs=False)
             first = next((n for n in names if not agrees(entry, n, made[n], reference[n], "float64")), None)
             if first is not None and made[first].shape == reference[first].shape:
                 causes = likely_causes(entry, reference, made, first, "float64")
                 shown, named, alone = shown + 1, named + (mistake in causes), alone + (causes == [mistake])
         if not shown:  # what a single step does not show
             entry, reference = ENTRIES["train-full"], wide["train-full"]
-            settings, inputs = entry["settings"], inputs_of(entry, reference)
-            made = plain_outputs("train", {**settings, "until": 10}, inputs, "float64", mistake)
-            shown = named = int(any(not np.array_equal(made[n], reference[n]) for n in made))
+            made = wrong_outputs(mistake, "train", entry["settings"], inputs_of(entry, reference), "float64")
+            first = next(n for n in made if not agrees(entry, n, made[n], reference[n], "float64"))
+            shown, named = 1, mistake in likely_causes(entry, reference, made, first, "float64")
         assert shown and named, mistake
     assert alone > len(MISTAKES)
 

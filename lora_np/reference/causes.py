@@ -1,8 +1,8 @@
 """What a port has probably done, judged by the first tensor that diverges.
 
-First the plain program makes each known mistake (`plain/`). A mistake that leaves all earlier tensors right and gives
-the port's numbers for this one is the likely cause; if several do, the later tensors decide. If none fits, `looks`
-describes the tensor itself: a factor, a sign, another order, another tensor.
+First this package makes each known mistake itself (`mistakes.py`, `wrong.py`). A mistake that leaves all earlier
+tensors right and gives the port's numbers for this one is the likely cause; if several do, the later tensors decide. If
+none fits, `looks` describes the tensor itself: a factor, a sign, another order, another tensor.
 """
 
 import math
@@ -10,11 +10,12 @@ import math
 import numpy as np
 
 from .looks import looks
-from .plain import MISTAKES, plain_outputs
+from .mistakes import MISTAKES
 from .tolerances import RTOL, off, rms
+from .wrong import wrong_outputs
 
 MOST = 3  # sentences
-WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the plain program with it
+WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the package with it
 
 
 def likely_causes(entry, reference, got, tensor, dtype):
@@ -53,7 +54,7 @@ def known_mistakes(entry, records, reference, got, tensor, dtype):
     scores = {}
     for mistake in MISTAKES:
         try:
-            made = plain_outputs(entry["kind"], settings, inputs, dtype, mistake)
+            made = wrong_outputs(mistake, entry["kind"], settings, inputs, dtype)
         except (ArithmeticError, ValueError, IndexError, KeyError, np.linalg.LinAlgError):
             continue  # this case's shapes or numbers make the mistake impossible
         if tensor not in made or same(made[tensor], reference[tensor], tensor):

@@ -14,7 +14,7 @@ from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
-from .cases.model import at_trained_size, next_tokens
+from .cases import model
 
 
 class Case(NamedTuple):
@@ -39,44 +39,28 @@ def named(grads):
     return {field.removeprefix("d"): grad for field, grad in grads._asdict().items()}
 
 
-def operation(forward, backward, operands, selective=True, **constants):
-    """The case of one operation; `operands` and `constants` are the arguments of its forward pass by name."""
+def operation(rng, case, shapes, size=1.0, mask=None, selective=True, **constants):
+    """The case of one operation.
+
+    case : its name: the operation's in `lora_np.ops`, up to a colon
+    shapes : dict, operand -> shape
+    size : standard deviation of the operands' numbers
+    mask : shape of a dropout mask, or None
+    selective : whether its forward pass takes `wanted`
+    constants : other arguments of the forward pass
+    """
+    forward, backward = (getattr(ops, f"{case.partition(':')[0]}_{way}") for way in ("forward", "backward"))
+    constants |= {} if mask is None else {"mask": ops.dropout_mask(mask, 0.4, rng, "float64")}
 
     def run(wanted, **arguments):
         output, cache = forward(**arguments, **({"wanted": wanted} if selective else {}))
         return output, lambda doutput: named(backward(doutput, cache))
 
-    return Case(run, operands, constants, selective=selective)
+    return Case(run, normal(rng, size, **shapes), constants, selective=selective)
 
 
-def normal(rng, **shapes):
-    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
-
-
-def linear(rng, **bias):
-    operands = normal(rng, x=(2, 3, 5), weight=(4, 5), **bias)
-    return operation(ops.linear_forward, ops.linear_backward, operands)
-
-
-def layer_norm(rng):
-    operands = normal(rng, x=(2, 3, 5), weight=(5,), bias=(5,))
-    # ε is so large that a backward pass without it would show.
-    return operation(ops.layer_norm_forward, ops.layer_norm_backward, operands, eps=0.1)
-
-
-def gelu(rng):
-    x = 2.0 * rng.normal(size=(3, 4, 5))
-    return operation(ops.gelu_forward, ops.gelu_backward, {"x": x})
-
-
-def softmax(rng):
-    operands = normal(rng, x=(2, 3, 5))
-    return operation(ops.softmax_forward, ops.softmax_backward, operands, selective=False)
-
-
-def attention(rng, n_queries=5, n_keys=5):
-    operands = normal(rng, q=(2, n_queries, 12), k=(2, n_keys, 12), v=(2, n_keys, 12))
-    return operation(ops.attention_forward, ops.attention_backward, operands, n_heads=3)
+def normal(rng, size=1.0, **shapes):
+    return {name: size * rng.normal(size=shape) for name, shape in shapes.items()}
 
 
 def attention_steps(rng):
@@ -89,33 +73,7 @@ def attention_steps(rng):
         return context, lambda dcontext: named(ops.attention_backward(dcontext, cache))
 
     zeros = {name: np.zeros((2, 3, 5, 5)) for name in ("scores", "probs")}
-    return Case(run, zeros, normal(rng, q=(2, 5, 12), k=(2, 5, 12), v=(2, 5, 12)), selective=False)
-
-
-def embedding(rng):
-    ids = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # some repeated, 2 and 4 absent
-    return operation(ops.embedding_forward, ops.embedding_backward, normal(rng, weight=(7, 5)), ids=ids)
-
-
-def cross_entropy(rng):
-    operands = {"logits": 2.0 * rng.normal(size=(2, 3, 5))}
-    targets = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
-    return operation(ops.cross_entropy_forward, ops.cross_entropy_backward, operands, targets=targets)
-
-
-def dropout(rng):
-    mask = ops.dropout_mask((3, 4, 5), 0.4, rng, "float64")
-    return operation(ops.dropout_forward, ops.dropout_backward, normal(rng, x=(3, 4, 5)), False, mask=mask)
-
-
-def scale(rng):
-    return operation(ops.scale_forward, ops.scale_backward, normal(rng, x=(2, 3, 5), factor=(5,)))
-
-
-def low_rank(rng):
-    operands = normal(rng, x=(2, 3, 6), A=(3, 6), e=(3,), B=(4, 3))
-    mask = ops.dropout_mask((2, 3, 6), 0.4, rng, "float64")
-    return operation(ops.low_rank_forward, ops.low_rank_backward, operands, mask=mask)
+    return Case(run, zeros, normal(rng, **QKV), selective=False)
 
 
 def low_rank_weight(rng):
@@ -182,7 +140,7 @@ def draw_model(rng, n_classes, dropout, kind, n_layers=2):
     """A model with weights of the size that training gives them, and an adapter or None."""
     config = ModelConfig(7, 5, 6, n_layers, n_heads=3, d_ff=8, n_classes=n_classes, dropout=dropout)
     shapes = parameter_shapes(config)
-    params = {name: at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
+    params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     if kind is None:
         return config, params, None
     patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
@@ -193,13 +151,9 @@ def draw_model(rng, n_classes, dropout, kind, n_layers=2):
 
 
 def draw_batch(rng, n_classes):
-    """Right-padded rows. A language model's padded targets are ignored, and so are each row's last."""
-    ids, lengths = rng.integers(0, 7, (2, 4)), np.array([4, 2])
-    if n_classes:
-        targets = rng.integers(0, n_classes, 2)
-    else:
-        targets = next_tokens(ids, np.arange(4) < lengths[:, None] - 1)
-    return Batch(ids, targets, lengths, np.arange(2))
+    """Right-padded rows, as in the reference cases."""
+    arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2), 4)
+    return Batch(**arrays, rows=np.arange(2))
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
@@ -264,20 +218,27 @@ ADAPTER_VARIANTS = {
     ": trained base": {"trained_base": True, "dropout": 0.4},
 }
 DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
+X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
+SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids of a table of 7 rows, without 2 and 4
+TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
+OPERATIONS = {  # case -> arguments of `operation`
+    "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
+    "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
+    # ε is so large that a backward pass without it would show.
+    "layer_norm": {"shapes": {"x": X, "weight": (5,), "bias": (5,)}, "eps": 0.1},
+    "gelu": {"shapes": {"x": (3, 4, 5)}, "size": 2.0},
+    "softmax": {"shapes": {"x": X}, "selective": False},
+    "attention": {"shapes": QKV, "n_heads": 3},
+    "attention: Tq < Tk": {"shapes": {"q": (2, 4, 12), "k": (2, 7, 12), "v": (2, 7, 12)}, "n_heads": 3},
+    "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
+    "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
+    "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
+    "scale": {"shapes": {"x": X, "factor": (5,)}},
+    "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
+}
 CASES = {  # name -> function of a generator, to a Case
-    "linear": partial(linear, bias=(4,)),
-    "linear: no bias": linear,
-    "layer_norm": layer_norm,
-    "gelu": gelu,
-    "softmax": softmax,
-    "attention": attention,
-    "attention: Tq < Tk": partial(attention, n_queries=4, n_keys=7),
+    **{case: partial(operation, case=case, **arguments) for case, arguments in OPERATIONS.items()},
     "attention: steps between": attention_steps,
-    "embedding": embedding,
-    "cross_entropy": cross_entropy,
-    "dropout": dropout,
-    "scale": scale,
-    "low_rank": low_rank,
     "low_rank_weight": low_rank_weight,
     **{
         f"{kind} adapter{variant}": partial(adapted_linear, kind=kind, **settings)

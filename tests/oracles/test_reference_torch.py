@@ -1,15 +1,16 @@
-"""Tiers 1 and 2 of the reference vectors against PyTorch in float64, with its own operations and autograd.
+"""The reference vectors against PyTorch in float64, with its own operations, autograd, optimiser and SVD.
 
 Only the inputs come from the vectors' files. What PyTorch computes from them has to be within the float64 tolerances
-that apply to ports. Tier 3 has other judges: test_training_torch.py compares training with PyTorch's,
-test_formats_hf.py the files with transformers and PEFT, and test_reference.py all but the files with a plain program.
+that apply to ports. The files of tier 3 have other judges: test_formats_hf.py compares them with transformers and PEFT.
 """
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
+from lora_np.compress.code_points import CODE_POINTS
 from lora_np.formats import read_tensors
 from lora_np.model import ModelConfig
 from lora_np.reference import load_case, load_manifest
@@ -20,6 +21,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from .test_training_torch import torch_adamw, torch_clip, torch_schedule  # noqa: E402
 from .torch_model import Mask, TorchModel, loss_of, record_activations  # noqa: E402
 
 pytestmark = pytest.mark.oracle
@@ -211,9 +213,103 @@ def generate(s, t):
     return {**found, "tokens": ids, **cached}
 
 
+# ---------------------------------------------------------------- tier 3
+
+
+def clip(s, t):
+    parameters = {name.removeprefix("grad."): nn.Parameter(torch.zeros_like(a)) for name, a in t.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = t[f"grad.{name}"].detach().clone()
+    norm = torch.tensor(torch_clip(list(parameters.values()), s["max_norm"]), dtype=torch.float64)
+    return {"norm": norm, **{f"clipped.{name}": parameter.grad for name, parameter in parameters.items()}}
+
+
+def schedule(s, t):
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], s["peak"])
+    scheduler, rates = torch_schedule(optimiser, SimpleNamespace(**s, learning_rate=s["peak"])), []
+    for _ in range(s["steps"]):
+        rates += scheduler.get_last_lr()
+        optimiser.step()
+        scheduler.step()
+    return {"learning_rate": torch.tensor(rates, dtype=torch.float64)}
+
+
+def adamw(s, t):
+    """An optimiser for each array, because each has its own rate."""
+    settings, outputs = SimpleNamespace(optimiser=SimpleNamespace(**s["optimiser"]), learning_rate=1.0), {}
+    for name in [name.removeprefix("start.") for name in t if name.startswith("start.")]:
+        parameter = nn.Parameter(t[f"start.{name}"].detach().clone())
+        optimiser = torch_adamw([parameter], settings)
+        for step, (rate, gradient) in enumerate(zip(s["learning_rate"], t[f"grad.{name}"], strict=True), 1):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * s["optimiser"]["rate_factors"].get(name.rpartition(".")[2], 1.0)
+            parameter.grad = gradient.detach().clone()
+            optimiser.step()
+            state = optimiser.state[parameter]
+            for kind, array in (("m", state["exp_avg"]), ("v", state["exp_avg_sq"]), ("after", parameter)):
+                outputs[f"step.{step}.{kind}.{name}"] = array.detach().clone()
+    return outputs
+
+
+def train(s, t):
+    (net, trained), outputs = build(s, t), {}
+    about = SimpleNamespace(**{**s["train"], "optimiser": SimpleNamespace(**s["train"]["optimiser"])})
+    optimiser = torch_adamw(list(trained.values()), about)
+    scheduler, since = torch_schedule(optimiser, about), []
+    for step in range(about.steps):
+        ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
+        stays = {name.removeprefix("kept."): a[step].double() for name, a in t.items() if name.startswith("kept.")}
+        put_masks(net, {f"mask.{place}": mask / (1.0 - about.dropout) for place, mask in stays.items()})
+        optimiser.zero_grad()
+        loss = loss_of(net(ids, lengths), targets)
+        loss.backward()
+        if step == 0:
+            outputs |= {f"step.1.grad.{name}": parameter.grad.clone() for name, parameter in trained.items()}
+        norm = torch_clip(list(trained.values()), about.clip_norm)
+        since.append((loss.item(), norm, scheduler.get_last_lr()[0]))
+        optimiser.step()
+        scheduler.step()
+        if step + 1 in (1, 10, 50):
+            measured = zip(("loss", "grad_norm", "learning_rate"), torch.tensor(since, dtype=torch.float64).T)
+            outputs |= {f"step.{step + 1}.{name}": values for name, values in measured}
+            outputs |= {f"step.{step + 1}.after.{name}": a.detach().clone() for name, a in trained.items()}
+            since = []
+    return outputs
+
+
+def spectrum(s, t):
+    update = t["after"] - t["before"]
+    u, sigma, vt = torch.linalg.svd(update, full_matrices=False)
+    outputs = {"update": update, "singular_values": sigma, "energy": torch.cumsum(sigma**2, 0) / (sigma**2).sum()}
+    for k in s["k"]:
+        outputs |= {f"left.{k}": u[:, :k] @ u[:, :k].T, f"right.{k}": vt[:k].T @ vt[:k]}
+    return outputs
+
+
+def nf4(s, t):
+    """test_compress.py compares the code points with the paper's table."""
+    points, blocks = torch.tensor(CODE_POINTS), t["weight"].reshape(-1, s["block_size"])
+    absmax = blocks.abs().amax(dim=1)
+    middles = (points[1:] + points[:-1]) / 2
+    codes = torch.bucketize(blocks / absmax.where(absmax > 0, torch.ones_like(absmax))[:, None], middles)
+    first, second = codes.reshape(-1, 2).T
+    outputs, scales = {"absmax": absmax, "codes": codes.flatten(), "packed": first * 16 + second}, absmax
+    if s["double"]:
+        absmax = absmax.float()
+        mean = absmax.double().mean().float()
+        steps = torch.stack([group.abs().max() for group in (absmax - mean).split(256)]) / torch.tensor(127.0)
+        step = steps.repeat_interleave(256)[: len(absmax)]
+        scale_codes = torch.round((absmax - mean) / step).clamp(-127, 127)
+        scales = (mean + step * scale_codes).clamp(min=0.0).double()
+        outputs |= {"mean": mean, "steps": steps, "scale_codes": scale_codes}
+    return {**outputs, "scales": scales, "dequantised": (points[codes] * scales[:, None]).reshape(t["weight"].shape)}
+
+
 COMPUTED = {f.__name__: f for f in (
-    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
+    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate, clip,
+    schedule, adamw, train, spectrum, nf4,
 )}  # fmt: skip
+OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write"}
 
 
 def as_tensor(array):
@@ -221,7 +317,7 @@ def as_tensor(array):
     return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
 
-@pytest.mark.parametrize("id", [id for id, entry in ENTRIES.items() if entry["tier"] < 3])
+@pytest.mark.parametrize("id", [id for id, entry in ENTRIES.items() if entry["kind"] not in OF_FILES])
 def test_case(id):
     entry = ENTRIES[id]
     reference = load_case(entry, "float64", FOLDER)

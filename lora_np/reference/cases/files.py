@@ -14,7 +14,7 @@ from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
 from ...model import parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
-from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config, with_defaults
+from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -128,7 +128,7 @@ def nf4_cases():
 
 
 def gpt2_cases():
-    params, settings = draw_params(bits_of("gpt2"), SMALL), {"model": with_defaults(SMALL)}
+    params, settings = draw_params(bits_of("gpt2"), SMALL), {"model": SMALL}
 
     def files(dtype):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
@@ -147,7 +147,7 @@ def peft_cases():
     bits = bits_of("peft")
     params = draw_params(bits, SMALL)
     about, arrays = draw_adapter(bits, params, layers_of(params, "q_proj", "v_proj", "down_proj"))
-    model = {"model": with_defaults(SMALL)}
+    model = {"model": SMALL}
     settings = {**model, "adapter": about}
     one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),

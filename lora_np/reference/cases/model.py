@@ -26,14 +26,10 @@ from ...training import trainable_arrays
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
-SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 3, "d_ff": 16, "n_classes": 0}
+SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2}
+SIZES |= {"n_heads": 3, "d_ff": 16, "n_classes": 0}
 
 # ---------------------------------------------------------------- settings as the package's objects
-
-
-def with_defaults(sizes):
-    """The settings of a model: all of its configuration."""
-    return {"dropout": 0.0, "layer_norm_eps": 1e-5, **sizes}
 
 
 def model_config(settings):
@@ -130,11 +126,6 @@ def at_trained_size(name, value):
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
-def next_tokens(ids, has_next):
-    """The targets of a language model: the next token where `has_next` (bool, ids' shape), else ignored."""
-    return np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
-
-
 def draw_batch(bits, sizes, lengths, T):
     """Right-padded rows. A language model ignores padded targets and each row's last one."""
     B = len(lengths)
@@ -143,7 +134,7 @@ def draw_batch(bits, sizes, lengths, T):
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
         has_next = np.arange(T) < np.array(lengths)[:, None] - (T > 1)  # a lone token's target is another text's
-        targets = next_tokens(ids, has_next)
+        targets = np.where(has_next, np.roll(ids, -1, axis=1), ops.IGNORE_INDEX)
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
@@ -191,7 +182,7 @@ def model_cases():
         sizes = {**SIZES, **changes}
         params = draw_params(bits, sizes)
         about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, **adapter(params))
-        settings = {"model": with_defaults(sizes), "adapter": about}
+        settings = {"model": sizes, "adapter": about}
         inputs = {**draw_batch(bits, sizes, lengths, T), **params, **arrays}
         inputs |= draw_dropout(bits, settings, arrays, len(lengths), T, p)
         return ReferenceCase(id, 2, "model", settings, inputs, model, description, catches, flags)
@@ -231,7 +222,7 @@ def generation_cases():
         bits = bits_of(id)
         params = draw_params(bits, SIZES)
         about, arrays = draw_adapter(bits, params, layers_of(params, *layers)) if layers else (None, {})
-        settings = {"model": with_defaults(SIZES), "adapter": about, "n_new": 4}
+        settings = {"model": SIZES, "adapter": about, "n_new": 4}
         inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **params, **arrays}
         return ReferenceCase(id, 2, "generate", settings, inputs, generate, description, catches)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ... import ops
 from ...adapters import KINDS, AdapterConfig, dora, scaling
+from ...ops.low_rank import thin
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
@@ -71,9 +72,10 @@ def adapted_layer(settings, t):
     y, cache = kind.forward(t["x"], t["weight"], t["bias"], adapter, config, wanted, t.get("mask"))
     dx, grads = kind.backward(t["grad.y"], cache)
     change = kind.delta(t["weight"], adapter, config)
-    dropped, _ = ops.dropout_forward(t["x"], t.get("mask"))
-    forward = {"su": scale * ops.linear_forward(dropped, adapter["lora_A"], None)[0], "y": y}
+    u = thin(t["x"], adapter["lora_A"], t.get("mask")).reshape(*y.shape[:-1], -1)
+    forward = {"su": scale * u, "y": y}
     if config.kind == "dora":
+        dropped, _ = ops.dropout_forward(t["x"], t.get("mask"))
         V = t["weight"] + scale * (adapter["lora_B"] @ adapter["lora_A"])
         forward = {"norm": dora.row_norms(V), "h": ops.linear_forward(dropped, V, None)[0], **forward}
     names = [name for name in ("bias", dora.MAGNITUDE, "weight", "lora_B", "lora_A") if name in grads]

@@ -30,7 +30,6 @@ from .model import (
     layers_of,
     mask_shapes,
     model_config,
-    with_defaults,
 )
 
 RECORDED = (1, 10, 50)  # the steps after which parameters are shown
@@ -51,8 +50,7 @@ def schedule(settings, t):
 
 
 def optimiser_of(settings):
-    about = settings["optimiser"]
-    return AdamW(**{name: about[name] for name in ("beta1", "beta2", "eps", "weight_decay", "rate_factors")})
+    return AdamW(**settings["optimiser"])
 
 
 def adamw(settings, t):
@@ -69,13 +67,16 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps."""
+    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps.
+
+    All steps, or only the first settings["until"]: enough for a mistake that shows early.
+    """
     base, adapter, about = base_of(settings, t), adapter_of(settings, t), settings["train"]
     same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
     state, outputs = initial_state(trainable_arrays(base, adapter)), {}
     since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
-    for step in range(about["steps"]):
+    for step in range(settings.get("until", about["steps"])):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
         objective = objective_at(step, settings, t, base, adapter)
@@ -184,7 +185,7 @@ def run_cases():
         batches = [draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
         inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
         inputs["order"] = whole(bits, (steps,), n_batches)
-        settings = {"model": with_defaults({**sizes, "dropout": 0.0 if adapter else p}), "adapter": about}
+        settings = {"model": {**sizes, "dropout": 0.0 if adapter else p}, "adapter": about}
         shapes = mask_shapes(settings, arrays, B, T, p)
         inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
         settings["train"] = {

@@ -1,0 +1,111 @@
+"""The package with a known mistake in it: `mistaken` changes functions in memory and puts the right ones back."""
+
+import importlib
+import inspect
+import math
+import sys
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+
+from .cases import in_dtype, reference_cases
+from .mistakes import MISTAKES
+
+
+@cache
+def computes():
+    """The function that computes a case's outputs, by kind."""
+    return {case.kind: case.compute for case in reference_cases().values()}
+
+
+def wrong_outputs(mistake, kind, settings, inputs, dtype):
+    """What a mistake makes of a case's outputs.
+
+    Parameters
+    ----------
+    mistake : a key of `MISTAKES`
+    kind, settings, inputs : as in the manifest; inputs in the precision
+    dtype : "float64" or "float32"
+
+    Returns
+    -------
+    dict, name -> array
+    """
+    with mistaken(mistake), np.errstate(all="ignore"):  # a mistake may well divide by zero
+        outputs = computes()[kind](settings, inputs)
+    return {name: in_dtype(np.asarray(array), dtype) for name, array in outputs.items()}
+
+
+@contextmanager
+def mistaken(mistake):
+    """While this is open, the whole package makes the mistake. The wrong functions know this module as `wrong`."""
+    wrong = wrong_code(mistake)
+    right = {function: function.__code__ for function in wrong}
+    try:
+        for function, code in wrong.items():
+            function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
+        yield
+    finally:
+        for function, code in right.items():
+            function.__code__ = code
+            function.__globals__.pop("wrong", None)
+        INPUT_OF.clear()
+
+
+@cache
+def wrong_code(mistake):
+    """The compiled wrong version of each function that a mistake changes."""
+    sources = {}
+    for place, right, wrong in MISTAKES[mistake]:
+        function = function_at(place)
+        sources[function] = sources.get(function, inspect.getsource(function)).replace(right, wrong)
+    codes = {}
+    for function, source in sources.items():
+        names = dict(function.__globals__)
+        exec(compile(source, function.__code__.co_filename, "exec"), names)
+        codes[function] = names[function.__name__].__code__
+    return codes
+
+
+def function_at(place):
+    """The function of a place such as "ops.linear:linear_forward"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"lora_np.{module}"), name)
+
+
+# ---------------------------------------------------------------- what some of the changes call
+
+INPUT_OF = {}  # id of an array -> what it was computed from
+
+
+def reread(matrix):
+    """What a matrix becomes whose bytes are read with the axes exchanged: its own shape, other places."""
+    return matrix.reshape(matrix.shape[::-1]).T
+
+
+def normal_share(x):
+    """Φ(x), the normal distribution's."""
+    return (0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))).astype(x.dtype)
+
+
+def seen(q, k, positions):
+    """Which keys a query may attend to: bool (…, Tq, Tk)."""
+    Tq, Tk = q.shape[1], k.shape[1]
+    query_at = np.arange(Tk - Tq, Tk) if positions is None else positions[:, None]
+    return np.arange(Tk) <= query_at[..., None]
+
+
+def shifted(targets, ignored):
+    return np.concatenate([targets[..., 1:], np.full_like(targets[..., :1], ignored)], axis=-1)
+
+
+def first_alike(layer, call):
+    """The first adapted layer where its mask has the shape of this layer's, else this layer."""
+    first = next(iter(call.adapter_arrays))
+    own, other = (call.masks.get(f"{name}.adapter") for name in (layer, first))
+    return layer if own is None or own.shape != other.shape else first
+
+
+def point_below(x, points):
+    return np.clip(np.searchsorted(points, x, side="right") - 1, 0, 15)
