@@ -151,7 +151,8 @@ def adapted(model, adapter):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     config = adapter.config
-    lora = LoraConfig(r=config.r, lora_alpha=config.alpha, target_modules=list(config.targets), lora_dropout=0.0)
+    targets = sorted({name.split(".")[-2] for name in adapter.weights if "lora_" in name})  # such as q_proj
+    lora = LoraConfig(r=config.r, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
     wrapped = get_peft_model(model, lora)
     state = {f"base_model.model.{name}.weight": torch.tensor(array) for name, array in adapter.weights.items()}
     set_peft_model_state_dict(wrapped, state)
