@@ -39,18 +39,15 @@ def saved_peft(classifier, random_params, random_adapter, tmp_path):
 # ---------------------------------------------------------------- GPT-2
 
 
-def test_a_model_comes_back(config, random_params, tmp_path):
-    params = random_params(config, np.float32)
-    labels = list("wxyz")[: config.n_classes] or None
+def test_a_file_or_its_folder(config, random_params, tmp_path):
+    """And the labels of a classifier, which have names if they are not given."""
+    params, labels = random_params(config, np.float32), list("wxyz")[: config.n_classes] or None
     save_gpt2(tmp_path, params, config)
     assert load_gpt2(tmp_path).labels == (labels and [f"LABEL_{k}" for k in range(4)])
     save_gpt2(tmp_path, params, config, labels=labels)
     for path in (tmp_path, tmp_path / "model.safetensors"):
         back = load_gpt2(path)
-        assert list(back.params) == list(params) and back.config == config and back.labels == labels
-        assert all(back.params[key].tobytes() == params[key].tobytes() for key in params)
-    wide = load_gpt2(tmp_path, np.float64).params
-    assert all(np.array_equal(wide[key], params[key]) and wide[key].dtype == np.float64 for key in params)
+        assert back.labels == labels and all(np.array_equal(back.params[name], params[name]) for name in params)
 
 
 def test_a_head_that_is_not_tied(language, random_params, tmp_path):
@@ -79,36 +76,6 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
 
 
 # ---------------------------------------------------------------- PEFT
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"targets": ("q_proj", "v_proj")},
-        {"rslora": True, "alpha": 16.0},
-        {"rank_pattern": {"up_proj": 5}},
-        {"targets": ("o_proj",), "r": 12},  # all is square: no shape tells A from B
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_an_adapter_comes_back(config, settings, kind, random_params, random_adapter, tmp_path):
-    """Bit for bit; and in the base's dtype, whatever the file's is."""
-    params = random_params(config, np.float32)
-    adapter = random_adapter(params, train_head=bool(config.n_classes), kind=kind, **settings)
-    save_peft(tmp_path, adapter, params, config)
-    back = load_peft(tmp_path, params)
-    assert back.config.kind == kind and list(back.weights) == list(adapter.weights)
-    assert all(back.weights[key].tobytes() == array.tobytes() for key, array in adapter.weights.items())
-    expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
-    assert all(np.array_equal(loaded[key], expected[key]) for key in expected)
-    wide = load_peft(tmp_path, {name: array.astype(np.float64) for name, array in params.items()}).weights
-    assert list(wide) == list(adapter.weights) and {array.dtype for array in wide.values()} == {np.dtype("f8")}
-    assert all(np.array_equal(wide[key], array) for key, array in adapter.weights.items())
-    edit_tensors(tmp_path / "adapter_model.safetensors", lambda t: {n: a.astype(np.float16) for n, a in t.items()})
-    for key, array in load_peft(tmp_path, params).weights.items() if kind == "lora" else ():
-        assert array.dtype == np.float32 and np.array_equal(array, adapter.weights[key].astype(np.float16))
 
 
 @pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
