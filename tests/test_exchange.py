@@ -99,13 +99,20 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
 def test_a_fused_adapter_is_taken_apart_and_joined_again(seed):
     """To the same arrays, whichever columns of B reach which layers, in whatever order, or none.
 
-    A column of zeros belongs to no layer by its numbers, and goes with its neighbours.
+    A column of zeros belongs to no layer by its numbers, and goes with the one before it, or with the first.
     """
     rng = np.random.default_rng(seed)
     r = int(rng.integers(1, 7))
-    reaches = np.ones((3, r)) if seed < 6 else rng.random((3, r)) < rng.choice([0.3, 0.6])
+    owners = rng.integers(-1, 3, r)  # a layer for each column of B, or none
+    owners = np.sort(owners) if seed % 4 == 0 else owners
+    reaches = rng.random((3, r)) < 0.8 if seed % 4 == 1 else owners == np.arange(3)[:, None]
     lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r)) * np.repeat(reaches, 4, axis=0)
     split = split_factors({"lora_A": lora_A, "lora_B": lora_B}, list("qkv"))
+    known = owners[owners >= 0]
+    if seed % 4 != 1 and known.size and (np.diff(known) >= 0).all():
+        filled = known[np.maximum(np.cumsum(owners >= 0) - 1, 0)]
+        ranks = [len(split[name]["lora_A"]) if name in split else 0 for name in "qkv"]
+        assert ranks == np.bincount(filled, minlength=3).tolist()
     for i, name in enumerate("qkv"):
         update = split[name]["lora_B"] @ split[name]["lora_A"] if name in split else np.zeros((4, 5))
         np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)

@@ -17,12 +17,14 @@ from lora_np.formats import (
     load_model,
     load_peft,
     load_pretrained,
+    load_task,
     read_json,
     read_tensors,
     save_adapter,
     save_gpt2,
     save_model,
     save_peft,
+    shipped_adapters,
     write_json,
     write_tensors,
 )
@@ -354,10 +356,12 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path):
 # ------------------------------------------------------------------ the model that ships
 
 
-def test_the_shipped_model_loads():
+def test_the_shipped_model_and_adapters_load():
     params, config = load_pretrained()
     assert list(params) == list(parameter_shapes(config))
     assert {array.dtype for array in params.values()} == {np.dtype(np.float32)}
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.n_positions))
     logits, _ = forward(params, ids, config)
     assert np.isfinite(logits).all() and config.n_classes == 0
+    tasks = [load_task(name) for name in shipped_adapters()]
+    assert tasks and all(task.labels is None and task.adapter for task in tasks)

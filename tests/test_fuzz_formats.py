@@ -166,7 +166,8 @@ def make_bare_gpt2(folder):
     path, config = folder / "model.safetensors", folder / "config.json"
     entries = [half(entry, "BF16") for entry in unpack(path.read_bytes())]
     bare = [entry._replace(name=entry.name.removeprefix("transformer.")) for entry in entries]
-    path.write_bytes(pack([*bare, Entry("h.0.attn.bias", "BOOL", [1, 1, 2, 2], bytes(4))]))
+    masks = [Entry("h.0.attn.bias", "BOOL", [1, 1, 2, 2], bytes(4)), Entry("h.1.attn.masked_bias", "F32", [], bytes(4))]
+    path.write_bytes(pack([*bare, *masks]))
     write_json(config, read_json(config) | {"n_inner": None})
 
 
