@@ -353,7 +353,7 @@ def regex(rng):
     text = pick(rng, ATOMS)
     for _ in range(int(rng.integers(5))):
         text = pick(rng, GROWN).replace("@", text + pick(rng, ["", "", pick(rng, ATOMS)]))[:20_000]
-    return pick(rng, [text, text + "x", text, text * 300])
+    return pick(rng, [text, text + "x", text, (text * 300)[:20_000]])
 
 
 def size(rng):
