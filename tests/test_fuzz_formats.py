@@ -582,14 +582,14 @@ def change_folder(rng, path, files):
             text = json.dumps(fields).replace('"@"', hostile_for(rng, field)).encode("utf-8", "surrogatepass")
             put(file, text if fields else pack([*pair, *unpack(data)]))
         return "long names"
-    targets = [None, "nowhere", path.name, "../out", "/etc/passwd", "/dev/zero", *(file.name for file in files)]
     path.rename(path.parent.parent / "out")
-    if os.name != "posix" or kind < 0.75:
-        # A pipe's readers wait for a writer.
-        pick(rng, [lambda path: None, Path.mkdir] + ([os.mkfifo] if os.name == "posix" else []))(path)
-        return "no file"
-    path.symlink_to(pick(rng, targets[1:]))
-    return "a link"
+    if os.name == "posix" and kind > 0.75:
+        targets = ["nowhere", path.name, "../out", "/etc/passwd", "/dev/zero", *(file.name for file in files)]
+        path.symlink_to(pick(rng, targets))
+        return "a link"
+    makers = [lambda path: None, Path.mkdir] + ([os.mkfifo] if os.name == "posix" else [])
+    pick(rng, makers)(path)  # a pipe's readers wait for a writer
+    return "no file"
 
 
 def damage(rng, reader):
