@@ -213,13 +213,6 @@ def test_the_wrong_base_is_noticed(words, run, fails, tiny_base, tmp_path):
     fails("predict", "--model", tmp_path / "out", "hello", says=["another base"])
 
 
-def test_options_that_do_not_make_a_command(fails):
-    fails("predict", "--model", "x", says=["texts", "--data"])
-    fails("predict", "--model", "x", "--data", "y.csv", says=["--text"])
-    fails("--seeds", "0", says=["seeds", "0"])
-    fails("run", "--quick", "--jobs", "0", says=["jobs", "0"])
-
-
 def test_as_a_module_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "lora_np", "predict", "--model", str(tmp_path / "none"), "hello"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -41,6 +41,8 @@ def taught(tiny_base, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("taught")
     (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
+        (folder / f"{name}.txt").write_bytes(content)
     rows = [json.dumps({"t": s, "l": "abc"[i % 3]}) for i, s in enumerate(SENTENCES)]
     (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
     text = f"finetune --base {tiny_base} --epochs 2 --text-file {folder}/corpus.txt --out {folder}"
@@ -93,6 +95,10 @@ REFUSALS = [
     (f"{TEXT} --targets w_proj", "targets: 'w_proj' fits no layer"),
     (f"{TEXT} --rank 99", "r: got 99, expected at most min(out, in) = 16"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
+    ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
+    ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
+    ("finetune --text-file {taught}/latin.txt --base {base} --out {out}", "line 2: byte 0xff is not UTF-8"),
+    ("finetune --text-file {taught}/short.txt --base {base} --out {out}", "has 3 tokens, expected at least 32"),
     (f"{WRITE} --adapter nobody", "nobody: no such folder"),
     (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
     (f"{WRITE} --adapter {{taught}}/classes", "got a classifier"),
@@ -124,6 +130,10 @@ REFUSALS = [
         "import {taught}/classes_peft --from peft --out {out} --base {base} --labels a a b",
         "labels: got a, a, b; expected 3 different labels",
     ),
+    ("predict --model x", "give either texts to classify or --data"),
+    ("predict --model x --data y.csv", "--text"),
+    ("--seeds 0", "seeds: got 0"),
+    ("run --quick --jobs 0", "jobs: got 0"),
     ("inspect {taught}", "there is no .safetensors file in it"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
@@ -134,19 +144,6 @@ def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
     places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
     fails(*command.format(**places).split(), says=[message])
     assert not (tmp_path / "out").exists()
-
-
-def test_texts_that_cannot_be_used(tiny_base, tmp_path, fails):
-    file = tmp_path / "text.txt"
-    command = ["finetune", "--text-file", file, "--base", tiny_base, "--out", tmp_path / "out"]
-    fails(*command, says=["there is no such file"])
-    for content, message in (
-        (b" \n\t\n", "holds no text"),
-        (b"good\nbad \xff\n", "line 2: byte 0xff is not UTF-8"),
-        (b"too short", "has 3 tokens, expected at least 32"),
-    ):
-        file.write_bytes(content)
-        fails(*command, says=[message])
 
 
 # ---------------------------------------------------------------- generate
@@ -437,9 +434,3 @@ def test_experiment_list(run, fails):
     assert [line.split()[1] for line in run("experiment", "list").splitlines()] == list(RECIPES)
     message = fails("experiment", "nothing")
     assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"
-
-
-def test_shipped_adapters_fit_the_shipped_base():
-    for name in shipped_adapters():
-        task = load_task(name)
-        assert task.labels is None and task.adapter is not None

@@ -91,51 +91,37 @@ def put(name, make):
 
 
 # ------------------------------------------------------------------ configurations
+#
+# tests/test_refusals.py has every number of our own ones.
 
 FIELDS = {
     "model": [
         ({"d_model": "absent"}, "config.json: .*d_model"),
         ({"d_model": "12"}, "config.json: d_model: got '12', expected a whole number"),
-        ({"d_model": 12.0}, "config.json: d_model: got 12.0"),
-        ({"n_heads": 5}, "config.json: n_heads: 5 does not divide d_model = 12"),
-        ({"n_layers": True}, "config.json: n_layers: got True"),
         ({"n_layers": 10**9}, "config.json: n_layers is 1000000000, but the model has only 37 tensors"),
-        ({"n_classes": []}, "config.json: .*n_classes"),
-        ({"dropout": "none"}, "config.json: .*dropout"),
-        ({"dropout": 2}, "config.json: dropout: got 2"),
-        ({"layer_norm_eps": "tiny"}, "config.json: .*layer_norm_eps"),
-        ({"layer_norm_eps": -1.0}, "config.json: .*layer_norm_eps"),
         ({"n_layers": 3}, "model.safetensors: blocks.2.* is missing"),
         ({"n_classes": 0}, "model.safetensors: unexpected tensor head.weight"),
         ({"d_ff": 24}, "model.safetensors: .* has shape"),
     ],
     "adapter": [
-        ({"r": 0}, "adapter.json: r: got 0"),
-        ({"r": 3.0}, "adapter.json: r: got 3.0"),
         ({"r": 4}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(4, 12\)"),
         ({"r": 13}, r"adapter.safetensors: .*lora_A has shape \(3, 12\), expected \(13, 12\)"),
         ({"targets": ["q_proj"], "rank_pattern": {}}, "adapter.safetensors: "),
         ({"targets": ["c_attn"]}, "adapter.json: targets: 'c_attn' fits no layer"),
         ({"targets": 3}, "adapter.json: .*"),
-        ({"targets": "q_proj"}, "adapter.json: targets"),
         ({"targets": [1]}, r"adapter.json: targets: got \[1\], expected a tuple of texts"),
         ({"targets": {"q_proj": 1}}, "adapter.json: targets: got .*, expected a tuple of texts"),
         ({"kind": []}, r"adapter.json: kind: got \[\], expected a text"),
-        ({"kind": "magic"}, "adapter.json: kind: got 'magic'"),
         ({"rank_pattern": [2]}, "adapter.json: rank_pattern"),
         ({"rank_pattern": {"x": 2}}, "adapter.json: rank_pattern: 'x' fits no layer"),
-        ({"alpha": "6"}, "adapter.json: alpha"),
         ({"alpha_pattern": {"q_proj": []}}, "adapter.json: alpha_pattern"),
         ({"rslora": "no"}, "adapter.json: rslora"),
-        ({"dropout": 1}, "adapter.json: dropout"),
-        ({"init": "lazy"}, "adapter.json: init: got 'lazy'"),
         *[({"init": i}, f"adapter.json: init: got '{i}', .*expected one of kaiming, gaussian") for i in STARTS],
         ({"train_head": False}, "adapter.safetensors: unexpected tensor head.weight"),
         ({"kind": "dora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_magnitude_vector is missing"),
         ({"kind": "vera"}, "adapter.safetensors: blocks.0.attn.q_proj.vera_lambda_d is missing"),
         ({"kind": "adalora"}, "adapter.safetensors: blocks.0.attn.q_proj.lora_E is missing"),
         ({"rate_factors": {"lora_B": -1}}, r"adapter.json: rate_factors\['lora_B'\]: got -1"),
-        ({"projection_seed": 1.5}, "adapter.json: projection_seed: got 1.5"),
         ({"norm_gradient": "yes"}, "adapter.json: norm_gradient: got 'yes'"),
     ],
     "gpt2": [

@@ -39,18 +39,15 @@ def saved_peft(classifier, random_params, random_adapter, tmp_path):
 # ---------------------------------------------------------------- GPT-2
 
 
-def test_a_model_comes_back(config, random_params, tmp_path):
-    params = random_params(config, np.float32)
-    labels = list("wxyz")[: config.n_classes] or None
+def test_a_file_or_its_folder(config, random_params, tmp_path):
+    """And the labels of a classifier, which have names if they are not given."""
+    params, labels = random_params(config, np.float32), list("wxyz")[: config.n_classes] or None
     save_gpt2(tmp_path, params, config)
     assert load_gpt2(tmp_path).labels == (labels and [f"LABEL_{k}" for k in range(4)])
     save_gpt2(tmp_path, params, config, labels=labels)
     for path in (tmp_path, tmp_path / "model.safetensors"):
         back = load_gpt2(path)
-        assert list(back.params) == list(params) and back.config == config and back.labels == labels
-        assert all(back.params[key].tobytes() == params[key].tobytes() for key in params)
-    wide = load_gpt2(tmp_path, np.float64).params
-    assert all(np.array_equal(wide[key], params[key]) and wide[key].dtype == np.float64 for key in params)
+        assert back.labels == labels and all(np.array_equal(back.params[name], params[name]) for name in params)
 
 
 def test_a_head_that_is_not_tied(language, random_params, tmp_path):
@@ -81,36 +78,6 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
 # ---------------------------------------------------------------- PEFT
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"targets": ("q_proj", "v_proj")},
-        {"rslora": True, "alpha": 16.0},
-        {"rank_pattern": {"up_proj": 5}},
-        {"targets": ("o_proj",), "r": 12},  # all is square: no shape tells A from B
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_an_adapter_comes_back(config, settings, kind, random_params, random_adapter, tmp_path):
-    """Bit for bit; and in the base's dtype, whatever the file's is."""
-    params = random_params(config, np.float32)
-    adapter = random_adapter(params, train_head=bool(config.n_classes), kind=kind, **settings)
-    save_peft(tmp_path, adapter, params, config)
-    back = load_peft(tmp_path, params)
-    assert back.config.kind == kind and list(back.weights) == list(adapter.weights)
-    assert all(back.weights[key].tobytes() == array.tobytes() for key, array in adapter.weights.items())
-    expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
-    assert all(np.array_equal(loaded[key], expected[key]) for key in expected)
-    wide = load_peft(tmp_path, {name: array.astype(np.float64) for name, array in params.items()}).weights
-    assert list(wide) == list(adapter.weights) and {array.dtype for array in wide.values()} == {np.dtype("f8")}
-    assert all(np.array_equal(wide[key], array) for key, array in adapter.weights.items())
-    edit_tensors(tmp_path / "adapter_model.safetensors", lambda t: {n: a.astype(np.float16) for n, a in t.items()})
-    for key, array in load_peft(tmp_path, params).weights.items() if kind == "lora" else ():
-        assert array.dtype == np.float32 and np.array_equal(array, adapter.weights[key].astype(np.float16))
-
-
 @pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
 def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     """PEFT on a port of this model that kept its names."""
@@ -132,13 +99,20 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
 def test_a_fused_adapter_is_taken_apart_and_joined_again(seed):
     """To the same arrays, whichever columns of B reach which layers, in whatever order, or none.
 
-    A column of zeros belongs to no layer by its numbers, and goes with its neighbours.
+    A column of zeros belongs to no layer by its numbers, and goes with the one before it, or with the first.
     """
     rng = np.random.default_rng(seed)
     r = int(rng.integers(1, 7))
-    reaches = np.ones((3, r)) if seed < 6 else rng.random((3, r)) < rng.choice([0.3, 0.6])
+    owners = rng.integers(-1, 3, r)  # a layer for each column of B, or none
+    owners = np.sort(owners) if seed % 4 == 0 else owners
+    reaches = rng.random((3, r)) < 0.8 if seed % 4 == 1 else owners == np.arange(3)[:, None]
     lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r)) * np.repeat(reaches, 4, axis=0)
     split = split_factors({"lora_A": lora_A, "lora_B": lora_B}, list("qkv"))
+    known = owners[owners >= 0]
+    if seed % 4 != 1 and known.size and (np.diff(known) >= 0).all():
+        filled = known[np.maximum(np.cumsum(owners >= 0) - 1, 0)]
+        ranks = [len(split[name]["lora_A"]) if name in split else 0 for name in "qkv"]
+        assert ranks == np.bincount(filled, minlength=3).tolist()
     for i, name in enumerate("qkv"):
         update = split[name]["lora_B"] @ split[name]["lora_A"] if name in split else np.zeros((4, 5))
         np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)

@@ -1,27 +1,36 @@
-"""Our own files: what is saved comes back, and nothing is half-written."""
+"""Files of all formats: what is saved comes back, and nothing is half-written."""
 
 import json
 import os
 import stat
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from lora_np.adapters import KINDS, AdapterConfig, init_adapter
+from lora_np.adapters import KINDS, AdapterConfig, adapter_deltas, init_adapter
 from lora_np.adapters.starts import STARTS
 from lora_np.formats import (
     load_adapter,
+    load_gpt2,
     load_model,
+    load_peft,
     load_pretrained,
+    load_task,
     read_json,
     read_tensors,
     save_adapter,
+    save_gpt2,
     save_model,
+    save_peft,
+    shipped_adapters,
     write_json,
     write_tensors,
 )
 from lora_np.model import forward, parameter_shapes
+
+from .tiny import edit_tensors
 
 
 @pytest.fixture
@@ -44,40 +53,48 @@ def saved_adapter(classifier, random_params, random_adapter, tmp_path):
 # ------------------------------------------------------------------ round trips
 
 
+def assert_same_arrays(got, expected, dtype=np.float32):
+    """The same names in the same order, and the same bytes after a conversion to `dtype`."""
+    assert list(got) == list(expected)
+    for name, array in expected.items():
+        assert got[name].dtype == dtype and got[name].tobytes() == array.astype(dtype).tobytes(), name
+        assert got[name].flags.writeable, name
+
+
+def rounded(arrays):
+    """The numbers that a file of float16 has."""
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+MODELS = {  # save, load
+    "ours": (save_model, load_model),
+    "ours in float16": (partial(save_model, dtype="float16"), load_model),
+    "GPT-2": (save_gpt2, load_gpt2),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_model_comes_back_bit_for_bit(config, random_params, random_batch, tmp_path, dtype):
-    """Also where it replaces another, and from transposed views, whose bytes are in another order."""
-    folder, params = tmp_path / "a" / "b", random_params(config, dtype)
-    save_model(folder, random_params(config, dtype, seed=7), config)
-    save_model(folder, {name: np.asfortranarray(array) for name, array in params.items()}, config)
+def test_a_model_comes_back(kind, dtype, config, random_params, random_batch, tmp_path):
+    """Bit for bit, also where it replaces another, and from transposed views, whose bytes are in another order."""
+    save, load = MODELS[kind]
+    params, folder = random_params(config, dtype), tmp_path / "a" / "b"
+    views = {name: np.asfortranarray(array) for name, array in params.items()}
+    save(folder, random_params(config, dtype, seed=7), config)
+    save(folder, views, config)
+    assert_same_arrays(views, params, dtype)
     assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
-    loaded, loaded_config = load_model(folder, dtype)
-    assert loaded_config == config
-    assert list(loaded) == list(parameter_shapes(config)), "in execution order"
-    for name, array in params.items():
-        assert loaded[name].dtype == dtype and loaded[name].tobytes() == array.tobytes(), name
-        assert loaded[name].flags.writeable
-    other = np.float64 if dtype == np.float32 else np.float32
-    assert all(np.array_equal(a, params[n].astype(other)) for n, a in load_model(folder, other)[0].items())
-    batch = random_batch(config)
-    logits = [forward(p, batch.ids, config, lengths=batch.lengths)[0] for p in (params, loaded)]
+    half = "float16" in kind
+    types = {array.dtype for array in read_tensors(folder / "model.safetensors")[0].values()}
+    assert types == {np.dtype("f2") if half else np.dtype(dtype)}
+    saved, batch = rounded(params) if half else params, random_batch(config)
+    for wanted in (np.float32, np.float64):
+        loaded, loaded_config = load(folder, wanted)[:2]
+        assert loaded_config == config and list(loaded) == list(parameter_shapes(config)), "in execution order"
+        assert_same_arrays(loaded, saved, wanted)
+    expected = {name: array.astype(wanted) for name, array in saved.items()}
+    logits = [forward(p, batch.ids, config, lengths=batch.lengths)[0] for p in (expected, loaded)]
     assert logits[0].tobytes() == logits[1].tobytes()
-
-
-def test_a_model_saved_in_float16(config, random_params, tmp_path):
-    params = random_params(config, np.float32)
-    before = {name: array.copy() for name, array in params.items()}
-    save_model(tmp_path / "half", params, config, "float16")
-    save_model(tmp_path / "full", params, config)
-    sizes = [(tmp_path / kind / "model.safetensors").stat().st_size for kind in ("half", "full")]
-    assert sizes[0] < 0.8 * sizes[1]
-    assert {a.dtype for a in read_tensors(tmp_path / "half" / "model.safetensors")[0].values()} == {np.dtype("f2")}
-    for dtype in (np.float32, np.float64):
-        loaded, _ = load_model(tmp_path / "half", dtype)
-        for name, array in params.items():
-            assert loaded[name].dtype == dtype
-            np.testing.assert_array_equal(loaded[name], array.astype(np.float16).astype(dtype), err_msg=name)
-    assert all(np.array_equal(params[name], array) for name, array in before.items())
 
 
 def test_a_weight_that_float16_cannot_hold_is_not_saved_as_infinity(language, random_params, tmp_path):
@@ -116,27 +133,46 @@ def test_every_setting_of_an_adapter_survives(classifier, random_params, tmp_pat
     assert load_adapter(tmp_path, params).config == settings
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [None, "float16"])
-def test_an_adapter_comes_back_bit_for_bit(kind, dtype, classifier, random_params, random_adapter, tmp_path):
-    """The same arrays, and so the same logits."""
-    params = random_params(classifier, np.float32)
-    patterns = {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {} if kind == "vera" else {"blocks.0.*": 3.0}}
-    adapter = random_adapter(params, kind=kind, projection_seed=5, dropout=0.1, **patterns)
-    if dtype:  # as the file holds the numbers
-        rounded = {name: array.astype(dtype).astype(np.float32) for name, array in adapter.weights.items()}
-        adapter = adapter._replace(weights=rounded)
-    save_adapter(tmp_path, adapter, dtype)
-    assert sorted(os.listdir(tmp_path)) == ["adapter.json", "adapter.safetensors"]
-    loaded = load_adapter(tmp_path, params)
-    assert loaded.config == adapter.config and list(loaded.weights) == list(adapter.weights)
-    assert "head.weight" in loaded.weights, "the trained head is part of the adapter"
-    assert all(loaded.weights[name].tobytes() == array.tobytes() for name, array in adapter.weights.items())
-    wide = load_adapter(tmp_path, {name: array.astype(np.float64) for name, array in params.items()}).weights
-    assert {array.dtype for array in wide.values()} == {np.dtype("f8")}, "the base's"
-    assert all(np.array_equal(wide[name], array) for name, array in adapter.weights.items())
+PATTERNS = {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"blocks.0.*": 3.0}}
+OURS = [{"kind": kind, "dropout": 0.1, **PATTERNS} for kind in KINDS if kind != "vera"]
+OURS += [{"kind": "vera", "dropout": 0.1, "projection_seed": 5, "rank_pattern": PATTERNS["rank_pattern"]}]
+PEFTS = [
+    {},
+    {"targets": ("q_proj", "v_proj")},
+    {"rslora": True, "alpha": 16.0},
+    {"rank_pattern": {"up_proj": 5}},
+    {"targets": ("o_proj",), "r": 12},  # all is square: no shape tells A from B
+]
+ADAPTERS = [("ours", half, settings) for half in (False, True) for settings in OURS]
+ADAPTERS += [("PEFT", False, {"kind": kind, **settings}) for kind in ("lora", "dora") for settings in PEFTS]
+ADAPTERS += [("PEFT", True, settings) for settings in PEFTS]
+
+
+@pytest.mark.parametrize("form, half, settings", ADAPTERS, ids=str)
+def test_an_adapter_comes_back(form, half, settings, config, random_params, random_adapter, tmp_path):
+    """The same arrays, in the base's dtype, and so the same logits."""
+    params = random_params(config, np.float32)
+    adapter = random_adapter(params, train_head=bool(config.n_classes), **settings)
+    if half:
+        weights = {name: array.astype(np.float32) for name, array in rounded(adapter.weights).items()}
+        adapter = adapter._replace(weights=weights)
+    if form == "ours":
+        save_adapter(tmp_path, adapter, "float16" if half else None)
+        names, load = ["adapter.json", "adapter.safetensors"], load_adapter
+    else:
+        save_peft(tmp_path, adapter, params, config)
+        names, load = ["adapter_config.json", "adapter_model.safetensors"], load_peft
+        edit_tensors(tmp_path / names[1], rounded if half else dict)
+    assert sorted(os.listdir(tmp_path)) == names
+    loaded = load(tmp_path, params)
+    assert loaded.config == adapter.config or form == "PEFT" and loaded.config.kind == adapter.config.kind
+    assert ("head.weight" in loaded.weights) == bool(config.n_classes), "the trained head is part of the adapter"
+    assert_same_arrays(loaded.weights, adapter.weights)
+    wide = load(tmp_path, {name: array.astype(np.float64) for name, array in params.items()})
+    assert_same_arrays(wide.weights, adapter.weights, np.float64)
+    assert_same_arrays(adapter_deltas(params, loaded), adapter_deltas(params, adapter))
     ids = np.random.default_rng(0).integers(0, 13, (2, 5))
-    logits = [forward(params, ids, classifier, adapter=a)[0] for a in (adapter, loaded, None)]
+    logits = [forward(params, ids, config, adapter=a)[0] for a in (adapter, loaded, None)]
     assert logits[0].tobytes() == logits[1].tobytes() != logits[2].tobytes()
 
 
@@ -320,10 +356,12 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path):
 # ------------------------------------------------------------------ the model that ships
 
 
-def test_the_shipped_model_loads():
+def test_the_shipped_model_and_adapters_load():
     params, config = load_pretrained()
     assert list(params) == list(parameter_shapes(config))
     assert {array.dtype for array in params.values()} == {np.dtype(np.float32)}
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.n_positions))
     logits, _ = forward(params, ids, config)
     assert np.isfinite(logits).all() and config.n_classes == 0
+    tasks = [load_task(name) for name in shipped_adapters()]
+    assert tasks and all(task.labels is None and task.adapter for task in tasks)

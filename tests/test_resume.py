@@ -141,22 +141,14 @@ def test_the_task_would_show_a_difference(task, uninterrupted):
     assert len(uninterrupted.history["eval_loss"]) == 4
 
 
-@pytest.mark.parametrize("stop", [4, 6, 13, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 3, 5, 10))])
-def test_a_resumed_run_is_the_uninterrupted_one(task, uninterrupted, tmp_path, stop):
-    """Stopped at the start, between and at evaluations (4, 8, 12), and at the ends of epochs (5, 10)."""
-    path = tmp_path / "state.safetensors"
-    run_until(task, SETTINGS, path, stop)
-    assert saved_step(path) == stop
-    assert_same_run(run(task, SETTINGS, path), uninterrupted)
-
-
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):
-    """Temporary files that an earlier crash left disturb nothing."""
+    """Between and at evaluations (4, 8, 12) and ends of epochs (5, 10); earlier crashes' files disturb nothing."""
     path = tmp_path / "state.safetensors"
     for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
         (tmp_path / name).write_bytes(b"half of a state")
     for stop in range(1, 14):
         run_until(task, SETTINGS, path, stop)
+        assert saved_step(path) == stop
     assert_same_run(run(task, SETTINGS, path), uninterrupted)
     assert saved_step(path) == 14
 
@@ -394,19 +386,21 @@ def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled):
     def kill(name, delay):
         process = trainer(tmp_path / name)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         code = process.wait(timeout=300)
         assert code in (-signal.SIGKILL, 0)
         return assert_prefix(tmp_path / name, unkilled), code
 
     process, started = trainer(tmp_path / "whole.safetensors"), time.perf_counter()
     assert process.wait(timeout=300) == 0
-    run_time, moments, outcomes = time.perf_counter() - started, random.Random(), []
-    for i in range(20):
-        outcomes.append(kill(f"{i}.safetensors", moments.uniform(0, run_time)))
+    run_time, moments, steps = time.perf_counter() - started, random.Random(), []
+    for i in range(60):
+        step, code = kill(f"{i}.safetensors", moments.uniform(0, run_time))
         assert_same_run(run(make_task(LORA), KILLED, tmp_path / f"{i}.safetensors"), unkilled)
-    assert len({step for step, _ in outcomes}) > 5, f"the moments are not spread: {outcomes}"
-    assert sum(code == -signal.SIGKILL for _, code in outcomes) >= 10, outcomes
+        steps += [step] * (code != 0)  # on a busy machine some runs end before
+        if len(steps) == 20:
+            break
+    assert len(steps) == 20 and len(set(steps)) > 5, f"the moments are not spread: {steps}"
     for _ in range(20):
         kill("chain.safetensors", moments.uniform(0, run_time / 10))
     assert_same_run(run(make_task(LORA), KILLED, tmp_path / "chain.safetensors"), unkilled)

@@ -25,7 +25,6 @@ from lora_np.formats import (
 from lora_np.model import (
     ModelConfig,
     Sampling,
-    add_head,
     forward,
     generate,
     loss_and_gradients,
@@ -142,13 +141,15 @@ def hf_logits(model, ids):
 
 
 def agree(group, got, expected, tolerance=LOGITS):
-    """The largest difference is at most `tolerance` of the expected numbers' rms."""
-    assert got.shape == expected.shape and got.dtype == expected.dtype == np.float32
+    """The largest difference is at most `tolerance` of the expected numbers' rms; in float64, `check` them."""
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    if got.dtype == np.float64:
+        return check(group, "logits", got, expected, OUTPUT)
     error = float(np.abs(got - expected).max() / np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
     group = f"float32 logits, max over rms: {group}"
     if error > LARGEST.get(group, (-1.0,))[0]:
         LARGEST[group] = (error, "logits", tolerance)
-    assert error <= tolerance
+    assert got.dtype == np.float32 and error <= tolerance
 
 
 def agree_by_kind(what, adapter, got, expected):
@@ -250,27 +251,16 @@ def test_any_gpt2_directory(how, dtype, tmp_path):
     agree("GPT-2 imported", forward(params, ids, config)[0], h @ params["tok_emb.weight"].T)
 
 
-def test_mask_buffers_of_old_files_are_skipped(tmp_path):
-    model = random_gpt2(0, torch.float32)
-    model.save_pretrained(tmp_path)
-    tensors, _ = read_tensors(tmp_path / "model.safetensors")
-    expected = load_gpt2(tmp_path).params
-    for i in range(3):
-        tensors[f"h.{i}.attn.bias"] = np.tril(np.ones((1, 1, 11, 11), dtype=bool))
-        tensors[f"h.{i}.attn.masked_bias"] = np.float32(-1e4).reshape(())
-    write_tensors(tmp_path / "model.safetensors", tensors)
-    loaded = load_gpt2(tmp_path).params
-    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
-
-
 # ---------------------------------------------------------------- PEFT
 
 
 @HEADS
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_peft_loads_an_adapter_that_was_trained_here(name, n_classes, tmp_path):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_peft_loads_an_adapter_that_was_trained_here(dtype, name, n_classes, tmp_path):
+    """The same logits, merged or not; in float64 to the last digits. Back here, the same bytes."""
     config, rng = odd_config(n_classes), np.random.default_rng(0)
-    params = random_params(config, np.float32, spread=0.2)
+    params = random_params(config, dtype, spread=0.2)
     adapter = trained_here(params, config, ADAPTERS[name], rng)
     model = in_peft(tmp_path, params, config, adapter)
     ids = random_ids(config, rng)
@@ -365,26 +355,9 @@ def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
     first, again = file_bytes(tmp_path / "adapter"), file_bytes(tmp_path / "again")
     assert first == {key: again[key] for key in first}
     assert set(again) == set(first) or name == "no task", "a head is written also where PEFT left it out"
-    first, again = (json.loads((tmp_path / f / "adapter_config.json").read_text()) for f in ("adapter", "again"))
+    again = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
     assert again["peft_version"] == peft.__version__, "what means nothing here is saved again"
-    assert list(again) == sorted(again) and {name: again[name] for name in first} == first
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_dora_in_float64(seed, tmp_path):
-    """Trained here on q, v and the MLP, loaded there: the same logits to the last digits, merged or not."""
-    config, rng = odd_config(), np.random.default_rng(seed)
-    params = random_params(config, np.float64, seed, spread=0.2)
-    settings = {"targets": ("q_proj", "v_proj", "up_proj", "down_proj"), "r": 3, "alpha": 6.0, "kind": "dora"}
-    adapter = trained_here(params, config, settings, rng)
-    model = in_peft(tmp_path, params, config, adapter)
-    ids = random_ids(config, rng)
-    expected, _ = forward(params, ids, config, adapter=adapter)
-    theirs = hf_logits(model, ids)
-    assert theirs.dtype == np.float64
-    check("DoRA by PEFT", "logits", expected, theirs, OUTPUT)
-    merged = hf_logits(model.merge_and_unload(), ids)
-    check("DoRA by PEFT, merged", "logits", forward(merge(params, adapter), ids, config)[0], merged, OUTPUT)
+    assert list(again) == sorted(again)
 
 
 def test_an_adapter_of_a_bare_model(tmp_path):
@@ -445,14 +418,3 @@ def test_a_shipped_adapter_at_real_size(name, tmp_path):
     agree("shipped model, lora_np against its float64", ours, truth, 1e-5)
     agree("shipped model, PEFT against lora_np's float64", theirs, truth, 1e-5)
     agree("shipped model, to PEFT", theirs, ours, 1e-5)
-
-
-def test_the_shipped_base_as_a_classifier(tmp_path):
-    """At real size: an adapter trained here on v and the MLP's first layer, loaded by PEFT."""
-    params, config = load_pretrained()
-    rng = np.random.default_rng(0)
-    params, config = add_head(params, config, 3, rng)
-    adapter = trained_here(params, config, {"r": 4, "alpha": 8.0, "targets": ("v_proj", "up_proj")}, rng, 4)
-    model = in_peft(tmp_path, params, config, adapter)
-    ids = random_ids(config, rng, 16, 40)
-    agree("to PEFT", hf_logits(model, ids), forward(params, ids, config, adapter=adapter)[0])

@@ -66,11 +66,9 @@ def test_c(real, dtype, sanitise, tmp_path):
 
 def ports(folder):
     """The commands of the ports that can be run here."""
-    found = [[NODE, HERE / "port.mjs"]] if NODE else []
     if GCC:
         run(GCC, *COMPILE, "-o", folder / "port", HERE / "port.c", "-lm")
-        found.append([folder / "port"])
-    return found
+    return [[NODE, HERE / "port.mjs"]] * bool(NODE) + [[folder / "port"]] * bool(GCC)
 
 
 def test_bad_input_is_one_line_of_error(tmp_path):
