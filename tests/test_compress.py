@@ -386,23 +386,3 @@ def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
 
 
 # ------------------------------------------------------------------ bad input
-
-COMPRESSIONS = {**MAKERS, "magnitude": lambda W: prune_magnitude(W, 0.5), "2:4": prune_n_of_m}
-
-
-@pytest.mark.parametrize("make", COMPRESSIONS.values(), ids=COMPRESSIONS)
-def test_what_is_no_finite_matrix_is_refused(make):
-    for bad in (np.nan, np.inf, -np.inf, 2e38):
-        W = normal((4, 64), np.float64)
-        W[1, 2] = bad
-        with pytest.raises(ValueError, match="weight: got a magnitude of .* expected finite"):
-            make(W)
-    for shape in ((64,), (2, 4, 64), (0, 64)):
-        with pytest.raises(ValueError, match=r"weight: got shape .* expected a matrix"):
-            make(np.zeros(shape))
-    for dtype in (np.float16, np.int64, np.complex128):
-        with pytest.raises(TypeError, match="weight: got dtype .* expected float32 or float64"):
-            make(np.zeros((4, 64), dtype))
-    for other in ([[1.0, 2.0]], quantise_nf4(normal((4, 64)))):  # quantising twice is a mistake, too
-        with pytest.raises(TypeError, match="weight: got .* expected an array"):
-            make(other)
