@@ -333,15 +333,6 @@ def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     assert code == 1 and said in told and path.read_bytes() == before
 
 
-def test_a_file_that_is_no_notebook(tmp_path, capsys):
-    path = tmp_path / "a.ipynb"
-    path.write_text("print(1)")
-    assert main(["classroom", "execute", str(path), str(tmp_path / "b.ipynb")]) == 1
-    said = capsys.readouterr().out
-    assert "is not a Jupyter notebook" in said and "there is no file" in said
-    assert main(["classroom", "execute", "--jobs", "0", str(path)]) == 2
-
-
 # ---------------------------------------------------------------- release and grading
 
 
@@ -480,19 +471,19 @@ def test_one_bad_submission_does_not_stop_the_others(tmp_path):
     assert said == "your cell: it ends the kernel; all else was run without it"
 
 
-def test_marks_are_not_written_over_a_submission(tmp_path, capsys):
-    path = tmp_path / "a.ipynb"
-    notebooks.write_notebook(path, notebook_of("1"))
-    before = path.read_bytes()
-    assert main(["classroom", "grade", str(path), "--json", str(path)]) == 2 and path.read_bytes() == before
+def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
+    path, other = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    path.write_text("print(1)")
+    assert main(["classroom", "execute", str(path), str(other)]) == 1
+    said = capsys.readouterr().out
+    assert "is not a Jupyter notebook" in said and "there is no file" in said
+    assert main(["classroom", "execute", "--jobs", "0", str(path)]) == 2
+    notebooks.write_notebook(other, notebook_of("1"))
+    before = other.read_bytes()  # marks are not written over a submission
+    assert main(["classroom", "grade", str(other), "--json", str(other)]) == 2 and other.read_bytes() == before
     assert "is one of the notebooks" in capsys.readouterr().err
-
-
-def test_a_notebook_of_no_source_is_refused(tmp_path):
-    path = tmp_path / "other.ipynb"
-    notebooks.write_notebook(path, notebook_of("1"))
     with pytest.raises(ValueError, match="has none of the graded cells of the 11 sets"):
-        grade(path)
+        grade(other)
 
 
 def test_a_report_tells_words_from_marks():

@@ -313,6 +313,33 @@ def test_float32_is_trained_in_float32(classifier, run, number):
 # ------------------------------------------------------------------ what goes wrong
 
 
+NO_GRADIENT = {"ln_f.bias": np.full(12, np.nan, np.float32)}
+NOT_FINITE = {
+    "loss became nan": lambda result: result._replace(loss=math.nan),
+    "loss became inf": lambda result: result._replace(loss=math.inf),
+    "gradient norm nan": lambda result: result._replace(grads={**result.grads, **NO_GRADIENT}),
+}
+
+
+@pytest.mark.parametrize("message", NOT_FINITE)
+def test_what_is_not_finite_stops_the_run_and_names_the_step(language, run, tmp_path, message):
+    setup, steps, path = run(language), [], tmp_path / "state.safetensors"
+
+    def objective(trainable, batch, rng):
+        result = setup.objective(trainable, batch, rng)
+        steps.append(len(steps) + 1)
+        return NOT_FINITE[message](result) if len(steps) == 4 else result
+
+    with pytest.raises(FloatingPointError, match=f"{message}.* at step 4; a lower learning rate than 0.001"):
+        train(*setup._replace(objective=objective), TrainConfig(9, 1e-3, save_every=3), state_path=path)
+    assert steps == [1, 2, 3, 4] and path.exists()
+
+
+def test_a_last_evaluation_that_is_not_finite_is_refused(language, run):
+    with pytest.raises(FloatingPointError, match="evaluation's loss became nan after step 2"):
+        train(*run(language), TrainConfig(2, 1e-3), lambda arrays: {"loss": math.nan})
+
+
 def test_epochs_without_batches_of_another_length_or_without_targets_are_refused(language, run, random_batch):
     """A batch that is left out, or an IndexError after hours, would be the alternative."""
     setup, empty = run(language), random_batch(language)
@@ -325,36 +352,6 @@ def test_epochs_without_batches_of_another_length_or_without_targets_are_refused
     ]:
         with pytest.raises(ValueError, match=message):
             train(*setup._replace(epoch_batches=epoch_batches), TrainConfig(steps=9, learning_rate=1e-3))
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(language, run, tmp_path, bad):
-    setup = run(language)
-    steps = []
-
-    def objective(trainable, batch, rng):
-        result = setup.objective(trainable, batch, rng)
-        steps.append(len(steps) + 1)
-        return result._replace(loss=bad) if len(steps) == 4 else result
-
-    path = tmp_path / "state.safetensors"
-    with pytest.raises(FloatingPointError, match=f"loss became {bad}.* at step 4"):
-        train(*setup._replace(objective=objective), TrainConfig(9, 1e-3, save_every=3), state_path=path)
-    assert steps == [1, 2, 3, 4] and path.exists()
-
-
-def test_a_gradient_or_evaluation_that_is_not_finite_stops_the_run(language, run):
-    """Also the last evaluation, after which no step would notice."""
-    setup = run(language)
-
-    def objective(trainable, batch, rng):
-        result = setup.objective(trainable, batch, rng)
-        return result._replace(grads={**result.grads, "ln_f.bias": np.full(12, np.nan, np.float32)})
-
-    with pytest.raises(FloatingPointError, match="gradient norm nan.* at step 1; a lower learning rate than 0.001"):
-        train(*setup._replace(objective=objective), TrainConfig(9, 1e-3))
-    with pytest.raises(FloatingPointError, match="evaluation's loss became nan after step 2"):
-        train(*setup, TrainConfig(2, 1e-3), lambda arrays: {"loss": math.nan})
 
 
 def test_threads_of_the_matrix_products_are_set_and_set_back():
