@@ -348,6 +348,8 @@ def test_a_solution_is_cut_out_with_its_indentation():
     }.items():
         with pytest.raises(ValueError, match=said):
             without_solution(broken, "code", "here")
+    with pytest.raises(ValueError, match="metadata do not say so"):
+        for_students(notebook_of("### BEGIN SOLUTION\nx = 1\n### END SOLUTION"), "a")
 
 
 def test_the_release(tmp_path, capsys):
@@ -374,12 +376,6 @@ def test_the_release(tmp_path, capsys):
     assert f"nbgrader autograde {sets[0][:-6]}" in capsys.readouterr().out
     assert (tmp_path / "course" / "nbgrader_config.py").is_file()
     assert {path.parent.name for path in (tmp_path / "course" / "source").glob("*/*.ipynb")} == {n[:-6] for n in sets}
-
-
-def test_a_solution_without_metadata_is_not_handed_out():
-    notebook = notebook_of("### BEGIN SOLUTION\nx = 1\n### END SOLUTION")
-    with pytest.raises(ValueError, match="metadata do not say so"):
-        for_students(notebook, "a")
 
 
 SOURCE_05 = SOURCES / "05_lora_layer.ipynb"

@@ -126,11 +126,6 @@ def test_encoding_and_decoding_is_normalisation(reviews, tokenizer):
         assert data.decode(tokenizer, ids) == normalised == data.normalise(tokenizer, normalised)
 
 
-def test_a_word_is_the_same_token_at_the_start_and_in_the_middle(tokenizer):
-    start, middle = data.encode(tokenizer, ["film", "a film"])
-    assert start.tolist() == [0, middle[-1]] and len(middle) == 3
-
-
 def test_max_length_cuts_on_the_right(tokenizer):
     texts = ["a rather long text about a film", "short", ""]
     whole = data.encode(tokenizer, texts)
