@@ -210,8 +210,6 @@ def test_nf4_has_the_error_that_theory_expects(block_size, double):
     W = normal((1024, 1024), seed=3)
     measured = quantisation_error(W, quantise_nf4(W, block_size, double))
     assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=5e-3)
-    if block_size == 64:
-        assert measured == pytest.approx(0.0920, abs=2e-4)
 
 
 def test_int8_has_the_error_that_theory_expects():
@@ -219,8 +217,6 @@ def test_int8_has_the_error_that_theory_expects():
     weight = quantise_int8(W)
     measured = quantisation_error(W, weight)
     assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=1e-2)
-    of_steps = math.sqrt(np.mean(weight.scales**2) / 12) / np.sqrt(np.mean(W**2))
-    assert measured == pytest.approx(of_steps, rel=0.01)
 
 
 def test_the_theory_in_closed_form_and_to_six_digits():

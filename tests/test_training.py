@@ -85,8 +85,10 @@ def test_clipping_shortens_a_copy_or_nothing(max_norm):
 # ------------------------------------------------------------------ schedule
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_runs_of_a_few_steps(schedule):
+@pytest.mark.parametrize("schedule, quarter", [("constant", 2.0), ("linear", 1.5), ("cosine", 1 + math.sqrt(0.5))])
+def test_schedules_after_a_quarter_and_in_runs_of_a_few_steps(schedule, quarter):
+    assert learning_rate_at(25, 100, 2.0, schedule) == pytest.approx(quarter, rel=1e-14)
+    assert learning_rate_at(25, 100, 2.0, schedule, final_share=0.5) == pytest.approx(1 + quarter / 2, rel=1e-14)
     assert [learning_rate_at(step, 3, 2.0, schedule, warmup_steps=7) for step in range(3)] == [0.25, 0.5, 0.75]
     assert learning_rate_at(0, 1, 2.0, schedule) == 2.0
 
