@@ -40,16 +40,7 @@ class Facts(NamedTuple):
 
 
 def mutants(function):
-    """The wrong versions of a function.
-
-    Parameters
-    ----------
-    function : ast.FunctionDef
-
-    Yields
-    ------
-    Mutant, no code twice
-    """
+    """Yield the wrong versions of an ast.FunctionDef as Mutants, no code twice."""
     function = copy.deepcopy(function)
     function.decorator_list = []
     facts, seen = facts_about(function), {text(function)}

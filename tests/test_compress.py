@@ -2,19 +2,15 @@
 
 import copy
 import dataclasses
-import gc
 import math
 import pickle
 import tracemalloc
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from lora_np.compress import (
     CODE_POINTS,
-    FORMATS,
-    NF4Weight,
     double_quantise,
     expected_error,
     held_bytes,
@@ -51,13 +47,9 @@ def normal(shape, dtype=np.float32, seed=0):
 # ------------------------------------------------------------------ the code points
 
 
-def test_the_code_points_are_the_published_ones_and_the_rounded_probabilities_change_nothing_that_matters():
+def test_the_code_points_are_the_published_ones():
     equal(CODE_POINTS, PUBLISHED)
     assert not CODE_POINTS.flags.writeable
-    quantile, delta = NormalDist().inv_cdf, (1 - 1 / 32 + 1 - 1 / 30) / 2
-    negative = [-quantile(0.5 + (delta - 0.5) * i / 7) for i in range(7, 0, -1)]
-    positive = [quantile(0.5 + (delta - 0.5) * i / 8) for i in range(1, 9)]
-    np.testing.assert_allclose(np.array([*negative, 0, *positive]) / quantile(delta), CODE_POINTS, rtol=0, atol=2e-7)
 
 
 @DTYPES
@@ -85,31 +77,20 @@ def test_packing_two_codes_to_a_byte():
     equal(unpack(pack(codes)), codes)
 
 
-def test_every_byte_stands_for_its_two_points():
-    packed = np.arange(256, dtype=np.uint8)
-    weight = NF4Weight(packed, np.ones(8, dtype=np.float32), (8, 64), np.dtype(np.float64), 64)
-    equal(np.asarray(weight).reshape(256, 2), CODE_POINTS[unpack(packed)].reshape(256, 2))
-
-
 @DTYPES
-@pytest.mark.parametrize("block_size", [16, 64, 128])
-def test_bits_per_weight(dtype, block_size):
-    W = normal((512, 128), dtype)  # the double quantisation's groups of 256 divide its blocks
+@pytest.mark.parametrize(
+    "block_size, shape", [(16, (512, 128)), (64, (1024, 1024)), (64, (300, 64)), (128, (512, 128))]
+)
+def test_bits_per_weight(dtype, block_size, shape):
+    """4 + 8/64 + 32/(64 · 256) bits, as in the paper, and one mean for the matrix; a last group may be short."""
+    W = normal(shape, dtype)
     single, double = quantise_nf4(W, block_size, double=False), quantise_nf4(W, block_size)
-    mean = 32 / W.size
+    blocks = W.size // block_size
+    groups = math.ceil(blocks / 256)
     assert single.bits_per_weight == 4 + 32 / block_size
-    assert double.bits_per_weight == 4 + 8 / block_size + 32 / (block_size * 256) + mean
-    assert quantise_int8(W).bits_per_weight == 8 + 32 / 128
-    assert double.nbytes == W.size / 2 + W.size / block_size + 4 * W.size / (block_size * 256) + 4
-
-
-def test_the_papers_number_of_bits_and_a_short_last_group():
-    """4 + 8/64 + 32/(64 · 256) bits, exactly, beside the one mean of 32 bits for the whole matrix."""
-    weight = quantise_nf4(normal((1024, 1024)))
-    assert 8 * weight.nbytes - 32 == weight.size * (4 + 8 / 64 + 32 / (64 * 256)) == weight.size * 4.126953125
-    assert round(weight.bits_per_weight, 3) == 4.127
-    short = quantise_nf4(normal((300, 64)))  # 300 blocks: a group of 256 and one of 44, with a step of its own
-    assert short.absmax.steps.shape == (2,) and short.nbytes == 300 * 32 + 300 + 2 * 4 + 4
+    assert quantise_int8(W).bits_per_weight == 8 + 32 / shape[1]
+    assert double.nbytes == W.size / 2 + blocks + 4 * groups + 4 and double.absmax.steps.shape == (groups,)
+    assert double.bits_per_weight == pytest.approx(8 * double.nbytes / W.size, rel=1e-15)
 
 
 @pytest.mark.parametrize("make, more", [(quantise_nf4, 0.3), (quantise_int8, 0.05)])
@@ -151,15 +132,23 @@ def test_no_weight_is_further_off_than_half_the_widest_gap(dtype, block_size, do
 
 
 @DTYPES
-def test_without_double_quantisation_the_round_trip_happens_once(dtype):
-    W = normal((24, 64), dtype)
-    first = quantise_nf4(W, double=False)
-    again = quantise_nf4(np.asarray(first), double=False)
-    equal(again.packed, first.packed)
-    equal(again.absmax, first.absmax)
-    equal(np.asarray(again), np.asarray(first))
+@pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), quantise_int8], ids=["nf4", "int8"])
+def test_a_second_round_trip_changes_nothing(make, dtype):
+    W = normal((24, 64), dtype) * np.linspace(0.1, 3, 24, dtype=dtype)[:, None]
+    first = make(W)
+    again = make(np.asarray(first))
+    for field in dataclasses.fields(first):
+        equal(getattr(again, field.name), getattr(first, field.name))
     largest = np.abs(W).argmax(axis=1)[:, None]  # a block is a row here, and its largest weight stays
-    equal(np.take_along_axis(np.asarray(first), largest, 1), np.take_along_axis(W, largest, 1).astype(np.float32))
+    np.testing.assert_allclose(*(np.take_along_axis(x, largest, 1) for x in (np.asarray(first), W)), rtol=1e-6)
+
+
+@DTYPES
+def test_int8_is_off_by_half_a_step(dtype):
+    W = normal((30, 70), dtype) * np.linspace(0.1, 3, 30, dtype=dtype)[:, None]
+    weight = quantise_int8(W)
+    assert np.all(np.abs(weight.codes).max(axis=1) == 127)
+    assert np.all(np.abs(np.asarray(weight) - W) <= weight.scales[:, None] * (0.5 + 1e-4))
 
 
 @DTYPES
@@ -170,17 +159,6 @@ def test_with_double_quantisation_the_codes_stay_and_the_scales_move_by_half_a_s
     equal(first.packed, quantise_nf4(normal((300, 64), dtype), double=False).packed)
     half_steps = np.repeat(again.absmax.steps, 256)[:300] / 2
     assert np.all(np.abs(again.scales() - first.scales()) <= half_steps * (1 + 1e-4))
-
-
-@DTYPES
-def test_int8_round_trip(dtype):
-    W = normal((30, 70), dtype) * np.linspace(0.1, 3, 30, dtype=dtype)[:, None]
-    first = quantise_int8(W)
-    assert np.all(np.abs(first.codes).max(axis=1) == 127)
-    assert np.all(np.abs(np.asarray(first) - W) <= first.scales[:, None] * (0.5 + 1e-4))
-    again = quantise_int8(np.asarray(first))
-    equal(again.codes, first.codes)
-    equal(again.scales, first.scales)
 
 
 def test_double_quantised_scales():
@@ -232,8 +210,6 @@ def test_nf4_has_the_error_that_theory_expects(block_size, double):
     W = normal((1024, 1024), seed=3)
     measured = quantisation_error(W, quantise_nf4(W, block_size, double))
     assert measured == pytest.approx(expected_error(CODE_POINTS, block_size), rel=5e-3)
-    if block_size == 64:
-        assert measured == pytest.approx(0.0920, abs=2e-4)
 
 
 def test_int8_has_the_error_that_theory_expects():
@@ -241,8 +217,6 @@ def test_int8_has_the_error_that_theory_expects():
     weight = quantise_int8(W)
     measured = quantisation_error(W, weight)
     assert measured == pytest.approx(expected_error(np.arange(-127, 128) / 127, 256), rel=1e-2)
-    of_steps = math.sqrt(np.mean(weight.scales**2) / 12) / np.sqrt(np.mean(W**2))
-    assert measured == pytest.approx(of_steps, rel=0.01)
 
 
 def test_the_theory_in_closed_form_and_to_six_digits():
@@ -340,24 +314,6 @@ def test_quantising_named_matrices_of_a_dict():
     assert quantise(params, [])["ln.weight"] is params["ln.weight"]
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_no_copy_in_full_precision_is_kept(format):
-    params = model()
-    names = [name for name in params if name != "ln.weight"]
-    tracemalloc.start()
-    try:
-        small = quantise(params, names, format)
-        for name in names:
-            np.asarray(small[name])  # used once, and let go of
-        gc.collect()
-        size = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    codes = held_bytes({name: small[name] for name in names})
-    assert codes <= size <= codes + 12_000  # Python's objects: eight weights and a dict
-    assert size < sum(params[name].nbytes for name in names) / 3
-
-
 @EACH_FORMAT
 def test_a_changed_matrix_takes_the_form_of_the_old_one(make):
     W, delta = normal((8, 64)), normal((8, 64), seed=1)
@@ -400,29 +356,4 @@ def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
     equal(pruned, np.where(mask, W, 0))
 
 
-def test_pruned_weights_stay_pruned_in_four_bits():
-    pruned = prune_n_of_m(normal((8, 64)))
-    assert np.all(np.asarray(quantise_nf4(pruned))[pruned == 0] == 0)
-
-
 # ------------------------------------------------------------------ bad input
-
-COMPRESSIONS = {**MAKERS, "magnitude": lambda W: prune_magnitude(W, 0.5), "2:4": prune_n_of_m}
-
-
-@pytest.mark.parametrize("make", COMPRESSIONS.values(), ids=COMPRESSIONS)
-def test_what_is_no_finite_matrix_is_refused(make):
-    for bad in (np.nan, np.inf, -np.inf, 2e38):
-        W = normal((4, 64), np.float64)
-        W[1, 2] = bad
-        with pytest.raises(ValueError, match="weight: got a magnitude of .* expected finite"):
-            make(W)
-    for shape in ((64,), (2, 4, 64), (0, 64)):
-        with pytest.raises(ValueError, match=r"weight: got shape .* expected a matrix"):
-            make(np.zeros(shape))
-    for dtype in (np.float16, np.int64, np.complex128):
-        with pytest.raises(TypeError, match="weight: got dtype .* expected float32 or float64"):
-            make(np.zeros((4, 64), dtype))
-    for other in ([[1.0, 2.0]], quantise_nf4(normal((4, 64)))):  # quantising twice is a mistake, too
-        with pytest.raises(TypeError, match="weight: got .* expected an array"):
-            make(other)

@@ -109,12 +109,6 @@ def test_normalisation(tokenizer, raw, expected):
     assert data.normalise(tokenizer, raw) == expected
 
 
-def test_snippets_are_already_in_the_style_that_normalisation_gives(reviews, tokenizer):
-    texts = reviews["rotten_tomatoes"].train.texts
-    changed = sum(data.normalise(tokenizer, text) != text for text in texts)
-    assert changed / len(texts) < 0.01  # 59 of 6,528: Windows-1252 dashes and ellipses, capital É
-
-
 TEXTS = ["😀 👩‍👩‍👧 fin", "это не кино", "映画は素晴らしい", "فيلم رائع", "naïve café maelström"]
 PIECES = [*' \t\n\x85\xa0.,;:!?"()*-–…“‘`<>/aBİJ\u030ce\u0301é😀你\x00\u200d', "<br />", "</i>"]
 PIECES += [data.PAD, data.END_OF_TEXT]
@@ -130,11 +124,6 @@ def test_encoding_and_decoding_is_normalisation(reviews, tokenizer):
         assert ids.dtype == np.int64 and ids[0] == 0
         assert not np.isin(ids[1:], [0, PAD_ID]).any()  # a text cannot forge a special token
         assert data.decode(tokenizer, ids) == normalised == data.normalise(tokenizer, normalised)
-
-
-def test_a_word_is_the_same_token_at_the_start_and_in_the_middle(tokenizer):
-    start, middle = data.encode(tokenizer, ["film", "a film"])
-    assert start.tolist() == [0, middle[-1]] and len(middle) == 3
 
 
 def test_max_length_cuts_on_the_right(tokenizer):
@@ -184,8 +173,6 @@ def test_tokenizer_files(tmp_path):
         (tmp_path / "file.json").write_text(json.dumps(content), encoding="utf-8")
         return data.load_tokenizer(tmp_path / "file.json")
 
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        data.load_tokenizer(tmp_path / "none.json")
     with pytest.raises(ValueError, match="file.json', which is not a tokenizer file"):
         load({})
     content = json.loads(TOKENIZER.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ def test_a_source_is_made_as_graders_expect_it(name):
     notebook = source_of(name)
     points = auto_graded(notebook)
     assert list(points) == [item.name for item in SETS[name].ITEMS]
+    kinds = Counter((item, kind) for item, kind, *_ in attempts_of(name))
+    assert {item for item, _ in kinds} == {*points}
+    assert all(kinds[item, "right"] >= 2 and kinds[item, "wrong"] >= 4 for item in points), kinds
     ids = [mark(cell)["grade_id"] for cell in notebook.cells if mark(cell)]
     assert len(ids) == len(set(ids)) and {*points} <= {*ids}
     for cell in notebook.cells:
@@ -99,15 +103,6 @@ def test_the_worked_solution_has_all_points_and_the_blank_none(name, monkeypatch
         stub = next(cell.source for cell in blank.cells if mark(cell).get("grade_id") == item)
         record, _ = run(notebook, monkeypatch, {item: stub})
         assert {other: entry["score"] for other, entry in record.items()} == {**points, item: 0.0}
-
-
-def test_there_are_enough_attempts_at_each_item():
-    for name, module in SETS.items():
-        attempts = attempts_of(name)
-        assert {item for item, *_ in attempts} == {item.name for item in module.ITEMS}
-        for item in module.ITEMS:
-            kinds = [kind for other, kind, *_ in attempts if other == item.name]
-            assert kinds.count("right") >= 2 and kinds.count("wrong") >= 4, (name, item.name)
 
 
 EVERY = [(name, *attempt) for name in SETS for attempt in attempts_of(name)]

@@ -9,7 +9,6 @@ from lora_np.analysis import (
     layer_gradients,
     noted_spectra,
     noting_spectra,
-    rank_at_energy,
     singular_values,
 )
 from lora_np.analysis.updates import linear_weights
@@ -65,61 +64,47 @@ def test_the_full_gradient_on_a_quantised_base(model):
 # ------------------------------------------------------------------ the hook
 
 
-def test_the_hook_notes_a_runs_own_gradients(model):
+def test_the_hook_notes_a_runs_own_gradients_after_clipping(model):
     params, config, batch = model
-    state = run(params, config, batch, adjust=noting_spectra(every=2))
+    plain = run(params, config, batch)
+    state, clipped = (run(params, config, batch, clip_norm=c, adjust=noting_spectra(every=2)) for c in (None, 1e-3))
     steps, sigma = noted_spectra(state.memory)
     assert steps.tolist() == [1, 3, 5]
     assert set(sigma) == set(linear_weights(params))
     assert sigma[LAYER].shape == (3, 12)
     first = gradient_spectra(layer_gradients(params, batch, config))  # before any step was taken
+    factor = 1e-3 / plain.history["grad_norm"][0]
     for name, rows in sigma.items():
         np.testing.assert_allclose(rows[0], first[name].singular_values, rtol=1e-9, atol=1e-14)
-    assert not np.allclose(sigma[LAYER][0], sigma[LAYER][2], rtol=1e-3)
-    plain = run(params, config, batch)  # the hook changes no number
-    assert all(np.array_equal(state.best[name], plain.best[name]) for name in params)
+        np.testing.assert_allclose(noted_spectra(clipped.memory)[1][name][0], factor * rows[0], rtol=1e-9, atol=1e-14)
+    assert factor < 0.1 and not np.allclose(sigma[LAYER][0], sigma[LAYER][2], rtol=1e-3)
+    assert all(np.array_equal(state.best[name], plain.best[name]) for name in params)  # the hook changes no number
 
 
-def test_clipping_scales_what_is_noted_and_no_rank(model):
-    params, config, batch = model
-    plain, clipped = (run(params, config, batch, None, 1, c, None, noting_spectra()) for c in (None, 1e-3))
-    (_, free), (_, short) = noted_spectra(plain.memory), noted_spectra(clipped.memory)
-    factors = {name: short[name][0, 0] / free[name][0, 0] for name in free}
-    assert max(factors.values()) < 0.1 and np.ptp(list(factors.values())) < 1e-12
-    assert all(rank_at_energy(short[name][0], 0.5) == rank_at_energy(free[name][0], 0.5) for name in free)
-
-
-def test_the_hook_in_the_training_of_an_adapter(model):
-    """The full gradient at W + ΔW after each step, on a batch of its own."""
-    params, config, batch = model
-    adapter = init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0))
-
-    def gradients_of(arrays):
-        weights, attached = attach(params, adapter, arrays)
-        return layer_gradients(weights, batch, config, attached)
-
-    state = run(params, config, batch, adapter, adjust=noting_spectra(every=4, gradients_of=gradients_of))
-    steps, sigma = noted_spectra(state.memory)
-    assert steps.tolist() == [1, 5]
-    trained = merge(params, Adapter(adapter.config, state.best))
-    last = singular_values(layer_gradients(trained, batch, config)[LAYER])
-    np.testing.assert_allclose(sigma[LAYER][-1], last, rtol=1e-9, atol=1e-14)
-
-
-def test_another_hook_comes_after(model):
-    """AdaLoRA's own goes on as it would alone."""
+def test_the_hook_beside_another_in_the_training_of_an_adapter(model):
+    """The full gradient at W + ΔW after each step, on a batch of its own; AdaLoRA's hook does what it does alone."""
     params, config, batch = model
     adapter = init_adapter(params, AdapterConfig(r=3, kind="adalora"), np.random.default_rng(0))
     _, allocate = allocating(model_objective(params, config, adapter), adapter, 5)
 
     def gradients_of(arrays):
-        return layer_gradients(params, batch, config)
+        weights, attached = attach(params, adapter, arrays)
+        return layer_gradients(weights, batch, config, attached)
 
-    alone = run(params, config, batch, adapter)
-    both = run(params, config, batch, adapter, adjust=noting_spectra(gradients_of=gradients_of, then=allocate))
+    def after(step, trainable, grads, memory):
+        weights.append({name: array.copy() for name, array in trainable.items()})
+        allocate(step, trainable, grads, memory)
+
+    weights, alone = [], run(params, config, batch, adapter)
+    hook = noting_spectra(every=4, gradients_of=gradients_of, then=after)
+    both = run(params, config, batch, adapter, adjust=hook)
     assert all(np.array_equal(both.best[name], alone.best[name]) for name in alone.best)
     assert set(alone.memory) < set(both.memory)
-    assert noted_spectra(both.memory)[0].tolist() == [1, 2, 3, 4, 5]
+    steps, sigma = noted_spectra(both.memory)
+    assert steps.tolist() == [1, 5]
+    trained = merge(params, Adapter(adapter.config, weights[-1]))
+    last = singular_values(layer_gradients(trained, batch, config)[LAYER])
+    np.testing.assert_allclose(sigma[LAYER][-1], last, rtol=1e-9, atol=1e-14)
 
 
 def test_a_stopped_run_goes_on_with_its_notes(model, tmp_path):

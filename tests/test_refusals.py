@@ -372,6 +372,18 @@ COMPRESSED_OF_ANOTHER_TYPE = {
     "names: got the text 'a', expected a list": lambda: co.quantise({"a": WEIGHT}, "a"),
     "a: … block_size": lambda: co.quantise({"a": WEIGHT}, ["a"], "int8", block_size=64),
 }
+COMPRESSIONS = [co.quantise_nf4, co.quantise_int8, partial(co.prune_magnitude, share=0.5), co.prune_n_of_m]
+TOO_LARGE = (math.nan, math.inf, -math.inf, 2e38)
+NOT_FINITE_WEIGHTS = [np.where(WEIGHT == WEIGHT.max(), bad, WEIGHT.astype(np.float64)) for bad in TOO_LARGE]
+NO_MATRICES = [np.zeros(shape) for shape in ((64,), (2, 4, 64), (0, 64))]
+OTHER_TYPES = [np.zeros((4, 64), dtype) for dtype in (np.float16, np.int64, np.complex128)]
+NO_ARRAYS = [[[1.0, 2.0]], co.quantise_nf4(WEIGHT)]  # quantising twice is a mistake, too
+NO_WEIGHTS = [
+    (ValueError, "weight: got a magnitude of … expected finite", NOT_FINITE_WEIGHTS),
+    (ValueError, "weight: got shape … expected a matrix", NO_MATRICES),
+    (TypeError, "weight: got dtype … expected float32 or float64", OTHER_TYPES),
+    (TypeError, "weight: got … expected an array", NO_ARRAYS),
+]
 Q = "blocks.0.attn.q_proj.weight"
 MERGED = {
     "masks: got 'blocks.0.attn.k_proj.weight', expected names of adapted": {"masks": {Q.replace("q_", "k_"): None}},
@@ -485,6 +497,12 @@ REFUSED = [
     *calls(DATA_OF_ANOTHER_TYPE, TypeError),
     *calls(NO_FILE, FileNotFoundError),
     *calls(COMPRESSED),
+    *[
+        (make, {"weight": weight}, error, message)
+        for make in COMPRESSIONS
+        for error, message, weights in NO_WEIGHTS
+        for weight in weights
+    ],
     *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
     *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: merge_in_format(params, adapter, masks), MERGED),
     *[

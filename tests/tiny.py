@@ -9,6 +9,7 @@ import json
 import numpy as np
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter
+from lora_np.analysis import random_directions
 from lora_np.formats import read_tensors, write_json, write_tensors
 from lora_np.model import ModelConfig, parameter_shapes
 
@@ -27,6 +28,16 @@ def random_params(config, dtype=np.float64, seed=0, spread=0.3):
         centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
         params[name] = (centre + spread * rng.standard_normal(shape)).astype(dtype)
     return params
+
+
+def basis(n, k=None, seed=0):
+    """n × k with orthonormal columns; a rotation of the whole space without k."""
+    return random_directions(n, n if k is None else k, np.random.default_rng(seed))
+
+
+def with_svd(U, sigma, V):
+    """The matrix with these singular values along the first columns of U and V."""
+    return (U[:, : len(sigma)] * np.array(sigma)) @ V[:, : len(sigma)].T
 
 
 def random_adapter(params, seed=0, **settings):

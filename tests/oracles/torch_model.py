@@ -152,12 +152,9 @@ def gpt2_weights(p, config):
 
     GPT-2 fuses q, k and v into c_attn, and its Conv1D stores (in, out).
     """
-    w = {
-        "transformer.wte.weight": p["tok_emb.weight"],
-        "transformer.wpe.weight": p["pos_emb.weight"],
-        "transformer.ln_f.weight": p["ln_f.weight"],
-        "transformer.ln_f.bias": p["ln_f.bias"],
-    }
+    outside = {"wte.weight": "tok_emb.weight", "wpe.weight": "pos_emb.weight"}
+    outside |= {"ln_f.weight": "ln_f.weight", "ln_f.bias": "ln_f.bias"}
+    w = {f"transformer.{theirs}": p[ours] for theirs, ours in outside.items()}
     for i in range(config.n_layers):
         ours, theirs = f"blocks.{i}", f"transformer.h.{i}"
         for leaf in ("weight", "bias"):
