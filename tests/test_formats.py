@@ -28,7 +28,7 @@ from lora_np.formats import (
     write_json,
     write_tensors,
 )
-from lora_np.model import forward, parameter_shapes
+from lora_np.model import cache_bytes, forward, parameter_shapes
 
 from .tiny import edit_tensors
 
@@ -365,3 +365,11 @@ def test_the_shipped_model_and_adapters_load():
     assert np.isfinite(logits).all() and config.n_classes == 0
     tasks = [load_task(name) for name in shipped_adapters()]
     assert tasks and all(task.labels is None and task.adapter for task in tasks)
+
+
+def test_what_a_pass_holds_of_a_model_from_a_file(language, random_params, tmp_path):
+    """The memory of arrays from a file is no array."""
+    save_model(tmp_path / "model", random_params(language, np.float32), language)
+    params, config = load_model(tmp_path / "model")
+    _, cache = forward(params, np.zeros((2, 3), dtype=int), config, wanted=tuple(params))
+    assert cache_bytes(cache) > 0

@@ -619,3 +619,11 @@ def test_the_checker_needs_numpy_and_safetensors_alone():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert eval(found) <= {"lora_np", "numpy", "safetensors"}
+
+
+def test_one_mistake_at_a_time():
+    first, second, *_ = MISTAKES
+    with mistaken(first), pytest.raises(RuntimeError, match="cannot be made while another one is"), mistaken(second):
+        pass
+    with mistaken(second):  # and the first is over
+        pass

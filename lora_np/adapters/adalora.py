@@ -8,9 +8,13 @@ singular values if B's columns and A's rows are orthonormal. A further term of t
 (equation 4); see `orthogonality`.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..ops import add, linear_backward, linear_forward, low_rank_backward, low_rank_forward, operands_wanted, present
+from ..ops.linear import LinearCache
+from ..ops.low_rank import LowRankCache
 from . import lora
 from .config import scaling
 
@@ -18,6 +22,13 @@ START_SIZE = 0.02  # initial standard deviation of A and B, as in PEFT
 NAMES = ("lora_A", "lora_E", "lora_B")
 
 OPERANDS = {"x": "x", "lora_A": "A", "lora_E": "e", "lora_B": "B"}  # of the low-rank product
+
+
+class AdaLoRACache(NamedTuple):
+    base: LinearCache  # of x Wᵀ + b
+    update: LowRankCache  # of the low-rank product, without e = s E, which is r numbers and is computed again
+    s: float
+    E: np.ndarray  # (r,)
 
 
 def shapes(n_out, n_in, r):
@@ -39,13 +50,13 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
     Returns
     -------
     y : array (..., out)
-    cache : tuple of the two products' caches, s and E
+    cache : AdaLoRACache
     """
     A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
     y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
     z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)
     y += z
-    return y, (base, update._replace(e=None), s, E)
+    return y, AdaLoRACache(base, update._replace(e=None), s, E)
 
 
 def backward(dy, cache):

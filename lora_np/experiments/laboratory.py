@@ -245,7 +245,10 @@ def section(number, name, outcome):
     lines += [""] + [f"![{title}]({figure}.png)" for figure in figures(name)]
     quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
-    same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
+    try:
+        same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
+    except FileNotFoundError:  # a module that this version does not have
+        same = False
     lines += [
         f"{passes(outcome)}{len(outcome['seeds'])} seeds, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "

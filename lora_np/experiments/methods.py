@@ -104,7 +104,12 @@ def rate_name(rate, epochs=1):
 
 def learning_rate(key, epochs=1):
     """The learning rate that was chosen for a method and a number of passes."""
-    return read_json(SETTINGS)["chosen"][rate_name(METHODS[key].rate, epochs)]
+    name, chosen = rate_name(METHODS[key].rate, epochs), read_json(SETTINGS)["chosen"]
+    if name not in chosen:
+        raise ValueError(
+            f"passes: no learning rate is chosen for {name!r}; add a guess, and run python -m lora_np tune"
+        )
+    return chosen[name]
 
 
 def rates_to_tune():

@@ -64,13 +64,12 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
     if config.n_classes:
         for weights in [group.params for group in groups] or [known]:
             check_head(weights, config)
-    by_module = {}
+    layers, by_module = modules(config), {}
     for name in wanted:
-        if name not in known:
-            raise ValueError(f"wanted: no parameter is named {name!r}")
         module, _, leaf = name.rpartition(".")
+        if name not in known or module not in layers or layers[module].tied_to:
+            raise ValueError(f"wanted: no parameter is named {name!r}")
         by_module[module] = by_module.get(module, ()) + (leaf,)
-    layers = modules(config)
     return Call(
         params=known,
         config=config,

@@ -27,7 +27,7 @@ from .passes import compute_logits
 class Decoder(NamedTuple):
     """A language model, prepared to read one token at a time."""
 
-    params: dict[str, np.ndarray]  # dense, with the adapter merged; the base's other arrays are shared
+    dtype: np.dtype  # of the weights
     layers: dict[str, Callable]  # name -> function of the layer's inputs
     side_by_side: dict[str, list]  # first of several linear layers with the same input -> names of all of them
     config: ModelConfig
@@ -73,7 +73,7 @@ def make_decoder(params, config, adapter=None):
         stages.setdefault(module.depth if module.operation == "linear" else module.name, []).append(module)
     layers = {stage[0].name: layer(stage, params, config) for stage in stages.values()}
     side_by_side = {stage[0].name: [module.name for module in stage] for stage in stages.values() if len(stage) > 1}
-    return Decoder(params, layers, side_by_side, config)
+    return Decoder(params["tok_emb.weight"].dtype, layers, side_by_side, config)
 
 
 def layer(stage, params, config):
@@ -103,7 +103,7 @@ def linear(x, weight, bias):
 
 def empty_past(decoder, batch_size):
     """The past before the first token."""
-    config, dtype = decoder.config, decoder.params["tok_emb.weight"].dtype
+    config, dtype = decoder.config, decoder.dtype
     shape = (config.n_layers, batch_size, 0, config.d_model)
     return Past(np.empty(shape, dtype), np.empty(shape, dtype), 0)
 

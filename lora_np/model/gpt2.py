@@ -12,6 +12,7 @@ training, `decoder.py` makes a `run` for one token at a time, and `analysis/cost
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def modules(config):
         layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
     else:  # tied: the head uses the token embedding
         layers += [Module("head", "linear", (V, C), std, bias=False, tied_to="tok_emb")]
-    return with_depths(layers)
+    return MappingProxyType(with_depths(layers))  # read-only, because it is cached
 
 
 def embed_forward(ids, run, start=0):
@@ -131,7 +132,11 @@ def embed_backward(dx, back):
 
 
 def block_forward(x, i, run):
-    """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C)."""
+    """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
+
+    In a classifier's last block, `run` computes the query and everything after it at the one position that is read:
+    there the block's output is (B, 1, C).
+    """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 
     h = run(f"blocks.{i}.ln1", x)

@@ -130,7 +130,7 @@ def cached_arrays(cache):
 
 def owner(array):
     """The array that owns the memory of a view."""
-    return array if array.base is None else owner(array.base)
+    return owner(array.base) if isinstance(array.base, np.ndarray) else array  # a file's bytes are no array
 
 
 def cache_bytes(cache):

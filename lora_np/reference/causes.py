@@ -55,7 +55,9 @@ def known_mistakes(entry, records, reference, got, tensor, dtype):
     for mistake in MISTAKES:
         try:
             made = wrong_outputs(mistake, entry["kind"], settings, inputs, dtype)
-        except (ArithmeticError, ValueError, IndexError, KeyError, np.linalg.LinAlgError):
+        except AssertionError:  # the table of mistakes does not fit the code
+            raise
+        except Exception:
             continue  # this case's shapes or numbers make the mistake impossible
         if tensor not in made or same(made[tensor], reference[tensor], tensor):
             continue

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import sys
+import threading
 from contextlib import contextmanager
 from functools import cache
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from .cases import in_dtype, reference_cases
 from .mistakes import MISTAKES
+
+OPEN = threading.Lock()  # held while a mistake is open
 
 
 @cache
@@ -39,18 +42,31 @@ def wrong_outputs(mistake, kind, settings, inputs, dtype):
 
 @contextmanager
 def mistaken(mistake):
-    """While this is open, the whole package makes the mistake. The wrong functions know this module as `wrong`."""
-    wrong = wrong_code(mistake)
-    right = {function: function.__code__ for function in wrong}
+    """While this is open, the whole package makes the mistake, in all threads.
+
+    The wrong functions know this module as `wrong`.
+
+    Raises
+    ------
+    RuntimeError
+        If another mistake is open, here or in another thread.
+    """
+    if not OPEN.acquire(blocking=False):
+        raise RuntimeError(f"mistake: {mistake!r} cannot be made while another one is")
     try:
-        for function, code in wrong.items():
-            function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
-        yield
+        wrong = wrong_code(mistake)
+        right = {function: function.__code__ for function in wrong}
+        try:
+            for function, code in wrong.items():
+                function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
+            yield
+        finally:
+            for function, code in right.items():
+                function.__code__ = code
+                function.__globals__.pop("wrong", None)
+            INPUT_OF.clear()
     finally:
-        for function, code in right.items():
-            function.__code__ = code
-            function.__globals__.pop("wrong", None)
-        INPUT_OF.clear()
+        OPEN.release()
 
 
 @cache
@@ -59,7 +75,10 @@ def wrong_code(mistake):
     sources = {}
     for place, right, wrong in MISTAKES[mistake]:
         function = function_at(place)
-        sources[function] = sources.get(function, inspect.getsource(function)).replace(right, wrong)
+        source = sources.get(function, inspect.getsource(function))
+        if source.count(right) != 1:
+            raise AssertionError(f"{place}: expected {right!r} once in the source, for the mistake {mistake!r}")
+        sources[function] = source.replace(right, wrong)
     codes = {}
     for function, source in sources.items():
         names = dict(function.__globals__)

@@ -1,6 +1,7 @@
 """One protocol for every fine-tuning: its schedule, and how it chooses the best weights."""
 
 from ..adapters.adalora_allocation import allocating, settled_from
+from ..checked import whole_number
 from .streams import stream
 from .trainable import adapter_optimiser, attach, model_objective, trainable_arrays
 from .trainer import TrainConfig
@@ -30,6 +31,8 @@ def fine_tuning(
     -------
     dict of `train`'s arguments
     """
+    if evaluations is not None:
+        whole_number("evaluations", evaluations)
     steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
     steps = epochs * steps_per_epoch
     settings = TrainConfig(

@@ -57,16 +57,16 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "shards", "threads", "save_every"):
-            whole_number(name, getattr(self, name))
-        for name in ("eval_every", "warmup_steps", "select_from", "seed"):
-            whole_number(name, getattr(self, name), least=0)
+        least = dict.fromkeys(("steps", "shards", "threads", "save_every"), 1)
+        least |= dict.fromkeys(("eval_every", "warmup_steps", "select_from", "seed"), 0)
+        for name, bound in least.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=bound))
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("select", self.select, SELECT)
         limits = {"learning_rate": {"above": 0}, "final_share": {}}
-        if self.clip_norm is not None:
+        if self.clip_norm not in (None, math.inf):  # infinity measures the norm and clips nothing
             limits["clip_norm"] = {"above": 0}
         for name, bounds in limits.items():
             object.__setattr__(self, name, finite_number(name, getattr(self, name), **bounds))
