@@ -18,6 +18,7 @@ from ..ops import embedding_forward
 from ..ops.attention import attend
 from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
+from ..ops.linear import as_rows
 from .call import check_ids
 from .gpt2 import ModelConfig, modules
 from .passes import compute_logits
@@ -28,7 +29,7 @@ class Decoder(NamedTuple):
 
     dtype: np.dtype  # of the weights
     layers: dict[str, Callable]  # name -> function of the layer's inputs
-    side_by_side: dict[str, list]  # first of several linear layers with the same input -> (name, its columns) of each
+    side_by_side: dict[str, list]  # first of several linear layers with the same input -> names of all of them
     config: ModelConfig
 
 
@@ -71,14 +72,8 @@ def make_decoder(params, config, adapter=None):
     for module in modules(config).values():
         stages.setdefault(module.depth if module.operation == "linear" else module.name, []).append(module)
     layers = {stage[0].name: layer(stage, params, config) for stage in stages.values()}
-    side_by_side = {stage[0].name: columns_of(stage) for stage in stages.values() if len(stage) > 1}
+    side_by_side = {stage[0].name: [module.name for module in stage] for stage in stages.values() if len(stage) > 1}
     return Decoder(params["tok_emb.weight"].dtype, layers, side_by_side, config)
-
-
-def columns_of(stage):
-    """(name, slice) of each layer's outputs, side by side."""
-    ends = np.cumsum([module.shape[0] for module in stage]).tolist()
-    return [(m.name, slice(end - m.shape[0], end)) for m, end in zip(stage, ends)]
 
 
 def layer(stage, params, config):
@@ -90,8 +85,8 @@ def layer(stage, params, config):
         weight, bias = (params.get(f"{module.parameters}.{leaf}") for leaf in ("weight", "bias"))
     return {
         "embedding": lambda ids: embedding_forward(ids, weight, ())[0],
-        "embed": lambda tok, pos: (tok + pos).reshape(-1, config.d_model),
-        "layer_norm": lambda x: layer_norm(x, weight, bias, config.layer_norm_eps),
+        "embed": np.add,
+        "layer_norm": lambda x: layer_norm(as_rows(x), weight, bias, config.layer_norm_eps).reshape(x.shape),
         "linear": lambda x: linear(x, weight, bias),
         "attention": lambda q, k, v: attend(q, k, v, config.n_heads)[0],
         "gelu": gelu,
@@ -100,9 +95,10 @@ def layer(stage, params, config):
 
 
 def linear(x, weight, bias):
-    """x Wᵀ + b for a few rows. It is computed as (W xᵀ)ᵀ, which takes BLAS half the time."""
-    y = (weight @ x.T).T  # (N, out)
-    return y if bias is None else np.add(y, bias, order="C")
+    """x Wᵀ + b for a few rows, computed as (W xᵀ)ᵀ + b, which takes BLAS half the time."""
+    y = (weight @ as_rows(x).T).T  # (N, out)
+    y = y if bias is None else np.add(y, bias, order="C")
+    return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def empty_past(decoder, batch_size):
@@ -155,23 +151,22 @@ def next_logits(decoder, ids, past):
         )
     past = with_room(past, end, config.n_positions)
     blocks, ready = iter(zip(past.keys, past.values)), {}
-    B, T, C = *ids.shape, config.d_model
 
-    def run(name, *inputs):  # arrays are (BT, C) between the layers
+    def run(name, *inputs):
         if name in ready:
             return ready.pop(name)
-        if name == "ln_f":  # only the last token's logits are needed
-            inputs = (inputs[0].reshape(B, T, C)[:, -1],)  # (B, C)
-        elif name.endswith("attn.context"):
-            q, k, v = (array.reshape(B, T, C) for array in inputs)
+        if name.endswith("attn.context"):
+            q, k, v = inputs  # (B, T, C)
             keys, values = next(blocks)  # (B, room, C), of this block
             keys[:, start:end], values[:, start:end] = k, v
-            return layers[name](q, keys[:, :end], values[:, :end]).reshape(B * T, C)
+            inputs = q, keys[:, :end], values[:, :end]
+        elif name == "ln_f":  # only the last token's logits are needed
+            inputs = (inputs[0][:, -1],)  # (B, C)
         output = layers[name](*inputs)
         if name in decoder.side_by_side:  # q, k and v come from one product
-            first, *others = decoder.side_by_side[name]
-            ready.update((other, output[:, columns]) for other, columns in others)
-            return output[:, first[1]]
+            names = decoder.side_by_side[name]
+            ready.update(zip(names, np.split(output, len(names), axis=-1)))
+            return ready.pop(name)
         return output
 
     return compute_logits(ids, config, run, start), past._replace(length=end)

@@ -29,12 +29,10 @@ from ..ops import (
 )
 from .rows import rows_forward
 
-ATTENTION_STEPS = ("probs", "scores")  # inside the operation; their gradients come in this order
-
 
 class LayerCache(NamedTuple):
     operation: tuple | None  # the operation's own cache
-    shapes: tuple | None  # of the inputs, for a layer that works at one position
+    shapes: tuple  # of the inputs
 
 
 class Operation(NamedTuple):
@@ -59,11 +57,9 @@ def forward_layers(call, caches, record=None):
 
     def run(name, *inputs):
         module = call.modules[name]
-        operation, shapes = OPERATIONS[module.operation], None
-        if module.one_position:
-            shapes = tuple(x.shape for x in inputs)
-            if module.operation != "attention":  # which reads all keys and values
-                inputs = tuple(at_read(x, call.read) for x in inputs)
+        operation, shapes = OPERATIONS[module.operation], tuple(x.shape for x in inputs)
+        if module.one_position and module.operation != "attention":  # which reads all keys and values
+            inputs = tuple(at_read(x, call.read) for x in inputs)
         y, cache = operation.forward(call, module, *inputs)
         caches[name] = LayerCache(cache, shapes)
         if record is not None:
@@ -88,26 +84,20 @@ def backward_layers(cache, grads, record=None):
 
     def back(name, dy):
         module, (op_cache, shapes) = call.modules[name], cache.ops[name]
-        operation = OPERATIONS[module.operation]
-        dinputs = (None,) * len(operation.inputs)
+        operation, dinputs = OPERATIONS[module.operation], (None,) * len(shapes)
         if dy is not None:
-            if record is not None:
-                note(record, {output_name(name): dy})
+            note(record, {output_name(name): dy})
             if name in call.adapter_arrays:
                 dx, parameters = KINDS[call.adapter_config.kind].backward(dy, op_cache)
                 dinputs = (dx,)
             else:
                 earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
-                result = operation.backward(dy, op_cache, *earlier)
-                dinputs = tuple(getattr(result, f"d{operand}", None) for operand in operation.inputs)
-                parameters = {leaf: getattr(result, f"d{leaf}", None) for leaf in ("weight", "bias")}
-                if record is not None and operation.inside is not None:
-                    note(record, {f"{module.prefix}{step}": getattr(result, f"d{step}") for step in ATTENTION_STEPS})
-            for leaf, grad in parameters.items():
-                if grad is not None:
-                    grads[f"{module.parameters}.{leaf}"] = grad
-            if shapes is not None:
-                dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
+                by_operand = operation.backward(dy, op_cache, *earlier)._asdict()
+                dinputs = tuple(by_operand.pop(f"d{operand}", None) for operand in operation.inputs)
+                parameters = {leaf: by_operand.pop(f"d{leaf}", None) for leaf in ("weight", "bias")}
+                note(record, {f"{module.prefix}{step[1:]}": grad for step, grad in by_operand.items()})
+            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in parameters.items()})
+            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
         return dinputs if len(dinputs) > 1 else dinputs[0]
 
     return back
@@ -119,8 +109,8 @@ def output_name(name):
 
 
 def note(record, arrays):
-    """Write the arrays that are not None into a record."""
-    for name, array in arrays.items():
+    """Write the arrays that are not None into a record, if there is one."""
+    for name, array in arrays.items() if record is not None else ():
         if array is not None:
             record[name] = array
 
