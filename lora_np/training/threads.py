@@ -1,9 +1,9 @@
 """Threads, and the environment of processes that train. The mathematics knows nothing of either.
 
-A batch is split into shards (`split_batch`), and each shard's forward and backward pass runs in a Python thread of its
-own. Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which holds for the
-whole process. NumPy releases the interpreter's lock during long operations, so shards do run in parallel, softmax and
-layer norm included, which BLAS's own threads would leave to one core.
+A batch is split into shards (`split_batch`), and each shard's forward and backward pass runs in its own Python thread.
+Each matrix product then uses one BLAS thread: `train` enters `blas_threads(1)`, which holds for the whole process.
+NumPy releases the interpreter's lock during long operations, so the shards do run in parallel. So do their softmax and
+layer norm, which BLAS's own threads would leave to one core.
 """
 
 import os
