@@ -178,7 +178,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     (r"adapters\.\w+\.backward", r"skips present\(grads\)", NOTHING),
     ("wanted.present", r"whatever grad is not None", NOTHING),
-    ("backward_layers", r"(^note.* left out|skips note|weight' in|of module.prefix|2 in).*by_operand.items", READER),
+    ("backward_layers", r"(left out|skips (note|getattr)|weight' in|in a name|of module.prefix).*ion.steps", READER),
     ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets|float\(loss\) and n_targets exchanged", "is no gradient"),

@@ -8,7 +8,7 @@ pass. The adapter is merged: each token reads every weight for a single product,
 noticeable time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from ..ops import embedding_forward
 from ..ops.attention import attend
 from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
-from ..ops.linear import as_rows
 from .call import check_ids
 from .gpt2 import ModelConfig, modules
 from .passes import compute_logits
@@ -28,8 +27,7 @@ class Decoder(NamedTuple):
     """A language model, prepared to read one token at a time."""
 
     dtype: np.dtype  # of the weights
-    layers: dict[str, Callable]  # name -> function of the layer's inputs
-    side_by_side: dict[str, list]  # first of several linear layers with the same input -> names of all of them
+    layers: dict[str, Callable]  # name -> function of the Reading and the layer's inputs
     config: ModelConfig
 
 
@@ -68,37 +66,66 @@ def make_decoder(params, config, adapter=None):
     if adapter is not None:
         params = merge(params, adapter)
     params = {name: np.asarray(weight) for name, weight in params.items()}
-    stages = {}
+    stages, layers = {}, {}
     for module in modules(config).values():
         stages.setdefault(module.depth if module.operation == "linear" else module.name, []).append(module)
-    layers = {stage[0].name: layer(stage, params, config) for stage in stages.values()}
-    side_by_side = {stage[0].name: [module.name for module in stage] for stage in stages.values() if len(stage) > 1}
-    return Decoder(params["tok_emb.weight"].dtype, layers, side_by_side, config)
+    for stage in stages.values():
+        layers.update(stage_layers(stage, params, config))
+    return Decoder(params["tok_emb.weight"].dtype, layers, config)
 
 
-def layer(stage, params, config):
-    """One layer, or several linear layers with the same input, as one function."""
-    module = stage[0]
+class Reading(NamedTuple):
+    """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
+
+    shape: tuple[int, int]  # (B, T) of the new tokens
+    start: int  # position of the first of them
+    end: int  # position after the last of them
+    blocks: Iterator  # each block's keys and values, both (B, room, C)
+    ready: dict  # name -> the output of a layer that was computed together with another
+
+
+def stage_layers(stage, params, config):
+    """The functions of one layer, or of several linear layers that have the same input, as q, k and v do."""
+    first = stage[0]
     if len(stage) > 1:
         weight, bias = (np.concatenate([params[f"{m.name}.{leaf}"] for m in stage]) for leaf in ("weight", "bias"))
-    else:
-        weight, bias = (params.get(f"{module.parameters}.{leaf}") for leaf in ("weight", "bias"))
-    return {
-        "embedding": lambda ids: embedding_forward(ids, weight, ())[0],
-        "embed": np.add,
-        "layer_norm": lambda x: layer_norm(as_rows(x), weight, bias, config.layer_norm_eps).reshape(x.shape),
-        "linear": lambda x: linear(x, weight, bias),
-        "attention": lambda q, k, v: attend(q, k, v, config.n_heads)[0],
-        "gelu": gelu,
-        "residual": np.add,
-    }[module.operation]
+        names, ends = [module.name for module in stage], np.cumsum([module.shape[0] for module in stage])
+
+        def product(reading, x):
+            y = linear(x, weight, bias)  # (BT, all their outputs), from one product
+            reading.ready.update((name, y[:, end - m.shape[0] : end]) for name, end, m in zip(names, ends, stage))
+            return reading.ready.pop(first.name)
+
+        others = {name: lambda reading, x, name=name: reading.ready.pop(name) for name in names[1:]}
+        return {first.name: product, **others}
+    weight, bias = (params.get(f"{first.parameters}.{leaf}") for leaf in ("weight", "bias"))
+    function = {
+        "embedding": lambda reading, ids: embedding_forward(ids, weight, ())[0],
+        "embed": lambda reading, tok, pos: (tok + pos).reshape(-1, config.d_model),
+        "layer_norm": lambda reading, x: layer_norm(x, weight, bias, config.layer_norm_eps),
+        "linear": lambda reading, x: linear(x, weight, bias),
+        "attention": lambda reading, q, k, v: attention(reading, q, k, v, config.n_heads),
+        "gelu": lambda reading, x: gelu(x),
+        "residual": lambda reading, x, branch: x + branch,
+    }[first.operation]
+    if first.name == "ln_f":  # only the last token's logits are needed
+        return {"ln_f": lambda reading, x: function(reading, x.reshape(*reading.shape, -1)[:, -1])}  # (B, C)
+    return {first.name: function}
 
 
 def linear(x, weight, bias):
-    """x Wᵀ + b for a few rows, computed as (W xᵀ)ᵀ + b, which takes BLAS half the time."""
-    y = (weight @ as_rows(x).T).T  # (N, out)
-    y = y if bias is None else np.add(y, bias, order="C")
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    """x Wᵀ + b for a few rows. It is computed as (W xᵀ)ᵀ, which takes BLAS half the time."""
+    y = (weight @ x.T).T  # (N, out)
+    return y if bias is None else np.add(y, bias, order="C")
+
+
+def attention(reading, q, k, v, n_heads):
+    """The context of the new tokens, which see each other and all earlier ones."""
+    q, k, v = (array.reshape(*reading.shape, -1) for array in (q, k, v))  # (B, T, C)
+    keys, values = next(reading.blocks)
+    keys[:, reading.start : reading.end], values[:, reading.start : reading.end] = k, v
+    context, _ = attend(q, keys[:, : reading.end], values[:, : reading.end], n_heads)
+    return context.reshape(-1, context.shape[-1])
 
 
 def empty_past(decoder, batch_size):
@@ -150,23 +177,6 @@ def next_logits(decoder, ids, past):
             f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
         )
     past = with_room(past, end, config.n_positions)
-    blocks, ready = iter(zip(past.keys, past.values)), {}
-
-    def run(name, *inputs):
-        if name in ready:
-            return ready.pop(name)
-        if name.endswith("attn.context"):
-            q, k, v = inputs  # (B, T, C)
-            keys, values = next(blocks)  # (B, room, C), of this block
-            keys[:, start:end], values[:, start:end] = k, v
-            inputs = q, keys[:, :end], values[:, :end]
-        elif name == "ln_f":  # only the last token's logits are needed
-            inputs = (inputs[0][:, -1],)  # (B, C)
-        output = layers[name](*inputs)
-        if name in decoder.side_by_side:  # q, k and v come from one product
-            names = decoder.side_by_side[name]
-            ready.update(zip(names, np.split(output, len(names), axis=-1)))
-            return ready.pop(name)
-        return output
-
-    return compute_logits(ids, config, run, start), past._replace(length=end)
+    reading = Reading(ids.shape, start, end, iter(zip(past.keys, past.values)), {})
+    logits = compute_logits(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)
+    return logits, past._replace(length=end)

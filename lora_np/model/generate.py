@@ -86,7 +86,7 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
         new = choose(logits, text, sampling, rng)  # (B,)
         new = np.where(ended, text[:, -1], new)
         yield new
-        ended |= np.isin(new, stop)
+        ended |= (new[:, None] == stop).any(axis=1)
         if ended.all():
             return
         unread = new[:, None]

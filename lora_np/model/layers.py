@@ -32,7 +32,7 @@ from .rows import rows_forward
 
 class LayerCache(NamedTuple):
     operation: tuple | None  # the operation's own cache
-    shapes: tuple  # of the inputs
+    shapes: tuple | None  # of the inputs, if the layer works at one position
 
 
 class Operation(NamedTuple):
@@ -43,6 +43,7 @@ class Operation(NamedTuple):
     inputs: tuple = ("x",)  # names of its inputs, the outputs of other layers
     adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
     inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
+    steps: tuple = ()  # names of these steps, in backward's order
 
 
 def forward_layers(call, caches, record=None):
@@ -57,9 +58,11 @@ def forward_layers(call, caches, record=None):
 
     def run(name, *inputs):
         module = call.modules[name]
-        operation, shapes = OPERATIONS[module.operation], tuple(x.shape for x in inputs)
-        if module.one_position and module.operation != "attention":  # which reads all keys and values
-            inputs = tuple(at_read(x, call.read) for x in inputs)
+        operation, shapes = OPERATIONS[module.operation], None
+        if module.one_position:
+            shapes = tuple(x.shape for x in inputs)
+            if module.operation != "attention":  # which reads all keys and values
+                inputs = tuple(at_read(x, call.read) for x in inputs)
         y, cache = operation.forward(call, module, *inputs)
         caches[name] = LayerCache(cache, shapes)
         if record is not None:
@@ -84,7 +87,8 @@ def backward_layers(cache, grads, record=None):
 
     def back(name, dy):
         module, (op_cache, shapes) = call.modules[name], cache.ops[name]
-        operation, dinputs = OPERATIONS[module.operation], (None,) * len(shapes)
+        operation = OPERATIONS[module.operation]
+        dinputs = (None,) * len(operation.inputs)
         if dy is not None:
             note(record, {output_name(name): dy})
             if name in call.adapter_arrays:
@@ -92,12 +96,13 @@ def backward_layers(cache, grads, record=None):
                 dinputs = (dx,)
             else:
                 earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
-                by_operand = operation.backward(dy, op_cache, *earlier)._asdict()
-                dinputs = tuple(by_operand.pop(f"d{operand}", None) for operand in operation.inputs)
-                parameters = {leaf: by_operand.pop(f"d{leaf}", None) for leaf in ("weight", "bias")}
-                note(record, {f"{module.prefix}{step[1:]}": grad for step, grad in by_operand.items()})
+                result = operation.backward(dy, op_cache, *earlier)
+                dinputs = tuple(getattr(result, f"d{operand}", None) for operand in operation.inputs)
+                parameters = {leaf: getattr(result, f"d{leaf}", None) for leaf in ("weight", "bias")}
+                note(record, {f"{module.prefix}{step}": getattr(result, "d" + step) for step in operation.steps})
             note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in parameters.items()})
-            dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
+            if shapes is not None:
+                dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
         return dinputs if len(dinputs) > 1 else dinputs[0]
 
     return back
@@ -217,7 +222,9 @@ OPERATIONS = {
     "embed": Operation(embed, embed_backward, inputs=("tok", "pos")),
     "layer_norm": Operation(layer_norm, layer_norm_backward),
     "linear": Operation(linear, linear_backward),
-    "attention": Operation(attention, attention_backward, inputs=("q", "k", "v"), inside=attention_inside),
+    "attention": Operation(
+        attention, attention_backward, inputs=("q", "k", "v"), inside=attention_inside, steps=("probs", "scores")
+    ),
     "gelu": Operation(gelu, gelu_backward),
     "residual": Operation(residual, residual_backward, inputs=("x", "branch")),
     "pool": Operation(pool, pool_backward),
