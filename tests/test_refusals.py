@@ -406,10 +406,10 @@ NOT_FINITE = {
     "base": lambda: an.amplification(BAD, EYE, 1, rng()),
     "before": lambda: an.max_similarities(BAD, EYE, 1),
     "after": lambda: an.max_similarities(EYE, BAD, 1),
-    "a": lambda: an.weight_distances({"a": BAD}, {"a": BAD}),
+    "a": lambda: an.update_cosines({"a": BAD}, {"a": BAD}),
     "other": lambda: an.argmax_agreement(EYE, BAD),
     "sigma": lambda: an.effective_rank(np.array([np.nan, 1.0])),
-    Q: lambda: an.gradient_spectra({Q: BAD}),
+    "gradient": lambda: an.energy_share(BAD, EYE),
 }
 SHAPES = {
     "matrix: got shape (0, 3), expected at least one entry": lambda: an.spectrum(np.zeros((0, 3))),
@@ -418,10 +418,10 @@ SHAPES = {
     "V: got columns of 2 entries, expected 6": lambda: an.principal_angles(SIX, EYE),
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
-    "after['a']: got shape (5, 3), expected (4, 3)": lambda: an.weight_distances({"a": FOUR}, {"a": FIVE}),
+    "second['a']: got shape (5, 3), expected (4, 3)": lambda: an.update_cosines({"a": FOUR}, {"a": FIVE}),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
-    "other: got shape (5, 3), expected (4, 3)": lambda: an.mean_kl(FOUR, FIVE),
-    "logits: got shape": lambda: an.mean_kl(np.zeros((0, 3)), np.zeros((0, 3))),
+    "other: got shape (5, 3), expected (4, 3)": lambda: an.argmax_agreement(FOUR, FIVE),
+    "logits: got shape": lambda: an.argmax_agreement(np.zeros((0, 3)), np.zeros((0, 3))),
     "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
@@ -443,17 +443,13 @@ SUBSPACES = {
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
     "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
     "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
-    "after: has no name in common": lambda: an.weight_distances({"a": FOUR}, {"b": FOUR}),
     "second: has no name in common": lambda: an.update_cosines({"a": FOUR}, {"b": FOUR}),
     "second: is zero in all layers": lambda: an.update_cosines({"a": FOUR}, {"a": 0 * FOUR}),
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
-    "gradients: got no linear layer's weight": lambda: an.gradient_spectra({A: FOUR}),
 }
 SPECTRA = {
     "sigma: is negative or rises": lambda: an.effective_rank(SIGMA[::-1]),
     "sigma: … negative": lambda: an.stable_rank(-np.ones(2)),
-    "memory: holds no spectra": lambda: an.noted_spectra({}),
-    "no linear layer's weight": lambda: an.noting_spectra()(1, {}, {"blocks.0.ln1.weight": 1}, {}),
 }
 
 REFUSED = [
@@ -520,7 +516,6 @@ REFUSED = [
         each("share: got {}, expected 0 < share ≤ 1", "share", 0, 1.5, "0.9"),
     ),
     *rows(partial(an.truncate, np.eye(3)), each("k: got {}, expected a whole number", "k", -1, 1.0)),
-    *rows(an.noting_spectra, each("every: got {}, expected a whole number", "every", 0, True)),
     *[row for count in (an.step_flops, an.step_bytes) for row in rows(partial(count, LANGUAGE), COUNTED)],
 ]
 

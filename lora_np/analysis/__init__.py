@@ -1,9 +1,9 @@
-"""What training changed (spectra, subspaces, intruders, distances) and what it costs (FLOPs, bytes)."""
+"""What training changed (spectra, subspaces, intruders, agreement) and what it costs (FLOPs, bytes)."""
 
+from .agreement import Cosines, argmax_agreement, update_cosines
 from .amplification import Amplification, amplification
 from .costs import StepBytes, flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
-from .distances import PerLayer, argmax_agreement, mean_kl, update_cosines, weight_distances
-from .gradient_spectra import energy_share, gradient_spectra, layer_gradients, noted_spectra, noting_spectra
+from .gradients import energy_share, layer_gradients
 from .intruders import Intruders, intruder_dimensions, max_similarities
 from .spectra import (
     Spectrum,

@@ -1,0 +1,49 @@
+"""Full gradients of the linear layers, with and without an adapter, and the share that given directions hold."""
+
+import numpy as np
+import pytest
+
+from lora_np.adapters import merge
+from lora_np.analysis import energy_share, layer_gradients
+from lora_np.analysis.updates import linear_weights
+from lora_np.compress import quantise
+from lora_np.model import loss_and_gradients
+
+from .tiny import basis, with_svd
+
+
+def test_the_gradient_of_an_adapted_layer_is_that_of_the_merged_weight_and_the_factors_see_a_part_of_it(
+    language, random_params, random_batch, random_adapter
+):
+    """dA = s Bᵀ G and dB = s G Aᵀ, with s = 6/3."""
+    params, batch = random_params(language), random_batch(language)
+    adapter = random_adapter(params)
+    full = layer_gradients(params, batch, language, adapter)
+    expected = layer_gradients(merge(params, adapter), batch, language)
+    grads = loss_and_gradients(params, batch, language, adapter, tuple(adapter.weights)).grads
+    assert list(full) == linear_weights(params)
+    for name, G in full.items():
+        np.testing.assert_allclose(G, expected[name], rtol=0, atol=1e-12 * np.abs(expected[name]).max())
+        name_A, name_B = (f"{name.removesuffix('weight')}{leaf}" for leaf in ("lora_A", "lora_B"))
+        np.testing.assert_allclose(grads[name_A], 2.0 * adapter.weights[name_B].T @ G, atol=1e-12)
+        np.testing.assert_allclose(grads[name_B], 2.0 * G @ adapter.weights[name_A].T, atol=1e-12)
+
+
+def test_the_full_gradient_on_a_quantised_base(language, random_params, random_batch):
+    params, batch = random_params(language), random_batch(language)
+    quantised = quantise(params, linear_weights(params), block_size=24)
+    dense = {name: np.asarray(weight) for name, weight in quantised.items()}
+    got, expected = (layer_gradients(base, batch, language) for base in (quantised, dense))
+    assert all(np.array_equal(got[name], array) for name, array in expected.items())
+
+
+def test_energy_share_by_hand():
+    U, V = basis(7), basis(5, seed=1)
+    G = with_svd(U, [4.0, 3.0], V)
+    assert energy_share(G, V[:, :1]) == pytest.approx(16 / 25)
+    assert energy_share(G.T, U[:, 1:2]) == pytest.approx(9 / 25)
+    assert energy_share(G, V[:, 2:]) == pytest.approx(0.0)
+    assert energy_share(1e-200 * G, V[:, :2] @ [[1.0, 2.0], [0.0, -3.0]]) == pytest.approx(1.0)  # any basis of the span
+    assert energy_share(np.zeros((7, 5)), V[:, :2]) == 0.0
+    by_projection = np.linalg.norm(G @ V[:, 1:3] @ V[:, 1:3].T) ** 2 / np.linalg.norm(G) ** 2
+    assert energy_share(G, V[:, 1:3]) == pytest.approx(by_projection)
