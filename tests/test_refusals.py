@@ -428,7 +428,7 @@ SHAPES = {
 }
 SUBSPACES = {
     "matrix: is zero throughout": lambda: an.right_directions(0 * FOUR, 1),
-    "B: its product with A is zero": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
+    "B A: is zero throughout": lambda: an.product_right_directions(0 * EYE, np.ones((2, 5)), 1),
     "k: got 4, … the dimension n": lambda: an.random_directions(3, 4, rng()),
     "j: got 7, … from 1 to 6": lambda: an.gaussian_similarity(6, 1, 7),
     "V: its 2 columns span 1 dimensions": lambda: an.principal_angles(EYE, np.ones((2, 2))),

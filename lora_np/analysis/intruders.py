@@ -49,7 +49,7 @@ def max_similarities(before, after, k):
     before = np.asarray(before)
     same_shape("after", after, before)
     X, sigma, _ = svd(before, "before")
-    X = X[:, : rank_of(sigma, before, "before")]
+    X = X[:, : rank_of(sigma, before.shape, before.dtype, "before")]
     Y, _ = leading_directions(after, k, "after")  # (out, k)
     return np.minimum(np.abs(X.T @ Y).max(axis=0), 1.0)
 

@@ -14,13 +14,12 @@ class Spectrum(NamedTuple):
     rank_90: int  # the rank with 90 % of the energy
 
 
-def singular_values(matrix, name="matrix"):
+def singular_values(matrix):
     """σ₁ ≥ σ₂ ≥ …, always computed in float64.
 
     Parameters
     ----------
     matrix : array (out, in)
-    name : str, the matrix's name in an error
 
     Returns
     -------
@@ -31,7 +30,7 @@ def singular_values(matrix, name="matrix"):
     ValueError
         If the matrix does not have two axes, has no entries, or has entries that are not finite.
     """
-    return np.linalg.svd(finite_matrix(name, matrix), compute_uv=False)
+    return np.linalg.svd(finite_matrix("matrix", matrix), compute_uv=False)
 
 
 def product_singular_values(B, A):
@@ -53,16 +52,16 @@ def product_singular_values(B, A):
     ValueError
         If the factors do not fit each other, have no entries, or have values that are not finite.
     """
-    B, A = fitting_factors(B, A)
-    return np.linalg.svd(np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T, compute_uv=False)
+    return np.linalg.svd(small_product(B, A)[0], compute_uv=False)
 
 
-def fitting_factors(B, A):
-    """B (out, r) and A (r, in) in float64."""
+def small_product(B, A):
+    """R_B R_Aᵀ and Q_A (in, min(r, in)) of `product_singular_values`, in float64."""
     B, A = finite_matrix("B", B), finite_matrix("A", A)
     if len(A) != B.shape[1]:
         raise ValueError(f"A: got shape {A.shape}, expected {B.shape[1]} rows for B of shape {B.shape}")
-    return B, A
+    Q_A, R_A = np.linalg.qr(A.T)
+    return np.linalg.qr(B, mode="r") @ R_A.T, Q_A
 
 
 def numerical_rank(sigma, shape, dtype):
@@ -150,18 +149,18 @@ def relative(sigma):
     return sigma / sigma[0] if sigma[0] > 0 else sigma
 
 
-def spectrum(matrix, name="matrix"):
+def spectrum(matrix):
     """The singular values of a matrix and its three ranks.
 
     Parameters
     ----------
-    matrix, name : see `singular_values`
+    matrix : see `singular_values`
 
     Returns
     -------
     Spectrum
     """
-    sigma = singular_values(matrix, name)
+    sigma = singular_values(matrix)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 
 

@@ -14,7 +14,7 @@ For directions of the output, pass the transposed matrix.
 import numpy as np
 
 from ..checked import finite_matrix, whole_number
-from .spectra import fitting_factors, numerical_rank, svd
+from .spectra import numerical_rank, small_product, svd
 
 ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
 
@@ -45,7 +45,7 @@ def right_directions(matrix, k):
 def product_right_directions(B, A, k):
     """`right_directions` of B A without computing the product.
 
-    With B = Q_B R_B and Aᵀ = Q_A R_A, B A = Q_B (R_B R_Aᵀ) Q_Aᵀ. With R_B R_Aᵀ = U Σ Vᵀ, the right singular vectors
+    With B A = Q_B (R_B R_Aᵀ) Q_Aᵀ as in `product_singular_values`, and R_B R_Aᵀ = U Σ Vᵀ, the right singular vectors
     of B A are the columns of Q_A V.
 
     Parameters
@@ -57,13 +57,9 @@ def product_right_directions(B, A, k):
     -------
     array (in, k), orthonormal
     """
-    B, A = fitting_factors(B, A)
-    Q_A, R_A = np.linalg.qr(A.T)  # (in, m), (m, r) with m = min(in, r)
-    _, sigma, Vt = np.linalg.svd(np.linalg.qr(B, mode="r") @ R_A.T, full_matrices=False)
-    rank = numerical_rank(sigma, (len(B), A.shape[1]), np.float64)
-    if not rank:
-        raise ValueError("B: its product with A is zero and has no direction")
-    k = whole_number("k", k, most=rank, why="the rank of B A")
+    small, Q_A = small_product(B, A)
+    _, sigma, Vt = np.linalg.svd(small, full_matrices=False)
+    k = whole_number("k", k, most=rank_of(sigma, (len(B), len(Q_A)), np.float64, "B A"), why="the rank of B A")
     return Q_A @ Vt[:k].T  # (in, k)
 
 
@@ -71,13 +67,13 @@ def leading_directions(matrix, k, name="matrix", k_name="k"):
     """The k leading left (out, k) and right (in, k) singular vectors; the names are for the errors."""
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
-    k = whole_number(k_name, k, most=rank_of(sigma, matrix, name), why=f"the rank of {name}")
+    k = whole_number(k_name, k, most=rank_of(sigma, matrix.shape, matrix.dtype, name), why=f"the rank of {name}")
     return U[:, :k], Vt[:k].T
 
 
-def rank_of(sigma, matrix, name):
-    """The numerical rank of a matrix with singular values sigma; ValueError if it is 0."""
-    rank = numerical_rank(sigma, matrix.shape, matrix.dtype)
+def rank_of(sigma, shape, dtype, name):
+    """`numerical_rank`; ValueError if it is 0."""
+    rank = numerical_rank(sigma, shape, dtype)
     if not rank:
         raise ValueError(f"{name}: is zero throughout and has no direction")
     return rank
