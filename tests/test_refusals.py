@@ -209,7 +209,7 @@ MIXED = {
     "weights: got a, b, c; expected one for each of a, b": {"a": 1.0, "b": 1.0, "c": 1.0},
     "weights['b']: got inf, expected a finite number": {"a": 1.0, "b": math.inf},
     "weights['b']: got '1', expected a finite number": {"a": 1.0, "b": "1"},
-    "adapters: 'a' has blocks.0.attn.k_proj, but 'b' does not": {"a": 1.0, "b": 1.0},
+    "adapters: 'b' lacks blocks.0.attn.k_proj; expected the same layers in all": {"a": 1.0, "b": 1.0},
 }
 FORWARD = {
     "ids: a sequence of 8 tokens is longer": {"ids": np.zeros((2, 8), dtype=int)},

@@ -90,22 +90,20 @@ def merge_errors(params, adapter, dtype):
     """
     low, low_adapter = as_dtype(params, dtype), Adapter(adapter.config, as_dtype(adapter.weights, dtype))
     merged, low_deltas = merge(low, low_adapter), adapter_deltas(low, low_adapter)
-    wide = Adapter(adapter.config, as_dtype(low_adapter.weights, np.float64))
-    deltas = adapter_deltas(as_dtype(low, np.float64), wide)
+    W = as_dtype(low, np.float64)
+    deltas = adapter_deltas(W, Adapter(adapter.config, as_dtype(low_adapter.weights, np.float64)))
     if not deltas:  # a trained head alone
         return MergeErrors(0.0, 0.0, 0.0)
-    of_merging = of_restoring = size_merged = size_update = size_base = 0.0  # sums of squares
-    for name, delta in deltas.items():
-        W = low[name].astype(np.float64)
-        of_merging += np.sum((merged[name] - (W + delta)) ** 2)
-        of_restoring += np.sum(((merged[name] - low_deltas[name]) - W) ** 2)
-        size_merged += np.sum((W + delta) ** 2)
-        size_update += np.sum(delta**2)
-        size_base += np.sum(W**2)
+
+    def norm(array_of):
+        return math.hypot(*(np.linalg.norm(array_of(name)) for name in deltas))
+
+    error = norm(lambda name: merged[name] - (W[name] + deltas[name]))
+    update = norm(lambda name: deltas[name])
     return MergeErrors(
-        merged=math.sqrt(of_merging / size_merged),
-        update=math.sqrt(of_merging / size_update) if size_update else 0.0,
-        restored=math.sqrt(of_restoring / size_base),
+        merged=error / norm(lambda name: W[name] + deltas[name]),
+        update=error / update if update else 0.0,
+        restored=norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name]),
     )
 
 

@@ -140,14 +140,14 @@ def unscaled_config(config, ranks, params):
     """The configuration of LoRA with these ranks of layers, and scale 1, so α = r."""
     if not ranks:  # a trained head alone
         return config
-    r, pattern = compact_pattern(ranks)
+    r, pattern = compact_pattern(ranks)  # α is r in every layer, so it has the same pattern
     return replace(
         config,
         kind="lora",
         r=r,
-        alpha=float(r),
+        alpha=r,
         rank_pattern=pattern,
-        alpha_pattern={key: float(value) for key, value in pattern.items()},
+        alpha_pattern=pattern,
         targets=compact_targets(ranks, linear_layers(params)),
         rslora=False,
         init="kaiming",
@@ -167,11 +167,7 @@ def checked_weights(adapters, weights):
 def check_same_names(adapters):
     """Raise ValueError unless all adapters have the same layers and carry the same whole weights."""
     names = {adapter: {*layer_arrays(a), *whole_weights(a)} for adapter, a in adapters.items()}
-    first, *others = names
-    for other in others:
-        for this, that in ((other, first), (first, other)):
-            more = names[this] - names[that]
-            if more:
-                raise ValueError(
-                    f"adapters: {this!r} has {min(more)}, but {that!r} does not; expected the same layers in all"
-                )
+    everything = set().union(*names.values())
+    for adapter, own in names.items():
+        if own != everything:
+            raise ValueError(f"adapters: {adapter!r} lacks {min(everything - own)}; expected the same layers in all")

@@ -23,6 +23,8 @@ no weights and cost nearly the same with both methods. A layer without an adapte
 trained layer no dx is computed either, which in a model of few layers can save more than the adapter costs.
 """
 
+from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +49,6 @@ class StepBytes(NamedTuple):
 class CountedStep(NamedTuple):
     """A step that ran on hollow arrays."""
 
-    params: dict  # the base's and the adapter's
     cache: ForwardCache
     dlogits: np.ndarray | None  # the gradient of the logits; None without wanted parameters
     grads: dict
@@ -85,43 +86,33 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         adapter = Adapter(adapter_config, hollow_arrays(adapter_shapes(params, adapter_config), dtype))
     if wanted is None:
         wanted = params if adapter is None else trained_weights(adapter)
-    wanted = tuple(dict.fromkeys(wanted))
-    masks = draw_masks(config, (B, T), HollowGenerator(), adapter, dtype) if wanted else None
+    # Masks ask the generator for an array of a shape. This one gives a hollow one.
+    masks = draw_masks(config, (B, T), SimpleNamespace(random=hollow), adapter, dtype) if wanted else None
     grads, products, dlogits = {}, {}, None
 
-    def counted(phase):
-        def around(run):
-            def run_and_count(name, *arrays):
-                Hollow.products.clear()
-                result = run(name, *arrays)
-                products.setdefault((name, phase), []).extend(Hollow.products)
-                if phase == "forward":
-                    result.owner.maker = result.owner.maker or name
-                return result
+    def counted(phase, run):
+        def run_and_count(name, *arrays):
+            Hollow.products.clear()
+            result = run(name, *arrays)
+            products.setdefault((name, phase), []).extend(Hollow.products)
+            if phase == "forward":
+                result.owner.maker = result.owner.maker or name
+            return result
 
-            return run_and_count
+        return run_and_count
 
-        return around
-
-    ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": wanted, "masks": masks}
-    logits, cache = forward(params, ids, config, **passed, around=counted("forward"))
+    ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
+    logits, cache = forward(params, ids, config, **passed, around=partial(counted, "forward"))
     if wanted:
         _, loss_cache = cross_entropy_forward(logits, np.zeros(logits.shape[:-1], np.int64))
         dlogits = cross_entropy_backward(1.0, loss_cache).dlogits
-        grads = backward(dlogits, cache, around=counted("backward"))
-    return CountedStep(cache.call.params, cache, dlogits, grads, products)
+        grads = backward(dlogits, cache, around=partial(counted, "backward"))
+    return CountedStep(cache, dlogits, grads, products)
 
 
 def hollow_arrays(shapes, dtype="float32"):
     """A named hollow array for each shape."""
     return {name: hollow(shape, np.dtype(dtype), name) for name, shape in shapes.items()}
-
-
-class HollowGenerator:
-    """Replaces the random generator when masks are drawn."""
-
-    def random(self, shape, dtype):
-        return hollow(shape, dtype)
 
 
 def step_flops(config, B, T, adapter_config=None, wanted=None):
@@ -205,7 +196,7 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
     arrays = cached_arrays(step.cache)
     activations = {getattr(array, "maker", None) or field: array.nbytes for field, array in arrays.items()}
     return StepBytes(
-        parameters=tensor_bytes(step.params),
+        parameters=tensor_bytes(step.cache.call.params),
         gradients=tensor_bytes(step.grads),
         optimiser=2 * tensor_bytes(step.grads),
         activations=activations,

@@ -56,7 +56,10 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     FloatingPointError
         If logits are not finite.
     """
-    prompt = check_prompt(ids, config, slide)
+    prompt = ids
+    if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
+        prompt = ids[:, -config.n_positions :]
+    check_ids(prompt, config)
     whole_number("n_new", n_new)
     if not slide and ids.shape[1] + n_new > config.n_positions:
         raise ValueError(
@@ -68,7 +71,8 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     if stop.size and not (np.issubdtype(stop.dtype, np.integer) and 0 <= stop.min() <= stop.max() < config.vocab_size):
         raise ValueError(f"stop: got {stop.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
     readers = make_readers(params, config, adapter, len(ids))
-    return continued(readers, prompt, config, n_new, sampling, rng, stop)
+    text = prompt.astype(np.int64)  # a narrow type may be too small for the new tokens
+    return continued(readers, text, config, n_new, sampling, rng, stop)
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop):
@@ -111,11 +115,3 @@ def read(readers, ids, pasts):
     for (rows, _), (some_logits, _) in zip(readers, results):
         logits[rows] = some_logits
     return logits, [past for _, past in results]
-
-
-def check_prompt(ids, config, slide):
-    """The prompt as int64 (B, T), because a narrow type may be too small for the new tokens."""
-    if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
-        ids = ids[:, -config.n_positions :]
-    check_ids(ids, config)
-    return ids.astype(np.int64)
