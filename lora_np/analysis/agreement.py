@@ -42,12 +42,12 @@ def update_cosines(first, second):
         same_shape(f"second[{name!r}]", second[name], first[name])
         products[name] = float(np.vdot(np.asarray(first[name], np.float64), np.asarray(second[name], np.float64)))
     layers = {
-        name: clipped_cosine(product / norms_1[name] / norms_2[name])
+        name: float(np.clip(product / norms_1[name] / norms_2[name], -1.0, 1.0))  # rounding may exceed 1
         for name, product in products.items()
         if norms_1[name] and norms_2[name]
     }
     size = math.hypot(*norms_1.values()) * math.hypot(*norms_2.values())
-    return Cosines(layers, clipped_cosine(sum(products.values()) / size))
+    return Cosines(layers, float(np.clip(sum(products.values()) / size, -1.0, 1.0)))
 
 
 def update_norms(updates, argument):
@@ -56,11 +56,6 @@ def update_norms(updates, argument):
     if not any(norms.values()):
         raise ValueError(f"{argument}: is zero in all layers and has no direction")
     return norms
-
-
-def clipped_cosine(cosine):
-    """The cosine, limited to [−1, 1], which rounding may exceed."""
-    return max(-1.0, min(1.0, cosine))
 
 
 def argmax_agreement(logits, other):
