@@ -354,6 +354,3 @@ def test_n_of_m_pruning_keeps_the_largest_of_each_group(n, m):
         assert stays.sum() == n
         assert set(np.abs(group[stays])) == set(sorted(np.abs(group))[m - n :])
     equal(pruned, np.where(mask, W, 0))
-
-
-# ------------------------------------------------------------------ bad input

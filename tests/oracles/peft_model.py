@@ -1,30 +1,16 @@
-"""The oracles' side of LoRA: PEFT on a TorchModel."""
+"""The oracles' side of LoRA: what PEFT trains, under lora_np's names."""
 
-import peft
 import torch
 
-from .torch_model import torch_model
 
-
-def peft_model(params, config, lora_config, adapter):
-    """A TorchModel with lora_np's weights, adapted by PEFT with lora_np's adapter loaded into it."""
-    model = peft.get_peft_model(torch_model(params, config), lora_config)
-    load_adapter(model, adapter.weights)
-    return model
-
-
-def load_adapter(model, weights):
-    """Load lora_np's arrays as the state dict of a PEFT adapter, and assert that every one fits."""
-    state = {
-        "base_model.model." + (name + ".weight" if ".lora_" in name else name): torch.tensor(array)
-        for name, array in weights.items()
-    }
-    result = peft.set_peft_model_state_dict(model, state)
-    assert not result.unexpected_keys, f"PEFT has no place for {result.unexpected_keys}"
+def load_trained(model, weights):
+    """Copy lora_np's arrays into what PEFT trains, which must be of the same names and sizes."""
     trained = trained_parameters(model)
     assert set(trained) == set(weights), f"PEFT trains others: {sorted(set(trained) ^ set(weights))}"
-    for name, parameter in trained.items():
-        assert torch.equal(parameter, torch.tensor(weights[name])), f"{name} was not loaded"
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            assert parameter.dtype == torch.float64
+            parameter.copy_(torch.tensor(weights[name]).reshape(parameter.shape))  # AdaLoRA's E is a column there
 
 
 def trained_parameters(model):

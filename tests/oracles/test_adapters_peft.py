@@ -44,7 +44,7 @@ peft = pytest.importorskip("peft")
 from peft.tuners._buffer_dict import BufferDict  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
-from .peft_model import our_name, trained_parameters  # noqa: E402
+from .peft_model import load_trained, our_name, trained_parameters  # noqa: E402
 from .torch_model import loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
 
 pytestmark = [
@@ -55,16 +55,6 @@ pytestmark = [
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 MODELS = pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier and head"])
-
-
-def load_trained(model, weights):
-    """Copy lora_np's arrays into what PEFT trains, which must be of the same names and sizes."""
-    trained = trained_parameters(model)
-    assert set(trained) == set(weights), f"PEFT trains others: {sorted(set(trained) ^ set(weights))}"
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            assert parameter.dtype == torch.float64
-            parameter.copy_(torch.tensor(weights[name]).reshape(parameter.shape))  # AdaLoRA's E is a column there
 
 
 def moved(adapter, rng):

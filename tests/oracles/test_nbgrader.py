@@ -43,13 +43,13 @@ def course(tmp_path_factory):
     nbgrader(folder, "generate_assignment", SET)
     source = nbformat.read(folder / "source" / SET / f"{SET}.ipynb", as_version=4)
     handed_out = nbformat.read(folder / "release" / SET / f"{SET}.ipynb", as_version=4)
+    solved = {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")}
     for student, changed in {
-        "solver": {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")},
+        "solver": solved,
         "blank": {},
-        "slip": {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")}
-        | {"lora_backward": WRONG},
+        "slip": solved | {"lora_backward": WRONG},
         "warner": {"merge": WARNING},
-        "deleter": {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")},
+        "deleter": solved,
     }.items():
         made = handed_out.copy()
         made.cells = [cell.copy() for cell in handed_out.cells]
@@ -78,10 +78,8 @@ def test_the_gradebook_has_the_marks(course):
     assert marks(course, "deleter") == POINTS  # of a cell that grades; it is put back
     assert marks(course, "blank") == dict.fromkeys(POINTS, 0.0)
     assert marks(course, "slip") == {**POINTS, "check_lora_backward": 4.0}  # dA and dB of three
-    assert marks(course, "warner") == {
-        **dict.fromkeys(POINTS, 0.0),
-        "check_merge": 2.0,
-    }  # NumPy's warning costs nothing
+    # NumPy's warning costs nothing.
+    assert marks(course, "warner") == {**dict.fromkeys(POINTS, 0.0), "check_merge": 2.0}
 
 
 def test_the_students_version_is_ours(course):
