@@ -140,10 +140,8 @@ def with_room(past, length, n_positions):
     room = past.keys.shape[2]
     if length <= room:
         return past
-    shape = list(past.keys.shape)
-    shape[2] = min(max(length, 2 * room), n_positions)
-    keys, values = np.empty(shape, past.keys.dtype), np.empty(shape, past.keys.dtype)
-    keys[:, :, :room], values[:, :, :room] = past.keys, past.values
+    more = min(max(length, 2 * room), n_positions) - room
+    keys, values = (np.pad(array, [(0, 0), (0, 0), (0, more), (0, 0)]) for array in (past.keys, past.values))
     return Past(keys, values, past.length)
 
 
