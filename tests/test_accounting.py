@@ -138,7 +138,7 @@ def training(name, config):
 
 @pytest.fixture
 def real_step(random_params, random_batch):
-    """Function (config, B, T, adapter_config, wanted, dtype=float64, count=False) -> what a real step held, and FLOPs."""
+    """Function (config, B, T, adapter_config, wanted, dtype=float64, count=False) -> what a step held, and FLOPs."""
 
     def make(config, B, T, adapter_config, wanted, dtype=np.float64, count=False):
         params, batch = random_params(config, dtype), random_batch(config, B, T, padded=T > 2)

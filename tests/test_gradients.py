@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import merge
-from lora_np.analysis import energy_share, layer_gradients
+from lora_np.analysis import energy_share, layer_gradients, singular_values
 from lora_np.analysis.updates import linear_weights
 from lora_np.compress import quantise
 from lora_np.model import loss_and_gradients
+from lora_np.training import TrainConfig, model_objective, train, trainable_arrays
 
 from .tiny import basis, with_svd
 
@@ -35,6 +36,21 @@ def test_the_full_gradient_on_a_quantised_base(language, random_params, random_b
     dense = {name: np.asarray(weight) for name, weight in quantised.items()}
     got, expected = (layer_gradients(base, batch, language) for base in (quantised, dense))
     assert all(np.array_equal(got[name], array) for name, array in expected.items())
+
+
+def test_a_hook_gets_a_runs_own_gradients_after_clipping(language, random_params, random_batch):
+    params, batch, noted = random_params(language), random_batch(language), []
+
+    def note(step, trainable, grads, memory):
+        noted.append({name: singular_values(grads[name]) for name in linear_weights(params)})
+
+    settings = TrainConfig(steps=2, learning_rate=1e-3, clip_norm=1e-3)
+    objective = model_objective(params, language)
+    state = train(trainable_arrays(params), objective, lambda rng: [batch], settings, adjust=note)
+    factor = 1e-3 / state.history["grad_norm"][0]
+    assert factor < 0.1
+    for name, G in layer_gradients(params, batch, language).items():  # before the first step
+        np.testing.assert_allclose(noted[0][name], factor * singular_values(G), rtol=1e-9, atol=1e-14)
 
 
 def test_energy_share_by_hand():
