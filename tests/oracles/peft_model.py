@@ -1,6 +1,33 @@
-"""The oracles' side of LoRA: what PEFT trains, under lora_np's names."""
+"""The oracles' side of LoRA: PEFT's configuration for one of lora_np's, and what PEFT trains, under lora_np's names."""
 
+import re
+
+import peft
 import torch
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+
+
+def lora_config(ours, n_classes=0, **more):
+    """PEFT's words for an AdapterConfig of kind "lora" or "dora", without dropout."""
+
+    def regex(pattern):  # ours are shell patterns, and name linear layers alone
+        return re.escape(pattern).replace(r"\*", ".*_proj")
+
+    def by_regex(pattern):
+        return {regex(key): value for key, value in pattern.items()}
+
+    return peft.LoraConfig(
+        r=ours.r,
+        lora_alpha=ours.alpha,
+        target_modules=LINEAR if ours.targets == ("all-linear",) else f".*({'|'.join(map(regex, ours.targets))})",
+        rank_pattern=by_regex(ours.rank_pattern),
+        alpha_pattern=by_regex(ours.alpha_pattern),
+        use_rslora=ours.rslora,
+        use_dora=ours.kind == "dora",
+        modules_to_save=["head"] if n_classes else None,
+        **more,
+    )
 
 
 def load_trained(model, weights):

@@ -44,7 +44,7 @@ peft = pytest.importorskip("peft")
 from peft.tuners._buffer_dict import BufferDict  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
-from .peft_model import load_trained, our_name, trained_parameters  # noqa: E402
+from .peft_model import LINEAR, load_trained, lora_config, our_name, trained_parameters  # noqa: E402
 from .torch_model import loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
 
 pytestmark = [
@@ -53,7 +53,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using Rank-Stabilized LoRA with rank_pattern"),  # of converting a start back
 ]
 
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 MODELS = pytest.mark.parametrize("n_classes", [0, 4], ids=["language model", "classifier and head"])
 
 
@@ -66,13 +65,15 @@ def moved(adapter, rng):
 def both(ours, theirs, n_classes, seed, dropout=0.0):
     """One model, batch and adapter for lora_np, and the same for PEFT.
 
-    theirs: PEFT's class of configurations, and a dict of its settings.
+    theirs: PEFT's class of configurations, and a dict of its settings; None: by `lora_config`.
     """
     rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout)
     params, batch = random_params(config, rng), random_batch(config, rng)
     adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout), rng), rng)
-    kind, settings = theirs
-    peft_config = kind(**settings, modules_to_save=["head"] if n_classes else None)
+    if theirs is None:
+        peft_config = lora_config(adapter.config, n_classes)
+    else:
+        peft_config = theirs[0](**theirs[1], modules_to_save=["head"] if n_classes else None)
     model = peft.get_peft_model(torch_model(params, config), peft_config)
     load_trained(model, adapter.weights)
     return params, config, batch, adapter, model
@@ -93,47 +94,25 @@ ADALORA = (
 )  # fmt: skip
 
 
-def lora_case(ours, **theirs):
-    """A case of kind "lora", or of "dora", which PEFT configures by the same class."""
-    return ours, (peft.LoraConfig, {"target_modules": LINEAR, **theirs, "use_dora": ours.get("kind") == "dora"})
-
-
-# The same adapter in both libraries' words. PEFT's patterns are regular expressions, ours shell patterns.
+# The same adapter in both libraries' words; None: `lora_config` finds PEFT's.
+QV = {"r": 2, "alpha": 3.0, "targets": ("q_proj", "v_proj")}
+RSLORA = {"r": 3, "alpha": 4.0, "targets": ("all-linear",), "rslora": True, "rank_pattern": {"k_proj": 7}}
+PATTERNS = {  # up_proj of block 1 fits two keys: the first counts
+    "r": 2,
+    "alpha": 3.0,
+    "targets": ("all-linear",),
+    "rank_pattern": {"q_proj": 4, "blocks.1.mlp.*": 1, "up_proj": 6},
+    "alpha_pattern": {"down_proj": 9.0, "blocks.0.attn.v_proj": 0.5},
+}
 CASES = {
-    "q and v": lora_case(
-        dict(r=2, alpha=3.0, targets=("q_proj", "v_proj")), r=2, lora_alpha=3.0, target_modules=["q_proj", "v_proj"]
-    ),
-    "all linear": lora_case(dict(r=4, alpha=16.0, targets=("all-linear",)), r=4, lora_alpha=16.0),
-    "one layer, full rank": lora_case(
-        dict(r=12, alpha=1.0, targets=("blocks.1.mlp.up_proj",)),
-        r=12, lora_alpha=1.0, target_modules=r"blocks\.1\.mlp\.up_proj",
-    ),
-    "layers by pattern, rank 1": lora_case(
-        dict(r=1, alpha=2.0, targets=("blocks.0.attn.*", "down_proj")),
-        r=1, lora_alpha=2.0, target_modules=r".*(blocks\.0\.attn\.[qkvo]_proj|down_proj)",
-    ),
-    "rank and alpha patterns": lora_case(  # up_proj of block 1 fits two keys: the first counts
-        dict(
-            r=2, alpha=3.0, targets=("all-linear",),
-            rank_pattern={"q_proj": 4, "blocks.1.mlp.*": 1, "up_proj": 6},
-            alpha_pattern={"down_proj": 9.0, "blocks.0.attn.v_proj": 0.5},
-        ),
-        r=2, lora_alpha=3.0,
-        rank_pattern={"q_proj": 4, r"blocks\.1\.mlp\..*": 1, "up_proj": 6},
-        alpha_pattern={"down_proj": 9.0, r"blocks\.0\.attn\.v_proj": 0.5},
-    ),
-    "rsLoRA": lora_case(
-        dict(r=3, alpha=4.0, targets=("all-linear",), rslora=True, rank_pattern={"k_proj": 7}),
-        r=3, lora_alpha=4.0, use_rslora=True, rank_pattern={"k_proj": 7},
-    ),
-    "DoRA, q and v": lora_case(
-        dict(r=2, alpha=3.0, targets=("q_proj", "v_proj"), kind="dora"),
-        r=2, lora_alpha=3.0, target_modules=["q_proj", "v_proj"],
-    ),
-    "DoRA, rsLoRA": lora_case(
-        dict(r=3, alpha=4.0, targets=("all-linear",), rslora=True, rank_pattern={"k_proj": 7}, kind="dora"),
-        r=3, lora_alpha=4.0, use_rslora=True, rank_pattern={"k_proj": 7},
-    ),
+    "q and v": (QV, None),
+    "all linear": (dict(r=4, alpha=16.0, targets=("all-linear",)), None),
+    "one layer, full rank": (dict(r=12, alpha=1.0, targets=("blocks.1.mlp.up_proj",)), None),
+    "layers by pattern, rank 1": (dict(r=1, alpha=2.0, targets=("blocks.0.attn.*", "down_proj")), None),
+    "rank and alpha patterns": (PATTERNS, None),
+    "rsLoRA": (RSLORA, None),
+    "DoRA, q and v": (QV | {"kind": "dora"}, None),
+    "DoRA, rsLoRA": (RSLORA | {"kind": "dora"}, None),
     **{
         f"VeRA, {name}": (
             dict(r=5, kind="vera", targets=tuple(targets), projection_seed=3),
@@ -142,7 +121,7 @@ CASES = {
         for name, targets in {"one in": ["q_proj", "v_proj", "up_proj"], "all linear": LINEAR}.items()
     },
     "AdaLoRA": ADALORA,
-}  # fmt: skip
+}
 
 
 def share_projections(model, params, settings):
@@ -245,10 +224,8 @@ def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
     layer = torch.nn.Linear(12, 20, bias=with_bias).double()
     base = {name: operands[name] for name in ("weight", "bias") if name in operands}
     layer.load_state_dict({name: torch.tensor(array) for name, array in base.items()})
-    lora_config = peft.LoraConfig(
-        r=2, lora_alpha=3.0, target_modules=["q_proj"], use_rslora=rslora, use_dora=kind == "dora"
-    )
-    model = peft.get_peft_model(torch.nn.Sequential(OrderedDict(q_proj=layer)), lora_config)
+    settings = AdapterConfig(2, 3.0, ("q_proj",), rslora=rslora, kind=kind)
+    model = peft.get_peft_model(torch.nn.Sequential(OrderedDict(q_proj=layer)), lora_config(settings))
     load_trained(model, {f"q_proj.{name}": operands[name] for name in operands if name not in ("x", *base)})
     trained = trained_parameters(model)
     model.requires_grad_(True)
@@ -259,7 +236,7 @@ def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
     y_tensor.backward(torch.tensor(dy))
     expected = {"x": x_tensor.grad, **{name: getattr(layer, name).grad for name in base}}
     expected |= {name.removeprefix("q_proj."): parameter.grad for name, parameter in trained.items()}
-    check_layer(operands, AdapterConfig(2, 3.0, rslora=rslora, kind=kind), mask, dy, y_tensor, expected)
+    check_layer(operands, settings, mask, dy, y_tensor, expected)
 
 
 @pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
@@ -298,11 +275,8 @@ def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
     params, batch = random_params(config, rng), random_batch(config, rng)
     settings = AdapterConfig(3, 4.0, ("all-linear",), {"v_proj": 1}, {"up_proj": 9.0}, rslora, init=init)
     base, adapter = start_adapter(params, settings, rng)
-    lora_config = peft.LoraConfig(
-        r=3, lora_alpha=4.0, target_modules=LINEAR, rank_pattern={"v_proj": 1}, alpha_pattern={"up_proj": 9.0},
-        use_rslora=rslora, init_lora_weights=init, modules_to_save=["head"] if n_classes else None,
-    )  # fmt: skip
-    model = peft.get_peft_model(torch_model(params, config), lora_config)
+    peft_config = lora_config(settings, n_classes, init_lora_weights=init)
+    model = peft.get_peft_model(torch_model(params, config), peft_config)
     name = {"pissa": "PiSSA", "olora": "OLoRA"}[init]
 
     theirs = {our_name(n): p for n, p in model.named_parameters()}
@@ -410,9 +384,7 @@ def test_loraplus(n_classes, seed):
     """PEFT's groups of an optimiser, B with 16 times the learning rate, over 20 steps with weight decay."""
     optimizers = pytest.importorskip("peft.optimizers")
     ours = dict(r=2, alpha=3.0, targets=("all-linear",), rate_factors={"lora_B": 16.0})
-
-    theirs = peft.LoraConfig, dict(r=2, lora_alpha=3.0, target_modules=LINEAR)
-    params, config, batch, adapter, model = both(ours, theirs, n_classes, seed)
+    params, config, batch, adapter, model = both(ours, None, n_classes, seed)
     optimizer = optimizers.create_loraplus_optimizer(
         model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.1
     )

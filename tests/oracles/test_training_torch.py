@@ -220,17 +220,9 @@ def test_100_steps(n_classes, adapter, dropout, schedule, shards, clip_norm, see
 def lora_run(settings, params, config, rng):
     """A fresh adapter (B = 0), PEFT's model with it, and the parameters PEFT trains."""
     peft = pytest.importorskip("peft")
-    from .peft_model import load_trained, trained_parameters
+    from .peft_model import load_trained, lora_config, trained_parameters
 
     adapter = init_adapter(params, AdapterConfig(**settings), rng)
-    targets = settings["targets"]
-    lora_config = peft.LoraConfig(
-        r=settings["r"],
-        lora_alpha=settings["alpha"],
-        target_modules=r".*_proj" if targets == ("all-linear",) else list(targets),
-        use_rslora=settings.get("rslora", False),
-        modules_to_save=["head"] if config.n_classes else None,
-    )
-    model = peft.get_peft_model(torch_model(params, config), lora_config)
+    model = peft.get_peft_model(torch_model(params, config), lora_config(adapter.config, config.n_classes))
     load_trained(model, adapter.weights)
     return adapter, model, trained_parameters(model)
