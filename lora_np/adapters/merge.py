@@ -38,7 +38,7 @@ def merge(params, adapter):
     return {**params, **merged, **as_dtype(whole_weights(adapter), dtype)}
 
 
-def unmerge(merged, adapter, params=None):
+def unmerge(merged, adapter):
     """Subtract the adapter's update from merged weights: W = W′ − ΔW.
 
     Floating-point addition rounds, so the weights are restored to about one unit in the last place, not bit for bit;
@@ -48,11 +48,10 @@ def unmerge(merged, adapter, params=None):
     ----------
     merged : dict, from `merge`
     adapter : Adapter, the same as in `merge`
-    params : dict or None, weights that replace the whole weights that `merge` replaced (a head)
 
     Returns
     -------
-    dict with the names of `merged`
+    dict with the names of `merged`; a whole weight that the adapter carries (a head) stays the adapter's
 
     Raises
     ------
@@ -67,8 +66,7 @@ def unmerge(merged, adapter, params=None):
             f"adapter: an update of kind {adapter.config.kind!r} depends on the base's weight and cannot be taken out "
             "of a merged one; keep the base"
         )
-    whole = {name: params[name] for name in whole_weights(adapter) if params is not None and name in params}
-    return {**merged, **restored, **whole}
+    return {**merged, **restored}
 
 
 def merge_errors(params, adapter, dtype):

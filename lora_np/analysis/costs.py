@@ -151,7 +151,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
             if phase == "backward" and id(product) in gradient_of:
                 operand, what = gradient_of[id(product)], "dweight"
             else:
-                operand, what = next(iter(product.names), ""), "forward" if phase == "forward" else "dx"
+                operand, what = product.name, "forward" if phase == "forward" else "dx"
             factor = "" if operand.endswith("weight") else operand.rpartition(".")[2]
             term = ".".join(filter(None, (layer, factor, what)))
             terms[term] = terms.get(term, 0) + product.flops

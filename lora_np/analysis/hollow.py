@@ -15,7 +15,7 @@ class Product(NamedTuple):
     """A product of two matrices, (n, k) by (k, m)."""
 
     flops: int  # 2 n k m: a multiplication and an addition for each of n k m
-    names: tuple  # the names of its operands that have one, such as parameters
+    name: str  # of its first operand that has one, such as a parameter; or ""
 
 
 class Hollow(np.ndarray):
@@ -41,8 +41,8 @@ class Hollow(np.ndarray):
         shape = result_shape(ufunc, method, *inputs, **kwargs)
         terms = ()
         if ufunc is np.matmul and min(np.ndim(x) for x in inputs) > 1:
-            names = tuple(name for x in inputs if (name := getattr(x, "name", None)))
-            product = Product(2 * math.prod(shape) * inputs[0].shape[-1], names)
+            names = (getattr(x, "name", None) for x in inputs)
+            product = Product(2 * math.prod(shape) * inputs[0].shape[-1], next(filter(None, names), ""))
             self.products.append(product)
             terms = (product,)
         elif ufunc is np.add and method == "__call__":  # such as a gradient that arrives on two paths
