@@ -23,6 +23,7 @@ from lora_np.compress import (
     NF4Weight,
     QuantisedWeight,
     held_bytes,
+    n_of_m_mask,
     prune_magnitude,
     prune_n_of_m,
     quantise,
@@ -135,11 +136,13 @@ def test_merged_weights_have_the_bases_format(base, random_adapter, form, kind):
         np.testing.assert_array_equal(np.asarray(weight), before[name])
 
 
-def test_a_dense_base_loses_to_rounding_alone(base, random_adapter):
+def test_a_dense_base_loses_to_rounding_alone_and_a_pruned_one_with_a_mask_of_ones_nothing(base, random_adapter):
+    pruned, masks = compressed(base, prune_n_of_m), {n: np.ones(base[n].shape, bool) for n in linear_weights(base)}
     adapter = random_adapter(base)
-    got, plain = merge_in_format(base, adapter), merge(base, adapter)
-    assert all(np.array_equal(got.params[name], plain[name]) for name in base)
-    assert 0 < got.overall.merged < 2**-24 and got.overall.merged < got.overall.update < 1e-6
+    for params, given in ((base, None), (pruned, masks)):
+        got, plain = merge_in_format(params, adapter, given), merge(params, adapter)
+        assert all(np.array_equal(got.params[name], plain[name]) for name in params)
+        assert 0 < got.overall.merged < 2**-24 and got.overall.merged < got.overall.update < 1e-6
 
 
 @FORMAT
@@ -148,6 +151,18 @@ def test_a_layer_that_is_not_moved_stays_what_it_is(base, form):
     got = merge_in_format(params, init_adapter(params, AdapterConfig(r=2), np.random.default_rng(0)))
     assert all(got.params[name] is weight for name, weight in params.items())
     assert set(got.layers.values()) == {(0.0, 0.0)} and got.overall == (0.0, 0.0)
+
+
+@QUANTISED
+def test_a_mask_keeps_what_is_pruned_and_quantised_pruned(base, random_adapter, form):
+    masks = {name: n_of_m_mask(base[name]) for name in linear_weights(base)}
+    params = compressed({**base, **{name: np.where(mask, base[name], 0) for name, mask in masks.items()}}, form)
+    adapter = random_adapter(params)
+    masked, free = (merge_in_format(params, adapter, given) for given in (masks, None))
+    for name, mask in masks.items():
+        assert np.all(np.asarray(masked.params[name])[~mask] == 0)
+        assert np.any(np.asarray(free.params[name])[~mask] != 0)
+        assert type(masked.params[name]) is type(params[name])
 
 
 def test_a_head_is_trained_in_full_and_goes_in_as_it_is(classifier, random_params, random_adapter):

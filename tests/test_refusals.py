@@ -387,6 +387,9 @@ NO_WEIGHTS = [
 ]
 Q = "blocks.0.attn.q_proj.weight"
 MERGED = {
+    "masks: got 'blocks.0.attn.k_proj.weight', expected names of adapted": {"masks": {Q.replace("q_", "k_"): None}},
+    "masks: … has shape (3, 4)": {"masks": {Q: np.ones((3, 4), bool)}},
+    "dtype float64, expected … and bool": {"masks": {Q: np.ones((12, 12))}},
     "adapter: the model has no layer": {"params": {"tok_emb.weight": PARAMS["tok_emb.weight"]}},
     f"{Q}: W … ΔW holds values that are not finite": {"adapter": with_weights(OF_Q, **{A: np.full((3, 12), np.nan)})},
 }
@@ -498,7 +501,7 @@ REFUSED = [
         for weight in weights
     ],
     *calls(COMPRESSED_OF_ANOTHER_TYPE, TypeError),
-    *rows(lambda params=PARAMS, adapter=OF_Q: merge_in_format(params, adapter), MERGED),
+    *rows(lambda params=PARAMS, adapter=OF_Q, masks=None: merge_in_format(params, adapter, masks), MERGED),
     *[
         (call, {}, ValueError, f"{name.split()[0]}: … holds values that are not finite")
         for name, call in NOT_FINITE.items()

@@ -30,11 +30,12 @@ class MergedInFormat(NamedTuple):
     overall: FormatLoss  # of all adapted layers together, as one long vector
 
 
-def merge_in_format(params, adapter):
+def merge_in_format(params, adapter, masks=None):
     """The model with the adapter's update added, each merged weight in the format of the base's weight.
 
     A quantised matrix is quantised again, with the same settings. Zeros of a dense array stay zero, because they come
-    from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so they do not stay.
+    from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a matrix that is both
+    pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if converting W + ΔW into the format changes it by
     more than ΔW did. A layer whose update is zero does not change.
@@ -43,6 +44,8 @@ def merge_in_format(params, adapter):
     ----------
     params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
     adapter : Adapter of any kind
+    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. A weight
+        without a mask keeps its zeros if it is a dense array.
 
     Returns
     -------
@@ -51,9 +54,11 @@ def merge_in_format(params, adapter):
     Raises
     ------
     ValueError
-        For an adapter of another model, or a sum W + ΔW that is not finite.
+        For an adapter of another model, a sum W + ΔW that is not finite, or a mask of another shape or of a weight
+        that is not adapted.
     """
     kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
+    masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
     dtype = next(iter(params.values())).dtype
     merged, errors, sums, updates = dict(params), {}, {}, {}  # the last three: name -> Frobenius norm
     for module, arrays in by_layer.items():  # only one layer at a time is dense
@@ -63,7 +68,7 @@ def merge_in_format(params, adapter):
         if not np.isfinite(wanted).all():
             raise ValueError(f"{name}: W + ΔW holds values that are not finite, expected finite ones alone")
         if delta.any():
-            merged[name] = in_format(wanted, base)
+            merged[name] = in_format(wanted, base, masks.get(name))
         errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - wanted))
         sums[name], updates[name] = float(np.linalg.norm(wanted)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}
@@ -71,12 +76,25 @@ def merge_in_format(params, adapter):
     return MergedInFormat({**merged, **as_dtype(whole_weights(adapter), dtype)}, layers, overall)
 
 
-def in_format(dense, base):
-    """A dense matrix in the base's format, and zero where a dense base is zero."""
-    pruned = not isinstance(base, QuantisedWeight)
-    return requantise(np.where(base != 0, dense, 0.0) if pruned else dense, like=base)
+def in_format(dense, base, mask):
+    """A dense matrix in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
+    if mask is None and not isinstance(base, QuantisedWeight):
+        mask = base != 0
+    return requantise(dense if mask is None else np.where(mask, dense, 0.0), like=base)
 
 
 def format_loss(error, merged, update):
     """The two ratios of norms; both are 0 if the error is 0."""
     return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
+
+
+def checked_masks(masks, params, adapted):
+    for name, mask in masks.items():
+        if name not in adapted:
+            raise ValueError(f"masks: got {name!r}, expected names of adapted weights such as {adapted[:1]}")
+        if np.shape(mask) != params[name].shape or np.asarray(mask).dtype != bool:
+            raise ValueError(
+                f"masks: {name} has shape {np.shape(mask)} and dtype {np.asarray(mask).dtype}, "
+                f"expected {params[name].shape} and bool"
+            )
+    return masks
