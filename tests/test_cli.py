@@ -14,6 +14,7 @@ from lora_np.adapters import AdapterConfig
 from lora_np.formats import PRETRAINED, load_adapter, load_model, read_json, read_tensors, save_model
 from lora_np.model import ModelConfig, initial_params
 from lora_np.tasks import classifier as user_task
+from lora_np.tasks import start
 
 from .tiny import edit_fields
 
@@ -156,7 +157,7 @@ def test_what_is_refused(options, contents, says, words, fails, tickets, tmp_pat
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(user_task, "train", None)
+    monkeypatch.setattr(start, "train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),
