@@ -95,6 +95,9 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     assert all(np.array_equal(back.weights[name], array) for name, array in adapter.weights.items())
 
 
+WEIGHTS = [np.zeros((4, 5))] * 3  # of q, k and v: only their shapes matter here
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_a_fused_adapter_is_taken_apart_and_joined_again(seed):
     """To the same arrays, whichever columns of B reach which layers, in whatever order, or none.
@@ -116,8 +119,8 @@ def test_a_fused_adapter_is_taken_apart_and_joined_again(seed):
     for i, name in enumerate("qkv"):
         update = split[name]["lora_B"] @ split[name]["lora_A"] if name in split else np.zeros((4, 5))
         np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)
-    A, B, scale = join_factors([(split[name], 2.0) if name in split else None for name in "qkv"], [4, 4, 4])
-    assert np.array_equal(A, lora_A) and np.array_equal(B, lora_B) and scale == 2.0
+    joined, scale = join_factors([(split[name], 2.0) if name in split else None for name in "qkv"], WEIGHTS)
+    assert np.array_equal(joined["lora_A"], lora_A) and np.array_equal(joined["lora_B"], lora_B) and scale == 2.0
 
 
 @pytest.mark.parametrize("missing", [(), ("k",), ("q", "v")])
@@ -128,11 +131,12 @@ def test_three_adapters_are_one_of_the_ranks_sum(missing):
     for name, r in ranks.items():
         pair = {"lora_A": rng.standard_normal((r, 5)), "lora_B": rng.standard_normal((4, r))}
         split[name] = None if name in missing else pair
-    A, B, scale = join_factors([own and (own, 0.5) for own in split.values()], [4, 4, 4])
+    joined, scale = join_factors([own and (own, 0.5) for own in split.values()], WEIGHTS)
+    A, B = joined.values()
     assert scale == 0.5 and len(A) == sum(r for name, r in ranks.items() if name not in missing)
     updates = [np.zeros((4, 5)) if own is None else own["lora_B"] @ own["lora_A"] for own in split.values()]
     np.testing.assert_allclose(B @ A, np.concatenate(updates), rtol=0, atol=1e-15)
-    back = split_factors({"lora_A": A, "lora_B": B}, list(split))
+    back = split_factors(joined, list(split))
     assert set(back) == set(split) - set(missing)
     for name, own in back.items():
         assert all(np.array_equal(array, split[name][leaf]) for leaf, array in own.items())
@@ -151,9 +155,9 @@ def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_pa
 def test_other_scales_side_by_side(scales):
     rng = np.random.default_rng(0)
     split = [({"lora_A": rng.standard_normal((2, 5)), "lora_B": rng.standard_normal((4, 2))}, s) for s in scales]
-    A, B, scale = join_factors(split, [4, 4])
+    joined, scale = join_factors(split, WEIGHTS[:2])
     expected = np.concatenate([s * own["lora_B"] @ own["lora_A"] for own, s in split])
-    np.testing.assert_allclose(scale * B @ A, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(scale * joined["lora_B"] @ joined["lora_A"], expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from ..adapters import (
 )
 from ..adapters.dora import MAGNITUDE
 from .checkpoint import cast, check_init, read_object, warn_of_unknown, write_pair
-from .fused import join_factors, join_magnitudes, split_factors
-from .gpt2 import LINEAR, PREFIX
+from .fused import join_factors, split_factors
+from .gpt2 import PREFIX, block_layers
 from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
 from .tensors import read_tensors
 
@@ -124,10 +124,7 @@ def base_layers(params):
 
     PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
     """
-    n_layers = sum(name.endswith(".ln1.weight") for name in params)
-    fused = {
-        f"h.{i}.{theirs}": [f"blocks.{i}.{n}" for n in ours] for i in range(n_layers) for theirs, ours in LINEAR.items()
-    }
+    fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
     return {**{PREFIX + name: ours for name, ours in fused.items()}, **fused, **{n: [n] for n in linear_layers(params)}}
 
 
@@ -139,9 +136,7 @@ def check_targets(path, fields, modules, layers):
     for module in modules:
         if not is_target(fields, module):
             raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
-    root = (
-        modules[0].partition(".")[0] if modules else None
-    )  # "transformer", "h" or "blocks": how this file names layers
+    root = modules[0].partition(".")[0] if modules else None  # "transformer", "h" or "blocks", as this file has it
     for module in layers if fields.get("target_modules") else ():
         if module.partition(".")[0] == root and module not in modules and is_target(fields, module):
             raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
@@ -172,8 +167,8 @@ def check_factors(path, module, factors, r, shapes):
 
 def our_config(fields, ranks, alphas, targets, train_head):
     """Our configuration for these ranks and alphas by layer."""
-    r, rank_pattern = compact_pattern(ranks) if ranks else (8, {})
-    alpha, alpha_pattern = compact_pattern(alphas) if ranks else (8.0, {})
+    r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
+    alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
         r=r,
         alpha=alpha,
@@ -212,18 +207,13 @@ def save_peft(folder, adapter, params, config, base=None):
     check_init(settings)
     folder, factors = Path(folder), fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
-    for module, names in base_layers(params).items():
+    for module, names in block_layers(config.n_layers).items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
-        if not module.startswith(PREFIX) or not any(adapted):
-            continue
-        frozen = [params[f"{name}.weight"] for name in names]
-        lora_A, lora_B, scale = join_factors(adapted, [weight.shape[0] for weight in frozen])
-        joined = {"lora_A": lora_A, "lora_B": lora_B}
-        if settings.kind == "dora":
-            joined[MAGNITUDE] = join_magnitudes(adapted, frozen)
-        tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
-        ranks[module.removeprefix(PREFIX)] = len(lora_A)
-        alphas[module.removeprefix(PREFIX)] = alpha_of(scale, len(lora_A), settings.rslora)
+        if any(adapted):
+            joined, scale = join_factors(adapted, [params[f"{name}.weight"] for name in names])
+            tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
+            ranks[module] = len(joined["lora_A"])
+            alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
@@ -242,7 +232,6 @@ def peft_fields(settings, ranks, alphas, config, base):
 
     r, rank_pattern = compact_pattern(ranks, name) if ranks else (settings.r, {})
     alpha, alpha_pattern = compact_pattern(alphas, name) if ranks else (settings.alpha, {})
-    candidates = [f"h.{i}.{theirs}" for i in range(config.n_layers) for theirs in LINEAR]
     fields = {
         **settings.extra,
         "peft_type": "LORA",
@@ -257,7 +246,7 @@ def peft_fields(settings, ranks, alphas, config, base):
         "use_dora": settings.kind == "dora",
         "bias": "none",
         "fan_in_fan_out": True,  # GPT-2 stores its weights as (in, out)
-        "target_modules": list(compact_targets(list(ranks), candidates, name)),
+        "target_modules": list(compact_targets(ranks, block_layers(config.n_layers), name)),
         "modules_to_save": ["score"] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
         "inference_mode": True,
