@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 
+from ..adapters import merge, merge_errors
 from ..checked import whole_number
 from ..formats import PRETRAINED, check_folder, save_task
 from ..model import Sampling
-from ..tasks.adapter_set import forward_times, load_adapter_set, merged_task, mixed
+from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
 from ..tasks.exchange import export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file
 from ..tasks.writing import write_text_from
@@ -112,8 +113,10 @@ def run_merge(arguments):
     adapter = next(iter(loaded.adapters.values()))
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
-    task, errors = merged_task(loaded, adapter)
-    save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
+    params = loaded.task.params
+    errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
+    merged = loaded.task._replace(params=merge(params, adapter))
+    save_task(arguments.out, merged, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
         print(f"{name:<9}{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}")

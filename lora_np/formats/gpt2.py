@@ -245,21 +245,28 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     tensors = cast(folder / "model.safetensors", tensors)
     (folder / "config.json").unlink(missing_ok=True)  # written last: a folder without it is unfinished
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    special = {}
     if tokenizer is not None:
-        save_tokenizer(folder, tokenizer, config)
-    write_json(folder / "config.json", gpt2_fields(config, tokenizer, labels))
+        end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
+        special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+        # With this file transformers uses the tokenizer unchanged.
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
+        end, pad = tokenizer.id_to_token(end), tokenizer.id_to_token(pad)
+        about |= {"bos_token": end, "eos_token": end, "pad_token": pad, "clean_up_tokenization_spaces": False}
+        write_json(folder / "tokenizer_config.json", about)
+    write_json(folder / "config.json", gpt2_fields(config, labels, special))
 
 
-def gpt2_fields(config, tokenizer=None, labels=None):
-    """The fields of `config.json`."""
-    kind = "GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"
+def gpt2_fields(config, labels, special):
+    """The fields of `config.json`; `special` has the ids of special tokens."""
     fields = {
         "attn_pdrop": 0.0,  # we have no dropout inside attention
         "bos_token_id": None,
         "eos_token_id": None,
         "embd_pdrop": config.dropout,
         **config.extra,
-        "architectures": [kind],
+        "architectures": ["GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"],
         "model_type": "gpt2",
         **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
         "n_inner": config.d_ff,
@@ -267,26 +274,10 @@ def gpt2_fields(config, tokenizer=None, labels=None):
         "layer_norm_epsilon": config.layer_norm_eps,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
+        **special,
     }
-    if tokenizer is not None:
-        end, pad = special_ids(tokenizer)
-        fields |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     if config.n_classes:
         labels = labels or default_labels(config.n_classes)
         fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
         fields["label2id"] = {label: k for k, label in enumerate(labels)}
     return fields
-
-
-def save_tokenizer(folder, tokenizer, config):
-    """Write `tokenizer.json` and the `tokenizer_config.json` that makes transformers use it unchanged."""
-    end, pad = (tokenizer.id_to_token(token) for token in special_ids(tokenizer))
-    write_text(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
-    about |= {"bos_token": end, "eos_token": end, "pad_token": pad, "clean_up_tokenization_spaces": False}
-    write_json(Path(folder) / "tokenizer_config.json", about)
-
-
-def special_ids(tokenizer):
-    """The ids of the end-of-text token and of the padding token."""
-    return tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
