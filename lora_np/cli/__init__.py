@@ -33,7 +33,7 @@ def main(argv=None):
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = print_warning
-            return arguments.call(arguments)
+            return arguments.call(arguments) or 0  # most commands return nothing
     except USER_ERRORS as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
