@@ -287,7 +287,7 @@ TENSORS = {
     "peft": [
         (exchange(C_FC), r"c_fc has lora_A \(20, 3\) and lora_B \(3, 12\), .*: they look exchanged"),
         (exchange(C_FC, turn=True), "they look transposed"),
-        (exchange(C_PROJ), "they look exchanged or transposed"),
+        (exchange(C_PROJ), "they look exchanged or they look transposed"),
         (put(FC_A, lambda a: a[:, :5]), r"c_fc has lora_A \(3, 5\)"),
         (put(FC_A, lambda a: a[0]), r"c_fc has lora_A \(12,\)"),
         (put(FC_B, None), "mlp.c_fc.lora_B.weight is missing"),

@@ -58,11 +58,9 @@ def load_peft(folder, params):
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_object(fields_path)
     check_fields(fields_path, fields)
-    kind, rslora = "dora" if fields.get("use_dora", False) else "lora", fields.get("use_rslora", False)
-    tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
-    factors, head = by_layer(path, tensors, LEAVES[kind])
-    weights, ranks, alphas = {}, {}, {}
-    layers = base_layers(params)
+    kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
+    factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
+    weights, ranks, alphas, layers = {}, {}, {}, base_layers(params)
     for module in factors:
         if module not in layers:
             raise ValueError(f"{path}: {module} is not a linear layer of the base")
@@ -74,18 +72,17 @@ def load_peft(folder, params):
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
             weights |= {f"{name}.{leaf}": array for leaf, array in own.items()}
             ranks[name] = len(own["lora_A"])
-            alphas[name] = alpha_of(scale, ranks[name], rslora)
+            alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
     check_targets(fields_path, fields, list(factors), layers)
     order = [name for name in linear_layers(params) if name in ranks]
     weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in LEAVES[kind]}
     if head is not None:
-        d_model = params["tok_emb.weight"].shape[1]
-        if head.shape[1] != d_model:
-            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), d_model)}")
+        if head.shape[1] != table.shape[1]:
+            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), table.shape[1])}")
         weights[HEAD] = head
     try:
-        config = our_config(fields, ranks, alphas, compact_targets(order, linear_layers(params)), head is not None)
-        adapter = Adapter(config, weights)
+        targets = compact_targets(order, linear_layers(params))
+        adapter = Adapter(our_config(fields, kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
@@ -155,17 +152,17 @@ def check_factors(path, module, factors, r, shapes):
     if got == ((r, n_in), (n_out, r)):
         return
     text = f"{path}: {module} has lora_A {got[0]} and lora_B {got[1]}, expected {(r, n_in)} and {(n_out, r)}"
-    guesses = {"exchanged": ((n_out, r), (r, n_in)), "transposed": ((n_in, r), (r, n_out))}
-    likely = [guess for guess, swapped in guesses.items() if got == swapped]
-    if likely:
-        raise ValueError(f"{text}: they look {' or '.join(likely)}")
-    k = got[0][0] if len(got[0]) == 2 else None
-    if got == ((k, n_in), (n_out, k)):
-        raise ValueError(f"{text}: they have rank {k}, but the configuration says {r}")
-    raise ValueError(text)
+    k = got[0][0] if got[0] else None
+    guesses = {
+        "they look exchanged": ((n_out, r), (r, n_in)),
+        "they look transposed": ((n_in, r), (r, n_out)),
+        f"they have rank {k}, but the configuration says {r}": ((k, n_in), (n_out, k)),
+    }
+    likely = [guess for guess, shapes in guesses.items() if got == shapes]
+    raise ValueError(f"{text}{': ' if likely else ''}{' or '.join(likely)}")
 
 
-def our_config(fields, ranks, alphas, targets, train_head):
+def our_config(fields, kind, ranks, alphas, targets, train_head):
     """Our configuration for these ranks and alphas by layer."""
     r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
     alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
@@ -179,7 +176,7 @@ def our_config(fields, ranks, alphas, targets, train_head):
         dropout=fields.get("lora_dropout", 0.0),
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
         train_head=train_head,
-        kind="dora" if fields.get("use_dora", False) else "lora",
+        kind=kind,
         extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
     )
 
