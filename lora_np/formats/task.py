@@ -77,12 +77,11 @@ def load_task(name):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
-    folder = task_folder(name)
-    about = read_task(folder)
+    folder, about = read_task(name)
     if not about and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
-        base = task_base(folder)
+        base = about["base"]
         check_base(folder, base)
         params, config = load_model(base)
         return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
@@ -97,8 +96,7 @@ def check_base(name, base):
 
     `name` is the adapter's folder, or the name of an adapter that comes with the package.
     """
-    folder = task_folder(name)
-    about = read_task(folder)
+    folder, about = read_task(name)
     if "base" not in about:
         raise ValueError(f"{folder}: got a whole model, expected an adapter")
     try:
@@ -117,8 +115,8 @@ def put_on(name, model):
     name : the adapter's folder, or the name of an adapter that comes with the package
     model : Task of the base, after `check_base`
     """
-    folder = task_folder(name)
-    labels = read_task(folder)["labels"]
+    folder, about = read_task(name)
+    labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
     return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
@@ -140,14 +138,8 @@ def check_labels(folder, labels, config):
 
 def task_base(name):
     """The folder of an adapter's base; a whole model's own folder."""
-    folder = task_folder(name)
-    about = read_task(folder)
-    if "base" not in about:
-        return folder
-    base = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
-    if base.resolve() == folder.resolve():
-        raise ValueError(f"{folder / 'task.json'}: names its own folder as the base, expected a model's folder")
-    return base
+    folder, about = read_task(name)
+    return about.get("base", folder)
 
 
 def task_folder(name):
@@ -181,11 +173,12 @@ def tokenizer_of(path, config):
     return tokenizer
 
 
-def read_task(folder):
-    """The fields of a folder's `task.json`, after a check; empty if there is none."""
+def read_task(name):
+    """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
+    folder = task_folder(name)
     path = folder / "task.json"
     if not path.is_file():
-        return {}
+        return folder, {}
     about = read_object(path)
     is_adapter = "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head")
     texts = ("base", "base_sha256") if is_adapter else ()
@@ -201,7 +194,11 @@ def read_task(folder):
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
-    return about
+    if is_adapter:
+        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+        if about["base"].resolve() == folder.resolve():
+            raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
+    return folder, about
 
 
 def model_sha256(base):

@@ -35,11 +35,8 @@ def finetune_text(
     text_file : path of a UTF-8 text; see `read_texts`
     out : folder to write
     method : "lora" or "full"
-    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers. See `finetune`
-    learning_rate : float; None: the method's default
-    epochs, batch_size, seed : int
-    base : folder of the language model to start from
-    dropout : float, during training
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers
+    learning_rate, epochs, batch_size, seed, base, dropout : as in `finetune`
 
     Returns
     -------
