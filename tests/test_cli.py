@@ -120,34 +120,8 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 
 # ---------------------------------------------------------------- what is refused
-
-ONE_CLASS = [(f"{text} {i}", "same") for i in range(20) for text in DELIVERY]
-REFUSED = [  # (options, contents of the table if another one, what the error says)
-    ("", "absent", ["data.csv", "no such file"]),
-    ("", ONE_CLASS, ["1 class", "same"]),
-    ("--text bodi", None, ["'bodi'", "'body'"]),
-    ("--test {test}", None, ["'unheard'"]),
-    ("--targets qproj", None, ["targets", "'qproj'", "q_proj"]),
-    ("--rank 0", None, ["r: got 0", "at least 1"]),
-    ("--rank 17", None, ["r: got 17", "16", "blocks.0.attn.q_proj"]),
-    ("--lora-dropout 1.5", None, ["dropout", "1.5"]),
-    ("--epochs 0", None, ["epochs", "0"]),
-    ("--lr -1", None, ["learning_rate", "-1"]),
-    ("--lr 0", None, ["learning_rate", "0"]),
-    ("--batch-size 0", None, ["batch_size", "0"]),
-    ("--dropout 1", None, ["dropout", "1"]),
-    ("--seed -1", None, ["seed", "-1"]),
-]
-
-
-@pytest.mark.parametrize("options, contents, says", REFUSED, ids=lambda value: str(value)[:40])
-def test_what_is_refused(options, contents, says, words, fails, tickets, tmp_path):
-    test = write_csv(tmp_path / "test.csv", [("a new thing", "unheard"), ("thank you", "praise")])
-    data = tickets if contents is None else tmp_path / "data.csv"
-    if isinstance(contents, list):
-        write_csv(data, contents)
-    fails(*words(*options.format(test=test).split(), data=data), says=says)
-    assert not (tmp_path / "out").exists()
+#
+# tests/test_cli_adapters.py has a table of single options.
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):

@@ -43,8 +43,9 @@ def taught(tiny_base, tmp_path_factory):
     (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
         (folder / f"{name}.txt").write_bytes(content)
-    rows = [json.dumps({"t": s, "l": "abc"[i % 3]}) for i, s in enumerate(SENTENCES)]
-    (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
+        rows = [json.dumps({"t": s, "l": labels[i % len(labels)]}) for i, s in enumerate(SENTENCES)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows[: 4 if name == "unheard" else None]), encoding="utf-8")
     text = f"finetune --base {tiny_base} --epochs 2 --text-file {folder}/corpus.txt --out {folder}"
     for command in (
         f"{text}/one --rank 2 --lr 0.03",
@@ -86,14 +87,25 @@ def test_teaching_a_text(taught, tiny_base, tmp_path, run):
 
 
 TEXT = "finetune --text-file {taught}/corpus.txt --base {base} --out {out}"
+TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --base {base} --out {out}"
 WRITE = "generate --prompt the"
 REFUSALS = [
     (f"{TEXT} --text t", "text: needs --data"),
     (f"{TEXT} --test x.csv", "test: needs --data"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
     (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number of at least 1"),
-    (f"{TEXT} --targets w_proj", "targets: 'w_proj' fits no layer"),
-    (f"{TEXT} --rank 99", "r: got 99, expected at most min(out, in) = 16"),
+    (f"{TABLE} --targets w_proj", "targets: 'w_proj' fits no layer; expected one of q_proj"),
+    (f"{TABLE} --rank 0", "r: got 0, expected a whole number of at least 1"),
+    (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
+    (f"{TABLE} --lora-dropout 1.5", "dropout: got 1.5"),
+    (f"{TABLE} --dropout 1", "dropout: got 1"),
+    (f"{TABLE} --lr 0", "learning_rate: got 0.0"),
+    (f"{TABLE} --batch-size 0", "batch_size: got 0"),
+    (f"{TABLE} --seed -1", "seed: got -1"),
+    (f"{TABLE} --text T", "text_column is 'T', which"),
+    (f"{TABLE} --data {{taught}}/none.csv", "none.csv', and there is no such file"),
+    (f"{TABLE} --data {{taught}}/same.jsonl", "labels: got 1 class(es), 'a', expected at least two"),
+    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd', expected the classes known from training"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
     ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
     ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
