@@ -60,7 +60,10 @@ def load_peft(folder, params):
     check_fields(fields_path, fields)
     kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
     factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
-    weights, ranks, alphas, layers = {}, {}, {}, base_layers(params)
+    weights, ranks, alphas = {}, {}, {}
+    # PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
+    fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
+    layers = {PREFIX + name: ours for name, ours in fused.items()} | fused | {n: [n] for n in linear_layers(params)}
     for module in factors:
         if module not in layers:
             raise ValueError(f"{path}: {module} is not a linear layer of the base")
@@ -114,15 +117,6 @@ def by_layer(path, tensors, leaves):
             if leaf not in arrays:
                 raise ValueError(f"{path}: {module}.{leaf}{SUFFIX[leaf]} is missing")
     return factors, head
-
-
-def base_layers(params):
-    """Our layers by every name that PEFT may use: {"h.0.attn.c_attn": ["blocks.0.attn.q_proj", …], …}.
-
-    PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
-    """
-    fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
-    return {**{PREFIX + name: ours for name, ours in fused.items()}, **fused, **{n: [n] for n in linear_layers(params)}}
 
 
 def check_targets(path, fields, modules, layers):

@@ -22,7 +22,9 @@ def write_atomically(path, data):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600; make it a normal file
+        mask = os.umask(0)  # it can only be read by setting it
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp gives 0600; make it a normal file
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -63,13 +65,6 @@ def check_file(path, argument, sources=()):
         if Path(source).resolve() in Path(path).resolve().parents:
             raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
     check_folder(Path(path).parent, argument)
-
-
-def current_umask():
-    """The process's umask. It can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_tensors(path, tensors, metadata=None):

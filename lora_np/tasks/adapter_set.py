@@ -49,10 +49,10 @@ def load_adapter_set(names, base=None):
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
+    tasks = {}
     for name in adapted:
         check_base(name, base)
-    tasks = {name: put_on(name, task) for name in adapted}
-    for name in adapted:
+        tasks[name] = put_on(name, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
             raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")
