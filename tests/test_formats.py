@@ -11,6 +11,7 @@ import pytest
 
 from lora_np.adapters import KINDS, Adapter, AdapterConfig, adapter_deltas, compress, init_adapter
 from lora_np.adapters.starts import STARTS
+from lora_np.compress import quantise
 from lora_np.formats import (
     load_adapter,
     load_gpt2,
@@ -103,6 +104,13 @@ def test_a_weight_that_float16_cannot_hold_is_not_saved_as_infinity(language, ra
     params["ln_f.weight"][3] = 1e5
     with pytest.raises(ValueError, match="ln_f.weight"):
         save_model(tmp_path, params, language, "float16")
+
+
+def test_quantised_weights_are_refused_by_name(language, random_params, tmp_path):
+    params = quantise(random_params(language, np.float32), ["blocks.1.mlp.up_proj.weight"], "int8")
+    with pytest.raises(TypeError, match="params: blocks.1.mlp.up_proj.weight is a .*, expected an array; np.asarray"):
+        save_model(tmp_path / "out", params, language)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, str])
@@ -457,7 +465,8 @@ def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_pa
     config = AdapterConfig(r=5, targets=("q_proj", "k_proj", "v_proj"), train_head=False)
     save_peft(tmp_path, init_adapter(params, config, np.random.default_rng(0)), params, language)
     loaded = load_peft(tmp_path, params)
-    assert loaded.config.r == 15 and not any(delta.any() for delta in adapter_deltas(params, loaded).values())
+    assert loaded.config.r == 15 and loaded.config.targets == config.targets
+    assert not any(delta.any() for delta in adapter_deltas(params, loaded).values())
 
 
 @pytest.mark.parametrize("kind", ["vera", "adalora", "other"])
