@@ -62,7 +62,7 @@ def find_file(path):
 def describe(name, array):
     """One tensor's name, dtype, shape and size."""
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.linalg.norm(np.abs(array).astype(np.float64)))
+        norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
     norm, rms = (norm, norm / math.sqrt(max(1, array.size))) if math.isfinite(norm) else (None, None)
     return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": norm, "rms": rms}
 
