@@ -1,23 +1,88 @@
-"""The command line: what it does with a user's own file, and what it says when something is wrong."""
+"""The commands, as a user would run them: finetune, predict, generate, mix, merge, export, import, inspect."""
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
-from lora_np.formats import PRETRAINED, load_adapter, load_model, read_json, read_tensors, save_model
-from lora_np.model import ModelConfig, initial_params
+from lora_np.cli import main
+from lora_np.data import encode
+from lora_np.experiments.recipes import RECIPES
+from lora_np.formats import (
+    PRETRAINED,
+    load_adapter,
+    load_gpt2,
+    load_model,
+    load_task,
+    read_json,
+    read_tensors,
+    save_model,
+    shipped_adapters,
+    write_json,
+    write_tensors,
+)
+from lora_np.model import forward
 from lora_np.tasks import classifier as user_task
+from lora_np.tasks import start
+from lora_np.tasks.adapter_set import load_adapter_set, mixed
+from lora_np.tasks.writing import pieces, write_text_from
 
-from .tiny import edit_fields
+from .tiny import edit_fields, edit_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
+SENTENCES = [f"the quick {animal} jumps over the lazy {thing} , said {who}" for animal in ("fox", "cat", "hen", "owl")
+             for thing in ("dog", "log", "bog", "fog") for who in ("he", "she", "they")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_base, tmp_path_factory):
+    """What commands made of the tiny base; not to be changed.
+
+    "one" and "two" are adapters of the language model, "classes" is a classifier's, "full" a whole model; "hf",
+    "peft", "classes_peft" and "classes_hf" (merged) are exports of "one" and "classes".
+    """
+    folder = tmp_path_factory.mktemp("taught")
+    (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
+        (folder / f"{name}.txt").write_bytes(content)
+    for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
+        rows = [json.dumps({"t": s, "l": labels[i % len(labels)]}) for i, s in enumerate(SENTENCES)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows[: 4 if name == "unheard" else None]), encoding="utf-8")
+    text = f"finetune --base {tiny_base} --epochs 2 --text-file {folder}/corpus.txt --out {folder}"
+    for command in (
+        f"{text}/one --rank 2 --lr 0.03",
+        f"{text}/two --rank 3 --lr 0.01 --seed 1",
+        f"{text}/full --method full",
+        f"finetune --base {tiny_base} --epochs 2 --data {folder}/rows.jsonl --text t --label l --out {folder}/classes",
+        f"export {folder}/one --to hf --out {folder}/hf",
+        f"export {folder}/one --to peft --out {folder}/peft --base-name some/base",
+        f"export {folder}/classes --to peft --out {folder}/classes_peft",
+        f"export {folder}/classes --to merged --out {folder}/classes_hf",
+    ):
+        assert main(command.split()) == 0
+    return folder
+
+
+@pytest.fixture
+def own(taught, tmp_path):
+    """Function (name) -> a copy of a folder in `taught` that may be changed."""
+    return lambda name: shutil.copytree(taught / name, tmp_path / name)
+
+
+def same_arrays(first, second):
+    return set(first) == set(second) and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+# ---------------------------------------------------------------- finetune --data, and predict
+
 DELIVERY = ("refund my order please", "where is my parcel", "the parcel never came")
 PRAISE = ("thank you so much", "great help today", "what a lovely service")
 
@@ -48,9 +113,6 @@ def words(tickets, tmp_path, tiny_base):
 
 def about(folder):
     return read_json(folder / "task.json")
-
-
-# ---------------------------------------------------------------- what works
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
@@ -119,44 +181,8 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 
 
-# ---------------------------------------------------------------- what is refused
-
-ONE_CLASS = [(f"{text} {i}", "same") for i in range(20) for text in DELIVERY]
-LATIN = "body,topic\ncafé,one\n".encode("latin-1")
-REFUSED = [  # (options, contents of the table if another one, what the error says)
-    ("", "absent", ["data.csv", "no such file"]),
-    ("", [], ["no rows"]),
-    ("", ONE_CLASS, ["1 class", "same"]),
-    ("", LATIN, ["data.csv", "UTF-8"]),
-    ("--text bodi", None, ["'bodi'", "'body'"]),
-    ("--test {test}", None, ["'unheard'"]),
-    ("--targets qproj", None, ["targets", "'qproj'", "q_proj"]),
-    ("--rank 0", None, ["r: got 0", "at least 1"]),
-    ("--rank 17", None, ["r: got 17", "16", "blocks.0.attn.q_proj"]),
-    ("--lora-dropout 1.5", None, ["dropout", "1.5"]),
-    ("--epochs 0", None, ["epochs", "0"]),
-    ("--lr -1", None, ["learning_rate", "-1"]),
-    ("--lr 0", None, ["learning_rate", "0"]),
-    ("--batch-size 0", None, ["batch_size", "0"]),
-    ("--dropout 1", None, ["dropout", "1"]),
-    ("--seed -1", None, ["seed", "-1"]),
-]
-
-
-@pytest.mark.parametrize("options, contents, says", REFUSED, ids=lambda value: str(value)[:40])
-def test_what_is_refused(options, contents, says, words, fails, tickets, tmp_path):
-    test = write_csv(tmp_path / "test.csv", [("a new thing", "unheard"), ("thank you", "praise")])
-    data = tickets if contents is None else tmp_path / "data.csv"
-    if isinstance(contents, bytes):
-        data.write_bytes(contents)
-    elif isinstance(contents, list):
-        write_csv(data, contents)
-    fails(*words(*options.format(test=test).split(), data=data), says=says)
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(user_task, "train", None)
+    monkeypatch.setattr(start, "train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),
@@ -180,7 +206,8 @@ def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
 
 DAMAGES = [  # of the task.json that a method wrote: (method, its new text or fields, what the error says)
     ("lora", {"labels": ["a", "b", "c"]}, ["head.weight", "shape"]),
-    ("lora", {"base": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+    ("lora", {"base": "/nowhere/at/all"}, ["task.json", "/nowhere/at/all"]),
+    ("lora", {"base_sha256": "of another"}, ["trained on another base"]),
     ("lora", "[]", ["task.json"]),
     ("lora", "{}", ["task.json", "labels missing"]),
     ("lora", None, ["no task.json"]),
@@ -204,17 +231,367 @@ def test_damaged_results(method, words, run, fails, tmp_path):
     fails("predict", "--model", good, "hello", text, says=["text 1", "not UTF-8"])
 
 
-def test_the_wrong_base_is_noticed(words, run, fails, tiny_base, tmp_path):
-    base = tmp_path / "base"
-    shutil.copytree(tiny_base, base)
-    run(*words(base=base))
-    config = ModelConfig(8000, 24, 16, 1, 2, 32)
-    save_model(base, initial_params(config, np.random.default_rng(1)), config)
-    fails("predict", "--model", tmp_path / "out", "hello", says=["another base"])
-
-
 def test_as_a_module_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "lora_np", "predict", "--model", str(tmp_path / "none"), "hello"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr and not done.stdout
+
+
+# ---------------------------------------------------------------- finetune --text-file
+
+
+def test_teaching_a_text(taught, tiny_base, tmp_path, run):
+    command = ["finetune", "--text-file", taught / "corpus.txt", "--base", tiny_base, "--epochs", 2]
+    out = run(*command, "--rank", 2, "--lr", 0.03, "--out", tmp_path / "out")
+    assert "trained 448 parameters" in out and "test perplexity" in out
+    about = read_json(tmp_path / "out" / "task.json")
+    assert about["labels"] is None and about["test_perplexity"] < about["test_perplexity_before"]
+    assert sum(about["tokens"].values()) == sum(len(ids) for ids in encode(load_task(tiny_base).tokenizer, SENTENCES))
+    first, again = (load_task(folder).adapter.weights for folder in (taught / "one", tmp_path / "out"))
+    assert same_arrays(first, again)  # a pure function of its settings
+    assert load_task(taught / "full").adapter is None
+
+
+TEXT = "finetune --text-file {taught}/corpus.txt --base {base} --out {out}"
+TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --base {base} --out {out}"
+WRITE = "generate --prompt the"
+REFUSALS = [
+    (f"{TEXT} --text t", "text: needs --data"),
+    (f"{TEXT} --test x.csv", "test: needs --data"),
+    (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
+    (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number of at least 1"),
+    (f"{TABLE} --targets w_proj", "targets: 'w_proj' fits no layer; expected one of q_proj"),
+    (f"{TABLE} --rank 0", "r: got 0, expected a whole number of at least 1"),
+    (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
+    (f"{TABLE} --lora-dropout 1.5", "dropout: got 1.5"),
+    (f"{TABLE} --dropout 1", "dropout: got 1"),
+    (f"{TABLE} --lr 0", "learning_rate: got 0.0"),
+    (f"{TABLE} --batch-size 0", "batch_size: got 0"),
+    (f"{TABLE} --seed -1", "seed: got -1"),
+    (f"{TABLE} --text T", "text_column is 'T', which"),
+    (f"{TABLE} --data {{taught}}/none.csv", "none.csv', and there is no such file"),
+    (f"{TABLE} --data {{taught}}/same.jsonl", "labels: got 1 class(es), 'a', expected at least two"),
+    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd', expected the classes known from training"),
+    ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
+    ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
+    ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
+    ("finetune --text-file {taught}/latin.txt --base {base} --out {out}", "line 2: byte 0xff is not UTF-8"),
+    ("finetune --text-file {taught}/short.txt --base {base} --out {out}", "has 3 tokens, expected at least 32"),
+    (f"{WRITE} --adapter nobody", "nobody: no such folder"),
+    (f"{WRITE} --adapter nobody", f"come with the package: {', '.join(shipped_adapters())}"),
+    (f"{WRITE} --adapter {{taught}}/classes", "got a classifier"),
+    (f"{WRITE} --adapter {{taught}}/full", "got a whole model, expected an adapter"),
+    (f"{WRITE} --adapter {{taught}}/one {{taught}}/one", "is repeated"),
+    (f"{WRITE} --adapter base {{taught}}/one --weights 1 1", "'base' is not an adapter"),
+    (f"{WRITE} --adapter {{taught}}/one {{taught}}/two --weights 1", "weights: got 1, expected one for each of 2"),
+    (f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one", "trained on another base"),
+    # It would be easy to lose the adapter without a word.
+    (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
+    (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
+    (f"{WRITE} --top-k 0", "top_k: got 0"),
+    (f"{WRITE} --tokens 0", "n_new: got 0"),
+    (f"{WRITE} --seed -1", "seed: got -1"),
+    ("mix {taught}/classes {taught}/one --out {out}", "has the labels"),
+    ("mix {taught}/one {taught}/two --rank 0 --out {out}", "r: got 0"),
+    ("merge base --out {out}", "'base' is not an adapter"),
+    ("export {taught}/full --to peft --out {out}", "got a whole model"),
+    ("export {taught}/one --to hf --base-name x --out {out}", "base-name: needs --to peft"),
+    ("import x --from hf --labels a --out {out}", "labels: needs --from peft"),
+    ("import x --from peft --tokenizer a --out {out}", "tokenizer: needs --from hf"),
+    ("import {taught}/none --from hf --out {out}", "no such file or directory"),
+    ("import {taught}/peft --from peft --out {out}", "has lora_A"),  # onto the shipped base
+    (
+        "import {taught}/peft --from peft --out {out} --base {base} --labels a b",
+        "labels: got a, b; expected none, because the adapter has no head",
+    ),
+    (
+        "import {taught}/classes_peft --from peft --out {out} --base {base} --labels a a b",
+        "labels: got a, a, b; expected 3 different labels",
+    ),
+    ("predict --model x", "give either texts to classify or --data"),
+    ("predict --model x --data y.csv", "--text"),
+    ("--seeds 0", "seeds: got 0"),
+    ("run --quick --jobs 0", "jobs: got 0"),
+    ("inspect {taught}", "there is no .safetensors file in it"),
+    ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
+]
+
+
+@pytest.mark.parametrize("command, message", REFUSALS)
+def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
+    places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
+    fails(*command.format(**places).split(), says=[message])
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- generate
+
+
+def test_one_text_for_each_adapter(taught, run):
+    """With base for none; and each is what it is alone."""
+    one, two = taught / "one", taught / "two"
+    settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
+    together = run("generate", *settings, "--adapter", one, "base", two)
+    model = read_json(one / "task.json")["base"]
+    ways = ("--adapter", one), ("--model", model), ("--adapter", two)
+    alone = [run("generate", *settings, *way) for way in ways]
+    assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
+    assert len(set(alone)) == 3 and all(text.startswith("the quick") for text in alone)
+    assert run("generate", *settings, "--adapter", one, two, "--weights", 1, 0) == alone[0]
+
+
+def test_a_full_model_and_a_long_prompt(taught, run):
+    prompt = " ".join(SENTENCES[:4])  # more than 24 tokens
+    text = run("generate", "--model", taught / "full", "--prompt", prompt, "--temperature", 0, "--tokens", 40)
+    assert text.startswith(prompt)
+
+
+def test_prompts_and_tokenizers_that_cannot_be_used(tiny_base, tmp_path, fails):
+    fails("generate", "--prompt", " \n", says=["prompt: is empty"])
+    params, config = load_model(tiny_base)
+    save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
+    message = "tokenizer.json has 8000 tokens, expected at most the model's vocab_size = 50"
+    fails("generate", "--prompt", "the", "--model", tmp_path, says=[message])
+
+
+def test_half_a_character_waits(taught):
+    """The bytes of a cup are several tokens: nothing is shown of the first until the last comes."""
+    tokenizer = load_task(taught / "full").tokenizer
+    ids = encode(tokenizer, ["a ☕ ok"])[0].tolist()
+    shown = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:]]))
+    assert "".join(shown) == "a ☕ ok" and "\ufffd" not in "".join(shown) and "" not in shown[1:]
+    whole = next(n for n in range(2, len(ids)) if "☕" in "".join(pieces(tokenizer, ids[:n], [])))
+    for n in range(2, whole):  # a text that ends within the character shows what there is of it, at its end
+        cut = list(pieces(tokenizer, ids[:1], [np.array([i]) for i in ids[1:n]]))
+        assert "".join(cut).rstrip("\ufffd").strip() == "a" and "\ufffd" not in "".join(cut[:-1])
+
+
+def test_a_text_ends_at_the_end_token(taught):
+    task = load_task(taught / "full")
+    head = np.zeros_like(task.params["tok_emb.weight"])
+    head[0] = 1.0  # with ln_f's bias of ones, the end of a text is the likeliest token
+    task = task._replace(params=task.params | {"tok_emb.weight": head, "ln_f.bias": np.ones(16, np.float32)})
+    assert "".join(write_text_from(task, "the end", 9)) == "the end"
+    assert len(list(write_text_from(task, "the end", 9, ignore_end=True))) == 10
+
+
+def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, run):
+    """Some models round their vocabulary up."""
+    task = load_task(taught / "full")
+    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 9, np.float32)])
+    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest by far
+    save_model(tmp_path, task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064))
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
+    assert run("generate", "--model", tmp_path, "--prompt", "the", "--tokens", 5).startswith("the")
+
+
+# ---------------------------------------------------------------- mix and merge
+
+
+def test_mix(taught, tmp_path, run):
+    pair = [taught / "one", taught / "two"]
+    assert "rank 5, exact" in run("mix", *pair, "--weights", 0.5, -1, "--out", tmp_path / "mix")
+    expected, error = mixed(load_adapter_set(pair), [0.5, -1.0])
+    assert error == 0.0 and same_arrays(load_task(tmp_path / "mix").adapter.weights, expected.weights)
+    assert "rank 2, relative error of ΔW" in run("mix", *pair, "--rank", 2, "--out", tmp_path / "cut")
+    assert load_task(tmp_path / "cut").adapter.config.r == 2
+
+
+def test_merge(taught, tiny_base, tmp_path, run):
+    """The merged model is the adapted one, and needs no adapter; a trained head alone is merged too."""
+    run("merge", taught / "one", "--out", tmp_path / "merged")
+    task, merged = load_task(taught / "one"), load_task(tmp_path / "merged")
+    ids = np.array([[0, 5, 7, 11]])
+    expected, _ = forward(task.params, ids, task.config, adapter=task.adapter)
+    logits, _ = forward(merged.params, ids, merged.config)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--base", tiny_base]
+    run(*table, "--method", "head", "--epochs", 1, "--out", tmp_path / "head")
+    for folder in (taught / "classes", tmp_path / "head"):
+        out = run("merge", folder, "--out", tmp_path / "merged", "--time")
+        assert len(re.findall(r"(?:base|attached|merged) +[0-9.]+ ms   [0-9.]+ of the base's", out)) == 3
+        answers = [run("predict", "--model", f, "the quick fox", "said she") for f in (folder, tmp_path / "merged")]
+        assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "command, out",
+    [
+        ("merge {one}", "base"),
+        ("finetune --data {rows} --text t --label l --method full --base {base}", "base"),
+        ("merge {one}", "one"),
+        ("mix {one} {two}", "two"),
+        ("mix {one} {two}", "base"),
+        ("export {one} --to hf", "base"),
+        ("export {one} --to merged", "one"),
+        ("export {one} --to peft", "one"),
+        ("import {hf} --from hf", "hf"),
+        ("import {peft} --from peft --base {base}", "peft"),
+        ("import {peft} --from peft --base {base}", "base"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read(command, out, taught, tiny_base, fails):
+    places = {"base": tiny_base, "rows": taught / "rows.jsonl"} | {
+        name: taught / name for name in ("one", "two", "hf", "peft")
+    }
+    before = {path.name: path.read_bytes() for path in places[out].iterdir()}
+    fails(*command.format(**places).split(), "--out", places[out], says=["is also read from; expected another folder"])
+    assert {path.name: path.read_bytes() for path in places[out].iterdir()} == before
+
+
+def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, run):
+    """A whole model in the folder of an adapter, and the other way round."""
+    run("mix", taught / "one", taught / "two", "--out", tmp_path / "out")
+    run("import", taught / "classes_hf", "--from", "hf", "--out", tmp_path / "out")
+    assert load_task(tmp_path / "out").adapter is None
+    run("mix", taught / "one", "--out", tmp_path / "out")
+    assert load_task(tmp_path / "out").adapter is not None
+
+
+def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
+    """The base has no head: none is made up for it."""
+    run("mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
+    folders = taught / "classes", tmp_path / "half"
+    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
+    assert np.array_equal(half, 0.5 * whole)
+
+
+# ---------------------------------------------------------------- export and import
+
+
+@pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
+def test_there_and_back(name, peft, taught, tmp_path, run):
+    """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
+    task, base = load_task(taught / name), read_json(taught / name / "task.json")["base"]
+    assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
+    run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
+    out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")
+    assert "d_model 16, 1 layers, 2 heads, 8000 tokens" in out
+    labels = ["--labels", *task.labels] if task.labels else []
+    command = ["import", taught / peft, "--from", "peft", "--base"]
+    out = run(*command, base, "--out", tmp_path / "back", *labels)
+    back = load_task(tmp_path / "back")
+    assert back.labels == task.labels and same_arrays(back.adapter.weights, task.adapter.weights)
+    if task.labels is None:  # the imported base serves as well as the first one
+        run(*command, tmp_path / "ours", "--out", tmp_path / "b2")
+        prompt = ["generate", "--prompt", "the quick", "--tokens", 8]
+        assert run(*prompt, "--adapter", tmp_path / "b2") == run(*prompt, "--adapter", taught / name)
+    else:
+        assert "labels: a, b, c" in out
+        texts = ["the quick fox", "said she"]
+        answers = [run("predict", "--model", f, *texts) for f in (tmp_path / "back", taught / name)]
+        assert answers[0] == answers[1]
+
+
+def test_a_classifier_through_hugging_face(taught, own, tmp_path, run):
+    """An imported merged model needs nothing else; without a tokenizer, its labels wait for one."""
+    assert load_gpt2(taught / "classes_hf").labels == ["a", "b", "c"]
+    bare = own("classes_hf")
+    (bare / "tokenizer.json").unlink()
+    for source, out in ((taught / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):
+        run("import", source, "--from", "hf", "--out", out)
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "bare")
+    folders = (taught / "classes", tmp_path / "ours", tmp_path / "bare")
+    assert len({run("predict", "--model", folder, "the quick fox") for folder in folders}) == 1
+
+
+def test_an_adapter_without_a_head_on_a_classifier(taught, own, tmp_path, run):
+    """As PEFT makes it if no task is named: the base keeps its classes and their labels."""
+    run("import", taught / "classes_hf", "--from", "hf", "--out", tmp_path / "ours")
+    path = own("classes_peft") / "adapter_model.safetensors"
+    edit_tensors(path, lambda t: {n: 9 * a for n, a in t.items() if "score" not in n})
+    run("import", path.parent, "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "back")
+    assert load_task(tmp_path / "back").labels == ["a", "b", "c"]
+    answers = [run("predict", "--model", tmp_path / f, "the quick fox", "said she") for f in ("back", "ours")]
+    assert answers[0] != answers[1]
+
+
+def test_a_base_without_a_tokenizer(own, tmp_path, run, fails):
+    (own("hf") / "tokenizer.json").unlink()
+    command = ["import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours"]
+    assert "no tokenizer" in run(*command)
+    fails("generate", "--prompt", "the", "--model", tmp_path / "ours", says=["tokenizer.json"])
+    run(*command, "--tokenizer", PRETRAINED / "tokenizer.json")
+    run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
+
+
+def test_a_tokenizer_as_gpt2_has_it(taught, own, tmp_path, run):
+    """Without a padding token, and with nothing put in front of a text."""
+    path = own("hf") / "tokenizer.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["post_processor"] = None
+    fields["added_tokens"] = [token for token in fields["added_tokens"] if token["content"] != "<|pad|>"]
+    fields["model"]["vocab"].pop("<|pad|>")
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
+    command = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--epochs", 1]
+    run(*command, "--base", tmp_path / "ours", "--out", tmp_path / "task")
+    run("predict", "--model", tmp_path / "task", "the quick fox")
+    ids = encode(load_task(tmp_path / "ours").tokenizer, ["the quick", ""])
+    assert ids[0].tolist() == encode(load_task(taught / "one").tokenizer, ["the quick"])[0].tolist()
+    assert ids[1].tolist() == [0]
+
+
+def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):
+    path = own("peft") / "adapter_config.json"
+    edit_fields(path, colour="red")
+    code = main(f"import {path.parent} --from peft --base {tiny_base} --out {tmp_path}/ours".split())
+    said = capsys.readouterr()
+    assert code == 0 and said.err == f"warning: {path}: unknown fields colour are ignored, but saved again\n"
+    run("export", tmp_path / "ours", "--to", "peft", "--out", tmp_path / "again")
+    assert read_json(tmp_path / "again" / "adapter_config.json")["colour"] == "red"
+
+
+# ---------------------------------------------------------------- inspect
+
+
+def test_inspect(taught, tmp_path, run):
+    out = run("inspect", taught / "one", "--json", tmp_path / "one.json")
+    assert "blocks.0.mlp.up_proj.lora_A" in out and "effective rank" in out
+    row = {row["layer"]: row for row in read_json(tmp_path / "one.json")["adapters"]}["blocks.0.mlp.up_proj"]
+    weights = load_task(taught / "one").adapter.weights
+    A, B = (weights[f"blocks.0.mlp.up_proj.lora_{x}"].astype(float) for x in "AB")
+    sigma = np.linalg.svd(2.0 * B @ A, compute_uv=False)
+    assert row["rank"] == 2 and row["scale"] == 2.0
+    assert row["norm_update"] == pytest.approx(np.linalg.norm(sigma))
+    assert row["stable_rank"] == pytest.approx(np.sum(sigma**2) / sigma[0] ** 2)
+    p = sigma[sigma > 1e-9 * sigma[0]] / sigma.sum()
+    assert row["effective_rank"] == pytest.approx(np.exp(-np.sum(p * np.log(p))))
+    out = run("inspect", taught / "peft")
+    assert "transformer.h.0.attn.c_attn.lora_A.weight" in out and "format=pt" in out
+
+
+def test_inspect_takes_any_model_file(taught, tmp_path, run):
+    tensors, _ = read_tensors(taught / "full" / "model.safetensors")
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    index = tmp_path / "model.safetensors.index.json"
+    write_json(index, {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
+    for path in (taught / "full" / "model.safetensors", tmp_path, index):
+        assert "tok_emb.weight" in run("inspect", path)
+
+
+def test_inspect_takes_any_adapter(tmp_path, run):
+    """Of a model that is none of ours, without a configuration; broken numbers are shown as such."""
+    name, path = "base_model.model.model.layers.0.self_attn.q_proj", tmp_path / "any.safetensors"
+    tensors = {f"{name}.lora_A.weight": np.ones((2, 30), np.float16), f"{name}.lora_B.weight": np.eye(40, 2)}
+    write_tensors(path, tensors)
+    out = run("inspect", path)
+    assert f"{name} " in out and "40×30" in out and "No configuration gives s" in out
+    write_tensors(path, tensors | {f"{name}.lora_B.weight": np.full((40, 2), np.nan)})
+    assert "not finite" in run("inspect", path, "--json", tmp_path / "any.json")
+    assert read_json(tmp_path / "any.json")["adapters"] == []
+
+
+def test_inspect_beside_a_configuration_of_no_use(own, run):
+    folder = own("peft")
+    for fields in ("[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"):
+        (folder / "adapter_config.json").write_text(fields)
+        assert "No configuration gives s" in run("inspect", folder), fields
+
+
+def test_experiment_list(run, fails):
+    assert [line.split()[1] for line in run("experiment", "list").splitlines()] == list(RECIPES)
+    message = fails("experiment", "nothing")
+    assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"

@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lora_np.adapters import KINDS, AdapterConfig, adapter_deltas, init_adapter
+from lora_np.adapters import KINDS, Adapter, AdapterConfig, adapter_deltas, compress, init_adapter
 from lora_np.adapters.starts import STARTS
+from lora_np.compress import quantise
 from lora_np.formats import (
     load_adapter,
     load_gpt2,
@@ -28,17 +29,10 @@ from lora_np.formats import (
     write_json,
     write_tensors,
 )
+from lora_np.formats.fused import join_factors, split_factors
 from lora_np.model import cache_bytes, forward, parameter_shapes
 
-from .tiny import edit_tensors
-
-
-@pytest.fixture
-def saved_model(classifier, random_params, tmp_path):
-    """A saved classifier: its folder, and what is in it."""
-    params = random_params(classifier, np.float32)
-    save_model(tmp_path / "model", params, classifier)
-    return tmp_path / "model", params
+from .tiny import edit_fields, edit_tensors
 
 
 @pytest.fixture
@@ -48,6 +42,14 @@ def saved_adapter(classifier, random_params, random_adapter, tmp_path):
     adapter = random_adapter(params, rank_pattern={"v_proj": 2}, alpha_pattern={"blocks.0.*": 3.0}, dropout=0.1)
     save_adapter(tmp_path / "adapter", adapter)
     return tmp_path / "adapter", adapter, params
+
+
+@pytest.fixture
+def saved_peft(classifier, random_params, random_adapter, tmp_path):
+    """A PEFT directory of rank 3, and the base's parameters."""
+    params = random_params(classifier, np.float32)
+    save_peft(tmp_path / "peft", random_adapter(params), params, classifier, "somewhere/base")
+    return tmp_path / "peft", params
 
 
 # ------------------------------------------------------------------ round trips
@@ -104,10 +106,17 @@ def test_a_weight_that_float16_cannot_hold_is_not_saved_as_infinity(language, ra
         save_model(tmp_path, params, language, "float16")
 
 
+def test_quantised_weights_are_refused_by_name(language, random_params, tmp_path):
+    params = quantise(random_params(language, np.float32), ["blocks.1.mlp.up_proj.weight"], "int8")
+    with pytest.raises(TypeError, match="params: blocks.1.mlp.up_proj.weight is a .*, expected an array; np.asarray"):
+        save_model(tmp_path / "out", params, language)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, str])
-def test_a_model_is_loaded_as_float32_or_float64(saved_model, dtype):
+def test_a_model_is_loaded_as_float32_or_float64(dtype):
     with pytest.raises((ValueError, TypeError), match="dtype"):
-        load_model(saved_model[0], dtype)
+        load_pretrained(dtype)
 
 
 def test_every_setting_of_an_adapter_survives(classifier, random_params, tmp_path):
@@ -141,6 +150,8 @@ PEFTS = [
     {"targets": ("q_proj", "v_proj")},
     {"rslora": True, "alpha": 16.0},
     {"rank_pattern": {"up_proj": 5}},
+    {"targets": ("q_proj", "k_proj", "v_proj"), "rank_pattern": {"k_proj": 5}, "alpha_pattern": {"k_proj": 10.0}},
+    {"targets": ("k_proj",)},
     {"targets": ("o_proj",), "r": 12},  # all is square: no shape tells A from B
 ]
 ADAPTERS = [("ours", half, settings) for half in (False, True) for settings in OURS]
@@ -177,12 +188,14 @@ def test_an_adapter_comes_back(form, half, settings, config, random_params, rand
 
 
 @pytest.mark.parametrize("init", STARTS)
-def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapter, tmp_path):
+def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapter, classifier, tmp_path):
     """On the base as it was given it would be another model."""
-    _, adapter, _ = saved_adapter
-    with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, gaussian"):
-        save_adapter(tmp_path / "out", adapter._replace(config=replace(adapter.config, init=init)))
-    assert not (tmp_path / "out").exists()
+    _, adapter, params = saved_adapter
+    adapter, out = adapter._replace(config=replace(adapter.config, init=init)), tmp_path / "out"
+    for save in (lambda: save_adapter(out, adapter), lambda: save_peft(out, adapter, params, classifier)):
+        with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`on_given_base`"):
+            save()
+    assert not out.exists()
 
 
 def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):
@@ -343,14 +356,154 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["t", "v.json"]
 
 
-def test_readers_see_the_old_file_or_the_new_one(tmp_path):
-    """A file that was opened before stays whole: it is replaced, not written over."""
-    path = tmp_path / "v.json"
-    write_json(path, "old" * 1000)
-    with path.open() as reader:
-        write_json(path, "new")
-        assert json.loads(reader.read()) == "old" * 1000
-    assert read_json(path) == "new"
+# ------------------------------------------------------------------ GPT-2 and PEFT; tests/oracles has those libraries
+
+
+def test_a_file_or_its_folder(config, random_params, tmp_path):
+    """And the labels of a classifier, which have names if they are not given."""
+    params, labels = random_params(config, np.float32), list("wxyz")[: config.n_classes] or None
+    save_gpt2(tmp_path, params, config)
+    assert load_gpt2(tmp_path).labels == (labels and [f"LABEL_{k}" for k in range(4)])
+    save_gpt2(tmp_path, params, config, labels=labels)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        back = load_gpt2(path)
+        assert back.labels == labels
+        assert_same_arrays(back.params, params)
+
+
+def test_a_head_that_is_not_tied(language, random_params, tmp_path):
+    params, path = random_params(language, np.float32), tmp_path / "model.safetensors"
+    save_gpt2(tmp_path, params, language)
+    edit_tensors(path, lambda t: t | {"lm_head.weight": params["tok_emb.weight"]})
+    assert_same_arrays(load_gpt2(tmp_path).params, params)
+    edit_tensors(path, lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
+    with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
+        load_gpt2(tmp_path)
+
+
+def test_bfloat16_is_read_to_the_last_bit(tmp_path):
+    """Every one of the 65,536 patterns but the NaNs, against the definition: float32's upper half."""
+    bits = np.arange(2**16, dtype=np.uint16)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2**16], "data_offsets": [0, 2**17]}}).encode()
+    path = tmp_path / "bf16.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bits.tobytes())
+    loaded = read_tensors(path)[0]["w"]
+    sign, exponent, fraction = bits >> 15, (bits >> 7) & 255, bits & 127
+    finite = exponent < 255
+    scale = np.where(exponent == 0, 2.0**-126, 2.0 ** (exponent.astype(float) - 127))
+    value = (-1.0) ** sign * scale * ((exponent > 0) + fraction / 128)
+    assert loaded.dtype == np.float32 and np.array_equal(loaded[finite], value[finite])
+    assert np.isinf(loaded[~finite & (fraction == 0)]).all() and np.isnan(loaded[~finite & (fraction > 0)]).all()
+
+
+@pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
+def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
+    """PEFT on a port of this model that kept its names."""
+    folder, params = saved_peft
+    adapter = random_adapter(params, kind=kind, targets=targets, train_head=False)
+    suffix = {"lora_magnitude_vector": ""}
+    tensors = {
+        f"base_model.model.{n}{suffix.get(n.rpartition('.')[2], '.weight')}": a for n, a in adapter.weights.items()
+    }
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+    changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6, "use_dora": kind == "dora"}
+    edit_fields(folder / "adapter_config.json", target_modules=list(targets), **changes)
+    back = load_peft(folder, params)
+    assert (back.config.kind, back.config.targets, back.config.r) == (kind, targets, 3)
+    assert_same_arrays(back.weights, adapter.weights)
+
+
+def test_targets_that_are_not_named(saved_peft):
+    """The oracle tests have all that PEFT itself writes."""
+    folder, params = saved_peft
+    expected = load_peft(folder, params).weights
+    for changes in ({"layers_to_transform": []}, {"target_modules": None}, {"target_modules": "absent"}):
+        edit_fields(folder / "adapter_config.json", **changes)
+        assert_same_arrays(load_peft(folder, params).weights, expected)
+
+
+WEIGHTS = [np.zeros((4, 5))] * 3  # of q, k and v: only their shapes matter here
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_fused_adapter_is_taken_apart_and_joined_again(seed):
+    """To the same arrays, whichever columns of B reach which layers, in whatever order, or none.
+
+    A column of zeros belongs to no layer by its numbers, and goes with the one before it, or with the first.
+    """
+    rng = np.random.default_rng(seed)
+    r = int(rng.integers(1, 7))
+    owners = rng.integers(-1, 3, r)  # a layer for each column of B, or none
+    owners = np.sort(owners) if seed % 4 == 0 else owners
+    reaches = rng.random((3, r)) < 0.8 if seed % 4 == 1 else owners == np.arange(3)[:, None]
+    lora_A, lora_B = rng.standard_normal((r, 5)), rng.standard_normal((12, r)) * np.repeat(reaches, 4, axis=0)
+    split = split_factors({"lora_A": lora_A, "lora_B": lora_B}, list("qkv"))
+    known = owners[owners >= 0]
+    if seed % 4 != 1 and known.size and (np.diff(known) >= 0).all():
+        filled = known[np.maximum(np.cumsum(owners >= 0) - 1, 0)]
+        ranks = [len(split[name]["lora_A"]) if name in split else 0 for name in "qkv"]
+        assert ranks == np.bincount(filled, minlength=3).tolist()
+    for i, name in enumerate("qkv"):
+        update = split[name]["lora_B"] @ split[name]["lora_A"] if name in split else np.zeros((4, 5))
+        np.testing.assert_allclose(update, lora_B[4 * i : 4 * i + 4] @ lora_A, rtol=0, atol=1e-15)
+    joined, scale = join_factors([(split[name], 2.0) if name in split else None for name in "qkv"], WEIGHTS)
+    assert np.array_equal(joined["lora_A"], lora_A) and np.array_equal(joined["lora_B"], lora_B) and scale == 2.0
+
+
+@pytest.mark.parametrize("scales", [(2.0, 3.0), (0.0, 3.0), (2.0, 0.0), (0.0, 0.0)])
+def test_other_scales_side_by_side(scales):
+    rng = np.random.default_rng(0)
+    split = [({"lora_A": rng.standard_normal((2, 5)), "lora_B": rng.standard_normal((4, 2))}, s) for s in scales]
+    joined, scale = join_factors(split, WEIGHTS[:2])
+    expected = np.concatenate([s * own["lora_B"] @ own["lora_A"] for own, s in split])
+    np.testing.assert_allclose(scale * joined["lora_B"] @ joined["lora_A"], expected, rtol=0, atol=1e-14)
+
+
+def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_path):
+    """B = 0, and three times r is more than the layer's width: the same function, nothing."""
+    params = random_params(language, np.float32)
+    config = AdapterConfig(r=5, targets=("q_proj", "k_proj", "v_proj"), train_head=False)
+    save_peft(tmp_path, init_adapter(params, config, np.random.default_rng(0)), params, language)
+    loaded = load_peft(tmp_path, params)
+    assert loaded.config.r == 15 and loaded.config.targets == config.targets
+    assert not any(delta.any() for delta in adapter_deltas(params, loaded).values())
+
+
+@pytest.mark.parametrize("kind", ["vera", "adalora", "other"])
+def test_an_adapter_of_another_kind_is_not_written(kind, saved_peft, classifier, random_adapter, tmp_path):
+    """PEFT's VeRA takes its factors from another generator, and its AdaLoRA divides by r + 1e-5."""
+    params = saved_peft[1]
+    if kind == "other":
+        adapter = Adapter(AdapterConfig(kind=kind), random_adapter(params).weights)
+    else:
+        adapter = random_adapter(params, kind=kind)
+    with pytest.raises(ValueError, match=f"adapter: got kind '{kind}', expected 'lora' or 'dora'; `compress` converts"):
+        save_peft(tmp_path / "out", adapter, params, classifier)
+    assert not (tmp_path / "out").exists()
+    if kind != "other":  # what the message says helps: at its own rank nothing is lost
+        cut = compress(params, adapter, adapter.config.r)
+        assert cut.error < 1e-6
+        save_peft(tmp_path / "out", cut.adapter, params, classifier)
+        loaded, expected = (adapter_deltas(params, a) for a in (load_peft(tmp_path / "out", params), adapter))
+        for name, delta in expected.items():
+            np.testing.assert_allclose(loaded[name], delta, rtol=0, atol=1e-5 * np.abs(delta).max())
+
+
+def test_lengths_that_were_trained_alone(classifier, random_params, random_adapter, tmp_path):
+    """B of q is zero, and so are its components; its lengths are not its base's: it is a layer all the same."""
+    folder, params = tmp_path / "dora", random_params(classifier, np.float32)
+    adapter = random_adapter(params, kind="dora", targets=("q_proj", "v_proj", "up_proj"))
+    zero = {name: np.zeros_like(a) for name, a in adapter.weights.items() if name.endswith("q_proj.lora_B")}
+    adapter = adapter._replace(weights=adapter.weights | zero)
+    save_peft(folder, adapter, params, classifier)
+    back = load_peft(folder, params)
+    expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
+    for name, delta in expected.items():
+        np.testing.assert_allclose(loaded[name], delta, rtol=0, atol=1e-6)
+    assert np.abs(loaded["blocks.0.attn.k_proj.weight"]).max() < 1e-6
+    save_peft(tmp_path / "again", back, params, classifier)
+    first, again = (read_tensors(f / "adapter_model.safetensors")[0] for f in (folder, tmp_path / "again"))
+    assert all(again[name].tobytes() == array.tobytes() for name, array in first.items())
 
 
 # ------------------------------------------------------------------ the model that ships

@@ -235,4 +235,4 @@ def test_help_names_every_variant(capsys):
     with pytest.raises(SystemExit):
         main(["finetune", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert f"of LoRA: {', '.join(VARIANTS)} (default lora)" in words
+    assert f"of LoRA: {', '.join(TAUGHT)} (default lora)" in words

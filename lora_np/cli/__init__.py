@@ -32,26 +32,18 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = print_warning
-            return arguments.call(arguments)
+            # One line, without the place in the source.
+            warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
+            return arguments.call(arguments) or 0  # most commands return nothing
     except USER_ERRORS as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        text = str(error) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError):
+            text = f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-
-
-def print_warning(message, category, filename, lineno, file=None, line=None):
-    """Print a warning in one line, without the place in the source."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def explain(error):
-    """The error in one sentence; for a missing package, how to install it."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
-    return str(error) or type(error).__name__
 
 
 def build_parser():

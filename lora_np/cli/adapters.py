@@ -1,14 +1,13 @@
 """Commands that use adapters: generate, mix, merge, export, import, inspect."""
 
-import sys
-
 import numpy as np
 
+from ..adapters import merge, merge_errors
 from ..checked import whole_number
 from ..formats import PRETRAINED, check_folder, save_task
 from ..model import Sampling
-from ..tasks.adapter_set import forward_times, load_adapter_set, merged_task, mixed
-from ..tasks.exchange import export, import_gpt2, import_peft
+from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
+from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
@@ -19,11 +18,8 @@ def add_commands(command):
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add_argument("--prompt", required=True, metavar="TEXT", help="start of the text")
     write.add_argument("--model", metavar="DIR", help="the language model (default: the shipped one)")
-    write.add_argument(
-        "--adapter", nargs="+", action="extend", default=[], metavar="DIR",
-        help="folder of an adapter; or critics or licences, which come with the package; or base for none; "
-        "several write one text each",
-    )  # fmt: skip
+    text = "an adapter's folder, critics or licences (shipped), or base for none; several write one text each"
+    write.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
     write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
     write.add_argument("--tokens", type=int, default=60, metavar="N", help="maximum number to generate (default 60)")
     write.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: most likely (default 0.8)")
@@ -45,10 +41,8 @@ def add_commands(command):
 
     exporting = command("export", run_export, "write files for transformers or PEFT")
     exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or a shipped adapter's name")
-    exporting.add_argument(
-        "--to", required=True, choices=("peft", "hf", "merged"),
-        help="peft: the adapter only; hf: its base; merged: the base with the adapter in its weights",
-    )  # fmt: skip
+    text = "peft: the adapter only; hf: its base; merged: the base with the adapter in its weights"
+    exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
     add_out(exporting)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
@@ -83,13 +77,10 @@ def run_generate(arguments):
             if len(adapters) > 1:
                 print(f"[{name}]")
             rng = np.random.default_rng(arguments.seed)
-            for piece in write_text_from(
-                loaded.task, arguments.prompt, arguments.tokens, adapter, sampling, rng, arguments.ignore_end
-            ):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+            text = arguments.prompt, arguments.tokens
+            for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
+                print(piece, end="", flush=True)
             print()
-    return 0
 
 
 def run_mix(arguments):
@@ -103,7 +94,6 @@ def run_mix(arguments):
     terms = [f"{weight:g} {name}" for name, weight in about["mixed_from"].items()]
     print(f"{' + '.join(terms)}: rank {adapter.config.r}, {quality}")
     print(f"saved in {arguments.out}")
-    return 0
 
 
 def run_merge(arguments):
@@ -112,8 +102,10 @@ def run_merge(arguments):
     adapter = next(iter(loaded.adapters.values()))
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
-    task, errors = merged_task(loaded, adapter)
-    save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
+    params = loaded.task.params
+    errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
+    merged = loaded.task._replace(params=merge(params, adapter))
+    save_task(arguments.out, merged, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
         print(f"{name:<9}{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}")
@@ -121,7 +113,6 @@ def run_merge(arguments):
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
     print(f"saved in {arguments.out}")
-    return 0
 
 
 def run_export(arguments):
@@ -131,7 +122,6 @@ def run_export(arguments):
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes"
     what = f"an adapter of {kind}" if arguments.to == "peft" else kind
     print(f"{what}; saved in {arguments.out}")
-    return 0
 
 
 def run_import(arguments):
@@ -150,7 +140,6 @@ def run_import(arguments):
     if task.tokenizer is None:
         print("no tokenizer: finetune and generate will need one (--tokenizer FILE)")
     print(f"saved in {arguments.out}")
-    return 0
 
 
 def run_inspect(arguments):
@@ -158,4 +147,3 @@ def run_inspect(arguments):
     inspected = inspect_file(arguments.path)
     print(format_inspection(inspected))
     write_as_json(inspected)
-    return 0

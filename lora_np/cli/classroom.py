@@ -47,7 +47,6 @@ def run_release(arguments):
     print(f"{len(released.sets)} sets in {arguments.folder}, {len(released.written)} files")
     if arguments.nbgrader:
         print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=released.sets[0]), end="")
-    return 0
 
 
 def run_grade(arguments):

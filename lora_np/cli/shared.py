@@ -21,9 +21,8 @@ def subcommands(parser, dest, metavar):
 
 def add_workers(command):
     """Options for where the runs of an experiment are computed and stored."""
-    command.add_argument(
-        "--store", default="out/runs", metavar="DIR", help="folder of finished runs (default out/runs)"
-    )
+    text = "folder of finished runs (default out/runs)"
+    command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
     where = command.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
     where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")

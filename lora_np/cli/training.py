@@ -34,24 +34,20 @@ def add_commands(command):
     tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
     source = tuning.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file, for a classifier")
-    source.add_argument(
-        "--text-file", metavar="FILE", help="a text, for a language model; separated by empty lines, or else by lines"
-    )
+    text = "a text, for a language model; separated by empty lines, or else by lines"
+    source.add_argument("--text-file", metavar="FILE", help=text)
     tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
     tuning.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
     add_out(tuning)
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
-    tuning.add_argument(
-        "--variant", default="lora", metavar="NAME", help=f"of LoRA: {', '.join(VARIANTS)} (default lora)"
-    )
+    variants = ", ".join(variant for variant in VARIANTS if variant != "loftq")  # which needs a quantised base
+    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
-    tuning.add_argument(
-        "--targets", nargs="+", metavar="LAYER",
-        help="layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a "
-        "pattern such as 'blocks.0.*' (default q_proj v_proj; all-linear for a language model)",
-    )  # fmt: skip
+    text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
+    'blocks.0.*' (default q_proj v_proj; all-linear for a language model)"""
+    tuning.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
     tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
     tuning.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (default depends on the method)")
@@ -89,7 +85,6 @@ def run_tune(arguments):
         settings = tune(arguments.methods, out, arguments.store, executor, report=print_now)
     for name, rate in settings["chosen"].items():
         print(f"{name:<24}{rate:g}")
-    return 0
 
 
 def run_pretrain(arguments):
@@ -102,11 +97,10 @@ def run_pretrain(arguments):
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")
         print(f"saved in {arguments.out}")
-        return 0
+        return
     epochs = EPOCHS if arguments.epochs is None else arguments.epochs
     log = pretrain(arguments.out, epochs, arguments.seed, arguments.threads, arguments.reviews)
     print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
-    return 0
 
 
 def run_finetune(arguments):
@@ -136,7 +130,6 @@ def run_finetune(arguments):
     for line in (*data, f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)", test):
         print(line)
     print(f"saved in {arguments.out}")
-    return 0
 
 
 def adapter_config(arguments, targets):
@@ -186,13 +179,9 @@ def run_predict(arguments):
     texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
     answers = predict(load_classifier(arguments.model), texts)
     if arguments.out:
-        lines = (
-            json.dumps({"text": text, "label": label, "probability": round(p, 6)}, ensure_ascii=False)
-            for text, (label, p) in zip(texts, answers)
-        )
-        write_text(arguments.out, "\n".join(lines) + "\n")
+        rows = [{"text": text, "label": label, "probability": round(p, 6)} for text, (label, p) in zip(texts, answers)]
+        write_text(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{len(texts)} texts; saved in {arguments.out}")
     else:
         for text, (label, p) in zip(texts, answers):
             print(f"{label}\t{p:.3f}\t{' '.join(text.split())[:100]}")
-    return 0

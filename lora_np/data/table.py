@@ -16,8 +16,7 @@ from .reviews import Splits, text_digest
 from .texts import read_utf8
 from .tokenizer import has_surrogate
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*DELIMITERS, ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 class Table(NamedTuple):
@@ -57,14 +56,9 @@ def read_table(path, text_column, label_column):
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; expected two columns")
 
-    content = read_utf8(path)
-    if suffix == ".jsonl":
-        records = json_records(path, content)
-    else:
-        records = delimited_records(path, content, DELIMITERS[suffix])
-
     texts, labels = [], []
-    for place, values in records:
+    read = json_records if suffix == ".jsonl" else delimited_records
+    for place, values in read(path, read_utf8(path)):
         texts.append(cell(path, place, values, text_column, "text_column"))
         if label_column is not None:
             labels.append(cell(path, place, values, label_column, "label_column").strip())
@@ -133,23 +127,14 @@ def split_table(table, fractions, seed):
 
     salt = f"lora_np/split/{seed}:".encode()
     digests = [text_digest(text, salt) for text in table.texts]
-    first_label = {}  # a text's class is that of its first row
-    for digest, label in zip(digests, table.labels):
-        first_label.setdefault(digest, label)
-
-    part_of = {}
-    sizes = [0, 0, 0]
-    classes_in_train = set()
-    for label, digest in sorted((label, digest) for digest, label in first_label.items()):
-        if label in classes_in_train:
-            behind = [fraction * (len(part_of) + 1) - size for fraction, size in zip(fractions, sizes)]
-            part = behind.index(max(behind))
-        else:
-            part = 0
-            classes_in_train.add(label)
+    label_of = dict(zip(digests[::-1], table.labels[::-1]))  # a text's class is that of its first row
+    part_of, sizes, classes_in_train = {}, [0, 0, 0], set()
+    for label, digest in sorted((label, digest) for digest, label in label_of.items()):
+        behind = [fraction * (len(part_of) + 1) - size for fraction, size in zip(fractions, sizes)]
+        part = behind.index(max(behind)) if label in classes_in_train else 0
+        classes_in_train.add(label)
         part_of[digest] = part
         sizes[part] += 1
-
     for name, fraction, size in zip(Splits._fields, fractions, sizes):
         if fraction > 0 and size == 0:
             raise ValueError(
@@ -163,30 +148,24 @@ def split_table(table, fractions, seed):
     return splits
 
 
-def delimited_records(path, content, delimiter):
-    """Yield ("row 2, line 3", its values by column) for the rows of a CSV or TSV.
+def delimited_records(path, content):
+    """Yield ("row 2, line 3", its values by column) for the rows of a CSV or TSV; blank lines are skipped.
 
     The reader is strict, because a stray quote would otherwise silently swallow rows.
     """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    header, row = None, 0
+    rows = filter(None, reader)
     try:
-        for values in reader:
-            if not values:
-                continue  # a blank line
-            if header is None:
-                header = values
-                repeated = sorted({name for name in header if header.count(name) > 1})
-                if repeated:
-                    raise ValueError(f"{path} has more than one column of the name {quoted(repeated)}")
-                continue
-            row += 1
+        header = next(rows, [])
+        repeated = sorted({name for name in header if header.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{path} has more than one column of the name {quoted(repeated)}")
+        for row, values in enumerate(rows, start=1):
             place = f"row {row}, line {reader.line_num}"
             if len(values) != len(header):
-                raise ValueError(
-                    f"{path}, {place}: {len(values)} columns; expected {len(header)}, as the header has: "
-                    f"{quoted(header)}"
-                )
+                expected = f"expected {len(header)}, as the header has: {quoted(header)}"
+                raise ValueError(f"{path}, {place}: {len(values)} columns; {expected}")
             yield place, dict(zip(header, values))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not well formed: {error}") from error
@@ -194,12 +173,9 @@ def delimited_records(path, content, delimiter):
 
 def json_records(path, content):
     """Yield ("row 2, line 3", its values by key) for the objects of a JSONL file; blank lines are skipped."""
-    row = 0
-    for line_number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        row += 1
-        place = f"row {row}, line {line_number}"
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    for row, (number, line) in enumerate(lines, start=1):
+        place = f"row {row}, line {number}"
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:  # also: an integer of thousands of digits, deep nesting

@@ -16,7 +16,6 @@ from .task import (
     Task,
     check_base,
     load_task,
-    model_sha256,
     put_on,
     save_task,
     shipped_adapters,

@@ -199,6 +199,8 @@ def cast(path, tensors, dtype=None):
     """
     arrays = {}
     for name, array in tensors.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; np.asarray dequantises it")
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected floating point")
         with np.errstate(over="ignore", invalid="ignore"):

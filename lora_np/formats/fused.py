@@ -52,40 +52,32 @@ def component_owners(blocks):
     return owners if (np.diff(owners) >= 0).all() else None
 
 
-def join_factors(adapted, outs):
-    """Join the adapters of adjacent layers into one: A (r, in), B (Σ out, r) and the scale.
+def join_factors(adapted, weights):
+    """Join the adapters of adjacent layers into one; returns its factors, as in `split_factors`, and its scale.
 
-    `adapted` has for each layer a pair ({"lora_A": …, "lora_B": …}, scale) or None, `outs` its number of outputs.
+    `adapted` has for each layer a pair (factors, scale) or None, `weights` its base weight (out, in).
     """
     present = [pair for pair in adapted if pair]
     first, scale = present[0]
-    shared = len(present) == len(adapted) and all(
-        s == scale and np.array_equal(pair["lora_A"], first["lora_A"]) for pair, s in present
-    )
-    if shared:
-        return first["lora_A"], np.concatenate([pair["lora_B"] for pair, _ in present]), scale
-    scale = next((s for _, s in present if s), 0.0)
-    lora_A = np.concatenate([pair["lora_A"] for pair, _ in present])  # (Σr, in)
-    lora_B = np.zeros((sum(outs), len(lora_A)), dtype=lora_A.dtype)  # (Σout, Σr)
-    row = column = 0
-    for pair, n_out in zip(adapted, outs):
-        if pair:
-            block, s = pair[0]["lora_B"], pair[1]  # (out, r)
-            end = column + block.shape[1]
-            lora_B[row : row + n_out, column:end] = block if s == scale else (s / scale) * block
-            column = end
-        row += n_out
-    return lora_A, lora_B, scale
-
-
-def join_magnitudes(adapted, weights):
-    """DoRA's magnitudes for a fused layer, (Σ out,); `adapted` as in `join_factors`, `weights` of the base."""
-    return np.concatenate(
-        [
-            pair[0][MAGNITUDE] if pair else exact_norms(weight).astype(weight.dtype)
-            for pair, weight in zip(adapted, weights)
-        ]
-    )
+    if len(present) == len(adapted) and all(
+        s == scale and np.array_equal(own["lora_A"], first["lora_A"]) for own, s in present
+    ):
+        joined = {"lora_A": first["lora_A"], "lora_B": np.concatenate([own["lora_B"] for own, _ in present])}
+    else:
+        scale = next((s for _, s in present if s), 0.0)
+        lora_A = np.concatenate([own["lora_A"] for own, _ in present])  # (Σr, in)
+        blocks, column = [], 0
+        for pair, weight in zip(adapted, weights):
+            blocks.append(np.zeros((weight.shape[0], len(lora_A)), dtype=lora_A.dtype))  # (out, Σr)
+            if pair:
+                own, s = pair[0]["lora_B"], pair[1]  # (out, r)
+                blocks[-1][:, column : column + own.shape[1]] = own if s == scale else (s / scale) * own
+                column += own.shape[1]
+        joined = {"lora_A": lora_A, "lora_B": np.concatenate(blocks)}
+    if MAGNITUDE in first:
+        norms = [pair[0][MAGNITUDE] if pair else exact_norms(w).astype(w.dtype) for pair, w in zip(adapted, weights)]
+        joined[MAGNITUDE] = np.concatenate(norms)  # (Σout,)
+    return joined, scale
 
 
 def exact_norms(weight):

@@ -24,7 +24,7 @@ LINEAR = {
     "mlp.c_fc": ("mlp.up_proj",),
     "mlp.c_proj": ("mlp.down_proj",),
 }
-NORMS = {"ln_1": "ln1", "ln_2": "ln2"}
+NORMS = {"ln_1": ("ln1",), "ln_2": ("ln2",)}
 PREFIX = "transformer."
 MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # the causal mask, which old files contain
 
@@ -46,16 +46,14 @@ SIZES = {
     "n_head": "n_heads",
     "n_positions": "n_positions",
 }
-# Fields of transformers that have no effect here. They are saved again, without a warning.
-KNOWN = """architectures attn_pdrop bos_token_id chunk_size_feed_forward dtype embd_pdrop eos_token_id
-gradient_checkpointing id2label initializer_range is_decoder is_encoder_decoder label2id n_ctx num_labels
-_num_labels _name_or_path output_attentions output_hidden_states output_past pad_token_id problem_type
-reorder_and_upcast_attn resid_pdrop return_dict summary_activation summary_first_dropout summary_proj_to_labels
-summary_type summary_use_proj task_specific_params tie_word_embeddings torch_dtype transformers_version
-use_cache""".split()
 # Fields that `save_gpt2` computes from the model.
-WRITTEN = {"architectures", "id2label", "label2id", "num_labels", "_num_labels", "tie_word_embeddings", "dtype"}
-WRITTEN |= {"torch_dtype", "transformers_version", "_name_or_path", "n_ctx"}
+WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
+transformers_version _name_or_path n_ctx""".split()
+# Other fields of transformers that have no effect here. They are saved again, without a warning.
+KNOWN = """attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id gradient_checkpointing
+initializer_range is_decoder is_encoder_decoder output_attentions output_hidden_states output_past pad_token_id
+problem_type reorder_and_upcast_attn resid_pdrop return_dict summary_activation summary_first_dropout
+summary_proj_to_labels summary_type summary_use_proj task_specific_params use_cache""".split()
 
 
 class GPT2(NamedTuple):
@@ -100,8 +98,13 @@ def load_gpt2(path, dtype=np.float32):
         lm_head = tensors.pop("lm_head.weight")
         if not np.array_equal(lm_head, tensors.get("wte.weight")):
             raise ValueError(f"{file}: lm_head.weight is not wte.weight; expected a head tied to the embedding")
-    tensors = read_as(file, tensors, gpt2_shapes(config), dtype)
-    return GPT2(params_from_gpt2(tensors, config), config, label_list(fields_path, fields, config))
+    tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in layout(config)}, dtype)
+    params = {}
+    for theirs, names, _, is_transposed in layout(config):
+        joined = tensors[theirs].T if is_transposed else tensors[theirs]  # (out, in) or (out,)
+        params |= zip(names, np.split(joined, len(names)))
+    params = {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
+    return GPT2(params, config, label_list(fields_path, fields, config))
 
 
 def tensor_file(path):
@@ -195,56 +198,27 @@ def label_list(path, fields, config):
 # ---------------------------------------------------------------- names and layout
 
 
-def layout(config):
-    """Each layer of GPT-2, without the prefix, and the layers of ours that it contains.
+def block_layers(n_layers, layers=LINEAR):
+    """Layers of all blocks of GPT-2, without the prefix, and the layers of ours that each contains.
 
-    For example "h.0.attn.c_attn" -> ("blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj").
+    For example "h.0.attn.c_attn" -> ["blocks.0.attn.q_proj", "blocks.0.attn.k_proj", "blocks.0.attn.v_proj"].
     """
-    layers = {"wte": ("tok_emb",), "wpe": ("pos_emb",)}
-    for i in range(config.n_layers):
-        layers |= {f"h.{i}.{theirs}": (f"blocks.{i}.{ours}",) for theirs, ours in NORMS.items()}
-        layers |= {f"h.{i}.{theirs}": tuple(f"blocks.{i}.{name}" for name in ours) for theirs, ours in LINEAR.items()}
-    layers["ln_f"] = ("ln_f",)
-    return layers | ({"score": ("head",)} if config.n_classes else {})
+    pairs = [(i, theirs, ours) for i in range(n_layers) for theirs, ours in layers.items()]
+    return {f"h.{i}.{theirs}": [f"blocks.{i}.{name}" for name in ours] for i, theirs, ours in pairs}
 
 
-def named_tensors(config):
-    """(GPT-2's name, our names, whether GPT-2 transposes it) of each tensor of the model, without the prefix."""
-    shapes = parameter_shapes(config)
-    for theirs, ours in layout(config).items():
+def layout(config):
+    """(GPT-2's name without the prefix, our names, its shape, whether GPT-2 transposes it) of each tensor."""
+    shapes, blocks = parameter_shapes(config), block_layers(config.n_layers, NORMS | LINEAR)
+    layers = {"wte": ["tok_emb"], "wpe": ["pos_emb"], **blocks, "ln_f": ["ln_f"], "score": ["head"]}
+    for theirs, ours in layers.items():
         is_transposed = theirs.split(".", 2)[-1] in LINEAR
         for leaf in ("weight", "bias"):
-            if f"{ours[0]}.{leaf}" in shapes:
-                yield f"{theirs}.{leaf}", [f"{name}.{leaf}" for name in ours], is_transposed
-
-
-def gpt2_shapes(config):
-    """Name -> shape of every tensor of the model in GPT-2's layout, without the prefix."""
-    ours = parameter_shapes(config)
-    shapes = {}
-    for theirs, names, is_transposed in named_tensors(config):
-        n_out, *n_in = ours[names[0]]
-        shape = (len(names) * n_out, *n_in)
-        shapes[theirs] = shape[::-1] if is_transposed else shape
-    return shapes
-
-
-def gpt2_tensors(params, config):
-    """Our parameters under GPT-2's names and in its layout, without the prefix."""
-    tensors = {}
-    for theirs, names, is_transposed in named_tensors(config):
-        joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
-        tensors[theirs] = joined.T if is_transposed else joined
-    return tensors
-
-
-def params_from_gpt2(tensors, config):
-    """Our parameters from tensors in GPT-2's layout, without the prefix."""
-    params = {}
-    for theirs, names, is_transposed in named_tensors(config):
-        joined = tensors[theirs].T if is_transposed else tensors[theirs]  # (out, in) or (out,)
-        params |= zip(names, np.split(joined, len(names)))
-    return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
+            names = [f"{name}.{leaf}" for name in ours]
+            if names[0] in shapes:
+                n_out, *n_in = shapes[names[0]]
+                shape = (len(names) * n_out, *n_in)
+                yield f"{theirs}.{leaf}", names, shape[::-1] if is_transposed else shape, is_transposed
 
 
 # ---------------------------------------------------------------- writing
@@ -264,26 +238,35 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     folder = Path(folder)
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
-    tensors = gpt2_tensors(params, config)
-    tensors = {name if name == "score.weight" else PREFIX + name: array for name, array in tensors.items()}
+    tensors = {}
+    for theirs, names, _, is_transposed in layout(config):
+        joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
+        tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
     tensors = cast(folder / "model.safetensors", tensors)
     (folder / "config.json").unlink(missing_ok=True)  # written last: a folder without it is unfinished
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    special = {}
     if tokenizer is not None:
-        save_tokenizer(folder, tokenizer, config)
-    write_json(folder / "config.json", gpt2_fields(config, tokenizer, labels))
+        end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
+        special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+        # With this file transformers uses the tokenizer unchanged.
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
+        end, pad = tokenizer.id_to_token(end), tokenizer.id_to_token(pad)
+        about |= {"bos_token": end, "eos_token": end, "pad_token": pad, "clean_up_tokenization_spaces": False}
+        write_json(folder / "tokenizer_config.json", about)
+    write_json(folder / "config.json", gpt2_fields(config, labels, special))
 
 
-def gpt2_fields(config, tokenizer=None, labels=None):
-    """The fields of `config.json`."""
-    kind = "GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"
+def gpt2_fields(config, labels, special):
+    """The fields of `config.json`; `special` has the ids of special tokens."""
     fields = {
         "attn_pdrop": 0.0,  # we have no dropout inside attention
         "bos_token_id": None,
         "eos_token_id": None,
         "embd_pdrop": config.dropout,
         **config.extra,
-        "architectures": [kind],
+        "architectures": ["GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"],
         "model_type": "gpt2",
         **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
         "n_inner": config.d_ff,
@@ -291,26 +274,10 @@ def gpt2_fields(config, tokenizer=None, labels=None):
         "layer_norm_epsilon": config.layer_norm_eps,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
+        **special,
     }
-    if tokenizer is not None:
-        end, pad = special_ids(tokenizer)
-        fields |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     if config.n_classes:
         labels = labels or default_labels(config.n_classes)
         fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
         fields["label2id"] = {label: k for k, label in enumerate(labels)}
     return fields
-
-
-def save_tokenizer(folder, tokenizer, config):
-    """Write `tokenizer.json` and the `tokenizer_config.json` that makes transformers use it unchanged."""
-    end, pad = (tokenizer.id_to_token(token) for token in special_ids(tokenizer))
-    write_text(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
-    about |= {"bos_token": end, "eos_token": end, "pad_token": pad, "clean_up_tokenization_spaces": False}
-    write_json(Path(folder) / "tokenizer_config.json", about)
-
-
-def special_ids(tokenizer):
-    """The ids of the end-of-text token and of the padding token."""
-    return tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)

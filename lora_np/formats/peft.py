@@ -22,8 +22,8 @@ from ..adapters import (
 )
 from ..adapters.dora import MAGNITUDE
 from .checkpoint import cast, check_init, read_object, warn_of_unknown, write_pair
-from .fused import join_factors, join_magnitudes, split_factors
-from .gpt2 import LINEAR, PREFIX
+from .fused import join_factors, split_factors
+from .gpt2 import PREFIX, block_layers
 from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
 from .tensors import read_tensors
 
@@ -58,11 +58,12 @@ def load_peft(folder, params):
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_object(fields_path)
     check_fields(fields_path, fields)
-    kind, rslora = "dora" if fields.get("use_dora", False) else "lora", fields.get("use_rslora", False)
-    tensors = cast(path, read_tensors(path)[0], params["tok_emb.weight"].dtype)
-    factors, head = by_layer(path, tensors, LEAVES[kind])
+    kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
+    factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
     weights, ranks, alphas = {}, {}, {}
-    layers = base_layers(params)
+    # PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
+    fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
+    layers = {PREFIX + name: ours for name, ours in fused.items()} | fused | {n: [n] for n in linear_layers(params)}
     for module in factors:
         if module not in layers:
             raise ValueError(f"{path}: {module} is not a linear layer of the base")
@@ -74,18 +75,17 @@ def load_peft(folder, params):
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
             weights |= {f"{name}.{leaf}": array for leaf, array in own.items()}
             ranks[name] = len(own["lora_A"])
-            alphas[name] = alpha_of(scale, ranks[name], rslora)
+            alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
     check_targets(fields_path, fields, list(factors), layers)
     order = [name for name in linear_layers(params) if name in ranks]
     weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in LEAVES[kind]}
     if head is not None:
-        d_model = params["tok_emb.weight"].shape[1]
-        if head.shape[1] != d_model:
-            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), d_model)}")
+        if head.shape[1] != table.shape[1]:
+            raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), table.shape[1])}")
         weights[HEAD] = head
     try:
-        config = our_config(fields, ranks, alphas, compact_targets(order, linear_layers(params)), head is not None)
-        adapter = Adapter(config, weights)
+        targets = compact_targets(order, linear_layers(params))
+        adapter = Adapter(our_config(fields, kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
@@ -119,18 +119,6 @@ def by_layer(path, tensors, leaves):
     return factors, head
 
 
-def base_layers(params):
-    """Our layers by every name that PEFT may use: {"h.0.attn.c_attn": ["blocks.0.attn.q_proj", …], …}.
-
-    PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
-    """
-    n_layers = sum(name.endswith(".ln1.weight") for name in params)
-    fused = {
-        f"h.{i}.{theirs}": [f"blocks.{i}.{n}" for n in ours] for i in range(n_layers) for theirs, ours in LINEAR.items()
-    }
-    return {**{PREFIX + name: ours for name, ours in fused.items()}, **fused, **{n: [n] for n in linear_layers(params)}}
-
-
 def check_targets(path, fields, modules, layers):
     """Raise ValueError unless the file has exactly the layers that the configuration targets.
 
@@ -139,9 +127,7 @@ def check_targets(path, fields, modules, layers):
     for module in modules:
         if not is_target(fields, module):
             raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
-    root = (
-        modules[0].partition(".")[0] if modules else None
-    )  # "transformer", "h" or "blocks": how this file names layers
+    root = modules[0].partition(".")[0] if modules else None  # "transformer", "h" or "blocks", as this file has it
     for module in layers if fields.get("target_modules") else ():
         if module.partition(".")[0] == root and module not in modules and is_target(fields, module):
             raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
@@ -160,20 +146,20 @@ def check_factors(path, module, factors, r, shapes):
     if got == ((r, n_in), (n_out, r)):
         return
     text = f"{path}: {module} has lora_A {got[0]} and lora_B {got[1]}, expected {(r, n_in)} and {(n_out, r)}"
-    guesses = {"exchanged": ((n_out, r), (r, n_in)), "transposed": ((n_in, r), (r, n_out))}
-    likely = [guess for guess, swapped in guesses.items() if got == swapped]
-    if likely:
-        raise ValueError(f"{text}: they look {' or '.join(likely)}")
-    k = got[0][0] if len(got[0]) == 2 else None
-    if got == ((k, n_in), (n_out, k)):
-        raise ValueError(f"{text}: they have rank {k}, but the configuration says {r}")
-    raise ValueError(text)
+    k = got[0][0] if got[0] else None
+    guesses = {
+        "they look exchanged": ((n_out, r), (r, n_in)),
+        "they look transposed": ((n_in, r), (r, n_out)),
+        f"they have rank {k}, but the configuration says {r}": ((k, n_in), (n_out, k)),
+    }
+    likely = [guess for guess, shapes in guesses.items() if got == shapes]
+    raise ValueError(f"{text}{': ' if likely else ''}{' or '.join(likely)}")
 
 
-def our_config(fields, ranks, alphas, targets, train_head):
+def our_config(fields, kind, ranks, alphas, targets, train_head):
     """Our configuration for these ranks and alphas by layer."""
-    r, rank_pattern = compact_pattern(ranks) if ranks else (8, {})
-    alpha, alpha_pattern = compact_pattern(alphas) if ranks else (8.0, {})
+    r, rank_pattern = compact_pattern(ranks or {"": 8})  # without layers, PEFT's defaults
+    alpha, alpha_pattern = compact_pattern(alphas or {"": 8.0})
     return AdapterConfig(
         r=r,
         alpha=alpha,
@@ -184,7 +170,7 @@ def our_config(fields, ranks, alphas, targets, train_head):
         dropout=fields.get("lora_dropout", 0.0),
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
         train_head=train_head,
-        kind="dora" if fields.get("use_dora", False) else "lora",
+        kind=kind,
         extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
     )
 
@@ -212,18 +198,13 @@ def save_peft(folder, adapter, params, config, base=None):
     check_init(settings)
     folder, factors = Path(folder), fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
-    for module, names in base_layers(params).items():
+    for module, names in block_layers(config.n_layers).items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
-        if not module.startswith(PREFIX) or not any(adapted):
-            continue
-        frozen = [params[f"{name}.weight"] for name in names]
-        lora_A, lora_B, scale = join_factors(adapted, [weight.shape[0] for weight in frozen])
-        joined = {"lora_A": lora_A, "lora_B": lora_B}
-        if settings.kind == "dora":
-            joined[MAGNITUDE] = join_magnitudes(adapted, frozen)
-        tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
-        ranks[module.removeprefix(PREFIX)] = len(lora_A)
-        alphas[module.removeprefix(PREFIX)] = alpha_of(scale, len(lora_A), settings.rslora)
+        if any(adapted):
+            joined, scale = join_factors(adapted, [params[f"{name}.weight"] for name in names])
+            tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
+            ranks[module] = len(joined["lora_A"])
+            alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
@@ -242,7 +223,6 @@ def peft_fields(settings, ranks, alphas, config, base):
 
     r, rank_pattern = compact_pattern(ranks, name) if ranks else (settings.r, {})
     alpha, alpha_pattern = compact_pattern(alphas, name) if ranks else (settings.alpha, {})
-    candidates = [f"h.{i}.{theirs}" for i in range(config.n_layers) for theirs in LINEAR]
     fields = {
         **settings.extra,
         "peft_type": "LORA",
@@ -257,7 +237,7 @@ def peft_fields(settings, ranks, alphas, config, base):
         "use_dora": settings.kind == "dora",
         "bias": "none",
         "fan_in_fan_out": True,  # GPT-2 stores its weights as (in, out)
-        "target_modules": list(compact_targets(list(ranks), candidates, name)),
+        "target_modules": list(compact_targets(ranks, block_layers(config.n_layers), name)),
         "modules_to_save": ["score"] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
         "inference_mode": True,

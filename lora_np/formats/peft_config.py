@@ -11,23 +11,30 @@ import warnings
 # Fields that change what the adapter computes in ways that we do not support; they must be off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
-# Initial values of A and B do not matter after training, but some inits also change the base.
-PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 VALUES = {  # of fields that may only have these values; the first is PEFT's default
     "peft_type": ("LORA",),
     "bias": ("none",),
     "fan_in_fan_out": (False, True),
     "use_rslora": (False, True),
     "use_dora": (False, True),
-    "init_lora_weights": PLAIN_STARTS,
+    # Initial values of A and B do not matter after training, but other inits also change the base.
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
+}
+TYPES = {  # of fields that may be missing or null: the type of the value, or of each in a list, and in words
+    "rank_pattern": (dict, "an object of layer -> number"),
+    "alpha_pattern": (dict, "an object of layer -> number"),
+    "target_modules": (str, "a text or a list of texts"),
+    "exclude_modules": (str, "a text or a list of texts"),
+    "layers_pattern": (str, "a text or a list of texts"),
+    "layers_to_transform": (int, "a whole number or a list of them"),
 }
 READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora use_dora init_lora_weights bias
 fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern modules_to_save task_type""".split()
 # Fields of PEFT that have no effect here. They are saved again, without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# Matching time grows like length ** repeats and alternatives ** groups, so these are limited.
-MOST_REPEATS, MOST_GROUPS, MOST_ALTERNATIVES, MOST_CHARACTERS = 3, 2, 20, 300
+# Matching time grows like length ** repeats and alternatives ** groups, so the numbers of these are limited.
+MOST = {r"[*+?{]": 3, r"\(": 2, r"\|": 20, r"(?s:.)": 300}
 INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a repeated or special group, or a back-reference
 
 
@@ -46,32 +53,22 @@ def check_fields(path, fields):
     for name in OFF:
         if fields.get(name):
             refuse(name, "none: it changes what the adapter computes")
-    patterns = []
-    for name in ("rank_pattern", "alpha_pattern"):
-        value = fields.get(name) or {}
-        if not isinstance(value, dict):
-            refuse(name, "an object of layer -> number")
-        patterns += [(name, key) for key in value]
-    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+    for name, (kind, expected) in TYPES.items():
         value = fields.get(name)
-        texts = as_list(value or [])
-        if not all(isinstance(text, str) for text in texts):
-            refuse(name, "a text or a list of texts")
-        if isinstance(value, str) or name == "layers_pattern":
-            patterns += [(name, text) for text in texts]
-    for name, pattern in patterns:
-        check_pattern(path, name, pattern)
-    layers = fields.get("layers_to_transform")
-    if not all(type(layer) is int for layer in as_list([] if layers is None else layers)):
-        refuse("layers_to_transform", "a whole number or a list of them")
+        if value is None:
+            continue
+        items = [value] if kind is dict else as_list(value)
+        if not all(type(item) is kind for item in items):
+            refuse(name, expected)
+        is_pattern = isinstance(value, (str, dict)) or name == "layers_pattern"
+        for pattern in (value if kind is dict else items) if is_pattern else ():
+            check_pattern(path, name, pattern)
 
 
 def check_pattern(path, field, pattern):
     """Raise ValueError for a text that is not a regular expression, or that could take very long to match."""
     bare = pattern.replace("(?:", "(")
-    counts = len(re.findall(r"[*+?{]", bare)), bare.count("("), bare.count("|"), len(bare)
-    most = MOST_REPEATS, MOST_GROUPS, MOST_ALTERNATIVES, MOST_CHARACTERS
-    if any(count > limit for count, limit in zip(counts, most)) or INVOLVED.search(bare):
+    if INVOLVED.search(bare) or any(len(re.findall(token, bare)) > most for token, most in MOST.items()):
         raise ValueError(f"{path}: {field} has the pattern {pattern[:80]!r}, which is too complex to match safely")
     try:
         with warnings.catch_warnings():

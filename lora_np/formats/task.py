@@ -44,30 +44,29 @@ def save_task(folder, task, base, about, dtype=None):
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     """
     folder = Path(folder)
+    about = {"labels": task.labels, **about}
     if task.adapter is not None:
         check_init(task.adapter.config)
+        base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
+        about = {"base": base_name, "base_sha256": model_sha256(base), **about}
     (folder / "task.json").unlink(missing_ok=True)
-    if task.adapter is None:
-        (folder / "config.json").unlink(missing_ok=True)
-        if task.tokenizer is not None:
-            write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
-        write_json(folder / "task.json", {"labels": task.labels, **about})
-        save_model(folder, task.params, task.config)
-    else:
+    if task.adapter is not None:
         save_adapter(folder, task.adapter, dtype)
-        resolved = Path(base).resolve()
-        base_name = "pretrained" if resolved == PRETRAINED.resolve() else str(resolved)
-        of_base = {"base": base_name, "base_sha256": model_sha256(base)}
-        write_json(folder / "task.json", {**of_base, "labels": task.labels, **about})
+        write_json(folder / "task.json", about)
+        return
+    (folder / "config.json").unlink(missing_ok=True)
+    if task.tokenizer is not None:
+        write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
+    write_json(folder / "task.json", about)
+    save_model(folder, task.params, task.config)
 
 
-def load_task(folder, base=None):
+def load_task(name):
     """Read a task.
 
     Parameters
     ----------
-    folder : the task's folder, or the name of an adapter that comes with the package
-    base : folder of the adapter's base; None: the one that it was trained on
+    name : the task's folder, or the name of an adapter that comes with the package
 
     Returns
     -------
@@ -78,31 +77,26 @@ def load_task(folder, base=None):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
-    folder = task_folder(folder)
-    about = read_task(folder)
+    folder, about = read_task(name)
     if not about and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
-    if "base" not in about:
-        params, config = load_model(folder)
-        labels = about["labels"] if about else default_labels(config.n_classes) or None
-        check_labels(folder, labels, config)
-        return Task(params, config, None, tokenizer_of(folder, config), labels)
-    base = Path(base or task_base(folder))
-    check_base(folder, base)
-    params, config = load_model(base)
-    return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
+    if "base" in about:
+        base = about["base"]
+        check_base(folder, base)
+        params, config = load_model(base)
+        return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
+    params, config = load_model(folder)
+    labels = about["labels"] if about else default_labels(config.n_classes) or None
+    check_labels(folder, labels, config)
+    return Task(params, config, None, tokenizer_of(folder, config), labels)
 
 
-def check_base(folder, base):
-    """Raise ValueError unless a folder has exactly the model that an adapter was trained on.
+def check_base(name, base):
+    """Raise ValueError unless the folder `base` has exactly the model that an adapter was trained on.
 
-    Parameters
-    ----------
-    folder : the adapter's folder, or the name of an adapter that comes with the package
-    base : folder of the model
+    `name` is the adapter's folder, or the name of an adapter that comes with the package.
     """
-    folder = task_folder(folder)
-    about = read_task(folder)
+    folder, about = read_task(name)
     if "base" not in about:
         raise ValueError(f"{folder}: got a whole model, expected an adapter")
     try:
@@ -113,18 +107,15 @@ def check_base(folder, base):
         raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
 
 
-def put_on(folder, model):
+def put_on(name, model):
     """The task of an adapter on a model that is already in memory. The weights are shared, not copied.
 
     Parameters
     ----------
-    folder : the adapter's folder, or the name of an adapter that comes with the package
-    model : Task of the base; see `check_base`
+    name : the adapter's folder, or the name of an adapter that comes with the package
+    model : Task of the base, after `check_base`
     """
-    folder = task_folder(folder)
-    about = read_task(folder)
-    if not about:
-        raise FileNotFoundError(f"{folder / 'task.json'}: no such file")
+    folder, about = read_task(name)
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
@@ -147,14 +138,8 @@ def check_labels(folder, labels, config):
 
 def task_base(name):
     """The folder of an adapter's base; a whole model's own folder."""
-    folder = task_folder(name)
-    about = read_task(folder)
-    if "base" not in about:
-        return folder
-    base = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
-    if base.resolve() == folder.resolve():
-        raise ValueError(f"{folder / 'task.json'}: names its own folder as the base, expected a model's folder")
-    return base
+    folder, about = read_task(name)
+    return about.get("base", folder)
 
 
 def task_folder(name):
@@ -188,11 +173,12 @@ def tokenizer_of(path, config):
     return tokenizer
 
 
-def read_task(folder):
-    """The fields of a folder's `task.json`, after a check; empty if there is none."""
+def read_task(name):
+    """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
+    folder = task_folder(name)
     path = folder / "task.json"
     if not path.is_file():
-        return {}
+        return folder, {}
     about = read_object(path)
     is_adapter = "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head")
     texts = ("base", "base_sha256") if is_adapter else ()
@@ -208,7 +194,11 @@ def read_task(folder):
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
-    return about
+    if is_adapter:
+        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+        if about["base"].resolve() == folder.resolve():
+            raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
+    return folder, about
 
 
 def model_sha256(base):

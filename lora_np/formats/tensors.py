@@ -22,7 +22,9 @@ def write_atomically(path, data):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600; make it a normal file
+        mask = os.umask(0)  # it can only be read by setting it
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp gives 0600; make it a normal file
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -65,13 +67,6 @@ def check_file(path, argument, sources=()):
     check_folder(Path(path).parent, argument)
 
 
-def current_umask():
-    """The process's umask. It can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_tensors(path, tensors, metadata=None):
     """Write a flat dict of arrays as safetensors.
 
@@ -108,23 +103,18 @@ def read_tensors(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
             dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
             tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
-            metadata = dict(file.metadata() or {})
-        if len(tensors) < len(dtypes):
-            raw = dict(deserialize(Path(path).read_bytes()))
-            tensors |= {name: bfloat16(raw[name]) for name, dtype in dtypes.items() if dtype == "BF16"}
+        for name, view in deserialize(Path(path).read_bytes()) if "BF16" in dtypes.values() else ():
+            if dtypes[name] == "BF16":  # whose 16 bits are the upper half of a float32
+                bits = np.frombuffer(view["data"], dtype="<u2").astype(np.uint32) << 16
+                tensors[name] = bits.view(np.float32).reshape(view["shape"])
         return tensors, metadata
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
     except (TypeError, AttributeError, ValueError) as error:  # float8, or 65 axes
         raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({error})") from None
-
-
-def bfloat16(view):
-    """A bfloat16 tensor as float32: its 16 bits are the upper half of a float32."""
-    bits = np.frombuffer(view["data"], dtype="<u2").astype(np.uint32) << 16
-    return bits.view(np.float32).reshape(view["shape"])
 
 
 def write_text(path, text):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, compress, merge, merge_errors, mix
+from ..adapters import Adapter, compress, merge, mix
 from ..formats import PRETRAINED, Task, check_base, load_task, put_on, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
@@ -41,18 +41,18 @@ def load_adapter_set(names, base=None):
         If a name is repeated, or an adapter has another base or other labels, or is a whole model.
     """
     names = [str(name) for name in names]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"adapter: {name!r} is repeated, expected each name once")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"adapter: {repeated[0]!r} is repeated, expected each name once")
     adapted = [name for name in names if name != BASE]
     base = Path(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
+    tasks = {}
     for name in adapted:
         check_base(name, base)
-    tasks = {name: put_on(name, task) for name in adapted}
-    for name in adapted:
+        tasks[name] = put_on(name, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
             raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")
@@ -88,39 +88,24 @@ def mixed(loaded, weights=None, rank=None):
     return reduced.adapter, reduced.error
 
 
-def merged_task(loaded, adapter):
-    """The task with the adapter merged into its weights, and the rounding errors of merging.
-
-    Returns
-    -------
-    task : Task
-    errors : dict, "float32" and "float16" -> MergeErrors
-    """
-    params = loaded.task.params
-    errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
-    return loaded.task._replace(params=merge(params, adapter)), errors
-
-
-def forward_times(loaded, adapter, rows=16, repeats=20):
-    """Median seconds of a forward pass: of the base, with the adapter attached, and merged; in turns, on one thread.
+def forward_times(loaded, adapter):
+    """Median seconds of a forward pass of 16 full rows: of the base, with the adapter, and merged; on one thread.
 
     Parameters
     ----------
     loaded : LoadedAdapters
     adapter : Adapter
-    rows : int, texts of n_positions tokens
-    repeats : int, passes of each, after two that are not counted
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base, the median over the turns)
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base, the median over 20 turns)
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, config.n_positions))
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (16, config.n_positions))
     seconds = {name: [] for name in models}
     with blas_threads(1):
-        for _ in range(repeats + 2):
+        for _ in range(22):  # the first two are not counted
             for name, (weights, attached) in models.items():
                 started = time.perf_counter()
                 forward(weights, ids, config, adapter=attached)

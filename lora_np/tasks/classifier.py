@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..adapters import AdapterConfig, trainable_report
+from ..adapters import AdapterConfig
 from ..data import (
     Table,
     class_batches,
@@ -17,8 +17,8 @@ from ..data import (
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import attach, blas_threads, classifier_training, evaluate, stream, train
-from .start import check_settings, load_base, starting_point, to_save
+from ..training import blas_threads, classifier_training, evaluate, stream
+from .start import load_base, train_and_report, training_settings
 
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
 EVALUATION_BATCH = 32  # rows at once when nothing is trained; small arrays stay in the processor's cache
@@ -67,8 +67,9 @@ def finetune(
     dict: labels, rows of each part, number of texts longer than n_positions tokens, validation and test accuracy,
     share of the commonest label in the test part, trainable parameters
     """
-    adapter_config = check_settings(
-        method, DEFAULT_LEARNING_RATE, adapter_config or AdapterConfig(), epochs, batch_size, out, base
+    adapter_config = adapter_config or AdapterConfig()
+    settings = training_settings(
+        DEFAULT_LEARNING_RATE, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
     )
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
@@ -82,51 +83,28 @@ def finetune(
         splits = split_table(table, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
     labels = label_names(splits.train.labels)
     params, config, tokenizer = load_base(base, dropout)
-    pad = pad_id(tokenizer)
-    longer, encoded = 0, []
+    pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
         sequences = encode(tokenizer, split.texts, config.n_positions + 1)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
         encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
-    (train_ids, train_labels), validation, test = encoded
+    training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
-    start = starting_point(params, adapter_config, seed)
-    learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
-    plan = classifier_training(
-        start.frozen,
-        config,
-        start.adapter,
-        (train_ids, train_labels),
-        class_batches(*validation, EVALUATION_BATCH, pad),
-        pad,
-        learning_rate=learning_rate,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        progress=f"fine-tuning ({method})",
-    )
-    state = train(**plan)
-    model, adapter = attach(start.frozen, start.adapter, state.best)
-    test_score = evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)
-    test_labels, report = test[1], trainable_report(params, state.best)
+    data = training, class_batches(*validation, EVALUATION_BATCH, pad), pad
+    model, adapter, history, facts = train_and_report(classifier_training, params, config, *data, **settings)
+    rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
         "labels": labels,
-        "rows": {
-            **{name: len(split.texts) for name, split in zip(splits._fields, splits)},
-            "left_out": n_rows - len(table.texts),
-        },
+        "rows": {**rows, "left_out": n_rows - len(table.texts)},
         "longer_texts": longer,
         "n_positions": config.n_positions,
         # of the saved weights, which have the lowest validation loss
-        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
-        "test_accuracy": test_score["accuracy"],
-        "commonest_label_share": float(np.bincount(test_labels).max() / len(test_labels)),
-        "learning_rate": learning_rate,
-        "trainable": report.trainable,
-        "percent": report.percent,
+        "validation_accuracy": float(history["eval_accuracy"][history["eval_loss"].argmin()]),
+        "test_accuracy": evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)["accuracy"],
+        "commonest_label_share": float(np.bincount(test[1]).max() / len(test[1])),
+        **facts,
     }
-    model, adapter = to_save(start, state.best)
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
     return result
 

@@ -71,9 +71,8 @@ def import_gpt2(path, out, tokenizer=None):
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     check_folder(out, "out", (folder,))
     params, config, labels = load_gpt2(path)
-    if tokenizer is None and (folder / "tokenizer.json").is_file():
-        tokenizer = folder / "tokenizer.json"
-    tokenizer = tokenizer_of(tokenizer, config) if tokenizer is not None else None
+    if tokenizer is not None or (folder / "tokenizer.json").is_file():
+        tokenizer = tokenizer_of(tokenizer or folder, config)
     task = Task(params, config, None, tokenizer, labels)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
@@ -99,7 +98,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
     adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
-    n_classes = len(adapter.weights[HEAD]) if HEAD in adapter.weights else task.config.n_classes
+    n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:
         own = task.labels if task.config.n_classes == n_classes else None
         labels = own or default_labels(n_classes) or None

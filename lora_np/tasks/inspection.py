@@ -14,6 +14,7 @@ from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import check_fields, rank_and_scale
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
+LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # above this, the square of a product of three factors overflows
 MOST_CHARACTERS = 80  # of a layer's name; patterns of a file are not matched against longer ones
 FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -40,7 +41,7 @@ def inspect_file(path):
     layers, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
-        if leaf in (*FACTORS, SINGULAR_VALUES, MAGNITUDE) and np.issubdtype(array.dtype, np.floating):
+        if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
     adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
     rows = [describe(name, array) for name, array in tensors.items()]
@@ -84,6 +85,7 @@ def describe_adapter(layer, arrays, scale):
         values = arrays[SINGULAR_VALUES].astype(np.float64).reshape(-1)  # PEFT's are (r, 1)
         kind, rank, lora_A = "adalora", int(np.count_nonzero(values)), values[:, None] * lora_A
     sigma = (1.0 if scale is None else abs(scale)) * product_singular_values(lora_B, lora_A)
+    norms = {"A": lora_A, "B": lora_B, "update": sigma}
     return {
         "layer": layer,
         "kind": kind,
@@ -91,9 +93,7 @@ def describe_adapter(layer, arrays, scale):
         "in": lora_A.shape[1],
         "out": len(lora_B),
         "scale": scale,
-        "norm_A": float(np.linalg.norm(lora_A)),
-        "norm_B": float(np.linalg.norm(lora_B)),
-        "norm_update": float(np.linalg.norm(sigma)),
+        **{f"norm_{name}": float(np.linalg.norm(array)) for name, array in norms.items()},
         "stable_rank": stable_rank(sigma),
         "effective_rank": effective_rank(sigma),
     }
@@ -101,51 +101,46 @@ def describe_adapter(layer, arrays, scale):
 
 def scales(folder):
     """A function, layer -> its scale s, or None if no configuration in the folder gives it."""
-    ours, theirs, fields = folder / "adapter.json", folder / "adapter_config.json", None
+    ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
+
+    def scale(layer):
+        name = layer.removeprefix(BASE)
+        try:
+            return rank_and_scale(theirs, fields, name)[1] if len(name) <= MOST_CHARACTERS else None
+        except ValueError:
+            return None
+
     try:
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
             return lambda layer: scaling(module_config(config, layer))
-        if theirs.is_file():
-            fields = read_object(theirs)
-            check_fields(theirs, fields)
-    except ValueError:  # an adapter that we do not support can still be described
-        fields = None
-
-    def scale(layer):
-        name = layer.removeprefix(BASE)
-        if fields is None or len(name) > MOST_CHARACTERS:
-            return None
-        try:
-            return rank_and_scale(theirs, fields, name)[1]
-        except ValueError:
-            return None
-
-    return scale
+        fields = read_object(theirs)
+        check_fields(theirs, fields)
+        return scale
+    except (ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
+        return lambda layer: None
 
 
 def format_inspection(inspected):
     """The description as text."""
-    rows, adapters = inspected["tensors"], inspected["adapters"]
-    total = sum(math.prod(row["shape"]) for row in rows)
-    lines = [f"{inspected['file']}: {len(rows)} tensors, {total:,} numbers"]
+    tensors, adapters = inspected["tensors"], inspected["adapters"]
+    total = sum(math.prod(row["shape"]) for row in tensors)
+    lines = [f"{inspected['file']}: {len(tensors)} tensors, {total:,} numbers"]
     if inspected["metadata"]:
         lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in inspected["metadata"].items()))
-    cells = []
-    for row in rows:
+    table = [("tensor", "dtype", "shape", "norm", "rms")]
+    for row in tensors:
         shape = "×".join(map(str, row["shape"])) or "number"
         norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
-        cells.append((row["name"], row["dtype"], shape, norm, rms))
-    lines += ["", *columns(("tensor", "dtype", "shape", "norm", "rms"), cells)]
-    if adapters:
-        cells = []
-        for row in adapters:
-            scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
-            norms = (f"{row[key]:.3g}" for key in ("norm_A", "norm_B", "norm_update"))
-            ranks = (f"{row[key]:.1f}" for key in ("stable_rank", "effective_rank"))
-            cells.append((row["layer"], str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
-        heads = ("adapter", "rank", "out×in", "s", "‖A‖", "‖B‖", "‖ΔW‖", "stable", "effective rank")
-        lines += ["", *columns(heads, cells)]
+        table.append((row["name"], row["dtype"], shape, norm, rms))
+    lines += ["", *aligned(table)]
+    table = [("adapter", "rank", "out×in", "s", "‖A‖", "‖B‖", "‖ΔW‖", "stable", "effective rank")]
+    for row in adapters:
+        scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
+        norms = (f"{row[key]:.3g}" for key in ("norm_A", "norm_B", "norm_update"))
+        ranks = (f"{row[key]:.1f}" for key in ("stable_rank", "effective_rank"))
+        table.append((row["layer"], str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
+    lines += ["", *aligned(table)] if adapters else []
     if any(row["scale"] is None for row in adapters):
         lines.append("No configuration gives s, so ‖ΔW‖ is the norm of B A.")
     if any(row["kind"] == "dora" for row in adapters):
@@ -153,8 +148,8 @@ def format_inspection(inspected):
     return "\n".join(lines)
 
 
-def columns(heads, rows):
+def aligned(table):
     """The lines of a table, the first column flush left and the others flush right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows)]
-    for first, *others in (heads, *rows):
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for first, *others in table:
         yield "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])

@@ -2,11 +2,11 @@
 
 import math
 
-from ..adapters import AdapterConfig, trainable_report
+from ..adapters import AdapterConfig
 from ..data import encode, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
-from ..training import blas_threads, language_loss, language_training, train
-from .start import check_settings, load_base, starting_point, to_save
+from ..training import blas_threads, language_loss, language_training
+from .start import load_base, train_and_report, training_settings
 
 DEFAULT_LEARNING_RATE = {"lora": 4e-3, "full": 4e-4}
 DEFAULT_ADAPTER = AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
@@ -35,18 +35,16 @@ def finetune_text(
     text_file : path of a UTF-8 text; see `read_texts`
     out : folder to write
     method : "lora" or "full"
-    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers. See `finetune`
-    learning_rate : float; None: the method's default
-    epochs, batch_size, seed : int
-    base : folder of the language model to start from
-    dropout : float, during training
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers
+    learning_rate, epochs, batch_size, seed, base, dropout : as in `finetune`
 
     Returns
     -------
     dict: tokens of each part, test perplexity before and after, trainable parameters
     """
-    adapter_config = check_settings(
-        method, DEFAULT_LEARNING_RATE, adapter_config or DEFAULT_ADAPTER, epochs, batch_size, out, base
+    adapter_config = adapter_config or DEFAULT_ADAPTER
+    settings = training_settings(
+        DEFAULT_LEARNING_RATE, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
     )
     texts = read_texts(text_file)
     params, config, tokenizer = load_base(base, dropout)
@@ -58,23 +56,7 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
-    learning_rate = DEFAULT_LEARNING_RATE[method] if learning_rate is None else learning_rate
-    start = starting_point(params, adapter_config, seed)
-    plan = language_training(
-        start.frozen,
-        config,
-        start.adapter,
-        training,
-        validation,
-        learning_rate=learning_rate,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        progress=f"fine-tuning ({method})",
-    )
-    state = train(**plan)
-    model, adapter = to_save(start, state.best)
-    report = trainable_report(params, state.best)
+    model, adapter, _, facts = train_and_report(language_training, params, config, training, validation, **settings)
     with blas_threads(1):
         before, after = language_loss(params, config, test), language_loss(model, config, test, adapter)
     result = {
@@ -82,9 +64,7 @@ def finetune_text(
         "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
         "test_perplexity_before": math.exp(before),
         "test_perplexity": math.exp(after),
-        "learning_rate": learning_rate,
-        "trainable": report.trainable,
-        "percent": report.percent,
+        **facts,
     }
     save_task(out, Task(model, config, adapter, tokenizer, None), base, result)
     return result

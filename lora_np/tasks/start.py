@@ -1,39 +1,36 @@
-"""What `finetune` and `finetune_text` share: checks, the model to start from, and the model to save."""
+"""What `finetune` and `finetune_text` share: checks, the model to start from, and the training."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
-from ..adapters import Adapter, AdapterConfig, on_given_base, start_adapter
+from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import one_of, whole_number
 from ..formats import check_folder, load_model, tokenizer_of
-from ..training import attach, stream
+from ..training import attach, stream, train
 
 
-class Start(NamedTuple):
-    """A model before training."""
+def training_settings(rates, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
+    """Check the arguments of a fine-tuning before anything is read; return them for `train_and_report`.
 
-    params: dict  # as loaded, for a classifier with its new head
-    frozen: dict  # what the adapter is trained on: `params`, unless the adapter's init changed them
-    adapter: Adapter | None  # None: the whole model is trained
-
-
-def check_settings(method, methods, adapter_config, epochs, batch_size, out, base):
-    """Check the arguments of a fine-tuning before anything is read; return its AdapterConfig, None for "full"."""
-    one_of("method", method, methods)
+    `rates` has the default learning rate of each method. The `adapter_config` of "full" becomes None.
+    """
+    one_of("method", method, rates)
     whole_number("epochs", epochs)
     whole_number("batch_size", batch_size)
     check_folder(out, "out", (base,))
-    if method == "full":
-        return None
-    if method == "head":
-        return AdapterConfig(targets=())
     init, kind = adapter_config.init, adapter_config.kind
     if init == "loftq":
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if init in STARTS and kind != "lora":
         raise ValueError(f"init: {init!r} needs kind 'lora' here, got {kind!r}: see `on_given_base`")
-    return adapter_config
+    return {
+        "method": method,
+        "adapter_config": {"full": None, "head": AdapterConfig(targets=())}.get(method, adapter_config),
+        "learning_rate": rates[method] if learning_rate is None else learning_rate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
 
 
 def load_base(base, dropout):
@@ -43,16 +40,22 @@ def load_base(base, dropout):
     return params, config, tokenizer_of(base, config)
 
 
-def starting_point(params, adapter_config, seed):
-    """The model and a fresh adapter, or None without a configuration."""
-    if adapter_config is None:
-        return Start(params, params, None)
-    return Start(params, *start_adapter(params, adapter_config, stream(seed, "adapter")))
+def train_and_report(make_plan, params, config, *data, method, adapter_config, **settings):
+    """Train a model, or an adapter of it, by `classifier_training` or `language_training` and their data.
 
-
-def to_save(start, best):
-    """The model and the adapter (or None) to save: the best weights, in a form that fits the unchanged base."""
-    params, adapter = attach(start.frozen, start.adapter, best)
-    if adapter is None:
-        return params, None
-    return start.params, on_given_base(start.params, start.adapter, adapter)
+    Returns
+    -------
+    params, adapter : the best weights, in a form that fits the unchanged base; the adapter may be None
+    history : dict, see `train`
+    facts : dict for the task's file
+    """
+    frozen, adapter = params, None
+    if adapter_config is not None:
+        frozen, adapter = start_adapter(params, adapter_config, stream(settings["seed"], "adapter"))
+    state = train(**make_plan(frozen, config, adapter, *data, progress=f"fine-tuning ({method})", **settings))
+    report = trainable_report(params, state.best)
+    facts = {"learning_rate": settings["learning_rate"], "trainable": report.trainable, "percent": report.percent}
+    trained, attached = attach(frozen, adapter, state.best)
+    if adapter is not None:
+        trained, attached = params, on_given_base(params, adapter, attached)
+    return trained, attached, state.history, facts

@@ -34,22 +34,15 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
         raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
-    ids = encode(task.tokenizer, [prompt])[0][None]  # (1, T)
-    params, config = within_vocabulary(task)
-    end = task.tokenizer.token_to_id(END_OF_TEXT)
-    stop = () if ignore_end else (end,)
+    tokenizer = task.tokenizer
+    ids = encode(tokenizer, [prompt])[0][None]  # (1, T)
+    # Some models round their vocabulary size up. Without those rows of the embedding, which is also the output layer,
+    # a token that the tokenizer does not have can never be drawn.
+    config = replace(task.config, vocab_size=tokenizer.get_vocab_size())
+    params = {**task.params, "tok_emb.weight": task.params["tok_emb.weight"][: config.vocab_size]}
+    stop = () if ignore_end else (tokenizer.token_to_id(END_OF_TEXT),)
     new = generate_tokens(params, ids, config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True)
-    return pieces(task.tokenizer, ids[0].tolist(), new)
-
-
-def within_vocabulary(task):
-    """The model without the embedding rows that have no token, as some models round their vocabulary size up.
-
-    The output layer shares the embedding, so these rows can never be drawn.
-    """
-    n = task.tokenizer.get_vocab_size()
-    params = {**task.params, "tok_emb.weight": task.params["tok_emb.weight"][:n]}
-    return params, replace(task.config, vocab_size=n)
+    return pieces(tokenizer, ids[0].tolist(), new)
 
 
 def pieces(tokenizer, text, new):

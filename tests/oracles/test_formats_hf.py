@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
-from lora_np.data import Batch, encode, load_tokenizer
+from lora_np.data import Batch, encode, load_reviews, load_tokenizer, normalise
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -128,10 +128,12 @@ def load_hf(folder, config):
 
 def in_peft(folder, params, config, adapter, tokenizer=None):
     """Base and adapter, exported to a folder and loaded by PEFT without a warning, in the base's dtype."""
-    save_gpt2(folder / "base", params, config, tokenizer)
+    labels = [f"label {k}" for k in range(config.n_classes)] or None
+    save_gpt2(folder / "base", params, config, tokenizer, labels)
     save_peft(folder / "adapter", adapter, params, config)
     with no_warnings():
         base = load_hf(folder / "base", config).to(torch.from_numpy(params["tok_emb.weight"]).dtype)
+        assert labels is None or base.config.id2label == dict(enumerate(labels))
         return peft.PeftModel.from_pretrained(base, folder / "adapter").eval()
 
 
@@ -165,31 +167,19 @@ def file_bytes(folder, name="adapter_model.safetensors"):
 # ---------------------------------------------------------------- GPT-2
 
 
-@HEADS
-def test_transformers_loads_our_model_without_a_warning(n_classes, tmp_path):
-    config, rng = odd_config(n_classes), np.random.default_rng(0)
-    params = random_params(config, np.float32, spread=0.2)
-    labels = [f"label {k}" for k in range(n_classes)] or None
-    save_gpt2(tmp_path, params, config, labels=labels)
-    with no_warnings():
-        model = load_hf(tmp_path, config)
-    assert type(model).__name__ == ("GPT2ForSequenceClassification" if n_classes else "GPT2LMHeadModel")
-    ids = random_ids(config, rng)
-    agree("GPT-2 exported", hf_logits(model, ids), forward(params, ids, config)[0])
-    if labels:
-        assert model.config.id2label == dict(enumerate(labels))
-
-
 def test_transformers_reads_texts_as_we_do(tmp_path):
     """The shipped model with its tokenizer: the same ids, and the same greedy text."""
     params, config = load_pretrained()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     save_gpt2(tmp_path, params, config, tokenizer)
     texts = ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
+    texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
     with no_warnings():
         model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         assert theirs(texts)["input_ids"] == [ids.tolist() for ids in encode(tokenizer, texts)]
+        for text, ids in zip(texts, encode(tokenizer, texts)):
+            assert theirs.decode(ids, skip_special_tokens=True) == normalise(tokenizer, text)
         assert theirs.pad_token_id == 1 and theirs.eos_token_id == 0
         prompt = theirs("the film", return_tensors="pt")
         text = model.generate(**prompt, max_new_tokens=12, do_sample=False)
