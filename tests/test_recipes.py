@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from lora_np.experiments.laboratory import headline, recipe, runs_of
 from lora_np.experiments.methods import METHODS, QUICK, QV, TUNE_SEEDS, lora
 from lora_np.experiments.recipes import (
     RECIPES,
-    amplification,
     batch_size,
     compression,
     cost,
@@ -178,7 +178,7 @@ def recorded(monkeypatch):
         objective = honest(*arguments)
 
         def noted(trainable, batch, rng):
-            seen.append((batch.ids.tobytes(), batch.targets.tobytes()))
+            seen.append((batch.ids.tolist(), batch.targets.tolist()))
             return objective(trainable, batch, rng)
 
         return noted
@@ -217,11 +217,8 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     seen = recorded(monkeypatch)
     numbers, _ = classify_run(replace(head, epochs=2, batch_size=1))
     task = load_snippets(LIMIT)
-    expected = Counter((task.train.sequences[row].tolist().__repr__(), int(task.train.labels[row])) for row in rows)
-    dtype = task.train.sequences[0].dtype
-    pairs = [(np.frombuffer(ids, np.int64), np.frombuffer(labels, np.int64)) for ids, labels in seen]
-    pairs = [(ids.astype(dtype).tolist().__repr__(), int(label)) for ids, (label,) in pairs]
-    assert Counter(pairs[:8]) == Counter(pairs[8:]) == expected and numbers["steps"] == 16
+    expected = sorted(([task.train.sequences[row].tolist()], [int(task.train.labels[row])]) for row in rows)
+    assert sorted(seen[:8]) == sorted(seen[8:]) == expected and numbers["steps"] == 16
 
 
 @pytest.mark.parametrize("base", COMPRESSED)
@@ -240,8 +237,8 @@ def test_a_compressed_base_stays_as_it_was(base, small, monkeypatch):
     layers = [f"{module}.weight" for module in linear_layers(shipped)]
     assert len(layers) == 6
     for name in layers:
-        assert type(params[name]) is type(fresh[name]) is {"nf4": NF4Weight, "int8": Int8Weight}.get(base, np.ndarray)
-        now, then = np.asarray(params[name]), np.asarray(before[name])
+        assert type(params[name]) is {"nf4": NF4Weight, "int8": Int8Weight}.get(base, np.ndarray)
+        now, then = np.asarray(params[name]), before[name]
         assert np.array_equal(now, np.asarray(fresh[name]))
         if base == "dense":
             assert params[name] is shipped[name]
@@ -479,10 +476,11 @@ class MadeUpResults(Results):
     """Made-up numbers of the runs, and arrays near its start of one that keeps them.
 
     `other` is a function of a run: a dict of the numbers that are other than made up, those of a run that diverged in
-    place of all.
+    place of all; `change` is a function of a run and its arrays, which gives others.
     """
 
-    def __init__(self, runs, other=lambda run: {}):
+    def __init__(self, runs, other=lambda run: {}, change=lambda run, arrays: arrays):
+        self.change = change
         self.listed = {run_key(run): run for run in runs.values()}
         numbers = {key: other(run) for key, run in self.listed.items()}
         of_run = {
@@ -495,16 +493,17 @@ class MadeUpResults(Results):
         params, _, start = starting_point(run)
         rng = np.random.default_rng(run.seed)
         near = trainable_arrays(params, start).items()
-        return {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
+        arrays = {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
+        return self.change(run, arrays)
 
     def file_bytes(self, run):
         return 4 * self[run]["trainable"]
 
 
-def measured_by(name, seeds, quick, other=lambda run: {}):
+def measured_by(name, seeds, quick, *other, **change):
     """What a recipe measures in made-up results of its own runs."""
     runs = runs_of(name, seeds, quick)
-    return recipe(name).measure(MadeUpResults(runs, other), runs, seeds, quick)
+    return recipe(name).measure(MadeUpResults(runs, *other, **change), runs, seeds, quick)
 
 
 @pytest.fixture
@@ -623,16 +622,18 @@ def diverged(run):
 def test_a_diverged_run_is_said_by_name(name, without_clock):
     runs = runs_of(name, [0, 1], True)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
-    results = MadeUpResults(runs, lambda run: diverged(run) if run == bad else {})
     with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
-        recipe(name).measure(results, runs, [0, 1], True)
+        measured_by(name, [0, 1], True, lambda run: diverged(run) if run == bad else {})
 
 
 def test_rates_at_which_training_diverges_are_no_rates(small):
     """They are left out of the figure and no best rate is there; every ratio that rests on an end is unknown."""
     seeds = [0, 1, 2]
     lowest = {"full": 1e-4, "r=1": 1e-3, "r=8": 1e-3, "r=64": 1e-3}
-    keys = {run_key(run): key for (key, _, _), run in learning_rate.runs(seeds, False).items()}
+    grid = learning_rate.runs(seeds, False)
+    keys = {run_key(run): key for (key, _, _), run in grid.items()}
+    adapters = [run.adapter for run in grid.values() if run.adapter is not None]
+    assert {(config.r, config.alpha) for config in adapters} == {(1, 32.0), (8, 32.0), (64, 32.0)}
 
     def measured_with(bottom):
         def loss(run):
@@ -647,9 +648,7 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
     assert verdict(measured["checks"]) == HOLDS
     assert measured["losses"]["full"]["0.0008"] == [None] * 3
     figure = learning_rate.draw(json.loads(json.dumps({"seeds": seeds, **measured})))
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    drawn = [line.get_xdata().tolist() for line in figure.axes[0].lines if len(line.get_xdata()) == 5]
-    assert lines and [2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4] in drawn
+    assert [2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4] in [list(line.get_xdata()) for line in figure.axes[0].lines]
     # The best of r = 64 is the lowest of its rates: what is said of it is not known.
     measured = measured_with(lowest | {"r=64": 1.1e-4})
     assert measured["at_an_end"] == dict.fromkeys(lowest, 0) | {"r=64": 3}
@@ -657,11 +656,6 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
         beyond = "r=64" in part["statement"]
         assert part["statement"].endswith(" (3 at an end of the rates)") == beyond
         assert (part["verdict"] == UNKNOWN) == beyond and part["unit"] == "times"
-
-
-def test_learning_rates_are_compared_at_one_alpha():
-    adapters = [run.adapter for run in learning_rate.runs([0], False).values() if run.adapter is not None]
-    assert {(config.r, config.alpha) for config in adapters} == {(1, 32.0), (8, 32.0), (64, 32.0)}
 
 
 @pytest.mark.parametrize("module", [subspace_ranks, subspace_seeds])
@@ -683,27 +677,21 @@ def test_tables_over_pairs(small):
         return of_A | {f"{name}.lora_B": rng.standard_normal((40, r)) for name in names}
 
     class Trained:
-        def arrays(self, run):
-            return run
+        def arrays(self, adapter):
+            return adapter
 
-    def tables(pairs, ranks):
-        seeds = range(len(pairs))
-        runs = {(f"qv_r{ranks[0]}", seed): pairs[seed][0] for seed in seeds}
-        runs |= {(f"qv_r{ranks[1]}", seed + SECOND): pairs[seed][1] for seed in seeds}
-        return tables_of_pairs(Trained(), runs, ranks, seeds)
+    def tables(firsts, seconds, ranks=(3, 3)):
+        return tables_of_pairs(Trained(), dict(enumerate(firsts + seconds)), ranks)
 
-    first, second, large = trained(3), trained(3), trained(5)
-    both, (same, other) = (
-        tables([(first, first), (first, second)], (3, 3)),
-        (tables([(first, one)], (3, 3)) for one in (first, second)),
-    )
-    for what in WHAT:
-        for layer in LAYERS:
-            assert both["equal"][what][layer][0] == pytest.approx([1.0] * 3, abs=1e-4)
-            assert np.allclose(both["equal"][what][layer][1], np.diagonal(other["mean"][what][layer]), atol=1e-3)
-            mean = np.mean([same["mean"][what][layer], other["mean"][what][layer]], axis=0)
-            assert np.allclose(both["mean"][what][layer], mean, atol=2e-3)
-    wide = tables([(first, large)], (3, 5))
+    first, second = trained(3), trained(3)
+    both, same, other = tables([first] * 2, [first, second]), tables([first], [first]), tables([first], [second])
+    for what, layer in product(WHAT, LAYERS):
+        of_first, of_second = both["equal"][what][layer]
+        assert of_first == pytest.approx([1.0] * 3, abs=1e-4)
+        assert of_second == pytest.approx(np.diagonal(other["mean"][what][layer]), abs=1e-3)
+        mean = np.mean([same["mean"][what][layer], other["mean"][what][layer]], axis=0)
+        assert np.allclose(both["mean"][what][layer], mean, atol=2e-3)
+    wide = tables([first], [trained(5)], (3, 5))
     assert np.shape(wide["mean"]["A"]["q_proj"]) == (3, 5) and np.shape(wide["equal"]["A"]["q_proj"]) == (1, 3)
 
 
@@ -722,13 +710,11 @@ def test_the_control_of_subspaces_is_no_draw(small):
 def test_an_update_of_noise_amplifies_nothing(small):
     """Of a Gaussian ΔW the claim does not hold: its directions are random ones, its factor is what chance gives."""
 
-    class Noise(MadeUpResults):
-        def arrays(self, run):
-            rng = np.random.default_rng(run.seed)
-            return {name: rng.standard_normal(array.shape) for name, array in super().arrays(run).items()}
+    def noise(run, arrays):
+        rng = np.random.default_rng(run.seed)
+        return {name: rng.standard_normal(array.shape) for name, array in arrays.items()}
 
-    runs = runs_of("amplification", FIVE, True)
-    measured = amplification.measure(Noise(runs), runs, FIVE, True)
+    measured = measured_by("amplification", FIVE, True, change=noise)
     assert verdict(measured["checks"]) != HOLDS
     for r, of_r in measured["measured"].items():
         part = next(
@@ -794,17 +780,10 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     monkeypatch.setitem(METHODS, "all_r128", METHODS["all_r16"]._replace(adapter=lora(128, "all-linear")))
     monkeypatch.setattr(truncation, "RANKS", (1, 4, 16, 128))
     monkeypatch.setattr(truncation, "KEYS", ("full", "all_r1", "all_r4", "all_r16", "all_r128"))
-    runs = runs_of("truncation", [0], True)
-    full = runs["full", 0]
-    numbers, arrays = classify_run(full)
-    numbers["seconds"] = 0.0
-
-    class WithArrays(MadeUpResults):
-        def arrays(self, run):
-            return arrays if run == full else super().arrays(run)
-
-    results = WithArrays(runs, lambda run: numbers if run == full else {})
-    measured = truncation.measure(results, runs, [0], True)
+    full = runs_of("truncation", [0], True)["full", 0]
+    numbers, trained = classify_run(full)
+    of_full = (lambda run: numbers if run == full else {}), (lambda run, arrays: trained if run == full else arrays)
+    measured = measured_by("truncation", [0], True, *of_full)
     assert set(measured["cut"]) == {"0", "1", "4", "16", "128"}
     assert measured["cut"]["128"]["accuracy"] == measured["accuracy"]["full"] == [100 * numbers["test_accuracy"]]
     assert measured["cut"]["128"]["loss"] == pytest.approx([numbers["test_loss"]], rel=1e-5)
@@ -823,12 +802,10 @@ def test_intruders_are_counted_a_matrix():
 
 def test_planted_ranks_that_are_found():
     """The smallest rank whose loss is below a thousandth; none where there is none."""
-    runs = planted_rank.runs([0, 1], True)
     measured = measured_by("planted_rank", [0, 1], True)
     assert measured["found"] == {"1": [1, 1], "2": [2, 2]} and verdict(measured["checks"]) == HOLDS
 
-    missed = MadeUpResults(runs, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
-    measured = planted_rank.measure(missed, runs, [0, 1], True)
+    measured = measured_by("planted_rank", [0, 1], True, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
     assert measured["found"] == {"1": [1, 1], "2": [None, None]}
     assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
 

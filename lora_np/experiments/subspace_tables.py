@@ -12,12 +12,15 @@ SECOND = 1000  # added to the seed of a pair's second run: no run is in two pair
 
 
 def pairs(ranks, seeds, quick):
-    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run."""
+    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run.
+
+    First come the first runs of all pairs, then the second ones.
+    """
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick)
     return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
 
 
-def tables_of_pairs(results, runs, ranks, seeds):
+def tables_of_pairs(results, runs, ranks):
     """φ tables of the runs of `pairs`, as means over the blocks.
 
     Returns
@@ -25,12 +28,12 @@ def tables_of_pairs(results, runs, ranks, seeds):
     dict: "mean", over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested lists;
         "equal", the same with φ(n, n) of each pair for every n, (pairs, n), for each table
     """
-    first, second = (f"qv_r{r}" for r in ranks)
-    adapters = [(results.arrays(runs[first, seed]), results.arrays(runs[second, seed + SECOND])) for seed in seeds]
+    adapters = [results.arrays(run) for run in runs.values()]
+    pairs = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
     tables = {name: {what: {} for what in WHAT} for name in ("mean", "equal")}
     for what in WHAT:
         for layer in LAYERS:
-            of_pairs = np.array([mean_table(what, layer, pair, ranks) for pair in adapters])  # (pairs, r₁, r₂)
+            of_pairs = np.array([mean_table(what, layer, pair, ranks) for pair in pairs])  # (pairs, r₁, r₂)
             tables["mean"][what][layer] = of_pairs.mean(axis=0).round(3).tolist()
             tables["equal"][what][layer] = np.diagonal(of_pairs, axis1=1, axis2=2).tolist()
     return tables
