@@ -81,14 +81,8 @@ def measure(results, runs, seeds, quick):
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides = [check(text, taken_off, at_least=1.0, every=True)]
-    return {
-        "checks": checks,
-        "asides": asides,
-        "base": of_base,
-        "losses": losses,
-        "licences_sha256": licences_digest(),
-        "samples": samples(),
-    }
+    texts = {"licences_sha256": licences_digest(), "samples": samples()}
+    return {"checks": checks, "asides": asides, "base": of_base, "losses": losses, **texts}
 
 
 def way_there(numbers):
