@@ -128,8 +128,8 @@ class LocalProcesses(ThreadPoolExecutor):
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
         self._mine = threading.local()  # .pool: that of this thread
 
-    def submit(self, function, /, *arguments):
-        return super().submit(self._call, function, arguments)
+    def submit(self, function, /, *arguments, **named):
+        return super().submit(self._call, function, arguments, named)
 
     def stop(self):
         """End all processes at once."""
@@ -140,11 +140,11 @@ class LocalProcesses(ThreadPoolExecutor):
         """Give this thread a pool, whose process begins with the first call."""
         self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
 
-    def _call(self, function, arguments):
+    def _call(self, function, arguments, named):
         """One call, in the thread that waits for it."""
         for _ in range(TRIES):
             try:
-                return self._mine.pool.submit(function, *arguments).result()
+                return self._mine.pool.submit(function, *arguments, **named).result()
             except BrokenExecutor:
                 self._mine.pool.shutdown()
                 if self._lifeline.closed:
