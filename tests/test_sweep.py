@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -21,7 +20,7 @@ from lora_np.experiments import sweep as sweeping
 from lora_np.experiments.methods import tuned_runs
 from lora_np.experiments.runs.classify import classify_run
 from lora_np.experiments.runs.planted import PlantedRun
-from lora_np.experiments.sweep import TRIES, open_executor, sweep, worker_count, worker_environment
+from lora_np.experiments.sweep import TRIES, open_executor, sweep, worker_count
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = list(tuned_runs(("full", "qv_r1", "head"), (0, 1), limit=40, keep=False).values())
@@ -108,11 +107,6 @@ def by_run(endings):
     return results
 
 
-@pytest.fixture(scope="module")
-def serial():
-    return by_run(sweep(classify_run, RUNS, Serial()))
-
-
 def noted_run(folder, run):
     """A real run that tells at its start in which process it is, and lasts long enough to be killed in."""
     path = Path(folder) / f"{RUNS.index(run)}.begun"
@@ -122,48 +116,61 @@ def noted_run(folder, run):
     return classify_run(run)
 
 
-# ---------------------------------------------------------------- processes of this machine
+# ---------------------------------------------------------------- workers, here and of Dask
 
 
-@contextmanager
-def the_process_of_run_1_killed(folder):
-    """Kill the process of run 1 as soon as it has begun. Yields a list, in which its id then stands."""
+@pytest.fixture
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["jobs", "dask"])
+def workers(request):
+    """The arguments of `open_executor` for two processes here, and for two of a Dask cluster."""
+    return {"jobs": 2} if request.param == "jobs" else {"dask": request.getfixturevalue("cluster").scheduler_address}
+
+
+@pytest.mark.slow
+def test_workers_give_what_one_after_the_other_gives_although_one_is_killed(workers, tmp_path):
     killed = []
 
-    def kill_one():
-        killed.append(wait_for(lambda: begun(folder).get(1))[0])
+    def kill_the_process_of_run_1():
+        killed.append(wait_for(lambda: begun(tmp_path).get(1))[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_the_process_of_run_1)
     killer.start()
-    yield killed
-    killer.join()
-
-
-@pytest.mark.slow
-def test_processes_give_what_one_after_the_other_gives_although_one_is_killed(serial, tmp_path):
-    with the_process_of_run_1_killed(tmp_path) as killed, open_executor(jobs=2) as executor:
+    with open_executor(**workers) as executor:
         results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    assert results == serial
+    killer.join()
+    assert results == by_run(sweep(classify_run, RUNS, Serial()))
     pids = begun(tmp_path)
     assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
-    assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
+    of_all = {pid for of_run in pids.values() for pid in of_run}
+    assert len(of_all) >= 2 and os.getpid() not in of_all
+    if "jobs" in workers:
+        assert [len(pids[i]) for i in (0, 2, 3, 4, 5)] == [1] * 5  # the others were not even begun again
 
 
 @pytest.mark.slow
-def test_failed_runs_are_reported_and_the_rest_is_kept(tmp_path):
-    deeds = {2: "raise", 3: "die", 5: "lambda", 6: "odd error", 7: "leave"}
+def test_failed_runs_are_reported_and_the_rest_is_kept(workers, tmp_path):
+    deeds = {2: "raise", 3: "die"} | ({5: "lambda", 6: "odd error", 7: "leave"} if "jobs" in workers else {})
     tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(9)]
-    with open_executor(jobs=2) as executor:
+    with open_executor(**workers) as executor:
         endings = list(sweep(carry_out, tasks, executor))
-    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 8)}
+    assert squares(endings) == {i: i**2 for i in range(9) if i not in deeds}
     errors = {e.run.number: e.error for e in endings if e.error is not None}
-    assert set(errors) == set(deeds)
-    assert errors[2] == "ArithmeticError: no 2 here"
+    assert set(errors) == set(deeds) and errors[2] == "ArithmeticError: no 2 here"
+    if "dask" in workers:
+        assert errors[3].startswith("KilledWorker: ")
+        return
     for number in (3, 7):
         assert f"its process died {TRIES} times; was it killed (out of memory?)" in errors[number]
-    assert "pickle" in errors[5]
-    assert errors[6] == "OddError: ab"
+    assert "pickle" in errors[5] and errors[6] == "OddError: ab"
     assert {i: len(pids) for i, pids in begun(tmp_path).items()} == {i: TRIES if i in (3, 7) else 1 for i in range(9)}
 
 
@@ -199,10 +206,8 @@ def test_a_broken_pool_of_the_standard_library_fails_what_was_left():
 
 def test_one_thread_for_matrix_products_and_the_environment_put_back():
     before = dict(os.environ)
-    with worker_environment():
-        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-    assert dict(os.environ) == before
     with open_executor(1) as executor:
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
         assert f"trim_threshold={2**34}" in executor.submit(os.getenv, "GLIBC_TUNABLES").result()
     assert dict(os.environ) == before
 
@@ -255,7 +260,7 @@ def test_jobs_and_dask_exclude_each_other(capsys):
             pass
 
 
-# ---------------------------------------------------------------- Dask; slow, as CI installs it after the quick tests
+# ---------------------------------------------------------------- Dask
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch, capsys):
@@ -272,38 +277,6 @@ def test_a_scheduler_that_is_not_there(monkeypatch):
         with pytest.raises(ValueError, match=f"no scheduler answered at '{address}'"):
             with open_executor(dask=address):
                 pass
-
-
-@pytest.fixture
-def cluster():
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        yield cluster
-
-
-@pytest.mark.slow
-def test_dask_gives_the_same_although_a_worker_is_killed(cluster, serial, tmp_path):
-    with the_process_of_run_1_killed(tmp_path) as killed, open_executor(dask=cluster.scheduler_address) as executor:
-        results = by_run(sweep(partial(noted_run, tmp_path), RUNS, executor))
-    assert results == serial
-    pids = begun(tmp_path)
-    assert len(pids[1]) == 2 and pids[1][0] == killed[0] != pids[1][1]
-    assert len({pid for of_run in pids.values() for pid in of_run}) >= 2
-    assert os.getpid() not in {pid for of_run in pids.values() for pid in of_run}
-
-
-@pytest.mark.slow
-def test_dask_reports_failed_runs_and_those_that_kill_their_workers(cluster, tmp_path):
-    deeds = {2: "raise", 3: "die"}
-    tasks = [Task(i, str(tmp_path), deed=deeds.get(i, "")) for i in range(6)]  # some wait behind the one that kills
-    with open_executor(dask=cluster.scheduler_address) as executor:
-        endings = list(sweep(carry_out, tasks, executor))
-    assert squares(endings) == {i: i**2 for i in (0, 1, 4, 5)}
-    errors = {e.run.number: e.error for e in endings if e.error is not None}
-    assert errors[2] == "ArithmeticError: no 2 here"
-    assert errors[3].startswith("KilledWorker: ")
 
 
 def test_runs_that_shared_a_killed_worker_are_tried_again_alone():

@@ -9,7 +9,7 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.experiments import methods, sweep, tuning
-from lora_np.experiments.laboratory import recipe
+from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import CHOOSING, GUESSES, METHODS, SETTINGS, TUNE_SEEDS, rate_name
 from lora_np.experiments.recipes import RECIPES, dialect, main_job
 from lora_np.experiments.runs.classify import ClassifyRun
@@ -212,7 +212,7 @@ def test_the_chosen_rates_have_a_worse_one_on_each_side():
 
 
 def test_rates_are_tuned_at_seeds_and_a_split_apart():
-    experiments = {run.seed for name in RECIPES for run in recipe(name).runs([0, 1, 2, 3, 4], False).values()}
+    experiments = {run.seed for name in RECIPES for run in runs_of(name, [0, 1, 2, 3, 4], False).values()}
     assert not experiments & set(TUNE_SEEDS) and len(set(TUNE_SEEDS)) == 2
     tunable = methods.rates_to_tune()
     for passes, guesses in GUESSES.items():

@@ -3,6 +3,7 @@
 from ..data import load_reviews, load_tokenizer, normalise
 from ..formats import PRETRAINED
 
+SPLITS = ("validation", "test")
 REGULARISATION = (1, 3, 10, 30, 100)  # inverse strength, scikit-learn's C
 
 
@@ -30,17 +31,9 @@ def tfidf_baseline(limit=None):
     for sublinear in (False, True):
         # In the normalised text blanks separate words and punctuation.
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=sublinear, token_pattern=r"\S+")
-        x_train = vectorizer.fit_transform(train)
-        x_validation, x_test = vectorizer.transform(validation), vectorizer.transform(test)
+        x = [vectorizer.fit_transform(train), vectorizer.transform(validation), vectorizer.transform(test)]
         for c in REGULARISATION:
-            model = LogisticRegression(C=c, max_iter=1000).fit(x_train, labels[0])
-            tried.append(
-                {
-                    "validation_accuracy": float(model.score(x_validation, labels[1])),
-                    "test_accuracy": float(model.score(x_test, labels[2])),
-                    "ngrams": "1-2",
-                    "sublinear_tf": sublinear,
-                    "C": c,
-                }
-            )
+            model = LogisticRegression(C=c, max_iter=1000).fit(x[0], labels[0])
+            scores = {f"{split}_accuracy": float(model.score(x[i], labels[i])) for i, split in enumerate(SPLITS, 1)}
+            tried.append(scores | {"ngrams": "1-2", "sublinear_tf": sublinear, "C": c})
     return max(tried, key=lambda entry: entry["validation_accuracy"])

@@ -37,7 +37,7 @@ STYLE = {
 def colour(key):
     """A method's colour, the same at every rank: "qv_r8" and "lora_qv_r8" have that of "lora_qv"."""
     family = key.removeprefix("lora_").partition("_r")[0]
-    return COLOURS[family] if family in COLOURS else COLOURS[f"lora_{family}"]
+    return COLOURS.get(family) or COLOURS[f"lora_{family}"]
 
 
 def new_figure(width, height):
@@ -47,18 +47,7 @@ def new_figure(width, height):
 
 
 def write_figure(path, draw, outcome):
-    """Draw one figure and write it as PNG.
-
-    Parameters
-    ----------
-    path : where to
-    draw : function, outcome -> matplotlib Figure
-    outcome : dict, what it draws
-
-    Returns
-    -------
-    Path
-    """
+    """Draw one figure, the matplotlib Figure draw(outcome), and write it as PNG; return its Path."""
     import matplotlib
 
     # A figure object without pyplot: no window, and no state that a notebook would share.
@@ -70,15 +59,12 @@ def write_figure(path, draw, outcome):
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
-    """A figure with one panel, or some side by side, under a title that says what the marks are.
+    """A matplotlib Figure under a title that says what the marks are, and its Axes, or an array of `columns` of them.
 
-    Returns
-    -------
-    figure : matplotlib Figure
-    panels : Axes, or an array of `columns` of them; `grid` has other arguments of Figure.subplots
+    `grid` has other arguments of Figure.subplots.
     """
-    figure = new_figure(width, height)
-    axes, title = figure.subplots(1, columns, **grid), f"{title} ({seeds_text(outcome)})"
+    figure, title = new_figure(width, height), f"{title} ({seeds_text(outcome)})"
+    axes = figure.subplots(1, columns, **grid)
     if columns == 1:
         axes.set_title(title)
     else:
@@ -98,17 +84,9 @@ def seeds_text(outcome):
 
 
 def means(values, log=False):
-    """The mean of each row, and how far its interval reaches down and up.
+    """The means (n,) of values (n, seeds), and how far their intervals reach down and up, (2, n).
 
-    Parameters
-    ----------
-    values : (n, seeds)
-    log : bool, geometric means, and the intervals of the logarithms
-
-    Returns
-    -------
-    mean : (n,)
-    reach : (2, n); nan, which draws no bar, from one seed
+    From one seed the reach is nan, which draws no bar. `log`: geometric means, and the intervals of the logarithms.
     """
     intervals = [(ratio_interval if log else interval)(row) for row in values]
     mean, low, high = np.array(intervals, dtype=np.float64).T
@@ -147,14 +125,9 @@ def log_axis(axes, values, label):
 
 
 def dots(axes, labels, values, colours, unit=None):
-    """A row for each method, the first on top: every seed faint, the mean with its interval.
+    """A row for each of n methods, the first on top: every seed of values (n, seeds) faint, the mean with its interval.
 
-    Parameters
-    ----------
-    axes : matplotlib Axes
-    labels : (n,) texts
-    values : (n, seeds)
-    colours : (n,) or one
+    There are n labels, and n colours or one.
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
     for row, (seeds, shade) in enumerate(zip(values, colours)):

@@ -80,18 +80,9 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
         verdict = HOLDS if least >= at_least else FAILS if every or most < at_least else UNKNOWN
     else:
         verdict = HOLDS if most <= at_most else FAILS if every or least > at_most else UNKNOWN
+    part = {"statement": statement, "unit": unit, "values": values, "mean": mean, "low": low, "high": high}
     bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
-    return {
-        "statement": statement,
-        "unit": unit,
-        "values": values,
-        "mean": mean,
-        "low": low,
-        "high": high,
-        **bound,
-        "every": every,
-        "verdict": verdict,
-    }
+    return part | bound | {"every": every, "verdict": verdict}
 
 
 def compare(statement, rows, first, second, **bound):

@@ -4,6 +4,7 @@ A recipe (`recipes/`) is a module whose docstring is its method section, with
 
     CLAIM                    what the paper says, and which paper
     CAPTION                  what to see in the figure
+    KEYS                     the methods that are trained, each from every seed at its own rate; or
     runs(seeds, quick)       -> dict, name -> training run that it needs: a dataclass of `runs/`
     measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
                              "asides", checks without a say in it; and whatever the figure shows
@@ -28,6 +29,7 @@ from .. import __version__
 from ..formats import check_file, check_folder, read_json, write_json, write_text
 from .drawing import write_figure
 from .evidence import HOLDS, format_bound, format_check, format_interval, verdict
+from .methods import tuned_runs
 from .recipes import RECIPES
 from .store import STORE, DivergedError, carry_out_all, made_with, made_with_of
 
@@ -61,6 +63,12 @@ def recipe(name):
 def headline(name):
     """What an experiment is about, in one line."""
     return recipe(name).__doc__.partition("\n")[0]
+
+
+def runs_of(name, seeds, quick):
+    """Name -> training run, for each run that an experiment needs."""
+    module = recipe(name)
+    return module.runs(seeds, quick) if hasattr(module, "runs") else tuned_runs(module.KEYS, seeds, quick)
 
 
 def figures(name):
@@ -102,7 +110,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     check_file(json_path, "json_path")
     started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
     report(f"{name}: {headline(name)}")
-    runs = module.runs(seeds, quick)
+    runs = runs_of(name, seeds, quick)
     results, failed, reused = carry_out_all(runs.values(), store, executor, report)
     if failed:
         return {"failed": failed}
@@ -111,7 +119,6 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     except DivergedError as error:
         report(f"  cannot be measured: {error}")
         return {"failed": [{"error": str(error)}]}
-    listed = results.listed(runs.values())
     outcome = {
         "experiment": name,
         "title": headline(name),
@@ -123,43 +130,37 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
         "seeds": seeds,
         "asides": [],
         **measured,
-        "versions": versions(),
+        "versions": {
+            "lora_np": __version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        },
         "made_with": made_with_of(runs.values()),
         "reused": reused,
-        "runs": listed,
+        "runs": results.listed(runs.values()),
         "seconds": time.perf_counter() - started,
     }
     if hasattr(module, "table"):
         report("\n" + "\n".join(markdown(module.table(outcome))) + "\n")
-    for part in outcome["checks"]:
-        report("  " + format_check(part))
-    for part in outcome["asides"]:
-        report("  beside: " + format_check(part))
+    for kind, beside in (("checks", ""), ("asides", "beside: ")):
+        for part in outcome[kind]:
+            report(f"  {beside}{format_check(part)}")
     report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {module.CLAIM}")
-    write_outcome(name, outcome, Path(out), json_path)
-    names = ", ".join(f"{figure}.png" for figure in figures(name))
-    report(f"  {outcome['seconds']:.0f} s, {reused} of {len(listed)} runs were there; {json_path}; {out}: {names}\n")
+    names = ", ".join(path.name for path in write_outcome(name, outcome, Path(out), json_path))
+    n, seconds = len(outcome["runs"]), outcome["seconds"]
+    report(f"  {seconds:.0f} s, {reused} of {n} runs were there; {json_path}; {out}: {names}\n")
     return outcome
 
 
-def versions():
-    """What the numbers were made with."""
-    return {
-        "lora_np": __version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
 def write_outcome(name, outcome, folder, json_path):
-    """The figures, the JSON and the gallery. What cannot be drawn is not written."""
-    for figure, draw in figures(name).items():
-        write_figure(folder / f"{figure}.png", draw, outcome)
+    """Write the figures, the JSON and the gallery; return the figures' paths. What cannot be drawn is not written."""
+    paths = [write_figure(folder / f"{figure}.png", draw, outcome) for figure, draw in figures(name).items()]
     write_json(json_path, outcome)
     if hasattr(recipe(name), "write_more"):
         recipe(name).write_more(outcome, folder)
     write_gallery(folder)
+    return paths
 
 
 def draw_again(name, out="figures"):
@@ -182,10 +183,9 @@ def draw_again(name, out="figures"):
     path = Path(out) / f"{name}.json"
     outcome = read_json(path)
     try:
-        write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, path.parent, path)
+        return write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, path.parent, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None
-    return [path.with_name(f"{figure}.png") for figure in figures(name)]
 
 
 # ---------------------------------------------------------------- the gallery
@@ -209,54 +209,46 @@ def write_gallery(folder):
         if not path.exists():
             continue
         try:
-            outcome = read_json(path)
-            lines = section(number, name, outcome)
-            rows.append(summary_row(number, name, outcome))
+            row, lines = section(number, name, read_json(path))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             odd += [f"`{name}.json` is not what this version writes ({error!r}), and is left out.", ""]
-            continue
-        sections += lines
+        else:
+            rows.append(row)
+            sections += lines
     lines = ["# The experiments", "", ABOUT, *odd]
     lines += ["| | experiment | the claim | parts that hold |", "|---:|---|---|---|", *rows, ""]
     write_text(folder / "README.md", "\n".join(lines + sections).rstrip("\n") + "\n")
     return folder / "README.md"
 
 
-def summary_row(number, name, outcome):
-    """One experiment in the table of all."""
-    holding, n = sum(part["verdict"] == HOLDS for part in outcome["checks"]), len(outcome["checks"])
-    title = outcome["title"].rstrip(".")
-    return f"| {number} | [{title}](#{name}) | {outcome['verdict']} | {holding} of {n} |"
-
-
 def section(number, name, outcome):
-    """One experiment, as lines of Markdown."""
-    title, made = outcome["title"].rstrip("."), outcome["versions"]
+    """One experiment: its row in the table of all, and its section as lines of Markdown."""
+    title, checks, made = outcome["title"].rstrip("."), outcome["checks"], outcome["versions"]
+    holding = sum(part["verdict"] == HOLDS for part in checks)
+    row = f"| {number} | [{title}](#{name}) | {outcome['verdict']} | {holding} of {len(checks)} |"
     lines = [f'<a id="{name}"></a>', f"## {number}. {title}", ""]
     lines += [f"**Claim.** {outcome['claim']}", "", f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
-    lines += check_table(
-        "| what was measured | mean [95 % interval] | the claim asks for | verdict |", outcome["checks"]
-    )
+    lines += check_table("| what was measured | mean [95 % interval] | the claim asks for | verdict |", checks)
     if outcome["asides"]:
         lines += ["", "Measured beside it, without a say in the verdict:", ""]
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     lines += [""] + [f"![{title}]({figure}.png)" for figure in figures(name)]
-    quick = " A quick look at shortened runs: not to learn from." if outcome["quick"] else ""
+    quick = " A quick look at shortened runs: not to learn from." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
     except FileNotFoundError:  # a module that this version does not have
         same = False
+    other = "" if same else " They are of another version of the code than this page."
     lines += [
         f"{passes(outcome)}{len(outcome['seeds'])} seeds, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
-        f"{len(outcome['runs'])} runs kept from before. [Numbers]({name}.json)"
-        + ("" if same else " They are of another version of the code than this page."),
+        f"{len(outcome['runs'])} runs kept from before. [Numbers]({name}.json){other}",
         "",
     ]
-    return lines
+    return row, lines
 
 
 def passes(outcome):
@@ -274,10 +266,8 @@ def check_table(heads, checks):
 
 def markdown(rows):
     """Rows of texts, the heads first, as an aligned Markdown table: names on the left, numbers on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "| " + " | ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:]))]) + " |"
-        for row in rows
-    ]
-    rule = "|" + "-" * (widths[0] + 2) + "".join("|" + "-" * (w + 1) + ":" for w in widths[1:]) + "|"
-    return [lines[0], rule, *lines[1:]]
+    first, *widths = (max(map(len, column)) for column in zip(*rows))
+    lines = [[name.ljust(first), *(text.rjust(w) for text, w in zip(texts, widths))] for name, *texts in rows]
+    rule = "|".join(["-" * (first + 2), *("-" * (w + 1) + ":" for w in widths)])
+    heads, *lines = (f"| {' | '.join(cells)} |" for cells in lines)
+    return [heads, f"|{rule}|", *lines]

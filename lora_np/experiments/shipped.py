@@ -37,23 +37,14 @@ def train_shipped(folder, seed=0):
     old, notes = load_domain("reviews").test, {}
     old_base = math.exp(language_loss(base, config, old))
     for name in SOURCES:
-        domain, adapter_config, rate = load_domain(name), adapter_of(METHOD), RATES[name]
-        plan = language_training(
-            base,
-            config,
-            init_adapter(base, adapter_config, stream(seed, "adapter")),
-            domain.train,
-            domain.validation,
-            learning_rate=rate,
-            epochs=EPOCHS[name],
-            seed=seed,
-            progress=name,
-        )
-        state = train(**plan)
+        domain, settings = load_domain(name), {"seed": seed, "learning_rate": RATES[name], "epochs": EPOCHS[name]}
+        start = init_adapter(base, adapter_of(METHOD), stream(seed, "adapter"))
+        given = base, config, start, domain.train, domain.validation
+        state = train(**language_training(*given, **settings, progress=name))
         # Measure what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
-        adapter = Adapter(adapter_config, rounded)
-        about = {"method": "lora", "data": SOURCES[name], "seed": seed, "learning_rate": rate, "epochs": EPOCHS[name]}
+        adapter = Adapter(start.config, rounded)
+        about = {"method": "lora", "data": SOURCES[name], **settings}
         if name == "licences":
             about["licences_sha256"] = corpus_digest(load_licences())
         about["test_perplexity"] = {

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
+from .evidence import ratios
 from .methods import METHODS, run_at
 from .runs.classify import load_snippets, starting_point
 
@@ -18,17 +19,9 @@ def first_start(key):
 
 
 def counted(start, shape):
-    """What a step costs, counted from shapes.
+    """What a step costs, counted from shapes: phase -> matrix products' FLOPs, and `step_bytes`.
 
-    Parameters
-    ----------
-    start : (params, config, adapter), see `starting_point`
-    shape : (B, T), texts and tokens a text
-
-    Returns
-    -------
-    flops : dict, phase -> matrix products' FLOPs
-    sizes : see `step_bytes`
+    `start` is (params, config, adapter), see `starting_point`; `shape` is (B, T), texts and tokens a text.
     """
     params, config, adapter = start
     given = config, *shape, adapter and adapter.config, tuple(trainable_arrays(params, adapter))
@@ -58,35 +51,24 @@ def compare_step_times(repeats=20, keys=KEYS):
     counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
     flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
     times, first = take_turns(starts, batch, repeats), keys[0]
-
-    def ratio_to_first(key, what):
-        return float(np.median(np.array(times[key][what]) / np.array(times[first][what])))
-
     return {
         key: {
             "seconds": float(np.median(times[key]["step"])),
-            "ratio": ratio_to_first(key, "step"),
-            "pass_ratio": ratio_to_first(key, "passes"),
+            "ratio": float(np.median(ratios(times[key]["step"], times[first]["step"]))),
+            "pass_ratio": float(np.median(ratios(times[key]["passes"], times[first]["passes"]))),
             "flops": flops[key],
             "predicted_ratio": flops[key] / flops[first],
-            "activation_bytes": sum(counts[key][1].activations.values()),
+            "activation_bytes": sum(sizes.activations.values()),
         }
-        for key in keys
+        for key, (_, sizes) in counts.items()
     }
 
 
 def take_turns(starts, batch, rounds):
-    """Seconds of training steps, on one thread, after two rounds that do not count.
+    """Method -> {"step": seconds of whole training steps, "passes": of their forward and backward passes}.
 
-    Parameters
-    ----------
-    starts : dict, method -> (params, config, adapter), see `starting_point`
-    batch : the batch of every step
-    rounds : int, in each of which every method makes one step
-
-    Returns
-    -------
-    dict, method -> {"step": list of seconds of whole steps, "passes": of their forward and backward passes}
+    In each round every method makes one step on the same batch, on one thread; two more rounds before do not count.
+    `starts` has the `starting_point` of each method.
     """
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}
@@ -127,11 +109,11 @@ def cost_table(B=32, T=64, keys=KEYS):
     """
     lines = ["| method | forward | backward | ratio | parameters | gradients | AdamW | activations |"]
     lines.append("|---|" + "---:|" * 7)
-    first = sum(counted(first_start(keys[0]), (B, T))[0].values())
-    for key in keys:
-        phases, sizes = counted(first_start(key), (B, T))
-        gflop = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9]
-        size = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
-        cells = [METHODS[key].label, *(f"{n:.2f}" for n in gflop), f"{sum(phases.values()) / first:.2f}"]
-        lines.append("| " + " | ".join(cells + [f"{n / 1e6:.2f}" for n in size]) + " |")
+    counts = {key: counted(first_start(key), (B, T)) for key in keys}
+    for key, (phases, sizes) in counts.items():
+        ratio = sum(phases.values()) / sum(counts[keys[0]][0].values())
+        numbers = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9, ratio]
+        kept = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
+        cells = [METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in kept])]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -53,8 +53,7 @@ class Results:
 
     def file_bytes(self, run):
         """The size of the file of what the run trained."""
-        self[run]
-        return entry_path(self._store, run).with_suffix(".safetensors").stat().st_size
+        return entry_path(self._store, run, ".safetensors").stat().st_size
 
     def validation_loss(self, run):
         """In nats; None for a run that diverged."""
@@ -70,15 +69,9 @@ class Results:
 
 @lru_cache(maxsize=8)
 def made_with(*modules):
-    """What all runs of some kinds depend on besides their settings.
+    """What all runs of the kinds that are defined in some modules depend on besides their settings.
 
-    Parameters
-    ----------
-    modules : names of the modules where the kinds are defined
-
-    Returns
-    -------
-    dict, ready for JSON: versions, digests of the base's files and of the code, and the modules that were asked about
+    A dict, ready for JSON: versions, digests of the base's files and of the code, and those modules.
     """
     code = hashlib.sha256()
     for path in sorted(set().union(*(modules_behind(module) for module in modules))):
@@ -102,18 +95,10 @@ def made_with_of(runs):
 
 
 def modules_behind(module):
-    """The files of the package that a module goes through: itself, and what it imports, name by name.
+    """The files that a module such as "lora_np.experiments.runs.classify" goes through, as paths inside the package.
 
-    A package's `__init__.py` that only passes a name on is not among them, nor are the modules beside the one that the
-    name comes from.
-
-    Parameters
-    ----------
-    module : str, such as "lora_np.experiments.runs.classify"
-
-    Returns
-    -------
-    set of str, paths inside the package
+    They are itself and what it imports, name by name. A package's `__init__.py` that only passes a name on is not among
+    them, nor are the modules beside the one that the name comes from.
     """
     files, todo, seen = set(), [(tuple(module.split(".")[1:]), None)], set()
     while todo:
@@ -122,19 +107,14 @@ def modules_behind(module):
             continue
         seen.add(reference)
         folder = PACKAGE.joinpath(*module)
-        if not folder.is_dir():
-            path = folder.with_suffix(".py")
+        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        if folder.is_dir() and name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
+            todo.append(((*module, name), None))
+        elif folder.is_dir() and name in imports(path):
+            todo.append(imports(path)[name])
+        else:  # defined there
             files.add(str(path.relative_to(PACKAGE)))
             todo += imports(path).values()
-        elif name is not None and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
-            todo.append(((*module, name), None))
-        else:
-            names = imports(folder / "__init__.py")
-            if name in names:
-                todo.append(names[name])
-            else:  # defined there
-                files.add(str((folder / "__init__.py").relative_to(PACKAGE)))
-                todo += names.values()
     return files
 
 
@@ -163,13 +143,8 @@ def code_alone(source):
 
 
 def settings_of(run):
-    """A run's settings as plain values, with the name of its kind.
-
-    Without `keep`: whether the arrays are kept changes no number.
-    """
-    settings = {"kind": type(run).__name__, **asdict(run)}
-    settings.pop("keep", None)
-    return settings
+    """A run's settings as plain values, with the name of its kind; without `keep`, which changes no number."""
+    return {"kind": type(run).__name__} | {name: value for name, value in asdict(run).items() if name != "keep"}
 
 
 def run_key(run):
@@ -185,10 +160,10 @@ def by_key(runs):
 # ---------------------------------------------------------------- entries
 
 
-def entry_path(store, run):
-    """Where a run of this code is kept."""
+def entry_path(store, run, suffix=".json"):
+    """Where a run of this code is kept: its numbers, or its arrays."""
     code = json.dumps(made_with_of([run]), sort_keys=True)
-    return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}.json"
+    return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}{suffix}"
 
 
 def short_digest(text):
@@ -197,11 +172,10 @@ def short_digest(text):
 
 def keep(store, run, numbers, arrays):
     """Write a run's result; the arrays first, so that an entry that exists is whole."""
-    path = entry_path(store, run)
     if arrays:
-        write_tensors(path.with_suffix(".safetensors"), arrays)
+        write_tensors(entry_path(store, run, ".safetensors"), arrays)
     entry = {"run": settings_of(run), "made_with": made_with_of([run]), "numbers": numbers, "arrays": sorted(arrays)}
-    write_json(path, entry)
+    write_json(entry_path(store, run), entry)
 
 
 def kept_numbers(store, run):
@@ -209,21 +183,19 @@ def kept_numbers(store, run):
 
     An entry that is damaged, or lacks the arrays that the run is to keep, counts as none: the run is carried out again.
     """
-    path = entry_path(store, run)
     try:
-        entry = read_json(path)
-        if getattr(run, "keep", False) and not entry["arrays"] and "diverged" not in entry["numbers"]:
-            return None
-        if entry["arrays"] and sorted(kept_arrays(store, run)) != entry["arrays"]:
-            return None
-        return entry["numbers"]
+        entry = read_json(entry_path(store, run))
+        numbers, names = entry["numbers"], entry["arrays"]
+        enough = names or not getattr(run, "keep", False) or "diverged" in numbers
+        whole = not names or sorted(kept_arrays(store, run)) == names
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    return numbers if enough and whole else None
 
 
 def kept_arrays(store, run):
     """The arrays of a run that is kept."""
-    return read_tensors(entry_path(store, run).with_suffix(".safetensors"))[0]
+    return read_tensors(entry_path(store, run, ".safetensors"))[0]
 
 
 def of_other_code(store, runs):
@@ -275,15 +247,15 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
         report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
     with closing(sweep(carry_out_here, missing, executor)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
-            if error is None and result[0] != made_with_of([run]):
-                error = f"its worker has another version: {result[0]}"
+            made, of_run, arrays = result or (None, None, None)
+            if error is None and made != made_with_of([run]):
+                error = f"its worker has another version: {made}"
             if error is None:
-                _, numbers[run_key(run)], arrays = result
-                keep(store, run, numbers[run_key(run)], arrays)
-                outcome = describe_numbers(numbers[run_key(run)])
+                keep(store, run, of_run, arrays)
+                numbers[run_key(run)] = of_run
             else:
                 failed.append(asdict(run) | {"error": error})
-                outcome = f"FAILED: {error}"
+            outcome = f"FAILED: {error}" if error is not None else describe_numbers(of_run)
             report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}")
     if failed:
         report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
@@ -303,12 +275,11 @@ def describe_run(run):
 
 def describe_numbers(numbers):
     """A run's result in a few words."""
+    outcome = "done"
     if "diverged" in numbers:
         outcome = "diverged"
     elif "test_accuracy" in numbers:
         outcome = f"test accuracy {100 * numbers['test_accuracy']:.1f} %"
     elif "validation_loss" in numbers:
         outcome = f"validation loss {numbers['validation_loss']:.4f} nats"
-    else:
-        outcome = "done"
     return f"{outcome} ({numbers['seconds']:.0f} s)"

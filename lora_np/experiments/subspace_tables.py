@@ -12,65 +12,46 @@ SECOND = 1000  # added to the seed of a pair's second run: no run is in two pair
 
 
 def pairs(ranks, seeds, quick):
-    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run."""
+    """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run.
+
+    First come the first runs of all pairs, then the second ones.
+    """
     first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick)
     return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
 
 
-def mean_tables(first, second, ranks):
-    """φ tables of two trained adapters.
-
-    Parameters
-    ----------
-    first, second : dicts of their arrays, "blocks.0.attn.q_proj.lora_A" and so on
-    ranks : (r of the first, r of the second)
+def tables_of_pairs(results, runs, ranks):
+    """φ tables of the runs of `pairs`, as means over the blocks.
 
     Returns
     -------
-    dict: "A" and "ΔW", each a dict of layer -> table (r₁, r₂) as nested lists
+    dict: "mean", over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested lists;
+        "equal", the same with φ(n, n) of each pair for every n, (pairs, n), for each table
+    """
+    adapters = [results.arrays(run) for run in runs.values()]
+    pairs = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
+    tables = {name: {what: {} for what in WHAT} for name in ("mean", "equal")}
+    for what in WHAT:
+        for layer in LAYERS:
+            of_pairs = np.array([mean_table(what, layer, pair, ranks) for pair in pairs])  # (pairs, r₁, r₂)
+            tables["mean"][what][layer] = of_pairs.mean(axis=0).round(3).tolist()
+            tables["equal"][what][layer] = np.diagonal(of_pairs, axis1=1, axis2=2).tolist()
+    return tables
+
+
+def mean_table(what, layer, pair, ranks):
+    """φ of a pair of trained adapters of ranks (r₁, r₂), as the mean over the blocks, (r₁, r₂).
+
+    `what` is of WHAT, and `layer` of LAYERS. An adapter is a dict of arrays, "blocks.0.attn.q_proj.lora_A" and so on.
     """
 
-    def directions(what, arrays, r, module):
+    def directions(module, arrays, r):
         A, B = arrays[f"{module}.lora_A"], arrays[f"{module}.lora_B"]
         return right_directions(A, r) if what == "A" else product_right_directions(B, A, r)
 
-    def mean_table(what, layer):
-        modules = [name.removesuffix(".lora_A") for name in first if name.endswith(f".{layer}.lora_A")]
-        of_blocks = [
-            similarity_table(*(directions(what, arrays, r, module) for arrays, r in zip((first, second), ranks)))
-            for module in modules
-        ]
-        return np.round(np.mean(of_blocks, axis=0), 4).tolist()
-
-    return {what: {layer: mean_table(what, layer) for layer in LAYERS} for what in WHAT}
-
-
-def tables_of_pairs(results, runs, ranks, seeds):
-    """`over_pairs` of the runs of `pairs`."""
-    first, second = (f"qv_r{r}" for r in ranks)
-    of_seeds = [(runs[first, seed], runs[second, seed + SECOND]) for seed in seeds]
-    return over_pairs([mean_tables(*map(results.arrays, pair), ranks) for pair in of_seeds])
-
-
-def over_pairs(tables):
-    """The mean table, which the figure shows, and φ(n, n) of each pair for every n.
-
-    Parameters
-    ----------
-    tables : list of what `mean_tables` gives, one a pair
-
-    Returns
-    -------
-    dict: "mean", of the same form as one of `tables`; "equal", the same with a list (pairs, n) for each table
-    """
-
-    def collect(function):
-        return {what: {layer: function([t[what][layer] for t in tables]) for layer in LAYERS} for what in WHAT}
-
-    return {
-        "mean": collect(lambda of_pairs: np.round(np.mean(of_pairs, axis=0), 3).tolist()),
-        "equal": collect(lambda of_pairs: [np.diagonal(table).tolist() for table in of_pairs]),
-    }
+    modules = [name.removesuffix(".lora_A") for name in pair[0] if name.endswith(f".{layer}.lora_A")]
+    of_blocks = [similarity_table(*(directions(module, *one) for one in zip(pair, ranks))) for module in modules]
+    return np.mean(of_blocks, axis=0).round(4)
 
 
 def draw_tables(outcome, rows, columns, title):

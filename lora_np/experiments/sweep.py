@@ -32,7 +32,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     as_completed,
 )
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -67,18 +67,22 @@ def open_executor(jobs=None, dask=None):
     ValueError
         If both are given, the package distributed is missing, or no scheduler answers at the address.
     """
-    if dask is None:
-        executor = LocalProcesses(worker_count(jobs))
-        try:
-            with worker_environment():
-                yield executor
-        finally:
-            executor.stop()
+    if dask is not None:
+        if jobs is not None:
+            raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
+        with connect(dask) as client:
+            yield client.get_executor(pure=False)  # pure: equal calls would share one answer, and one failure
         return
-    if jobs is not None:
-        raise ValueError(f"jobs: got {jobs} together with dask={dask!r}, whose workers are started elsewhere")
-    with connect(dask) as client:
-        yield client.get_executor(pure=False)  # pure: equal calls would share one answer, and one failure
+    executor, environment = LocalProcesses(worker_count(jobs)), process_environment()
+    before = {name: os.environ[name] for name in environment if name in os.environ}
+    os.environ.update(environment)  # new processes inherit it
+    try:
+        yield executor
+    finally:
+        for name in environment:
+            del os.environ[name]
+        os.environ.update(before)
+        executor.stop()
 
 
 def connect(address):
@@ -106,25 +110,12 @@ def worker_count(jobs=None):
     return jobs
 
 
-@contextmanager
-def worker_environment():
-    """Set the environment that new processes inherit, and restore it afterwards."""
-    environment = process_environment()
-    before = {name: os.environ[name] for name in environment if name in os.environ}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name in environment:
-            del os.environ[name]
-        os.environ.update(before)
-
-
 class LocalProcesses(ThreadPoolExecutor):
     """Threads that each carry out their calls in a ProcessPoolExecutor of a single process.
 
     When a process is killed, ProcessPoolExecutor fails every call that it was given. Here that is one call, which is
-    begun again in a new process, up to TRIES times in all. The other calls are not affected.
+    begun again in a new process, up to TRIES times in all. The other calls are not affected. A function must be
+    defined in a module, so that the process can import it.
 
     Parameters
     ----------
@@ -132,34 +123,33 @@ class LocalProcesses(ThreadPoolExecutor):
     """
 
     def __init__(self, jobs):
-        super().__init__(jobs)
+        super().__init__(jobs, initializer=self._new_process)
         self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
         self._mine = threading.local()  # .pool: that of this thread
-        self._stopped = False
 
     def submit(self, function, /, *arguments, **named):
-        """Like Executor.submit; the function must be defined in a module, so that the process can import it."""
         return super().submit(self._call, function, arguments, named)
 
     def stop(self):
         """End all processes at once."""
-        self._stopped = True
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
+
+    def _new_process(self):
+        """Give this thread a pool, whose process begins with the first call."""
+        self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
 
     def _call(self, function, arguments, named):
         """One call, in the thread that waits for it."""
         for _ in range(TRIES):
-            if getattr(self._mine, "pool", None) is None:
-                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
             try:
                 return self._mine.pool.submit(function, *arguments, **named).result()
             except BrokenExecutor:
                 self._mine.pool.shutdown()
-                self._mine.pool = None
-                if self._stopped:
+                if self._lifeline.closed:
                     raise BrokenExecutor("the processes were stopped") from None
+                self._new_process()
         raise BrokenExecutor(
             f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
             '(does the script start its work outside `if __name__ == "__main__":`?)'
@@ -185,7 +175,8 @@ def sweep(function, runs, executor=None):
 
     A run that fails is yielded with its error, and the others go on. What happens to the run of a worker that is killed
     depends on the executor: `open_executor`'s processes and Dask carry it out again and give it up after some tries;
-    ProcessPoolExecutor fails it and all that were not finished.
+    ProcessPoolExecutor fails it and all that were not finished. Dask also blames the runs that only waited behind the
+    one that killed their worker. So those that it gave up are carried out once more at the end, one at a time.
 
     Each process imports the script that started it. A script therefore calls this under `if __name__ == "__main__":`.
 
@@ -202,33 +193,22 @@ def sweep(function, runs, executor=None):
     if not runs:
         return
     with open_executor() if executor is None else nullcontext(executor) as executor:
-        with closing(carry_out(function, runs, executor)) as endings:
-            yield from endings
-
-
-def carry_out(function, runs, executor):
-    """Yield an `Ended` for each run as it ends.
-
-    When a worker dies, Dask blames every run that it held, even those that only waited there behind the one that killed
-    it. So the runs that Dask gave up are carried out once more at the end, one at a time.
-    """
-    futures = {submit(executor, function, run): run for run in runs}
-    suspects = []
-    try:
-        for future in as_completed(futures):
-            ended = end(futures.pop(future), future)
-            del future  # or Dask would carry it out again when the worker that holds its result dies
-            if ended.error is not None and ended.error.startswith("KilledWorker:"):
-                suspects.append(ended.run)
-            else:
-                yield ended
-        for run in suspects:
-            future = submit(executor, function, run)
-            futures = {future: run}
-            yield end(run, future)
-    finally:
-        for future in futures:
-            future.cancel()
+        futures, suspects = {submit(executor, function, run): run for run in runs}, []
+        try:
+            for future in as_completed(futures):
+                ended = end(futures.pop(future), future)
+                del future  # or Dask would carry it out again when the worker that holds its result dies
+                if ended.error is not None and ended.error.startswith("KilledWorker:"):
+                    suspects.append(ended.run)
+                else:
+                    yield ended
+            for run in suspects:
+                future = submit(executor, function, run)
+                futures = {future: run}
+                yield end(run, future)
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def submit(executor, function, run):

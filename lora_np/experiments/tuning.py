@@ -55,10 +55,13 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
         if failed:
             raise ValueError(f"{len(failed)} runs failed, the first with {failed[0]['error']}")
         for (name, rate), runs in wanted.items():
-            losses[name][rate] = mean_loss([results.validation_loss(run) for run in runs])
-            if not untried(tunable[name][0], losses[name]):
-                record(settings, name, losses[name], made_with_of(runs))
-                report(f"{name}: {best_of(losses[name]):g}")
+            of_rate, of_runs = losses[name], [results.validation_loss(run) for run in runs]
+            of_rate[rate] = math.inf if None in of_runs else round(sum(of_runs) / len(of_runs), 5)
+            if not untried(tunable[name][0], of_rate):
+                settings["chosen"][name] = best_of(of_rate)
+                tried = {f"{tried:g}": loss if math.isfinite(loss) else None for tried, loss in sorted(of_rate.items())}
+                settings["tried"][name], settings["made_with"][name] = tried, made_with_of(runs)["code"]
+                report(f"{name}: {best_of(of_rate):g}")
         settings |= {
             part: {name: settings[part][name] for name in tunable if name in settings[part]}
             for part in ("chosen", "tried", "made_with")
@@ -67,30 +70,13 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     return settings
 
 
-def mean_loss(losses):
-    """The mean over runs; infinite where one of them diverged and has None."""
-    return math.inf if None in losses else round(sum(losses) / len(losses), 5)
-
-
 def untried(guess, losses):
     """The rates that are still to be tried for one method."""
-    first = [rate for rate in (guess / 2, guess, 2 * guess) if rate not in losses]
-    if first:
-        return first
-    best = best_of(losses)
-    rates = [rate for rate in (best / 2, 2 * best) if rate not in losses]
+    centre = best_of(losses) if losses else guess
+    rates = [rate for rate in (centre / 2, centre, 2 * centre) if rate not in losses]
     return [rate for rate in rates if 2.0**-MOST_STEPS <= rate / guess <= 2.0**MOST_STEPS]
 
 
 def best_of(losses):
     """The rate of the least loss; the lowest of several."""
     return min(sorted(losses), key=losses.get)
-
-
-def record(settings, name, losses, made_with):
-    """Note what was tried and chosen for one method."""
-    settings["chosen"][name] = best_of(losses)
-    settings["tried"][name] = {
-        f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in sorted(losses.items())
-    }
-    settings["made_with"][name] = made_with["code"]

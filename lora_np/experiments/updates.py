@@ -19,9 +19,7 @@ def updates_of(results, run, dtype=np.float32):
 def scores_when_cut(results, runs, ranks):
     """How runs of full fine-tuning score on the test split when the update of every linear layer is cut to a rank.
 
-    Returns
-    -------
-    dict, rank as text -> {"accuracy" in %, "loss" in nats: one number a run}
+    A dict, rank as text -> {"accuracy" in %, "loss" in nats: one number a run}.
     """
     cut = {str(r): {"accuracy": [], "loss": []} for r in ranks}
     for run in runs:
@@ -37,14 +35,8 @@ def scores_when_cut(results, runs, ranks):
 def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
     """Test accuracy of full fine-tuning when its updates are cut, next to LoRA's that was trained at these ranks.
 
-    Parameters
-    ----------
-    axes : matplotlib Axes
-    accuracy : dict, rank as text -> in %, one number a seed
-    uncut : in %, one number a seed
-    lora : dict of the same form, of some of the ranks
-    name : str, of LoRA's placement: a key of COLOURS and a text
-    style : str, of LoRA's line
+    `accuracy` is a dict, rank as text -> in %, one number a seed; `lora` is another, of some of the ranks; `name` has
+    the colour, label and marker of LoRA's line.
     """
     ranks, (key, text, marker) = list(accuracy), name
     mean_line(axes, range(len(ranks)), list(accuracy.values()), COLOURS["full"], "full fine-tuning, every ΔW cut", "s")

@@ -11,7 +11,6 @@ import numpy as np
 from ...analysis import Amplification, amplification
 from ..drawing import GREY, PALETTE, dots, panels
 from ..evidence import check, ratios
-from ..methods import tuned_runs
 from ..runs.classify import starting_point
 from ..updates import updates_of
 
@@ -25,10 +24,7 @@ CAPTION = (
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 RANKS = (4, 64)
-
-
-def runs(seeds, quick):
-    return tuned_runs([f"qv_r{r}" for r in RANKS], seeds, quick)
+KEYS = [f"qv_r{r}" for r in RANKS]
 
 
 def measure(results, runs, seeds, quick):
@@ -58,15 +54,17 @@ def measure(results, runs, seeds, quick):
 def draw(outcome):
     figure, (left, right) = panels(outcome, "What ΔW_q has to do with W_q", 12, 4.6, 2, width_ratios=(3, 2))
 
-    def rows_of(axes, marks, unit):
+    marks = {
+        left: [("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])],
+        right: [("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)],
+    }
+    for axes, unit in ((left, "‖Uᵀ W V‖ in Frobenius norm"), (right, "‖ΔW‖ / ‖Uᵀ W V‖")):
         rows = [
-            (f"{mark}, r={r}", outcome["measured"][str(r)][name], shade) for r in RANKS for mark, name, shade in marks
+            (f"{mark}, r={r}", of_r[name], shade)
+            for r, of_r in outcome["measured"].items()
+            for mark, name, shade in marks[axes]
         ]
         dots(axes, *zip(*rows), unit)
-
-    directions = [("of ΔW", "update"), ("of W itself", "base"), ("random", "random")]
-    rows_of(left, [(*mark, shade) for mark, shade in zip(directions, PALETTE)], "‖Uᵀ W V‖ in Frobenius norm")
-    rows_of(right, [("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)], "‖ΔW‖ / ‖Uᵀ W V‖")
     left.set_title("W_q in the directions")
     right.axvline(1, color="black", linewidth=1)
     right.set(title="amplification", xscale="log")

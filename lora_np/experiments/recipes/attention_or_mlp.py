@@ -7,7 +7,7 @@ rate.
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
 from ..evidence import ahead, as_good
-from ..methods import METHODS, by_method, tuned_runs
+from ..methods import METHODS, by_method
 
 CLAIM = (
     "Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding attention to "
@@ -17,12 +17,8 @@ CAPTION = (
     "Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the parameters. The "
     "claim is that the MLP's rows are to the right of attention's, and as far right as both."
 )
-KEYS = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
-ALL_KEYS = (*KEYS, "full")
-
-
-def runs(seeds, quick):
-    return tuned_runs(ALL_KEYS, seeds, quick)
+PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
+KEYS = (*PLACES, "full")
 
 
 def measure(results, runs, seeds, quick):
@@ -32,15 +28,15 @@ def measure(results, runs, seeds, quick):
         ahead("MLP r = 4 less attention r = 5", accuracy, "mlp_r4", "attention_r5"),
         as_good("MLP r = 36 less both: test loss", loss, "mlp_r36", "all_r36"),
     ]
-    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
     figure, axes = panels(outcome, "Attention, MLP, or both?", 9, 4.4)
     accuracy, trained = outcome["accuracy"], outcome["trainable"]
-    labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in KEYS]
-    dots(axes, labels, [accuracy[key] for key in KEYS], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
+    labels = [f"{METHODS[key].label}\n{trained[key]:,} parameters" for key in PLACES]
+    dots(axes, labels, [accuracy[key] for key in PLACES], [PALETTE[0]] * 3 + [PALETTE[1]] * 2, "test accuracy in %")
     mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
     axes.legend()
     return figure

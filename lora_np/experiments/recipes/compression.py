@@ -38,7 +38,10 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    sizes = {base: linear_bytes(compressed(load_base()[0], base)) for base in COMPRESSED}
+    params, sizes = load_base()[0], {}
+    for base in COMPRESSED:
+        weights = compressed(params, base)
+        sizes[base] = held_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
     merged = merged_back([runs[f"nf4, {LORA}", seed] for seed in seeds], results)
 
     def near_dense(base):
@@ -46,18 +49,13 @@ def measure(results, runs, seeds, quick):
 
     loftq = "LoftQ less NF4 and LoRA: test loss", loss, f"nf4, {LOFTQ}", f"nf4, {LORA}"
     checks = [near_dense("nf4"), compare(*loftq, at_most=0.0, unit="nats")]
-    losses, text = loss | {"merged": merged["loss"]}, "LoRA merged back into NF4 less unmerged: test loss"
+    loss["merged"] = merged["loss"]
     asides = [
         *(near_dense(base) for base in COMPRESSED[2:]),
-        as_good(text, losses, "merged", f"nf4, {LORA}"),
+        as_good("LoRA merged back into NF4 less unmerged: test loss", loss, "merged", f"nf4, {LORA}"),
         check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"),
     ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
-
-
-def linear_bytes(params):
-    """Bytes that the linear layers of a model take up."""
-    return held_bytes({module: params[f"{module}.weight"] for module in linear_layers(params)})
 
 
 def merged_back(runs, results):

@@ -65,36 +65,29 @@ def measure(results, runs, seeds, quick):
     limit = QUICK["limit"] if quick else None
     with blas_threads(1):
         of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
-    tables = {
-        "new": by_method(results, runs, "new"),
-        "old": by_method(results, runs, "old"),
-        "way": by_method(
-            results, runs, lambda numbers: [numbers["history"][f"eval_{name}"] for name in ("loss", "old")]
-        ),
-    }
-    losses = {  # domain -> method -> "new", "old" and the way there, in nats a token
-        domain: {method: {name: table[domain][method] for name, table in tables.items()} for method in of_domain}
-        for domain, of_domain in tables["new"].items()
-    }
-    checks, more = [], {"at_least": 0.0, "unit": "nats"}
-    for domain, of_domain in losses.items():
-        new, old = tables["new"][domain], tables["old"][domain]
-        for method in list(of_domain)[1:]:
-            name = f"{DOMAINS[domain]}, {label(method)}"
-            checks.append(compare(f"{name}: loss in the new domain less full's", new, method, "full", **more))
-            checks.append(compare(f"{name}: full's loss on reviews less LoRA's", old, "full", method, **more))
+    losses, checks, more = {}, [], {"at_least": 0.0, "unit": "nats"}
+    new, old, way = (by_method(results, runs, field) for field in ("new", "old", way_there))
+    for domain, text in DOMAINS.items():
+        # Method -> "new", "old" and the way there, in nats a token.
+        losses[domain] = {
+            method: {"new": new[domain][method], "old": old[domain][method], "way": way[domain][method]}
+            for method in new[domain]
+        }
+        for method in list(losses[domain])[1:]:
+            name = f"{text}, {label(method)}"
+            checks.append(compare(f"{name}: loss in the new domain less full's", new[domain], method, "full", **more))
+            checks.append(compare(f"{name}: full's loss on reviews less LoRA's", old[domain], "full", method, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides = [check(text, taken_off, at_least=1.0, every=True)]
-    return {
-        "checks": checks,
-        "asides": asides,
-        "base": of_base,
-        "losses": losses,
-        "licences_sha256": licences_digest(),
-        "samples": samples(),
-    }
+    texts = {"licences_sha256": licences_digest(), "samples": samples()}
+    return {"checks": checks, "asides": asides, "base": of_base, "losses": losses, **texts}
+
+
+def way_there(numbers):
+    """A run's losses along training, in the new domain and on reviews."""
+    return [numbers["history"]["eval_loss"], numbers["history"]["eval_old"]]
 
 
 def samples():
@@ -114,23 +107,22 @@ def samples():
 def write_more(outcome, folder):
     """The samples, as a page of their own."""
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
-    lines = [
-        "# One model, three voices",
-        "",
-        "Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film",
-        "reviews, and by the base with each adapter that comes with the package. Temperature "
-        f"{SAMPLING.temperature:g}, top-k {SAMPLING.top_k},",
-        f"repetition penalty {SAMPLING.repetition_penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers "
-        "in each column; nothing was picked by hand.",
-        "",
-        "| " + " | ".join(texts) + " |",
-        "|" + "---|" * len(texts),
-    ]
-    for number, prompt in enumerate(prompts):
-        cells = [of_name[number].replace("|", "\\|") for of_name in texts.values()]
-        cells = [f"**{prompt}**{cell.removeprefix(prompt)}" for cell in cells]
-        lines.append("| " + " | ".join(cells) + " |")
-    write_text(folder / "dialect_samples.md", "\n".join(lines) + "\n")
+    temperature, top_k, penalty = SAMPLING.temperature, SAMPLING.top_k, SAMPLING.repetition_penalty
+    page = f"""\
+# One model, three voices
+
+Written by `python -m lora_np experiment dialect`: each prompt continued by the base, which has read film
+reviews, and by the base with each adapter that comes with the package. Temperature {temperature:g}, top-k {top_k},
+repetition penalty {penalty:g}, at most {SAMPLE_TOKENS} tokens, the same random numbers in each column; nothing was \
+picked by hand.
+
+| {" | ".join(texts)} |
+|{"---|" * len(texts)}
+"""
+    for prompt, *continued in zip(prompts, *texts.values()):
+        cells = (f"**{prompt}**" + text.replace("|", "\\|").removeprefix(prompt) for text in continued)
+        page += f"| {' | '.join(cells)} |\n"
+    write_text(folder / "dialect_samples.md", page)
 
 
 def draw(outcome):

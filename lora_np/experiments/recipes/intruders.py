@@ -11,7 +11,7 @@ from ...adapters import Adapter, linear_layers, merge
 from ...analysis import max_similarities
 from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
-from ..methods import METHODS, tuned_runs
+from ..methods import METHODS
 from ..runs.classify import starting_point
 
 CLAIM = (
@@ -27,19 +27,14 @@ KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 
-def runs(seeds, quick):
-    return tuned_runs(KEYS, seeds, quick)
-
-
 def measure(results, runs, seeds, quick):
     similarity = {key: [] for key in KEYS}  # (seeds, matrices, K)
     for (key, _), run in runs.items():
         params, _, start = starting_point(run)
         trained = results.arrays(run)
         tuned = trained if start is None else merge(params, Adapter(start.config, trained))
-        names = [f"{module}.weight" for module in linear_layers(params)]
-        rows = [max_similarities(params[name], tuned[name], K) for name in names]
-        similarity[key].append(np.round(rows, 4).tolist())
+        names = (f"{module}.weight" for module in linear_layers(params))
+        similarity[key].append(np.round([max_similarities(params[name], tuned[name], K) for name in names], 4).tolist())
     counts = {
         f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in similarity[key]] for key in KEYS}
         for epsilon in EPSILONS

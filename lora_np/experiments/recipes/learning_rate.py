@@ -44,12 +44,12 @@ def runs(seeds, quick):
 def measure(results, runs, seeds, quick):
     losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed, None where training diverged
     for (key, rate, _), run in runs.items():
-        losses[key].setdefault(rate, []).append(results.validation_loss(run))
+        losses[key].setdefault(f"{rate:g}", []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
     for key, of_rate in losses.items():
-        rates = [best_rate(list(of_rate), [values[i] for values in of_rate.values()]) for i in range(len(seeds))]
-        best[key] = [rate for rate, _ in rates]
-        at_an_end[key] = sum(end for _, end in rates)
+        rates = [float(rate) for rate in of_rate]
+        of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
+        best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
     low, high = f"r={RANKS[0]}", f"r={RANKS[-1]}"
     bounds = [(key, "full", f"best rate of {key} to full's", 5.0, 20.0) for key in list(RATES)[1:]]
     bounds.append((high, low, f"best rate of {high} to that of {low}", 0.5, 2.0))
@@ -61,23 +61,14 @@ def measure(results, runs, seeds, quick):
             if beyond:  # one of the two best rates may be beyond the rates that were tried
                 part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
             checks.append(part)
-    losses = {key: {f"{rate:g}": values for rate, values in of_rate.items()} for key, of_rate in losses.items()}
     return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 
 def best_rate(rates, losses):
-    """The rate of the least loss.
+    """The rate of the least loss, and whether the best of the ascending rates is the lowest or the highest of them.
 
-    Parameters
-    ----------
-    rates : list of floats, ascending
-    losses : list of floats, or None for a training that diverged
-
-    Returns
-    -------
-    rate : float, where the parabola through the best point and its neighbours, over log rate, is lowest; at an end,
-        or beside a rate that diverged, the best of those tried
-    at_an_end : bool, whether the best is the lowest or the highest of the rates
+    It is where the parabola through the best point and its neighbours, over log rate, is lowest; at an end, or beside a
+    rate that diverged, whose loss is None, it is the best of those tried.
     """
     losses = [np.inf if loss is None else loss for loss in losses]
     i = int(np.argmin(losses))

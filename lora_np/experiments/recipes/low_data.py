@@ -31,9 +31,8 @@ def runs(seeds, quick):
     """(method, number of snippets, seed) -> run."""
     grid = {}
     for n, epochs in EPOCHS.items():
-        more = {} if n is None else {"epochs": epochs, "examples": n, "evaluations": 2, "keep": False}
-        if quick and n is not None:
-            more["examples"] = min(n, QUICK["limit"])
+        few = min(n, QUICK["limit"]) if quick and n is not None else n
+        more = {} if n is None else {"epochs": epochs, "examples": few, "evaluations": 2, "keep": False}
         for (key, seed), run in tuned_runs(KEYS, seeds, quick, **more).items():
             grid[key, n or ALL, seed] = run
     return grid
@@ -42,13 +41,12 @@ def runs(seeds, quick):
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
 
-    def of(n, table):
-        """Method -> its numbers with n snippets."""
-        return {key: rows[str(n)] for key, rows in table.items()}
+    def part(judge, what, n, table):
+        rows = {key: of_key[str(n)] for key, of_key in table.items()}
+        return judge(f"{n:,} snippets: {what} of LoRA less full's", rows, "qv_r8", "full")
 
-    checks = [ahead("100 snippets: accuracy of LoRA less full's", of(100, accuracy), "qv_r8", "full")]
-    checks += [as_good(f"{n:,} snippets: loss of LoRA less full's", of(n, loss), "qv_r8", "full") for n in (1000, ALL)]
-    asides = [ahead("10 snippets: accuracy of LoRA less full's", of(10, accuracy), "qv_r8", "full")]
+    checks = [part(ahead, "accuracy", 100, accuracy), *(part(as_good, "loss", n, loss) for n in (1000, ALL))]
+    asides = [part(ahead, "accuracy", 10, accuracy)]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "loss": loss}
 
 

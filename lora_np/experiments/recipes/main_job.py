@@ -44,10 +44,9 @@ def runs(seeds, quick):
 
 
 def measure(results, runs, seeds, quick):
-    keys = [key for key in KEYS if (key, seeds[0]) in runs]
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    step_time = compare_step_times(5 if quick else 30, keys=("full", *(key for key in keys if key != "full")))
-    rows = []
+    keys, rows = [key for key in KEYS if key in accuracy], []
+    step_time = compare_step_times(5 if quick else 30, keys=sorted(keys, key=lambda key: key != "full"))
     for key in keys:
         run = runs[key, seeds[0]]
         numbers = results[run]
@@ -82,13 +81,12 @@ def measure(results, runs, seeds, quick):
         "step_time": step_time,
         "spectra": spectra(results, runs),
         "cut": {k: scores["accuracy"] for k, scores in cut.items()},  # in %, at rank k
-        "curves": {key: loss_curve(results, runs, key, seeds) for key in WITH_CURVES if key in keys},
+        "curves": {key: loss_curve([results[runs[key, seed]] for seed in seeds]) for key in WITH_CURVES if key in loss},
     }
 
 
-def loss_curve(results, runs, key, seeds):
-    """One method's losses along training: (seeds, parts of the run), and (seeds, evaluations)."""
-    numbers = [results[runs[key, seed]] for seed in seeds]
+def loss_curve(numbers):
+    """The losses along training of one method's runs: (seeds, parts of the run), and (seeds, evaluations)."""
     return {
         "steps": numbers[0]["steps"],
         "loss": [of_seed["loss"] for of_seed in numbers],
@@ -100,21 +98,19 @@ def loss_curve(results, runs, key, seeds):
 def spectra(results, runs):
     """Method -> kind of layer -> singular values of ΔW and its ranks.
 
-    Returns
-    -------
-    dict; "sigma" (n, seeds), shares of the largest, the geometric mean over layers; "ranks", the means over layers and
-        seeds of stable rank, effective rank and rank_90
+    "sigma" (n, seeds) are shares of the largest, the geometric mean over layers; "ranks" are the means over layers and
+    seeds of stable rank, effective rank and rank_90.
     """
     measured = {}
     for key in WITH_SPECTRA:
         of_key = [run for (method, _), run in runs.items() if method == key]
         updates = [updates_of(results, run) for run in of_key]
-        for kind in KINDS if of_key else ():
+        for kind in KINDS:
             of_kind = [
                 [spectrum(update) for name, update in of_seed.items() if name.endswith(f"{kind}.weight")]
                 for of_seed in updates
             ]
-            if not of_kind[0]:
+            if not any(of_kind):
                 continue
             n = of_key[0].adapter.r if of_key[0].adapter is not None else None  # an adapter's ΔW has r directions
             sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_kind])
@@ -135,18 +131,10 @@ def table(outcome):
     lines = [["method", "rank", "trained", "%", "test accuracy %", "step ms", "optimiser kB", "saved kB"]]
     for row in outcome["rows"]:
         mean, low, high = interval(row["accuracy"])
-        lines.append(
-            [
-                row["label"],
-                str(row["rank"] or ""),
-                f"{row['trainable']:,}",
-                f"{row['percent']:.3f}",
-                f"{mean:.1f}" + ("" if low is None else f" [{low:.1f}, {high:.1f}]"),
-                f"{1e3 * row['step_seconds']:.0f}",
-                f"{row['optimiser_bytes'] / 1e3:,.0f}",
-                f"{row['saved_bytes'] / 1e3:,.0f}",
-            ]
-        )
+        between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+        sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
+        trained = [row["label"], str(row["rank"] or ""), f"{row['trainable']:,}", f"{row['percent']:.3f}"]
+        lines.append([*trained, f"{mean:.1f}{between}", f"{1e3 * row['step_seconds']:.0f}", *sizes])
     baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
     return [*lines, ["tf-idf logistic regression", "", "", "", baseline, "", "", ""]]
 
@@ -197,17 +185,14 @@ def update_spectra(outcome):
     """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
     figure = new_figure(13, 7.6)
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    style = {"fontsize": 10.5, "family": "monospace"}
     for axes, kind in zip(grid.ravel(), KINDS):
-        lines = [("black", "stable  effect.   90 %")]
-        for key, of_key in outcome["spectra"].items():
-            if kind in of_key:
-                sigma = of_key[kind]["sigma"]
-                curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
-                lines.append((colour(key), "{:>6.1f}{:>8.1f}{:>8.1f}".format(*of_key[kind]["ranks"])))
-        for row, (shade, line) in enumerate(lines):
-            axes.text(
-                0.03, 0.30 - 0.08 * row, line, color=shade, transform=axes.transAxes, fontsize=10.5, family="monospace"
-            )
+        axes.text(0.03, 0.30, "stable  effect.   90 %", color="black", transform=axes.transAxes, **style)
+        shown = {key: of_key[kind] for key, of_key in outcome["spectra"].items() if kind in of_key}
+        for row, (key, of_kind) in enumerate(shown.items(), 1):
+            sigma, ranks = of_kind["sigma"], "{:>6.1f}{:>8.1f}{:>8.1f}".format(*of_kind["ranks"])
+            curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
+            axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
         axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks below the curves
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -6,7 +6,7 @@ Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all fou
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
 from ..evidence import ahead
-from ..methods import METHODS, by_method, tuned_runs
+from ..methods import METHODS, by_method
 
 CLAIM = (
     "With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
@@ -16,12 +16,8 @@ CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
     "orange rows, which spread them over several matrices, are to the right of the blue ones."
 )
-KEYS = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
-ALL_KEYS = (*KEYS, "full")
-
-
-def runs(seeds, quick):
-    return tuned_runs(ALL_KEYS, seeds, quick)
+PLACES = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
+KEYS = (*PLACES, "full")
 
 
 def measure(results, runs, seeds, quick):
@@ -31,15 +27,15 @@ def measure(results, runs, seeds, quick):
         for several in ("qv_r4", "qkvo_r2")
         for one in ("q_r8", "k_r8")
     ]
-    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in KEYS}
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
     return {"checks": checks, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
     accuracy, budget = outcome["accuracy"], outcome["trainable"]["q_r8"]
     figure, axes = panels(outcome, f"{budget:,} trained parameters, in which matrices?", 9, 5)
-    colours = [PALETTE[key.startswith("q") and key != "q_r8"] for key in KEYS]
-    dots(axes, [METHODS[key].label for key in KEYS], [accuracy[key] for key in KEYS], colours, "test accuracy in %")
+    colours = [PALETTE[key.startswith("q") and key != "q_r8"] for key in PLACES]
+    dots(axes, [METHODS[key].label for key in PLACES], [accuracy[key] for key in PLACES], colours, "test accuracy in %")
     mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
     axes.legend(loc="upper left")
     return figure

@@ -7,7 +7,7 @@ of a placement share one learning rate. The verdict rests on the test loss, whic
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
-from ..methods import by_method, tuned_runs
+from ..methods import by_method
 
 CLAIM = (
     "The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4 against "
@@ -19,10 +19,6 @@ CAPTION = (
 )
 QV, ALL = (1, 2, 4, 8, 16, 64), (1, 4, 16, 64)
 KEYS = (*(f"qv_r{r}" for r in QV), *(f"all_r{r}" for r in ALL), "full", "head")
-
-
-def runs(seeds, quick):
-    return tuned_runs(KEYS, seeds, quick)
 
 
 def measure(results, runs, seeds, quick):

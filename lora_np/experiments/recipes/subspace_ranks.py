@@ -26,7 +26,7 @@ def runs(seeds, quick):
 
 
 def measure(results, runs, seeds, quick):
-    tables, checks = tables_of_pairs(results, runs, RANKS, seeds), []
+    tables, checks = tables_of_pairs(results, runs, RANKS), []
     for what in WHAT:
         for layer in LAYERS:
             first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))

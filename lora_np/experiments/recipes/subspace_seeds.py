@@ -27,7 +27,7 @@ def runs(seeds, quick):
 
 def measure(results, runs, seeds, quick):
     dimension = load_base()[1].d_model
-    tables, checks = tables_of_pairs(results, runs, RANKS, seeds), []
+    tables, checks = tables_of_pairs(results, runs, RANKS), []
     chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
     for what in WHAT:
         phi = {layer: [of_pair[SHOWN - 1] for of_pair in tables["equal"][what][layer]] for layer in LAYERS}

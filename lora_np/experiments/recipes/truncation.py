@@ -10,7 +10,7 @@ import numpy as np
 from ...analysis import spectrum
 from ..drawing import STYLES, colour, log_axis, panels
 from ..evidence import as_good, check
-from ..methods import METHODS, by_method, tuned_runs
+from ..methods import METHODS, by_method
 from ..updates import draw_cut, scores_when_cut, updates_of
 
 CLAIM = (
@@ -27,15 +27,10 @@ USUAL = 16  # a change of a 256 × 256 matrix can have at most 16 times that ran
 KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 
 
-def runs(seeds, quick):
-    return tuned_runs(KEYS, seeds, quick)
-
-
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *RANKS))
-    energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
-    rank_90 = {key: [] for key in KEYS}
+    energy, rank_90 = ({key: [] for key in KEYS} for _ in range(2))  # means over layers; of energy (seeds, 256)
     for (key, _), run in runs.items():
         spectra = [spectrum(update) for update in updates_of(results, run).values()]
         shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]

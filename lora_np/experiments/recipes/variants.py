@@ -10,7 +10,7 @@ import numpy as np
 
 from ..drawing import PALETTE, dots, panels
 from ..evidence import ahead, compare, differences
-from ..methods import METHODS, by_method, tuned_runs
+from ..methods import METHODS, by_method
 
 CLAIM = (
     "At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of LoRA, "
@@ -26,13 +26,9 @@ AHEAD = ("dora", "pissa", "lora+")
 NO_LOSS = ("adalora",)  # its loss includes the term that keeps its factors orthonormal
 
 
-def runs(seeds, quick):
-    return tuned_runs(KEYS, seeds, quick)
-
-
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    early = by_method(results, runs, lambda numbers: float(np.mean(first_quarter(numbers["loss"]))))
+    early = by_method(results, runs, first_quarter)
     checks = [ahead(f"{METHODS[key].label} less LoRA", accuracy, key, "lora") for key in AHEAD]
     faster = {"at_most": 0.0, "unit": "nats"}
     checks.append(compare("PiSSA's loss in the first quarter less LoRA's", early, "pissa", "lora", **faster))
@@ -40,8 +36,9 @@ def measure(results, runs, seeds, quick):
     return {"checks": checks, "accuracy": accuracy, "early_loss": early, "trainable": trained}
 
 
-def first_quarter(values):
-    return values[: max(1, len(values) // 4)]
+def first_quarter(numbers):
+    """A run's mean training loss there."""
+    return float(np.mean(numbers["loss"][: max(1, len(numbers["loss"]) // 4)]))
 
 
 def draw(outcome):
