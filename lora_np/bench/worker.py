@@ -13,7 +13,6 @@ The yardstick also starts the worker of another checkout of lora_np, so these co
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -65,15 +64,11 @@ class Worker:
 
     def __init__(self, name, threads, stack):
         self.name, self.threads, self.stack = name, threads, stack
-        self.side, self.first_steps = None, 0
 
     def versions(self):
         return {"versions": versions()}
 
     def make(self, rung, work, seed):
-        self.side = None
-        self.stack.close()  # frees the case before this one
-        gc.collect()
         case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
         self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
         self.first_steps = FIRST_STEPS if case is not None and case.trained else 0
@@ -82,7 +77,7 @@ class Worker:
     def check(self, file):
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
-        del arrays
+        del arrays  # their memory is for the steps
         return {"loss": loss, "losses": [self.side.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
