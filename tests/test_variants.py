@@ -32,6 +32,7 @@ from lora_np.adapters.adalora import orthogonality
 from lora_np.compress import NF4Weight, quantisation_error, quantise_nf4
 from lora_np.model import ModelConfig, forward
 from lora_np.ops import linear_forward
+from lora_np.ops.numerical_gradient import relative_error
 from lora_np.training import (
     RankAllocation,
     TrainConfig,
@@ -68,10 +69,6 @@ def moved(adapter, seed=1, size=0.3):
 def logits_of(params, config, adapter=None, seed=0):
     ids = np.random.default_rng(seed).integers(0, config.vocab_size, (3, 6))
     return forward(params, ids, config, adapter=adapter)[0]
-
-
-def relative_error(got, expected):
-    return float(np.linalg.norm(np.asarray(got) - np.asarray(expected)) / np.linalg.norm(np.asarray(expected)))
 
 
 # ------------------------------------------------------------------ names of variants
