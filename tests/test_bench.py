@@ -245,7 +245,7 @@ def test_another_checkout_is_a_peer_under_a_name_of_its_own(tmp_path):
     package = tmp_path / "lora_np"
     shutil.copytree(ROOT / "lora_np", package, ignore=shutil.ignore_patterns("vectors", "__pycache__"))
     text = (package / "bench" / "worker.py").read_text(encoding="utf-8")
-    changed = text.replace('return {"versions": versions()}', 'return {"versions": {"file": __file__}}')
+    changed = text.replace('return {"versions": numbers}', 'return {"versions": {"file": __file__}}')
     (package / "bench" / "worker.py").write_text(changed, encoding="utf-8")
     old = f"old={tmp_path}"
     assert parse_peers([old])[0] == [old]

@@ -6,6 +6,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +22,7 @@ from .sides import OURS, check_peer, works_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; at least one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
-PATIENCE = {"compile": 120.0}  # seconds until a side must be ready; a C++ compiler may never be
+PATIENCE = {"compile": 120.0}  # seconds for each command until a side is ready; a C++ compiler may never be
 DEFAULT_PATIENCE = 600.0
 
 # Variables that change how fast a library is. They stay as the user has set them, and are reported with the numbers.
@@ -118,11 +119,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
 
 def prepare(process, rung, work, seed):
     """Have a side make the case and check it: an Outcome."""
-    deadline = time.monotonic() + PATIENCE.get(process.side, DEFAULT_PATIENCE)
-
-    def ask(do, **arguments):
-        return process.ask(do, timeout=max(1.0, deadline - time.monotonic()), **arguments)
-
+    ask = partial(process.ask, timeout=PATIENCE.get(process.side, DEFAULT_PATIENCE))
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
         made = ask("make", rung=list(rung), work=work, seed=seed)

@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 
 import numpy as np
@@ -66,7 +66,15 @@ class Worker:
         self.name, self.threads, self.stack = name, threads, stack
 
     def versions(self):
-        return {"versions": versions()}
+        """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
+        numbers = {"python": platform.python_version()}
+        numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
+        with suppress(ImportError):
+            from threadpoolctl import threadpool_info
+
+            libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+            numbers |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
+        return {"versions": numbers}
 
     def make(self, rung, work, seed):
         case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
@@ -88,18 +96,6 @@ class Worker:
             self.side.step()
             times.append(time.perf_counter() - started)
         return {"seconds": times}
-
-
-def versions():
-    """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
-    numbers = {"python": platform.python_version()}
-    numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return numbers
-    libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return numbers | {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
 
 
 if __name__ == "__main__":
