@@ -20,16 +20,10 @@ def format_row(row):
 
 def format_tables(rows, setting, peers):
     """Every table: one for each kind of work, the summary, LoRA beside full, and what it ran on."""
-    works = works_in(rows)
-    blocks = [work_table(rows, work, peers) for work in works]
+    blocks = [work_table(rows, work, peers) for work in WORKS]
     notes = "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in remarks(row))
-    blocks += [summary_table(rows, works, peers), lora_table(rows), notes, setting_lines(setting)]
+    blocks += [summary_table(rows, peers), lora_table(rows), notes, setting_lines(setting)]
     return "\n\n".join(block for block in blocks if block)
-
-
-def works_in(rows):
-    """The kinds of work that there are rows of, in the order of WORKS."""
-    return [work for work in WORKS if any(row.work == work for row in rows)]
 
 
 def remarks(row):
@@ -55,11 +49,11 @@ def work_table(rows, work, peers):
     return table(f"{work}: {WORKS[work]}", [*header, "GFLOP/s", "of peak"], body)
 
 
-def summary_table(rows, works, peers):
+def summary_table(rows, peers):
     """Geometric mean and lowest ratio over the rungs."""
     body = [
         [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
-        for s in summary(rows, works, peers)
+        for s in summary(rows, peers)
     ]
     title = f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)"
     return table(title, ["work", "peer", "geometric mean", "lowest", "at"], body)
@@ -119,6 +113,6 @@ def to_dicts(rows, setting, peers):
             | {"rung": row.rung._asdict(), "agreement": {peer: a._asdict() for peer, a in row.agreement.items()}}
             for row in rows
         ],
-        "summary": summary(rows, works_in(rows), peers),
+        "summary": summary(rows, peers),
         "lora_shares": lora_shares(rows),
     }

@@ -4,7 +4,7 @@ from statistics import geometric_mean, median
 from typing import NamedTuple
 
 from .ours import PEAK_FLOPS
-from .rungs import ADAPTERS, Rung, flops
+from .rungs import ADAPTERS, WORKS, Rung, flops
 from .sides import OURS
 
 QUIET = 1.15  # the largest `peak_spread` of a quiet machine
@@ -54,7 +54,7 @@ def make_row(rung, work, seconds, agreement, notes, activation_bytes):
     return Row(rung, work, counted, activation_bytes, seconds, notes, agreement, ratios, gflops, shares, spread)
 
 
-def summary(rows, works, peers):
+def summary(rows, peers):
     """Geometric mean and lowest of the median ratios over the rungs, by kind of work and peer.
 
     Returns
@@ -62,7 +62,7 @@ def summary(rows, works, peers):
     list of dicts: "work", "peer", "rungs" (how many), "mean", "lowest", "lowest_rung"
     """
     lines = []
-    for work in works:
+    for work in WORKS:
         for peer in peers:
             middle = {row.rung: median(row.ratios[peer]) for row in rows if row.work == work and peer in row.ratios}
             if middle:
