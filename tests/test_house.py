@@ -61,29 +61,16 @@ def module_name(path):
 def imports(tree):
     """Every import as (level, module, name, where): `from ..ops import x` is (2, "ops", "x", …).
 
-    `where` is "top" for what runs when the file is imported, "function" inside one, "typing" under
-    `if TYPE_CHECKING:`, which runs nowhere.
+    `where` is "top" for what runs when the file is imported, "function" inside one.
     """
-    rows = []
-
-    def visit(node, where):
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    later = {id(node) for one in ast.walk(tree) if isinstance(one, functions) for node in ast.walk(one)}
+    for node in ast.walk(tree):
+        where = "function" if id(node) in later else "top"
         if isinstance(node, ast.Import):
-            rows.extend((0, alias.name, None, where) for alias in node.names)
+            yield from ((0, alias.name, None, where) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            rows.extend((node.level, node.module or "", alias.name, where) for alias in node.names)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            where = "function"
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.body:
-                visit(child, "typing")
-            for child in node.orelse:
-                visit(child, where)
-            return
-        for child in ast.iter_child_nodes(node):
-            visit(child, where)
-
-    visit(tree, "top")
-    return rows
+            yield from ((node.level, node.module or "", alias.name, where) for alias in node.names)
 
 
 def inside(path, level, module, name, modules):

@@ -1,9 +1,10 @@
 """An interrupted training run resumes bit for bit, whatever stopped it and whenever.
 
 The runs here have all that a state must carry: shuffled epochs, dropout in the model and on the adapters'
-inputs, shards, a warm-up, evaluations and a best one.
+inputs, shards, a warm-up, evaluations and a best one; and AdaLoRA's, what its allocation remembers.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -26,8 +27,10 @@ from lora_np.formats import read_tensors, write_tensors
 from lora_np.model import initial_params
 from lora_np.training import (
     AdamW,
+    RankAllocation,
     TrainConfig,
     TrainState,
+    allocating,
     attach,
     evaluate,
     load_state,
@@ -44,6 +47,8 @@ FIELDS = ("trainable", "m", "v", "best", "history", "memory")
 
 MODEL = tiny_config(dropout=0.1)
 LORA = AdapterConfig(r=3, alpha=6, targets=["all-linear"], dropout=0.2)
+ADALORA = replace(LORA, kind="adalora")
+ALLOCATION = RankAllocation(target=0.5, first=0.1, last=0.3, every=0.1)  # its budget falls in steps 2 to 10
 SETTINGS = TrainConfig(  # five batches an epoch, so that epochs end within and between evaluations and saves
     steps=14, learning_rate=2e-2, warmup_steps=3, schedule="cosine", shards=2, eval_every=4, save_every=1, seed=3
 )
@@ -56,10 +61,11 @@ class Task(NamedTuple):
     objective: object
     epoch_batches: object
     evaluate: object
+    adjust: object
 
 
 def make_task(adapter_settings):
-    """LoRA on every linear layer, or the whole model where the settings are None."""
+    """An adapter on every linear layer, or the whole model where the settings are None."""
     rng = np.random.default_rng(0)
     params = initial_params(MODEL, rng)
     start = None if adapter_settings is None else init_adapter(params, adapter_settings, rng)
@@ -73,31 +79,27 @@ def make_task(adapter_settings):
     def epoch_batches(rng):
         return [batches[i] for i in rng.permutation(5)]
 
-    return Task(trainable_arrays(params, start), model_objective(params, MODEL, start), epoch_batches, measure)
-
-
-def run(task, settings, path=None, on_step=None):
-    return train(task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path)
+    objective = model_objective(params, MODEL, start)
+    objective, adjust = allocating(objective, start, SETTINGS.steps, ALLOCATION)
+    return Task(trainable_arrays(params, start), objective, epoch_batches, measure, adjust)
 
 
 class Stopped(Exception):
     pass
 
 
-def stop_at(stop):
-    """A callback that ends a run after this step; the saved state may be older than that."""
+def run(task, settings, path=None, stop=None, label=""):
+    """Train to the end, or only until after step `stop`; the saved state may be older than that."""
 
     def on_step(step, measured):
         if step == stop:
             raise Stopped
 
-    return on_step
-
-
-def run_until(task, settings, path, stop):
-    """Train until after step `stop`."""
-    with pytest.raises(Stopped):
-        run(task, settings, path, stop_at(stop))
+    with contextlib.nullcontext() if stop is None else pytest.raises(Stopped):
+        return train(
+            task.trainable, task.objective, task.epoch_batches, settings, task.evaluate, on_step, path, label,
+            adjust=task.adjust,
+        )  # fmt: skip
 
 
 def saved_step(path):
@@ -119,7 +121,7 @@ def assert_same_run(state, expected):
             assert got[name].tobytes() == array.tobytes(), (field, name)
 
 
-@pytest.fixture(scope="module", params=[LORA, None], ids=["lora", "full"])
+@pytest.fixture(scope="module", params=[LORA, None, ADALORA], ids=["lora", "full", "adalora"])
 def task(request):
     return make_task(request.param)
 
@@ -139,6 +141,9 @@ def test_the_task_would_show_a_difference(task, uninterrupted):
     other = run(task, replace(SETTINGS, seed=4))
     assert not np.array_equal(other.history["loss"], uninterrupted.history["loss"])
     assert len(uninterrupted.history["eval_loss"]) == 4
+    stays = [array for name, array in uninterrupted.memory.items() if name.endswith("kept")]
+    assert len(stays) == 12 * (task.adjust is not None) == len(uninterrupted.memory) / 7
+    assert all(array.dtype == bool for array in stays) and np.all(stays) == (task.adjust is None)
 
 
 def test_stopped_at_every_step(task, uninterrupted, tmp_path):
@@ -147,7 +152,7 @@ def test_stopped_at_every_step(task, uninterrupted, tmp_path):
     for name in (".state.safetensors.abc123", ".state.safetensors.", "state.safetensors.tmp"):
         (tmp_path / name).write_bytes(b"half of a state")
     for stop in range(1, 14):
-        run_until(task, SETTINGS, path, stop)
+        run(task, SETTINGS, path, stop)
         assert saved_step(path) == stop
     assert_same_run(run(task, SETTINGS, path), uninterrupted)
     assert saved_step(path) == 14
@@ -157,7 +162,7 @@ def test_stopped_at_every_step(task, uninterrupted, tmp_path):
 def test_steps_since_the_last_save_are_done_again(task, tmp_path, save_every, stop, saved):
     settings = replace(SETTINGS, save_every=save_every)
     path = tmp_path / "state.safetensors"
-    run_until(task, settings, path, stop)
+    run(task, settings, path, stop)
     assert path.exists() == (saved is not None)
     if saved is not None:
         assert saved_step(path) == saved
@@ -167,7 +172,7 @@ def test_steps_since_the_last_save_are_done_again(task, tmp_path, save_every, st
 def test_resuming_with_another_number_of_threads(task, uninterrupted, tmp_path):
     """`threads` and `save_every` change no number, so a run may go on with others."""
     path = tmp_path / "state.safetensors"
-    run_until(task, SETTINGS, path, 6)
+    run(task, SETTINGS, path, 6)
     state = run(task, replace(SETTINGS, threads=2, save_every=7), path)
     assert_same_run(state, uninterrupted)
 
@@ -179,8 +184,7 @@ def test_a_finished_run_is_read_and_not_run(task, uninterrupted, tmp_path):
     def objective(*_):
         raise AssertionError("a finished run has nothing to compute")
 
-    again = train(task.trainable, objective, task.epoch_batches, SETTINGS, task.evaluate, state_path=path)
-    assert_same_run(again, uninterrupted)
+    assert_same_run(run(task._replace(objective=objective), SETTINGS, path), uninterrupted)
 
 
 # ------------------------------------------------------------------ states that do not belong
@@ -192,10 +196,7 @@ WEIGHTS = {"blocks.0.attn.q_proj.lora_A": np.ones((2, 3), np.float32)}
 
 def saved_by(path, adapter_settings=LORA, label="", **changes):
     """Save the state of a run with other settings of the loop, other arrays or another label."""
-    task = make_task(adapter_settings)
-    arguments = (task.trainable, task.objective, task.epoch_batches, replace(SETTINGS, **changes), task.evaluate)
-    with pytest.raises(Stopped):
-        train(*arguments, on_step=stop_at(2), state_path=path, label=label)
+    run(make_task(adapter_settings), replace(SETTINGS, **changes), path, 2, label)
 
 
 def cut_off(path, share, more=0):

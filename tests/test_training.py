@@ -34,14 +34,7 @@ from lora_np.training import (
     trainable_arrays,
 )
 
-
-def copies(arrays):
-    return {name: array.copy() for name, array in arrays.items()}
-
-
-def same_bits(first, second):
-    return list(first) == list(second) and all(first[n].tobytes() == second[n].tobytes() for n in first)
-
+from .tiny import copies, same_bits
 
 # ------------------------------------------------------------------ AdamW
 

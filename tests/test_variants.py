@@ -32,6 +32,7 @@ from lora_np.adapters.adalora import orthogonality
 from lora_np.compress import NF4Weight, quantisation_error, quantise_nf4
 from lora_np.model import ModelConfig, forward
 from lora_np.ops import linear_forward
+from lora_np.ops.numerical_gradient import relative_error
 from lora_np.training import (
     RankAllocation,
     TrainConfig,
@@ -46,6 +47,8 @@ from lora_np.training import (
     train,
     trainable_arrays,
 )
+
+from .tiny import copies, same_bits
 
 EVERYWHERE = ("all-linear",)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -66,18 +69,6 @@ def moved(adapter, seed=1, size=0.3):
 def logits_of(params, config, adapter=None, seed=0):
     ids = np.random.default_rng(seed).integers(0, config.vocab_size, (3, 6))
     return forward(params, ids, config, adapter=adapter)[0]
-
-
-def relative_error(got, expected):
-    return float(np.linalg.norm(np.asarray(got) - np.asarray(expected)) / np.linalg.norm(np.asarray(expected)))
-
-
-def same_bits(first, second):
-    return list(first) == list(second) and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def copies(arrays):
-    return {name: np.array(array) for name, array in arrays.items()}
 
 
 # ------------------------------------------------------------------ names of variants
@@ -351,22 +342,19 @@ def test_veras_random_factors_are_shared_and_come_from_their_seed(language, rand
 
 
 def test_veras_random_numbers_stay_for_all_time():
-    """Adapters on disk depend on them: the numbers of a seed are pinned, and what they are made of."""
-    A, B = vera.projections((4, 6), 2, 7, np.float64)
-    words = [np.random.PCG64([7, which]).random_raw(12) >> np.uint64(11) for which in (0, 1)]
-    for factor, raw, fan_in in ((A.T, words[0], 6), (B, words[1][:8], 2)):
-        units = [int(word) / 2**53 for word in raw]
-        expected = [(2.0 * unit - 1.0) * math.sqrt(6.0 / fan_in) for unit in units]
-        np.testing.assert_allclose(factor.ravel(), expected, rtol=1e-15)
+    """Adapters on disk depend on them: the numbers of a seed are pinned, and what they are made of.
+
+    So a smaller layer's are part of a larger one's.
+    """
+    for shape, r in (((20, 12), 3), ((12, 5), 3), ((4, 6), 2)):
+        A, B = vera.projections(shape, r, 7, np.float64)
+        for which, factor, fan_in in ((0, A.T, shape[1]), (1, B, r)):
+            raw = np.random.PCG64([7, which]).random_raw(factor.size) >> np.uint64(11)
+            units = [int(word) / 2**53 for word in raw]
+            expected = [(2.0 * unit - 1.0) * math.sqrt(6.0 / fan_in) for unit in units]
+            np.testing.assert_allclose(factor.ravel(), expected, rtol=1e-15)
     pinned = [0.25019093320933394, 0.794427601939151, 0.9357957046859837, -1.344323459750069]
     np.testing.assert_allclose([*A[:, 0], *B[0]], pinned, rtol=1e-14)
-
-
-def test_a_smaller_layers_random_factors_are_part_of_a_larger_ones():
-    A, B = vera.projections((20, 12), 3, 0, np.float64)
-    small_A, small_B = vera.projections((12, 5), 3, 0, np.float64)
-    assert np.array_equal(small_B, B[:12])
-    np.testing.assert_allclose(small_A * math.sqrt(5 / 12), A[:, :5], rtol=1e-15)
 
 
 def test_veras_random_factors_cannot_be_written_to():
@@ -447,7 +435,7 @@ def test_the_loss_has_the_further_term(language, random_params, random_batch, ra
 ALLOCATION = RankAllocation(target=0.5, first=0.1, last=0.3, every=0.1)
 
 
-def adalora_run(random_params, random_batch, settings, path=None, on_step=None):
+def adalora_run(random_params, random_batch, settings):
     """A short training: (the adapter at its start, the state)."""
     params, config = random_params(QUANTISABLE, np.float32), replace(QUANTISABLE, dropout=0.1)
     chosen = AdapterConfig(4, 8.0, EVERYWHERE, kind="adalora", dropout=0.1)
@@ -463,7 +451,7 @@ def adalora_run(random_params, random_batch, settings, path=None, on_step=None):
         return evaluate(model, batches[:1], config, adapter)
 
     trainable = trainable_arrays(params, start)
-    return start, train(trainable, objective, epoch_batches, settings, measure, on_step, path, adjust=adjust)
+    return start, train(trainable, objective, epoch_batches, settings, measure, adjust=adjust)
 
 
 def test_the_best_is_chosen_among_what_is_within_the_budget(random_params, random_batch):
@@ -497,43 +485,6 @@ def test_a_training_ends_with_the_target_number_of_singular_values(random_params
     }
     assert distance["end"] < 0.9 * distance["start"]
     assert state.history["eval_loss"][-1] < state.history["eval_loss"][0] < state.history["loss"][0]
-
-
-class Stopped(Exception):
-    pass
-
-
-RESUMED = TrainConfig(20, 2e-2, shards=2, eval_every=6, save_every=1)
-
-
-def stopped_run(random_params, random_batch, path, stop):
-    def on_step(step, measured):
-        if step == stop:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        adalora_run(random_params, random_batch, RESUMED, path, on_step)
-
-
-@pytest.fixture(scope="module")
-def whole_run(random_params, random_batch):
-    """The state of a run of which nobody stops anything."""
-    return adalora_run(random_params, random_batch, RESUMED)[1]
-
-
-@pytest.mark.parametrize("stop", [4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 3, 9, 13, 14))])
-def test_a_resumed_allocation_is_the_uninterrupted_one(stop, whole_run, random_params, random_batch, tmp_path):
-    """Before the budget falls, before and after a choice (every second step), and before and after the last (14)."""
-    path = tmp_path / "state.safetensors"
-    stopped_run(random_params, random_batch, path, stop)
-    _, resumed = adalora_run(random_params, random_batch, RESUMED, path)
-    for field in ("trainable", "m", "v", "best", "history", "memory"):
-        got, expected = getattr(resumed, field), getattr(whole_run, field)
-        assert set(got) == set(expected), field
-        for name, array in expected.items():
-            assert got[name].dtype == array.dtype and np.array_equal(got[name], array), (field, name)
-    assert len(whole_run.memory) == 12 * (2 * 3 + 1)
-    assert whole_run.memory["blocks.0.attn.q_proj.kept"].dtype == bool
 
 
 # ------------------------------------------------------------------ every variant is trained

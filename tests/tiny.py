@@ -30,6 +30,15 @@ def random_params(config, dtype=np.float64, seed=0, spread=0.3):
     return params
 
 
+def copies(arrays):
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def same_bits(first, second):
+    """Whether two dicts have the same arrays to the bit, in the same order."""
+    return list(first) == list(second) and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
 def basis(n, k=None, seed=0):
     """n × k with orthonormal columns; a rotation of the whole space without k."""
     return random_directions(n, n if k is None else k, np.random.default_rng(seed))

@@ -12,15 +12,13 @@ import numpy as np
 from ..adapters import Adapter, init_adapter
 from ..data import Batch
 from ..model import ModelConfig, parameter_shapes
-from .rungs import GENERATED_ROWS, N_CLASSES, TARGETS, Rung, adapter_config, model_config, prompt_length
+from .rungs import ADAPTERS, GENERATED_ROWS, N_CLASSES, model_config, prompt_length
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
 
 
 class Case(NamedTuple):
-    rung: Rung
-    work: str
     config: ModelConfig
     params: dict[str, np.ndarray]
     adapter: Adapter | None
@@ -47,14 +45,9 @@ class Side(NamedTuple):
     activation_bytes: int | None = None  # alive between forward and backward, if the side can tell
 
 
-def generation_side(generate):
-    """The Side of a function that returns the tokens of a whole generation."""
-
-    def step():
-        generate()
-        return 0.0
-
-    return Side(lambda: (0.0, {"tokens": generate()}), step)
+def side_without_training(check):
+    """The Side whose step is its check, without the arrays."""
+    return Side(check, lambda: check()[0])
 
 
 def make_case(rung, work, seed=0):
@@ -64,14 +57,14 @@ def make_case(rung, work, seed=0):
     config = model_config(rung, work)
     params, adapter = draw_params(config, weights_rng), None
     trained = tuple(params) if work in ("full", "classifier") else ()
-    if work in TARGETS:
-        adapter = init_adapter(params, adapter_config(work), adapter_rng)
+    if work in ADAPTERS:
+        adapter = init_adapter(params, ADAPTERS[work], adapter_rng)
         trained = tuple(adapter.weights)
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):
                 adapter.weights[name] = adapter_rng.normal(0.0, 0.1, array.shape).astype(array.dtype)
     n_new = rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0
-    return Case(rung, work, config, params, adapter, draw_batch(rung, work, batch_rng), trained, n_new)
+    return Case(config, params, adapter, draw_batch(rung, work, batch_rng), trained, n_new)
 
 
 def draw_params(config, rng):

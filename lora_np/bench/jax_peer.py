@@ -1,37 +1,39 @@
 """JAX's side: the same decoder as pure functions of a dict of arrays, each step one jitted function."""
 
-from contextlib import contextmanager
-
 import numpy as np
 
 from ..adapters import scaling
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side, side_without_training
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-@contextmanager
-def make_side(case):
-    """The case in JAX, which uses all cores that the process may run on: it has no setting for threads."""
+def make_side(case, threads):
+    """The case in JAX, which has no setting for threads: it uses all cores that the process may run on."""
     import jax
+    import jax.numpy as jnp
 
     trained = {name: jax.device_put(case.arrays[name]) for name in case.trained}
     frozen = {name: jax.device_put(array) for name, array in case.arrays.items() if name not in trained}
     batch = tuple(jax.device_put(a.astype(np.int32)) for a in (case.batch.ids, case.batch.targets, case.batch.lengths))
     scale = scaling(case.adapter.config) if case.adapter is not None else None
 
-    def loss_of(trained, frozen, batch):
-        logits = decoder({**frozen, **trained}, batch[0], batch[2], case.config, scale)
-        return cross_entropy(logits, batch[1]), logits
+    def loss_and_logits(trained, frozen, batch):
+        ids, targets, lengths = batch
+        logits = decoder({**frozen, **trained}, ids, lengths, case.config, scale)
+        picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+        return (jax.nn.logsumexp(logits, -1) - picked).mean(), logits
 
-    yield training_side(loss_of, trained, frozen, batch) if trained else forward_side(loss_of, frozen, batch)
+    if not trained:
+        forward = jax.jit(loss_and_logits)
 
+        def check_forward():
+            loss, logits = jax.block_until_ready(forward({}, frozen, batch))
+            return float(loss), {"logits": logits}
 
-def training_side(loss_of, trained, frozen, batch):
-    import jax
-    import jax.numpy as jnp
+        return side_without_training(check_forward)
 
-    value_and_grad = jax.value_and_grad(lambda *arguments: loss_of(*arguments)[0])
+    value_and_grad = jax.value_and_grad(lambda *arguments: loss_and_logits(*arguments)[0])
 
     def update(state, frozen, batch):
         trained, m, v, t = state
@@ -44,27 +46,12 @@ def training_side(loss_of, trained, frozen, batch):
 
     def check():
         loss, grads = jax.jit(value_and_grad)(state[0], frozen, batch)
-        return float(loss), {name: np.asarray(grad) for name, grad in grads.items()}
+        return float(loss), grads
 
     def step():
         nonlocal state
         state, loss = jax.block_until_ready(jitted(state, frozen, batch))
         return float(loss)
-
-    return Side(check, step)
-
-
-def forward_side(loss_of, frozen, batch):
-    import jax
-
-    jitted = jax.jit(loss_of)
-
-    def check():
-        loss, logits = jitted({}, frozen, batch)
-        return float(loss), {"logits": np.asarray(logits)}
-
-    def step():
-        return float(jax.block_until_ready(jitted({}, frozen, batch))[0])
 
     return Side(check, step)
 
@@ -95,56 +82,35 @@ def decoder(p, ids, lengths, config, scale):
     import jax
     import jax.numpy as jnp
 
+    def linear(x, module):
+        """x Wᵀ + b, plus (s x Aᵀ) Bᵀ if the layer has an adapter."""
+        y = x @ p[f"{module}.weight"].T + p[f"{module}.bias"]
+        if f"{module}.lora_A" in p:
+            y = y + (scale * (x @ p[f"{module}.lora_A"].T)) @ p[f"{module}.lora_B"].T
+        return y
+
+    def layer_norm(x, module):
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
+        return centred * inverse * p[f"{module}.weight"] + p[f"{module}.bias"]
+
     B, T = ids.shape
     C, H = config.d_model, config.n_heads
+    causal = jnp.tril(jnp.ones((T, T), bool))
     x = (p["tok_emb.weight"][ids] + p["pos_emb.weight"][:T]).reshape(B * T, C)
     for i in range(config.n_layers):
         block = f"blocks.{i}"
-        h = layer_norm(x, p, f"{block}.ln1", config)
-        q, k, v = (linear(h, p, f"{block}.attn.{name}", scale) for name in ("q_proj", "k_proj", "v_proj"))
+        h = layer_norm(x, f"{block}.ln1")
+        q, k, v = (linear(h, f"{block}.attn.{name}") for name in ("q_proj", "k_proj", "v_proj"))
         q, k, v = (a.reshape(B, T, H, C // H).transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, H, T, D)
-        context = attention(q, k, v).transpose(0, 2, 1, 3).reshape(B * T, C)
-        x = x + linear(context, p, f"{block}.attn.o_proj", scale)
-        h = layer_norm(x, p, f"{block}.ln2", config)
-        up = jax.nn.gelu(linear(h, p, f"{block}.mlp.up_proj", scale), approximate=True)  # (B T, F)
-        x = x + linear(up, p, f"{block}.mlp.down_proj", scale)
+        # Attention written out is 2 to 5 % faster a step than jax.nn's on a CPU.
+        scores = (q * np.float32((C // H) ** -0.5)) @ k.swapaxes(-1, -2)  # (B, H, T, T)
+        context = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1) @ v
+        x = x + linear(context.transpose(0, 2, 1, 3).reshape(B * T, C), f"{block}.attn.o_proj")
+        h = layer_norm(x, f"{block}.ln2")
+        up = jax.nn.gelu(linear(h, f"{block}.mlp.up_proj"), approximate=True)  # (B T, F)
+        x = x + linear(up, f"{block}.mlp.down_proj")
     if config.n_classes:
         x = x[jnp.arange(B) * T + lengths - 1]  # (B, C)
-    h = layer_norm(x, p, "ln_f", config)
-    logits = h @ p["head.weight" if config.n_classes else "tok_emb.weight"].T
+    logits = layer_norm(x, "ln_f") @ p["head.weight" if config.n_classes else "tok_emb.weight"].T
     return logits if config.n_classes else logits.reshape(B, T, -1)
-
-
-def linear(x, p, module, scale):
-    """x Wᵀ + b, plus (s x Aᵀ) Bᵀ if the layer has an adapter."""
-    y = x @ p[f"{module}.weight"].T + p[f"{module}.bias"]
-    if f"{module}.lora_A" in p:
-        y = y + (scale * (x @ p[f"{module}.lora_A"].T)) @ p[f"{module}.lora_B"].T
-    return y
-
-
-def attention(q, k, v):
-    """Causal attention, (B, H, T, D). Written out it is 2 to 5 % faster a step than jax.nn's on a CPU."""
-    import jax
-    import jax.numpy as jnp
-
-    T, D = q.shape[-2:]
-    scores = (q * np.float32(D**-0.5)) @ k.swapaxes(-1, -2)  # (B, H, T, T)
-    scores = jnp.where(jnp.tril(jnp.ones((T, T), bool)), scores, -jnp.inf)
-    return jax.nn.softmax(scores, -1) @ v
-
-
-def layer_norm(x, p, module, config):
-    import jax
-
-    centred = x - x.mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
-    return centred * inverse * p[f"{module}.weight"] + p[f"{module}.bias"]
-
-
-def cross_entropy(logits, targets):
-    import jax
-    import jax.numpy as jnp
-
-    picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
-    return (jax.nn.logsumexp(logits, -1) - picked).mean()

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..model import cache_bytes, forward, generate
-from ..ops import cross_entropy_forward
 from ..training import (
     AdamW,
     TrainConfig,
@@ -18,7 +17,7 @@ from ..training import (
     split_batch,
     train_step,
 )
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side, generation_side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side, side_without_training
 
 PEAK_SIZE = 2048
 PEAK_FLOPS = 2 * PEAK_SIZE**3
@@ -26,19 +25,48 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 @contextmanager
 def make_side(case, threads):
-    """The case on so many threads, which share the rows of a batch.
+    """lora_np's Side of a case on so many threads, or the peak's if there is no case.
 
-    A generation has too few rows for that: there the threads share each matrix product.
+    The threads share the rows of a batch. A generation has too few rows for that, and the peak none: there they share
+    each matrix product.
     """
-    if case.n_new:
-        with blas_threads(threads):
-            yield generation_side(lambda: generate(case.params, case.batch.ids, case.config, case.n_new))
-        return
-    with blas_threads(1), shard_threads(threads) as run:
-        yield training_side(case, threads, run) if case.trained else forward_side(case, threads, run)
+    in_shards = case is not None and not case.n_new
+    with blas_threads(1 if in_shards else threads), shard_threads(threads) as run:
+        if in_shards:
+            yield side_of_batch(case, threads, run)
+        elif case is None:
+            yield peak_side()
+        else:
+            prompt = case.batch.ids
+            yield side_without_training(
+                lambda: (0.0, {"tokens": generate(case.params, prompt, case.config, case.n_new)})
+            )
 
 
-def training_side(case, threads, run):
+def peak_side():
+    """How fast this machine multiplies two large matrices: float32, 2048 × 2048, in NumPy. There is no loss."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")
+    out = np.empty_like(a)
+    return Side(lambda: (0.0, {}), lambda: np.matmul(a, b, out=out))
+
+
+def side_of_batch(case, threads, run):
+    """The Side of a training step or of a forward pass, both over shards; `run` is a map of `shard_threads`."""
+    objective = model_objective(case.params, case.config, case.adapter)
+    state = initial_state({name: case.arrays[name] for name in case.trained})
+    shards = split_batch(case.batch, threads)
+
+    def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
+        return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
+
+    def loss_and_logits():
+        logits, _ = forward(case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
+        return loss_and_gradients()[0], {"logits": logits}
+
+    if not case.trained:
+        return Side(loss_and_logits, lambda: loss_and_gradients()[0])
+
     settings = TrainConfig(
         steps=1_000_000,  # more than are ever taken
         learning_rate=LEARNING_RATE,
@@ -48,50 +76,13 @@ def training_side(case, threads, run):
         shards=threads,
         threads=threads,
     )
-    trainable = {name: case.arrays[name] for name in case.trained}
-    objective = model_objective(case.params, case.config, case.adapter)
-    state = initial_state(trainable)
-
-    def check():
-        shards = split_batch(case.batch, threads)
-        return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     def step():
         nonlocal state
         state, measured = train_step(state, objective, case.batch, settings, run)
         return measured["loss"]
 
-    model, adapter = attach(case.params, case.adapter, trainable)
+    model, adapter = attach(case.params, case.adapter, state.trainable)
     given = {"lengths": case.batch.lengths, "adapter": adapter, "wanted": case.trained}
     _, cache = forward(model, case.batch.ids, case.config, **given)
-    return Side(check, step, cache_bytes(cache))
-
-
-def forward_side(case, threads, run):
-    objective = model_objective(case.params, case.config)
-    shards = split_batch(case.batch, threads)
-
-    def check():
-        logits, _ = forward(case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
-        return float(cross_entropy_forward(logits, case.batch.targets)[0]), {"logits": logits}
-
-    def step():
-        # With nothing to train, an objective computes the loss and no gradients.
-        return mean_over_shards(list(run(lambda shard: objective({}, shard, None), shards)), run)[0]
-
-    return Side(check, step)
-
-
-@contextmanager
-def peak_side(threads):
-    """How fast this machine multiplies two large matrices: float32, 2048 × 2048, in NumPy on so many threads."""
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")
-    out = np.empty_like(a)
-
-    def step():
-        np.matmul(a, b, out=out)
-        return 0.0
-
-    with blas_threads(threads):
-        yield Side(lambda: (0.0, {}), step)
+    return Side(loss_and_gradients, step, cache_bytes(cache))

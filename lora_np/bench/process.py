@@ -1,15 +1,16 @@
 """The parent's end of a worker: it starts the process, sends it commands, and survives its death."""
 
-import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
+from threading import Timer
 
 from ..training import process_environment
 from .sides import OURS, checkout_of
@@ -49,7 +50,7 @@ class Process:
     """
 
     def __init__(self, side, threads, as_set=False):
-        self.side, self.log, self.lines = side, tempfile.TemporaryFile(), queue.Queue()
+        self.side, self.log = side, tempfile.TemporaryFile()
         name = OURS if checkout_of(side) else side
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
@@ -58,16 +59,9 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self.log,
             env=side_environment(side, threads, as_set),
-            start_new_session=True,  # so that `stop` also ends the compilers that it has started
+            start_new_session=True,  # so that `kill` also ends the compilers that it has started
             encoding="utf-8",
         )
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self):
-        for line in self.popen.stdout:
-            self.lines.put(line)
-        self.lines.put(None)  # the process has ended
 
     def ask(self, do, timeout=None, **arguments):
         """Send a command, see `worker.py`, and return the answer within `timeout` seconds; None waits without limit.
@@ -77,53 +71,45 @@ class Process:
         WorkerError
             If the answer is an error. After a death or a time-out the process is stopped.
         """
+        start, line = time.monotonic(), ""
+        timer = Timer(timeout, self.kill)  # the death of the process ends the wait for its answer
+        timer.start()
         try:
             self.popen.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.popen.stdin.flush()
-            line = self.lines.get(timeout=timeout)
-        except queue.Empty:
-            self.stop()
-            raise WorkerError(f"{do} took longer than {timeout:.0f} s") from None
-        except OSError:
-            line = None
-        if line is None:
-            code, last = self.popen.wait(), self.last_words()
-            self.stop()
-            raise WorkerError(f"the process ended with code {code}" + (f": {last}" if last else ""))
+            line = self.popen.stdout.readline()
+        except OSError:  # a dead process does not read its command
+            pass
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            code = self.popen.wait()
+            if timeout is not None and time.monotonic() - start >= timeout:
+                raise WorkerError(f"{do} took longer than {timeout:.0f} s")
+            raise WorkerError(f"the process ended with code {code}{self.last_words()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise WorkerError(shorten(answer["error"]))
+            raise WorkerError(shorten(answer["error"], 200, placeholder="…"))
         return answer
 
     def last_words(self):
-        """The last line that the process wrote to its error output."""
+        """The last line that the process wrote to its error output, after a colon."""
         self.log.seek(0)
         lines = self.log.read().decode("utf-8", "replace").strip().splitlines()
-        return shorten(lines[-1]) if lines else ""
+        return f": {shorten(lines[-1], 200, placeholder='…')}" if lines else ""
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self.stop()
-
-    def stop(self):
         """End the process and all that it has started. It holds nothing worth saving."""
-        if self.log.closed:  # stopped already
-            return
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.kill()
-        self.popen.wait()
-        self.reader.join()
-        with contextlib.suppress(OSError):  # a dead process may not have read its last command
-            self.popen.stdin.close()
-        self.popen.stdout.close()
+        self.kill()
+        with suppress(OSError):  # a dead process may not have read its last command
+            self.popen.__exit__(*exception)
         self.log.close()
 
-
-def shorten(text, most=200):
-    """The first line of a library's message, at most so many characters of it."""
-    first = next(iter(text.strip().splitlines()), "")
-    return first if len(first) <= most else first[: most - 1] + "…"
+    def kill(self):
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.kill()

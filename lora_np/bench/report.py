@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from .results import disturbed, gflops, lora_shares, peak_spread, ratios, share_of_peak, summary, timed
+from .results import lora_shares, summary
 from .rungs import WORKS, format_rung
 from .sides import OURS
 
@@ -14,22 +14,22 @@ def format_row(row):
     cells = [f"{format_rung(row.rung):<22} {row.work:<11}"]
     if OURS in row.seconds:
         cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
-        cells += [f"{label(peer)} {median(ratios(row, peer)):.2f}" for peer in row.agreements if peer in row.seconds]
-    cells += [f"{name} {note}" for name, note in row.notes.items()]
-    return "   ".join(cells + ["the machine was busy"] * disturbed(row))
+    cells += [f"{label(peer)} {median(ratios):.2f}" for peer, ratios in row.ratios.items()]
+    return "   ".join(cells + remarks(row))
 
 
 def format_tables(rows, setting, peers):
     """Every table: one for each kind of work, the summary, LoRA beside full, and what it ran on."""
-    works = works_in(rows)
-    blocks = [work_table(rows, work, peers) for work in works]
-    blocks += [summary_table(rows, works, peers), lora_table(rows), notes_list(rows), setting_lines(setting)]
+    blocks = [work_table(rows, work, peers) for work in WORKS]
+    notes = "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in remarks(row))
+    blocks += [summary_table(rows, peers), lora_table(rows), notes, setting_lines(setting)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def works_in(rows):
-    """The kinds of work that there are rows of, in the order of WORKS."""
-    return [work for work in WORKS if any(row.work == work for row in rows)]
+def remarks(row):
+    """Why some sides have no time, and whether the times are not to be trusted."""
+    busy = f"the machine was busy: its peak itself varied by a factor of {row.peak_spread or 1.0:.2f}"
+    return [f"{name} {note}" for name, note in row.notes.items()] + [busy] * row.disturbed
 
 
 def work_table(rows, work, peers):
@@ -38,20 +38,22 @@ def work_table(rows, work, peers):
     for peer in peers:
         header += [f"{label(peer)} ms", "ratio (min–max)"]
     body = []
-    for row in timed(rows, work, OURS):
+    for row in rows:
+        if row.work != work or OURS not in row.seconds:
+            continue
         cells = [format_rung(row.rung), milliseconds(row, OURS)]
         for peer in peers:
-            cells += [milliseconds(row, peer), spread(row, peer)] if peer in row.seconds else ["–", "–"]
-        share = share_of_peak(row)
-        body.append([*cells, f"{gflops(row):.0f}", f"{100 * share:.0f} %" if share else "–"])
+            cells += [milliseconds(row, peer), spread(row.ratios[peer])] if peer in row.ratios else ["–", "–"]
+        share = f"{100 * row.share_of_peak[OURS]:.0f} %" if row.share_of_peak else "–"
+        body.append([*cells, f"{row.gflops[OURS]:.0f}", share])
     return table(f"{work}: {WORKS[work]}", [*header, "GFLOP/s", "of peak"], body)
 
 
-def summary_table(rows, works, peers):
+def summary_table(rows, peers):
     """Geometric mean and lowest ratio over the rungs."""
     body = [
         [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
-        for s in summary(rows, works, peers)
+        for s in summary(rows, peers)
     ]
     title = f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)"
     return table(title, ["work", "peer", "geometric mean", "lowest", "at"], body)
@@ -65,17 +67,6 @@ def lora_table(rows):
     ]
     header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
     return table(f"{OURS}'s LoRA step as a share of its full step", header, body)
-
-
-def notes_list(rows):
-    """Why some sides have no time, and which times are not to be trusted."""
-    lines = []
-    for row in rows:
-        notes = [f"{name} {note}" for name, note in row.notes.items()]
-        if disturbed(row):
-            notes.append(f"the machine was busy: its peak itself varied by a factor of {peak_spread(row):.2f}")
-        lines += [f"{format_rung(row.rung)} {row.work}: {note}" for note in notes]
-    return "\n".join(lines)
 
 
 def setting_lines(setting):
@@ -100,10 +91,9 @@ def milliseconds(row, name):
     return f"{1e3 * median(row.seconds[name]):.4g}"
 
 
-def spread(row, peer):
+def spread(ratios):
     """The median ratio with the lowest and the highest round."""
-    values = ratios(row, peer)
-    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
 def table(title, header, body):
@@ -118,20 +108,11 @@ def to_dicts(rows, setting, peers):
     return {
         **setting,
         "peers": list(peers),
-        "rows": [row_to_dict(row) for row in rows],
-        "summary": summary(rows, works_in(rows), peers),
+        "rows": [
+            row._asdict()
+            | {"rung": row.rung._asdict(), "agreement": {peer: a._asdict() for peer, a in row.agreement.items()}}
+            for row in rows
+        ],
+        "summary": summary(rows, peers),
         "lora_shares": lora_shares(rows),
-    }
-
-
-def row_to_dict(row):
-    """One row: each side's median seconds by round, and what follows from them."""
-    return {
-        **{name: getattr(row, name) for name in ("work", "flops", "activation_bytes", "seconds", "notes")},
-        "rung": row.rung._asdict(),
-        "ratios": {peer: ratios(row, peer) for peer in row.agreements if {peer, OURS} <= set(row.seconds)},
-        "gflops": {name: gflops(row, name) for name in row.seconds},
-        "share_of_peak": {name: share_of_peak(row, name) for name in row.seconds},
-        "peak_spread": peak_spread(row),
-        "agreement": {peer: agreement._asdict() for peer, agreement in row.agreements.items()},
     }

@@ -1,11 +1,10 @@
 """What is timed: the rungs of a ladder of model sizes, the kinds of work, and the multiplications that each needs."""
 
-from math import prod
 from typing import NamedTuple
 
 from ..adapters import AdapterConfig
 from ..analysis import step_flops
-from ..model import ModelConfig, parameter_shapes
+from ..model import ModelConfig
 
 
 class Rung(NamedTuple):
@@ -38,7 +37,10 @@ WORKS = {
 }
 RANK = 8
 N_CLASSES = 2
-TARGETS = {"lora_qv": ("q_proj", "v_proj"), "lora_all": ("all-linear",)}
+ADAPTERS = {
+    "lora_qv": AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=("q_proj", "v_proj")),
+    "lora_all": AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=("all-linear",)),
+}
 GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
@@ -85,11 +87,6 @@ def model_config(rung, work):
     return ModelConfig(V, T, C, layers, heads, d_ff=4 * C, n_classes=N_CLASSES if work == "classifier" else 0)
 
 
-def adapter_config(work):
-    """The adapter that a kind of work trains, or None."""
-    return AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=TARGETS[work]) if work in TARGETS else None
-
-
 # ---------------------------------------------------------------- floating-point operations
 
 
@@ -101,7 +98,7 @@ def flops(rung, work):
     if work in GENERATED_ROWS:
         return generation_flops(rung, GENERATED_ROWS[work])
     wanted = () if work == "forward" else None
-    return sum(step_flops(model_config(rung, work), rung.batch, rung.length, adapter_config(work), wanted).values())
+    return sum(step_flops(model_config(rung, work), rung.batch, rung.length, ADAPTERS.get(work), wanted).values())
 
 
 def generation_flops(rung, rows):
@@ -109,10 +106,10 @@ def generation_flops(rung, rows):
 
     Only the last position of each pass goes through the head. The last new token is not read again.
     """
+    terms = step_flops(model_config(rung, "generate_1"), 1, 1, wanted=())  # of one token that looks at itself alone
+    head = terms.pop("head.forward")
+    pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # of one query and one key
+    linear = sum(terms.values()) - pair
     prompt, made = prompt_length(rung), rung.length - prompt_length(rung)
-    shapes = parameter_shapes(model_config(rung, "generate_1"))
-    linear = sum(2 * prod(shape) for name, shape in shapes.items() if name.startswith("blocks.") and len(shape) == 2)
-    attention = 4 * rung.d_model * rung.n_layers  # of one query and one key: a score, and its share of the values
     pairs = prompt**2 + sum(range(prompt + 1, prompt + made))
-    head = 2 * rung.d_model * rung.vocab_size
-    return rows * (linear * (prompt + made - 1) + attention * pairs + head * made)
+    return rows * (linear * (prompt + made - 1) + pair * pairs + head * made)

@@ -3,21 +3,18 @@ transformers' GPT-2 with a key-value cache.
 """
 
 import tempfile
-from contextlib import contextmanager
 
 from ..formats import save_gpt2
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side, generation_side
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side, side_without_training
 
 
-@contextmanager
 def make_side(case, threads, compiled=False):
     """The case in PyTorch on so many threads."""
     import torch
 
     torch.set_num_threads(threads)
     if case.n_new:
-        yield generation_side(generation(case))
-        return
+        return generation_side(case)
     if compiled:
         torch._dynamo.reset()  # another case's shapes would make this one's dynamic
     model = decoder(case.config)
@@ -33,14 +30,25 @@ def make_side(case, threads, compiled=False):
     def loss_alone():  # a compiler need not keep logits that nobody asks for
         return loss_and_logits()[0]
 
-    ready = torch.compile if compiled else lambda function: function
-    yield training_side(model, ready(loss_alone)) if case.trained else forward_side(ready(loss_and_logits))
+    wanted = loss_alone if case.trained else loss_and_logits
+    if compiled:
+        wanted = torch.compile(wanted)
+    if case.trained:
+        return training_side(model, wanted)
+
+    @torch.inference_mode()
+    def check():
+        loss, logits = wanted()
+        return loss.item(), {"logits": logits.numpy()}
+
+    return side_without_training(check)
 
 
 def training_side(model, loss_of):
     import torch
 
-    trained = {our_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+    # PEFT's L.lora_A.default.weight is lora_np's L.lora_A. All other names are the same.
+    trained = {name.removesuffix(".default.weight"): p for name, p in model.named_parameters() if p.requires_grad}
     groups = [
         {"params": [p for p in trained.values() if (p.ndim > 1) is is_matrix], "weight_decay": decay}
         for is_matrix, decay in ((True, WEIGHT_DECAY), (False, 0.0))
@@ -52,32 +60,37 @@ def training_side(model, loss_of):
         optimiser.zero_grad(set_to_none=True)
         loss = loss_of()
         loss.backward()
-        return loss
+        return loss.item()
 
     def check():
-        return backward().item(), {name: p.grad.numpy() for name, p in trained.items()}
+        return backward(), {name: p.grad.numpy() for name, p in trained.items()}
 
     def step():
         loss = backward()
         optimiser.step()
-        return loss.item()
+        return loss
 
     return Side(check, step)
 
 
-def forward_side(loss_and_logits):
+def generation_side(case):
+    """Greedy generation with transformers' GPT-2, which has lora_np's weights; no token ends a text."""
     import torch
+    from transformers import GPT2LMHeadModel
 
+    with tempfile.TemporaryDirectory() as folder:
+        save_gpt2(folder, case.params, case.config)
+        model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    prompt = torch.tensor(case.batch.ids)
+    length = {"min_new_tokens": case.n_new, "max_new_tokens": case.n_new, "pad_token_id": 0, "eos_token_id": None}
+    mask = torch.ones_like(prompt)
+
+    @torch.inference_mode()
     def check():
-        with torch.inference_mode():
-            loss, logits = loss_and_logits()
-        return loss.item(), {"logits": logits.numpy()}
+        tokens = model.generate(prompt, attention_mask=mask, do_sample=False, use_cache=True, **length)
+        return 0.0, {"tokens": tokens.numpy()}
 
-    def step():
-        with torch.inference_mode():
-            return loss_and_logits()[0].item()
-
-    return Side(check, step)
+    return side_without_training(check)
 
 
 # ---------------------------------------------------------------- the model
@@ -94,50 +107,34 @@ def decoder(config):
 
     C, H = config.d_model, config.n_heads
 
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(C, C) for _ in range(4))
+    def layer_norm():
+        return nn.LayerNorm(C, eps=config.layer_norm_eps)
 
-        def forward(self, h):
-            q, k, v = (
-                proj(h).unflatten(-1, (H, C // H)).transpose(1, 2)  # (B, H, T, D)
-                for proj in (self.q_proj, self.k_proj, self.v_proj)
-            )
-            context = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            return self.o_proj(context.transpose(1, 2).flatten(2))
-
-    class MLP(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.up_proj, self.down_proj = nn.Linear(C, config.d_ff), nn.Linear(config.d_ff, C)
-
-        def forward(self, h):
-            return self.down_proj(F.gelu(self.up_proj(h), approximate="tanh"))
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.ln1, self.ln2 = (nn.LayerNorm(C, eps=config.layer_norm_eps) for _ in "12")
-            self.attn, self.mlp = Attention(), MLP()
-
-        def forward(self, x):
-            x = x + self.attn(self.ln1(x))
-            return x + self.mlp(self.ln2(x))
+    def block():
+        attn = {name: nn.Linear(C, C) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        mlp = {"up_proj": nn.Linear(C, config.d_ff), "down_proj": nn.Linear(config.d_ff, C)}
+        modules = {"ln1": layer_norm(), "attn": nn.ModuleDict(attn), "ln2": layer_norm(), "mlp": nn.ModuleDict(mlp)}
+        return nn.ModuleDict(modules)
 
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
             self.tok_emb = nn.Embedding(config.vocab_size, C)
             self.pos_emb = nn.Embedding(config.n_positions, C)
-            self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
-            self.ln_f = nn.LayerNorm(C, eps=config.layer_norm_eps)
+            self.blocks = nn.ModuleList(block() for _ in range(config.n_layers))
+            self.ln_f = layer_norm()
             self.head = nn.Linear(C, config.n_classes, bias=False) if config.n_classes else None
 
         def forward(self, ids, last):
-            x = self.tok_emb(ids) + self.pos_emb.weight[: ids.shape[1]]
+            x = self.tok_emb(ids) + self.pos_emb.weight[: ids.shape[1]]  # (B, T, C)
             for block in self.blocks:
-                x = block(x)
+                attn, mlp = block["attn"], block["mlp"]
+                h = block["ln1"](x)
+                q, k, v = (attn[name](h).unflatten(-1, (H, C // H)) for name in ("q_proj", "k_proj", "v_proj"))
+                q, k, v = (a.transpose(1, 2) for a in (q, k, v))  # (B, H, T, D)
+                context = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                x = x + attn["o_proj"](context.transpose(1, 2).flatten(2))
+                x = x + mlp["down_proj"](F.gelu(mlp["up_proj"](block["ln2"](x)), approximate="tanh"))
             if self.head is None:
                 return F.linear(self.ln_f(x), self.tok_emb.weight)
             return self.head(self.ln_f(x[torch.arange(len(ids)), last]))  # the last real token of each row
@@ -157,42 +154,3 @@ def adapted(model, adapter):
     state = {f"base_model.model.{name}.weight": torch.tensor(array) for name, array in adapter.weights.items()}
     set_peft_model_state_dict(wrapped, state)
     return wrapped.get_base_model()  # spares each call PEFT's outer module
-
-
-def our_name(name):
-    """PEFT's L.lora_A.default.weight -> L.lora_A; all other names are lora_np's."""
-    return name.removesuffix(".default.weight") if ".lora_" in name else name
-
-
-# ---------------------------------------------------------------- generation
-
-
-def generation(case):
-    """A function that generates the case's tokens greedily with transformers; no token ends a text."""
-    import torch
-
-    model, prompt = gpt2(case), torch.tensor(case.batch.ids)
-    settings = {
-        "attention_mask": torch.ones_like(prompt),
-        "min_new_tokens": case.n_new,
-        "max_new_tokens": case.n_new,
-        "do_sample": False,
-        "use_cache": True,
-        "pad_token_id": 0,
-        "eos_token_id": None,
-    }
-
-    def generate():
-        with torch.inference_mode():
-            return model.generate(prompt, **settings).numpy()
-
-    return generate
-
-
-def gpt2(case):
-    """transformers' GPT-2 language model with lora_np's weights."""
-    from transformers import GPT2LMHeadModel
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_gpt2(folder, case.params, case.config)
-        return GPT2LMHeadModel.from_pretrained(folder).eval()

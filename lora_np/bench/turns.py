@@ -5,23 +5,24 @@ import platform
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
+from ..checked import one_of, whole_number
 from ..formats import read_tensors
 from ..training import available_cores
 from .agreement import Outcome, compare
 from .process import PINS, Process, WorkerError
 from .report import format_row
-from .results import Row
-from .rungs import RUNGS, WORKS, flops
+from .results import make_row
+from .rungs import RUNGS, WORKS
 from .sides import OURS, check_peer, works_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; at least one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
-PATIENCE = {"compile": 120.0}  # seconds until a side must be ready; a C++ compiler may never be
+PATIENCE = {"compile": 120.0}  # seconds for each command until a side is ready; a C++ compiler may never be
 DEFAULT_PATIENCE = 600.0
 
 # Variables that change how fast a library is. They stay as the user has set them, and are reported with the numbers.
@@ -57,26 +58,23 @@ def bench(
         For an unknown kind of work or peer, or a number that is too small.
     """
     cores = available_cores()
-    threads = cores if threads is None else threads
-    if not 1 <= threads <= cores:
-        raise ValueError(f"threads: got {threads}, expected 1 to {cores}, the cores of this machine")
-    for name, value, least in (("rounds", rounds, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name}: got {value}, expected at least {least}")
+    threads = whole_number("threads", cores if threads is None else threads, 1, cores, "the cores of this machine")
+    whole_number("rounds", rounds)
+    whole_number("seed", seed, least=0)
     for peer in peers:
         check_peer(peer)
     for work in works:
-        if work not in WORKS:
-            raise ValueError(f"work: got {work!r}, expected some of {', '.join(WORKS)}")
+        one_of("work", work, WORKS)
     started, rows, versions = time.perf_counter(), [], {}
     for rung in rungs:
         for work in works:
-            row, its_versions = measure(rung, work, peers, threads, rounds, seed, as_set)
+            row, row_versions = measure(rung, work, peers, threads, rounds, seed, as_set)
             rows.append(row)
             report(format_row(row))
-            for side, numbers in its_versions.items():
+            for side, numbers in row_versions.items():
                 versions[side] = versions.get(side, {}) | numbers
-    shown = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
+    switches = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
+    pinned = set() if as_set else switches.keys() & set(PINS)
     setting = {
         "machine": processor_name(),
         "cores": cores,
@@ -85,8 +83,8 @@ def bench(
         "seed": seed,
         "seconds": time.perf_counter() - started,
         "versions": versions,
-        "environment": {name: value for name, value in shown.items() if as_set or name not in PINS},
-        "not_passed_on": {} if as_set else {name: os.environ[name] for name in PINS if name in os.environ},
+        "environment": {name: value for name, value in switches.items() if name not in pinned},
+        "not_passed_on": {name: value for name, value in switches.items() if name in pinned},
     }
     return rows, setting
 
@@ -98,7 +96,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
     a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if work in works_of(peer)), "peak"]
-    ready, notes, agreements = {}, {}, {}
+    outcomes, seconds, notes, agreement = {}, {}, {}, {}
     # All sides get ready at once: imports and compilers are not timed. The processes stop before the pool waits for
     # them, so that Ctrl-C does not wait for a compiler.
     with ThreadPoolExecutor(len(names)) as pool, ExitStack() as stack:
@@ -106,43 +104,29 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
         pending = {name: pool.submit(prepare, process, rung, work, seed) for name, process in processes.items()}
         for name in names:
             try:
-                ready[name] = pending[name].result()
+                outcomes[name] = pending[name].result()
             except WorkerError as error:
                 notes[name] = f"not available: {error}"
-        versions = {name: side.versions for name, side in ready.items() if name != "peak"}
-        if OURS not in ready:  # nothing to compare with
-            return Row(rung, work, flops(rung, work), {}, {}, notes, None), versions
-        for name in list(versions)[1:]:
-            agreements[name] = compare(ready[name].outcome, ready[OURS].outcome)
-            if agreements[name].problem:
-                notes[name] = f"disagrees: {agreements[name].problem}"
-                del ready[name]
-        seconds = take_turns({name: processes[name] for name in ready}, rounds, notes)
-    return Row(rung, work, flops(rung, work), seconds, agreements, notes, ready[OURS].activation_bytes), versions
-
-
-class Ready(NamedTuple):
-    """What a side has said of its case."""
-
-    outcome: Outcome
-    activation_bytes: int | None
-    versions: dict
+        ours = outcomes.get(OURS)
+        if ours is not None:  # otherwise there is nothing to compare with
+            agreement = {name: compare(outcomes[name], ours) for name in outcomes if name not in (OURS, "peak")}
+            notes |= {name: f"disagrees: {found.problem}" for name, found in agreement.items() if found.problem}
+            ready = {name: processes[name] for name in outcomes if name not in notes}
+            seconds = take_turns(ready, rounds, notes)
+    row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes)
+    return row, {name: outcome.versions for name, outcome in outcomes.items() if name != "peak"}
 
 
 def prepare(process, rung, work, seed):
-    """Have a side make the case and check it: a Ready."""
-    deadline = time.monotonic() + PATIENCE.get(process.side, DEFAULT_PATIENCE)
-
-    def ask(do, **arguments):
-        return process.ask(do, timeout=max(1.0, deadline - time.monotonic()), **arguments)
-
+    """Have a side make the case and check it: an Outcome."""
+    ask = partial(process.ask, timeout=PATIENCE.get(process.side, DEFAULT_PATIENCE))
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
         made = ask("make", rung=list(rung), work=work, seed=seed)
         checked = ask("check", file=file)
         arrays, _ = read_tensors(file)
-    outcome = Outcome(checked["loss"], arrays, checked["losses"])
-    return Ready(outcome, made["activation_bytes"], ask("versions")["versions"])
+    versions = ask("versions")["versions"]
+    return Outcome(checked["loss"], arrays, checked["losses"], made["activation_bytes"], versions)
 
 
 def take_turns(processes, rounds, notes):
@@ -171,9 +155,8 @@ def take_turns(processes, rounds, notes):
 
 def processor_name():
     """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

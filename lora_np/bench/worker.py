@@ -13,13 +13,12 @@ The yardstick also starts the worker of another checkout of lora_np, so these co
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 
 import numpy as np
@@ -65,15 +64,19 @@ class Worker:
 
     def __init__(self, name, threads, stack):
         self.name, self.threads, self.stack = name, threads, stack
-        self.side, self.first_steps = None, 0
 
     def versions(self):
-        return {"versions": versions()}
+        """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
+        numbers = {"python": platform.python_version()}
+        numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
+        with suppress(ImportError):
+            from threadpoolctl import threadpool_info
+
+            libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+            numbers |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
+        return {"versions": numbers}
 
     def make(self, rung, work, seed):
-        self.side = None
-        self.stack.close()  # frees the case before this one
-        gc.collect()
         case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
         self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
         self.first_steps = FIRST_STEPS if case is not None and case.trained else 0
@@ -82,7 +85,7 @@ class Worker:
     def check(self, file):
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
-        del arrays
+        del arrays  # their memory is for the steps
         return {"loss": loss, "losses": [self.side.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
@@ -93,18 +96,6 @@ class Worker:
             self.side.step()
             times.append(time.perf_counter() - started)
         return {"seconds": times}
-
-
-def versions():
-    """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
-    numbers = {"python": platform.python_version()}
-    numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return numbers
-    libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return numbers | {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
 
 
 if __name__ == "__main__":
