@@ -14,7 +14,7 @@ from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
-from .tolerances import RTOL, off
+from .tolerances import RTOL, differences, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
 
@@ -58,17 +58,9 @@ def allowed(record, dtype):
     return atol, RTOL[dtype] if atol else 0.0
 
 
-def entries_off(record, got, expected, dtype):
-    """Where a tensor of the right shape is outside its tolerance: bool array."""
-    return off(got, expected, *allowed(record, dtype))
-
-
 def share_of_tolerance(got, expected, atol, rtol):
-    """The largest |got − expected| as a share of what is allowed; of arrays that agree."""
-    finite = np.isfinite(expected)
-    wide, right = got[finite].astype(np.float64), expected[finite].astype(np.float64)
-    delta, most = np.abs(wide - right), atol + rtol * np.abs(right)
-    return float(np.max(delta[delta > 0] / most[delta > 0], initial=0.0))
+    """The largest |got − expected| as a share of what is allowed; above 1 the arrays do not agree."""
+    return float(shares(got, expected, atol, rtol).max(initial=0.0))
 
 
 def check_case(file, entry, folder):
@@ -82,34 +74,31 @@ def check_case(file, entry, folder):
     """
     reference = load_case(entry, file.dtype, folder)
     got, complaints, named = read_port_file(file, reference)
-    inputs = [record for record in entry["tensors"] if record["stage"] == "input"]
-    outputs = [record for record in entry["tensors"] if record["stage"] != "input"]
-    absent = [record["name"] for record in outputs if record["name"] not in {*got, *named}]
+    outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
+    absent = [name for name in outputs if name not in {*got, *named}]
     complaints = [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
     worst, divergence, agreed = (0.0, ""), None, 0
-    for record in [*inputs, *outputs]:
+    for record in entry["tensors"]:  # inputs first
         name = record["name"]
         if name not in got:
             continue
-        wrong = entries_off(record, got[name], reference[name], file.dtype)
-        if wrong.any():
-            number = outputs.index(record) + 1 if record in outputs else 0
+        share = shares(got[name], reference[name], *allowed(record, file.dtype))
+        if (share > 1).any():
+            number = outputs.index(name) + 1 if name in outputs else 0
             causes = likely_causes(entry, reference, got, name, file.dtype)
-            difference = describe_difference(got[name], reference[name], wrong, record[file.dtype]["rms"])
+            difference = describe_difference(got[name], reference[name], share > 1, record[file.dtype]["rms"])
             divergence = Divergence(name, record["stage"], number, agreed, *difference, causes)
             break
-        if record["stage"] != "input":
+        if name in outputs:
             agreed += 1
-            worst = max(worst, (share_of_tolerance(got[name], reference[name], *allowed(record, file.dtype)), name))
+            worst = max(worst, (float(share.max(initial=0.0)), name))
     about = file.path.name, entry["id"], entry["tier"], file.dtype
     return Result(*about, complaints, len(outputs), worst, divergence, entry["catches"])
 
 
 def describe_difference(got, expected, wrong, rms):
     """The fields of a Divergence from `index` to `entries`."""
-    with np.errstate(invalid="ignore"):  # inf − inf, where both are right
-        delta = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-    delta = np.where(wrong, np.where(np.isnan(delta), np.inf, delta), -1.0)
+    delta = np.where(wrong, differences(got, expected), -1.0)
     index = tuple(map(int, np.unravel_index(int(np.argmax(delta)), delta.shape)))
     relative = float(delta.max()) / rms if rms else math.inf
     return index, float(got[index]), float(expected[index]), relative, int(wrong.sum()), wrong.size

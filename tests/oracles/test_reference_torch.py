@@ -14,7 +14,7 @@ from lora_np.compress.code_points import CODE_POINTS
 from lora_np.formats import read_tensors
 from lora_np.model import ModelConfig
 from lora_np.reference import load_case, load_manifest
-from lora_np.reference.check import entries_off
+from lora_np.reference.check import allowed, share_of_tolerance
 
 torch = pytest.importorskip("torch")
 
@@ -331,7 +331,8 @@ def test_case(id):
         if got.shape != expected.shape:  # the reference has one position of the last block
             got = at_read(got, inputs["lengths"])
         got = got.numpy().astype(expected.dtype)
-        assert got.shape == expected.shape and not entries_off(record, got, expected, "float64").any(), name
+        assert got.shape == expected.shape, name
+        assert share_of_tolerance(got, expected, *allowed(record, "float64")) <= 1, name
 
 
 def test_the_files_describe_themselves():
