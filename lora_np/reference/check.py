@@ -73,10 +73,8 @@ def check_case(file, entry, folder):
     folder : of the vectors
     """
     reference = load_case(entry, file.dtype, folder)
-    got, complaints, named = read_port_file(file, reference)
     outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
-    absent = [name for name in outputs if name not in {*got, *named}]
-    complaints = [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
+    got, complaints = read_port_file(file, reference, outputs)
     worst, divergence, agreed = (0.0, ""), None, 0
     for record in entry["tensors"]:  # inputs first
         name = record["name"]
@@ -149,21 +147,21 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
 
 def expected_cases(entries, patterns, tiers):
     """The ids that match a pattern and a tier, in the manifest's order; see `check`."""
-    matches = {pattern: [id for id in entries if fnmatch.fnmatchcase(id, pattern)] for pattern in patterns}
-    for pattern, ids in matches.items():
+    if not TIERS.keys() >= set(tiers):
+        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected 1, 2 or 3")
+    named = set()
+    for pattern in patterns or ["*"]:
+        ids = fnmatch.filter(entries, pattern)
         if not ids:
             raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
-    for tier in tiers:
-        if tier not in TIERS:
-            raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
-    named = set().union(*matches.values()) if patterns else set(entries)
+        named.update(ids)
     expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
     if not expected:
         raise ValueError("case: none of the named cases is in the named tiers")
     return expected
 
 
-def compare_exports(folder, vectors=None):
+def compare_exports(folder):
     """Compare a fresh export with the vectors of the clone.
 
     Returns
@@ -171,17 +169,19 @@ def compare_exports(folder, vectors=None):
     agree : bool, whether all tensors are within their tolerances
     text : how many are bit for bit equal, and what does not agree
     """
-    fresh, stored = (
-        {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in load_manifest(where)[0].items()
-         for record in entry["tensors"] for dtype in DTYPES}
-        for where in (folder, vectors)
-    )  # fmt: skip
-    equal = len(fresh.items() & stored.items())
-    results, complaints = check(folder, vectors=vectors)
+    fresh, stored = hashes(folder), hashes(None)
+    results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    lines = [f"{equal} of {len(fresh)} tensors are bit for bit those of the vectors in this clone; {verdict}"]
-    return agree, "\n".join([*lines, *complaints, *filter(None, map(format_result, results))])
+    equal = f"{len(fresh & stored)} of {len(fresh)} tensors are bit for bit those of the vectors in this clone"
+    return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
+
+
+def hashes(vectors):
+    """(case, tensor, precision, hash) of all tensors in a folder; see `load_manifest`."""
+    entries, _ = load_manifest(vectors)
+    records = [(id, record) for id, entry in entries.items() for record in entry["tensors"]]
+    return {(id, record["name"], dtype, record[dtype]["sha256"]) for id, record in records for dtype in DTYPES}
 
 
 # ---------------------------------------------------------------- the report
@@ -240,14 +240,12 @@ def digits(got, expected):
 
 def to_dicts(results, complaints):
     """All of it for JSON, which has neither inf nor NaN: such a number becomes a text."""
-
-    def as_json(value):
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
     rows = []
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
         if result.divergence is not None:
-            row["divergence"] = {name: as_json(value) for name, value in result.divergence._asdict().items()}
+            numbers = {name: getattr(result.divergence, name) for name in ("got", "expected", "relative")}
+            texts = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
+            row["divergence"] = result.divergence._asdict() | texts
         rows.append(row)
     return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}
