@@ -13,7 +13,7 @@ from lora_np.adapters import KINDS
 from lora_np.model import backward, forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
 from lora_np.reference import CASES, TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
-from lora_np.reference.gradcheck_cases import draw_batch, draw_model
+from lora_np.reference.gradcheck_cases import draw_model
 
 check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
@@ -142,9 +142,9 @@ def test_the_recorded_gradients_inside_attention():
     """Nothing reads the recorded scores and probs, so no nudge can measure their gradients; they are
     attention_backward's, and "attention: steps between" measures those."""
     rng = np.random.default_rng(0)
-    config, params, _ = draw_model(rng, 0, 0.0, None)
+    config, params, _, batch, _ = draw_model(rng)
     activations, gradients = {}, {}
-    logits, cache = forward(params, draw_batch(rng, 0).ids, config, wanted=tuple(params), record=activations)
+    logits, cache = forward(params, batch.ids, config, wanted=tuple(params), record=activations)
     backward(rng.normal(size=logits.shape), cache, record=gradients)
     for i in range(config.n_layers):
         attn = f"blocks.{i}.attn"
