@@ -85,10 +85,10 @@ def about(case, dtype):
 def as_json(case, tensors):
     """A case as JSON, its numbers with all digits; JSON has no infinities and NaN, so these are texts."""
 
-    def values(array):
-        return [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
-
-    entries = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
+    entries = {}
+    for name, array in tensors.items():
+        values = [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
+        entries[name] = {"shape": list(array.shape), "values": values}
     return {**about(case, "float64"), "tensors": entries}
 
 

@@ -16,7 +16,7 @@ entries would not work: where a sum cancels, correct entries differ in the third
 `k_proj.bias`, zero in theory, is nothing but rounding.
 """
 
-import math
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
@@ -82,19 +82,13 @@ def tolerances(case, outputs):
 
 def moved(case, i):
     """The inputs in float64, each number times 1 ± 2⁻²⁴ at most."""
-    bits = bits_of(f"{case.id}, moved {i}")
-
-    def move(array):
-        if not np.issubdtype(array.dtype, np.floating):
-            return array
-        return array * (1.0 + 2.0**-24 * uniform(bits, array.shape))
-
-    return {name: move(array) for name, array in case.inputs.items()}
+    bits, inputs = bits_of(f"{case.id}, moved {i}"), dict(case.inputs)
+    for name, array in inputs.items():
+        if np.issubdtype(array.dtype, np.floating):
+            inputs[name] = array * (1.0 + 2.0**-24 * uniform(bits, array.shape))
+    return inputs
 
 
 def round_up(value):
     """Two digits: 1.23e-7 becomes 1.3e-7."""
-    if value == 0.0:
-        return 0.0
-    digits = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.ceil(value / digits) * digits:.1e}")
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(value))

@@ -25,10 +25,6 @@ QV = ("q_proj", "v_proj")
 # ---------------------------------------------------------------- settings as the package's objects
 
 
-def model_config(settings):
-    return ModelConfig(**settings["model"])
-
-
 def adapter_of(settings, t):
     """The adapter of the settings, with its arrays from the inputs, or None."""
     about = settings["adapter"]
@@ -52,14 +48,14 @@ def masks_of(t):
 
 
 def base_of(settings, t):
-    return {name: t[name] for name in parameter_shapes(model_config(settings))}
+    return {name: t[name] for name in parameter_shapes(ModelConfig(**settings["model"]))}
 
 
 # ---------------------------------------------------------------- what the package computes
 
 
 def model(settings, t):
-    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
     activations, back = {}, {}
     given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks_of(t)}
     wanted = tuple(trainable_arrays(params, adapter))
@@ -89,7 +85,7 @@ def in_reverse_order(activations, params):
 
 def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
-    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
     decoder = make_decoder(params, config, adapter)
     past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
@@ -155,7 +151,7 @@ def mask_shapes(settings, arrays, B, T, p):
     """The place of every dropout mask -> its shape. Only the model's own, where its dropout is set, if p is None."""
     adapter = adapter_of(settings, arrays)
     adapter = None if adapter is None or p is None else adapter._replace(config=replace(adapter.config, dropout=p))
-    masks = draw_masks(model_config(settings), (B, T), np.random.default_rng(0), adapter)
+    masks = draw_masks(ModelConfig(**settings["model"]), (B, T), np.random.default_rng(0), adapter)
     return {place: array.shape for place, array in masks.items()}
 
 

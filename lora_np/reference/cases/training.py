@@ -7,7 +7,7 @@ import numpy as np
 
 from ... import training
 from ...data import Batch
-from ...model import loss_and_gradients
+from ...model import ModelConfig, loss_and_gradients
 from . import model
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
@@ -78,8 +78,7 @@ def train(settings, t):
 
 def objective_at(step, settings, t, base, adapter):
     """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
-    dtype = base["tok_emb.weight"].dtype
-    masks = {}
+    config, dtype, masks = ModelConfig(**settings["model"]), base["tok_emb.weight"].dtype, {}
     for name, array in t.items():
         if name.startswith("kept."):
             place = name.removeprefix("kept.")
@@ -87,7 +86,7 @@ def objective_at(step, settings, t, base, adapter):
 
     def objective(trainable, batch, rng):
         params, attached = training.attach(base, adapter, trainable)
-        return loss_and_gradients(params, batch, model.model_config(settings), attached, tuple(trainable), masks)
+        return loss_and_gradients(params, batch, config, attached, tuple(trainable), masks)
 
     return objective
 
