@@ -14,7 +14,7 @@ from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
-from .tolerances import RTOL, off
+from .tolerances import RTOL, differences, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
 
@@ -58,17 +58,9 @@ def allowed(record, dtype):
     return atol, RTOL[dtype] if atol else 0.0
 
 
-def entries_off(record, got, expected, dtype):
-    """Where a tensor of the right shape is outside its tolerance: bool array."""
-    return off(got, expected, *allowed(record, dtype))
-
-
 def share_of_tolerance(got, expected, atol, rtol):
-    """The largest |got − expected| as a share of what is allowed; of arrays that agree."""
-    finite = np.isfinite(expected)
-    wide, right = got[finite].astype(np.float64), expected[finite].astype(np.float64)
-    delta, most = np.abs(wide - right), atol + rtol * np.abs(right)
-    return float(np.max(delta[delta > 0] / most[delta > 0], initial=0.0))
+    """The largest |got − expected| as a share of what is allowed; above 1 the arrays do not agree."""
+    return float(shares(got, expected, atol, rtol).max(initial=0.0))
 
 
 def check_case(file, entry, folder):
@@ -81,35 +73,30 @@ def check_case(file, entry, folder):
     folder : of the vectors
     """
     reference = load_case(entry, file.dtype, folder)
-    got, complaints, named = read_port_file(file, reference)
-    inputs = [record for record in entry["tensors"] if record["stage"] == "input"]
-    outputs = [record for record in entry["tensors"] if record["stage"] != "input"]
-    absent = [record["name"] for record in outputs if record["name"] not in {*got, *named}]
-    complaints = [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
+    outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
+    got, complaints = read_port_file(file, reference, outputs)
     worst, divergence, agreed = (0.0, ""), None, 0
-    for record in [*inputs, *outputs]:
+    for record in entry["tensors"]:  # inputs first
         name = record["name"]
         if name not in got:
             continue
-        wrong = entries_off(record, got[name], reference[name], file.dtype)
-        if wrong.any():
-            number = outputs.index(record) + 1 if record in outputs else 0
+        share = shares(got[name], reference[name], *allowed(record, file.dtype))
+        if (share > 1).any():
+            number = outputs.index(name) + 1 if name in outputs else 0
             causes = likely_causes(entry, reference, got, name, file.dtype)
-            difference = describe_difference(got[name], reference[name], wrong, record[file.dtype]["rms"])
+            difference = describe_difference(got[name], reference[name], share > 1, record[file.dtype]["rms"])
             divergence = Divergence(name, record["stage"], number, agreed, *difference, causes)
             break
-        if record["stage"] != "input":
+        if name in outputs:
             agreed += 1
-            worst = max(worst, (share_of_tolerance(got[name], reference[name], *allowed(record, file.dtype)), name))
+            worst = max(worst, (float(share.max(initial=0.0)), name))
     about = file.path.name, entry["id"], entry["tier"], file.dtype
     return Result(*about, complaints, len(outputs), worst, divergence, entry["catches"])
 
 
 def describe_difference(got, expected, wrong, rms):
     """The fields of a Divergence from `index` to `entries`."""
-    with np.errstate(invalid="ignore"):  # inf − inf, where both are right
-        delta = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-    delta = np.where(wrong, np.where(np.isnan(delta), np.inf, delta), -1.0)
+    delta = np.where(wrong, differences(got, expected), -1.0)
     index = tuple(map(int, np.unravel_index(int(np.argmax(delta)), delta.shape)))
     relative = float(delta.max()) / rms if rms else math.inf
     return index, float(got[index]), float(expected[index]), relative, int(wrong.sum()), wrong.size
@@ -160,21 +147,21 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
 
 def expected_cases(entries, patterns, tiers):
     """The ids that match a pattern and a tier, in the manifest's order; see `check`."""
-    matches = {pattern: [id for id in entries if fnmatch.fnmatchcase(id, pattern)] for pattern in patterns}
-    for pattern, ids in matches.items():
+    if not TIERS.keys() >= set(tiers):
+        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected 1, 2 or 3")
+    named = set()
+    for pattern in patterns or ["*"]:
+        ids = fnmatch.filter(entries, pattern)
         if not ids:
             raise ValueError(f"case: no case is named {pattern!r}; `reference list` shows them")
-    for tier in tiers:
-        if tier not in TIERS:
-            raise ValueError(f"tier: got {tier}, expected 1, 2 or 3")
-    named = set().union(*matches.values()) if patterns else set(entries)
+        named.update(ids)
     expected = [id for id, entry in entries.items() if id in named and (not tiers or entry["tier"] in tiers)]
     if not expected:
         raise ValueError("case: none of the named cases is in the named tiers")
     return expected
 
 
-def compare_exports(folder, vectors=None):
+def compare_exports(folder):
     """Compare a fresh export with the vectors of the clone.
 
     Returns
@@ -182,17 +169,19 @@ def compare_exports(folder, vectors=None):
     agree : bool, whether all tensors are within their tolerances
     text : how many are bit for bit equal, and what does not agree
     """
-    fresh, stored = (
-        {(id, record["name"], dtype): record[dtype]["sha256"] for id, entry in load_manifest(where)[0].items()
-         for record in entry["tensors"] for dtype in DTYPES}
-        for where in (folder, vectors)
-    )  # fmt: skip
-    equal = len(fresh.items() & stored.items())
-    results, complaints = check(folder, vectors=vectors)
+    fresh, stored = hashes(folder), hashes(None)
+    results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
-    lines = [f"{equal} of {len(fresh)} tensors are bit for bit those of the vectors in this clone; {verdict}"]
-    return agree, "\n".join([*lines, *complaints, *filter(None, map(format_result, results))])
+    equal = f"{len(fresh & stored)} of {len(fresh)} tensors are bit for bit those of the vectors in this clone"
+    return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
+
+
+def hashes(vectors):
+    """(case, tensor, precision, hash) of all tensors in a folder; see `load_manifest`."""
+    entries, _ = load_manifest(vectors)
+    records = [(id, record) for id, entry in entries.items() for record in entry["tensors"]]
+    return {(id, record["name"], dtype, record[dtype]["sha256"]) for id, record in records for dtype in DTYPES}
 
 
 # ---------------------------------------------------------------- the report
@@ -251,14 +240,12 @@ def digits(got, expected):
 
 def to_dicts(results, complaints):
     """All of it for JSON, which has neither inf nor NaN: such a number becomes a text."""
-
-    def as_json(value):
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
     rows = []
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
         if result.divergence is not None:
-            row["divergence"] = {name: as_json(value) for name, value in result.divergence._asdict().items()}
+            numbers = {name: getattr(result.divergence, name) for name in ("got", "expected", "relative")}
+            texts = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
+            row["divergence"] = result.divergence._asdict() | texts
         rows.append(row)
     return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}

@@ -14,7 +14,6 @@ from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, SCHEMA, sha256
 from .tolerances import RTOL, rms, tolerances
 
 JSON_NUMBERS = 120  # a case of at most so many numbers is written as JSON too
-STORED = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "int8": "I8"}
 
 
 def export(folder, report=None):
@@ -69,15 +68,10 @@ def export_case(folder, case):
         record = {"name": name, "stage": stage(name, case.inputs), "order": order}
         for dtype in DTYPES:
             array = tensors[dtype][name]
-            record[dtype] = {
-                "file": files[dtype],
-                "dtype": STORED[str(array.dtype)],
-                "shape": list(array.shape),
-                "sha256": sha256(array),
-                "rms": float(f"{rms(array):.4g}"),
-            }
-            if name in allowed:
-                record[dtype]["atol"] = allowed[name][dtype]
+            stored = f"{array.dtype.kind.upper()}{8 * array.itemsize}"  # such as F64
+            record[dtype] = {"file": files[dtype], "dtype": stored, "shape": list(array.shape)}
+            record[dtype] |= {"sha256": sha256(array), "rms": float(f"{rms(array):.4g}")}
+            record[dtype] |= {"atol": allowed[name][dtype]} if name in allowed else {}
         entry["tensors"].append(record)
     return entry
 
@@ -91,10 +85,10 @@ def about(case, dtype):
 def as_json(case, tensors):
     """A case as JSON, its numbers with all digits; JSON has no infinities and NaN, so these are texts."""
 
-    def values(array):
-        return [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
-
-    entries = {name: {"shape": list(array.shape), "values": values(array)} for name, array in tensors.items()}
+    entries = {}
+    for name, array in tensors.items():
+        values = [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
+        entries[name] = {"shape": list(array.shape), "values": values}
     return {**about(case, "float64"), "tensors": entries}
 
 

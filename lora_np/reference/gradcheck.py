@@ -60,19 +60,19 @@ def check_case(name, seed):
     operands = case.operands
     claimed = claimed_gradients(case, doutput, tuple(operands))
     measured = measured_gradients(case, doutput)
-    groups = {case.together: operands} if case.together else {operand: [operand] for operand in operands}
-    rows = []
-    for label, group in groups.items():
-        error = difference(pick(claimed, group), pick(measured, group))
-        rows.append(Row(name, label, seed, error, sum(operands[operand].size for operand in group)))
 
+    def row(label, error, group):
+        return Row(name, label, seed, float(error), sum(operands[operand].size for operand in group))
+
+    groups = {case.together: operands} if case.together else {operand: [operand] for operand in operands}
+    rows = [
+        row(label, difference(pick(claimed, group), pick(measured, group)), group) for label, group in groups.items()
+    ]
     if case.selective:
-        error, n_checked = 0.0, 0
-        for wanted in [(), *((operand,) for operand in operands)]:
-            alone = claimed_gradients(case, doutput, wanted)
-            error = np.maximum(error, difference(pick(alone, operands), pick(claimed, wanted)))
-            n_checked += sum(operands[operand].size for operand in wanted)
-        rows.append(Row(name, ALONE, seed, float(error), n_checked))
+        alone = [(), *((operand,) for operand in operands)]
+        grads = [claimed_gradients(case, doutput, wanted) for wanted in alone]
+        errors = [difference(pick(got, operands), pick(claimed, wanted)) for got, wanted in zip(grads, alone)]
+        rows.append(row(ALONE, np.max(errors), operands))
     return rows
 
 

@@ -136,31 +136,25 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-def draw_model(rng, n_classes, dropout, kind, n_layers=2):
-    """A model with weights of the size that training gives them, and an adapter or None."""
+def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
+    """(config, params, adapter or None, batch, masks), with weights of the size that training gives them."""
     config = ModelConfig(7, 5, 6, n_layers, n_heads=3, d_ff=8, n_classes=n_classes, dropout=dropout)
     shapes = parameter_shapes(config)
     params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
-    if kind is None:
-        return config, params, None
-    patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
-    exact = EXACT.get(kind, {})
-    adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, dropout=dropout, **patterns, **exact)
-    fresh = init_adapter(params, adapter_config, rng)
-    return config, params, Adapter(adapter_config, perturb(fresh.weights, rng))
-
-
-def draw_batch(rng, n_classes):
-    """Right-padded rows, as in the reference cases."""
+    adapter = None
+    if kind is not None:
+        patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
+        settings = {**EXACT.get(kind, {}), **patterns, "dropout": dropout}
+        adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, **settings)
+        adapter = Adapter(adapter_config, perturb(init_adapter(params, adapter_config, rng).weights, rng))
     arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2), 4)
-    return Batch(**arrays, rows=np.arange(2))
+    batch = Batch(**arrays, rows=np.arange(2))  # padded on the right, as in the reference cases
+    return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
 
 def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
     """Every trained parameter: the adapter's if there is one, else the model's own."""
-    config, params, adapter = draw_model(rng, n_classes, dropout, kind)
-    batch = draw_batch(rng, n_classes)
-    masks = draw_masks(config, batch.ids.shape, rng, adapter, "float64")
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind)
 
     def run(wanted, batch, masks, base=None, **trained):
         weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
@@ -185,10 +179,9 @@ class Nudge(dict):
 
 def activations(rng, n_classes=0, dropout=0.0, kind=None):
     """Every activation that has a name, nudged by an array that starts at 0."""
-    config, params, adapter = draw_model(rng, n_classes, dropout, kind, n_layers=1)
-    batch = draw_batch(rng, n_classes)
-    settings = {"lengths": batch.lengths, "adapter": adapter, "wanted": ("tok_emb.weight", "pos_emb.weight")}
-    settings["masks"] = draw_masks(config, batch.ids.shape, rng, adapter, "float64")
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1)
+    settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
+    settings["wanted"] = ("tok_emb.weight", "pos_emb.weight")
 
     def run(wanted, params, batch, **nudges):
         logits, cache = forward(params, batch.ids, config, **settings, record=Nudge(nudges))

@@ -58,12 +58,10 @@ def describe(right, wrong, dtype, others, factors):
     shift = float((a - b).mean())
     if b.size > 1 and close(a, b + shift) and abs(shift) > near:
         return [f"it is the right value plus {shift * largest:.9g}, the same everywhere"]
-    for words, moved in rearranged(right):
-        if close(wrong, moved):
-            return [f"it is the right value {words}"]
-    for name, other in others.items():
-        if other.shape == wrong.shape and close(wrong, other.astype(np.float64) / largest):
-            return [f"it is {name}"]
+    alike = [(f"the right value {words}", moved) for words, moved in rearranged(right)]
+    for words, array in [*alike, *((name, other.astype(np.float64) / largest) for name, other in others.items())]:
+        if close(wrong, array):
+            return [f"it is {words}"]
     if b.size > 2 and close(np.sort(a), np.sort(b)):
         return ["it has the right numbers in other places"]
     if b.size == 1:

@@ -33,14 +33,6 @@ class PortFile(NamedTuple):
     dtype: str  # "float64" or "float32", from the name
 
 
-class PortTensors(NamedTuple):
-    """What is in a PortFile."""
-
-    tensors: dict  # name -> array of its expected dtype and shape
-    complaints: list[str]  # about all others
-    named: set[str]  # the tensors that a complaint is about, so that they do not count as missing too
-
-
 def shown(name):
     """A name that is safe to print: short, and without characters that a terminal would obey."""
     name = name if name.isprintable() else ascii(name)
@@ -76,13 +68,19 @@ def port_files(folder):
     return files, complaints
 
 
-def read_port_file(file, expected):
-    """The PortTensors of one case.
+def read_port_file(file, expected, outputs):
+    """The tensors of one case that can be compared, and complaints about all others.
 
     Parameters
     ----------
     file : PortFile
     expected : dict, name -> array, of everything that may be there: outputs, and inputs handed back
+    outputs : names of those that have to be there
+
+    Returns
+    -------
+    tensors : dict, name -> array of its expected dtype and shape
+    complaints : list of str
     """
     tensors, complaints, named = {}, [], set()
     read = {".json": read_json_tensors, ".safetensors": read_safetensors}
@@ -90,7 +88,7 @@ def read_port_file(file, expected):
     try:
         arrays = read(file.path, expected)
     except (OSError, ValueError) as error:
-        return PortTensors({}, [f"{shown(file.path.name)}: {reason(error)}"], set(expected))
+        return {}, [f"{shown(file.path.name)}: {reason(error)}"]
     for name, array in arrays.items():
         if isinstance(array, Exception):
             complaint = reason(array)
@@ -106,8 +104,8 @@ def read_port_file(file, expected):
             tensors[name] = array
             continue
         complaints.append(f"{file.path.name}: {shown(name)} {complaint}")
-        named.add(name)
-    return PortTensors(tensors, complaints, named)
+    absent = [name for name in outputs if name not in {*arrays, *named}]
+    return tensors, [*(f"{file.path.name}: {name} is missing" for name in absent), *complaints]
 
 
 def reason(error):
@@ -181,7 +179,7 @@ def read_json_tensors(path, expected):
     for name, entry in tensors.items():
         try:  # what a tensor that no one expects holds does not matter
             arrays[name] = array_of(entry, expected[name]) if name in expected else None
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             arrays[name] = error
     return arrays
 
@@ -191,18 +189,17 @@ def array_of(entry, like):
     if not isinstance(entry, dict) or set(entry) != {"shape", "values"}:
         raise ValueError('should be an object of "shape" and "values"')
     shape, values = entry["shape"], entry["values"]
-    if shape != list(like.shape) or any(isinstance(n, bool) for n in shape):
+    if shape != list(like.shape):
         raise ValueError(f"has shape {shown(str(shape))}, expected {list(like.shape)}")
     if not isinstance(values, list) or len(values) != like.size:
         raise ValueError(f"should have a flat list of {like.size} values")
     numbers = [INFINITE.get(value, value) if isinstance(value, str) else value for value in values]
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+        if type(number) not in (int, float):
             raise ValueError(f"has the value {shown(repr(number))}, expected numbers, or 'inf', '-inf' or 'nan'")
-    if like.dtype.kind != "f":
-        limits = np.iinfo(like.dtype)
-        if not all(math.isfinite(n) and n == int(n) and limits.min <= n <= limits.max for n in numbers):
-            raise ValueError(f"should hold whole numbers of {like.dtype}")
-        return np.array([int(n) for n in numbers], dtype=like.dtype).reshape(shape)
-    with np.errstate(over="ignore"):
-        return np.array(numbers, dtype=np.float64).astype(like.dtype).reshape(shape)
+    wide = np.array(numbers, dtype=np.float64).reshape(like.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = wide.astype(like.dtype)
+    if like.dtype.kind != "f" and (array != wide).any():
+        raise ValueError(f"should hold whole numbers of {like.dtype}")
+    return array

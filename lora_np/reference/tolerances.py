@@ -16,7 +16,7 @@ entries would not work: where a sum cancels, correct entries differ in the third
 `k_proj.bias`, zero in theory, is nothing but rounding.
 """
 
-import math
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
@@ -35,21 +35,21 @@ def rms(array):
     return float(largest * np.sqrt(np.mean((finite / largest) ** 2))) if largest > 0 else 0.0
 
 
-def distance(got, expected):
-    """The largest |got − expected|; inf if the entries that are not finite differ."""
+def differences(got, expected):
+    """|got − expected| of each entry in float64; of one that is not finite, 0 if both are the same and else inf."""
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    finite = np.isfinite(expected)
-    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
-        return math.inf
-    return float(np.abs(got[finite] - expected[finite]).max(initial=0.0))
-
-
-def off(got, expected, atol, rtol):
-    """Where |got − expected| ≤ atol + rtol |expected| does not hold: bool array. Infinities have to be the same."""
-    wide, right = got.astype(np.float64), expected.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(wide - right) <= atol + rtol * np.abs(right)
-    return ~np.where(np.isfinite(right), near, wide == right)
+        delta = np.abs(got - expected)
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    return np.where(same, 0.0, np.nan_to_num(delta, nan=np.inf, posinf=np.inf))
+
+
+def shares(got, expected, atol, rtol):
+    """|got − expected| of each entry as a share of what is allowed, atol + rtol |expected|: above 1 it is off."""
+    delta = differences(got, expected)
+    with np.errstate(all="ignore"):
+        share = delta / (atol + rtol * np.abs(expected, dtype=np.float64))
+    return np.where((delta == 0.0) | (delta == np.inf), delta, share)
 
 
 def tolerances(case, outputs):
@@ -65,42 +65,30 @@ def tolerances(case, outputs):
     ValueError
         If whole numbers, such as generated tokens, depend on rounding: such a case is no reference.
     """
-    exact = outputs["float64"]
-    errors = {name: 0.0 for name in exact}
+    others = []
     if "exact" not in case.flags:
-        others = [outputs["float32"]] if not case.inputs_float32 else []
+        others += [] if case.inputs_float32 else [outputs["float32"]]
         others += [case.compute(case.settings, moved(case, i)) for i in range(DRAWS)]
-        for other in others:
-            for name, array in exact.items():
-                errors[name] = max(errors[name], distance(other[name], array))
     atols = {}
-    for name, array in exact.items():
+    for name, array in outputs["float64"].items():
+        error = max((float(differences(other[name], array).max(initial=0.0)) for other in others), default=0.0)
         whole = not np.issubdtype(array.dtype, np.floating)
-        if whole and errors[name] > 0:
+        if whole and error > 0:
             raise ValueError(f"{case.id}: {name} changes with rounding; expected whole numbers that do not")
-        if whole or "exact" in case.flags:
-            atols[name] = dict.fromkeys(EPSILON, 0.0)
-            continue
-        error = max(errors[name] / EPSILON["float32"], rms(array))
-        atols[name] = {dtype: round_up(SAFETY * epsilon * error) for dtype, epsilon in EPSILON.items()}
+        size = 0.0 if whole or "exact" in case.flags else max(error / EPSILON["float32"], rms(array))
+        atols[name] = {dtype: round_up(SAFETY * epsilon * size) for dtype, epsilon in EPSILON.items()}
     return atols
 
 
 def moved(case, i):
     """The inputs in float64, each number times 1 ± 2⁻²⁴ at most."""
-    bits = bits_of(f"{case.id}, moved {i}")
-
-    def move(array):
-        if not np.issubdtype(array.dtype, np.floating):
-            return array
-        return array * (1.0 + 2.0**-24 * uniform(bits, array.shape))
-
-    return {name: move(array) for name, array in case.inputs.items()}
+    bits, inputs = bits_of(f"{case.id}, moved {i}"), dict(case.inputs)
+    for name, array in inputs.items():
+        if np.issubdtype(array.dtype, np.floating):
+            inputs[name] = array * (1.0 + 2.0**-24 * uniform(bits, array.shape))
+    return inputs
 
 
 def round_up(value):
     """Two digits: 1.23e-7 becomes 1.3e-7."""
-    if value == 0.0:
-        return 0.0
-    digits = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.ceil(value / digits) * digits:.1e}")
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(value))

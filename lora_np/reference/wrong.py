@@ -53,19 +53,17 @@ def mistaken(mistake):
     """
     if not OPEN.acquire(blocking=False):
         raise RuntimeError(f"mistake: {mistake!r} cannot be made while another one is")
+    right = {}
     try:
-        wrong = wrong_code(mistake)
-        right = {function: function.__code__ for function in wrong}
-        try:
-            for function, code in wrong.items():
-                function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
-            yield
-        finally:
-            for function, code in right.items():
-                function.__code__ = code
-                function.__globals__.pop("wrong", None)
-            INPUT_OF.clear()
+        for function, code in wrong_code(mistake).items():
+            right[function] = function.__code__
+            function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
+        yield
     finally:
+        for function, code in right.items():
+            function.__code__ = code
+            function.__globals__.pop("wrong", None)
+        INPUT_OF.clear()
         OPEN.release()
 
 
@@ -79,12 +77,14 @@ def wrong_code(mistake):
         if source.count(right) != 1:
             raise AssertionError(f"{place}: expected {right!r} once in the source, for the mistake {mistake!r}")
         sources[function] = source.replace(right, wrong)
-    codes = {}
-    for function, source in sources.items():
-        names = dict(function.__globals__)
-        exec(compile(source, function.__code__.co_filename, "exec"), names)
-        codes[function] = names[function.__name__].__code__
-    return codes
+    return {function: compiled(function, source) for function, source in sources.items()}
+
+
+def compiled(function, source):
+    """The code that a function has with another source."""
+    names = dict(function.__globals__)
+    exec(compile(source, function.__code__.co_filename, "exec"), names)
+    return names[function.__name__].__code__
 
 
 def function_at(place):

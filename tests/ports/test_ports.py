@@ -98,12 +98,6 @@ def test_ports_never_look_at_the_expected_outputs(tmp_path):
         assert all_agree(tmp_path / f"out{number}", "float64")
 
 
-@pytest.mark.parametrize("name", ["port.c", "port.mjs"])
-def test_ports_stay_short(name):
-    lines = (HERE / name).read_text("utf-8").splitlines()
-    assert len(lines) <= 620 and max(map(len, lines)) <= 120
-
-
 # ---------------------------------------------------------------- mistakes planted in the JavaScript port
 
 

@@ -6,8 +6,6 @@ from .model import model_cases
 from .operations import operation_cases
 from .training import training_cases
 
-__all__ = ["DTYPES", "TIERS", "ReferenceCase", "in_dtype", "reference_cases", "stage"]
-
 TIERS = {1: "operations", 2: "the model", 3: "training and files"}
 
 

@@ -11,10 +11,10 @@ from ...analysis import right_directions, singular_values
 from ...compress import quantise_nf4
 from ...compress.nf4 import unpack
 from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
-from ...model import parameter_shapes
+from ...model import ModelConfig, parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
-from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params, layers_of, model_config
+from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
@@ -71,18 +71,18 @@ def read_gpt2(settings, t):
 
 
 def write_gpt2(settings, t):
-    return to_files(lambda folder: save_gpt2(folder, base_of(settings, t), model_config(settings)), [MODEL])
+    return to_files(lambda folder: save_gpt2(folder, base_of(settings, t), ModelConfig(**settings["model"])), [MODEL])
 
 
 def read_peft(settings, t):
-    shapes = parameter_shapes(model_config(settings))
+    shapes = parameter_shapes(ModelConfig(**settings["model"]))
     base = {name: np.zeros(shape, precision(t[ADAPTER])) for name, shape in shapes.items()}
     adapter = from_files(lambda folder: load_peft(folder, base), t, (ADAPTER, FIELDS))
     return {f"delta.{name}": delta for name, delta in adapter_deltas(base, adapter).items()}
 
 
 def write_peft(settings, t):
-    given = adapter_of(settings, t), base_of(settings, t), model_config(settings)
+    given = adapter_of(settings, t), base_of(settings, t), ModelConfig(**settings["model"])
     return to_files(lambda folder: save_peft(folder, *given), [ADAPTER])
 
 
@@ -132,7 +132,7 @@ def gpt2_cases():
 
     def files(dtype):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
-        return to_files(lambda folder: save_gpt2(folder, arrays, model_config(settings)), GPT2_FILES)
+        return to_files(lambda folder: save_gpt2(folder, arrays, ModelConfig(**settings["model"])), GPT2_FILES)
 
     wide, narrow = map(files, DTYPES)
     return [
@@ -146,9 +146,8 @@ def gpt2_cases():
 def peft_cases():
     bits = bits_of("peft")
     params = draw_params(bits, SMALL)
-    about, arrays = draw_adapter(bits, params, layers_of(params, "q_proj", "v_proj", "down_proj"))
-    model = {"model": SMALL}
-    settings = {**model, "adapter": about}
+    about, arrays = draw_adapter(bits, params, ("q_proj", "v_proj", "down_proj"))
+    settings = {"model": SMALL}
     one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),
         "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": bell(bits, (18, 2)),
@@ -165,10 +164,10 @@ def peft_cases():
 
     wide, narrow = map(files, DTYPES)
     return [
-        ReferenceCase("peft-read", 3, "peft_read", model, wide, read_peft,
+        ReferenceCase("peft-read", 3, "peft_read", settings, wide, read_peft,
                       "PEFT's adapter on c_attn as the updates ΔW of q_proj, k_proj and v_proj",
                       "B cut along the wrong axis; α/r forgotten; ΔW transposed for fan_in_fan_out", (), narrow),
-        ReferenceCase("peft-write", 3, "peft_write", settings, {**params, **arrays}, write_peft,
+        ReferenceCase("peft-write", 3, "peft_write", {**settings, "adapter": about}, {**params, **arrays}, write_peft,
                       "adapters on q_proj and v_proj as one on c_attn: the A's one above the other, B in blocks",
                       "B's blocks at the wrong rows: k_proj, which has no adapter, has its rows too", ("exact",)),
     ]  # fmt: skip

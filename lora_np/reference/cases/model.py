@@ -12,28 +12,17 @@ import numpy as np
 from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
-from ...model import (
-    ModelConfig,
-    backward,
-    draw_masks,
-    empty_past,
-    forward,
-    make_decoder,
-    next_logits,
-    parameter_shapes,
-)
+from ...model import ModelConfig, backward, draw_masks, forward, parameter_shapes
+from ...model.decoder import empty_past, make_decoder, next_logits
 from ...training import trainable_arrays
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2}
 SIZES |= {"n_heads": 3, "d_ff": 16, "n_classes": 0}
+QV = ("q_proj", "v_proj")
 
 # ---------------------------------------------------------------- settings as the package's objects
-
-
-def model_config(settings):
-    return ModelConfig(**settings["model"])
 
 
 def adapter_of(settings, t):
@@ -59,14 +48,14 @@ def masks_of(t):
 
 
 def base_of(settings, t):
-    return {name: t[name] for name in parameter_shapes(model_config(settings))}
+    return {name: t[name] for name in parameter_shapes(ModelConfig(**settings["model"]))}
 
 
 # ---------------------------------------------------------------- what the package computes
 
 
 def model(settings, t):
-    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
     activations, back = {}, {}
     given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks_of(t)}
     wanted = tuple(trainable_arrays(params, adapter))
@@ -96,7 +85,7 @@ def in_reverse_order(activations, params):
 
 def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
-    config, params, adapter = model_config(settings), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
     decoder = make_decoder(params, config, adapter)
     past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
@@ -138,11 +127,15 @@ def draw_batch(bits, sizes, lengths, T):
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
-def draw_adapter(bits, params, layers, kind="lora", rslora=False):
-    """Settings and arrays of an adapter; B is not 0, because at B = 0 most gradients are 0.
+def draw_adapter(bits, params, names=(), r=2, alpha=3.0, kind="lora", rslora=False, layers=None):
+    """Settings and arrays of an adapter; None and no arrays if no layer has one. B is not 0, because at B = 0 most
+    gradients are 0.
 
-    layers : dict, a layer's full name -> (r, alpha)
+    names : last names of the layers, all of which have the same r and α
+    layers : in their place a dict, a layer's full name -> (r, α)
     """
+    if layers is None:
+        layers = {layer: (r, alpha) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
     arrays = {}
     for layer, (r, _) in layers.items():
         W = params[f"{layer}.weight"]
@@ -151,46 +144,34 @@ def draw_adapter(bits, params, layers, kind="lora", rslora=False):
         if kind == "dora":
             arrays[f"{layer}.{MAGNITUDE}"] = uniform(bits, (W.shape[0],), 0.5, 1.5)
     named = {layer: {"r": r, "alpha": alpha} for layer, (r, alpha) in layers.items()}
-    return {"kind": kind, "rslora": rslora, "layers": named}, arrays
+    return {"kind": kind, "rslora": rslora, "layers": named} if layers else None, arrays
 
 
 def mask_shapes(settings, arrays, B, T, p):
     """The place of every dropout mask -> its shape. Only the model's own, where its dropout is set, if p is None."""
     adapter = adapter_of(settings, arrays)
     adapter = None if adapter is None or p is None else adapter._replace(config=replace(adapter.config, dropout=p))
-    masks = draw_masks(model_config(settings), (B, T), np.random.default_rng(0), adapter)
+    masks = draw_masks(ModelConfig(**settings["model"]), (B, T), np.random.default_rng(0), adapter)
     return {place: array.shape for place, array in masks.items()}
-
-
-def draw_dropout(bits, settings, arrays, B, T, p):
-    """A mask for each place: the model's own with its dropout, an adapter's with p; none for adapters if p is None."""
-    share = settings["model"]["dropout"]
-    shapes = mask_shapes(settings, arrays, B, T, p)
-    return {f"mask.{at}": mask(bits, n, p if at.endswith(".adapter") else share) for at, n in shapes.items()}
-
-
-def layers_of(params, *names, r=2, alpha=3.0):
-    """(r, α) for every layer of these names, or for all linear layers."""
-    return {layer: (r, alpha) for layer in linear_layers(params) if not names or layer.rpartition(".")[2] in names}
 
 
 def model_cases():
     """The cases of tier 2."""
 
-    def case(id, description, catches, adapter=None, lengths=(5, 3), T=5, p=None, flags=(), **changes):
+    def case(id, description, catches, lengths=(5, 3), T=5, p=None, flags=(), adapter=None, **changes):
         bits = bits_of(id)
         sizes = {**SIZES, **changes}
         params = draw_params(bits, sizes)
-        about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, **adapter(params))
+        about, arrays = draw_adapter(bits, params, **(adapter or {}))
         settings = {"model": sizes, "adapter": about}
         inputs = {**draw_batch(bits, sizes, lengths, T), **params, **arrays}
-        inputs |= draw_dropout(bits, settings, arrays, len(lengths), T, p)
+        for place, shape in mask_shapes(settings, arrays, len(lengths), T, p).items():
+            inputs[f"mask.{place}"] = mask(bits, shape, p if place.endswith(".adapter") else sizes["dropout"])
         return ReferenceCase(id, 2, "model", settings, inputs, model, description, catches, flags)
 
-    def mixed(params):
-        first = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
-        return {"layers": {**first, "blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}}
-
+    all_linear = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    mixed = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
+    mixed |= {"blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
     return [
         case("model-lm", "a language model, all parameters trained; row 1 is padded",
              "targets shifted twice; the tied head's term of the embedding's gradient forgotten; a missing residual"),
@@ -200,17 +181,17 @@ def model_cases():
         case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", T=1, lengths=(1,),
              n_layers=1, flags=("edge",)),
         case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass that goes "
-             "on below the lowest trained layer", lambda params: {"layers": layers_of(params, "q_proj", "v_proj")}),
+             "on below the lowest trained layer", adapter={"names": QV}),
         case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, with "
              "p = 0.5, on the adapters' inputs", "one mask for all adapters; masks in the merged model, which is "
-             "evaluated", lambda params: {"layers": layers_of(params)}, p=0.5, n_classes=3, dropout=0.25),
+             "evaluated", adapter={"names": all_linear}, p=0.5, n_classes=3, dropout=0.25),
         case("model-lm-rslora", "rsLoRA on q_proj and v_proj, one block: s = α/√r", "α/r where rslora is set",
-             lambda params: {"layers": layers_of(params, "q_proj", "v_proj", r=4), "rslora": True}, n_layers=1),
+             adapter={"names": QV, "r": 4, "rslora": True}, n_layers=1),
         case("model-lm-dora", "DoRA on v_proj and up_proj, one block, with dropout on the adapters' inputs",
              "norms of columns; m started anew; the base's input masked",
-             lambda params: {"layers": layers_of(params, "v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
+             adapter={"names": ("v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
         case("model-lm-mixed-ranks", "other ranks and alphas in each of four layers",
-             "one rank or scale for all layers", mixed),
+             "one rank or scale for all layers", adapter={"layers": mixed}),
         *generation_cases(),
     ]  # fmt: skip
 
@@ -218,10 +199,10 @@ def model_cases():
 def generation_cases():
     """Greedy generation. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
 
-    def case(id, description, catches, layers=()):
+    def case(id, description, catches, names=()):
         bits = bits_of(id)
         params = draw_params(bits, SIZES)
-        about, arrays = draw_adapter(bits, params, layers_of(params, *layers)) if layers else (None, {})
+        about, arrays = draw_adapter(bits, params, names)
         settings = {"model": SIZES, "adapter": about, "n_new": 4}
         inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **params, **arrays}
         return ReferenceCase(id, 2, "generate", settings, inputs, generate, description, catches)
@@ -230,5 +211,5 @@ def generation_cases():
         case("generate-lm", "four new tokens with cached keys and values", "positions that start at 0 again; keys "
              "cached before the projection's bias"),
         case("generate-lora", "the same with LoRA on q_proj and v_proj, merged or not", "an adapter that is left out "
-             "while generating", ("q_proj", "v_proj")),
+             "while generating", QV),
     ]  # fmt: skip

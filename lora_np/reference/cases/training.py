@@ -5,32 +5,12 @@ Training draws nothing: batches, their order and what dropout keeps are inputs.
 
 import numpy as np
 
+from ... import training
 from ...data import Batch
-from ...model import loss_and_gradients
-from ...training import (
-    AdamW,
-    TrainConfig,
-    adamw_update,
-    attach,
-    clip_by_global_norm,
-    initial_state,
-    learning_rate_at,
-    train_step,
-    trainable_arrays,
-)
+from ...model import ModelConfig, loss_and_gradients
+from . import model
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
-from .model import (
-    SIZES,
-    adapter_of,
-    base_of,
-    draw_adapter,
-    draw_batch,
-    draw_params,
-    layers_of,
-    mask_shapes,
-    model_config,
-)
 
 RECORDED = (1, 10, 50)  # the steps after which parameters are shown
 
@@ -39,18 +19,19 @@ RECORDED = (1, 10, 50)  # the steps after which parameters are shown
 
 def clip(settings, t):
     grads = {name.removeprefix("grad."): array for name, array in t.items()}
-    clipped, norm = clip_by_global_norm(grads, settings["max_norm"])
+    clipped, norm = training.clip_by_global_norm(grads, settings["max_norm"])
     return {"norm": np.asarray(norm), **{f"clipped.{name}": array for name, array in clipped.items()}}
 
 
 def schedule(settings, t):
     same = {name: settings[name] for name in ("schedule", "warmup_steps", "final_share")}
     steps = settings["steps"]
-    return {"learning_rate": np.array([learning_rate_at(i, steps, settings["peak"], **same) for i in range(steps)])}
+    rates = [training.learning_rate_at(i, steps, settings["peak"], **same) for i in range(steps)]
+    return {"learning_rate": np.array(rates)}
 
 
 def optimiser_of(settings):
-    return AdamW(**settings["optimiser"])
+    return training.AdamW(**settings["optimiser"])
 
 
 def adamw(settings, t):
@@ -60,7 +41,7 @@ def adamw(settings, t):
     outputs = {}
     for step, rate in enumerate(settings["learning_rate"], 1):
         grads = {name: t[f"grad.{name}"][step - 1] for name in params}
-        params, m, v = adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
+        params, m, v = training.adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
         for kind, arrays in (("m", m), ("v", v), ("after", params)):
             outputs |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
     return outputs
@@ -71,10 +52,10 @@ def train(settings, t):
 
     All steps, or only the first settings["until"]: enough for a mistake that shows early.
     """
-    base, adapter, about = base_of(settings, t), adapter_of(settings, t), settings["train"]
+    base, adapter, about = model.base_of(settings, t), model.adapter_of(settings, t), settings["train"]
     same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
-    train_config = TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
-    state, outputs = initial_state(trainable_arrays(base, adapter)), {}
+    train_config = training.TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
+    state, outputs = training.initial_state(training.trainable_arrays(base, adapter)), {}
     since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
     for step in range(settings.get("until", about["steps"])):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
@@ -82,7 +63,7 @@ def train(settings, t):
         objective = objective_at(step, settings, t, base, adapter)
         if step == 0:
             grads = objective(state.trainable, batch, None).grads
-        state, measured = train_step(state, objective, batch, train_config)
+        state, measured = training.train_step(state, objective, batch, train_config)
         for name, values in since.items():
             values.append(measured[name])
         if step + 1 in RECORDED:
@@ -97,16 +78,15 @@ def train(settings, t):
 
 def objective_at(step, settings, t, base, adapter):
     """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
-    dtype = base["tok_emb.weight"].dtype
-    masks = {}
+    config, dtype, masks = ModelConfig(**settings["model"]), base["tok_emb.weight"].dtype, {}
     for name, array in t.items():
         if name.startswith("kept."):
             place = name.removeprefix("kept.")
             masks[place] = array[step].astype(dtype) / (1.0 - settings["train"]["dropout"])
 
     def objective(trainable, batch, rng):
-        params, attached = attach(base, adapter, trainable)
-        return loss_and_gradients(params, batch, model_config(settings), attached, tuple(trainable), masks)
+        params, attached = training.attach(base, adapter, trainable)
+        return loss_and_gradients(params, batch, config, attached, tuple(trainable), masks)
 
     return objective
 
@@ -178,15 +158,15 @@ def adamw_cases():
 def run_cases():
     def case(id, adapter, description, catches, clip_norm, schedule, final_share, learning_rate, **changes):
         bits = bits_of(id)
-        sizes = {**SIZES, "n_layers": 1, **changes}
-        params, steps, n_batches, p, (B, T) = draw_params(bits, sizes), RECORDED[-1], 4, 0.25, (3, 5)
-        about, arrays = (None, {}) if adapter is None else draw_adapter(bits, params, layers_of(params, *adapter))
+        sizes = {**model.SIZES, "n_layers": 1, **changes}
+        params, steps, n_batches, p, (B, T) = model.draw_params(bits, sizes), RECORDED[-1], 4, 0.25, (3, 5)
+        about, arrays = model.draw_adapter(bits, params, adapter)
         arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
-        batches = [draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
+        batches = [model.draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
         inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
         inputs["order"] = whole(bits, (steps,), n_batches)
         settings = {"model": {**sizes, "dropout": 0.0 if adapter else p}, "adapter": about}
-        shapes = mask_shapes(settings, arrays, B, T, p)
+        shapes = model.mask_shapes(settings, arrays, B, T, p)
         inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
         settings["train"] = {
             "steps": steps, "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": 5,
@@ -196,9 +176,9 @@ def run_cases():
         return ReferenceCase(id, 3, "train", settings, {**inputs, **params, **arrays}, train, description, catches)
 
     return [
-        case("train-full", None, "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
+        case("train-full", (), "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
              "all of training's; what a single step does not show", 3.0, "cosine", 0.125, 0.01),
-        case("train-lora", ("q_proj", "v_proj"), "50 steps of LoRA on q_proj and v_proj and of a classifier's head, "
+        case("train-lora", model.QV, "50 steps of LoRA on q_proj and v_proj and of a classifier's head, "
              "from B = 0, with dropout on the adapters' inputs, clipping and a straight line",
              "base weights that move; masks of another step", 1.25, "linear", 0.0, 0.01, n_classes=3),
     ]  # fmt: skip
