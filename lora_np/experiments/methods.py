@@ -93,7 +93,7 @@ GUESSES = {
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.
 CHOOSING = {
     1: {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
-    3: {"attention": ("qv_r4",), "all": ("all_r8",)},
+    3: {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
 }
 
 
