@@ -19,6 +19,7 @@ from lora_np.formats import (
     load_peft,
     load_pretrained,
     load_task,
+    put_on,
     read_json,
     read_tensors,
     save_adapter,
@@ -196,6 +197,11 @@ def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapte
         with pytest.raises(ValueError, match=f"init: got '{init}', .*expected one of kaiming, .*: .*`on_given_base`"):
             save()
     assert not out.exists()
+
+
+def test_an_adapter_without_a_task_is_not_put_on_a_model(saved_adapter):
+    with pytest.raises(ValueError, match="no task.json of an adapter; expected a folder that finetune"):
+        put_on(saved_adapter[0], None)
 
 
 def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):

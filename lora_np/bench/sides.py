@@ -33,8 +33,8 @@ def make_side(name, case, threads):
 
     Parameters
     ----------
-    name : "lora_np", a key of PEERS, or "peak" (which needs no case)
-    case : Case
+    name : "lora_np", a key of PEERS, or "peak"
+    case : Case; None for "peak"
     threads : int
     """
     if name in (OURS, "peak"):

@@ -55,7 +55,7 @@ def bench(
     Raises
     ------
     ValueError
-        For an unknown kind of work or peer, or a number that is too small.
+        For an unknown kind of work, a peer that is unknown or not installed, or a number out of range.
     """
     cores = available_cores()
     threads = whole_number("threads", cores if threads is None else threads, 1, cores, "the cores of this machine")

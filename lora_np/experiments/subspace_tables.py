@@ -29,11 +29,11 @@ def tables_of_pairs(results, runs, ranks):
         "equal", the same with φ(n, n) of each pair for every n, (pairs, n), for each table
     """
     adapters = [results.arrays(run) for run in runs.values()]
-    pairs = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
+    trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))
     tables = {name: {what: {} for what in WHAT} for name in ("mean", "equal")}
     for what in WHAT:
         for layer in LAYERS:
-            of_pairs = np.array([mean_table(what, layer, pair, ranks) for pair in pairs])  # (pairs, r₁, r₂)
+            of_pairs = np.array([mean_table(what, layer, pair, ranks) for pair in trained])  # (pairs, r₁, r₂)
             tables["mean"][what][layer] = of_pairs.mean(axis=0).round(3).tolist()
             tables["equal"][what][layer] = np.diagonal(of_pairs, axis1=1, axis2=2).tolist()
     return tables

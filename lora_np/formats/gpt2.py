@@ -252,8 +252,8 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
         write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         # With this file transformers uses the tokenizer unchanged.
         about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
-        end, pad = tokenizer.id_to_token(end), tokenizer.id_to_token(pad)
-        about |= {"bos_token": end, "eos_token": end, "pad_token": pad, "clean_up_tokenization_spaces": False}
+        about |= {name.removesuffix("_id"): tokenizer.id_to_token(token) for name, token in special.items()}
+        about["clean_up_tokenization_spaces"] = False
         write_json(folder / "tokenizer_config.json", about)
     write_json(folder / "config.json", gpt2_fields(config, labels, special))
 

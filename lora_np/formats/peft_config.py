@@ -34,7 +34,7 @@ fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
 # Matching time grows like length ** repeats and alternatives ** groups, so the numbers of these are limited.
-MOST = {r"[*+?{]": 3, r"\(": 2, r"\|": 20, r"(?s:.)": 300}
+MOST, MOST_CHARACTERS = {r"[*+?{]": 3, r"\(": 2, r"\|": 20}, 300
 INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a repeated or special group, or a back-reference
 
 
@@ -68,7 +68,8 @@ def check_fields(path, fields):
 def check_pattern(path, field, pattern):
     """Raise ValueError for a text that is not a regular expression, or that could take very long to match."""
     bare = pattern.replace("(?:", "(")
-    if INVOLVED.search(bare) or any(len(re.findall(token, bare)) > most for token, most in MOST.items()):
+    too_many = any(len(re.findall(token, bare)) > most for token, most in MOST.items())
+    if too_many or len(bare) > MOST_CHARACTERS or INVOLVED.search(bare):
         raise ValueError(f"{path}: {field} has the pattern {pattern[:80]!r}, which is too complex to match safely")
     try:
         with warnings.catch_warnings():

@@ -116,6 +116,8 @@ def put_on(name, model):
     model : Task of the base, after `check_base`
     """
     folder, about = read_task(name)
+    if "base" not in about:
+        raise ValueError(f"{folder}: no task.json of an adapter; expected a folder that finetune, mix or import wrote")
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)

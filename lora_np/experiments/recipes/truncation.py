@@ -30,7 +30,8 @@ KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *RANKS))
-    energy, rank_90 = ({key: [] for key in KEYS} for _ in range(2))  # means over layers; of energy (seeds, 256)
+    energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
+    rank_90 = {key: [] for key in KEYS}
     for (key, _), run in runs.items():
         spectra = [spectrum(update) for update in updates_of(results, run).values()]
         shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]
