@@ -586,8 +586,20 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
     ("rank_sweep", "q and v, r = 1 less r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
     ("rank_sweep", "q and v r = 8 less full", "qv_r8", "full", "test_loss"),
     ("matrices", "LoRA q,v r=4 less LoRA k r=8", "qv_r4", "k_r8", "test_accuracy"),
-    ("dialect", "critics' snippets, LoRA r=16: loss in", ("critics", "lora_r16"), ("critics", "full"), "new"),
-    ("dialect", "software licences, LoRA r=16: full's", ("licences", "full"), ("licences", "lora_r16"), "old"),
+    (
+        "dialect",
+        "critics' snippets, LoRA r=16 and full fine-tuning: L",
+        ("critics", "lora_r16"),
+        ("critics", "full"),
+        "new",
+    ),
+    (
+        "dialect",
+        "software licences, LoRA r=16 and full fine-tuning, half the rate: f",
+        ("licences", "full_half"),
+        ("licences", "lora_r16"),
+        "old",
+    ),
     ("low_data", "100 snippets: acc", ("qv_r8", 100), ("full", 100), "test_accuracy"),
     ("low_data", "1,000 snippets: loss", ("qv_r8", 1000), ("full", 1000), "test_loss"),
     ("attention_or_mlp", "MLP r = 36 less attention", "mlp_r36", "attention_r45", "test_accuracy"),
@@ -826,18 +838,18 @@ def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
     measured = measured_by("dialect", [0, 1, 2], False)
     assert verdict(measured["checks"]) == HOLDS and len(measured["checks"]) == 2 * 2 * 2
     for of_domain in measured["losses"].values():
-        assert list(of_domain) == list(dialect.METHODS)
+        assert list(of_domain) == list(dialect.SERIES)
         assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of_domain.values())
     measured = measured_by("dialect", [0], False)
     assert {part["verdict"] for part in measured["checks"]} == {UNKNOWN}
-    assert [part["verdict"] for part in measured["asides"]] == [HOLDS]  # every run of LoRA took its adapter off
+    assert [part["verdict"] for part in measured["asides"]] == [UNKNOWN] * 8 + [HOLDS]  # every run of LoRA took its adapter off
 
 
 @pytest.mark.parametrize("broken", ["base_untouched", "removed_bit_for_bit"])
 def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_clock):
     traces = {broken: False}
     measured = measured_by("dialect", [0, 1], True, lambda run: {} if run.method == "full" else traces)
-    (removal,) = measured["asides"]
+    removal = measured["asides"][-1]
     assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS
     assert verdict(measured["checks"]) == HOLDS  # the claim is of what is learnt and forgotten
 

@@ -4,7 +4,8 @@ The base has read long IMDb reviews. It is taught the dialect of critics' snippe
 licences, of which there are six times fewer, in three, by full fine-tuning and by LoRA on all linear layers. Its
 perplexity is measured during training and at the end, on texts of the new domain and on IMDb reviews, neither seen in
 training. An adapter can be taken off again. The base is then what it was, bit for bit, and every run of LoRA checks
-this. The learning rates were chosen on the new domain's validation texts.
+this. The learning rates were chosen on the new domain's validation texts. Full fine-tuning at half of its rate shows
+how much of the forgetting comes from the rate.
 """
 
 import math
@@ -27,12 +28,17 @@ CAPTION = (
     "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
     "Top: at the end, on test texts. Bottom: during training, from right to left, on validation texts. LoRA forgets "
     "only while the adapter is on; without it the model is back at the star. How much is forgotten also depends on the "
-    "learning rate: the best one for the new domain may be a poor one for the old."
+    "learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
 )
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
-METHODS = ("full", "lora_r1", "lora_r16")
-QUICK_METHODS, QUICK = ("full", "lora_r16"), {"limit": 512}
+SERIES = {  # name -> method, share of the chosen rate, colour and marker
+    "full": ("full", 1.0, COLOURS["full"], "s"),
+    "full_half": ("full", 0.5, PALETTE[4], "s"),
+    "lora_r1": ("lora_r1", 1.0, PALETTE[1], "o"),
+    "lora_r16": ("lora_r16", 1.0, PALETTE[2], "o"),
+}
+QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512}
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
 SAMPLE_TOKENS = 40
@@ -43,15 +49,16 @@ GUESSES = {
 
 
 def runs(seeds, quick):
-    """(domain, method, seed) -> run."""
+    """(domain, name in SERIES, seed) -> run."""
     rates, more = read_json(SETTINGS)["chosen"], QUICK if quick else {}
     return {
-        (domain, method, seed): DialectRun(
-            domain, method, seed, rates[f"{domain}, {method}"], EPOCHS[domain], corpus(domain), **more
+        (domain, name, seed): DialectRun(
+            domain, method, seed, share * rates[f"{domain}, {method}"], EPOCHS[domain], corpus(domain), **more
         )
         for seed in seeds
         for domain in DOMAINS
-        for method in (QUICK_METHODS if quick else METHODS)  # full fine-tuning, the longest, first
+        for name, (method, share, *_) in SERIES.items()  # full fine-tuning, the longest, first
+        if not quick or name in QUICK_SERIES
     }
 
 
@@ -65,7 +72,7 @@ def measure(results, runs, seeds, quick):
     limit = QUICK["limit"] if quick else None
     with blas_threads(1):
         of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
-    losses, checks, more = {}, [], {"at_least": 0.0, "unit": "nats"}
+    losses, checks, asides, more = {}, [], [], {"at_least": 0.0, "unit": "nats"}
     new, old, way = (by_method(results, runs, field) for field in ("new", "old", way_there))
     for domain, text in DOMAINS.items():
         # Method -> "new", "old" and the way there, in nats a token.
@@ -73,16 +80,23 @@ def measure(results, runs, seeds, quick):
             method: {"new": new[domain][method], "old": old[domain][method], "way": way[domain][method]}
             for method in new[domain]
         }
-        for method in list(losses[domain])[1:]:
-            name = f"{text}, {label(method)}"
-            checks.append(compare(f"{name}: loss in the new domain less full's", new[domain], method, "full", **more))
-            checks.append(compare(f"{name}: full's loss on reviews less LoRA's", old[domain], "full", method, **more))
+        for lora in list(losses[domain])[2:]:
+            for full, parts in (("full", checks), ("full_half", asides)):
+                names = f"{text}, {label_of(lora)} and {label_of(full)}"
+                parts.append(compare(f"{names}: LoRA's new loss less full's", new[domain], lora, full, **more))
+                parts.append(compare(f"{names}: full's loss on reviews less LoRA's", old[domain], full, lora, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
-    asides = [check(text, taken_off, at_least=1.0, every=True)]
+    asides.append(check(text, taken_off, at_least=1.0, every=True))
     texts = {"licences_sha256": licences_digest(), "samples": samples()}
     return {"checks": checks, "asides": asides, "base": of_base, "losses": losses, **texts}
+
+
+def label_of(name):
+    """What one of SERIES is called."""
+    method, share, *_ = SERIES[name]
+    return label(method) + ", half the rate" * (share == 0.5)
 
 
 def way_there(numbers):
@@ -132,13 +146,13 @@ def draw(outcome):
     panels = figure.subplots(2, len(DOMAINS))
     old_base = math.exp(outcome["base"]["reviews"])
     for column, (domain, title) in zip(panels.T, DOMAINS.items()):
-        for (method, of_method), colour in zip(outcome["losses"][domain].items(), (COLOURS["full"], *PALETTE[1:])):
-            marker = "s" if method == "full" else "o"
+        for method, of_method in outcome["losses"][domain].items():
+            _, _, colour, marker = SERIES[method]
             new, old = np.exp(of_method["new"]), np.exp(of_method["old"])
             column[0].plot(new, old, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
-            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=label(method))
+            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=label_of(method))
             way = np.exp(np.mean(of_method["way"], axis=0))  # (2, evaluations)
-            column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8, label=label(method))
+            column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8)
         star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
         column[0].plot(math.exp(outcome["base"][domain]), old_base, "*", **star)
         column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
