@@ -125,7 +125,7 @@ def problems(files):
             messages += [f"{path}: {problem}" for problem in deeds(tree, "cli")]
             continue
         if room not in FLOORS:
-            messages.append(f"{path}: {room} has no floor in DESIGN.md's table")
+            messages.append(f"{path}: {room} has no floor")
             continue
         graph[module_name(path)] = set()
         for level, module, name, where in imports(tree):
