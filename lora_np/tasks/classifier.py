@@ -17,8 +17,8 @@ from ..data import (
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, evaluate, stream
-from .start import load_base, train_and_report, training_settings
+from ..training import blas_threads, classifier_training, evaluate, stream, train
+from .start import end_training, load_base, start_training, training_settings
 
 DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
 EVALUATION_BATCH = 32  # rows at once when nothing is trained; small arrays stay in the processor's cache
@@ -68,7 +68,7 @@ def finetune(
     share of the commonest label in the test part, trainable parameters
     """
     adapter_config = adapter_config or AdapterConfig()
-    settings = training_settings(
+    adapter_config, settings = training_settings(
         DEFAULT_LEARNING_RATE, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
     )
     table = read_table(data, text_column, label_column)
@@ -90,8 +90,10 @@ def finetune(
         encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
-    data = training, class_batches(*validation, EVALUATION_BATCH, pad), pad
-    model, adapter, history, facts = train_and_report(classifier_training, params, config, *data, **settings)
+    frozen, start = start_training(params, adapter_config, seed)
+    batches = class_batches(*validation, EVALUATION_BATCH, pad)
+    state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
+    model, adapter, facts = end_training(params, frozen, start, state)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
@@ -100,9 +102,10 @@ def finetune(
         "longer_texts": longer,
         "n_positions": config.n_positions,
         # of the saved weights, which have the lowest validation loss
-        "validation_accuracy": float(history["eval_accuracy"][history["eval_loss"].argmin()]),
+        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
         "test_accuracy": evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)["accuracy"],
         "commonest_label_share": float(np.bincount(test[1]).max() / len(test[1])),
+        "learning_rate": settings["learning_rate"],
         **facts,
     }
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)

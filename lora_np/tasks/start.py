@@ -1,4 +1,4 @@
-"""What `finetune` and `finetune_text` share: checks, the model to start from, and the training."""
+"""What `finetune` and `finetune_text` share: what comes before the training and after it."""
 
 from dataclasses import replace
 
@@ -6,13 +6,18 @@ from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_re
 from ..adapters.starts import STARTS
 from ..checked import one_of, whole_number
 from ..formats import check_folder, load_model, tokenizer_of
-from ..training import attach, stream, train
+from ..training import attach, stream
 
 
 def training_settings(rates, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
-    """Check the arguments of a fine-tuning before anything is read; return them for `train_and_report`.
+    """Check the arguments of a fine-tuning before anything is read.
 
-    `rates` has the default learning rate of each method. The `adapter_config` of "full" becomes None.
+    `rates` has the default learning rate of each method.
+
+    Returns
+    -------
+    adapter_config : that of the method; None for "full"
+    settings : dict for `classifier_training` or `language_training`
     """
     one_of("method", method, rates)
     whole_number("epochs", epochs)
@@ -23,14 +28,14 @@ def training_settings(rates, method, learning_rate, adapter_config, epochs, batc
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if init in STARTS and kind != "lora":
         raise ValueError(f"init: {init!r} needs kind 'lora' here, got {kind!r}: see `on_given_base`")
-    return {
-        "method": method,
-        "adapter_config": {"full": None, "head": AdapterConfig(targets=())}.get(method, adapter_config),
+    settings = {
         "learning_rate": rates[method] if learning_rate is None else learning_rate,
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
+        "progress": f"fine-tuning ({method})",
     }
+    return {"full": None, "head": AdapterConfig(targets=())}.get(method, adapter_config), settings
 
 
 def load_base(base, dropout):
@@ -40,22 +45,23 @@ def load_base(base, dropout):
     return params, config, tokenizer_of(base, config)
 
 
-def train_and_report(make_plan, params, config, *data, method, adapter_config, **settings):
-    """Train a model, or an adapter of it, by `classifier_training` or `language_training` and their data.
+def start_training(params, adapter_config, seed):
+    """The weights that training keeps frozen, and the adapter that it starts from; None for full fine-tuning."""
+    if adapter_config is None:
+        return params, None
+    return start_adapter(params, adapter_config, stream(seed, "adapter"))
+
+
+def end_training(params, frozen, start, state):
+    """The best weights of a training that `start_training` began.
 
     Returns
     -------
-    params, adapter : the best weights, in a form that fits the unchanged base; the adapter may be None
-    history : dict, see `train`
+    params, adapter : in a form that fits the unchanged base; the adapter may be None
     facts : dict for the task's file
     """
-    frozen, adapter = params, None
-    if adapter_config is not None:
-        frozen, adapter = start_adapter(params, adapter_config, stream(settings["seed"], "adapter"))
-    state = train(**make_plan(frozen, config, adapter, *data, progress=f"fine-tuning ({method})", **settings))
     report = trainable_report(params, state.best)
-    facts = {"learning_rate": settings["learning_rate"], "trainable": report.trainable, "percent": report.percent}
-    trained, attached = attach(frozen, adapter, state.best)
-    if adapter is not None:
-        trained, attached = params, on_given_base(params, adapter, attached)
-    return trained, attached, state.history, facts
+    trained, adapter = attach(frozen, start, state.best)
+    if start is not None:
+        trained, adapter = params, on_given_base(params, start, adapter)
+    return trained, adapter, {"trainable": report.trainable, "percent": report.percent}
