@@ -31,7 +31,6 @@ from lora_np.formats import (
 )
 from lora_np.model import forward
 from lora_np.tasks import classifier as user_task
-from lora_np.tasks import start
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
 from lora_np.tasks.writing import pieces, write_text_from
 
@@ -182,7 +181,7 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(start, "train", None)
+    monkeypatch.setattr(user_task, "train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),

@@ -53,8 +53,8 @@ def make_decoder(params, config, adapter=None):
 
     Returns
     -------
-    Decoder. Adapted weights, quantised weights and the joined weights of q, k and v are copies. All are dense, because
-    each token reads every weight, and dequantising a weight takes ten times as long as the product with it.
+    Decoder. Adapted and quantised weights are dense copies, because each token reads every weight, and dequantising a
+    weight takes ten times as long as the product with it.
 
     Raises
     ------
@@ -66,11 +66,7 @@ def make_decoder(params, config, adapter=None):
     if adapter is not None:
         params = merge(params, adapter)
     params = {name: np.asarray(weight) for name, weight in params.items()}
-    stages, layers = {}, {}
-    for module in modules(config).values():
-        stages.setdefault(module.depth if module.operation == "linear" else module.name, []).append(module)
-    for stage in stages.values():
-        layers.update(stage_layers(stage, params, config))
+    layers = {module.name: layer(module, params, config) for module in modules(config).values()}
     return Decoder(params["tok_emb.weight"].dtype, layers, config)
 
 
@@ -81,24 +77,11 @@ class Reading(NamedTuple):
     start: int  # position of the first of them
     end: int  # position after the last of them
     blocks: Iterator  # each block's keys and values, both (B, room, C)
-    ready: dict  # name -> the output of a layer that was computed together with another
 
 
-def stage_layers(stage, params, config):
-    """The functions of one layer, or of several linear layers that have the same input, as q, k and v do."""
-    first = stage[0]
-    if len(stage) > 1:
-        weight, bias = (np.concatenate([params[f"{m.name}.{leaf}"] for m in stage]) for leaf in ("weight", "bias"))
-        names, ends = [module.name for module in stage], np.cumsum([module.shape[0] for module in stage])
-
-        def product(reading, x):
-            y = linear(x, weight, bias)  # (BT, all their outputs), from one product
-            reading.ready.update((name, y[:, end - m.shape[0] : end]) for name, end, m in zip(names, ends, stage))
-            return reading.ready.pop(first.name)
-
-        others = {name: lambda reading, x, name=name: reading.ready.pop(name) for name in names[1:]}
-        return {first.name: product, **others}
-    weight, bias = (params.get(f"{first.parameters}.{leaf}") for leaf in ("weight", "bias"))
+def layer(module, params, config):
+    """The function of one of the model's layers."""
+    weight, bias = (params.get(f"{module.parameters}.{leaf}") for leaf in ("weight", "bias"))
     function = {
         "embedding": lambda reading, ids: embedding_forward(ids, weight, ())[0],
         "embed": lambda reading, tok, pos: (tok + pos).reshape(-1, config.d_model),
@@ -107,10 +90,10 @@ def stage_layers(stage, params, config):
         "attention": lambda reading, q, k, v: attention(reading, q, k, v, config.n_heads),
         "gelu": lambda reading, x: gelu(x),
         "residual": lambda reading, x, branch: x + branch,
-    }[first.operation]
-    if first.name == "ln_f":  # only the last token's logits are needed
-        return {"ln_f": lambda reading, x: function(reading, x.reshape(*reading.shape, -1)[:, -1])}  # (B, C)
-    return {first.name: function}
+    }[module.operation]
+    if module.name == "ln_f":  # only the last token's logits are needed
+        return lambda reading, x: function(reading, x.reshape(*reading.shape, -1)[:, -1])  # (B, C)
+    return function
 
 
 def linear(x, weight, bias):
@@ -140,9 +123,9 @@ def with_room(past, length, n_positions):
     room = past.keys.shape[2]
     if length <= room:
         return past
-    more = min(max(length, 2 * room), n_positions) - room
-    keys, values = (np.pad(array, [(0, 0), (0, 0), (0, more), (0, 0)]) for array in (past.keys, past.values))
-    return Past(keys, values, past.length)
+    n_layers, B, _, C = past.keys.shape
+    more = np.empty((n_layers, B, min(max(length, 2 * room), n_positions) - room, C), past.keys.dtype)
+    return Past(*(np.concatenate([array, more], axis=2) for array in (past.keys, past.values)), past.length)
 
 
 def next_logits(decoder, ids, past):
@@ -175,6 +158,6 @@ def next_logits(decoder, ids, past):
             f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
         )
     past = with_room(past, end, config.n_positions)
-    reading = Reading(ids.shape, start, end, iter(zip(past.keys, past.values)), {})
+    reading = Reading(ids.shape, start, end, iter(zip(past.keys, past.values)))
     logits = compute_logits(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)
     return logits, past._replace(length=end)
