@@ -80,11 +80,12 @@ def measure(results, runs, seeds, quick):
             method: {"new": new[domain][method], "old": old[domain][method], "way": way[domain][method]}
             for method in new[domain]
         }
-        for lora in list(losses[domain])[2:]:
+        for lora in (name for name in losses[domain] if name.startswith("lora")):
             for full, parts in (("full", checks), ("full_half", asides)):
                 names = f"{text}, {label_of(lora)} and {label_of(full)}"
-                parts.append(compare(f"{names}: LoRA's new loss less full's", new[domain], lora, full, **more))
-                parts.append(compare(f"{names}: full's loss on reviews less LoRA's", old[domain], full, lora, **more))
+                learnt, forgotten = "LoRA's loss in the new domain less full's", "full's loss on reviews less LoRA's"
+                parts.append(compare(f"{names}: {learnt}", new[domain], lora, full, **more))
+                parts.append(compare(f"{names}: {forgotten}", old[domain], full, lora, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
