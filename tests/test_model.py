@@ -68,6 +68,10 @@ class Photographs(dict):
         super().__setitem__(name, array)
         self.copies[name] = array.copy()
 
+    def update(self, arrays):
+        for name, array in arrays.items():
+            self[name] = array
+
 
 def test_what_was_recorded_is_not_changed_afterwards(config, random_params, random_batch):
     """A sum or a mask written into an array in place would change what the reader has already been shown."""

@@ -163,7 +163,6 @@ def outcomes(name, code):
 IN_VAIN = "computes more than is wanted, which test_accounting.py counts"
 OTHER = "is the gradient of another function, which the forward pass computes too"
 SAME = "is the same number"
-NOTHING = "leaves None in a dict, which a row takes for nothing"
 READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
@@ -176,9 +175,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("(linear|low_rank|scale)_backward", r"^the result is d[yz] where nothing is wanted", SAME),
     ("orthogonality", r"(term|has) np.eye", OTHER),
     ("orthogonality", r"has of_[AB] transposed", SAME),
-    (r"adapters\.\w+\.backward", r"skips present\(grads\)", NOTHING),
-    ("wanted.present", r"whatever grad is not None", NOTHING),
-    ("backward_layers", r"(left out|skips (note|getattr)|weight' in|in a name|of module.prefix).*ion.steps", READER),
+    ("backward_layers", r"(left out|skips getattr|weight' in|in a name|of module.prefix).*ion.steps|lacks steps", READER),
     ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets|float\(loss\) and n_targets exchanged", "is no gradient"),
@@ -283,11 +280,11 @@ BY_HAND = [
         "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),
     Bug("the base's dx through V", "adapters.dora", "x=left_out, weight=cache.weight", "x=left_out, weight=V", "x"),
     Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
-    Bug("stops at the highest wanted parameter", "model.", "lowest=min((", "lowest=max(("),
-    Bug("stops one layer early", "model.", "self.lowest <", "self.lowest + 1 <", ALONE),
+    Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
+    Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),
     Bug("layers of one depth", "model.", "module.operation != previous", "module.operation == 'layer_norm'", ALONE),
     Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
-    Bug("a tied head at the input", "model.", "< module.depth", "< self.modules[module.parameters].depth"),
+    Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
     Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
     Bug("gradients from before", "model.", "({}, cache.call.config)",
         "({name: np.ones_like(array) for name, array in cache.call.params.items()}, cache.call.config)", ALONE),

@@ -1,6 +1,7 @@
 """The checked arguments of one forward pass and its backward pass, and the gradients that are wanted."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,19 +20,38 @@ class Call(NamedTuple):
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
     masks: dict  # name -> dropout mask; empty in evaluation
-    wanted: dict  # module -> its own parameters whose gradients are wanted ("weight", "lora_A", …)
-    lowest: float  # depth of the lowest module with a wanted parameter; below it no gradient is needed
+    wanted: dict  # layer -> the operands of its operation whose gradients are needed ("x", "weight", "lora_A", …)
     read: np.ndarray | None  # (B,), the position in each row that a classifier reads; None for a language model
     groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
 
-    def operands_wanted(self, module):
-        """The operands of a module's operation whose gradients are needed: x, and its own parameters.
 
-        The gradient of x is needed only if a lower module is trained. This condition ends the backward pass early and
-        keeps the cache small.
-        """
-        x = ("x",) if self.lowest < module.depth else ()
-        return self.wanted.get(module.parameters, ()) + x
+@lru_cache(maxsize=256)
+def operands_wanted(config, wanted):
+    """The operands of each layer's operation whose gradients are needed: its own wanted parameters, and x.
+
+    The gradient of x is needed only if a lower layer is trained. This condition ends the backward pass early and keeps
+    the cache small.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    wanted : tuple of parameters' names
+
+    Returns
+    -------
+    dict, name of a layer -> tuple of operands, such as ("weight", "bias", "x")
+    """
+    layers, own = modules(config), {}
+    for name in wanted:
+        module, _, leaf = name.rpartition(".")
+        if module not in layers or layers[module].tied_to:
+            raise ValueError(f"wanted: no parameter is named {name!r}")
+        own[module] = own.get(module, ()) + (leaf,)
+    lowest = min((layers[module].depth for module in own), default=math.inf)
+    return {
+        name: own.get(module.parameters, ()) + (("x",) if lowest < module.depth else ())
+        for name, module in layers.items()
+    }
 
 
 def check_ids(ids, config):
@@ -64,21 +84,17 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
     if config.n_classes:
         for weights in [group.params for group in groups] or [known]:
             check_head(weights, config)
-    layers, by_module = modules(config), {}
     for name in wanted:
-        module, _, leaf = name.rpartition(".")
-        if name not in known or module not in layers or layers[module].tied_to:
+        if name not in known:
             raise ValueError(f"wanted: no parameter is named {name!r}")
-        by_module[module] = by_module.get(module, ()) + (leaf,)
     return Call(
         params=known,
         config=config,
-        modules=layers,
+        modules=modules(config),
         adapter_config=adapter.config if adapter is not None else None,
         adapter_arrays=adapter_arrays,
         masks=masks or {},
-        wanted=by_module,
-        lowest=min((layers[module].depth for module in by_module), default=math.inf),
+        wanted=operands_wanted(config, tuple(wanted)),
         read=read_positions(ids, lengths) if config.n_classes else None,
         groups=groups,
     )

@@ -25,14 +25,10 @@ from ..ops import (
     layer_norm_forward,
     linear_backward,
     linear_forward,
+    present,
     softmax_forward,
 )
 from .rows import rows_forward
-
-
-class LayerCache(NamedTuple):
-    operation: tuple | None  # the operation's own cache
-    shapes: tuple | None  # of the inputs, if the layer works at one position
 
 
 class Operation(NamedTuple):
@@ -40,35 +36,34 @@ class Operation(NamedTuple):
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> NamedTuple of gradients: dx for the input x, dweight for the weight, …
-    inputs: tuple = ("x",)  # names of its inputs, the outputs of other layers
+    inputs: int = 1  # how many inputs have a gradient; backward's result begins with these gradients
     adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
     inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
     steps: tuple = ()  # names of these steps, in backward's order
 
 
-def forward_layers(call, caches, record=None):
+def forward_layers(cache, record=None):
     """Make the `run` of one forward pass.
 
     Parameters
     ----------
-    call : Call
-    caches : dict that `run` fills, layer -> LayerCache
+    cache : ForwardCache, whose `ops` and `shapes` are filled
     record : dict that `run` fills, name -> activation; or None
     """
+    call, ops, shapes = cache
 
     def run(name, *inputs):
         module = call.modules[name]
-        operation, shapes = OPERATIONS[module.operation], None
+        operation = OPERATIONS[module.operation]
         if module.one_position:
-            shapes = tuple(x.shape for x in inputs)
+            shapes[name] = [x.shape for x in inputs]
             if module.operation != "attention":  # which reads all keys and values
-                inputs = tuple(at_read(x, call.read) for x in inputs)
-        y, cache = operation.forward(call, module, *inputs)
-        caches[name] = LayerCache(cache, shapes)
+                inputs = [at_read(x, call.read) for x in inputs]
+        y, ops[name] = operation.forward(call, module, *inputs)
         if record is not None:
             if operation.inside is not None:
-                note(record, operation.inside(call, module, *inputs))
-            note(record, {output_name(name): y})
+                record.update(operation.inside(call, module, *inputs))
+            record[output_name(name)] = y
         return y
 
     return run
@@ -83,27 +78,29 @@ def backward_layers(cache, grads, record=None):
     grads : dict that `back` fills, name of a wanted parameter -> gradient
     record : dict that `back` fills, name of an activation -> gradient; or None
     """
-    call = cache.call
+    call, ops, shapes = cache
 
     def back(name, dy):
-        module, (op_cache, shapes) = call.modules[name], cache.ops[name]
+        module = call.modules[name]
         operation = OPERATIONS[module.operation]
-        dinputs = (None,) * len(operation.inputs)
-        if dy is not None:
-            note(record, {output_name(name): dy})
-            if name in call.adapter_arrays:
-                dx, parameters = KINDS[call.adapter_config.kind].backward(dy, op_cache)
-                dinputs = (dx,)
-            else:
-                earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
-                result = operation.backward(dy, op_cache, *earlier)
-                dinputs = tuple(getattr(result, f"d{operand}", None) for operand in operation.inputs)
-                parameters = {leaf: getattr(result, f"d{leaf}", None) for leaf in ("weight", "bias")}
-                note(record, {f"{module.prefix}{step}": getattr(result, "d" + step) for step in operation.steps})
-            note(grads, {f"{module.parameters}.{leaf}": grad for leaf, grad in parameters.items()})
-            if shapes is not None:
-                dinputs = tuple(spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes))
-        return dinputs if len(dinputs) > 1 else dinputs[0]
+        if dy is None:  # no layer from here on is trained
+            return None if operation.inputs == 1 else (None,) * operation.inputs
+        if name in call.adapter_arrays:
+            dx, of_parameters = KINDS[call.adapter_config.kind].backward(dy, ops[name])
+            result = (dx,)
+        else:
+            earlier = (grads.get(f"{module.parameters}.weight"),) if operation.adds_up else ()
+            result = operation.backward(dy, ops[name], *earlier)
+            of_parameters = {leaf: getattr(result, "d" + leaf) for leaf in call.wanted[name] if leaf != "x"}
+        for leaf, grad in of_parameters.items():
+            grads[f"{module.parameters}.{leaf}"] = grad
+        if record is not None:
+            steps = {f"{module.prefix}{step}": getattr(result, "d" + step) for step in operation.steps}
+            record.update(present({output_name(name): dy, **steps}))
+        dinputs = result[: operation.inputs]
+        if module.one_position:
+            dinputs = [spread(dx, shape, call.read) for dx, shape in zip(dinputs, shapes[name])]
+        return dinputs[0] if operation.inputs == 1 else dinputs
 
     return back
 
@@ -111,13 +108,6 @@ def backward_layers(cache, grads, record=None):
 def output_name(name):
     """The name of a layer's output: the layer's own name, except that the head's output is called "logits"."""
     return "logits" if name == "head" else name
-
-
-def note(record, arrays):
-    """Write the arrays that are not None into a record, if there is one."""
-    for name, array in arrays.items() if record is not None else ():
-        if array is not None:
-            record[name] = array
 
 
 def at_read(x, read):
@@ -138,19 +128,19 @@ def spread(dx, shape, read):
 
 
 def embedding(call, module, ids):
-    return embedding_forward(ids, call.params[f"{module.name}.weight"], call.operands_wanted(module))
+    return embedding_forward(ids, call.params[f"{module.name}.weight"], call.wanted[module.name])
 
 
 def layer_norm(call, module, x):
     weight, bias = call.params[f"{module.name}.weight"], call.params[f"{module.name}.bias"]
-    return layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.operands_wanted(module))
+    return layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.wanted[module.name])
 
 
 def linear(call, module, x):
     if call.groups:
         return rows_forward(x, module.parameters, call), None
     weight, bias = call.params[f"{module.parameters}.weight"], call.params.get(f"{module.parameters}.bias")
-    wanted = call.operands_wanted(module)
+    wanted = call.wanted[module.name]
     if module.name not in call.adapter_arrays:
         return linear_forward(x, weight, bias, wanted)
     config = module_config(call.adapter_config, module.name)
@@ -159,7 +149,7 @@ def linear(call, module, x):
 
 
 def attention(call, module, q, k, v):
-    wanted = [name for name in "qkv" if call.operands_wanted(call.modules[f"{module.prefix}{name}_proj"])]
+    wanted = [name for name in "qkv" if call.wanted[f"{module.prefix}{name}_proj"]]
     return attention_forward(q, k, v, call.config.n_heads, wanted, query_positions(call, module))
 
 
@@ -174,7 +164,7 @@ def query_positions(call, module):
 
 
 def gelu(call, module, x):
-    return gelu_forward(x, call.operands_wanted(module))
+    return gelu_forward(x, call.wanted[module.name])
 
 
 class EmbedGrads(NamedTuple):
@@ -218,14 +208,14 @@ def pool_backward(dy, cache):
 
 
 OPERATIONS = {
-    "embedding": Operation(embedding, embedding_backward, inputs=("ids",), adds_up=True),
-    "embed": Operation(embed, embed_backward, inputs=("tok", "pos")),
+    "embedding": Operation(embedding, embedding_backward, inputs=0, adds_up=True),
+    "embed": Operation(embed, embed_backward, inputs=2),
     "layer_norm": Operation(layer_norm, layer_norm_backward),
     "linear": Operation(linear, linear_backward),
     "attention": Operation(
-        attention, attention_backward, inputs=("q", "k", "v"), inside=attention_inside, steps=("probs", "scores")
+        attention, attention_backward, inputs=3, inside=attention_inside, steps=("probs", "scores")
     ),
     "gelu": Operation(gelu, gelu_backward),
-    "residual": Operation(residual, residual_backward, inputs=("x", "branch")),
+    "residual": Operation(residual, residual_backward, inputs=2),
     "pool": Operation(pool, pool_backward),
 }

@@ -18,7 +18,8 @@ class ForwardCache(NamedTuple):
     """What `backward` needs."""
 
     call: Call
-    ops: dict  # layer -> its LayerCache
+    ops: dict  # layer -> its operation's cache
+    shapes: dict  # layer that works at one position -> shapes of its inputs
 
 
 def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None, around=None):
@@ -49,8 +50,8 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
         If ids are outside the vocabulary, a sequence is longer than the position table, or a wanted name is unknown.
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
-    cache = ForwardCache(call, {})
-    run = forward_layers(call, cache.ops, record)
+    cache = ForwardCache(call, {}, {})
+    run = forward_layers(cache, record)
     return compute_logits(ids, config, run if around is None else around(run)), cache
 
 
@@ -120,7 +121,7 @@ def cached_arrays(cache):
 
     seen = {id(array) for parameter in cache.call.params.values() for _, array in arrays("", parameter)}
     by_name = {}
-    for layer, (op_cache, _) in cache.ops.items():
+    for layer, op_cache in cache.ops.items():
         for name, array in arrays(layer, op_cache):
             if id(array) not in seen:
                 seen.add(id(array))
