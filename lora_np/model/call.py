@@ -26,7 +26,7 @@ class Call(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def operands_wanted(config, wanted):
+def operands_by_layer(config, wanted):
     """The operands of each layer's operation whose gradients are needed: its own wanted parameters, and x.
 
     The gradient of x is needed only if a lower layer is trained. This condition ends the backward pass early and keeps
@@ -94,7 +94,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         adapter_config=adapter.config if adapter is not None else None,
         adapter_arrays=adapter_arrays,
         masks=masks or {},
-        wanted=operands_wanted(config, tuple(wanted)),
+        wanted=operands_by_layer(config, tuple(wanted)),
         read=read_positions(ids, lengths) if config.n_classes else None,
         groups=groups,
     )

@@ -212,9 +212,7 @@ OPERATIONS = {
     "embed": Operation(embed, embed_backward, inputs=2),
     "layer_norm": Operation(layer_norm, layer_norm_backward),
     "linear": Operation(linear, linear_backward),
-    "attention": Operation(
-        attention, attention_backward, inputs=3, inside=attention_inside, steps=("probs", "scores")
-    ),
+    "attention": Operation(attention, attention_backward, inputs=3, inside=attention_inside, steps=("probs", "scores")),
     "gelu": Operation(gelu, gelu_backward),
     "residual": Operation(residual, residual_backward, inputs=2),
     "pool": Operation(pool, pool_backward),

@@ -81,8 +81,3 @@ def linear_backward(dy, cache):
     if "bias" in cache.wanted:
         dbias = drows.sum(axis=0)  # (out,)
     return LinearGrads(dx, dweight, dbias)
-
-
-def as_rows(x):
-    """Reshape (..., n) to (N, n), with all leading axes joined into one."""
-    return x.reshape(-1, x.shape[-1])

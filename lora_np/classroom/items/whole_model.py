@@ -8,6 +8,7 @@ from ...model.call import begin
 from ...model.gpt2 import ModelConfig, block_forward
 from ...model.initial import parameter_shapes
 from ...model.layers import forward_layers
+from ...model.passes import ForwardCache
 from ...ops import attention_forward, cross_entropy_forward, embedding_forward, gelu_forward, linear_forward
 from ...ops.layer_norm import layer_norm
 from ..item import Item
@@ -29,7 +30,7 @@ def draw_block(rng, size):
         part[name.split(".")[1]] = part_of(params, f"blocks.0.{name}")
     part["attention"] = lambda q, k, v: attention_forward(q, k, v, size.H)[0]
     part["gelu"] = lambda up: gelu_forward(up)[0]
-    part.run = forward_layers(begin(params, np.zeros((size.B, size.T), int), config), {})
+    part.run = forward_layers(ForwardCache(begin(params, np.zeros((size.B, size.T), int), config), {}, {}))
     return {"x": normal(rng, size, "BTC"), "part": part}
 
 
