@@ -91,6 +91,8 @@ def layer(module, params, config):
         "gelu": lambda reading, x: gelu(x),
         "residual": lambda reading, x, branch: x + branch,
     }[module.operation]
+    if module.name == "pos_emb":  # positions, unlike ids, are always inside the table
+        return lambda reading, positions: weight[positions]
     if module.name == "ln_f":  # only the last token's logits are needed
         return lambda reading, x: function(reading, x.reshape(*reading.shape, -1)[:, -1])  # (B, C)
     return function

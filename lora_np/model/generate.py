@@ -88,11 +88,12 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits of the next token are not finite; are the weights?")
         new = choose(logits, text, sampling, rng)  # (B,)
-        new = np.where(ended, text[:, -1], new)
+        new = np.where(ended, text[:, -1], new) if stop.size else new
         yield new
-        ended |= (new[:, None] == stop).any(axis=1)
-        if ended.all():
-            return
+        if stop.size:
+            ended |= (new[:, None] == stop).any(axis=1)
+            if ended.all():
+                return
         unread = new[:, None]
         text = np.concatenate([text, unread], axis=1)
 
@@ -110,7 +111,9 @@ def make_readers(params, config, adapter, B):
 def read(readers, ids, pasts):
     """`next_logits` for all rows: logits (B, V), and the new past of each reader."""
     results = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
-    some_logits, _ = results[0]
+    some_logits, past = results[0]
+    if len(results) == 1:  # all rows
+        return some_logits, [past]
     logits = np.empty((len(ids), some_logits.shape[1]), dtype=some_logits.dtype)
     for (rows, _), (some_logits, _) in zip(readers, results):
         logits[rows] = some_logits
