@@ -4,16 +4,3 @@ from .report import format_tables, to_dicts
 from .rungs import RUNGS, WORKS, Rung, flops, parse_rung
 from .sides import PEERS, parse_peers
 from .turns import bench
-
-__all__ = [
-    "PEERS",
-    "RUNGS",
-    "WORKS",
-    "Rung",
-    "bench",
-    "flops",
-    "format_tables",
-    "parse_peers",
-    "parse_rung",
-    "to_dicts",
-]
