@@ -5,7 +5,9 @@ learning rate. The best validation losses are compared. A method's penalty is it
 pass takes fewer steps in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
-from ..drawing import COLOURS, log_axis, mean_line, panels
+from functools import partial
+
+from ..drawing import colour, log_axis, mean_line, panels
 from ..evidence import compare, differences
 from ..methods import by_method, tuned_runs
 
@@ -16,10 +18,7 @@ CAPTION = (
 )
 SIZES = (8, 32, 128, 256)
 KEYS = [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]
-
-
-def runs(seeds, quick):
-    return tuned_runs(KEYS, seeds, quick, keep=False)
+runs = partial(tuned_runs, KEYS, keep=False)
 
 
 def measure(results, runs, seeds, quick):
@@ -31,10 +30,9 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, axes = panels(outcome, "What large batches cost", 9, 5)
-    losses = outcome["losses"]
-    mean_line(axes, SIZES, [losses[f"full_batch{n}"] for n in SIZES], COLOURS["full"], "full fine-tuning", "s")
-    label = "LoRA on all linear layers, r=16"
-    mean_line(axes, SIZES, [losses[f"all_r16_batch{n}"] for n in SIZES], COLOURS["lora_all"], label, "D")
+    for key, label, marker in (("full", "full fine-tuning", "s"), ("all_r16", "LoRA on all linear layers, r=16", "D")):
+        losses = [outcome["losses"][f"{key}_batch{size}"] for size in SIZES]
+        mean_line(axes, SIZES, losses, colour(key), label, marker)
     log_axis(axes, SIZES, "snippets in a batch")
     axes.set_ylabel("validation loss in nats per snippet")
     axes.legend()

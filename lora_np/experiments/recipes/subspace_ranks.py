@@ -6,6 +6,8 @@ different seeds; from one seed, the first rows of A in their first layer would b
 is what two random subspaces of the same dimensions have in common on average, max(i, j)/C.
 """
 
+from functools import partial
+
 from ..evidence import check
 from ..runs import load_base
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
@@ -18,24 +20,16 @@ CAPTION = (
     "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
     "bright top left corner that fades is what the paper found; the right column is what chance gives."
 )
-RANKS = SMALL, LARGE = 8, 64
-
-
-def runs(seeds, quick):
-    return pairs(RANKS, seeds, quick)
+RANKS = (8, 64)
+runs = partial(pairs, RANKS)
+draw = partial(draw_tables, rows="i, of r = 8", columns="j, of r = 64", title="How much of r = 8 is in r = 64?")
 
 
 def measure(results, runs, seeds, quick):
     tables, checks = tables_of_pairs(results, runs, RANKS), []
     for what in WHAT:
         for layer in LAYERS:
-            first, every = ([of_pair[n - 1] for of_pair in tables["equal"][what][layer]] for n in (1, SMALL))
-            checks.append(check(f"φ(1, 1) of {what}, {layer}", first, at_least=0.5))
-            checks.append(check(f"φ({SMALL}, {SMALL}) of {what}, {layer}", every, at_most=0.5))
+            for n, bound in ((1, {"at_least": 0.5}), (8, {"at_most": 0.5})):
+                phi = [of_pair[n - 1] for of_pair in tables["equal"][what][layer]]
+                checks.append(check(f"φ({n}, {n}) of {what}, {layer}", phi, **bound))
     return {"checks": checks, "tables": tables, "dimension": load_base()[1].d_model}
-
-
-def draw(outcome):
-    return draw_tables(
-        outcome, f"i, of r = {SMALL}", f"j, of r = {LARGE}", f"How much of r = {SMALL} is in r = {LARGE}?"
-    )

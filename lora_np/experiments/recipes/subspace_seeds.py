@@ -5,6 +5,8 @@ the order of the same snippets. No run is in two pairs. The control is what two 
 average, max(i, j)/C. Directions that two seeds share beyond that are those that the task needs.
 """
 
+from functools import partial
+
 from ...analysis import gaussian_similarity
 from ..evidence import check, compare
 from ..runs import load_base
@@ -19,10 +21,10 @@ CAPTION = (
     "the task and not from chance."
 )
 RANKS, SHOWN = (64, 64), 8
-
-
-def runs(seeds, quick):
-    return pairs(RANKS, seeds, quick)
+runs = partial(pairs, RANKS)
+draw = partial(
+    draw_tables, rows="i, of one seed", columns="j, of another", title="What two seeds learn in common at r = 64"
+)
 
 
 def measure(results, runs, seeds, quick):
@@ -36,7 +38,3 @@ def measure(results, runs, seeds, quick):
             checks.append(check(f"{name} of {what}, {layer}, to chance", to_chance, at_least=1.0, unit="times"))
         checks.append(compare(f"{name} of {what}, q_proj less v_proj", phi, *LAYERS, at_least=0.0))
     return {"checks": checks, "tables": tables, "dimension": dimension}
-
-
-def draw(outcome):
-    return draw_tables(outcome, "i, of one seed", "j, of another", f"What two seeds learn in common at r = {RANKS[0]}")
