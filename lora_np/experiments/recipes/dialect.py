@@ -18,8 +18,8 @@ from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss
 from ..drawing import COLOURS, PALETTE, legend_below, new_figure
-from ..evidence import check, compare
-from ..methods import SETTINGS, TUNE_SEEDS, by_method
+from ..evidence import check, differences
+from ..methods import SETTINGS, TUNE_SEEDS
 from ..runs import load_base
 from ..runs.dialect import DialectRun, label, licences_digest, load_domain
 
@@ -32,11 +32,11 @@ CAPTION = (
 )
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 EPOCHS = {"critics": 1, "licences": 3}
-SERIES = {  # name -> method, share of the chosen rate, colour and marker
-    "full": ("full", 1.0, COLOURS["full"], "s"),
-    "full_half": ("full", 0.5, PALETTE[4], "s"),
-    "lora_r1": ("lora_r1", 1.0, PALETTE[1], "o"),
-    "lora_r16": ("lora_r16", 1.0, PALETTE[2], "o"),
+SERIES = {  # name -> what it is called, method, share of the chosen rate, colour and marker
+    "full": (label("full"), "full", 1.0, COLOURS["full"], "s"),
+    "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
+    "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
+    "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512}
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
@@ -52,19 +52,18 @@ def runs(seeds, quick):
     """(domain, name in SERIES, seed) -> run."""
     rates, more = read_json(SETTINGS)["chosen"], QUICK if quick else {}
     return {
-        (domain, name, seed): DialectRun(
-            domain, method, seed, share * rates[f"{domain}, {method}"], EPOCHS[domain], corpus(domain), **more
-        )
+        (domain, name, seed): run_of(domain, method, seed, share * rates[f"{domain}, {method}"], **more)
         for seed in seeds
         for domain in DOMAINS
-        for name, (method, share, *_) in SERIES.items()  # full fine-tuning, the longest, first
+        for name, (_, method, share, *_) in SERIES.items()  # full fine-tuning, the longest, first
         if not quick or name in QUICK_SERIES
     }
 
 
-def corpus(domain):
-    """A digest of the texts, for a domain whose texts are not the same on every machine."""
-    return licences_digest() if domain == "licences" else ""
+def run_of(domain, method, seed, rate, **more):
+    """A run with its domain's passes, and with a digest of texts that are not the same on every machine."""
+    corpus = licences_digest() if domain == "licences" else ""
+    return DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus, **more)
 
 
 def measure(results, runs, seeds, quick):
@@ -72,20 +71,21 @@ def measure(results, runs, seeds, quick):
     limit = QUICK["limit"] if quick else None
     with blas_threads(1):
         of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
-    losses, checks, asides, more = {}, [], [], {"at_least": 0.0, "unit": "nats"}
-    new, old, way = (by_method(results, runs, field) for field in ("new", "old", way_there))
-    for domain, text in DOMAINS.items():
-        # Method -> "new", "old" and the way there, in nats a token.
-        losses[domain] = {
-            method: {"new": new[domain][method], "old": old[domain][method], "way": way[domain][method]}
-            for method in new[domain]
-        }
-        for lora in (name for name in losses[domain] if name.startswith("lora")):
+    losses = {domain: {} for domain in DOMAINS}  # domain -> name in SERIES -> losses in nats a token, one a seed
+    for (domain, name, _), run in runs.items():
+        numbers, of = results[run], losses[domain].setdefault(name, {"new": [], "old": [], "way": []})
+        of["new"].append(numbers["new"])
+        of["old"].append(numbers["old"])
+        of["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
+    checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
+    for domain, of in losses.items():
+        for lora in (name for name in of if name.startswith("lora")):
             for full, parts in (("full", checks), ("full_half", asides)):
-                names = f"{text}, {label_of(lora)} and {label_of(full)}"
-                learnt, forgotten = "LoRA's loss in the new domain less full's", "full's loss on reviews less LoRA's"
-                parts.append(compare(f"{names}: {learnt}", new[domain], lora, full, **more))
-                parts.append(compare(f"{names}: {forgotten}", old[domain], full, lora, **more))
+                names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
+                learnt = differences(of[lora]["new"], of[full]["new"])
+                forgotten = differences(of[full]["old"], of[lora]["old"])
+                parts.append(check(f"{names}: LoRA's loss in the new domain less full's", learnt, **more))
+                parts.append(check(f"{names}: full's loss on reviews less LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
@@ -94,28 +94,14 @@ def measure(results, runs, seeds, quick):
     return {"checks": checks, "asides": asides, "base": of_base, "losses": losses, **texts}
 
 
-def label_of(name):
-    """What one of SERIES is called."""
-    method, share, *_ = SERIES[name]
-    return label(method) + ", half the rate" * (share == 0.5)
-
-
-def way_there(numbers):
-    """A run's losses along training, in the new domain and on reviews."""
-    return [numbers["history"]["eval_loss"], numbers["history"]["eval_old"]]
-
-
 def samples():
     """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
     loaded = load_adapter_set([BASE, *shipped_adapters()])
-
-    def text(prompt, adapter, rng):
-        return "".join(write_text_from(loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, rng))
-
-    texts = {
-        name: [text(prompt, adapter, np.random.default_rng(number)) for number, prompt in enumerate(PROMPTS)]
-        for name, adapter in loaded.adapters.items()
-    }
+    texts = {name: [] for name in loaded.adapters}
+    for name, adapter in loaded.adapters.items():
+        for number, prompt in enumerate(PROMPTS):
+            given = loaded.task, prompt, SAMPLE_TOKENS, adapter, SAMPLING, np.random.default_rng(number)
+            texts[name].append("".join(write_text_from(*given)))
     return {"prompts": list(PROMPTS), "texts": texts}
 
 
@@ -147,12 +133,12 @@ def draw(outcome):
     panels = figure.subplots(2, len(DOMAINS))
     old_base = math.exp(outcome["base"]["reviews"])
     for column, (domain, title) in zip(panels.T, DOMAINS.items()):
-        for method, of_method in outcome["losses"][domain].items():
-            _, _, colour, marker = SERIES[method]
-            new, old = np.exp(of_method["new"]), np.exp(of_method["old"])
+        for name, of in outcome["losses"][domain].items():
+            text, _, _, colour, marker = SERIES[name]
+            new, old = np.exp(of["new"]), np.exp(of["old"])
             column[0].plot(new, old, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
-            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=label_of(method))
-            way = np.exp(np.mean(of_method["way"], axis=0))  # (2, evaluations)
+            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=text)
+            way = np.exp(np.mean(of["way"], axis=0))  # (2, evaluations)
             column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8)
         star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
         column[0].plot(math.exp(outcome["base"][domain]), old_base, "*", **star)
@@ -168,11 +154,8 @@ def draw(outcome):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
     legend_below(figure, panels[0, 0], 5)
     n = len(outcome["seeds"])
-    figure.suptitle(
-        "What is learnt and what is forgotten: lower and further left is better\n"
-        + ("(one seed)" if n == 1 else f"(large: mean over {n} seeds; small: each seed)"),
-        fontsize=14,
-    )
+    marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
+    figure.suptitle(f"What is learnt and what is forgotten: lower and further left is better\n({marks})", fontsize=14)
     return figure
 
 
@@ -180,8 +163,7 @@ def rates_to_tune():
     """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
 
     def runs_at(domain, method):
-        seed = TUNE_SEEDS[0]
-        return lambda rate: [DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus(domain), test=False)]
+        return lambda rate: [run_of(domain, method, TUNE_SEEDS[0], rate, test=False)]
 
     return {
         f"{domain}, {method}": (guess, runs_at(domain, method))
