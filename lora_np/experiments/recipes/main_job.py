@@ -12,7 +12,7 @@ from ...analysis import spectrum
 from ..baseline import tfidf_baseline
 from ..drawing import COLOURS, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
 from ..evidence import ahead, as_good, interval
-from ..methods import METHODS, by_method, tuned_runs
+from ..methods import ATTENTION, METHODS, MLP, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import draw_cut, scores_when_cut, updates_of
 
@@ -31,16 +31,15 @@ QV = tuple(f"qv_r{r}" for r in (1, 2, 4, 8, 16))
 KEYS = ("head", *QV, "vomlp_r4", "all_r1", "all_r8", "full", "scratch")
 QUICK_KEYS, QUICK = ("head", "qv_r1", "qv_r8", "full"), {"epochs": 1, "limit": 400}
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+KINDS = (*ATTENTION, *MLP)
 WITH_SPECTRA = ("full", "all_r8", "qv_r8")
-WITH_CURVES = ("full", "all_r8", "qv_r8", "qv_r1")
+WITH_CURVES = (*WITH_SPECTRA, "qv_r1")
 
 
 def runs(seeds, quick):
     keys, more = (QUICK_KEYS, QUICK) if quick else (KEYS, {})
-    grid = tuned_runs(keys, seeds, passes=PASSES, **more)
     # The long ones first, so that none is left to run alone at the end.
-    return dict(sorted(grid.items(), key=lambda item: item[1].adapter is not None))
+    return tuned_runs(sorted(keys, key=lambda key: METHODS[key].adapter is not None), seeds, passes=PASSES, **more)
 
 
 def measure(results, runs, seeds, quick):
@@ -103,8 +102,8 @@ def spectra(results, runs):
     """
     measured = {}
     for key in WITH_SPECTRA:
-        of_key = [run for (method, _), run in runs.items() if method == key]
-        updates = [updates_of(results, run) for run in of_key]
+        updates = [updates_of(results, run) for (method, _), run in runs.items() if method == key]
+        n = None if key == "full" else METHODS[key].adapter.r  # an adapter's ΔW has r directions
         for kind in KINDS:
             of_kind = [
                 [spectrum(update) for name, update in of_seed.items() if name.endswith(f"{kind}.weight")]
@@ -112,7 +111,6 @@ def spectra(results, runs):
             ]
             if not any(of_kind):
                 continue
-            n = of_key[0].adapter.r if of_key[0].adapter is not None else None  # an adapter's ΔW has r directions
             sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_kind])
             sigma = np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=1)).T  # (n, seeds)
             ranks = [[(s.stable_rank, s.effective_rank, s.rank_90) for s in of_seed] for of_seed in of_kind]
@@ -156,26 +154,22 @@ def parameters_against_accuracy(outcome):
     """Figure 1: trained parameters (log axis) against test accuracy."""
     title = "Rotten Tomatoes sentiment: what is trained, and how well\n"
     figure, axes = panels(outcome, title, 9, 5.4)
+    small = {"textcoords": "offset points", "fontsize": 11}
     for family, (label, marker, place) in FAMILIES.items():
         rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
         if not rows:
             continue
-        accuracy = [row["accuracy"] for row in rows]
-        mean_line(axes, [row["trainable"] for row in rows], accuracy, colour(family), label, marker)
+        trained, accuracy = [row["trainable"] for row in rows], [row["accuracy"] for row in rows]
+        mean_line(axes, trained, accuracy, colour(family), label, marker)
         if place is not None:
             offset, side, end = place
             mean, (reach, _) = means(accuracy)
-            for row, height in zip(rows, mean + end * np.nan_to_num(reach)):
-                axes.annotate(
-                    f"r={row['rank']}", (row["trainable"], height), xytext=offset, textcoords="offset points", ha=side,
-                    color=colour(family), fontsize=11,
-                )  # fmt: skip
+            for row, *point in zip(rows, trained, mean + end * np.nan_to_num(reach)):
+                axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
-    axes.annotate(
-        f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline), xycoords=("axes fraction", "data"),
-        xytext=(0, -17), textcoords="offset points", fontsize=11,
-    )  # fmt: skip
+    text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
+    axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, -17), **small)
     axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
     legend_below(figure, axes, 3)
     return figure
@@ -227,10 +221,9 @@ def loss_curves(outcome):
         steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
         curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line)
-    left.set(title=f"training loss, means of {n} parts of the run", ylabel="cross-entropy in nats per snippet")
-    right.set_title("validation loss")
-    for axes in (left, right):
-        axes.set_xlabel("optimiser step")
+    title = f"training loss, means of {n} parts of the run"
+    left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
+    right.set(title="validation loss", xlabel="optimiser step")
     left.legend(loc="lower left")
     return figure
 
