@@ -28,20 +28,16 @@ KEYS = [f"qv_r{r}" for r in RANKS]
 
 
 def measure(results, runs, seeds, quick):
-    tables = {r: [] for r in RANKS}
+    measured, checks = {str(r): {name: [] for name in Amplification._fields} for r in RANKS}, []
     for (_, seed), run in runs.items():
-        params, deltas = starting_point(run)[0], updates_of(results, run, np.float64)  # of rank r up to 1e-16
-        rows = [
-            amplification(params[name], delta, run.adapter.r, np.random.default_rng(seed))
+        params, deltas, r = starting_point(run)[0], updates_of(results, run, np.float64), run.adapter.r
+        of_blocks = [
+            amplification(params[name], delta, r, np.random.default_rng(seed))  # in float64 ΔW has rank r up to 1e-16
             for name, delta in deltas.items()
             if "q_proj" in name
         ]
-        tables[run.adapter.r].append(np.mean(rows, axis=0))
-    measured = {
-        str(r): {name: [float(row[i]) for row in rows] for i, name in enumerate(Amplification._fields)}
-        for r, rows in tables.items()
-    }
-    checks = []
+        for name, mean in zip(Amplification._fields, np.mean(of_blocks, axis=0).tolist()):
+            measured[str(r)][name].append(mean)
     for r, of_r in measured.items():
         of_r["chance_factor"] = ratios(of_r["update_norm"], of_r["random"])
         to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))
@@ -53,16 +49,13 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, (left, right) = panels(outcome, "What ΔW_q has to do with W_q", 12, 4.6, 2, width_ratios=(3, 2))
-
-    marks = {
-        left: [("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])],
-        right: [("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)],
-    }
-    for axes, unit in ((left, "‖Uᵀ W V‖ in Frobenius norm"), (right, "‖ΔW‖ / ‖Uᵀ W V‖")):
+    norms = ("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])
+    factors = ("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)
+    for axes, marks, unit in ((left, norms, "‖Uᵀ W V‖ in Frobenius norm"), (right, factors, "‖ΔW‖ / ‖Uᵀ W V‖")):
         rows = [
             (f"{mark}, r={r}", of_r[name], shade)
             for r, of_r in outcome["measured"].items()
-            for mark, name, shade in marks[axes]
+            for mark, name, shade in marks
         ]
         dots(axes, *zip(*rows), unit)
     left.set_title("W_q in the directions")

@@ -97,26 +97,24 @@ def draw(outcome):
         "q,v r=8, NF4": ("q and v, r=8, base in NF4", "^", PALETTE[3]),
     }
     lines = {
-        left: {
+        (left, "time or FLOPs"): {
             "step": ("whole step, measured", "-", "D"),
             "passes": ("forward and backward, measured", "--", "o"),
             "flops": ("FLOPs of the two, counted", ":", ""),
         },
-        right: {"peak": ("highest, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
+        (right, "bytes"): {"peak": ("highest, measured", "-", "D"), "bytes": ("kept, counted", ":", "")},
     }
-    for axes, of_panel in lines.items():
+    for (axes, quantity), of_panel in lines.items():
         for what, (text, style, marker) in of_panel.items():
             values = [measured[f"all r={r}"][f"{what}_ratio"] for r in ranks]
             mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style)
-        first = next(iter(of_panel))
-        for name, (text, marker, colour) in marks.items():
-            values = [measured[name][f"{first}_ratio"]]
-            mean_line(axes, [8], values, colour, f"{text}: {of_panel[first][0]}", marker, "")
+        what, (text, *_) = next(iter(of_panel.items()))
+        for name, (label, marker, colour) in marks.items():
+            mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "")
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         log_axis(axes, ranks, "rank r")
         axes.set_ylim(bottom=0)
-    left.set_ylabel("time or FLOPs of a step, full fine-tuning = 1")
-    right.set_ylabel("bytes of a step, full fine-tuning = 1")
+        axes.set_ylabel(f"{quantity} of a step, full fine-tuning = 1")
     left.legend(fontsize=10, loc="upper left")
     right.legend(fontsize=10, loc="upper left", bbox_to_anchor=(0, 0.85))  # below the line of full fine-tuning
     return figure

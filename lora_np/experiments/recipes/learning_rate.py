@@ -50,17 +50,16 @@ def measure(results, runs, seeds, quick):
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    low, high = f"r={RANKS[0]}", f"r={RANKS[-1]}"
-    bounds = [(key, "full", f"best rate of {key} to full's", 5.0, 20.0) for key in list(RATES)[1:]]
-    bounds.append((high, low, f"best rate of {high} to that of {low}", 0.5, 2.0))
+    bounds = [(f"r={r}", "full", f"best rate of r={r} to full's", 5.0, 20.0) for r in RANKS]
+    bounds.append(("r=64", "r=1", "best rate of r=64 to that of r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
+        statement = text + f" ({beyond} at an end of the rates)" * bool(beyond)
         for bound in ({"at_least": least}, {"at_most": most}):
-            part = check(text, ratio, unit="times", **bound)
-            if beyond:  # one of the two best rates may be beyond the rates that were tried
-                part |= {"statement": f"{text} ({beyond} at an end of the rates)", "verdict": UNKNOWN}
-            checks.append(part)
+            part = check(statement, ratio, unit="times", **bound)
+            # One of the two best rates may be beyond the rates that were tried.
+            checks.append(part | {"verdict": UNKNOWN} if beyond else part)
     return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
 
 

@@ -37,7 +37,6 @@ def measure(results, runs, seeds, quick):
         shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]
         energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
         rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
-
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
