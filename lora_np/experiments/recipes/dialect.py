@@ -8,8 +8,6 @@ this. The learning rates were chosen on the new domain's validation texts. Full 
 how much of the forgetting comes from the rate.
 """
 
-import math
-
 import numpy as np
 
 from ...formats import read_json, shipped_adapters, write_text
@@ -131,7 +129,7 @@ def draw(outcome):
 
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
-    old_base = math.exp(outcome["base"]["reviews"])
+    old_base = np.exp(outcome["base"]["reviews"])
     for column, (domain, title) in zip(panels.T, DOMAINS.items()):
         for name, of in outcome["losses"][domain].items():
             text, _, _, colour, marker = SERIES[name]
@@ -141,7 +139,7 @@ def draw(outcome):
             way = np.exp(np.mean(of["way"], axis=0))  # (2, evaluations)
             column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8)
         star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
-        column[0].plot(math.exp(outcome["base"][domain]), old_base, "*", **star)
+        column[0].plot(np.exp(outcome["base"][domain]), old_base, "*", **star)
         column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
         column[0].set_title(title)
         for axes, split in zip(column, ("test", "validation")):

@@ -121,9 +121,6 @@ def spectra(results, runs):
     return measured
 
 
-# ---------------------------------------------------------------- the table
-
-
 def table(outcome):
     """The table as rows of texts, the heads first."""
     lines = [["method", "rank", "trained", "%", "test accuracy %", "step ms", "optimiser kB", "saved kB"]]
