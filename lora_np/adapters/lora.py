@@ -115,15 +115,9 @@ def backward(dy, cache):
     grads : dict with those of weight, bias, lora_A, lora_B that are wanted
     """
     # y = x Wᵀ + b + s (x Aᵀ) Bᵀ
-    through_base = linear_backward(dy, cache.base)
-    through_update = low_rank_backward(dy, cache.update)
-    grads = {
-        "weight": through_base.dweight,
-        "bias": through_base.dbias,
-        "lora_B": through_update.dB,
-        "lora_A": through_update.dA,
-    }
-    return add(through_base.dx, through_update.dx), present(grads)
+    dx_base, dW, db = linear_backward(dy, cache.base)
+    dx_update, dA, _, dB = low_rank_backward(dy, cache.update)
+    return add(dx_base, dx_update), present({"weight": dW, "bias": db, "lora_B": dB, "lora_A": dA})
 
 
 def delta(weight, adapter, config):
