@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import one_of
 from .config import AdapterConfig, adapted_modules, module_config, module_rank
 from .kinds import KINDS
 from .starts import STARTS
@@ -26,9 +27,7 @@ class Adapter(NamedTuple):
 
 def adapter_kind(config):
     """The module with the functions of the adapter's kind."""
-    if config.kind not in KINDS:
-        raise ValueError(f"kind: got {config.kind!r}, expected one of {', '.join(KINDS)}")
-    return KINDS[config.kind]
+    return KINDS[one_of("kind", config.kind, KINDS)]
 
 
 def adapter_shapes(params, config):
@@ -201,12 +200,12 @@ def fitting_arrays(params, adapter):
     ValueError
         For an adapter of another model; the message names the first array that does not fit.
     """
-    by_layer = layer_arrays(adapter)
+    kind, by_layer = adapter_kind(adapter.config), layer_arrays(adapter)
     for module, arrays in by_layer.items():
         if f"{module}.weight" not in params:
             raise ValueError(f"adapter: the model has no layer {module}")
         n_out, n_in = params[f"{module}.weight"].shape
-        shapes = adapter_kind(adapter.config).shapes(n_out, n_in, module_rank(adapter.config, module))
+        shapes = kind.shapes(n_out, n_in, module_rank(adapter.config, module))
         for leaf, shape in shapes.items():
             got = arrays[leaf].shape if leaf in arrays else "none"
             if got != shape:
