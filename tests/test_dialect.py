@@ -109,7 +109,7 @@ def test_perplexity_of_a_model_that_knows_nothing(tiny):
 def on_tiny(tiny, monkeypatch):
     """Runs with a tiny model in the shipped one's place, and random tokens for every domain."""
     tokens = np.random.default_rng(0).integers(0, 50, 400)
-    part = dialect_run.Domain(tokens, tokens[:60], tokens[60:160])
+    part = dialect_run.Splits(tokens, tokens[:60], tokens[60:160])
     monkeypatch.setattr(dialect_run, "load_base", lambda: tiny)
     monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
     return tiny

@@ -1,6 +1,5 @@
 """An adapter for a whole model: a flat dict of arrays and a small configuration."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -86,16 +85,7 @@ def init_adapter(params, config, rng):
     """
     if config.init in STARTS:
         raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
-    kind = adapter_kind(config)
-    check_ranks(params, config)
-    check_rate_factors(config, kind)
-    weights = {}
-    for module in adapted_modules(config, params):
-        arrays = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
-        weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    if config.train_head and HEAD in params:
-        weights[HEAD] = np.array(params[HEAD])
-    return Adapter(config, weights)
+    return start_adapter(params, config, rng)[1]
 
 
 def check_rate_factors(config, kind):
@@ -115,9 +105,7 @@ def start_adapter(params, config, rng):
 
     Parameters
     ----------
-    params : dict, the base model's weights; they are not changed
-    config : AdapterConfig
-    rng : np.random.Generator
+    params, config, rng : see `init_adapter`
 
     Returns
     -------
@@ -129,17 +117,22 @@ def start_adapter(params, config, rng):
     ValueError
         As `init_adapter`, or for a kind that does not go with the init.
     """
-    if config.init not in STARTS:
-        return params, init_adapter(params, config, rng)
-    adapter = init_adapter(params, replace(config, init="kaiming"), rng)
-    if config.kind not in STARTED:
+    kind, start = adapter_kind(config), STARTS.get(config.init)
+    check_ranks(params, config)
+    check_rate_factors(config, kind)
+    if start is not None and config.kind not in STARTED:
         raise ValueError(f"init: {config.init!r} goes with kinds {' and '.join(STARTED)}, got {config.kind!r}")
-    base, weights = dict(params), dict(adapter.weights)
+    base, weights = dict(params), {}
     for module in adapted_modules(config, params):
-        name = f"{module}.weight"
-        base[name], arrays = STARTS[config.init](params[name], module_config(config, module))
+        name, settings = f"{module}.weight", module_config(config, module)
+        arrays = kind.init(params[name], settings, rng)
+        if start is not None:
+            base[name], factors = start(params[name], settings)
+            arrays |= factors
         weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    return base, Adapter(config, weights)
+    if config.train_head and HEAD in params:
+        weights[HEAD] = np.array(params[HEAD])
+    return (params if start is None else base), Adapter(config, weights)
 
 
 def trained_weights(adapter):

@@ -56,11 +56,11 @@ def init(weight, config, rng):
     dict: lora_A (r, in), lora_B (out, r), of the weight's dtype
     """
     shape = shapes(*weight.shape, config.r)
-    if config.init == "kaiming":
+    if config.init == "gaussian":
+        lora_A = rng.normal(0.0, 1.0 / config.r, shape["lora_A"])
+    else:
         bound = 1.0 / math.sqrt(weight.shape[1])  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
         lora_A = rng.uniform(-bound, bound, shape["lora_A"])
-    else:
-        lora_A = rng.normal(0.0, 1.0 / config.r, shape["lora_A"])
     return {
         "lora_A": lora_A.astype(weight.dtype),
         "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype),

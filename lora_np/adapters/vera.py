@@ -56,10 +56,9 @@ def shapes(n_out, n_in, r):
 
 def init(weight, config, rng):
     """λ_d = 0.1 and λ_b = 0, so ΔW = 0. The random factors come from config.projection_seed, so rng is not used."""
-    shape = shapes(*weight.shape, config.r)
     return {
-        "vera_lambda_d": np.full(shape["vera_lambda_d"], START_D, dtype=weight.dtype),
-        "vera_lambda_b": np.zeros(shape["vera_lambda_b"], dtype=weight.dtype),
+        "vera_lambda_d": np.full(config.r, START_D, dtype=weight.dtype),
+        "vera_lambda_b": np.zeros(weight.shape[0], dtype=weight.dtype),
     }
 
 

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
+from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ...formats import PRETRAINED
 from ...model import forward
 from ...training import attach, blas_threads, language_loss, language_training, stream, train
@@ -16,14 +15,6 @@ from . import load_base
 EVALUATIONS = 6  # along the way
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
-
-
-class Domain(NamedTuple):
-    """Token streams of a domain."""
-
-    train: np.ndarray  # (N,)
-    validation: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def label(method):
 
 @lru_cache(maxsize=4)
 def load_domain(name, limit=None):
-    """The texts of a domain as token streams: "critics", "licences", or "reviews", which the base knows.
+    """The texts of a domain as Splits of token streams (N,): "critics", "licences", or "reviews", which the base knows.
 
     The critics' snippets are those of Rotten Tomatoes, without labels; the licences come with the installed packages.
     """
@@ -135,7 +126,7 @@ def load_domain(name, limit=None):
         reviews = load_reviews("imdb")
         splits = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
     # A text has at least one token: what is beyond the limit need not be encoded.
-    return Domain(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
+    return Splits(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 
 
 @lru_cache(maxsize=1)
