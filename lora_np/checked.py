@@ -68,6 +68,12 @@ def one_of(name, value, choices):
     return value
 
 
+def check_fields(config, check, /, *names, **bounds):
+    """Replace fields of a frozen dataclass by what a check, such as `whole_number`, returns for them."""
+    for name in names:
+        object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
+
+
 def same_shape(name, array, like):
     """Raise ValueError unless two arrays or quantised weights have the same shape."""
     if np.shape(array) != np.shape(like):

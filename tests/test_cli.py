@@ -175,7 +175,7 @@ def test_texts_beyond_the_position_table_are_counted(words, run, tmp_path):
 
 def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, monkeypatch):
     scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
-    monkeypatch.setattr("lora_np.training.classify.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
+    monkeypatch.setattr("lora_np.training.fine_tune.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
     run(*words("--epochs", "1"))
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
 

@@ -109,7 +109,7 @@ def test_perplexity_of_a_model_that_knows_nothing(tiny):
 def on_tiny(tiny, monkeypatch):
     """Runs with a tiny model in the shipped one's place, and random tokens for every domain."""
     tokens = np.random.default_rng(0).integers(0, 50, 400)
-    part = dialect_run.Domain(tokens, tokens[:60], tokens[60:160])
+    part = dialect_run.Splits(tokens, tokens[:60], tokens[60:160])
     monkeypatch.setattr(dialect_run, "load_base", lambda: tiny)
     monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
     return tiny
@@ -120,7 +120,7 @@ def test_a_run_leaves_the_base_as_it_was(on_tiny):
     params, _ = on_tiny
     before = {name: array.copy() for name, array in params.items()}
     for method in ("full", "lora_r4"):
-        numbers, arrays = dialect_run.dialect_run(DialectRun("critics", method, 0, 1e-2, 1))
+        numbers, arrays = DialectRun("critics", method, 0, 1e-2, 1).carry_out()
         assert numbers["base_untouched"] and numbers["removed_bit_for_bit"] == (None if method == "full" else True)
         assert len(numbers["history"]["eval_old"]) == len(numbers["history"]["eval_loss"])
         assert numbers["validation_loss"] == pytest.approx(min(numbers["history"]["eval_loss"]), abs=1e-6)
@@ -146,24 +146,22 @@ def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
         return state
 
     monkeypatch.setattr(dialect_run, "train", careless)
-    numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r4", 0, 1e-2, 1))
+    numbers, _ = DialectRun("critics", "lora_r4", 0, 1e-2, 1).carry_out()
     assert numbers["base_untouched"] is False and numbers["removed_bit_for_bit"] is False
 
 
 def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch):
     part = dialect_run.load_domain("critics")._replace(test=None)
     monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
-    numbers, _ = dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1, test=False))
+    numbers, _ = DialectRun("critics", "lora_r1", 0, 1e-2, 1, test=False).carry_out()
     assert "new" not in numbers and "old" not in numbers and numbers["validation_loss"] > 0
     with pytest.raises(ValueError, match="stream: got shape"):
-        dialect_run.dialect_run(DialectRun("critics", "lora_r1", 0, 1e-2, 1))
+        DialectRun("critics", "lora_r1", 0, 1e-2, 1).carry_out()
 
 
 def test_a_run_goes_over_its_text_as_often_as_it_is_told(on_tiny):
     """The optimiser's steps are in proportion to the epochs, and a run gives the same twice."""
-    once, twice, again = (
-        dialect_run.dialect_run(DialectRun("critics", "lora_r2", 3, 1e-2, epochs))[0] for epochs in (1, 2, 2)
-    )
+    once, twice, again = (DialectRun("critics", "lora_r2", 3, 1e-2, epochs).carry_out()[0] for epochs in (1, 2, 2))
     assert twice["history"]["eval_step"][-1] == 2 * once["history"]["eval_step"][-1]
     assert twice == again
 

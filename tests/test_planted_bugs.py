@@ -54,7 +54,7 @@ ALL = {name: function for folder in ("ops", "adapters", "model") for name, funct
 # distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
 # computes the gradient.
 BACKWARD = r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients|cross_entropy_forward)$"
-TESTED_ELSEWHERE = {"adapters.vera.cached_projections", "ops.blocks.blocks"}  # test_variants.py, test_blocks.py
+TESTED_ELSEWHERE = {"adapters.vera.projections", "ops.blocks.blocks"}  # test_variants.py, test_blocks.py
 
 
 def backward_functions():
@@ -279,7 +279,7 @@ BY_HAND = [
     Bug("one operand for each gradient", "ops.wanted", "'').split()", "'').split()[:1]", ALONE),
     Bug("dA masked only beside dB", "ops.low_rank", "dropout_forward(x, mask)[0]\n",
         "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),
-    Bug("the base's dx through V", "adapters.dora", "x=left_out, weight=cache.weight", "x=left_out, weight=V", "x"),
+    Bug("the base's dx through V", "adapters.dora", "LinearCache(left_out, weight,", "LinearCache(left_out, V,", "x"),
     Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
     Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
     Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),

@@ -39,13 +39,13 @@ from lora_np.experiments.runs.classify import (
     starting_point,
     training_rows,
 )
-from lora_np.experiments.runs.dialect import DialectRun, Domain
+from lora_np.experiments.runs.dialect import DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
 from lora_np.model import ModelConfig, initial_params
 from lora_np.training import attach, settled_from, trainable_arrays
-from lora_np.training import classify as training
+from lora_np.training import fine_tune as training
 
 LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
@@ -507,7 +507,7 @@ def measured_by(name, seeds, quick, *other, **change):
 @pytest.fixture
 def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too."""
-    flat = Domain(*np.zeros((3, 9), dtype=np.int64))
+    flat = Splits(*np.zeros((3, 9), dtype=np.int64))
     monkeypatch.setattr(main_job, "QUICK", {"epochs": 1, "limit": LIMIT})
     monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
     monkeypatch.setattr(main_job, "compare_step_times", lambda repeats, keys: {key: {"seconds": 0.1} for key in keys})

@@ -3,6 +3,7 @@
 from .adapter import (
     HEAD,
     Adapter,
+    TrainableReport,
     adapter_deltas,
     adapter_shapes,
     check_ranks,
@@ -10,14 +11,13 @@ from .adapter import (
     init_adapter,
     layer_arrays,
     start_adapter,
+    trainable_report,
     trained_weights,
     whole_weights,
 )
 from .compact import compact_pattern, compact_targets
 from .config import AdapterConfig, adapted_modules, linear_layers, module_config, module_rank, scaling
 from .kinds import KINDS
-from .merge import MergeErrors, merge, merge_errors, unmerge
-from .merge_in_format import FormatLoss, MergedInFormat, merge_in_format
+from .merge import FormatLoss, MergedInFormat, MergeErrors, merge, merge_errors, merge_in_format, unmerge
 from .mix import Compressed, compress, mix, on_given_base
-from .report import TrainableReport, trainable_report
 from .variants import VARIANTS, variant_config

@@ -45,13 +45,7 @@ def init(weight, config, rng):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
-    """The adapted layer's output; parameters as in `lora.forward`.
-
-    Returns
-    -------
-    y : array (..., out)
-    cache : AdaLoRACache
-    """
+    """The adapted layer's output (..., out), and its AdaLoRACache; parameters as in `lora.forward`."""
     A, E, B, s = adapter["lora_A"], adapter["lora_E"], adapter["lora_B"], scaling(config)
     y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
     z, update = low_rank_forward(x, A, s * E, B, operands_wanted(wanted, OPERANDS), mask)  # (..., out)
@@ -62,27 +56,14 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *NAMES), mask=None):
 def backward(dy, cache):
     """Gradients of the adapted layer: those of `ops/low_rank.py` with e = s E, so dE = s de.
 
-    Parameters
-    ----------
-    dy : array (..., out)
-    cache : from `forward`
-
-    Returns
-    -------
-    dx : array (..., in), or None if it is not wanted
-    grads : dict with those of weight, bias, lora_A, lora_E, lora_B that are wanted
+    Parameters and results as in `lora.backward`; grads may also have lora_E (r,).
     """
     base, update, s, E = cache
-    through_base = linear_backward(dy, base)
-    through_update = low_rank_backward(dy, update._replace(e=s * E))
-    grads = {
-        "weight": through_base.dweight,
-        "bias": through_base.dbias,
-        "lora_B": through_update.dB,
-        "lora_E": None if through_update.de is None else s * through_update.de,
-        "lora_A": through_update.dA,
-    }
-    return add(through_base.dx, through_update.dx), present(grads)
+    # y = x Wᵀ + b + ((x Aᵀ) ⊙ e) Bᵀ, e = s E
+    dx_base, dW, db = linear_backward(dy, base)
+    dx_update, dA, de, dB = low_rank_backward(dy, update._replace(e=s * E))
+    dE = None if de is None else s * de  # (r,)
+    return add(dx_base, dx_update), present({"weight": dW, "bias": db, "lora_B": dB, "lora_E": dE, "lora_A": dA})
 
 
 def orthogonality(adapter):

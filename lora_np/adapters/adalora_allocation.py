@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checked import finite_number
+from ..checked import check_fields, finite_number
 from .adalora import NAMES, orthogonality
 from .adapter import layer_arrays
 
@@ -47,11 +47,9 @@ class RankAllocation:
     orthogonality: float = 0.1
 
     def __post_init__(self):
-        for name in ("target", "every"):
-            finite_number(name, getattr(self, name), above=0, most=1)
-        for name in ("first", "last", "beta1", "beta2"):
-            finite_number(name, getattr(self, name), least=0, below=1)
-        finite_number("orthogonality", self.orthogonality, least=0)
+        check_fields(self, finite_number, "target", "every", above=0, most=1)
+        check_fields(self, finite_number, "first", "last", "beta1", "beta2", least=0, below=1)
+        check_fields(self, finite_number, "orthogonality", least=0)
         if self.first + self.last > 1.0:
             raise ValueError(f"first, last: got {self.first} and {self.last}, expected at most 1 together")
 

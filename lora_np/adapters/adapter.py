@@ -1,10 +1,10 @@
 """An adapter for a whole model: a flat dict of arrays and a small configuration."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from ..checked import one_of
 from .config import AdapterConfig, adapted_modules, module_config, module_rank
 from .kinds import KINDS
 from .starts import STARTS
@@ -26,9 +26,7 @@ class Adapter(NamedTuple):
 
 def adapter_kind(config):
     """The module with the functions of the adapter's kind."""
-    if config.kind not in KINDS:
-        raise ValueError(f"kind: got {config.kind!r}, expected one of {', '.join(KINDS)}")
-    return KINDS[config.kind]
+    return KINDS[one_of("kind", config.kind, KINDS)]
 
 
 def adapter_shapes(params, config):
@@ -87,16 +85,7 @@ def init_adapter(params, config, rng):
     """
     if config.init in STARTS:
         raise ValueError(f"init: {config.init!r} takes the adapter out of the base; start_adapter returns both")
-    kind = adapter_kind(config)
-    check_ranks(params, config)
-    check_rate_factors(config, kind)
-    weights = {}
-    for module in adapted_modules(config, params):
-        arrays = kind.init(params[f"{module}.weight"], module_config(config, module), rng)
-        weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    if config.train_head and HEAD in params:
-        weights[HEAD] = np.array(params[HEAD])
-    return Adapter(config, weights)
+    return start_adapter(params, config, rng)[1]
 
 
 def check_rate_factors(config, kind):
@@ -116,9 +105,7 @@ def start_adapter(params, config, rng):
 
     Parameters
     ----------
-    params : dict, the base model's weights; they are not changed
-    config : AdapterConfig
-    rng : np.random.Generator
+    params, config, rng : see `init_adapter`
 
     Returns
     -------
@@ -130,23 +117,57 @@ def start_adapter(params, config, rng):
     ValueError
         As `init_adapter`, or for a kind that does not go with the init.
     """
-    if config.init not in STARTS:
-        return params, init_adapter(params, config, rng)
-    adapter = init_adapter(params, replace(config, init="kaiming"), rng)
-    if config.kind not in STARTED:
+    kind, start = adapter_kind(config), STARTS.get(config.init)
+    check_ranks(params, config)
+    check_rate_factors(config, kind)
+    if start is not None and config.kind not in STARTED:
         raise ValueError(f"init: {config.init!r} goes with kinds {' and '.join(STARTED)}, got {config.kind!r}")
-    base, weights = dict(params), dict(adapter.weights)
+    base, weights = dict(params), {}
     for module in adapted_modules(config, params):
-        name = f"{module}.weight"
-        base[name], arrays = STARTS[config.init](params[name], module_config(config, module))
+        name, settings = f"{module}.weight", module_config(config, module)
+        arrays = kind.init(params[name], settings, rng)
+        if start is not None:
+            base[name], factors = start(params[name], settings)
+            arrays |= factors
         weights |= {f"{module}.{leaf}": array for leaf, array in arrays.items()}
-    return base, Adapter(config, weights)
+    if config.train_head and HEAD in params:
+        weights[HEAD] = np.array(params[HEAD])
+    return (params if start is None else base), Adapter(config, weights)
 
 
 def trained_weights(adapter):
     """The arrays that training changes: all except those whose rate factor is 0."""
     factors = adapter.config.rate_factors
     return {name: a for name, a in adapter.weights.items() if factors.get(name.rpartition(".")[2], 1.0) != 0.0}
+
+
+class TrainableReport(NamedTuple):
+    trainable: int  # parameters that training changes
+    total: int  # parameters of the model and its adapter
+    percent: float  # 100 · trainable / total
+    by_name: dict[str, int]  # array -> its number of trainable parameters
+
+    def __str__(self):
+        return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.percent:.3f} %)"
+
+
+def trainable_report(params, trainable):
+    """Count the trainable parameters and all parameters.
+
+    Parameters
+    ----------
+    params : dict, the base model's weights
+    trainable : dict of the arrays that are trained: an adapter's weights, or all or some of params. A name that is also
+        in params, such as the head, counts once.
+
+    Returns
+    -------
+    TrainableReport
+    """
+    by_name = {name: array.size for name, array in trainable.items()}
+    count = sum(by_name.values())
+    total = sum(array.size for array in {**params, **trainable}.values())
+    return TrainableReport(count, total, 100.0 * count / total, by_name)
 
 
 def layer_arrays(adapter):
@@ -172,12 +193,12 @@ def fitting_arrays(params, adapter):
     ValueError
         For an adapter of another model; the message names the first array that does not fit.
     """
-    by_layer = layer_arrays(adapter)
+    kind, by_layer = adapter_kind(adapter.config), layer_arrays(adapter)
     for module, arrays in by_layer.items():
         if f"{module}.weight" not in params:
             raise ValueError(f"adapter: the model has no layer {module}")
         n_out, n_in = params[f"{module}.weight"].shape
-        shapes = adapter_kind(adapter.config).shapes(n_out, n_in, module_rank(adapter.config, module))
+        shapes = kind.shapes(n_out, n_in, module_rank(adapter.config, module))
         for leaf, shape in shapes.items():
             got = arrays[leaf].shape if leaf in arrays else "none"
             if got != shape:

@@ -37,7 +37,6 @@ from .config import scaling
 MAGNITUDE = "lora_magnitude_vector"  # m, under its name in PEFT's files
 FACTORS = ("lora_A", "lora_B")
 
-
 # For each wanted gradient, the operands that it passes through in h = x̃ Vᵀ, and in g ⊙ h with g = m/‖V‖.
 OF_PRODUCT = {"x": "x", "weight": "weight"}
 OF_FACTORS = {"lora_A": "A", "lora_B": "B"}
@@ -48,16 +47,14 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 class DoRACache(NamedTuple):
     """What the backward pass needs. It computes V again, which takes no product with the batch's rows."""
 
-    product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
+    x: np.ndarray | None  # (..., in), the layer's input before dropout, read by dW
     factors: LowRankCache  # for the gradients of A and B
     stretch: ScaleCache  # of g ⊙ h, without g
-    length: ScaleCache  # of g = m ⊙ 1/‖V‖, without 1/‖V‖
-    bias: LinearCache  # for the bias's gradient
     weight: np.ndarray  # (out, in), the base's, not converted to an array
     adapter: dict  # the adapter's arrays
-    inv_norm: np.ndarray | None  # (out,), 1/‖V‖
-    mask: np.ndarray | None
+    inv_norm: np.ndarray | None  # (out,), 1/‖V‖; None if nothing is wanted
     norm_gradient: bool
+    wanted: tuple[str, ...]
 
 
 def shapes(n_out, n_in, r):
@@ -109,7 +106,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     V = directions(weight, adapter, s)  # (out, in)
     norm = row_norms(V) if norm is None else norm  # (out,)
     dropped = dropout_forward(x, mask)[0]  # x̃ (..., in)
-    h, product = linear_forward(dropped, V, None, operands_wanted(wanted, OF_PRODUCT))  # (..., out)
+    h, _ = linear_forward(dropped, V, None, ())  # (..., out)
     of_stretch = operands_wanted(wanted, OF_STRETCH_AND_NORM if config.norm_gradient else OF_STRETCH)
     y, stretch = scale_forward(h, over(adapter[MAGNITUDE], norm), of_stretch)  # (..., out)
     if bias is not None:
@@ -117,16 +114,14 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     if mask is not None:
         y += linear_forward(x - dropped, weight, None, ())[0]
     cache = DoRACache(
-        product=product._replace(x=None if product.x is None else x, weight=None),
+        x=x if "weight" in wanted else None,
         factors=low_rank_cache(x, A, s, B, operands_wanted(wanted, OF_FACTORS), mask),
         stretch=stretch._replace(factor=None),
-        length=ScaleCache(None, None, operands_wanted(wanted, {MAGNITUDE: "x"})),
-        bias=LinearCache(None, None, operands_wanted(wanted, {"bias": "bias"})),
         weight=weight,
         adapter=adapter,
         inv_norm=over(1.0, norm) if wanted else None,
-        mask=mask,
         norm_gradient=config.norm_gradient,
+        wanted=tuple(wanted),
     )
     return y, cache
 
@@ -152,42 +147,36 @@ def backward(dy, cache):
 
     With dropout, x̃ = x ⊙ mask replaces x above, and y has the further term (x − x̃) Wᵀ.
 
-    Parameters
-    ----------
-    dy : array (..., out)
-    cache : DoRACache
-
-    Returns
-    -------
-    dx : array (..., in), or None if it is not wanted
-    grads : dict with those of weight, bias, lora_A, lora_B, lora_magnitude_vector that are wanted
+    Parameters and results as in `lora.backward`; grads may also have lora_magnitude_vector (out,).
     """
-    if cache.inv_norm is None:  # nothing is wanted
+    x, factors, stretch, weight, adapter, inv_norm, norm_gradient, wanted = cache
+    if not wanted:
         return None, {}
-    m, mask, inv_norm, x = cache.adapter[MAGNITUDE], cache.mask, cache.inv_norm, cache.product.x
-    V = directions(cache.weight, cache.adapter, cache.factors.e)  # (out, in)
+    m, mask = adapter[MAGNITUDE], factors.mask
+    V = directions(weight, adapter, factors.e)  # (out, in)
     # y = (m/‖V‖) ⊙ h + b
-    dbias = linear_backward(dy, cache.bias).dbias
-    dh, a = scale_backward(dy, cache.stretch._replace(factor=m * inv_norm))  # (..., out), (out,)
+    dbias = linear_backward(dy, LinearCache(None, None, operands_wanted(wanted, {"bias": "bias"}))).dbias
+    dh, a = scale_backward(dy, stretch._replace(factor=m * inv_norm))  # (..., out), (out,)
     # h = x̃ Vᵀ
+    of_product = operands_wanted(wanted, OF_PRODUCT)
     dropped = None if x is None else dropout_forward(x, mask)[0]
-    dx, dweight, _ = linear_backward(dh, cache.product._replace(x=dropped, weight=V))
+    dx, dweight, _ = linear_backward(dh, LinearCache(dropped, V, of_product))
     # V = W + s B A
-    _, dA, _, dB = low_rank_backward(dh, cache.factors)
-    if cache.norm_gradient and a is not None:
+    _, dA, _, dB = low_rank_backward(dh, factors)
+    if norm_gradient and a is not None:
         # through ‖V‖
         dV = (-m * a * inv_norm**3)[:, None] * V  # (out, in)
-        through_norm = low_rank_weight_backward(dV, cache.factors)
+        through_norm = low_rank_weight_backward(dV, factors)
         dweight, dA, dB = add(dweight, dV), add(dA, through_norm.dA), add(dB, through_norm.dB)
     if mask is not None:
         # y += (x − x̃) Wᵀ
         left_out = None if x is None else x - dropped
-        through_base = linear_backward(dy, cache.product._replace(x=left_out, weight=cache.weight))
+        through_base = linear_backward(dy, LinearCache(left_out, weight, of_product))
         dweight = add(dweight, through_base.dweight)
         if dx is not None:
             dx = dx * mask + (through_base.dx - through_base.dx * mask)
     # m/‖V‖
-    dm = scale_backward(a, cache.length._replace(factor=inv_norm)).dx  # (out,)
+    dm = a * inv_norm if MAGNITUDE in wanted else None  # (out,)
     return dx, present({"bias": dbias, MAGNITUDE: dm, "weight": dweight, "lora_B": dB, "lora_A": dA})
 
 

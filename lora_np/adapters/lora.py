@@ -56,11 +56,11 @@ def init(weight, config, rng):
     dict: lora_A (r, in), lora_B (out, r), of the weight's dtype
     """
     shape = shapes(*weight.shape, config.r)
-    if config.init == "kaiming":
+    if config.init == "gaussian":
+        lora_A = rng.normal(0.0, 1.0 / config.r, shape["lora_A"])
+    else:
         bound = 1.0 / math.sqrt(weight.shape[1])  # kaiming-uniform with a = √5: gain √(1/3), so ±√(3 · 1/3 / in)
         lora_A = rng.uniform(-bound, bound, shape["lora_A"])
-    else:
-        lora_A = rng.normal(0.0, 1.0 / config.r, shape["lora_A"])
     return {
         "lora_A": lora_A.astype(weight.dtype),
         "lora_B": np.zeros(shape["lora_B"], dtype=weight.dtype),
@@ -115,15 +115,9 @@ def backward(dy, cache):
     grads : dict with those of weight, bias, lora_A, lora_B that are wanted
     """
     # y = x Wᵀ + b + s (x Aᵀ) Bᵀ
-    through_base = linear_backward(dy, cache.base)
-    through_update = low_rank_backward(dy, cache.update)
-    grads = {
-        "weight": through_base.dweight,
-        "bias": through_base.dbias,
-        "lora_B": through_update.dB,
-        "lora_A": through_update.dA,
-    }
-    return add(through_base.dx, through_update.dx), present(grads)
+    dx_base, dW, db = linear_backward(dy, cache.base)
+    dx_update, dA, _, dB = low_rank_backward(dy, cache.update)
+    return add(dx_base, dx_update), present({"weight": dW, "bias": db, "lora_B": dB, "lora_A": dA})
 
 
 def delta(weight, adapter, config):

@@ -1,11 +1,19 @@
-"""Merging: W′ = W + ΔW. The merged model costs no more than the base."""
+"""Merging: W′ = W + ΔW. The merged model costs no more than the base.
+
+`merge` gives dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
+base have lost their zeros. `merge_in_format` converts W′ back into W's format. An update is small compared with the
+distance between two codes, so most weights return to their old code, and much of the update may be lost. Both losses
+are measured.
+"""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from .adapter import Adapter, adapter_deltas, whole_weights
+from ..compress import QuantisedWeight, requantise
+from .adapter import Adapter, adapter_deltas, adapter_kind, fitting_arrays, whole_weights
+from .config import module_config
 
 
 class MergeErrors(NamedTuple):
@@ -16,12 +24,23 @@ class MergeErrors(NamedTuple):
     restored: float  # ‖(W′ − ΔW) − W‖ / ‖W‖, after `unmerge`
 
 
+class FormatLoss(NamedTuple):
+    """Relative errors from converting W + ΔW into the format, in Frobenius norm."""
+
+    merged: float  # ‖W′ − (W + ΔW)‖ / ‖W + ΔW‖
+    update: float  # ‖W′ − (W + ΔW)‖ / ‖ΔW‖, the share of the update that is lost; 0 for an update of zero
+
+
+class MergedInFormat(NamedTuple):
+    params: dict  # the merged model, each weight in the base's own format
+    layers: dict[str, FormatLoss]  # by the name of the adapted layer's weight
+    overall: FormatLoss  # of all adapted layers together, as one long vector
+
+
 def merge(params, adapter):
     """The model with the adapter's update added to its weights (Hu et al. 2021, section 4.1).
 
-    The merged weights are dense arrays and exact up to rounding. So a quantised weight takes the memory of full
-    precision again, and a pruned weight loses its zeros. The base's other weights keep their format. `merge_in_format`
-    merges into the base's own format, and measures what is lost.
+    The merged weights are dense arrays and exact up to rounding. The base's other weights keep their format.
 
     Parameters
     ----------
@@ -103,6 +122,76 @@ def merge_errors(params, adapter, dtype):
         update=error / update if update else 0.0,
         restored=norm(lambda name: (merged[name] - low_deltas[name]) - W[name]) / norm(lambda name: W[name]),
     )
+
+
+def merge_in_format(params, adapter, masks=None):
+    """The model with the adapter's update added, each merged weight in the format of the base's weight.
+
+    A quantised matrix is quantised again, with the same settings. Zeros of a dense array stay zero, because they come
+    from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a matrix that is both
+    pruned and quantised needs a mask.
+
+    The lost share of the update is 1 if W′ equals W, and above 1 if converting W + ΔW into the format changes it by
+    more than ΔW did. A layer whose update is zero does not change.
+
+    Parameters
+    ----------
+    params : dict, the base's weights; they are not changed, and the result shares those that the adapter does not touch
+    adapter : Adapter of any kind
+    masks : dict, name of an adapted weight -> bool array (out, in), True where it may be nonzero; or None. A weight
+        without a mask keeps its zeros if it is a dense array.
+
+    Returns
+    -------
+    MergedInFormat; a whole weight that the adapter carries (a head) replaces the base's without conversion
+
+    Raises
+    ------
+    ValueError
+        For an adapter of another model, a sum W + ΔW that is not finite, or a mask of another shape or of a weight
+        that is not adapted.
+    """
+    kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
+    masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
+    dtype = next(iter(params.values())).dtype
+    merged, errors, sums, updates = dict(params), {}, {}, {}  # the last three: name -> Frobenius norm
+    for module, arrays in by_layer.items():  # only one layer at a time is dense
+        name = f"{module}.weight"
+        base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
+        wanted = np.asarray(base, dtype=np.float64) + delta  # (out, in)
+        if not np.isfinite(wanted).all():
+            raise ValueError(f"{name}: W + ΔW holds values that are not finite, expected finite ones alone")
+        if delta.any():
+            merged[name] = in_format(wanted, base, masks.get(name))
+        errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - wanted))
+        sums[name], updates[name] = float(np.linalg.norm(wanted)), float(np.linalg.norm(delta))
+    layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}
+    overall = format_loss(*(math.hypot(*norms.values()) for norms in (errors, sums, updates)))
+    return MergedInFormat({**merged, **as_dtype(whole_weights(adapter), dtype)}, layers, overall)
+
+
+def in_format(dense, base, mask):
+    """A dense matrix in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
+    if mask is None and not isinstance(base, QuantisedWeight):
+        mask = base != 0
+    return requantise(dense if mask is None else np.where(mask, dense, 0.0), like=base)
+
+
+def format_loss(error, merged, update):
+    """The two ratios of norms; both are 0 if the error is 0."""
+    return FormatLoss(error / merged if error else 0.0, error / update if error else 0.0)
+
+
+def checked_masks(masks, params, adapted):
+    for name, mask in masks.items():
+        if name not in adapted:
+            raise ValueError(f"masks: got {name!r}, expected names of adapted weights such as {adapted[:1]}")
+        if np.shape(mask) != params[name].shape or np.asarray(mask).dtype != bool:
+            raise ValueError(
+                f"masks: {name} has shape {np.shape(mask)} and dtype {np.asarray(mask).dtype}, "
+                f"expected {params[name].shape} and bool"
+            )
+    return masks
 
 
 def as_dtype(arrays, dtype):

@@ -20,7 +20,7 @@ from ..checked import finite_number, whole_number
 from .adapter import Adapter, adapter_deltas, fitting_arrays, layer_arrays, whole_weights
 from .compact import compact_pattern, compact_targets
 from .config import linear_layers, module_config, scaling
-from .starts import STARTS
+from .starts import STARTS, svd_factors
 
 
 class Compressed(NamedTuple):
@@ -123,12 +123,10 @@ def compress(params, adapter, r):
     compressed, ranks, lost, energy = {}, {}, {}, {}  # the last two: sums of squares
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
-        U, sigma, Vt = np.linalg.svd(delta.astype(np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
-        k = ranks[module] = min(r, len(sigma))
-        root = np.sqrt(sigma[:k])  # (k,)
-        compressed[f"{module}.lora_A"] = (root[:, None] * Vt[:k]).astype(delta.dtype)  # (k, in)
-        compressed[f"{module}.lora_B"] = (U[:, :k] * root).astype(delta.dtype)  # (out, k)
-        lost[module], energy[module] = float(np.sum(sigma[k:] ** 2)), float(np.sum(sigma**2))
+        factors, sigma = svd_factors(delta, r, scale=1.0)
+        compressed |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
+        ranks[module] = len(factors["lora_A"])
+        lost[module], energy[module] = float(np.sum(sigma[r:] ** 2)), float(np.sum(sigma**2))
     errors = {module: math.sqrt(lost[module] / energy[module]) if energy[module] else 0.0 for module in lost}
     total = sum(energy.values())
     error = math.sqrt(sum(lost.values()) / total) if total else 0.0

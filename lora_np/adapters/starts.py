@@ -80,12 +80,15 @@ def leading_factors(matrix, config):
     scale = scaling(config)
     if not scale > 0:
         raise ValueError(f"alpha: got {config.alpha}, expected more than 0 for init {config.init!r}")
-    U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
-    root = np.sqrt(sigma[: config.r] / scale)  # (r,)
-    return {
-        "lora_A": (root[:, None] * Vt[: config.r]).astype(matrix.dtype),
-        "lora_B": (U[:, : config.r] * root).astype(matrix.dtype),
-    }
+    return svd_factors(matrix, config.r, scale)[0]
+
+
+def svd_factors(matrix, r, scale):
+    """`leading_factors` (r at most min(out, in)), and all singular values of the matrix (out, in)."""
+    U, sigma, Vt = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)  # (out, n), (n,), (n, in)
+    root = np.sqrt(sigma[:r] / scale)  # (r,)
+    lora_A, lora_B = root[:, None] * Vt[:r], U[:, :r] * root  # (r, in), (out, r)
+    return {"lora_A": lora_A.astype(matrix.dtype), "lora_B": lora_B.astype(matrix.dtype)}, sigma
 
 
 def rest(weight, factors, config):

@@ -5,6 +5,7 @@ A variant with its own forward pass is a kind (`kinds.py`). The others are LoRA 
 
 from dataclasses import replace
 
+from ..checked import one_of
 from .config import AdapterConfig
 from .starts import STARTS
 
@@ -39,8 +40,7 @@ def variant_config(variant, config=None):
     ValueError
         If the variant is unknown.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: got {variant!r}, expected one of {', '.join(VARIANTS)}")
+    one_of("variant", variant, VARIANTS)
     config = AdapterConfig() if config is None else config
     # Reset the settings that define another variant, so that a DoRA configuration can become a LoRA one.
     plain = {"kind": "lora", "rslora": False, "rate_factors": {}}

@@ -56,13 +56,13 @@ def shapes(n_out, n_in, r):
 
 def init(weight, config, rng):
     """λ_d = 0.1 and λ_b = 0, so ΔW = 0. The random factors come from config.projection_seed, so rng is not used."""
-    shape = shapes(*weight.shape, config.r)
     return {
-        "vera_lambda_d": np.full(shape["vera_lambda_d"], START_D, dtype=weight.dtype),
-        "vera_lambda_b": np.zeros(shape["vera_lambda_b"], dtype=weight.dtype),
+        "vera_lambda_d": np.full(config.r, START_D, dtype=weight.dtype),
+        "vera_lambda_b": np.zeros(weight.shape[0], dtype=weight.dtype),
     }
 
 
+@lru_cache(maxsize=PAIRS_HELD)
 def projections(shape, r, seed, dtype):
     """The part of the shared random factors that a layer of this shape uses.
 
@@ -82,11 +82,6 @@ def projections(shape, r, seed, dtype):
     -------
     A : array (r, in), B : array (out, r); read only
     """
-    return cached_projections(tuple(shape), r, seed, np.dtype(dtype).name)
-
-
-@lru_cache(maxsize=PAIRS_HELD)
-def cached_projections(shape, r, seed, dtype):
     n_out, n_in = shape
 
     def uniform(which, n, fan_in):
@@ -100,13 +95,7 @@ def cached_projections(shape, r, seed, dtype):
 
 
 def forward(x, weight, bias, adapter, config, wanted=("x", *LAMBDAS), mask=None):
-    """The adapted layer's output; parameters as in `lora.forward`.
-
-    Returns
-    -------
-    y : array (..., out)
-    cache : VeRACache
-    """
+    """The adapted layer's output (..., out), and its VeRACache; parameters as in `lora.forward`."""
     A, B = projections(weight.shape, config.r, config.projection_seed, weight.dtype)
     lambda_d, lambda_b = adapter["vera_lambda_d"], adapter["vera_lambda_b"]
     y, base = linear_forward(x, weight, bias, wanted)  # (..., out)
@@ -129,29 +118,16 @@ def backward(dy, cache):
 
     If λ_b = 0, then dw = 0, so dλ_d is zero and dx is the base's: in the first step only λ_b changes.
 
-    Parameters
-    ----------
-    dy : array (..., out)
-    cache : VeRACache
-
-    Returns
-    -------
-    dx : array (..., in), or None if it is not wanted
-    grads : dict with those of weight, bias, vera_lambda_d, vera_lambda_b that are wanted
+    Parameters and results as in `lora.backward`, with vera_lambda_d and vera_lambda_b in place of lora_A and lora_B.
     """
     A, B = projections(cache.shape, cache.r, cache.seed, dy.dtype)
     # y = x Wᵀ + b + λ_b ⊙ z
-    through_base = linear_backward(dy, cache.base)
+    dx_base, dW, db = linear_backward(dy, cache.base)
     dz, dlambda_b = scale_backward(dy, cache.scaling)
     # z = (λ_d ⊙ (x Aᵀ)) Bᵀ
-    through_product = low_rank_backward(dz, cache.product._replace(A=A, B=B))
-    grads = {
-        "weight": through_base.dweight,
-        "bias": through_base.dbias,
-        "vera_lambda_b": dlambda_b,
-        "vera_lambda_d": through_product.de,
-    }
-    return add(through_base.dx, through_product.dx), present(grads)
+    dx_update, _, dlambda_d, _ = low_rank_backward(dz, cache.product._replace(A=A, B=B))
+    grads = {"weight": dW, "bias": db, "vera_lambda_b": dlambda_b, "vera_lambda_d": dlambda_d}
+    return add(dx_base, dx_update), present(grads)
 
 
 def delta(weight, adapter, config):

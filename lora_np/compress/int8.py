@@ -17,14 +17,7 @@ class Int8Weight(QuantisedWeight):
     dtype: np.dtype  # of the dense array, float32 or float64
 
     format = "int8"
-
-    @property
-    def settings(self):
-        return {}
-
-    @property
-    def nbytes(self):
-        return self.codes.nbytes + self.scales.nbytes
+    settings = {}  # none
 
     def dequantise(self):
         """The dense matrix, ŵ = scale · code, (out, in) of `dtype`, fresh."""

@@ -71,10 +71,6 @@ class NF4Weight(QuantisedWeight):
     def settings(self):
         return {"block_size": self.block_size, "double": self.double}
 
-    @property
-    def nbytes(self):
-        return self.packed.nbytes + self.absmax.nbytes
-
     def scales(self):
         """The blocks' scales, (size/block_size,) float32."""
         return self.absmax.dequantise() if self.double else self.absmax

@@ -49,7 +49,6 @@ class QuantisedWeight:
 
         format       its name in `FORMATS`
         settings     dict, the arguments that make the format's function produce the same kind again
-        nbytes       of its codes and scales
         dequantise   method () -> the dense array
         rows         method (ids, an integer array) -> the dense rows, (..., in)
     """
@@ -62,6 +61,11 @@ class QuantisedWeight:
     def size(self):
         n_out, n_in = self.shape
         return n_out * n_in
+
+    @property
+    def nbytes(self):
+        """Bytes of its codes and scales."""
+        return sum(getattr(field, "nbytes", 0) for field in vars(self).values())
 
     @property
     def bits_per_weight(self):

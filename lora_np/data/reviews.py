@@ -36,7 +36,7 @@ class Labelled(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Three parts that share no text: each a `Labelled`, a `Table` or a list of texts."""
+    """Three parts that share no text: each a `Labelled`, a `Table`, a list of texts or a token stream."""
 
     train: Labelled
     validation: Labelled

@@ -57,8 +57,7 @@ def train_tokenizer(texts, vocab_size=8000):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = end_in_front(0)
-    return text_is_text(tokenizer)
+    return with_end_in_front(tokenizer, 0)
 
 
 def normalizer():
@@ -91,12 +90,6 @@ def normalizer():
     )
 
 
-def text_is_text(tokenizer):
-    """Encode an ``<|endoftext|>`` in a text as plain characters, so that no text can forge an end."""
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
 def load_tokenizer(path):
     """Load a ``tokenizer.json``, from `train_tokenizer` or from a GPT-2.
 
@@ -122,21 +115,25 @@ def load_tokenizer(path):
     end = tokenizer.token_to_id(END_OF_TEXT)
     if end is None:
         raise ValueError(f"path: got {str(path)!r}, which has no token {END_OF_TEXT}")
-    tokenizer.post_processor = end_in_front(end)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return text_is_text(tokenizer)
+    return with_end_in_front(tokenizer, end)
 
 
-def end_in_front(end):
-    """The post-processor that puts ``<|endoftext|>``, whose id is `end`, before each text."""
+def with_end_in_front(tokenizer, end):
+    """Make the tokenizer put ``<|endoftext|>``, whose id is `end`, before each text.
+
+    It encodes an ``<|endoftext|>`` in a text as plain characters, so no text can forge an end.
+    """
     from tokenizers import processors
 
-    return processors.TemplateProcessing(
+    tokenizer.encode_special_tokens = True
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END_OF_TEXT} $A",
         pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
         special_tokens=[(END_OF_TEXT, end)],
     )
+    return tokenizer
 
 
 def pad_id(tokenizer):

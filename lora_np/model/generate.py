@@ -104,8 +104,8 @@ def make_readers(params, config, adapter, B):
     Each decoder has its adapter merged. That takes memory for the adapted weights, but no time per token.
     """
     one_for_all = adapter is None or isinstance(adapter, Adapter)
-    rows, adapters = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
-    return [(rows[key], make_decoder(params, config, adapters[key])) for key in rows]
+    by_adapter = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
+    return [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
 
 
 def read(readers, ids, pasts):

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..checked import finite_number, whole_number
+from ..checked import check_fields, finite_number, whole_number
 from ..ops import add
 from .module import Module, with_depths
 
@@ -59,13 +59,10 @@ class ModelConfig:
     extra: dict = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        sizes = ("vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff")
-        numbers = {name: whole_number(name, getattr(self, name)) for name in sizes}
-        numbers["n_classes"] = whole_number("n_classes", self.n_classes, least=0)
-        numbers["layer_norm_eps"] = finite_number("layer_norm_eps", self.layer_norm_eps, above=0, below=1)
-        numbers["dropout"] = finite_number("dropout", self.dropout, least=0, below=1)
-        for name, value in numbers.items():
-            object.__setattr__(self, name, value)
+        check_fields(self, whole_number, "vocab_size", "n_positions", "d_model", "n_layers", "n_heads", "d_ff")
+        check_fields(self, whole_number, "n_classes", least=0)
+        check_fields(self, finite_number, "layer_norm_eps", above=0, below=1)
+        check_fields(self, finite_number, "dropout", least=0, below=1)
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads: {self.n_heads} does not divide d_model = {self.d_model}")
         if self.n_classes == 1:

@@ -35,7 +35,7 @@ class Operation(NamedTuple):
     """An operation as a layer of a model."""
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
-    backward: Callable  # (dy, cache) -> NamedTuple of gradients: dx for the input x, dweight for the weight, …
+    backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
     inputs: int = 1  # how many inputs have a gradient; backward's result begins with these gradients
     adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
     inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
@@ -167,23 +167,13 @@ def gelu(call, module, x):
     return gelu_forward(x, call.wanted[module.name])
 
 
-class EmbedGrads(NamedTuple):
-    dtok: np.ndarray  # (B, T, C)
-    dpos: np.ndarray  # (T, C)
-
-
 def embed(call, module, tok, pos):
     return dropout_forward(tok + pos, call.masks.get(module.mask_name))
 
 
 def embed_backward(dy, cache):
-    dtok = dropout_backward(dy, cache).dx
-    return EmbedGrads(dtok, dtok.sum(axis=0))  # all rows of the batch use the same positions
-
-
-class ResidualGrads(NamedTuple):
-    dx: np.ndarray  # (B, T, C)
-    dbranch: np.ndarray  # (B, T, C)
+    dtok = dropout_backward(dy, cache).dx  # (B, T, C)
+    return dtok, dtok.sum(axis=0)  # (T, C), because all rows of the batch use the same positions
 
 
 def residual(call, module, x, branch):
@@ -192,11 +182,7 @@ def residual(call, module, x, branch):
 
 
 def residual_backward(dy, cache):
-    return ResidualGrads(dy, dropout_backward(dy, cache).dx)
-
-
-class PoolGrads(NamedTuple):
-    dx: np.ndarray  # (B, 1, C)
+    return dy, dropout_backward(dy, cache).dx  # of x and of the branch, both (B, T, C)
 
 
 def pool(call, module, x):
@@ -204,7 +190,7 @@ def pool(call, module, x):
 
 
 def pool_backward(dy, cache):
-    return PoolGrads(dy[:, None])
+    return (dy[:, None],)  # (B, C) -> (B, 1, C)
 
 
 OPERATIONS = {

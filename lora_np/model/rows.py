@@ -18,29 +18,23 @@ class RowGroup(NamedTuple):
 
 
 def rows_by_adapter(adapters, B):
-    """Which rows of a batch share an adapter.
+    """The rows of a batch that share an adapter, as a list of (array of row indices, Adapter or None).
 
     Parameters
     ----------
     adapters : list of length B with an Adapter or None for each row
     B : int
-
-    Returns
-    -------
-    rows : dict, a key for each distinct adapter -> array of row indices
-    distinct : dict, the same keys -> Adapter or None
     """
     if not isinstance(adapters, (list, tuple)):
         raise TypeError(f"adapter: got {type(adapters).__name__}, expected an Adapter, None, or a list of them")
     if len(adapters) != B:
         raise ValueError(f"adapter: got {len(adapters)} for {B} rows, expected one Adapter, or one for each row")
-    rows, distinct = {}, {}
+    rows = {}  # id of an adapter -> its rows
     for row, adapter in enumerate(adapters):
         if adapter is not None and not isinstance(adapter, Adapter):
             raise TypeError(f"adapter: got {type(adapter).__name__} for row {row}, expected an Adapter or None")
         rows.setdefault(id(adapter), []).append(row)
-        distinct[id(adapter)] = adapter
-    return {key: np.array(numbers) for key, numbers in rows.items()}, distinct
+    return [(np.array(its_rows), adapters[its_rows[0]]) for its_rows in rows.values()]
 
 
 def row_groups(params, adapters, B):
@@ -57,15 +51,14 @@ def row_groups(params, adapters, B):
     TypeError, ValueError
         For anything but such a list, an adapter of another model, or one that carries a whole weight other than a head.
     """
-    rows, distinct = rows_by_adapter(adapters, B)
     groups = []
-    for key, adapter in distinct.items():
+    for rows, adapter in rows_by_adapter(adapters, B):
         arrays, config, whole = {}, None, {}
         if adapter is not None:
             arrays, config, whole = fitting_arrays(params, adapter), adapter.config, whole_weights(adapter)
         if set(whole) - {"head.weight"}:
             raise ValueError(f"adapter: carries {sorted(set(whole) - {'head.weight'})[0]}, which all rows share")
-        groups.append(RowGroup(rows[key], {**params, **whole}, config, arrays))
+        groups.append(RowGroup(rows, {**params, **whole}, config, arrays))
     return tuple(groups)
 
 

@@ -10,12 +10,10 @@ from ..adapters.adalora_allocation import (
 )
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
-from .classify import classifier_training
 from .clip import clip_by_global_norm, global_norm
 from .evaluate import evaluate
-from .fine_tune import fine_tuning
+from .fine_tune import classifier_training, fine_tuning, language_loss, language_training
 from .groups import balanced_groups
-from .language import language_loss, language_training
 from .progress import progress_bar
 from .schedule import learning_rate_at
 from .state import TrainState, load_state, save_state

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..checked import finite_number
+from ..checked import check_fields, finite_number
 from ..ops.blocks import blocks
 from .groups import balanced_groups
 
@@ -30,10 +30,9 @@ class AdamW:
     rate_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        betas = {"least": 0, "below": 1}
-        limits = {"beta1": betas, "beta2": betas, "eps": {"above": 0}, "weight_decay": {"least": 0}}
-        for name, bounds in limits.items():
-            object.__setattr__(self, name, finite_number(name, getattr(self, name), **bounds))
+        check_fields(self, finite_number, "beta1", "beta2", least=0, below=1)
+        check_fields(self, finite_number, "eps", above=0)
+        check_fields(self, finite_number, "weight_decay", least=0)
 
 
 def adamw_update(params, grads, m, v, step, learning_rate, config, run=map, out=None):

@@ -1,16 +1,76 @@
-"""One protocol for every fine-tuning: its schedule, and how it chooses the best weights."""
+"""One protocol for every fine-tuning, of a classifier or a language model: its schedule, and which weights are best."""
 
 from ..adapters.adalora_allocation import allocating, settled_from
 from ..checked import whole_number
+from ..data import class_batches, language_batches
+from .evaluate import evaluate
 from .streams import stream
 from .trainable import adapter_optimiser, attach, model_objective, trainable_arrays
 from .trainer import TrainConfig
+
+EVALUATION_BATCH = 16  # windows in a batch of an evaluation
+
+
+def classifier_training(params, config, adapter, texts, validation, pad_id, *, batch_size=32, **settings):
+    """What `train` needs to train a classifier on texts with labels: `train(**classifier_training(...))`.
+
+    Parameters
+    ----------
+    params, config, adapter, settings : see `fine_tuning`; `lora_np.model.add_head` makes a classifier
+    texts : (list of N arrays of token ids, (N,) integer labels)
+    validation : list of Batch, which choose the best weights by their loss
+    pad_id : int, the token that pads short texts
+    batch_size : int
+
+    Returns
+    -------
+    dict of `train`'s arguments
+    """
+
+    def epoch_batches(rng):
+        return class_batches(*texts, batch_size, pad_id, rng)
+
+    def measure(model, attached):
+        return evaluate(model, validation, config, attached)
+
+    return fine_tuning(params, config, adapter, epoch_batches, measure, **settings)
+
+
+def language_training(params, config, adapter, tokens, validation, *, batch_size=16, also=None, **settings):
+    """What `train` needs to train a language model on a token stream: `train(**language_training(...))`.
+
+    Parameters
+    ----------
+    params, config, adapter, settings : see `fine_tuning`
+    tokens, validation : (N,) integers; the second chooses the best weights
+    batch_size : int, windows of n_positions tokens in a batch
+    also : function (params, adapter) -> dict of floats to note at each evaluation, or None
+
+    Returns
+    -------
+    dict of `train`'s arguments
+    """
+
+    def epoch_batches(rng):
+        return list(language_batches(tokens, batch_size, config.n_positions, rng))
+
+    def measure(model, attached):
+        more = also(model, attached) if also is not None else {}
+        return {"loss": language_loss(model, config, validation, attached), **more}
+
+    return fine_tuning(params, config, adapter, epoch_batches, measure, **settings)
+
+
+def language_loss(params, config, tokens, adapter=None):
+    """Mean loss over a token stream in nats per token, in windows of n_positions tokens; its exp is the perplexity."""
+    batches = language_batches(tokens, EVALUATION_BATCH, config.n_positions)
+    return evaluate(params, batches, config, adapter)["loss"]
 
 
 def fine_tuning(
     params, config, adapter, epoch_batches, measure, *, learning_rate, epochs, evaluations=None, seed=0, progress=None
 ):
-    """What `train` needs to fine-tune a model, or an adapter of it: `train(**fine_tuning(...))`.
+    """What `train` needs to fine-tune a model, or an adapter of it.
 
     The learning rate rises over a quarter of the first epoch and then falls linearly to zero. The best weights have the
     lowest validation loss: it is a proper score, and scatters much less than the accuracy on the same texts.

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from ..checked import finite_number, one_of, whole_number
+from ..checked import check_fields, finite_number, one_of, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
@@ -57,19 +57,16 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        least = dict.fromkeys(("steps", "shards", "threads", "save_every"), 1)
-        least |= dict.fromkeys(("eval_every", "warmup_steps", "select_from", "seed"), 0)
-        for name, bound in least.items():
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=bound))
+        check_fields(self, whole_number, "steps", "shards", "threads", "save_every")
+        check_fields(self, whole_number, "eval_every", "warmup_steps", "select_from", "seed", least=0)
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("select", self.select, SELECT)
-        limits = {"learning_rate": {"above": 0}, "final_share": {}}
+        check_fields(self, one_of, "schedule", choices=SCHEDULES)
+        check_fields(self, one_of, "select", choices=SELECT)
+        check_fields(self, finite_number, "learning_rate", above=0)
+        check_fields(self, finite_number, "final_share")
         if self.clip_norm not in (None, math.inf):  # infinity measures the norm and clips nothing
-            limits["clip_norm"] = {"above": 0}
-        for name, bounds in limits.items():
-            object.__setattr__(self, name, finite_number(name, getattr(self, name), **bounds))
+            check_fields(self, finite_number, "clip_norm", above=0)
 
 
 def train(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
+from ...checked import one_of
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
 from ...formats import PRETRAINED
@@ -98,8 +99,7 @@ class ClassifyRun:
     limit: int | None = None
 
     def __post_init__(self):
-        if self.base not in BASES:
-            raise ValueError(f"base: got {self.base!r}, expected one of {', '.join(BASES)}")
+        one_of("base", self.base, BASES)
 
     def carry_out(self):
         return classify_run(self)

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
+from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
 from ...formats import PRETRAINED
 from ...model import forward
 from ...training import attach, blas_threads, language_loss, language_training, stream, train
@@ -16,14 +15,6 @@ from . import load_base
 EVALUATIONS = 6  # along the way
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
-
-
-class Domain(NamedTuple):
-    """Token streams of a domain."""
-
-    train: np.ndarray  # (N,)
-    validation: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,58 @@ class DialectRun:
     test: bool = True
 
     def carry_out(self):
-        return dialect_run(self)
+        """Carry out the run, on one thread.
+
+        Returns
+        -------
+        numbers : dict; losses in nats per token, "new" on the domain and "old" on the reviews
+        arrays : empty
+
+        Raises
+        ------
+        FloatingPointError
+            When training diverges; see `train`.
+        """
+        if self.domain == "licences" and self.corpus != licences_digest():
+            raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")
+        base, config = load_base()
+        domain, old = load_domain(self.domain, self.limit), load_domain("reviews", self.limit)
+        before = {name: array.copy() for name, array in base.items()}
+        adapter_config = adapter_of(self.method)
+
+        def loss_of_old(params, adapter):
+            return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
+
+        start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
+        plan = language_training(
+            base,
+            config,
+            start,
+            domain.train,
+            domain.validation[:VALIDATION_TOKENS],
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            seed=self.seed,
+            also=loss_of_old,
+            evaluations=EVALUATIONS,
+        )
+        state = train(**plan)
+        model, adapter = attach(base, start, state.best)
+        report = trainable_report(base, state.best)
+        history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
+        numbers = {
+            "trainable": report.trainable,
+            "percent": report.percent,
+            "validation_loss": float(state.history["eval_loss"].min()),
+            "history": {name: history[name] for name in ("eval_step", "eval_loss", "eval_old")},
+            "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
+        }
+        if self.test:
+            with blas_threads(1):
+                numbers["new"] = language_loss(model, config, domain.test, adapter)
+                numbers["old"] = language_loss(model, config, old.test, adapter)
+                numbers["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
+        return numbers, {}
 
 
 def adapter_of(method):
@@ -71,7 +113,7 @@ def label(method):
 
 @lru_cache(maxsize=4)
 def load_domain(name, limit=None):
-    """The texts of a domain as token streams: "critics", "licences", or "reviews", which the base knows.
+    """The texts of a domain as Splits of token streams (N,): "critics", "licences", or "reviews", which the base knows.
 
     The critics' snippets are those of Rotten Tomatoes, without labels; the licences come with the installed packages.
     """
@@ -84,72 +126,13 @@ def load_domain(name, limit=None):
         reviews = load_reviews("imdb")
         splits = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
     # A text has at least one token: what is beyond the limit need not be encoded.
-    return Domain(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
+    return Splits(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 
 
 @lru_cache(maxsize=1)
 def licences_digest():
     """A digest of the licence texts of this machine."""
     return corpus_digest(load_licences())
-
-
-def dialect_run(run):
-    """Carry out one run, on one thread.
-
-    Parameters
-    ----------
-    run : DialectRun
-
-    Returns
-    -------
-    numbers : dict; losses in nats per token, "new" on the domain and "old" on the reviews
-    arrays : empty
-
-    Raises
-    ------
-    FloatingPointError
-        When training diverges; see `train`.
-    """
-    if run.domain == "licences" and run.corpus != licences_digest():
-        raise ValueError(f"corpus: got {run.corpus!r}, the licence texts here have {licences_digest()!r}")
-    base, config = load_base()
-    domain, old = load_domain(run.domain, run.limit), load_domain("reviews", run.limit)
-    before = {name: array.copy() for name, array in base.items()}
-    adapter_config = adapter_of(run.method)
-
-    def loss_of_old(params, adapter):
-        return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
-
-    start = init_adapter(base, adapter_config, stream(run.seed, "adapter")) if adapter_config is not None else None
-    plan = language_training(
-        base,
-        config,
-        start,
-        domain.train,
-        domain.validation[:VALIDATION_TOKENS],
-        learning_rate=run.learning_rate,
-        epochs=run.epochs,
-        seed=run.seed,
-        also=loss_of_old,
-        evaluations=EVALUATIONS,
-    )
-    state = train(**plan)
-    model, adapter = attach(base, start, state.best)
-    report = trainable_report(base, state.best)
-    history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
-    numbers = {
-        "trainable": report.trainable,
-        "percent": report.percent,
-        "validation_loss": float(state.history["eval_loss"].min()),
-        "history": {name: history[name] for name in ("eval_step", "eval_loss", "eval_old")},
-        "base_untouched": all(np.array_equal(base[name], before[name]) for name in before),
-    }
-    if run.test:
-        with blas_threads(1):
-            numbers["new"] = language_loss(model, config, domain.test, adapter)
-            numbers["old"] = language_loss(model, config, old.test, adapter)
-            numbers["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
-    return numbers, {}
 
 
 def removal_restores(base, before, config, adapter, tokens):

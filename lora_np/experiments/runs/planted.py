@@ -26,7 +26,39 @@ class PlantedRun:
     steps: int = 400
 
     def carry_out(self):
-        return planted_run(self)
+        """Carry out the run, on one thread.
+
+        Returns
+        -------
+        numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" after it
+        arrays : empty
+        """
+        student, teacher = planted_model(self.k, self.seed)
+        n_texts = N_BATCHES * BATCH_SIZE + N_TEST
+        texts = stream(self.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
+        batches = [labelled(ids, teacher) for ids in np.split(texts[:-N_TEST], N_BATCHES)]
+        test = labelled(texts[-N_TEST:], teacher)
+        config = AdapterConfig(r=self.r, alpha=float(self.r), targets=(LAYER,), train_head=False)
+        adapter = init_adapter(student, config, stream(self.seed, "adapter"))
+
+        def objective(trainable, batch, rng):
+            model, attached = attach(student, adapter, trainable)
+            return squared_error(model, batch, attached, tuple(trainable))
+
+        def epoch_batches(rng):
+            return [batches[i] for i in rng.permutation(N_BATCHES)]
+
+        settings = TrainConfig(
+            self.steps, self.learning_rate, warmup_steps=self.steps // 20, clip_norm=None, seed=self.seed
+        )
+        state = train(adapter.weights, objective, epoch_batches, settings)
+        with blas_threads(1):
+            model, attached = attach(student, adapter, state.best)
+            numbers = {
+                "base_loss": squared_error(student, test, None).loss,
+                "test_loss": squared_error(model, test, attached).loss,
+            }
+        return numbers, {}
 
 
 def planted_model(k, seed):
@@ -64,41 +96,3 @@ def squared_error(params, batch, adapter, wanted=()):
     difference = logits - batch.targets  # (B, T, V)
     grads = backward(2.0 / difference.size * difference, cache) if wanted else {}
     return Objective(float(np.mean(difference**2)), difference.size, grads)
-
-
-def planted_run(run):
-    """Carry out one run.
-
-    Parameters
-    ----------
-    run : PlantedRun
-
-    Returns
-    -------
-    numbers : dict; "base_loss" is the student's on new texts before training, "test_loss" after it
-    arrays : empty
-    """
-    student, teacher = planted_model(run.k, run.seed)
-    n_texts = N_BATCHES * BATCH_SIZE + N_TEST
-    texts = stream(run.seed, "sample", 0).integers(0, CONFIG.vocab_size, (n_texts, CONFIG.n_positions))
-    batches = [labelled(ids, teacher) for ids in np.split(texts[:-N_TEST], N_BATCHES)]
-    test = labelled(texts[-N_TEST:], teacher)
-    config = AdapterConfig(r=run.r, alpha=float(run.r), targets=(LAYER,), train_head=False)
-    adapter = init_adapter(student, config, stream(run.seed, "adapter"))
-
-    def objective(trainable, batch, rng):
-        model, attached = attach(student, adapter, trainable)
-        return squared_error(model, batch, attached, tuple(trainable))
-
-    def epoch_batches(rng):
-        return [batches[i] for i in rng.permutation(N_BATCHES)]
-
-    settings = TrainConfig(run.steps, run.learning_rate, warmup_steps=run.steps // 20, clip_norm=None, seed=run.seed)
-    state = train(adapter.weights, objective, epoch_batches, settings)
-    with blas_threads(1):
-        model, attached = attach(student, adapter, state.best)
-        numbers = {
-            "base_loss": squared_error(student, test, None).loss,
-            "test_loss": squared_error(model, test, attached).loss,
-        }
-    return numbers, {}
