@@ -31,7 +31,7 @@ from .drawing import write_figure
 from .evidence import HOLDS, format_bound, format_check, format_interval, verdict
 from .methods import tuned_runs
 from .recipes import RECIPES
-from .store import STORE, DivergedError, carry_out_all, made_with, made_with_of
+from .store import STORE, DivergedError, carry_out_all, made_with
 
 QUICK_SEEDS = 2
 ABOUT = """\
@@ -136,7 +136,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "made_with": made_with_of(runs.values()),
+        "made_with": made_with(*{run.__module__ for run in runs.values()}),
         "reused": reused,
         "runs": results.listed(runs.values()),
         "seconds": time.perf_counter() - started,
