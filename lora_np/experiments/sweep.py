@@ -73,15 +73,14 @@ def open_executor(jobs=None, dask=None):
         with connect(dask) as client:
             yield client.get_executor(pure=False)  # pure: equal calls would share one answer, and one failure
         return
-    executor, environment = LocalProcesses(worker_count(jobs)), process_environment()
-    before = {name: os.environ[name] for name in environment if name in os.environ}
-    os.environ.update(environment)  # new processes inherit it
+    executor = LocalProcesses(worker_count(jobs))
+    added = {name: value for name, value in process_environment().items() if name not in os.environ}
+    os.environ.update(added)  # new processes inherit it
     try:
         yield executor
     finally:
-        for name in environment:
+        for name in added:
             del os.environ[name]
-        os.environ.update(before)
         executor.stop()
 
 
@@ -123,33 +122,31 @@ class LocalProcesses(ThreadPoolExecutor):
     """
 
     def __init__(self, jobs):
-        super().__init__(jobs, initializer=self._new_process)
+        super().__init__(jobs)
         self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
         self._mine = threading.local()  # .pool: that of this thread
 
     def submit(self, function, /, *arguments, **named):
-        return super().submit(self._call, function, arguments, named)
+        return super().submit(self._call, function, *arguments, **named)
 
     def stop(self):
         """End all processes at once."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
 
-    def _new_process(self):
-        """Give this thread a pool, whose process begins with the first call."""
-        self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
-
-    def _call(self, function, arguments, named):
+    def _call(self, function, /, *arguments, **named):
         """One call, in the thread that waits for it."""
         for _ in range(TRIES):
+            if self._lifeline.closed:
+                raise BrokenExecutor("the processes were stopped")
+            if not hasattr(self._mine, "pool"):
+                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
             try:
                 return self._mine.pool.submit(function, *arguments, **named).result()
             except BrokenExecutor:
                 self._mine.pool.shutdown()
-                if self._lifeline.closed:
-                    raise BrokenExecutor("the processes were stopped") from None
-                self._new_process()
+                del self._mine.pool
         raise BrokenExecutor(
             f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
             '(does the script start its work outside `if __name__ == "__main__":`?)'
