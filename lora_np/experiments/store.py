@@ -219,8 +219,8 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     Parameters
     ----------
     runs : list; equal runs are carried out once
-    store : folder that keeps them
-    executor : concurrent.futures.Executor, see `sweep`
+    store : folder that keeps them; what is there is not run again
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
     report : function of a line of text, called as runs end
 
     Returns

@@ -22,9 +22,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     ----------
     names : list of str, as in the file; None: all. What the file says of others stays
     out : where to write the JSON that the experiments read; a rate is written once its search has ended
-    store : folder that keeps the runs
-    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
-    report : function of a line of text
+    store, executor, report : see `store.carry_out_all`
 
     Returns
     -------
