@@ -24,14 +24,7 @@ Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, whe
 import os
 import signal
 import threading
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -190,32 +183,24 @@ def sweep(function, runs, executor=None):
     if not runs:
         return
     with open_executor() if executor is None else nullcontext(executor) as executor:
-        futures, suspects = {submit(executor, function, run): run for run in runs}, []
+        rounds, futures = [runs], {}
         try:
-            for future in as_completed(futures):
-                ended = end(futures.pop(future), future)
-                del future  # or Dask would carry it out again when the worker that holds its result dies
-                if ended.error is not None and ended.error.startswith("KilledWorker:"):
-                    suspects.append(ended.run)
-                else:
-                    yield ended
-            for run in suspects:
-                future = submit(executor, function, run)
-                futures = {future: run}
-                yield end(run, future)
+            for together in rounds:  # all runs, and then each suspect alone
+                for run in together:
+                    try:
+                        futures[executor.submit(attempt, function, run)] = run
+                    except BrokenExecutor as error:  # over an earlier run
+                        yield Ended(run, None, describe(error))
+                for future in as_completed(futures):
+                    ended = end(futures.pop(future), future)
+                    del future  # or Dask would carry it out again when the worker that holds its result dies
+                    if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
+                        rounds.append([ended.run])
+                    else:
+                        yield ended
         finally:
             for future in futures:
                 future.cancel()
-
-
-def submit(executor, function, run):
-    """The future of one run; a failed one if the executor broke over an earlier run."""
-    try:
-        return executor.submit(attempt, function, run)
-    except BrokenExecutor as error:
-        future = Future()
-        future.set_exception(error)
-        return future
 
 
 def attempt(function, run):
