@@ -75,18 +75,15 @@ def made_with(*modules):
     A dict, ready for JSON: versions, digests of the base's files and of the code, and those modules. For a single run
     its module is `run.__module__`.
     """
-    code = hashlib.sha256()
-    for path in sorted(set().union(*(modules_behind(module) for module in modules))):
-        code.update(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n".encode())
-    base = hashlib.sha256()
-    for name in BASE_FILES:
-        base.update(hashlib.sha256((PRETRAINED / name).read_bytes()).digest())
+    paths = sorted(set().union(*map(modules_behind, modules)))
+    code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
+    base = b"".join(hashlib.sha256((PRETRAINED / name).read_bytes()).digest() for name in BASE_FILES)
     return {
         "lora_np": __version__,
         "numpy": np.__version__,
         "python": ".".join(platform.python_version_tuple()[:2]),  # `ast.unparse` depends on it
-        "base": base.hexdigest(),
-        "code": code.hexdigest(),
+        "base": hashlib.sha256(base).hexdigest(),
+        "code": hashlib.sha256(code.encode()).hexdigest(),
         "modules": sorted(modules),
     }
 
