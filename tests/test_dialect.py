@@ -9,7 +9,7 @@ import pytest
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
-from lora_np.experiments import shipped, store
+from lora_np.experiments import pretrain, store
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
@@ -207,8 +207,8 @@ def test_shipped_adapters_speak_their_dialects():
 
 def test_shipped_adapters_are_what_their_recipe_says():
     """Their learning rates are fixed there: to choose the experiment's anew changes no adapter that ships."""
-    assert set(shipped.RATES) == set(shipped.EPOCHS) == set(shipped.SOURCES) == set(shipped_adapters())
+    assert set(pretrain.RATES) == set(pretrain.ADAPTER_EPOCHS) == set(pretrain.SOURCES) == set(shipped_adapters())
     for name in shipped_adapters():
         about = read_json(PRETRAINED / "adapters" / name / "task.json")
-        assert about["learning_rate"] == shipped.RATES[name] and about["epochs"] == shipped.EPOCHS[name]
-        assert about["data"] == shipped.SOURCES[name]
+        assert about["learning_rate"] == pretrain.RATES[name] and about["epochs"] == pretrain.ADAPTER_EPOCHS[name]
+        assert about["data"] == pretrain.SOURCES[name]

@@ -32,7 +32,6 @@ from lora_np.experiments.evidence import (
     format_check,
     format_interval,
     interval,
-    ratio_interval,
     ratios,
     verdict,
 )
@@ -106,15 +105,15 @@ def test_a_claim_of_every_case_fails_with_one(values, at_least, at_most):
 
 def test_ratios_are_taken_by_their_logarithms():
     """What is twice and what is half make one."""
-    twice_and_half = ratio_interval([0.5, 2.0])
+    twice_and_half = interval([0.5, 2.0], log=True)
     assert twice_and_half.mean == pytest.approx(1.0) == twice_and_half.low * twice_and_half.high
     some = [1.3, 0.8, 2.1, 1.7]
-    assert ratio_interval(some) == pytest.approx(tuple(np.exp(interval(np.log(some)))))
-    assert ratio_interval([3.0]) == (pytest.approx(3.0), None, None)
+    assert interval(some, log=True) == pytest.approx(tuple(np.exp(interval(np.log(some)))))
+    assert interval([3.0], log=True) == (pytest.approx(3.0), None, None)
     # One ratio of 100 makes no mean of many that are below 1 a mean above it.
     many = [0.5, 0.5, 0.5, 0.5, 0.4, 0.4, 0.6, 0.6, 100.0]
     part = check("what", many, at_least=1.0, unit="times")
-    assert (part["mean"], part["low"], part["high"]) == tuple(ratio_interval(many)) and part["mean"] < 1.0
+    assert (part["mean"], part["low"], part["high"]) == tuple(interval(many, log=True)) and part["mean"] < 1.0
     assert check("what", many, at_least=1.0)["mean"] > 1.0
 
 

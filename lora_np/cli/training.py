@@ -88,8 +88,7 @@ def run_tune(arguments):
 
 
 def run_pretrain(arguments):
-    from ..experiments.pretrain import EPOCHS, pretrain
-    from ..experiments.shipped import train_shipped
+    from ..experiments.pretrain import EPOCHS, pretrain, train_shipped
 
     if arguments.adapters:
         check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")

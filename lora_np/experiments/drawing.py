@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import write_atomically
-from .evidence import interval, ratio_interval
+from .evidence import interval
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
 GREY = "#7F7F7F"
@@ -88,8 +88,7 @@ def means(values, log=False):
 
     From one seed the reach is nan, which draws no bar. `log`: geometric means, and the intervals of the logarithms.
     """
-    intervals = [(ratio_interval if log else interval)(row) for row in values]
-    mean, low, high = np.array(intervals, dtype=np.float64).T
+    mean, low, high = np.array([interval(row, log) for row in values], dtype=np.float64).T
     return mean, np.array([mean - low, high - mean])
 
 
@@ -124,7 +123,7 @@ def log_axis(axes, values, label):
     axes.set_xlabel(label)
 
 
-def dots(axes, labels, values, colours, unit=None):
+def dots(axes, labels, values, colours, unit):
     """A row for each of n methods, the first on top: every seed of values (n, seeds) faint, the mean with its interval.
 
     There are n labels, and n colours or one.
@@ -136,8 +135,7 @@ def dots(axes, labels, values, colours, unit=None):
         axes.errorbar(mean, row, xerr=reach, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    if unit:
-        axes.set_xlabel(unit)
+    axes.set_xlabel(unit)
 
 
 def mark_mean(axes, values, colour, label):

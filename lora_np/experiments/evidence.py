@@ -15,12 +15,13 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def interval(values):
+def interval(values, log=False):
     """Mean over seeds and its 95 % confidence interval, by Student's t.
 
     Parameters
     ----------
     values : sequence of n numbers, one a seed; for a comparison the differences of pairs of the same seed
+    log : bool, of the logarithms, for ratios: the mean is the geometric one, and 2 is as far from 1 as 1/2
 
     Returns
     -------
@@ -28,6 +29,8 @@ def interval(values):
     """
     from scipy.stats import t
 
+    if log:
+        return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values: got shape {values.shape}, expected one number a seed")
@@ -36,11 +39,6 @@ def interval(values):
         return Interval(mean, None, None)
     half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half)
-
-
-def ratio_interval(values):
-    """`interval` of ratios, by their logarithms: the mean is the geometric one, and 2 is as far from 1 as 1/2."""
-    return Interval(*(None if x is None else float(np.exp(x)) for x in interval(np.log(values))))
 
 
 def differences(first, second):
@@ -72,7 +70,7 @@ def check(statement, values, at_least=None, at_most=None, unit="", every=False):
     if (at_least is None) == (at_most is None):
         raise ValueError("at_least, at_most: expected one of the two")
     values = [float(value) for value in values]
-    mean, low, high = (ratio_interval if unit == "times" else interval)(values)
+    mean, low, high = interval(values, log=unit == "times")
     least, most = (min(values), max(values)) if every else (low, high)
     if least is None:
         verdict = UNKNOWN

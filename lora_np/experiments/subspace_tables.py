@@ -23,10 +23,8 @@ def pairs(ranks, seeds, quick):
 def tables_of_pairs(results, runs, ranks):
     """φ tables of the runs of `pairs`, as means over the blocks.
 
-    Returns
-    -------
-    dict: "mean", over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested lists;
-        "equal", the same with φ(n, n) of each pair for every n, (pairs, n), for each table
+    "mean" has those over the pairs, which the figure shows: "A" and "ΔW" -> layer -> table (r₁, r₂) as nested lists.
+    "equal" is the same with φ(n, n) of each pair for every n, (pairs, n), for each table.
     """
     adapters = [results.arrays(run) for run in runs.values()]
     trained = list(zip(adapters[: len(adapters) // 2], adapters[len(adapters) // 2 :]))

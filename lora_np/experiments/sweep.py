@@ -24,14 +24,7 @@ Under MPI, `mpiexec -n 9 python -m mpi4py.futures job.py` has eight workers, whe
 import os
 import signal
 import threading
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -73,15 +66,14 @@ def open_executor(jobs=None, dask=None):
         with connect(dask) as client:
             yield client.get_executor(pure=False)  # pure: equal calls would share one answer, and one failure
         return
-    executor, environment = LocalProcesses(worker_count(jobs)), process_environment()
-    before = {name: os.environ[name] for name in environment if name in os.environ}
-    os.environ.update(environment)  # new processes inherit it
+    executor = LocalProcesses(worker_count(jobs))
+    added = {name: value for name, value in process_environment().items() if name not in os.environ}
+    os.environ.update(added)  # new processes inherit it
     try:
         yield executor
     finally:
-        for name in environment:
+        for name in added:
             del os.environ[name]
-        os.environ.update(before)
         executor.stop()
 
 
@@ -123,33 +115,31 @@ class LocalProcesses(ThreadPoolExecutor):
     """
 
     def __init__(self, jobs):
-        super().__init__(jobs, initializer=self._new_process)
+        super().__init__(jobs)
         self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
         self._mine = threading.local()  # .pool: that of this thread
 
     def submit(self, function, /, *arguments, **named):
-        return super().submit(self._call, function, arguments, named)
+        return super().submit(self._call, function, *arguments, **named)
 
     def stop(self):
         """End all processes at once."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
 
-    def _new_process(self):
-        """Give this thread a pool, whose process begins with the first call."""
-        self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
-
-    def _call(self, function, arguments, named):
+    def _call(self, function, /, *arguments, **named):
         """One call, in the thread that waits for it."""
         for _ in range(TRIES):
+            if self._lifeline.closed:
+                raise BrokenExecutor("the processes were stopped")
+            if not hasattr(self._mine, "pool"):
+                self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
             try:
                 return self._mine.pool.submit(function, *arguments, **named).result()
             except BrokenExecutor:
                 self._mine.pool.shutdown()
-                if self._lifeline.closed:
-                    raise BrokenExecutor("the processes were stopped") from None
-                self._new_process()
+                del self._mine.pool
         raise BrokenExecutor(
             f"its process died {TRIES} times; was it killed (out of memory?), or is the reason in its error output "
             '(does the script start its work outside `if __name__ == "__main__":`?)'
@@ -193,32 +183,24 @@ def sweep(function, runs, executor=None):
     if not runs:
         return
     with open_executor() if executor is None else nullcontext(executor) as executor:
-        futures, suspects = {submit(executor, function, run): run for run in runs}, []
+        rounds, futures = [runs], {}
         try:
-            for future in as_completed(futures):
-                ended = end(futures.pop(future), future)
-                del future  # or Dask would carry it out again when the worker that holds its result dies
-                if ended.error is not None and ended.error.startswith("KilledWorker:"):
-                    suspects.append(ended.run)
-                else:
-                    yield ended
-            for run in suspects:
-                future = submit(executor, function, run)
-                futures = {future: run}
-                yield end(run, future)
+            for together in rounds:  # all runs, and then each suspect alone
+                for run in together:
+                    try:
+                        futures[executor.submit(attempt, function, run)] = run
+                    except BrokenExecutor as error:  # over an earlier run
+                        yield Ended(run, None, describe(error))
+                for future in as_completed(futures):
+                    ended = end(futures.pop(future), future)
+                    del future  # or Dask would carry it out again when the worker that holds its result dies
+                    if together is runs and ended.error is not None and ended.error.startswith("KilledWorker:"):
+                        rounds.append([ended.run])
+                    else:
+                        yield ended
         finally:
             for future in futures:
                 future.cancel()
-
-
-def submit(executor, function, run):
-    """The future of one run; a failed one if the executor broke over an earlier run."""
-    try:
-        return executor.submit(attempt, function, run)
-    except BrokenExecutor as error:
-        future = Future()
-        future.set_exception(error)
-        return future
 
 
 def attempt(function, run):

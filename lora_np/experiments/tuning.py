@@ -6,7 +6,7 @@ from pathlib import Path
 from ..formats import check_file, check_folder, read_json, write_json
 from .methods import SETTINGS, rates_to_tune
 from .recipes import dialect
-from .store import STORE, carry_out_all, made_with_of
+from .store import STORE, carry_out_all, made_with
 
 MOST_STEPS = 5  # of a factor 2, away from the first guess
 
@@ -22,9 +22,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     ----------
     names : list of str, as in the file; None: all. What the file says of others stays
     out : where to write the JSON that the experiments read; a rate is written once its search has ended
-    store : folder that keeps the runs
-    executor : concurrent.futures.Executor that carries out the runs, see `sweep`; None: one process a core
-    report : function of a line of text
+    store, executor, report : see `store.carry_out_all`
 
     Returns
     -------
@@ -60,7 +58,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
             if not untried(tunable[name][0], of_rate):
                 settings["chosen"][name] = best_of(of_rate)
                 tried = {f"{tried:g}": loss if math.isfinite(loss) else None for tried, loss in sorted(of_rate.items())}
-                settings["tried"][name], settings["made_with"][name] = tried, made_with_of(runs)["code"]
+                settings["tried"][name], settings["made_with"][name] = tried, made_with(runs[0].__module__)["code"]
                 report(f"{name}: {best_of(of_rate):g}")
         settings |= {
             part: {name: settings[part][name] for name in tunable if name in settings[part]}
