@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checked import finite_matrix, same_shape, whole_number
+from ..checked import finite_matrix, same_shape
 from .spectra import singular_values
 from .subspaces import leading_directions, random_directions
 
@@ -52,8 +52,7 @@ def amplification(base, update, r, rng):
     """
     W, delta = finite_matrix("base", base), finite_matrix("update", update)
     same_shape("update", delta, W)
-    r = whole_number("r", r, most=min(W.shape), why=f"the smaller size of shape {W.shape}")
-    along_update = strength(W, *leading_directions(update, r, "update", "r"))
+    along_update = strength(W, *leading_directions("update", update, r, "r"))
     along_base = float(np.linalg.norm(singular_values(W)[:r]))  # there UᵀWV is diagonal, with entries σᵢ
     along_random = strength(W, random_directions(W.shape[0], r, rng), random_directions(W.shape[1], r, rng))
     base_norm, update_norm = float(np.linalg.norm(W)), float(np.linalg.norm(delta))

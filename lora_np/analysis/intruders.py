@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checked import finite_number, same_shape
-from .spectra import svd
-from .subspaces import leading_directions, rank_of
+from .subspaces import leading_directions
 
 
 class Intruders(NamedTuple):
@@ -46,11 +45,9 @@ def max_similarities(before, after, k):
     ValueError
         If the shapes differ, a matrix is zero, values are not finite, or k is out of bounds.
     """
-    before = np.asarray(before)
     same_shape("after", after, before)
-    X, sigma, _ = svd(before, "before")
-    X = X[:, : rank_of(sigma, before.shape, before.dtype, "before")]
-    Y, _ = leading_directions(after, k, "after")  # (out, k)
+    X, _ = leading_directions("before", before)  # (out, rank)
+    Y, _ = leading_directions("after", after, k)  # (out, k)
     return np.minimum(np.abs(X.T @ Y).max(axis=0), 1.0)
 
 

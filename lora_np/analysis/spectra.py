@@ -64,24 +64,6 @@ def small_product(B, A):
     return np.linalg.qr(B, mode="r") @ R_A.T, Q_A
 
 
-def numerical_rank(sigma, shape, dtype):
-    """The number of singular values above rounding, σ₁ · max(out, in) · ε, as in `np.linalg.matrix_rank`.
-
-    Parameters
-    ----------
-    sigma : array of singular values, in descending order
-    shape : (out, in)
-    dtype : of the original matrix. ε is float64's, or float32's for fewer bits. (With float16's own ε of 1e-3, real
-        directions would count as rounding.)
-
-    Returns
-    -------
-    int, 0 for the zero matrix
-    """
-    epsilon = np.finfo(np.float32 if dtype in (np.float16, np.float32) else np.float64).eps
-    return int(np.sum(sigma > sigma[0] * max(shape) * epsilon))
-
-
 def stable_rank(sigma):
     """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: at most the rank, and robust to small noise.
 

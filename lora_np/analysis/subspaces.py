@@ -14,7 +14,7 @@ For directions of the output, pass the transposed matrix.
 import numpy as np
 
 from ..checked import finite_matrix, whole_number
-from .spectra import numerical_rank, small_product, svd
+from .spectra import small_product, svd
 
 ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
 
@@ -39,7 +39,7 @@ def right_directions(matrix, k):
     ValueError
         If the matrix is zero or not finite, or k is out of bounds.
     """
-    return leading_directions(matrix, k)[1]
+    return leading_directions("matrix", matrix, k)[1]
 
 
 def product_right_directions(B, A, k):
@@ -58,25 +58,26 @@ def product_right_directions(B, A, k):
     array (in, k), orthonormal
     """
     small, Q_A = small_product(B, A)
-    _, sigma, Vt = np.linalg.svd(small, full_matrices=False)
-    k = whole_number("k", k, most=rank_of(sigma, (len(B), len(Q_A)), np.float64, "B A"), why="the rank of B A")
-    return Q_A @ Vt[:k].T  # (in, k)
+    _, V = leading_directions("B A", small, k, size=max(len(B), len(Q_A)))
+    return Q_A @ V  # (in, k)
 
 
-def leading_directions(matrix, k, name="matrix", k_name="k"):
-    """The k leading left (out, k) and right (in, k) singular vectors; the names are for the errors."""
+def leading_directions(name, matrix, k=None, k_name="k", size=None):
+    """The k leading left (out, k) and right (in, k) singular vectors; as many as the rank if k is None.
+
+    As in `np.linalg.matrix_rank`, the rank is the number of singular values above rounding, σ₁ · max(out, in) · ε. A
+    product's small factor is given the product's max(out, in) as its `size`. The names are for the ValueErrors: the
+    matrix is zero, or k is not from 1 to the rank.
+    """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
-    k = whole_number(k_name, k, most=rank_of(sigma, matrix.shape, matrix.dtype, name), why=f"the rank of {name}")
-    return U[:, :k], Vt[:k].T
-
-
-def rank_of(sigma, shape, dtype, name):
-    """`numerical_rank`; ValueError if it is 0."""
-    rank = numerical_rank(sigma, shape, dtype)
+    # With float16's own ε of 1e-3, real directions would count as rounding.
+    epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
+    rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
     if not rank:
         raise ValueError(f"{name}: is zero throughout and has no direction")
-    return rank
+    k = rank if k is None else whole_number(k_name, k, most=rank, why=f"the rank of {name}")
+    return U[:, :k], Vt[:k].T
 
 
 def random_directions(n, k, rng):
@@ -206,7 +207,7 @@ def orthonormal_basis(matrix, name):
     lengths = np.linalg.norm(matrix, axis=0)  # (k,)
     # Columns are scaled to one length, because a short column is not a dependent one.
     Q, R = np.linalg.qr(matrix / np.where(lengths > 0, lengths, 1.0))
-    rank = numerical_rank(np.linalg.svd(R, compute_uv=False), matrix.shape, np.float64)
+    rank = np.linalg.matrix_rank(R, rtol=max(matrix.shape) * np.finfo(R.dtype).eps)
     if rank < matrix.shape[1]:
         raise ValueError(f"{name}: its {matrix.shape[1]} columns span {rank} dimensions, expected independent columns")
     return Q
