@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 
+from .. import __version__
 from . import adapters, classroom, measuring, reference, training
 from .shared import subcommands
 
@@ -47,8 +48,6 @@ def main(argv=None):
 
 
 def build_parser():
-    from .. import __version__
-
     parser = argparse.ArgumentParser(
         prog="lora_np", description="LoRA from scratch in NumPy. Without a command: the main job (run)."
     )

@@ -11,7 +11,7 @@ from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
-from .shared import add_out, check_unset, json_writer
+from .shared import check_unset, json_writer
 
 
 def add_commands(command):
@@ -30,26 +30,27 @@ def add_commands(command):
     write.add_argument("--seed", type=int, default=0, metavar="N")
 
     mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
-    add_adapters(mixing)
-    mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
-    add_out(mixing)
-
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
-    add_adapters(merging)
-    add_out(merging)
+    for several in (mixing, merging):
+        several.add_argument("adapters", nargs="+", metavar="DIR", help="folders of adapters, or names of shipped ones")
+        several.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per adapter (default: 1 each)")
+        text = "their base (default: the one that the first was trained on)"
+        several.add_argument("--base", metavar="DIR", help=text)
+        several.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
     merging.add_argument("--time", action="store_true", help="time a forward pass of the base and the merged model")
 
     exporting = command("export", run_export, "write files for transformers or PEFT")
     exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or a shipped adapter's name")
     text = "peft: the adapter only; hf: its base; merged: the base with the adapter in its weights"
     exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
-    add_out(exporting)
+    exporting.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or a PEFT adapter")
     importing.add_argument("source", metavar="PATH", help="the directory, or a file of a GPT-2")
     importing.add_argument("--from", dest="kind", required=True, choices=("peft", "hf"))
-    add_out(importing)
+    importing.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     importing.add_argument("--base", metavar="DIR", help="with --from peft: its base, after import")
     importing.add_argument("--labels", nargs="+", metavar="LABEL", help="with --from peft: a classifier's, in order")
     importing.add_argument("--tokenizer", metavar="FILE", help="with --from hf: a tokenizer.json from elsewhere")
@@ -57,12 +58,6 @@ def add_commands(command):
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
     looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
-
-
-def add_adapters(command):
-    command.add_argument("adapters", nargs="+", metavar="DIR", help="folders of adapters, or names of shipped ones")
-    command.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per adapter (default: 1 each)")
-    command.add_argument("--base", metavar="DIR", help="their base (default: the one that the first was trained on)")
 
 
 def run_generate(arguments):

@@ -1,5 +1,12 @@
 """What several commands share."""
 
+from functools import partial
+
+from ..formats import check_file, write_json
+
+# Without buffering, so that a long job shows its results as they come, also in a pipe.
+print_now = partial(print, flush=True)
+
 
 def subcommands(parser, dest, metavar):
     """Give a parser its own commands.
@@ -19,25 +26,6 @@ def subcommands(parser, dest, metavar):
     return add
 
 
-def add_workers(command):
-    """Options for where the runs of an experiment are computed and stored."""
-    text = "folder of finished runs (default out/runs)"
-    command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
-    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
-
-
-def add_out(command):
-    """The option for the folder to write."""
-    command.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-
-
-def figures_folder(arguments):
-    """Where a command with --out and --quick writes its figures."""
-    return arguments.out or ("figures/quick" if arguments.quick else "figures")
-
-
 def check_unset(arguments, names, reason):
     """Raise ValueError for the first option that is set although it does not apply."""
     for name in names:
@@ -53,14 +41,7 @@ def json_writer(path, sources=()):
     path : str or None, which writes nothing
     sources : folders that are read from, in which nothing may be written
     """
-    from ..formats import check_file, write_json
-
     if path is None:
         return lambda value: None
     check_file(path, "json", sources)
     return lambda value: write_json(path, value)
-
-
-def print_now(line):
-    """Print without buffering, so that a long job shows its results as they come, also in a pipe."""
-    print(line, flush=True)

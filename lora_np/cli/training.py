@@ -1,60 +1,72 @@
-"""Commands that train: run, tune, pretrain, finetune; and predict, which uses what finetune saved."""
+"""Commands that train: run, experiment, tune, pretrain, finetune; and predict, which uses what finetune saved."""
 
 import json
+from pathlib import Path
 
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..data import read_table
-from ..formats import PRETRAINED, check_file, write_text
+from ..experiments import laboratory, sweep, tuning
+from ..experiments.methods import SETTINGS
+from ..experiments.pretrain import EPOCHS, pretrain
+from ..experiments.recipes import RECIPES
+from ..experiments.shipped import train_shipped
+from ..formats import check_file, write_text
 from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.language_model import finetune_text
-from .shared import add_out, add_workers, check_unset, figures_folder, print_now
+from .shared import check_unset, print_now
 
 
 def add_commands(command):
-    run = command("run", run_main_job, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
-    run.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds of each method (default 1)")
-    run.add_argument("--quick", action="store_true", help="two seeds, part of the data, at most 30 s")
-    run.add_argument("--out", metavar="DIR", help="folder for the figures (default figures, or figures/quick)")
+    run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
+    add_experiment(run, seeds=1)
     run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
-    add_workers(run)
+    run.set_defaults(name="main_job", draw=False)
+
+    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
+    lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
+    add_experiment(lab, seeds=5)
+    lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
+    lab.set_defaults(json=None)
 
     tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
     tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
-    tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
+    text = "file to write (default: the file that the experiments read)"
+    tune.add_argument("--out", default=SETTINGS, metavar="FILE", help=text)
     add_workers(tune)
 
-    pretrain = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
-    pretrain.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
-    pretrain.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
-    pretrain.add_argument("--seed", type=int, default=0, metavar="N")
-    pretrain.add_argument("--threads", type=int, default=2, metavar="N", help="number of shards in parallel")
-    pretrain.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
-    pretrain.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
+    base = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
+    base.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
+    base.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
+    base.add_argument("--seed", type=int, default=0, metavar="N")
+    base.add_argument("--threads", type=int, default=2, metavar="N", help="number of shards in parallel")
+    base.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
+    base.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
 
-    tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
-    source = tuning.add_mutually_exclusive_group(required=True)
+    task = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
+    source = task.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file, for a classifier")
     text = "a text, for a language model; separated by empty lines, or else by lines"
     source.add_argument("--text-file", metavar="FILE", help=text)
-    tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
-    tuning.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
-    add_out(tuning)
-    tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
-    tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
+    task.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
+    task.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
+    task.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    task.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
+    task.add_argument("--method", choices=("lora", "full", "head"), default="lora")
     variants = ", ".join(variant for variant in VARIANTS if variant != "loftq")  # which needs a quantised base
-    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
-    tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
-    tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
+    task.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
+    task.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
+    task.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
     'blocks.0.*' (default q_proj v_proj; all-linear for a language model)"""
-    tuning.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
-    tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
-    tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
-    tuning.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (default depends on the method)")
-    tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
-    tuning.add_argument("--batch-size", type=int, metavar="N", help="(default 32; 16 for a language model)")
-    tuning.add_argument("--seed", type=int, default=0, metavar="N")
-    tuning.add_argument("--base", metavar="DIR", help="model to start from (default: the shipped one)")
+    task.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
+    task.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
+    task.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
+    text = "peak learning rate (default depends on the method)"
+    task.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
+    task.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
+    task.add_argument("--batch-size", type=int, metavar="N", help="(default 32; 16 for a language model)")
+    task.add_argument("--seed", type=int, default=0, metavar="N")
+    task.add_argument("--base", metavar="DIR", help="model to start from (default: the shipped one)")
 
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
@@ -64,33 +76,53 @@ def add_commands(command):
     predict.add_argument("--out", metavar="FILE", help="write text, label and probability as JSONL")
 
 
-def run_main_job(arguments):
-    from ..experiments.laboratory import experiment
-    from ..experiments.sweep import open_executor
+def add_experiment(command, seeds):
+    """Options of a command that runs experiments; `seeds` is their default number."""
+    command.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"seeds of each run (default {seeds})")
+    command.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
+    command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
+    add_workers(command)
 
-    seeds, quick, store = arguments.seeds, arguments.quick, arguments.store
-    out = figures_folder(arguments)
-    with open_executor(arguments.jobs, arguments.dask) as executor:
-        outcome = experiment("main_job", seeds, quick, out, store, executor, print_now, arguments.json)
-    return 1 if "failed" in outcome else 0
+
+def add_workers(command):
+    """Options for where runs are computed and stored."""
+    text = "folder of finished runs (default out/runs)"
+    command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
+    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
+
+
+def run_experiment(arguments):
+    if arguments.name == "list":
+        for number, name in enumerate(RECIPES):
+            print(f"{number:>2} {name:<17} {laboratory.headline(name)}")
+        return 0
+    names = RECIPES if arguments.name == "all" else (arguments.name,)
+    for name in names:
+        laboratory.recipe(name)
+    out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    if arguments.draw:
+        for name in names:
+            if arguments.name != "all" or (Path(out) / f"{name}.json").exists():
+                print(*laboratory.draw_again(name, out), sep="\n")
+        return 0
+    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
+        settings = arguments.seeds, arguments.quick, out, arguments.store, executor, print_now, arguments.json
+        failed = [name for name in names if "failed" in laboratory.experiment(name, *settings)]
+    if failed and len(names) > 1:
+        print(f"not finished: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def run_tune(arguments):
-    from ..experiments.methods import SETTINGS
-    from ..experiments.sweep import open_executor
-    from ..experiments.tuning import tune
-
-    out = arguments.out or SETTINGS
-    with open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = tune(arguments.methods, out, arguments.store, executor, report=print_now)
+    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
+        settings = tuning.tune(arguments.methods, arguments.out, arguments.store, executor, report=print_now)
     for name, rate in settings["chosen"].items():
         print(f"{name:<24}{rate:g}")
 
 
 def run_pretrain(arguments):
-    from ..experiments.pretrain import EPOCHS, pretrain
-    from ..experiments.shipped import train_shipped
-
     if arguments.adapters:
         check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")
         for name, about in train_shipped(arguments.out, arguments.seed).items():
@@ -105,17 +137,10 @@ def run_pretrain(arguments):
 
 def run_finetune(arguments):
     is_text = arguments.text_file is not None
-    settings = {
-        "method": arguments.method,
-        "adapter_config": adapter_config(arguments, ("all-linear",) if is_text else ("q_proj", "v_proj")),
-        "learning_rate": arguments.lr,
-        "epochs": arguments.epochs,
-        "seed": arguments.seed,
-        "base": arguments.base or PRETRAINED,
-        "dropout": arguments.dropout,
-    }
-    if arguments.batch_size is not None:
-        settings["batch_size"] = arguments.batch_size
+    # An option that is not given has the default of `finetune` or `finetune_text`.
+    names = ("method", "learning_rate", "epochs", "batch_size", "seed", "base", "dropout")
+    settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    settings["adapter_config"] = adapter_config(arguments, ("all-linear",) if is_text else ("q_proj", "v_proj"))
     if is_text:
         check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
         result = finetune_text(arguments.text_file, arguments.out, **settings)
