@@ -118,10 +118,7 @@ def rank_at_energy(sigma, share=0.9):
 def relative(sigma):
     """σ / σ₁ in float64, so that squares neither overflow nor vanish; zeros for the zero matrix.
 
-    Raises
-    ------
-    ValueError
-        If they are not singular values: more than one axis, not finite, negative, or not in descending order.
+    ValueError if they are not singular values: more than one axis, not finite, negative, or not in descending order.
     """
     sigma = finite_array("sigma", sigma)
     if sigma.ndim != 1:
@@ -132,16 +129,7 @@ def relative(sigma):
 
 
 def spectrum(matrix):
-    """The singular values of a matrix and its three ranks.
-
-    Parameters
-    ----------
-    matrix : see `singular_values`
-
-    Returns
-    -------
-    Spectrum
-    """
+    """The `Spectrum` of a matrix (out, in): its singular values and its three ranks. Errors as in `singular_values`."""
     sigma = singular_values(matrix)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 

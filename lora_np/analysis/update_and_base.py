@@ -30,7 +30,7 @@ class Amplification(NamedTuple):
 
 
 def amplification(base, update, r, rng):
-    """How much larger ΔW is than W in ΔW's own directions.
+    """How much larger ΔW is than W in ΔW's own directions, as an `Amplification`.
 
     The paper writes ‖Uᵀ W Vᵀ‖_F with V's directions as rows; here they are columns. Compare `update` with
 
@@ -48,10 +48,6 @@ def amplification(base, update, r, rng):
         rounding, which can look like directions beyond the rank of ΔW.)
     r : int, at least 1 and at most the rank of ΔW
     rng : np.random.Generator, for the random directions
-
-    Returns
-    -------
-    Amplification
 
     Raises
     ------
@@ -113,7 +109,7 @@ def max_similarities(before, after, k):
 
 
 def intruder_dimensions(before, after, k=10, epsilon=0.5):
-    """The intruders among the k leading left singular vectors of a tuned weight: those with a similarity below ε.
+    """The `Intruders` among the k leading left singular vectors of a tuned weight: those with a similarity below ε.
 
     Source: Shuttleworth et al. 2024, algorithm 1; k = 10 and ε = 0.5 are the defaults of the authors' program and
     of PEFT's `reduce_intruder_dimension`. The paper's counts are sums over all tuned matrices of a model.
@@ -123,10 +119,6 @@ def intruder_dimensions(before, after, k=10, epsilon=0.5):
     before, after, k : see `max_similarities`
     epsilon : float in (0, 1], ε. A random direction has a similarity near √(2 ln(out) / out) by chance, so with an ε
         below that a small matrix has no intruders.
-
-    Returns
-    -------
-    Intruders
 
     Examples
     --------

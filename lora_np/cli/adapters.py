@@ -31,12 +31,11 @@ def add_commands(command):
 
     mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
-    for several in (mixing, merging):
-        several.add_argument("adapters", nargs="+", metavar="DIR", help="folders of adapters, or names of shipped ones")
-        several.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per adapter (default: 1 each)")
-        text = "their base (default: the one that the first was trained on)"
-        several.add_argument("--base", metavar="DIR", help=text)
-        several.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    for both in (mixing, merging):
+        both.add_argument("adapters", nargs="+", metavar="DIR", help="folders of adapters, or names of shipped ones")
+        both.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per adapter (default: 1 each)")
+        both.add_argument("--base", metavar="DIR", help="their base (default: the one that the first was trained on)")
+        both.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
     merging.add_argument("--time", action="store_true", help="time a forward pass of the base and the merged model")
 
