@@ -5,7 +5,7 @@ import sys
 import warnings
 
 from .. import __version__
-from . import adapters, classroom, measuring, reference, training
+from . import classroom, measuring, reference, tasks
 from .shared import subcommands
 
 # Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
@@ -53,6 +53,6 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (training, adapters, measuring, reference, classroom):
+    for module in (measuring, tasks, reference, classroom):
         module.add_commands(command)
     return parser

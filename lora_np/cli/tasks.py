@@ -1,20 +1,58 @@
-"""Commands that use adapters: generate, mix, merge, export, import, inspect."""
+"""Commands for a user's own files: finetune, predict, generate, mix, merge, export, import, inspect."""
+
+import json
 
 import numpy as np
 
-from ..adapters import merge, merge_errors
+from ..adapters import VARIANTS, AdapterConfig, merge, merge_errors, variant_config
 from ..checked import whole_number
-from ..formats import PRETRAINED, check_folder, save_task
+from ..data import read_table
+from ..formats import PRETRAINED, check_file, check_folder, save_task, write_text
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
+from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file
+from ..tasks.language_model import finetune_text
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
 
 
 def add_commands(command):
+    tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
+    source = tuning.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file, for a classifier")
+    text = "a text, for a language model; separated by empty lines, or else by lines"
+    source.add_argument("--text-file", metavar="FILE", help=text)
+    tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
+    tuning.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
+    tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
+    tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
+    variants = ", ".join(variant for variant in VARIANTS if variant != "loftq")  # which needs a quantised base
+    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
+    tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
+    tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
+    text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
+    'blocks.0.*' (default q_proj v_proj; all-linear for a language model)"""
+    tuning.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
+    tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
+    tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
+    text = "peak learning rate (default depends on the method)"
+    tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
+    tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
+    tuning.add_argument("--batch-size", type=int, metavar="N", help="(default 32; 16 for a language model)")
+    tuning.add_argument("--seed", type=int, default=0, metavar="N")
+    tuning.add_argument("--base", metavar="DIR", help="model to start from (default: the shipped one)")
+
+    predict = command("predict", run_predict, "classify new texts with a model from finetune")
+    predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
+    predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
+    predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
+    predict.add_argument("--text", metavar="COLUMN", help="its column of texts")
+    predict.add_argument("--out", metavar="FILE", help="write text, label and probability as JSONL")
+
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add_argument("--prompt", required=True, metavar="TEXT", help="start of the text")
     write.add_argument("--model", metavar="DIR", help="the language model (default: the shipped one)")
@@ -57,6 +95,83 @@ def add_commands(command):
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
     looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
+
+
+def run_finetune(arguments):
+    is_text = arguments.text_file is not None
+    # An option that is not given has the default of `finetune` or `finetune_text`.
+    names = ("method", "learning_rate", "epochs", "batch_size", "seed", "base", "dropout")
+    settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    settings["adapter_config"] = adapter_config(arguments, ("all-linear",) if is_text else ("q_proj", "v_proj"))
+    if is_text:
+        check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
+        result = finetune_text(arguments.text_file, arguments.out, **settings)
+        data, test = about_tokens(result)
+    else:
+        for name in ("text", "label"):
+            if getattr(arguments, name) is None:
+                raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
+        table = arguments.data, arguments.text, arguments.label
+        result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
+        data, test = about_rows(result, arguments)
+    for line in (*data, f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)", test):
+        print(line)
+    print(f"saved in {arguments.out}")
+
+
+def adapter_config(arguments, targets):
+    """The AdapterConfig for the options; `targets` are used if the options name none."""
+    if arguments.variant != "lora" and arguments.method != "lora":
+        raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
+    config = AdapterConfig(
+        r=arguments.rank,
+        alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
+        targets=tuple(arguments.targets or targets),
+        dropout=arguments.lora_dropout,
+    )
+    config = variant_config(arguments.variant, config)
+    if arguments.alpha is not None and config.kind == "vera":
+        raise ValueError(f"alpha: got {arguments.alpha:g}, and vera has none: its trained vectors are its scale")
+    return config
+
+
+def about_tokens(result):
+    """Lines about the data of `finetune_text`, and a line about its test."""
+    n = result["tokens"]
+    data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
+    before, after = result["test_perplexity_before"], result["test_perplexity"]
+    return [data], f"test perplexity {after:.1f} (before: {before:.1f})"
+
+
+def about_rows(result, arguments):
+    """Lines about the data of `finetune`, and a line about its test."""
+    n, longer = result["rows"], result["longer_texts"]
+    data = [f"labels: {', '.join(result['labels'])}"]
+    data.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
+    if n["left_out"]:
+        data.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
+    if longer:
+        data.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
+    accuracy, share = 100 * result["test_accuracy"], 100 * result["commonest_label_share"]
+    return data, f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
+
+
+def run_predict(arguments):
+    if bool(arguments.texts) == bool(arguments.data):
+        raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
+    if arguments.data and not arguments.text:
+        raise ValueError("--data also needs --text, the name of its column of texts")
+    if arguments.out:
+        check_file(arguments.out, "out")
+    texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
+    answers = predict(load_classifier(arguments.model), texts)
+    if arguments.out:
+        rows = [{"text": text, "label": label, "probability": round(p, 6)} for text, (label, p) in zip(texts, answers)]
+        write_text(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        print(f"{len(texts)} texts; saved in {arguments.out}")
+    else:
+        for text, (label, p) in zip(texts, answers):
+            print(f"{label}\t{p:.3f}\t{' '.join(text.split())[:100]}")
 
 
 def run_generate(arguments):
