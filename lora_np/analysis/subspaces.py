@@ -43,19 +43,10 @@ def right_directions(matrix, k):
 
 
 def product_right_directions(B, A, k):
-    """`right_directions` of B A without computing the product.
+    """`right_directions` (in, k) of B A, for B (out, r) and A (r, in), without computing the product.
 
     With B A = Q_B (R_B R_Aᵀ) Q_Aᵀ as in `product_singular_values`, and R_B R_Aᵀ = U Σ Vᵀ, the right singular vectors
     of B A are the columns of Q_A V.
-
-    Parameters
-    ----------
-    B : array (out, r), A : array (r, in)
-    k : int, at least 1 and at most the product's rank
-
-    Returns
-    -------
-    array (in, k), orthonormal
     """
     small, Q_A = small_product(B, A)
     _, V = leading_directions("B A", small, k, size=max(len(B), len(Q_A)))
@@ -161,18 +152,10 @@ def subspace_similarity(U, V, i, j):
 
 
 def similarity_table(U, V):
-    """`subspace_similarity` for all i and j.
+    """`subspace_similarity` for all i and j: an array (p, q) with φ(i, j) at [i − 1, j − 1].
 
     ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV, so a cumulative sum along
     each axis computes them all.
-
-    Parameters
-    ----------
-    U : array (n, p), V : array (n, q), orthonormal columns, the leading one first
-
-    Returns
-    -------
-    array (p, q) with φ(i, j) at [i − 1, j − 1]
     """
     U, V = orthonormal_pair(U, V)
     sums = np.cumsum(np.cumsum((U.T @ V) ** 2, axis=0), axis=1)  # (p, q)

@@ -106,17 +106,13 @@ def run_finetune(arguments):
     if is_text:
         check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
         result = finetune_text(arguments.text_file, arguments.out, **settings)
-        data, test = about_tokens(result)
     else:
         for name in ("text", "label"):
             if getattr(arguments, name) is None:
                 raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
         table = arguments.data, arguments.text, arguments.label
         result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
-        data, test = about_rows(result, arguments)
-    for line in (*data, f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)", test):
-        print(line)
-    print(f"saved in {arguments.out}")
+    print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
 def adapter_config(arguments, targets):
@@ -135,25 +131,23 @@ def adapter_config(arguments, targets):
     return config
 
 
-def about_tokens(result):
-    """Lines about the data of `finetune_text`, and a line about its test."""
-    n = result["tokens"]
-    data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
-    before, after = result["test_perplexity_before"], result["test_perplexity"]
-    return [data], f"test perplexity {after:.1f} (before: {before:.1f})"
-
-
-def about_rows(result, arguments):
-    """Lines about the data of `finetune`, and a line about its test."""
+def report(result, arguments):
+    """Lines about the data, the training and the test of `finetune` or `finetune_text`."""
+    trained = f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)"
+    if "tokens" in result:
+        n, before, after = result["tokens"], result["test_perplexity_before"], result["test_perplexity"]
+        data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
+        return [data, trained, f"test perplexity {after:.1f} (before: {before:.1f})"]
     n, longer = result["rows"], result["longer_texts"]
-    data = [f"labels: {', '.join(result['labels'])}"]
-    data.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
+    lines = [f"labels: {', '.join(result['labels'])}"]
+    lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
     if n["left_out"]:
-        data.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
+        lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
     if longer:
-        data.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
+        lines.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
     accuracy, share = 100 * result["test_accuracy"], 100 * result["commonest_label_share"]
-    return data, f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
+    test = f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
+    return [*lines, trained, test]
 
 
 def run_predict(arguments):
