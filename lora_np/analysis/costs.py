@@ -32,7 +32,6 @@ import numpy as np
 from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
 from ..checked import whole_number
 from ..model import backward, cached_arrays, draw_masks, forward, parameter_shapes
-from ..ops import cross_entropy_backward, cross_entropy_forward
 from .hollow import Hollow, hollow
 
 
@@ -61,8 +60,8 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     Returns
     -------
     cache : ForwardCache
-    dlogits : array, the gradient of the logits; None without wanted parameters
-    grads : dict of arrays
+    logits : array
+    grads : dict of arrays; empty without wanted parameters
     products : list of (layer, "forward" or "dx", Product), in the order of the computation
 
     Raises
@@ -81,7 +80,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         wanted = params if adapter is None else trained_weights(adapter)
     # Masks ask the generator for an array of a shape. This one gives a hollow one.
     masks = draw_masks(config, (B, T), SimpleNamespace(random=hollow), adapter, dtype) if wanted else None
-    grads, products, dlogits = {}, [], None
+    grads, products = {}, []
 
     def counted(phase, run):
         def run_and_count(name, *arrays):
@@ -97,10 +96,9 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
     logits, cache = forward(params, ids, config, **passed, around=partial(counted, "forward"))
     if wanted:
-        _, loss_cache = cross_entropy_forward(logits, np.zeros(logits.shape[:-1], np.int64))
-        dlogits = cross_entropy_backward(1.0, loss_cache).dlogits
+        dlogits = hollow(logits.shape, logits.dtype)  # the loss has no matrix products
         grads = backward(dlogits, cache, around=partial(counted, "dx"))
-    return cache, dlogits, grads, products
+    return cache, logits, grads, products
 
 
 def hollow_arrays(shapes, dtype="float32"):
@@ -168,10 +166,10 @@ def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
 
     Parameters and errors as in `counted_step`. If dropout is above 0 and anything is trained, its masks count too.
     """
-    cache, dlogits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
+    cache, logits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
     arrays, gradients = cached_arrays(cache), tensor_bytes(grads)
     activations = {getattr(array, "maker", None) or field: array.nbytes for field, array in arrays.items()}
-    loss = 0 if dlogits is None else dlogits.nbytes
+    loss = logits.nbytes if grads else 0
     return StepBytes(tensor_bytes(cache.call.params), gradients, 2 * gradients, activations, loss)
 
 
