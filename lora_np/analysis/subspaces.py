@@ -72,16 +72,9 @@ def leading_directions(name, matrix, k=None, k_name="k", size=None):
 
 
 def random_directions(n, k, rng):
-    """k orthonormal vectors whose span is uniform among the subspaces of R^n: an orthonormalised Gaussian matrix.
+    """k orthonormal vectors (n, k), 1 ≤ k ≤ n, whose span is uniform among the subspaces of R^n.
 
-    Parameters
-    ----------
-    n, k : int, 1 ≤ k ≤ n
-    rng : np.random.Generator
-
-    Returns
-    -------
-    array (n, k)
+    They are an orthonormalised Gaussian matrix, drawn from `rng`, an np.random.Generator.
     """
     k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
@@ -113,7 +106,7 @@ def principal_angles(U, V):
         If columns have different lengths or are dependent, or values are not finite.
     """
     Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
-    check_same_length(Q_U, Q_V)
+    check_length("V", Q_V, len(Q_U), "U's")
     if Q_U.shape[1] < Q_V.shape[1]:  # the sines are those of the smaller basis's vectors to the larger span
         Q_U, Q_V = Q_V, Q_U
     overlap = Q_U.T @ Q_V
@@ -206,10 +199,10 @@ def orthonormal_pair(U, V):
                 f"{name}: its columns are not orthonormal ({name}ᵀ{name} is {gap:.2g} from the identity); expected "
                 "directions such as `right_directions` gives"
             )
-    check_same_length(U, V)
+    check_length("V", V, len(U), "U's")
     return U, V
 
 
-def check_same_length(U, V):
-    if len(U) != len(V):
-        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)} as U's")
+def check_length(name, matrix, length, whose):
+    if len(matrix) != length:
+        raise ValueError(f"{name}: got columns of {len(matrix)} entries, expected {length} as {whose}")

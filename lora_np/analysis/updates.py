@@ -10,7 +10,7 @@ from ..adapters import linear_layers
 from ..checked import finite_matrix, same_shape
 from ..model import loss_and_gradients
 from .spectra import leading_part, svd
-from .subspaces import orthonormal_basis
+from .subspaces import check_length, orthonormal_basis
 
 
 def weight_updates(before, after):
@@ -115,8 +115,7 @@ def energy_share(gradient, directions):
         If directions are dependent or of another length, or values are not finite.
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
-    if len(Q) != G.shape[1]:
-        raise ValueError(f"directions: got columns of {len(Q)} entries, expected {G.shape[1]} as the gradient's rows")
+    check_length("directions", Q, G.shape[1], "the gradient's rows")
     largest = np.abs(G).max()
     if not largest:
         return 0.0

@@ -26,8 +26,7 @@ def add_commands(command):
 
     tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
     tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
-    text = "file to write (default: the file that the experiments read)"
-    tune.add_argument("--out", default=SETTINGS, metavar="FILE", help=text)
+    tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
     add_workers(tune)
 
     training = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
@@ -95,8 +94,9 @@ def run_experiment(arguments):
 
 
 def run_tune(arguments):
+    out = arguments.out or SETTINGS
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = tuning.tune(arguments.methods, arguments.out, arguments.store, executor, report=print_now)
+        settings = tuning.tune(arguments.methods, out, arguments.store, executor, report=print_now)
     for name, rate in settings["chosen"].items():
         print(f"{name:<24}{rate:g}")
 

@@ -36,10 +36,7 @@ def check_unset(arguments, names, reason):
 def json_writer(path, sources=()):
     """Check the path of --json now, before a long job; return the function that writes a value to it.
 
-    Parameters
-    ----------
-    path : str or None, which writes nothing
-    sources : folders that are read from, in which nothing may be written
+    Without a path nothing is written. `sources` are folders that are read from, in which nothing may be written.
     """
     if path is None:
         return lambda value: None
