@@ -1,6 +1,5 @@
 """What training changed (spectra, subspaces, intruders, agreement) and what it costs (FLOPs, bytes)."""
 
-from .agreement import Cosines, argmax_agreement, update_cosines
 from .costs import StepBytes, flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from .spectra import (
     Spectrum,
@@ -13,6 +12,7 @@ from .spectra import (
     truncate,
 )
 from .subspaces import (
+    energy_share,
     gaussian_similarity,
     principal_angles,
     product_right_directions,
@@ -22,4 +22,4 @@ from .subspaces import (
     subspace_similarity,
 )
 from .update_and_base import Amplification, Intruders, amplification, intruder_dimensions, max_similarities
-from .updates import energy_share, layer_gradients, linear_updates, truncated_updates, weight_updates
+from .updates import Cosines, argmax_agreement, linear_updates, truncated_updates, update_cosines, weight_updates

@@ -174,6 +174,42 @@ def gaussian_similarity(n, i, j):
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
 
+def energy_share(gradient, directions):
+    """The share of a gradient in the span of given directions of the input: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+
+    LoRA assumes that the full gradient G = ∂L/∂W has a low rank: A and B only get dA = s Bᵀ G and dB = s G Aᵀ. GaLore
+    (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum` shows whether that is
+    so, and this share shows how much of G an adapter could follow.
+
+    Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
+    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
+
+    Parameters
+    ----------
+    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`; with LoRA attached it is the
+        gradient at W + ΔW. Training an adapter never computes it. To follow it, compute it in the hook `adjust` of
+        `training.train`, whose own gradients are the step's, after clipping.
+    directions : array (in, k) of independent columns, orthonormal or not, such as `right_directions` of a final ΔW, or
+        Aᵀ. For directions of the output, transpose the gradient.
+
+    Returns
+    -------
+    float in [0, 1]; 0 for a gradient of zero
+
+    Raises
+    ------
+    ValueError
+        If directions are dependent or of another length, or values are not finite.
+    """
+    G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
+    check_length("directions", Q, G.shape[1], "the gradient's rows")
+    largest = np.abs(G).max()
+    if not largest:
+        return 0.0
+    G = G / largest  # the square of a tiny gradient would be 0
+    return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
+
+
 # ---------------------------------------------------------------- bases
 
 

@@ -1,16 +1,13 @@
-"""Weight updates ΔW = after − before and full gradients ∂L/∂W of a model's layers, as flat dicts.
+"""Weight updates ΔW = after − before as flat dicts: taken, cut to a rank, and compared between two runs."""
 
-LoRA assumes that the full gradient G = ∂L/∂W has a low rank: A and B only get dA = s Bᵀ G and dB = s G Aᵀ. GaLore (Zhao
-et al. 2024, section 3) makes this assumption about the gradient itself. Its `spectrum` shows whether that is so.
-"""
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import linear_layers
-from ..checked import finite_matrix, same_shape
-from ..model import loss_and_gradients
+from ..checked import finite_array, same_shape
 from .spectra import leading_part, svd
-from .subspaces import check_length, orthonormal_basis
 
 
 def weight_updates(before, after):
@@ -69,55 +66,74 @@ def truncated_updates(before, after, ranks):
         yield k, {**after, **cut}
 
 
-def layer_gradients(params, batch, config, adapter=None):
-    """∂L/∂W of every linear layer of the blocks, on one batch and without dropout.
-
-    Training an adapter never computes these gradients. To follow them during `training.train`, call this in its hook
-    `adjust`. The gradients that the hook gets are the step's own, after clipping.
-
-    Parameters
-    ----------
-    params, batch, config, adapter : see `loss_and_gradients`. With LoRA attached it is the gradient at W + ΔW, the G in
-        dA and dB.
-
-    Returns
-    -------
-    dict, name of the weight -> array (out, in), in the order of params
-
-    Examples
-    --------
-    >>> {name: spectrum(G).stable_rank for name, G in layer_gradients(params, batch, config).items()}
-    """
-    names = tuple(linear_weights(params))
-    grads = loss_and_gradients(params, batch, config, adapter, names).grads  # in the order of the backward pass
-    return {name: grads[name] for name in names}
+class Cosines(NamedTuple):
+    layers: dict[str, float]  # by the array's name
+    overall: float  # of all arrays together, as one long vector; not the mean
 
 
-def energy_share(gradient, directions):
-    """The share of a gradient in the span of given directions of the input: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+def update_cosines(first, second):
+    """⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖ ‖ΔW₂‖): whether two runs have changed the weights in the same direction.
 
-    Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
-    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
+    Two random vectors of n numbers have a cosine near 0, with standard deviation 1/√n.
 
     Parameters
     ----------
-    gradient : array (out, in)
-    directions : array (in, k) of independent columns, orthonormal or not, such as `right_directions` of a final ΔW, or
-        Aᵀ. For directions of the output, transpose the gradient.
+    first, second : dicts of updates, from `weight_updates`, `linear_updates` or `adapter_deltas`; a missing name means
+        an update of zero
 
     Returns
     -------
-    float in [0, 1]; 0 for a gradient of zero
+    Cosines in [−1, 1], in `first`'s order. Layers that only one of the two runs changed have no cosine and are left
+    out, but count in `overall`.
 
     Raises
     ------
     ValueError
-        If directions are dependent or of another length, or values are not finite.
+        If there is no name in common, all updates of a run are zero, shapes differ, or values are not finite.
     """
-    G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
-    check_length("directions", Q, G.shape[1], "the gradient's rows")
-    largest = np.abs(G).max()
-    if not largest:
-        return 0.0
-    G = G / largest  # the square of a tiny gradient would be 0
-    return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
+    common = [name for name in first if name in second]
+    if not common:
+        raise ValueError("second: has no name in common with first, expected the names of the same model")
+    norms_1, norms_2 = update_norms(first, "first"), update_norms(second, "second")
+    products = {}
+    for name in common:
+        same_shape(f"second[{name!r}]", second[name], first[name])
+        products[name] = float(np.vdot(np.asarray(first[name], np.float64), np.asarray(second[name], np.float64)))
+    layers = {
+        name: float(np.clip(product / norms_1[name] / norms_2[name], -1.0, 1.0))  # rounding may exceed 1
+        for name, product in products.items()
+        if norms_1[name] and norms_2[name]
+    }
+    size = math.hypot(*norms_1.values()) * math.hypot(*norms_2.values())
+    return Cosines(layers, float(np.clip(sum(products.values()) / size, -1.0, 1.0)))
+
+
+def update_norms(updates, argument):
+    """Frobenius norms by name; ValueError if all are zero."""
+    norms = {name: float(np.linalg.norm(finite_array(name, update))) for name, update in updates.items()}
+    if not any(norms.values()):
+        raise ValueError(f"{argument}: is zero in all layers and has no direction")
+    return norms
+
+
+def argmax_agreement(logits, other):
+    """The share of rows in which two models' largest logits have the same index; of equal logits the first counts.
+
+    Parameters
+    ----------
+    logits, other : arrays (..., K) of two models on the same inputs. Remove padding first: `logits[mask]`
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        For different shapes, no rows, or values that are not finite.
+    """
+    logits, other = finite_array("logits", logits), finite_array("other", other)
+    if not logits.ndim:
+        raise ValueError("logits: got a single number, expected shape (..., K)")
+    same_shape("other", other, logits)
+    return float(np.mean(logits.argmax(axis=-1) == other.argmax(axis=-1)))
