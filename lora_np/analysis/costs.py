@@ -145,10 +145,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
 
 def flops_by_phase(terms):
-    """Totals of "forward", "dx" (gradients of activations) and "dweight" (gradients of weights).
-
-    The last two are the backward pass.
-    """
+    """Totals of "forward", and of the backward pass: "dx" (gradients of activations) and "dweight" (of weights)."""
     totals = {"forward": 0, "dx": 0, "dweight": 0}
     for name, flops in terms.items():
         totals[name.rpartition(".")[2]] += flops

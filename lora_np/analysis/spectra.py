@@ -96,16 +96,9 @@ def effective_rank(sigma):
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The rank with a share of the energy: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ².
+    """The rank with a share of the energy, in (0, 1]: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int.
 
-    Parameters
-    ----------
-    sigma : array (n,) of singular values, in descending order
-    share : float in (0, 1]
-
-    Returns
-    -------
-    int from 1 to n; 0 for the zero matrix
+    `sigma` and the bounds of the result as in `stable_rank`.
     """
     share = finite_number("share", share, above=0, most=1)
     sigma = relative(sigma)

@@ -16,9 +16,6 @@ import numpy as np
 from ..checked import finite_matrix, whole_number
 from .spectra import small_product, svd
 
-ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
-
-
 # ---------------------------------------------------------------- directions of a matrix
 
 
@@ -157,7 +154,7 @@ def similarity_table(U, V):
 
 
 def gaussian_similarity(n, i, j):
-    """The expected φ(i, j) of two independent random subspaces of R^n: max(i, j) / n.
+    """The expected φ(i, j) of two independent random subspaces of R^n, with i and j from 1 to n: max(i, j) / n.
 
     Hold U fixed. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
 
@@ -165,11 +162,6 @@ def gaussian_similarity(n, i, j):
 
     The j columns of V add up to ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near this
     value is chance.
-
-    Parameters
-    ----------
-    n : int, the dimension
-    i, j : int, from 1 to n
     """
     return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
 
@@ -230,7 +222,7 @@ def orthonormal_pair(U, V):
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
-        if gap > ORTHONORMAL:
+        if gap > 1e-4:  # room for vectors computed in float32
             raise ValueError(
                 f"{name}: its columns are not orthonormal ({name}ᵀ{name} is {gap:.2g} from the identity); expected "
                 "directions such as `right_directions` gives"

@@ -48,9 +48,8 @@ def main(argv=None):
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(
-        prog="lora_np", description="LoRA from scratch in NumPy. Without a command: the main job (run)."
-    )
+    text = "LoRA from scratch in NumPy. Without a command: the main job (run)."
+    parser = argparse.ArgumentParser(prog="lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
     for module in (measuring, tasks, reference, classroom):

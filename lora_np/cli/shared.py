@@ -9,12 +9,9 @@ print_now = partial(print, flush=True)
 
 
 def subcommands(parser, dest, metavar):
-    """Give a parser its own commands.
+    """Give a parser its own commands; return the function (name, call, text) that adds one and returns its parser.
 
-    Returns
-    -------
-    function (name, call, text) -> the parser of a new command; `call` takes the parsed arguments, and is None for a
-        command that has commands of its own
+    `call` takes the parsed arguments, and is None for a command that has commands of its own.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
 
