@@ -736,7 +736,7 @@ def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, 
 def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsys):
     asked = []
 
-    def some_fail(name, seeds, quick, out, store, executor, report):
+    def some_fail(name, seeds, quick, out, store, executor, report, json_path):
         asked.append((name, seeds, quick, out, store))
         return {"failed": [{"error": "it"}]} if name in ("dialect", "cost") else {"verdict": HOLDS}
 

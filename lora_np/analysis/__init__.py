@@ -1,10 +1,6 @@
 """What training changed (spectra, subspaces, intruders, agreement) and what it costs (FLOPs, bytes)."""
 
-from .agreement import Cosines, argmax_agreement, update_cosines
-from .amplification import Amplification, amplification
 from .costs import StepBytes, flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
-from .gradients import energy_share, layer_gradients
-from .intruders import Intruders, intruder_dimensions, max_similarities
 from .spectra import (
     Spectrum,
     effective_rank,
@@ -16,6 +12,7 @@ from .spectra import (
     truncate,
 )
 from .subspaces import (
+    energy_share,
     gaussian_similarity,
     principal_angles,
     product_right_directions,
@@ -24,4 +21,5 @@ from .subspaces import (
     similarity_table,
     subspace_similarity,
 )
-from .updates import linear_updates, truncated_updates, weight_updates
+from .update_and_base import Amplification, Intruders, amplification, intruder_dimensions, max_similarities
+from .updates import Cosines, argmax_agreement, linear_updates, truncated_updates, update_cosines, weight_updates

@@ -31,8 +31,7 @@ import numpy as np
 
 from ..adapters import Adapter, adapter_shapes, check_ranks, trained_weights
 from ..checked import whole_number
-from ..model import ForwardCache, backward, cached_arrays, draw_masks, forward, parameter_shapes
-from ..ops import cross_entropy_backward, cross_entropy_forward
+from ..model import backward, cached_arrays, draw_masks, forward, parameter_shapes
 from .hollow import Hollow, hollow
 
 
@@ -44,15 +43,6 @@ class StepBytes(NamedTuple):
     optimiser: int  # AdamW's two moments
     activations: dict[str, int]  # arrays in the forward pass's cache, by the layer that made them, or layer and field
     loss: int  # the gradient of the logits, in the cross-entropy's cache
-
-
-class CountedStep(NamedTuple):
-    """A step that ran on hollow arrays."""
-
-    cache: ForwardCache
-    dlogits: np.ndarray | None  # the gradient of the logits; None without wanted parameters
-    grads: dict
-    products: dict  # (layer, "forward" or "backward") -> list of Product
 
 
 def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
@@ -69,7 +59,10 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
 
     Returns
     -------
-    CountedStep
+    cache : ForwardCache
+    logits : array
+    grads : dict of arrays; empty without wanted parameters
+    products : list of (layer, "forward" or "dx", Product), in the order of the computation
 
     Raises
     ------
@@ -79,8 +72,7 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     """
     whole_number("B", B)
     whole_number("T", T, most=config.n_positions, why="the model's n_positions")
-    params = hollow_arrays(parameter_shapes(config), dtype)
-    adapter = None
+    params, adapter = hollow_arrays(parameter_shapes(config), dtype), None
     if adapter_config is not None:
         check_ranks(params, adapter_config)
         adapter = Adapter(adapter_config, hollow_arrays(adapter_shapes(params, adapter_config), dtype))
@@ -88,13 +80,13 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
         wanted = params if adapter is None else trained_weights(adapter)
     # Masks ask the generator for an array of a shape. This one gives a hollow one.
     masks = draw_masks(config, (B, T), SimpleNamespace(random=hollow), adapter, dtype) if wanted else None
-    grads, products, dlogits = {}, {}, None
+    grads, products = {}, []
 
     def counted(phase, run):
         def run_and_count(name, *arrays):
             Hollow.products.clear()
             result = run(name, *arrays)
-            products.setdefault((name, phase), []).extend(Hollow.products)
+            products.extend((name, phase, product) for product in Hollow.products)
             if phase == "forward":
                 result.owner.maker = result.owner.maker or name
             return result
@@ -104,10 +96,9 @@ def counted_step(config, B, T, adapter_config=None, wanted=None, dtype="float32"
     ids, passed = np.zeros((B, T), np.int64), {"adapter": adapter, "wanted": tuple(wanted), "masks": masks}
     logits, cache = forward(params, ids, config, **passed, around=partial(counted, "forward"))
     if wanted:
-        _, loss_cache = cross_entropy_forward(logits, np.zeros(logits.shape[:-1], np.int64))
-        dlogits = cross_entropy_backward(1.0, loss_cache).dlogits
-        grads = backward(dlogits, cache, around=partial(counted, "backward"))
-    return CountedStep(cache, dlogits, grads, products)
+        dlogits = hollow(logits.shape, logits.dtype)  # the loss has no matrix products
+        grads = backward(dlogits, cache, around=partial(counted, "dx"))
+    return cache, logits, grads, products
 
 
 def hollow_arrays(shapes, dtype="float32"):
@@ -129,9 +120,7 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
 
     A product that no wanted gradient needs is not computed, and has no term.
 
-    Parameters
-    ----------
-    config, B, T, adapter_config, wanted : see `counted_step`
+    Parameters and errors as in `counted_step`.
 
     Returns
     -------
@@ -143,26 +132,20 @@ def step_flops(config, B, T, adapter_config=None, wanted=None):
     >>> lora = step_flops(config, 32, 64, AdapterConfig(r=8))
     >>> sum(lora.values()) / sum(full.values()), flops_by_phase(lora)
     """
-    step = counted_step(config, B, T, adapter_config, wanted)
-    gradient_of = {id(p): name for name, grad in step.grads.items() for p in getattr(grad, "terms", ())}
+    _, _, grads, products = counted_step(config, B, T, adapter_config, wanted)
+    weight_of = {id(product): name for name, grad in grads.items() for product in getattr(grad, "terms", ())}
     terms = {}
-    for (layer, phase), products in step.products.items():
-        for product in products:
-            if phase == "backward" and id(product) in gradient_of:
-                operand, what = gradient_of[id(product)], "dweight"
-            else:
-                operand, what = product.name, "forward" if phase == "forward" else "dx"
-            factor = "" if operand.endswith("weight") else operand.rpartition(".")[2]
-            term = ".".join(filter(None, (layer, factor, what)))
-            terms[term] = terms.get(term, 0) + product.flops
+    for layer, phase, product in products:
+        weight = weight_of.get(id(product))
+        operand, what = (weight, "dweight") if weight else (product.name, phase)
+        factor = "" if operand.endswith("weight") else operand.rpartition(".")[2]
+        term = ".".join(filter(None, (layer, factor, what)))
+        terms[term] = terms.get(term, 0) + product.flops
     return terms
 
 
 def flops_by_phase(terms):
-    """Totals of "forward", "dx" (gradients of activations) and "dweight" (gradients of weights).
-
-    The last two are the backward pass.
-    """
+    """Totals of "forward", and of the backward pass: "dx" (gradients of activations) and "dweight" (of weights)."""
     totals = {"forward": 0, "dx": 0, "dweight": 0}
     for name, flops in terms.items():
         totals[name.rpartition(".")[2]] += flops
@@ -170,38 +153,21 @@ def flops_by_phase(terms):
 
 
 def predicted_ratio(config, B, T, adapter_config=None, wanted=None):
-    """The FLOPs of a step divided by those of a full fine-tuning step on the same batch.
-
-    Parameters
-    ----------
-    config, B, T, adapter_config, wanted : see `counted_step`
-    """
+    """The FLOPs of a step divided by those of full fine-tuning on the same batch. Parameters as in `counted_step`."""
     part, full = step_flops(config, B, T, adapter_config, wanted), step_flops(config, B, T)
     return sum(part.values()) / sum(full.values())
 
 
 def step_bytes(config, B, T, adapter_config=None, wanted=None, dtype="float32"):
-    """Bytes of parameters, gradients, optimiser state and cached activations.
+    """Bytes of parameters, gradients, optimiser state and cached activations, as `StepBytes`.
 
-    Parameters
-    ----------
-    config, B, T, adapter_config, wanted, dtype : see `counted_step`. If dropout is above 0 and anything is trained, its
-        masks count too.
-
-    Returns
-    -------
-    StepBytes
+    Parameters and errors as in `counted_step`. If dropout is above 0 and anything is trained, its masks count too.
     """
-    step = counted_step(config, B, T, adapter_config, wanted, dtype)
-    arrays = cached_arrays(step.cache)
+    cache, logits, grads, _ = counted_step(config, B, T, adapter_config, wanted, dtype)
+    arrays, gradients = cached_arrays(cache), tensor_bytes(grads)
     activations = {getattr(array, "maker", None) or field: array.nbytes for field, array in arrays.items()}
-    return StepBytes(
-        parameters=tensor_bytes(step.cache.call.params),
-        gradients=tensor_bytes(step.grads),
-        optimiser=2 * tensor_bytes(step.grads),
-        activations=activations,
-        loss=0 if step.dlogits is None else step.dlogits.nbytes,
-    )
+    loss = logits.nbytes if grads else 0
+    return StepBytes(tensor_bytes(cache.call.params), gradients, 2 * gradients, activations, loss)
 
 
 def tensor_bytes(tensors):

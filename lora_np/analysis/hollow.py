@@ -1,8 +1,9 @@
 """Arrays with a shape and a dtype but no numbers. The real passes run on them to count their costs.
 
-A `Hollow` behaves like an array of its shape, except that nothing is computed: each result is another `Hollow` with
-the shape and dtype that NumPy would give. It stores a single number, so a model of 175 billion parameters takes no
-memory. Views share the memory that they would share, and products of two matrices are listed.
+A `Hollow` behaves like an array of its shape, except that nothing is computed: each result is another `Hollow`. NumPy
+itself says which shape and dtype the result has, because it does the same on arrays with one more axis, of length 0. A
+`Hollow` stores a single number, so a model of 175 billion parameters takes no memory. Views share the memory that they
+would share, and products of two matrices are listed.
 """
 
 import math
@@ -38,11 +39,10 @@ class Hollow(np.ndarray):
         return None if self.owner is self else self.owner
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
-        shape = result_shape(ufunc, method, *inputs, **kwargs)
-        terms = ()
+        terms, result = (), result_of_none(ufunc, method, *inputs, **kwargs)
         if ufunc is np.matmul and min(np.ndim(x) for x in inputs) > 1:
             names = (getattr(x, "name", None) for x in inputs)
-            product = Product(2 * math.prod(shape) * inputs[0].shape[-1], next(filter(None, names), ""))
+            product = Product(2 * math.prod(result.shape[1:]) * inputs[0].shape[-1], next(filter(None, names), ""))
             self.products.append(product)
             terms = (product,)
         elif ufunc is np.add and method == "__call__":  # such as a gradient that arrives on two paths
@@ -51,13 +51,13 @@ class Hollow(np.ndarray):
             if isinstance(out[0], Hollow):
                 out[0].terms = terms
             return out[0]
-        # The dtype is that of the real function on one number of each operand.
-        samples = [np.ones((1,) * np.ndim(x), x.dtype) if isinstance(x, np.ndarray) else x for x in inputs]
-        return hollow(shape, ufunc(*samples).dtype if method == "__call__" else inputs[0].dtype, terms=terms)
+        return hollow(result.shape[1:], result.dtype, terms=terms)
 
     def __array_function__(self, function, types, args, kwargs):
         if function is np.einsum:
-            return hollow(einsum_shape(*args), args[1].dtype)
+            inputs, output = args[0].split("->")  # the axis Z of length 0 comes first, as in `none_of`
+            result = np.einsum(f"Z{inputs.replace(',', ',Z')}->Z{output}", *(none_of(x, x.ndim) for x in args[1:]))
+            return hollow(result.shape[1:], result.dtype)
         if function in (np.empty_like, np.zeros_like, np.ones_like):
             shape = kwargs.get("shape") or args[0].shape
             return hollow(shape, kwargs.get("dtype") or args[0].dtype)
@@ -94,31 +94,18 @@ def flops_of(function, *args):
     return result, sum(product.flops for product in Hollow.products)
 
 
-def result_shape(ufunc, method, *inputs, axis=0, keepdims=False, **kwargs):
-    """The shape of a universal function's result."""
-    shapes = [np.shape(x) for x in inputs]
-    if method == "reduce":
-        n = len(shapes[0])
-        axes = range(n) if axis is None else [a % n for a in (axis if isinstance(axis, tuple) else (axis,))]
-        return tuple(1 if i in axes else size for i, size in enumerate(shapes[0]) if keepdims or i not in axes)
-    if method == "reduceat":
-        return (len(inputs[1]), *shapes[0][1:])
-    if ufunc is np.matmul:
-        first, second = shapes
-        matrix = first[-2:-1] * (len(first) > 1) + second[-1:] * (len(second) > 1)
-        return (*np.broadcast_shapes(first[:-2], second[:-2]), *matrix)
-    if ufunc is np.vecdot:
-        return np.broadcast_shapes(*shapes)[:-1]
-    return np.broadcast_shapes(*shapes)
+def none_of(x, ndim):
+    """x without numbers: an array with an axis of length 0 before `ndim` others. A Python number stays as it is."""
+    return np.empty((0,) + (1,) * (ndim - x.ndim) + x.shape, x.dtype) if isinstance(x, np.ndarray) else x
 
 
-def einsum_shape(subscripts, *operands):
-    """The shape of a sum over one or two arrays, such as "...k->..." or "nc,nc->c"."""
-    inputs, output = subscripts.split("->")
-    sizes = {}
-    for letters, operand in zip(inputs.split(","), operands):
-        own = letters.replace("...", "")
-        sizes |= zip(own, operand.shape[operand.ndim - len(own) :])
-        sizes["..."] = operand.shape[: operand.ndim - len(own)]
-    leading = sizes["..."] if "..." in output else ()
-    return (*leading, *(sizes[letter] for letter in output.replace("...", "")))
+def result_of_none(ufunc, method, *inputs, axis=0, where=True, **kwargs):
+    """What a universal function makes of `none_of` its inputs; without the first axis it has the result's shape."""
+    ndim = max(np.ndim(x) for x in inputs)
+    if method == "__call__":
+        # matmul takes a vector as it is: with more axes it would be a stack of matrices.
+        none = [x.view(np.ndarray) if ufunc is np.matmul and x.ndim == 1 else none_of(x, ndim) for x in inputs]
+        return ufunc(*none, **kwargs)
+    axes = range(ndim) if axis is None else np.atleast_1d(axis)
+    kwargs["axis"] = tuple(int(a) % ndim + 1 for a in axes)  # one further on, after the axis of length 0
+    return getattr(ufunc, method)(none_of(inputs[0], ndim), *inputs[1:], **kwargs)

@@ -64,24 +64,6 @@ def small_product(B, A):
     return np.linalg.qr(B, mode="r") @ R_A.T, Q_A
 
 
-def numerical_rank(sigma, shape, dtype):
-    """The number of singular values above rounding, σ₁ · max(out, in) · ε, as in `np.linalg.matrix_rank`.
-
-    Parameters
-    ----------
-    sigma : array of singular values, in descending order
-    shape : (out, in)
-    dtype : of the original matrix. ε is float64's, or float32's for fewer bits. (With float16's own ε of 1e-3, real
-        directions would count as rounding.)
-
-    Returns
-    -------
-    int, 0 for the zero matrix
-    """
-    epsilon = np.finfo(np.float32 if dtype in (np.float16, np.float32) else np.float64).eps
-    return int(np.sum(sigma > sigma[0] * max(shape) * epsilon))
-
-
 def stable_rank(sigma):
     """Σ σ² / σ₁² = ‖M‖²_F / ‖M‖²₂: at most the rank, and robust to small noise.
 
@@ -114,16 +96,9 @@ def effective_rank(sigma):
 
 
 def rank_at_energy(sigma, share=0.9):
-    """The rank with a share of the energy: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ².
+    """The rank with a share of the energy, in (0, 1]: the smallest k with Σ_{i ≤ k} σ_i² ≥ share · Σ σ², an int.
 
-    Parameters
-    ----------
-    sigma : array (n,) of singular values, in descending order
-    share : float in (0, 1]
-
-    Returns
-    -------
-    int from 1 to n; 0 for the zero matrix
+    `sigma` and the bounds of the result as in `stable_rank`.
     """
     share = finite_number("share", share, above=0, most=1)
     sigma = relative(sigma)
@@ -136,10 +111,7 @@ def rank_at_energy(sigma, share=0.9):
 def relative(sigma):
     """σ / σ₁ in float64, so that squares neither overflow nor vanish; zeros for the zero matrix.
 
-    Raises
-    ------
-    ValueError
-        If they are not singular values: more than one axis, not finite, negative, or not in descending order.
+    ValueError if they are not singular values: more than one axis, not finite, negative, or not in descending order.
     """
     sigma = finite_array("sigma", sigma)
     if sigma.ndim != 1:
@@ -150,16 +122,7 @@ def relative(sigma):
 
 
 def spectrum(matrix):
-    """The singular values of a matrix and its three ranks.
-
-    Parameters
-    ----------
-    matrix : see `singular_values`
-
-    Returns
-    -------
-    Spectrum
-    """
+    """The `Spectrum` of a matrix (out, in): its singular values and its three ranks. Errors as in `singular_values`."""
     sigma = singular_values(matrix)
     return Spectrum(sigma, stable_rank(sigma), effective_rank(sigma), rank_at_energy(sigma))
 

@@ -14,10 +14,7 @@ For directions of the output, pass the transposed matrix.
 import numpy as np
 
 from ..checked import finite_matrix, whole_number
-from .spectra import numerical_rank, small_product, svd
-
-ORTHONORMAL = 1e-4  # how far UᵀU may be from the identity: room for vectors computed in float32
-
+from .spectra import small_product, svd
 
 # ---------------------------------------------------------------- directions of a matrix
 
@@ -39,57 +36,42 @@ def right_directions(matrix, k):
     ValueError
         If the matrix is zero or not finite, or k is out of bounds.
     """
-    return leading_directions(matrix, k)[1]
+    return leading_directions("matrix", matrix, k)[1]
 
 
 def product_right_directions(B, A, k):
-    """`right_directions` of B A without computing the product.
+    """`right_directions` (in, k) of B A, for B (out, r) and A (r, in), without computing the product.
 
     With B A = Q_B (R_B R_Aᵀ) Q_Aᵀ as in `product_singular_values`, and R_B R_Aᵀ = U Σ Vᵀ, the right singular vectors
     of B A are the columns of Q_A V.
-
-    Parameters
-    ----------
-    B : array (out, r), A : array (r, in)
-    k : int, at least 1 and at most the product's rank
-
-    Returns
-    -------
-    array (in, k), orthonormal
     """
     small, Q_A = small_product(B, A)
-    _, sigma, Vt = np.linalg.svd(small, full_matrices=False)
-    k = whole_number("k", k, most=rank_of(sigma, (len(B), len(Q_A)), np.float64, "B A"), why="the rank of B A")
-    return Q_A @ Vt[:k].T  # (in, k)
+    _, V = leading_directions("B A", small, k, size=max(len(B), len(Q_A)))
+    return Q_A @ V  # (in, k)
 
 
-def leading_directions(matrix, k, name="matrix", k_name="k"):
-    """The k leading left (out, k) and right (in, k) singular vectors; the names are for the errors."""
+def leading_directions(name, matrix, k=None, k_name="k", size=None):
+    """The k leading left (out, k) and right (in, k) singular vectors; as many as the rank if k is None.
+
+    As in `np.linalg.matrix_rank`, the rank is the number of singular values above rounding, σ₁ · max(out, in) · ε. A
+    product's small factor is given the product's max(out, in) as its `size`. The names are for the ValueErrors: the
+    matrix is zero, or k is not from 1 to the rank.
+    """
     matrix = np.asarray(matrix)
     U, sigma, Vt = svd(matrix, name)
-    k = whole_number(k_name, k, most=rank_of(sigma, matrix.shape, matrix.dtype, name), why=f"the rank of {name}")
+    # With float16's own ε of 1e-3, real directions would count as rounding.
+    epsilon = np.finfo(np.float32 if matrix.dtype in (np.float16, np.float32) else np.float64).eps
+    rank = int(np.sum(sigma > sigma[0] * (size or max(matrix.shape)) * epsilon))
+    if not rank:
+        raise ValueError(f"{name}: is zero throughout and has no direction")
+    k = rank if k is None else whole_number(k_name, k, most=rank, why=f"the rank of {name}")
     return U[:, :k], Vt[:k].T
 
 
-def rank_of(sigma, shape, dtype, name):
-    """`numerical_rank`; ValueError if it is 0."""
-    rank = numerical_rank(sigma, shape, dtype)
-    if not rank:
-        raise ValueError(f"{name}: is zero throughout and has no direction")
-    return rank
-
-
 def random_directions(n, k, rng):
-    """k orthonormal vectors whose span is uniform among the subspaces of R^n: an orthonormalised Gaussian matrix.
+    """k orthonormal vectors (n, k), 1 ≤ k ≤ n, whose span is uniform among the subspaces of R^n.
 
-    Parameters
-    ----------
-    n, k : int, 1 ≤ k ≤ n
-    rng : np.random.Generator
-
-    Returns
-    -------
-    array (n, k)
+    They are an orthonormalised Gaussian matrix, drawn from `rng`, an np.random.Generator.
     """
     k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
@@ -121,7 +103,7 @@ def principal_angles(U, V):
         If columns have different lengths or are dependent, or values are not finite.
     """
     Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
-    check_same_length(Q_U, Q_V)
+    check_length("V", Q_V, len(Q_U), "U's")
     if Q_U.shape[1] < Q_V.shape[1]:  # the sines are those of the smaller basis's vectors to the larger span
         Q_U, Q_V = Q_V, Q_U
     overlap = Q_U.T @ Q_V
@@ -160,18 +142,10 @@ def subspace_similarity(U, V, i, j):
 
 
 def similarity_table(U, V):
-    """`subspace_similarity` for all i and j.
+    """`subspace_similarity` for all i and j: an array (p, q) with φ(i, j) at [i − 1, j − 1].
 
     ‖U_iᵀ V_j‖²_F is the sum over the upper left i × j corner of the squared entries of UᵀV, so a cumulative sum along
     each axis computes them all.
-
-    Parameters
-    ----------
-    U : array (n, p), V : array (n, q), orthonormal columns, the leading one first
-
-    Returns
-    -------
-    array (p, q) with φ(i, j) at [i − 1, j − 1]
     """
     U, V = orthonormal_pair(U, V)
     sums = np.cumsum(np.cumsum((U.T @ V) ** 2, axis=0), axis=1)  # (p, q)
@@ -180,7 +154,7 @@ def similarity_table(U, V):
 
 
 def gaussian_similarity(n, i, j):
-    """The expected φ(i, j) of two independent random subspaces of R^n: max(i, j) / n.
+    """The expected φ(i, j) of two independent random subspaces of R^n, with i and j from 1 to n: max(i, j) / n.
 
     Hold U fixed. A column v of a random V is uniform on the sphere, so E[v vᵀ] = I/n, and
 
@@ -188,13 +162,44 @@ def gaussian_similarity(n, i, j):
 
     The j columns of V add up to ij/n, even if they are dependent, and ij / (n min(i, j)) = max(i, j) / n. A φ near this
     value is chance.
+    """
+    return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
+
+
+def energy_share(gradient, directions):
+    """The share of a gradient in the span of given directions of the input: ‖G Q Qᵀ‖²_F / ‖G‖²_F.
+
+    LoRA assumes that the full gradient G = ∂L/∂W has a low rank: A and B only get dA = s Bᵀ G and dB = s G Aᵀ. GaLore
+    (Zhao et al. 2024, section 3) makes this assumption about the gradient itself. G's `spectrum` shows whether that is
+    so, and this share shows how much of G an adapter could follow.
+
+    Q is an orthonormal basis of the span. G Q Qᵀ is the nearest matrix to G whose rows are in the span, and
+    ‖G Q Qᵀ‖_F = ‖G Q‖_F. For a random basis the expected share is k / in.
 
     Parameters
     ----------
-    n : int, the dimension
-    i, j : int, from 1 to n
+    gradient : array (out, in), from `model.loss_and_gradients` with W's name in `wanted`; with LoRA attached it is the
+        gradient at W + ΔW. Training an adapter never computes it. To follow it, compute it in the hook `adjust` of
+        `training.train`, whose own gradients are the step's, after clipping.
+    directions : array (in, k) of independent columns, orthonormal or not, such as `right_directions` of a final ΔW, or
+        Aᵀ. For directions of the output, transpose the gradient.
+
+    Returns
+    -------
+    float in [0, 1]; 0 for a gradient of zero
+
+    Raises
+    ------
+    ValueError
+        If directions are dependent or of another length, or values are not finite.
     """
-    return max(whole_number(name, k, most=n, why="the dimension n") for name, k in (("i", i), ("j", j))) / n
+    G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
+    check_length("directions", Q, G.shape[1], "the gradient's rows")
+    largest = np.abs(G).max()
+    if not largest:
+        return 0.0
+    G = G / largest  # the square of a tiny gradient would be 0
+    return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
 
 
 # ---------------------------------------------------------------- bases
@@ -206,7 +211,7 @@ def orthonormal_basis(matrix, name):
     lengths = np.linalg.norm(matrix, axis=0)  # (k,)
     # Columns are scaled to one length, because a short column is not a dependent one.
     Q, R = np.linalg.qr(matrix / np.where(lengths > 0, lengths, 1.0))
-    rank = numerical_rank(np.linalg.svd(R, compute_uv=False), matrix.shape, np.float64)
+    rank = np.linalg.matrix_rank(R, rtol=max(matrix.shape) * np.finfo(R.dtype).eps)
     if rank < matrix.shape[1]:
         raise ValueError(f"{name}: its {matrix.shape[1]} columns span {rank} dimensions, expected independent columns")
     return Q
@@ -217,15 +222,15 @@ def orthonormal_pair(U, V):
     U, V = finite_matrix("U", U), finite_matrix("V", V)
     for name, matrix in (("U", U), ("V", V)):
         gap = float(np.abs(matrix.T @ matrix - np.eye(matrix.shape[1])).max())
-        if gap > ORTHONORMAL:
+        if gap > 1e-4:  # room for vectors computed in float32
             raise ValueError(
                 f"{name}: its columns are not orthonormal ({name}ᵀ{name} is {gap:.2g} from the identity); expected "
                 "directions such as `right_directions` gives"
             )
-    check_same_length(U, V)
+    check_length("V", V, len(U), "U's")
     return U, V
 
 
-def check_same_length(U, V):
-    if len(U) != len(V):
-        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)} as U's")
+def check_length(name, matrix, length, whose):
+    if len(matrix) != length:
+        raise ValueError(f"{name}: got columns of {len(matrix)} entries, expected {length} as {whose}")

@@ -1,9 +1,12 @@
-"""The weight update ΔW = after − before, as a flat dict, and its best approximation of rank k."""
+"""Weight updates ΔW = after − before as flat dicts: taken, cut to a rank, and compared between two runs."""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import linear_layers
-from ..checked import same_shape
+from ..checked import finite_array, same_shape
 from .spectra import leading_part, svd
 
 
@@ -61,3 +64,76 @@ def truncated_updates(before, after, ranks):
             for name, usv in factors.items()
         }
         yield k, {**after, **cut}
+
+
+class Cosines(NamedTuple):
+    layers: dict[str, float]  # by the array's name
+    overall: float  # of all arrays together, as one long vector; not the mean
+
+
+def update_cosines(first, second):
+    """⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖ ‖ΔW₂‖): whether two runs have changed the weights in the same direction.
+
+    Two random vectors of n numbers have a cosine near 0, with standard deviation 1/√n.
+
+    Parameters
+    ----------
+    first, second : dicts of updates, from `weight_updates`, `linear_updates` or `adapter_deltas`; a missing name means
+        an update of zero
+
+    Returns
+    -------
+    Cosines in [−1, 1], in `first`'s order. Layers that only one of the two runs changed have no cosine and are left
+    out, but count in `overall`.
+
+    Raises
+    ------
+    ValueError
+        If there is no name in common, all updates of a run are zero, shapes differ, or values are not finite.
+    """
+    common = [name for name in first if name in second]
+    if not common:
+        raise ValueError("second: has no name in common with first, expected the names of the same model")
+    norms_1, norms_2 = update_norms(first, "first"), update_norms(second, "second")
+    products = {}
+    for name in common:
+        same_shape(f"second[{name!r}]", second[name], first[name])
+        products[name] = float(np.vdot(np.asarray(first[name], np.float64), np.asarray(second[name], np.float64)))
+    layers = {
+        name: float(np.clip(product / norms_1[name] / norms_2[name], -1.0, 1.0))  # rounding may exceed 1
+        for name, product in products.items()
+        if norms_1[name] and norms_2[name]
+    }
+    size = math.hypot(*norms_1.values()) * math.hypot(*norms_2.values())
+    return Cosines(layers, float(np.clip(sum(products.values()) / size, -1.0, 1.0)))
+
+
+def update_norms(updates, argument):
+    """Frobenius norms by name; ValueError if all are zero."""
+    norms = {name: float(np.linalg.norm(finite_array(name, update))) for name, update in updates.items()}
+    if not any(norms.values()):
+        raise ValueError(f"{argument}: is zero in all layers and has no direction")
+    return norms
+
+
+def argmax_agreement(logits, other):
+    """The share of rows in which two models' largest logits have the same index; of equal logits the first counts.
+
+    Parameters
+    ----------
+    logits, other : arrays (..., K) of two models on the same inputs. Remove padding first: `logits[mask]`
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        For different shapes, no rows, or values that are not finite.
+    """
+    logits, other = finite_array("logits", logits), finite_array("other", other)
+    if not logits.ndim:
+        raise ValueError("logits: got a single number, expected shape (..., K)")
+    same_shape("other", other, logits)
+    return float(np.mean(logits.argmax(axis=-1) == other.argmax(axis=-1)))

@@ -4,7 +4,8 @@ import argparse
 import sys
 import warnings
 
-from . import adapters, classroom, measuring, reference, training
+from .. import __version__
+from . import classroom, measuring, reference, tasks
 from .shared import subcommands
 
 # Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
@@ -47,13 +48,10 @@ def main(argv=None):
 
 
 def build_parser():
-    from .. import __version__
-
-    parser = argparse.ArgumentParser(
-        prog="lora_np", description="LoRA from scratch in NumPy. Without a command: the main job (run)."
-    )
+    text = "LoRA from scratch in NumPy. Without a command: the main job (run)."
+    parser = argparse.ArgumentParser(prog="lora_np", description=text)
     parser.add_argument("--version", action="version", version=f"lora_np {__version__}")
     command = subcommands(parser, "command", "COMMAND")
-    for module in (training, adapters, measuring, reference, classroom):
+    for module in (measuring, tasks, reference, classroom):
         module.add_commands(command)
     return parser

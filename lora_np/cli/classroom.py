@@ -2,6 +2,12 @@
 
 from pathlib import Path
 
+from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
+from ..classroom.notebooks import run_all
+from ..classroom.release import read_sources, release
+from ..classroom.submissions import find_submissions
+from ..experiments.sweep import worker_count
+from ..formats import check_folder
 from .shared import json_writer, print_now, subcommands
 
 NEXT_IN_NBGRADER = """next, for one set:
@@ -20,11 +26,11 @@ def add_commands(command):
 
     sources = {"metavar": "DIR", "help": "folder of the exercises' sources (default: those of this clone)"}
     jobs = {"type": int, "default": 2, "metavar": "N", "help": "number of kernels (default 2)"}
-    release = action("release", run_release, "write the students' notebooks and the worked solutions")
-    release.add_argument("folder", metavar="DIR", help="folder to write")
-    release.add_argument("--nbgrader", action="store_true", help="write a course for nbgrader instead")
-    release.add_argument("--source", **sources)
-    release.add_argument("--force", action="store_true", help="overwrite existing notebooks")
+    releasing = action("release", run_release, "write the students' notebooks and the worked solutions")
+    releasing.add_argument("folder", metavar="DIR", help="folder to write")
+    releasing.add_argument("--nbgrader", action="store_true", help="write a course for nbgrader instead")
+    releasing.add_argument("--source", **sources)
+    releasing.add_argument("--force", action="store_true", help="overwrite existing notebooks")
 
     text = "run submitted notebooks, with all your rights on this machine, and give marks and feedback"
     grade = action("grade", run_grade, text)
@@ -41,8 +47,6 @@ def add_commands(command):
 
 
 def run_release(arguments):
-    from ..classroom.release import release
-
     released = release(arguments.folder, arguments.source, arguments.nbgrader, arguments.force)
     print(f"{len(released.sets)} sets in {arguments.folder}, {len(released.written)} files")
     if arguments.nbgrader:
@@ -50,12 +54,6 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
-    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
-    from ..classroom.release import read_sources
-    from ..classroom.submissions import find_submissions
-    from ..experiments.sweep import worker_count
-    from ..formats import check_folder
-
     jobs = worker_count(arguments.jobs)
     sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
     write_as_json = json_writer(arguments.json)
@@ -83,10 +81,6 @@ def run_grade(arguments):
 
 
 def run_execute(arguments):
-    from ..classroom.notebooks import run_all
-    from ..experiments.sweep import worker_count
-
-    jobs = worker_count(arguments.jobs)
-    wrong = run_all(arguments.notebooks, arguments.check, jobs, report=print_now)
+    wrong = run_all(arguments.notebooks, arguments.check, worker_count(arguments.jobs), report=print_now)
     print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} complaints")
     return 1 if wrong else 0

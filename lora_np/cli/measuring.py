@@ -1,45 +1,119 @@
-"""Commands that measure: gradcheck, bench, experiment."""
+"""Commands that train and measure on the package's own data: run, experiment, tune, pretrain, gradcheck, bench."""
 
 from pathlib import Path
 
-from .shared import add_workers, figures_folder, json_writer, print_now
+from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
+from ..experiments import laboratory, sweep, tuning
+from ..experiments.methods import SETTINGS
+from ..experiments.pretrain import EPOCHS, pretrain, train_shipped
+from ..experiments.recipes import RECIPES
+from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
+from .shared import check_unset, json_writer, print_now
 
 
 def add_commands(command):
+    run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
+    add_experiment(run, seeds=1)
+    run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
+    run.set_defaults(name="main_job", draw=False)
+
+    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
+    lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
+    add_experiment(lab, seeds=5)
+    lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
+    lab.set_defaults(json=None)
+
+    tune = command("tune", run_tune, "choose the learning rates of the experiments on validation")
+    tune.add_argument("--methods", nargs="+", metavar="NAME", help='only these, such as full or "full, 3 passes"')
+    tune.add_argument("--out", metavar="FILE", help="file to write (default: the file that the experiments read)")
+    add_workers(tune)
+
+    training = command("pretrain", run_pretrain, "train the base language model on IMDb reviews")
+    training.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
+    training.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
+    training.add_argument("--seed", type=int, default=0, metavar="N")
+    training.add_argument("--threads", type=int, default=2, metavar="N", help="number of shards in parallel")
+    training.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
+    training.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
+
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
-    timing.add_argument(
-        "--peers", nargs="*", action="extend", metavar="PEER",
-        help="torch, compile, jax, NAME=DIR for another checkout of lora_np (default: those installed); none: no peer",
-    )  # fmt: skip
-    timing.add_argument(
-        "--rungs", nargs="+", action="extend", metavar="RUNG",
-        help="model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)",
-    )  # fmt: skip
+    text = "torch, compile, jax, NAME=DIR for another checkout of lora_np (default: those installed); none: no peer"
+    timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
+    text = "model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)"
+    timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help="kinds of work (default: all seven)")
     timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one per core)")
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
-    timing.add_argument(
-        "--as-set", action="store_true",
-        help="do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE",
-    )  # fmt: skip
+    text = "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE"
+    timing.add_argument("--as-set", action="store_true", help=text)
     timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
 
-    lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
-    lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
-    lab.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each run (default 5)")
-    lab.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
-    lab.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
-    lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
-    add_workers(lab)
+
+def add_experiment(command, seeds):
+    """Options of a command that runs experiments; `seeds` is their default number."""
+    command.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"seeds of each run (default {seeds})")
+    command.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
+    command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
+    add_workers(command)
+
+
+def add_workers(command):
+    """Options for where runs are computed and stored."""
+    text = "folder of finished runs (default out/runs)"
+    command.add_argument("--store", default="out/runs", metavar="DIR", help=text)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="number of processes (default: one per core)")
+    where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs (extra: cluster)")
+
+
+def run_experiment(arguments):
+    if arguments.name == "list":
+        for number, name in enumerate(RECIPES):
+            print(f"{number:>2} {name:<17} {laboratory.headline(name)}")
+        return 0
+    names = RECIPES if arguments.name == "all" else (arguments.name,)
+    for name in names:
+        laboratory.recipe(name)
+    out = arguments.out or ("figures/quick" if arguments.quick else "figures")
+    if arguments.draw:
+        for name in names:
+            if arguments.name != "all" or (Path(out) / f"{name}.json").exists():
+                print(*laboratory.draw_again(name, out), sep="\n")
+        return 0
+    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
+        settings = arguments.seeds, arguments.quick, out, arguments.store, executor, print_now, arguments.json
+        failed = [name for name in names if "failed" in laboratory.experiment(name, *settings)]
+    if failed and len(names) > 1:
+        print(f"not finished: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def run_tune(arguments):
+    out = arguments.out or SETTINGS
+    with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
+        settings = tuning.tune(arguments.methods, out, arguments.store, executor, report=print_now)
+    for name, rate in settings["chosen"].items():
+        print(f"{name:<24}{rate:g}")
+
+
+def run_pretrain(arguments):
+    if arguments.adapters:
+        check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")
+        for name, about in train_shipped(arguments.out, arguments.seed).items():
+            perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
+            print(f"{name}: test perplexity {perplexity}")
+        print(f"saved in {arguments.out}")
+        return
+    epochs = EPOCHS if arguments.epochs is None else arguments.epochs
+    log = pretrain(arguments.out, epochs, arguments.seed, arguments.threads, arguments.reviews)
+    print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
 
 
 def run_gradcheck(arguments):
-    from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
-
     write_as_json = json_writer(arguments.json)
     rows = gradcheck()
     print(format_rows(rows))
@@ -50,49 +124,14 @@ def run_gradcheck(arguments):
 
 
 def run_bench(arguments):
-    from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
-
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
     write_as_json = json_writer(arguments.json)
     if absent:
         print_now("left out: " + "; ".join(absent))
-    rows, setting = bench(
-        rungs,
-        tuple(WORKS) if arguments.work is None else arguments.work,
-        peers,
-        arguments.threads,
-        arguments.rounds,
-        arguments.seed,
-        arguments.as_set,
-        report=print_now,
-    )
+    what = rungs, arguments.work or tuple(WORKS), peers
+    how = arguments.threads, arguments.rounds, arguments.seed, arguments.as_set
+    rows, setting = bench(*what, *how, report=print_now)
     print("\n" + format_tables(rows, setting, peers))
     write_as_json(to_dicts(rows, setting, peers))
     return 1 if any(row.failed for row in rows) else 0
-
-
-def run_experiment(arguments):
-    from ..experiments.laboratory import draw_again, experiment, headline, recipe
-    from ..experiments.recipes import RECIPES
-    from ..experiments.sweep import open_executor
-
-    if arguments.name == "list":
-        for number, name in enumerate(RECIPES):
-            print(f"{number:>2} {name:<17} {headline(name)}")
-        return 0
-    names = RECIPES if arguments.name == "all" else (arguments.name,)
-    for name in names:
-        recipe(name)
-    out = figures_folder(arguments)
-    if arguments.draw:
-        for name in names:
-            if arguments.name != "all" or (Path(out) / f"{name}.json").exists():
-                print(*draw_again(name, out), sep="\n")
-        return 0
-    with open_executor(arguments.jobs, arguments.dask) as executor:
-        where = out, arguments.store, executor, print_now
-        failed = [name for name in names if "failed" in experiment(name, arguments.seeds, arguments.quick, *where)]
-    if failed and len(names) > 1:
-        print(f"not finished: {', '.join(failed)}")
-    return 1 if failed else 0
