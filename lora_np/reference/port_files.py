@@ -103,8 +103,8 @@ def bare(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-# For each form of files: name -> function that reads this tensor. It takes the expected array, and raises OSError or
-# ValueError for what cannot be read.
+# For each form of files: name -> function that reads this tensor. It takes the expected array; OSError and ValueError
+# say what is wrong with this tensor alone.
 
 
 def read_safetensors(path):
