@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from ..reference.looks import known_factor, looks
+from ..reference.causes import known_factor, looks
 
 NEAR = 1e-7  # relative, in norm: a known mistake rounds otherwise than the student's
 MOST = 2  # sentences

@@ -5,13 +5,13 @@ tensors right and gives the port's numbers for this one is the likely cause; if 
 none fits, `looks` describes the tensor itself: a factor, a sign, another order, another tensor.
 """
 
+import itertools
 import math
 
 import numpy as np
 
-from .looks import looks
 from .mistakes import MISTAKES
-from .tolerances import RTOL, rms, shares
+from .tolerances import allowed, rms, shares
 from .wrong import wrong_outputs
 
 MOST = 3  # sentences
@@ -29,23 +29,26 @@ def likely_causes(entry, reference, got, tensor, dtype):
     tensor : str, the first that diverges
     dtype : "float64" or "float32"
     """
-    atol = {record["name"]: record[dtype].get("atol") for record in entry["tensors"]}  # None: of an input
-    if atol[tensor] is None:
+    records = {record["name"]: record for record in entry["tensors"]}
+    if records[tensor]["stage"] == "input":
         return ["an input comes back with other numbers, and everything after it was computed from those"]
-    sentences = known_mistakes(entry, atol, reference, got, tensor, dtype)
-    if sentences:
-        return sentences
     others = {name: array for name, array in reference.items() if name != tensor}
-    return looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
+    factors = named_factors(entry["settings"], reference)
+    known = known_mistakes(entry, records, reference, got, tensor, dtype)
+    return known or looks(reference[tensor], got[tensor], dtype, others, factors)
 
 
-def known_mistakes(entry, atol, reference, got, tensor, dtype):
+def known_mistakes(entry, records, reference, got, tensor, dtype):
     """The sentences of the mistakes that explain the tensor best."""
-    inputs = {name: array for name, array in reference.items() if atol[name] is None}
-    outputs = [name for name in atol if name not in inputs]
+    outputs = [name for name, record in records.items() if record["stage"] != "input"]
+    inputs = {name: array for name, array in reference.items() if name not in outputs}
 
     def same(a, b, name):
-        return a is not None and b is not None and a.shape == b.shape and agrees(a, b, atol[name], dtype)
+        """Whether two arrays are equal up to rounding, which is as large as the numbers that a mistake makes."""
+        if a is None or b is None or a.shape != b.shape:
+            return False
+        atol, rtol = allowed(records[name], dtype)
+        return not (shares(a, b, WIDER * (atol + rtol * rms(b)), WIDER * rtol) > 1).any()
 
     settings = entry["settings"]
     if entry["kind"] == "train":
@@ -61,12 +64,6 @@ def known_mistakes(entry, atol, reference, got, tensor, dtype):
             scores[mistake] = sum(same(got.get(n), made.get(n), n) for n in outputs[outputs.index(tensor) :])
     best = max(scores.values(), default=0)
     return [mistake for mistake, score in scores.items() if score == best][:MOST]
-
-
-def agrees(a, b, atol, dtype):
-    """Whether two arrays are equal up to rounding, which is as large as the numbers that a mistake makes."""
-    rtol = RTOL[dtype] if atol else 0.0
-    return not (shares(a, b, WIDER * (atol + rtol * rms(b)), WIDER * rtol) > 1).any()
 
 
 def named_factors(settings, reference):
@@ -85,3 +82,96 @@ def named_factors(settings, reference):
     if "targets" in reference:
         factors["N (the real targets)"] = int((reference["targets"] != -100).sum())
     return factors
+
+
+# ---------------------------------------------------------------- what a wrong array looks like
+
+
+@np.errstate(all="ignore")
+def looks(right, wrong, dtype="float64", others=None, factors=None):
+    """Sentences on how an array differs from the right one of its shape.
+
+    Parameters
+    ----------
+    right, wrong : arrays of one shape that differ
+    dtype : "float64" or "float32", what both were computed in
+    others : dict, name -> array: arrays that it may be instead
+    factors : dict, name -> number: what it may have been multiplied or divided by
+
+    Returns
+    -------
+    list of str, each about "it"
+    """
+    right, wrong = right.astype(np.float64), wrong.astype(np.float64)
+    keep = np.isfinite(right)
+    if not np.isfinite(wrong[keep]).all():
+        return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
+    if not np.array_equal(wrong[~keep], right[~keep]):
+        return ["it should be −inf where a key comes after its query; it holds other numbers there"]
+    largest = np.abs(right[keep]).max(initial=0.0) or 1.0
+    wrong, right = wrong / largest, right / largest  # so that no square overflows or vanishes
+    a, b = wrong[keep], right[keep]
+    size = rms(b)
+    if size == 0.0:
+        return ["it should be 0 throughout"]
+    if not a.any():
+        return ["it is 0 throughout: never computed, or cut off from what it depends on"]
+    near = 1e-10 * size if dtype == "float64" else 1e-4 * size
+    error = float(np.abs(a - b).max()) / size
+    if error < 1e-2:
+        guess = "some of it in float32, or " if dtype == "float64" and 1e-9 < error < 1e-5 else ""
+        return [f"it is off by {error:.0e} of its size: {guess}a constant with too few digits, or a small term"]
+    for sentence, x, y in lookalikes(wrong, right, keep, largest, others or {}, factors or {}):
+        if x.shape == y.shape and (np.abs(x - y) <= near).all():
+            return [sentence]
+    if b.size == 1:
+        return [f"no known mistake; it is {float(a[0] / b[0]):.6g} times the right one"]
+    norms = float(np.linalg.norm(a) / np.linalg.norm(b))
+    cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    summary = f"no known mistake; its norm is {norms:.4g} of the right one's, their cosine {cosine:.4f}"
+    return [*only_some(wrong, right, near), summary]
+
+
+def lookalikes(wrong, right, keep, largest, others, factors):
+    """(sentence, x, y) for each way in which the wrong array may come from the right one: if so, x is y.
+
+    Both arrays are divided by `largest`; `keep` says which entries of the right one are finite.
+    """
+    a, b = wrong[keep], right[keep]
+    yield "its sign is reversed", a, -b
+    if b.size > 1:
+        longest, shift = np.abs(a).max(), float((a - b).mean())
+        share = float(a / longest @ b / (b @ b))
+        yield f"it is the right value {known_factor(share * longest, factors)}", a / longest, share * b
+        yield f"it is the right value plus {shift * largest:.9g}, the same everywhere", a, b + shift
+    for order in itertools.permutations(range(right.ndim)):
+        turned = right.transpose(order)
+        yield f"it is the right value with its axes exchanged, {order}", wrong, turned
+        yield f"it is the right value with its axes exchanged, {order}", wrong, turned.reshape(right.shape)
+    for axis in range(right.ndim):
+        yield f"it is the right value in reverse order along axis {axis}", wrong, np.flip(right, axis)
+        for step in (1, -1):
+            yield f"it is the right value moved by one along axis {axis}", wrong, np.roll(right, step, axis)
+    for name, other in others.items():
+        yield f"it is {name}", wrong, other.astype(np.float64) / largest
+    if b.size > 2:
+        yield "it has the right numbers in other places", np.sort(a), np.sort(b)
+
+
+def known_factor(factor, factors):
+    """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
+    for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
+        names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
+        if names:
+            return f"{word} {' or '.join(names)}"
+    return f"times {factor:.9g}"
+
+
+def only_some(wrong, right, near):
+    """A sentence, in a list, if some slices of an axis are wrong and all the rest is right."""
+    far = np.abs(wrong - right) > near
+    for axis in range(right.ndim):
+        slices = far.any(axis=tuple(i for i in range(right.ndim) if i != axis))
+        if 0 < slices.sum() <= len(slices) / 2 and len(slices) > 1:
+            return [f"only entries with index {', '.join(map(str, np.flatnonzero(slices)))} on axis {axis} are off"]
+    return []

@@ -14,7 +14,7 @@ from .cases import DTYPES, TIERS
 from .causes import likely_causes
 from .manifest import load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
-from .tolerances import RTOL, differences, shares
+from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
 
@@ -52,54 +52,33 @@ class Result(NamedTuple):
 # ---------------------------------------------------------------- the comparison
 
 
-def allowed(record, dtype):
-    """(atol, rtol) of a tensor. Inputs, which a port may hand back, and tensors of atol 0 have to be equal."""
-    atol = record[dtype].get("atol", 0.0)
-    return atol, RTOL[dtype] if atol else 0.0
-
-
-def share_of_tolerance(got, expected, atol, rtol):
-    """The largest |got − expected| as a share of what is allowed; above 1 the arrays do not agree."""
-    return float(shares(got, expected, atol, rtol).max(initial=0.0))
-
-
-def check_case(file, entry, folder):
-    """The Result of one case's outputs.
-
-    Parameters
-    ----------
-    file : PortFile
-    entry : dict, the case in the manifest
-    folder : of the vectors
-    """
-    reference = load_case(entry, file.dtype, folder)
+def check_case(path, dtype, entry, folder):
+    """The Result of one case's outputs, which are at a path; its entry is from the manifest in the vectors' folder."""
+    reference = load_case(entry, dtype, folder)
     outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
-    got, complaints = read_port_file(file, reference, outputs)
+    got, complaints = read_port_file(path, reference, outputs)
     worst, divergence, agreed = (0.0, ""), None, 0
     for record in entry["tensors"]:  # inputs first
         name = record["name"]
         if name not in got:
             continue
-        share = shares(got[name], reference[name], *allowed(record, file.dtype))
+        share = shares(got[name], reference[name], *allowed(record, dtype))
         if (share > 1).any():
             number = outputs.index(name) + 1 if name in outputs else 0
-            causes = likely_causes(entry, reference, got, name, file.dtype)
-            difference = describe_difference(got[name], reference[name], share > 1, record[file.dtype]["rms"])
-            divergence = Divergence(name, record["stage"], number, agreed, *difference, causes)
+            delta = np.where(share > 1, shares(got[name], reference[name]), -1.0)
+            index = tuple(map(int, np.unravel_index(np.argmax(delta), delta.shape)))
+            rms = record[dtype]["rms"]
+            relative = float(delta.max()) / rms if rms else math.inf
+            numbers = float(got[name][index]), float(reference[name][index]), relative
+            causes = likely_causes(entry, reference, got, name, dtype)
+            entries = int((share > 1).sum()), share.size
+            divergence = Divergence(name, record["stage"], number, agreed, index, *numbers, *entries, causes)
             break
         if name in outputs:
             agreed += 1
             worst = max(worst, (float(share.max(initial=0.0)), name))
-    about = file.path.name, entry["id"], entry["tier"], file.dtype
+    about = path.name, entry["id"], entry["tier"], dtype
     return Result(*about, complaints, len(outputs), worst, divergence, entry["catches"])
-
-
-def describe_difference(got, expected, wrong, rms):
-    """The fields of a Divergence from `index` to `entries`."""
-    delta = np.where(wrong, differences(got, expected), -1.0)
-    index = tuple(map(int, np.unravel_index(int(np.argmax(delta)), delta.shape)))
-    relative = float(delta.max()) / rms if rms else math.inf
-    return index, float(got[index]), float(expected[index]), relative, int(wrong.sum()), wrong.size
 
 
 def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
@@ -127,18 +106,18 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
     entries, source = load_manifest(vectors)
     expected = expected_cases(entries, cases, tiers)
     files, complaints = port_files(folder)
-    unknown = [file for file in files if file.case not in entries]
-    complaints += [f"{shown(file.path.name)}: no case is named {shown(file.case)!r}" for file in unknown]
+    unknown = [(path.name, case) for path, (case, _) in files.items() if case not in entries]
+    complaints += [f"{shown(name)}: no case is named {shown(case)!r}" for name, case in unknown]
     results = []
     for id in expected:
-        for file in files:
-            if file.case == id and file.dtype in (dtypes or DTYPES):
-                results.append(check_case(file, entries[id], source))
+        for path, (case, dtype) in files.items():
+            if case == id and dtype in (dtypes or DTYPES):
+                results.append(check_case(path, dtype, entries[id], source))
                 if report is not None:
                     report(results[-1])
-    for dtype in dtypes or dict.fromkeys(result.dtype for result in results) or ["float64"]:
-        there = {result.case for result in results if result.dtype == dtype}
-        absent = [id for id in expected if id not in there]
+    there = [(result.case, result.dtype) for result in results]
+    for dtype in dtypes or dict.fromkeys(dtype for _, dtype in there) or ["float64"]:
+        absent = [id for id in expected if (id, dtype) not in there]
         if absent:
             names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             complaints.append(f"{len(absent)} of {len(expected)} cases have no outputs in {dtype}: {names}")

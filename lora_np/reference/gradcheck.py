@@ -21,7 +21,6 @@ from ..ops.numerical_gradient import numerical_gradient, relative_error
 from .gradcheck_cases import CASES
 
 TOLERANCE = 1e-7
-STEP = 1e-5  # where truncation, h², and rounding, ε/h, are about equal
 ALONE = "each one alone"  # the row about gradients that are wanted one at a time
 
 
@@ -32,8 +31,10 @@ class Row(NamedTuple):
     error: float  # relative, in norm; inf for a gradient that is missing or has a wrong shape
     n_checked: int  # numbers compared
 
-
-# ---------------------------------------------------------------- the check
+    @property
+    def passes(self):
+        """Whether the error is within the tolerance. NaN is not."""
+        return self.error <= TOLERANCE
 
 
 def gradcheck(seeds=(0, 1), only=""):
@@ -57,23 +58,17 @@ def gradcheck(seeds=(0, 1), only=""):
 def check_case(name, seed):
     """The rows of one case for one seed."""
     case, doutput = draw_case(name, seed)
-    operands = case.operands
-    claimed = claimed_gradients(case, doutput, tuple(operands))
-    measured = measured_gradients(case, doutput)
-
-    def row(label, error, group):
-        return Row(name, label, seed, float(error), sum(operands[operand].size for operand in group))
-
-    groups = {case.together: operands} if case.together else {operand: [operand] for operand in operands}
-    rows = [
-        row(label, difference(pick(claimed, group), pick(measured, group)), group) for label, group in groups.items()
-    ]
+    operands = tuple(case.operands)
+    claimed, measured = claimed_gradients(case, doutput, operands), measured_gradients(case, doutput)
+    groups = {case.together: operands} if case.together else {operand: (operand,) for operand in operands}
+    errors = {label: difference(pick(claimed, group), pick(measured, group)) for label, group in groups.items()}
     if case.selective:
-        alone = [(), *((operand,) for operand in operands)]
-        grads = [claimed_gradients(case, doutput, wanted) for wanted in alone]
-        errors = [difference(pick(got, operands), pick(claimed, wanted)) for got, wanted in zip(grads, alone)]
-        rows.append(row(ALONE, np.max(errors), operands))
-    return rows
+        groups[ALONE], errors[ALONE] = operands, 0.0
+        for wanted in [(), *((operand,) for operand in operands)]:
+            got = claimed_gradients(case, doutput, wanted)
+            errors[ALONE] = np.maximum(errors[ALONE], difference(pick(got, operands), pick(claimed, wanted)))
+    sizes = {operand: array.size for operand, array in case.operands.items()}
+    return [Row(name, label, seed, float(errors[label]), sum(map(sizes.get, group))) for label, group in groups.items()]
 
 
 def draw_case(name, seed):
@@ -98,7 +93,7 @@ def measured_gradients(case, doutput):
         output, _ = case.run((), **{**case.operands, operand: array}, **case.constants)
         return np.sum(doutput * output)
 
-    return {name: numerical_gradient(partial(loss, name), a, STEP) for name, a in case.operands.items()}
+    return {name: numerical_gradient(partial(loss, name), a) for name, a in case.operands.items()}
 
 
 def pick(grads, operands):
@@ -117,33 +112,24 @@ def difference(got, expected):
 # ---------------------------------------------------------------- the report
 
 
-def passes(row):
-    """Whether a row's error is within the tolerance. NaN is not."""
-    return row.error <= TOLERANCE
-
-
 def failures(rows):
     """The rows that do not pass."""
-    return [row for row in rows if not passes(row)]
+    return [row for row in rows if not row.passes]
 
 
 def format_rows(rows):
     """The rows as a table for the terminal; one above the tolerance ends in FAIL."""
     lines = [("case", "operand", "seed", "numbers", "error", "")]
     for row in rows:
-        numbers = (str(row.seed), str(row.n_checked), f"{row.error:.1e}")
-        lines.append((row.name, row.operand, *numbers, "" if passes(row) else "FAIL"))
+        numbers = str(row.seed), str(row.n_checked), f"{row.error:.1e}"
+        lines.append((row.name, row.operand, *numbers, "" if row.passes else "FAIL"))
     widths = [max(map(len, column)) for column in zip(*lines)]
-    aligned = ("<", "<", ">", ">", ">", "<")
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, aligned, widths)).rstrip()
-        for line in lines
-    )
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>><", widths))
+    return "\n".join(line.format(*cells).rstrip() for cells in lines)
 
 
 def rows_to_dicts(rows):
     """The rows as plain dicts for JSON, which has neither inf nor NaN: such an error becomes None."""
     return [
-        row._asdict() | {"error": row.error if math.isfinite(row.error) else None, "passed": passes(row)}
-        for row in rows
+        row._asdict() | {"error": row.error if math.isfinite(row.error) else None, "passed": row.passes} for row in rows
     ]

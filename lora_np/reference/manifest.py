@@ -1,20 +1,142 @@
-"""The reference vectors in a folder: their manifest, every field of which is checked, and one case's arrays."""
+"""The reference vectors in a folder: writing them and their manifest; reading them, with every field checked.
+
+Each case has a safetensors file for each precision.
+"""
 
 import hashlib
+import json
 import math
+import platform
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..formats import read_json, read_tensors
-from .cases import DTYPES, TIERS
-from .tolerances import RTOL
+from .. import __version__
+from ..formats import check_folder, read_json, read_tensors, write_json, write_tensors, write_text
+from .cases import DTYPES, TIERS, reference_cases, stage
+from .tolerances import RTOL, rms, tolerances
 
 FORMAT, FORMAT_VERSION = "lora_np reference vectors", 1
 MANIFEST, SCHEMA = "manifest.json", "manifest.schema.json"
 VECTORS = Path(__file__).parent / "vectors"
+JSON_NUMBERS = 120  # a case of at most so many numbers is written as JSON too
 OF_A_CASE = {"id": str, "kind": str, "description": str, "catches": str, "flags": list, "settings": dict}
 OF_A_CASE |= {"files": dict, "tensors": list}
+
+
+# ---------------------------------------------------------------- writing
+
+
+def export(folder, report=None):
+    """Compute every case and write it.
+
+    Parameters
+    ----------
+    folder : created if it does not exist; files of an earlier export are overwritten
+    report : function of a line of text, called after each case, or None
+
+    Returns
+    -------
+    dict, the manifest
+    """
+    folder = Path(folder)
+    check_folder(folder, "DIR")
+    (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
+    entries = []
+    for case in reference_cases().values():
+        entries.append(export_case(folder, case))
+        if report is not None:
+            report(case.id)
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "generator": {
+            "lora_np": __version__,
+            "commit": commit(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "blas": f"{blas['name']} {blas['version']}",
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
+        "tolerance": "|got - expected| <= atol + rtol * |expected|, entry by entry; see SPEC.md",
+        "rtol": RTOL,
+        "cases": entries,
+    }
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))
+    write_text(folder / MANIFEST, manifest_text(manifest))
+    return manifest
+
+
+def export_case(folder, case):
+    """Write one case's files; return its entry in the manifest."""
+    outputs = {dtype: case.outputs_in(dtype) for dtype in DTYPES}
+    tensors = {dtype: {**case.inputs_in(dtype), **outputs[dtype]} for dtype in DTYPES}
+    allowed, files, records = tolerances(case, outputs), {}, []
+    for dtype in DTYPES:
+        files[dtype] = f"{case.id}.{dtype}.safetensors"
+        metadata = {"lora_np": json.dumps(about(case, dtype), separators=(",", ":"))}
+        write_tensors(folder / files[dtype], tensors[dtype], metadata)
+    if sum(array.size for array in tensors["float64"].values()) <= JSON_NUMBERS:
+        files["json"] = f"{case.id}.float64.json"
+        write_json(folder / files["json"], as_json(case, tensors["float64"]))
+    for order, name in enumerate(tensors["float64"]):
+        record = {"name": name, "stage": stage(name, case.inputs), "order": order}
+        for dtype in DTYPES:
+            array = tensors[dtype][name]
+            stored = f"{array.dtype.kind.upper()}{8 * array.itemsize}"  # such as F64
+            record[dtype] = {"file": files[dtype], "dtype": stored, "shape": list(array.shape)}
+            record[dtype] |= {"sha256": sha256(array), "rms": float(f"{rms(array):.4g}")}
+            record[dtype] |= {"atol": allowed[name][dtype]} if name in allowed else {}
+        records.append(record)
+    entry = {name: getattr(case, name) for name in ("id", "tier", "kind", "description", "catches")}
+    return entry | {"flags": list(case.flags), "settings": case.settings, "files": files, "tensors": records}
+
+
+def about(case, dtype):
+    """What a port needs to know about a case, for its file's metadata: a port needs no other file."""
+    names = {"case": case.id, "tier": case.tier, "kind": case.kind, "dtype": dtype}
+    return {**names, "settings": case.settings, "inputs": list(case.inputs)}
+
+
+def as_json(case, tensors):
+    """A case as JSON, its numbers with all digits; JSON has no infinities and NaN, so these are texts."""
+    entries = {}
+    for name, array in tensors.items():
+        values = [value if np.isfinite(value) else str(value) for value in array.ravel().tolist()]
+        entries[name] = {"shape": list(array.shape), "values": values}
+    return {**about(case, "float64"), "tensors": entries}
+
+
+def manifest_text(manifest):
+    """JSON with a line for each tensor: readable, easy to compare with diff, and small."""
+    line, cases = partial(json.dumps, ensure_ascii=False), []
+    for entry in manifest["cases"]:
+        tensors = ",\n".join(map(line, entry["tensors"]))
+        cases.append(line(entry | {"tensors": []}).replace('"tensors": []', f'"tensors": [\n{tensors}]'))
+    text = line(manifest | {"cases": []}, indent=2)
+    return text.replace('"cases": []\n}', '"cases": [\n' + ",\n".join(cases) + "\n]}\n")
+
+
+def commit():
+    """The last commit that changed the package's code, marked if it has changed since; None outside a clone."""
+    package = Path(__file__).parent.parent
+    try:
+        run = [["git", *words, "--", ":(glob)**/*.py"] for words in (("log", "-1", "--format=%H"), ("status", "-s"))]
+        last, changed = (subprocess.check_output(c, cwd=package, text=True, stderr=subprocess.DEVNULL) for c in run)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return (last.strip() + " and changes" * bool(changed.strip())) or None
+
+
+def sha256(array):
+    """The hash of a tensor's bytes as they are in the file: row-major, little-endian."""
+    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+# ---------------------------------------------------------------- reading
 
 
 def load_manifest(vectors=None):
@@ -103,8 +225,3 @@ def load_case(entry, dtype, folder):
         if not same_shape or sha256(tensors[name]) != stored["sha256"]:
             raise ValueError(f"vectors: {path}: {name} is not what the manifest says; export the vectors again")
     return {record["name"]: tensors[record["name"]] for record in entry["tensors"]}
-
-
-def sha256(array):
-    """The hash of a tensor's bytes as they are in the file: row-major, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()

@@ -1,25 +1,25 @@
 """The package with a known mistake in it: `mistaken` changes functions in memory and puts the right ones back."""
 
-import importlib
 import inspect
 import math
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from pkgutil import resolve_name
 
 import numpy as np
 
-from .cases import in_dtype, reference_cases
+from .cases import reference_cases
 from .mistakes import MISTAKES
 
 OPEN = threading.Lock()  # held while a mistake is open
 
 
 @cache
-def computes():
-    """The function that computes a case's outputs, by kind."""
-    return {case.kind: case.compute for case in reference_cases().values()}
+def cases_by_kind():
+    """A case of each kind: all of one kind compute their outputs alike."""
+    return {case.kind: case for case in reference_cases().values()}
 
 
 def wrong_outputs(mistake, kind, settings, inputs, dtype):
@@ -35,9 +35,9 @@ def wrong_outputs(mistake, kind, settings, inputs, dtype):
     -------
     dict, name -> array
     """
+    case = cases_by_kind()[kind]._replace(settings=settings, inputs=inputs, inputs_float32={})
     with mistaken(mistake), np.errstate(all="ignore"):  # a mistake may well divide by zero
-        outputs = computes()[kind](settings, inputs)
-    return {name: in_dtype(np.asarray(array), dtype) for name, array in outputs.items()}
+        return case.outputs_in(dtype)
 
 
 @contextmanager
@@ -53,44 +53,31 @@ def mistaken(mistake):
     """
     if not OPEN.acquire(blocking=False):
         raise RuntimeError(f"mistake: {mistake!r} cannot be made while another one is")
-    right = {}
-    try:
+    with ExitStack() as undo:  # which undoes all of it in reverse order
+        undo.callback(OPEN.release)
+        undo.callback(INPUT_OF.clear)
         for function, code in wrong_code(mistake).items():
-            right[function] = function.__code__
+            undo.callback(setattr, function, "__code__", function.__code__)
+            undo.callback(function.__globals__.pop, "wrong", None)
             function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
         yield
-    finally:
-        for function, code in right.items():
-            function.__code__ = code
-            function.__globals__.pop("wrong", None)
-        INPUT_OF.clear()
-        OPEN.release()
 
 
 @cache
 def wrong_code(mistake):
     """The compiled wrong version of each function that a mistake changes."""
-    sources = {}
+    sources, codes = {}, {}
     for place, right, wrong in MISTAKES[mistake]:
-        function = function_at(place)
+        function = resolve_name(f"lora_np.{place}")  # such as "lora_np.ops.linear:linear_forward"
         source = sources.get(function, inspect.getsource(function))
         if source.count(right) != 1:
             raise AssertionError(f"{place}: expected {right!r} once in the source, for the mistake {mistake!r}")
         sources[function] = source.replace(right, wrong)
-    return {function: compiled(function, source) for function, source in sources.items()}
-
-
-def compiled(function, source):
-    """The code that a function has with another source."""
-    names = dict(function.__globals__)
-    exec(compile(source, function.__code__.co_filename, "exec"), names)
-    return names[function.__name__].__code__
-
-
-def function_at(place):
-    """The function of a place such as "ops.linear:linear_forward"."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(f"lora_np.{module}"), name)
+    for function, source in sources.items():
+        names = dict(function.__globals__)
+        exec(compile(source, function.__code__.co_filename, "exec"), names)
+        codes[function] = names[function.__name__].__code__
+    return codes
 
 
 # ---------------------------------------------------------------- what some of the changes call
