@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import scaling
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side, side_without_training
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -31,7 +31,7 @@ def make_side(case, threads):
             loss, logits = jax.block_until_ready(forward({}, frozen, batch))
             return float(loss), {"logits": logits}
 
-        return side_without_training(check_forward)
+        return Side(check_forward, check_forward)
 
     value_and_grad = jax.value_and_grad(lambda *arguments: loss_and_logits(*arguments)[0])
 
