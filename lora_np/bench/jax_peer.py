@@ -70,9 +70,6 @@ def adamw(params, grads, m, v, t):
     return new, m, v, t
 
 
-# ---------------------------------------------------------------- the model
-
-
 def decoder(p, ids, lengths, config, scale):
     """Logits (B, T, V), or (B, n_classes) at the last real token of each row.
 

@@ -51,13 +51,10 @@ def checkout_of(name):
 
 def check_peer(name):
     """Raise ValueError unless the peer is an installed one of PEERS, or NAME=DIR with a checkout of lora_np in DIR."""
-    folder = checkout_of(name)
-    if folder is not None:
+    if folder := checkout_of(name):
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
-        return
-    missing = missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])])
-    if missing:
+    elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
         raise ValueError(
             f"peers: {name} needs the package {', '.join(missing)}, which is not installed; "
             'install it with: pip install "lora_np[bench]"'
@@ -74,22 +71,14 @@ def parse_peers(texts):
 
     Returns
     -------
-    peers : list of keys of PEERS, or NAME=DIR for another checkout of lora_np
+    peers : list of str, each named once; `bench` checks them
     absent : list of those that are not installed, each with the reason; empty if peers were named
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, or a named peer that is not installed.
     """
     if texts is None:
         missing = {name: missing_packages(peer) for name, peer in PEERS.items()}
         absent = [f"{name} (not installed: {', '.join(lacks)})" for name, lacks in missing.items() if lacks]
         return [name for name, lacks in missing.items() if not lacks], absent
-    names = list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
-    for name in names:
-        check_peer(name)
-    return names, []
+    return list(dict.fromkeys(name for text in texts for name in text.split(",") if name)), []
 
 
 # ---------------------------------------------------------------- lora_np and the machine
@@ -130,7 +119,6 @@ def our_side(case, threads):
         optimiser=AdamW(weight_decay=WEIGHT_DECAY),
         clip_norm=None,
         shards=threads,
-        threads=threads,
     )
 
     def step():

@@ -89,9 +89,6 @@ def generation_side(case):
     return Side(check, check)
 
 
-# ---------------------------------------------------------------- the model
-
-
 def decoder(config):
     """The decoder as a module whose parameters have lora_np's names.
 

@@ -129,10 +129,9 @@ def prepare(process, rung, work, seed):
     ask = partial(process.ask, timeout=PATIENCE.get(process.side, DEFAULT_PATIENCE))
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        made = ask("make", rung=list(rung), work=work, seed=seed)
-        checked = ask("check", file=file)
+        answers = ask("make", rung=list(rung), work=work, seed=seed) | ask("check", file=file) | ask("versions")
         arrays, _ = read_tensors(file)
-    return Outcome(checked["loss"], arrays, checked["losses"], made["activation_bytes"], ask("versions")["versions"])
+    return Outcome(arrays=arrays, **answers)
 
 
 def take_turns(processes, rounds, notes):
