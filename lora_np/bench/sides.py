@@ -43,15 +43,21 @@ PEERS = {
 }
 
 
-def checkout_of(name):
-    """The folder of a peer that is another checkout of lora_np, named like old=/path/to/it; None for other sides."""
+def program_of(name):
+    """The key of SIDES that a side's process works for, and the folder of the lora_np that it runs.
+
+    Another checkout, named like old=/path/to/it, is lora_np's own side in that folder.
+    """
     label, equals, folder = name.partition("=")
-    return Path(folder) if label and equals else None
+    if label and equals:
+        return OURS, Path(folder).resolve()
+    return name, Path(__file__).resolve().parents[2]
 
 
 def check_peer(name):
     """Raise ValueError unless the peer is an installed one of PEERS, or NAME=DIR with a checkout of lora_np in DIR."""
-    if folder := checkout_of(name):
+    side, folder = program_of(name)
+    if side != name:  # another checkout
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
     elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
@@ -91,26 +97,21 @@ def our_side(case, threads):
     """
     blas_threads(threads if case.n_new else 1)  # from here on, because the process has no other work
     if case.n_new:
-
-        def check_tokens():
-            return 0.0, {"tokens": generate(case.params, case.batch.ids, case.config, case.n_new)}
-
-        return Side(check_tokens, check_tokens)
+        generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
+        return Side(lambda: (0.0, {"tokens": generation()}), generation)
 
     run = map if threads == 1 else ThreadPoolExecutor(threads).map
     objective = model_objective(case.params, case.config, case.adapter)
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
     given = {"lengths": case.batch.lengths, "adapter": case.adapter, "wanted": case.trained}
+    whole_forward = partial(forward, case.params, case.batch.ids, case.config, **given)
 
     def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
-    def loss_and_logits():
-        return loss_and_gradients()[0], {"logits": forward(case.params, case.batch.ids, case.config, **given)[0]}
-
     if not case.trained:
-        return Side(loss_and_logits, loss_and_gradients)
+        return Side(lambda: (loss_and_gradients()[0], {"logits": whole_forward()[0]}), loss_and_gradients)
 
     settings = TrainConfig(
         steps=1_000_000,  # more than are ever taken
@@ -126,8 +127,7 @@ def our_side(case, threads):
         state, measured = train_step(state, objective, case.batch, settings, run)
         return measured["loss"]
 
-    _, cache = forward(case.params, case.batch.ids, case.config, **given)
-    return Side(loss_and_gradients, step, cache_bytes(cache))
+    return Side(loss_and_gradients, step, cache_bytes(whole_forward()[1]))
 
 
 def peak_side(case, threads):

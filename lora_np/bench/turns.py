@@ -10,7 +10,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from statistics import median
 from textwrap import shorten
@@ -22,7 +21,7 @@ from ..training import available_cores, process_environment
 from .agreement import Outcome, compare
 from .case import RUNGS, WORKS
 from .report import format_row, make_row
-from .sides import OURS, PEERS, check_peer, checkout_of
+from .sides import OURS, PEERS, check_peer, program_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; at least one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
@@ -102,7 +101,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
     Each kind of work has processes of its own: what one leaves in the allocator changes the next one's time, by up to
     a factor of two for a forward pass.
     """
-    names = [OURS, *(peer for peer in peers if checkout_of(peer) or work in PEERS[peer].works), "peak"]
+    names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, notes, agreement = {}, {}, {}, {}
     # All sides get ready at once: imports and compilers are not timed. The processes stop before the pool waits for
     # them, so that Ctrl-C does not wait for a compiler.
@@ -126,10 +125,11 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
 
 def prepare(process, rung, work, seed):
     """Have a side make the case and check it: an Outcome."""
-    ask = partial(process.ask, timeout=PATIENCE.get(process.side, DEFAULT_PATIENCE))
+    ask, patience = process.ask, PATIENCE.get(process.side, DEFAULT_PATIENCE)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        answers = ask("make", rung=list(rung), work=work, seed=seed) | ask("check", file=file) | ask("versions")
+        answers = ask("make", timeout=patience, rung=list(rung), work=work, seed=seed)
+        answers |= ask("check", timeout=patience, file=file) | ask("versions", timeout=patience)
         arrays, _ = read_tensors(file)
     return Outcome(arrays=arrays, **answers)
 
@@ -171,16 +171,11 @@ def processor_name():
 
 def side_environment(side, threads, as_set):
     """The environment variables of a side's process: for a peer the user's, for lora_np those of its own workers."""
+    _, folder = program_of(side)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
-    is_ours = side in (OURS, "peak") or checkout_of(side)
-    added = process_environment(threads) if is_ours else {"HF_HUB_OFFLINE": "1"}
-    search_path = [str(code_folder(side)), os.environ.get("PYTHONPATH", "")]
+    added = {"HF_HUB_OFFLINE": "1"} if side in PEERS else process_environment(threads)
+    search_path = [str(folder), os.environ.get("PYTHONPATH", "")]
     return {**inherited, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
-
-
-def code_folder(side):
-    """The folder whose lora_np a side runs: this one, or another checkout's."""
-    return (checkout_of(side) or Path(__file__).parents[2]).resolve()
 
 
 class WorkerError(Exception):
@@ -199,10 +194,10 @@ class Process(subprocess.Popen):
 
     def __init__(self, side, threads, as_set=False):
         self.side, self.log = side, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        name = OURS if checkout_of(side) else side
+        name, folder = program_of(side)
         super().__init__(
             [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
-            cwd=code_folder(side),  # `python -m` looks there first
+            cwd=folder,  # `python -m` looks there first
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
