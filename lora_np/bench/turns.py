@@ -116,7 +116,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
         ours = outcomes.get(OURS)
         if ours is not None:  # otherwise there is nothing to compare with
             agreement = {name: compare(outcomes[name], ours) for name in outcomes if name not in (OURS, "peak")}
-            notes |= {name: f"disagrees: {found.problem}" for name, found in agreement.items() if found.problem}
+            notes |= {name: f"disagrees: {judged.problem}" for name, judged in agreement.items() if judged.problem}
             ready = {name: processes[name] for name in outcomes if name not in notes}
             seconds = take_turns(ready, rounds, notes)
     row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes)
@@ -135,15 +135,10 @@ def prepare(process, rung, work, seed):
 
 
 def take_turns(processes, rounds, notes):
-    """Median seconds of a step in each round, by side; a side that fails is left out.
+    """Median seconds of a step in each round, by side; a side that fails is left out, and `notes` gets the reason.
 
-    Every second round goes backwards, so that no side always follows the same other one.
-
-    Parameters
-    ----------
-    processes : dict, side -> Process
-    rounds : int
-    notes : dict, to which the reason for a failure is added
+    Every second round goes backwards, so that no side always follows the same other one. `processes` is a dict, side ->
+    Process.
     """
     seconds = {name: [] for name in processes}
     for r in range(rounds):
