@@ -54,11 +54,6 @@ def compare(got, expected):
     return Agreement(problem, loss_error, array_error, worst, losses_error)
 
 
-def relative_to(difference, scale):
-    """The difference in units of the scale, and 0 where both are 0."""
-    return difference / scale if scale else difference
-
-
 def array_errors(got, expected):
     """‖got − expected‖ / ‖expected‖ of each array, or the share of tokens that differ; inf for NaN.
 
@@ -67,13 +62,18 @@ def array_errors(got, expected):
     norms = {name: float(np.linalg.norm(array)) for name, array in expected.items()}
     norm_of_all = float(np.linalg.norm(list(norms.values())))
     errors = dict.fromkeys([*expected, *got], float("inf"))
-    for name, array in expected.items():
-        if name not in got or got[name].shape != array.shape:
+    for name in expected.keys() & got.keys():
+        if got[name].shape != expected[name].shape:
             continue
         if name == "tokens":
-            errors[name] = float(np.mean(got[name] != array))
-            continue
-        scale = norm_of_all if name.endswith(ZERO) else norms[name]
-        error = relative_to(float(np.linalg.norm(got[name] - array)), scale)
+            error = float(np.mean(got[name] != expected[name]))
+        else:
+            scale = norm_of_all if name.endswith(ZERO) else norms[name]
+            error = relative_to(float(np.linalg.norm(got[name] - expected[name])), scale)
         errors[name] = error if np.isfinite(error) else float("inf")
     return errors
+
+
+def relative_to(difference, scale):
+    """The difference in units of the scale, and 0 where both are 0."""
+    return difference / scale if scale else difference

@@ -1,6 +1,6 @@
-"""The weights, the adapter and the batch of one rung and kind of work.
+"""What is timed: a ladder of model sizes, kinds of work, and the weights, adapter and batch that a side needs for both.
 
-Each side makes them in its own process from the same seed, so all sides have the same numbers.
+Each side makes its case in its own process from the same seed, so all sides have the same numbers.
 """
 
 import math
@@ -9,13 +9,111 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter, init_adapter
+from ..adapters import Adapter, AdapterConfig, init_adapter
+from ..analysis import step_flops
 from ..data import Batch
 from ..model import ModelConfig, parameter_shapes
-from .rungs import ADAPTERS, GENERATED_ROWS, N_CLASSES, model_config, prompt_length
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
+
+
+class Rung(NamedTuple):
+    """The shapes of one model and its batch."""
+
+    d_model: int  # C; the MLP is F = 4 C wide
+    n_layers: int
+    n_heads: int
+    length: int  # T, tokens in a row; a quarter of them is the prompt of a generation
+    batch: int  # B, rows
+    vocab_size: int  # V
+
+
+RUNGS = (
+    Rung(64, 2, 4, 64, 32, 2048),
+    Rung(128, 4, 4, 64, 32, 4096),
+    Rung(256, 4, 8, 64, 32, 4096),
+    Rung(512, 6, 8, 128, 8, 8192),
+    Rung(768, 2, 12, 128, 8, 8192),
+)
+
+WORKS = {
+    "full": "a step of full training: forward, backward, AdamW",
+    "lora_qv": "a LoRA step, r = 8 on q and v",
+    "lora_all": "a LoRA step, r = 8 on every linear layer",
+    "classifier": "a step of a classifier trained in full, on padded rows",
+    "forward": "logits and loss, no gradients",
+    "generate_1": "greedy generation of one row, with a key-value cache",
+    "generate_8": "greedy generation of eight rows, with a key-value cache",
+}
+RANK = 8
+N_CLASSES = 2
+ADAPTERS = {
+    "lora_qv": AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=("q_proj", "v_proj")),
+    "lora_all": AdapterConfig(r=RANK, alpha=2.0 * RANK, targets=("all-linear",)),
+}
+GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
+
+
+def parse_rung(text):
+    """A rung from its text: all six numbers, "64,2,4,64,32,2048", or only the width of one in RUNGS, "64".
+
+    Raises
+    ------
+    ValueError
+        For anything else, with what came and what was expected.
+    """
+    fields, widths = ",".join(Rung._fields), {str(rung.d_model): rung for rung in RUNGS}
+    if text in widths:
+        return widths[text]
+    try:
+        rung = Rung(*map(int, text.split(",")))
+    except (ValueError, TypeError):  # no whole numbers, or not six of them
+        one_of = ", ".join(widths)
+        raise ValueError(f"rungs: got {text!r}, expected one of {one_of}, or six whole numbers: {fields}") from None
+    for holds, expected in (
+        (min(rung) >= 1, f"six numbers of at least 1: {fields}"),
+        (rung.d_model % max(rung.n_heads, 1) == 0, "n_heads to divide d_model"),
+        (rung.length >= 4, "length to be at least 4, because a quarter of it is the prompt"),
+        (rung.d_model >= RANK, f"d_model to be at least LoRA's rank {RANK}"),
+    ):
+        if not holds:
+            raise ValueError(f"rungs: got {text!r}, expected {expected}")
+    return rung
+
+
+def format_rung(rung):
+    """The text that `parse_rung` reads."""
+    return ",".join(map(str, rung))
+
+
+def model_config(rung, work):
+    """The model of one rung and kind of work."""
+    C, layers, heads, T, _, V = rung
+    return ModelConfig(V, T, C, layers, heads, d_ff=4 * C, n_classes=N_CLASSES if work == "classifier" else 0)
+
+
+def flops(rung, work):
+    """Floating-point operations of the matrix products in a unit of work; see `step_flops`.
+
+    What a side computes twice to save memory counts once. A generation is the prompt in one pass, then one token a
+    pass, with cached keys and values. Only the last position of each pass goes through the head. The last new token is
+    not read again.
+    """
+    config = model_config(rung, work)
+    if work not in GENERATED_ROWS:
+        wanted = () if work == "forward" else None
+        return sum(step_flops(config, rung.batch, rung.length, ADAPTERS.get(work), wanted).values())
+    terms = step_flops(config, 1, 1, wanted=())  # of one token that looks at itself alone
+    head = terms.pop("head.forward")
+    pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # of one query and one key
+    linear = sum(terms.values()) - pair
+    T, prompt = rung.length, rung.length // 4
+    pairs = prompt**2 + sum(range(prompt + 1, T))
+    return GENERATED_ROWS[work] * (linear * (T - 1) + pair * pairs + head * (T - prompt))
+
+
+# ---------------------------------------------------------------- the numbers
 
 
 class Case(NamedTuple):
@@ -37,23 +135,17 @@ class Side(NamedTuple):
 
     check() -> (loss, dict of arrays): the gradients of a training step under lora_np's names, the "logits"
     of a forward pass, the "tokens" of a generation (whose loss is 0). It changes nothing.
-    step() -> float, the loss: one unit of work, to be timed.
+    step(): one unit of work, to be timed. One that trains returns the loss, a float.
     """
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
-    step: Callable[[], float]
+    step: Callable
     activation_bytes: int | None = None  # alive between forward and backward, if the side can tell
-
-
-def side_without_training(check):
-    """The Side whose step is its check, without the arrays."""
-    return Side(check, lambda: check()[0])
 
 
 def make_case(rung, work, seed=0):
     """Draw the case of one rung and kind of work."""
-    seeds = np.random.SeedSequence(seed).spawn(3)
-    weights_rng, batch_rng, adapter_rng = map(np.random.default_rng, seeds)
+    weights_rng, batch_rng, adapter_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     config = model_config(rung, work)
     params, adapter = draw_params(config, weights_rng), None
     trained = tuple(params) if work in ("full", "classifier") else ()
@@ -63,8 +155,9 @@ def make_case(rung, work, seed=0):
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):
                 adapter.weights[name] = adapter_rng.normal(0.0, 0.1, array.shape).astype(array.dtype)
-    n_new = rung.length - prompt_length(rung) if work in GENERATED_ROWS else 0
-    return Case(config, params, adapter, draw_batch(rung, work, batch_rng), trained, n_new)
+    batch = draw_batch(rung, work, batch_rng)
+    n_new = rung.length - batch.ids.shape[1]  # 0 except in generation
+    return Case(config, params, adapter, batch, trained, n_new)
 
 
 def draw_params(config, rng):
@@ -85,8 +178,9 @@ def draw_params(config, rng):
 
 def draw_batch(rung, work, rng):
     """A batch of random tokens: full rows for a language model, right-padded ones for a classifier."""
-    B = GENERATED_ROWS.get(work, rung.batch)
-    T = prompt_length(rung) if work in GENERATED_ROWS else rung.length
+    B, T = rung.batch, rung.length
+    if work in GENERATED_ROWS:
+        B, T = GENERATED_ROWS[work], T // 4
     ids = rng.integers(0, rung.vocab_size, (B, T))
     lengths = np.full(B, T)
     targets = rng.integers(0, rung.vocab_size, (B, T))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import scaling
-from .case import LEARNING_RATE, WEIGHT_DECAY, Side, side_without_training
+from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -24,36 +24,28 @@ def make_side(case, threads):
         picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
         return (jax.nn.logsumexp(logits, -1) - picked).mean(), logits
 
-    if not trained:
-        forward = jax.jit(loss_and_logits)
+    value_and_grad = jax.value_and_grad(loss_and_logits, has_aux=True)
+    jitted = jax.jit(value_and_grad)  # with nothing to train, a forward pass
 
-        def check_forward():
-            loss, logits = jax.block_until_ready(forward({}, frozen, batch))
-            return float(loss), {"logits": logits}
-
-        return side_without_training(check_forward)
-
-    value_and_grad = jax.value_and_grad(lambda *arguments: loss_and_logits(*arguments)[0])
+    def check():
+        (loss, logits), grads = jax.block_until_ready(jitted(state[0], frozen, batch))
+        return float(loss), grads or {"logits": logits}
 
     def update(state, frozen, batch):
         trained, m, v, t = state
-        loss, grads = value_and_grad(trained, frozen, batch)
+        (loss, _), grads = value_and_grad(trained, frozen, batch)
         return adamw(trained, grads, m, v, t + 1), loss
 
-    jitted = jax.jit(update, donate_argnums=0)  # the old state's memory becomes the new one's
+    jitted_update = jax.jit(update, donate_argnums=0)  # the old state's memory becomes the new one's
     zeros = [{name: jnp.zeros_like(array) for name, array in trained.items()} for _ in "mv"]
     state = (trained, *zeros, jnp.zeros((), jnp.float32))
 
-    def check():
-        loss, grads = jax.jit(value_and_grad)(state[0], frozen, batch)
-        return float(loss), grads
-
     def step():
         nonlocal state
-        state, loss = jax.block_until_ready(jitted(state, frozen, batch))
+        state, loss = jax.block_until_ready(jitted_update(state, frozen, batch))
         return float(loss)
 
-    return Side(check, step)
+    return Side(check, step if trained else check)
 
 
 def adamw(params, grads, m, v, t):
@@ -68,9 +60,6 @@ def adamw(params, grads, m, v, t):
         shrink = 1 - LEARNING_RATE * WEIGHT_DECAY if p.ndim > 1 else 1.0
         new[name] = shrink * p - step_size * m[name] / (jnp.sqrt(v[name]) / correction + EPS)
     return new, m, v, t
-
-
-# ---------------------------------------------------------------- the model
 
 
 def decoder(p, ids, lengths, config, scale):

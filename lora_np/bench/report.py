@@ -1,106 +1,94 @@
-"""The rows as tables for the terminal, and as plain dicts for JSON."""
+"""What was measured and what the times say: as tables for the terminal, and as plain dicts for JSON."""
 
-from statistics import median
+from statistics import geometric_mean, median
+from typing import NamedTuple
 
-from .results import lora_shares, summary
-from .rungs import WORKS, format_rung
-from .sides import OURS
+from .case import ADAPTERS, WORKS, Rung, flops, format_rung
+from .sides import OURS, PEAK_FLOPS
 
 RUNG = "C,layers,heads,T,B,V"
+COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, held
+
+# The largest `peak_spread` of a quiet machine. Other programs slow a side whose threads spin while they wait, as
+# OpenMP's do, far more than one whose threads sleep, so ratios from a busy machine say little.
+QUIET = 1.15
 
 
-def format_row(row):
-    """One row in a line."""
-    cells = [f"{format_rung(row.rung):<22} {row.work:<11}"]
-    if OURS in row.seconds:
-        cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
-    cells += [f"{label(peer)} {median(ratios):.2f}" for peer, ratios in row.ratios.items()]
-    return "   ".join(cells + remarks(row))
+class Row(NamedTuple):
+    """One rung and kind of work."""
+
+    rung: Rung
+    work: str
+    flops: int
+    activation_bytes: int | None  # lora_np's
+    seconds: dict  # side -> list of its median seconds, one a round
+    notes: dict  # side -> why it has no time
+    agreement: dict  # peer -> Agreement
+    ratios: dict  # peer -> list of its seconds over lora_np's, one a round: above 1, lora_np is faster
+    gflops: dict  # side -> billions of floating-point operations a second, of those that `flops` counts
+    share_of_peak: dict  # side -> its gflops over what this machine reaches on one large product; {} without a peak
+    peak_spread: float | None  # slowest round of the peak over its fastest: 1 to 1.1 on an otherwise idle machine
+
+    @property
+    def failed(self):
+        """Whether lora_np has no time or a peer disagrees; a peer that is missing is no failure."""
+        return OURS in self.notes or any(agreement.problem for agreement in self.agreement.values())
+
+    @property
+    def remarks(self):
+        """Why some sides have no time, and whether the times are not to be trusted."""
+        reasons = [f"{name} {note}" for name, note in self.notes.items()]
+        if (self.peak_spread or 1.0) > QUIET:
+            reasons.append(f"the machine was busy: its peak itself varied by a factor of {self.peak_spread:.2f}")
+        return reasons
 
 
-def format_tables(rows, setting, peers):
-    """Every table: one for each kind of work, the summary, LoRA beside full, and what it ran on."""
-    blocks = [work_table(rows, work, peers) for work in WORKS]
-    notes = "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in remarks(row))
-    blocks += [summary_table(rows, peers), lora_table(rows), notes, setting_lines(setting)]
-    return "\n\n".join(block for block in blocks if block)
+def make_row(rung, work, seconds, agreement, notes, activation_bytes):
+    """The Row of what was measured."""
+    counted = flops(rung, work)
+    compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
+    ratios = {peer: [theirs / ours for theirs, ours in zip(seconds[peer], seconds[OURS])] for peer in compared}
+    done = dict.fromkeys(seconds, counted) | {"peak": PEAK_FLOPS}
+    gflops = {name: done[name] / median(times) / 1e9 for name, times in seconds.items()}
+    shares, spread = {}, None
+    if "peak" in seconds:
+        shares = {name: speed / gflops["peak"] for name, speed in gflops.items()}
+        spread = max(seconds["peak"]) / min(seconds["peak"])
+    return Row(rung, work, counted, activation_bytes, seconds, notes, agreement, ratios, gflops, shares, spread)
 
 
-def remarks(row):
-    """Why some sides have no time, and whether the times are not to be trusted."""
-    busy = f"the machine was busy: its peak itself varied by a factor of {row.peak_spread or 1.0:.2f}"
-    return [f"{name} {note}" for name, note in row.notes.items()] + [busy] * row.disturbed
+def summary(rows, peers):
+    """Geometric mean and lowest of the median ratios over the rungs, by kind of work and peer.
 
-
-def work_table(rows, work, peers):
-    """The rows of one kind of work: times, ratios with their spread, operations a second, share of the peak."""
-    header = [RUNG, f"{OURS} ms"]
-    for peer in peers:
-        header += [f"{label(peer)} ms", "ratio (min–max)"]
-    body = []
-    for row in rows:
-        if row.work != work or OURS not in row.seconds:
-            continue
-        cells = [format_rung(row.rung), milliseconds(row, OURS)]
+    Returns
+    -------
+    list of dicts: "work", "peer", "rungs" (how many), "mean", "lowest", "lowest_rung"
+    """
+    lines = []
+    for work in WORKS:
         for peer in peers:
-            cells += [milliseconds(row, peer), spread(row.ratios[peer])] if peer in row.ratios else ["–", "–"]
-        share = f"{100 * row.share_of_peak[OURS]:.0f} %" if row.share_of_peak else "–"
-        body.append([*cells, f"{row.gflops[OURS]:.0f}", share])
-    return table(f"{work}: {WORKS[work]}", [*header, "GFLOP/s", "of peak"], body)
+            middle = {row.rung: median(row.ratios[peer]) for row in rows if row.work == work and peer in row.ratios}
+            if middle:
+                lowest = min(middle, key=middle.get)
+                line = {"work": work, "peer": peer, "rungs": len(middle), "mean": geometric_mean(middle.values())}
+                lines.append(line | {"lowest": middle[lowest], "lowest_rung": list(lowest)})
+    return lines
 
 
-def summary_table(rows, peers):
-    """Geometric mean and lowest ratio over the rungs."""
-    body = [
-        [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
-        for s in summary(rows, peers)
+def lora_shares(rows):
+    """What a LoRA step costs, as a share of the full step on the same rung.
+
+    Returns
+    -------
+    list of dicts: "rung", "work", and a share for each of COSTS
+    """
+    timed = [row for row in rows if OURS in row.seconds]
+    costs = {(row.rung, row.work): (median(row.seconds[OURS]), row.flops, row.activation_bytes) for row in timed}
+    return [
+        {"rung": list(rung), "work": work} | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
+        for (rung, work), cost in costs.items()
+        if work in ADAPTERS and (rung, "full") in costs
     ]
-    title = f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)"
-    return table(title, ["work", "peer", "geometric mean", "lowest", "at"], body)
-
-
-def lora_table(rows):
-    """LoRA's step as a share of the full step."""
-    body = [
-        [format_rung(s["rung"]), s["work"], *(f"{s[key]:.2f}" for key in ("time", "flops", "activation_bytes"))]
-        for s in lora_shares(rows)
-    ]
-    header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
-    return table(f"{OURS}'s LoRA step as a share of its full step", header, body)
-
-
-def setting_lines(setting):
-    """The machine, the versions, and the user's variables that could change a time."""
-
-    def listed(values, sign):
-        return ", ".join(f"{name}{sign}{value}" for name, value in values.items())
-
-    lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in all".format(**setting)]
-    lines += [f"{side}: {listed(numbers, ' ')}" for side, numbers in setting["versions"].items()]
-    for key, title in (("environment", "set here"), ("not_passed_on", "set here, and kept from every side")):
-        lines += [f"{title}: {listed(setting[key], '=')}"] if setting[key] else []
-    return "\n".join(lines)
-
-
-def label(peer):
-    """A peer's name; of another checkout, old=/path/to/it, the part before the path."""
-    return peer.partition("=")[0]
-
-
-def milliseconds(row, name):
-    return f"{1e3 * median(row.seconds[name]):.4g}"
-
-
-def spread(ratios):
-    """The median ratio with the lowest and the highest round."""
-    return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-
-
-def table(title, header, body):
-    """Right-aligned columns below a title; "" without rows."""
-    widths = [max(map(len, column)) for column in zip(header, *body)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
-    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]) if body else ""
 
 
 def to_dicts(rows, setting, peers):
@@ -116,3 +104,81 @@ def to_dicts(rows, setting, peers):
         "summary": summary(rows, peers),
         "lora_shares": lora_shares(rows),
     }
+
+
+# ---------------------------------------------------------------- text
+
+
+def format_row(row):
+    """One row in a line."""
+    cells = [f"{format_rung(row.rung):<22} {row.work:<11}"]
+    if OURS in row.seconds:
+        cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
+    cells += [f"{label(peer)} {median(ratios):.2f}" for peer, ratios in row.ratios.items()]
+    return "   ".join(cells + row.remarks)
+
+
+def format_tables(rows, setting, peers):
+    """Every table: one for each kind of work, the summary, LoRA beside full, and what it ran on."""
+    ratios = [
+        [s["work"], label(s["peer"]), f"{s['mean']:.2f}", f"{s['lowest']:.2f}", format_rung(s["lowest_rung"])]
+        for s in summary(rows, peers)
+    ]
+    ratio_header = ["work", "peer", "geometric mean", "lowest", "at"]
+    shares = [[format_rung(s["rung"]), s["work"], *(f"{s[name]:.2f}" for name in COSTS)] for s in lora_shares(rows)]
+    share_header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
+    blocks = [
+        *(work_table(rows, work, peers) for work in WORKS),
+        table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratio_header, ratios),
+        table(f"{OURS}'s LoRA step as a share of its full step", share_header, shares),
+        "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
+        setting_lines(setting),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def work_table(rows, work, peers):
+    """The rows of one kind of work: times, ratios with their spread, operations a second, share of the peak."""
+    header, body = [RUNG, f"{OURS} ms"], []
+    for peer in peers:
+        header += [f"{label(peer)} ms", "ratio (min–max)"]
+    for row in rows:
+        if row.work != work or OURS not in row.seconds:
+            continue
+        cells = [format_rung(row.rung), milliseconds(row, OURS)]
+        for peer in peers:
+            if ratios := row.ratios.get(peer):
+                spread = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                cells += [milliseconds(row, peer), spread]
+            else:
+                cells += ["–", "–"]
+        share = f"{100 * row.share_of_peak[OURS]:.0f} %" if row.share_of_peak else "–"
+        body.append([*cells, f"{row.gflops[OURS]:.0f}", share])
+    return table(f"{work}: {WORKS[work]}", [*header, "GFLOP/s", "of peak"], body)
+
+
+def setting_lines(setting):
+    """The machine, the versions, and the user's variables that could change a time."""
+    lines = ["{machine}, {cores} cores; {threads} threads, {rounds} rounds, {seconds:.0f} s in all".format(**setting)]
+    for side, versions in setting["versions"].items():
+        lines.append(f"{side}: " + ", ".join(map(" ".join, versions.items())))
+    for key, title in (("environment", "set here"), ("not_passed_on", "set here, and kept from every side")):
+        if setting[key]:
+            lines.append(f"{title}: " + ", ".join(map("=".join, setting[key].items())))
+    return "\n".join(lines)
+
+
+def label(peer):
+    """A peer's name; of another checkout, old=/path/to/it, the part before the path."""
+    return peer.partition("=")[0]
+
+
+def milliseconds(row, name):
+    return f"{1e3 * median(row.seconds[name]):.4g}"
+
+
+def table(title, header, body):
+    """Right-aligned columns below a title; "" without rows."""
+    widths = [max(map(len, column)) for column in zip(header, *body)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [header, *body]]
+    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]) if body else ""

@@ -1,18 +1,32 @@
-"""The table of sides: what each is called, what it needs, which kinds of work it does, and how it is made."""
+"""Who is timed: lora_np, its peers, and the machine itself. A peer is a name, or NAME=DIR for another checkout."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checked import one_of
-from . import jax_peer, ours, torch_peer
-from .rungs import GENERATED_ROWS, WORKS
+import numpy as np
 
-STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
+from ..checked import one_of
+from ..model import cache_bytes, forward, generate
+from ..training import (
+    AdamW,
+    TrainConfig,
+    blas_threads,
+    initial_state,
+    mean_over_shards,
+    model_objective,
+    split_batch,
+    train_step,
+)
+from . import jax_peer, torch_peer
+from .case import GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Side
+
 OURS = "lora_np"
+PEAK_SIZE = 2048
+PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 
 class Peer(NamedTuple):
@@ -21,6 +35,7 @@ class Peer(NamedTuple):
     make_side: Callable  # of a case and the number of threads
 
 
+STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
 PEERS = {
     "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_side),
     "compile": Peer(("torch", "peft"), STEPS, partial(torch_peer.make_side, compiled=True)),
@@ -28,40 +43,24 @@ PEERS = {
 }
 
 
-def make_side(name, case, threads):
-    """The side of that name, as a context manager that yields a Side.
+def program_of(name):
+    """The key of SIDES that a side's process works for, and the folder of the lora_np that it runs.
 
-    Parameters
-    ----------
-    name : "lora_np", a key of PEERS, or "peak"
-    case : Case; None for "peak"
-    threads : int
+    Another checkout, named like old=/path/to/it, is lora_np's own side in that folder.
     """
-    if name in (OURS, "peak"):
-        return ours.make_side(case, threads)
-    return nullcontext(PEERS[name].make_side(case, threads))
-
-
-def checkout_of(name):
-    """The folder of a peer that is another checkout of lora_np, named like old=/path/to/it; None for other peers."""
     label, equals, folder = name.partition("=")
-    return Path(folder) if label and equals else None
-
-
-def works_of(name):
-    """The kinds of work that a peer does."""
-    return tuple(WORKS) if checkout_of(name) else PEERS[name].works
+    if label and equals:
+        return OURS, Path(folder).resolve()
+    return name, Path(__file__).resolve().parents[2]
 
 
 def check_peer(name):
     """Raise ValueError unless the peer is an installed one of PEERS, or NAME=DIR with a checkout of lora_np in DIR."""
-    folder = checkout_of(name)
-    if folder is not None:
+    side, folder = program_of(name)
+    if side != name:  # another checkout
         if not (folder / "lora_np" / "bench" / "worker.py").is_file():
             raise ValueError(f"peers: got {name!r}, expected a checkout of lora_np in the folder {folder}")
-        return
-    missing = missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])])
-    if missing:
+    elif missing := missing_packages(PEERS[one_of("peers", name, [*PEERS, "NAME=DIR"])]):
         raise ValueError(
             f"peers: {name} needs the package {', '.join(missing)}, which is not installed; "
             'install it with: pip install "lora_np[bench]"'
@@ -78,19 +77,71 @@ def parse_peers(texts):
 
     Returns
     -------
-    peers : list of keys of PEERS, or NAME=DIR for another checkout of lora_np
+    peers : list of str, each named once; `bench` checks them
     absent : list of those that are not installed, each with the reason; empty if peers were named
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, or a named peer that is not installed.
     """
     if texts is None:
         missing = {name: missing_packages(peer) for name, peer in PEERS.items()}
         absent = [f"{name} (not installed: {', '.join(lacks)})" for name, lacks in missing.items() if lacks]
         return [name for name, lacks in missing.items() if not lacks], absent
-    names = dict.fromkeys(name for text in texts for name in text.split(",") if name)
-    for name in names:
-        check_peer(name)
-    return list(names), []
+    return list(dict.fromkeys(name for text in texts for name in text.split(",") if name)), []
+
+
+# ---------------------------------------------------------------- lora_np and the machine
+
+
+def our_side(case, threads):
+    """lora_np's Side of a case.
+
+    The threads share the rows of a batch. A generation has too few rows for that, so they share each matrix product.
+    """
+    blas_threads(threads if case.n_new else 1)  # from here on, because the process has no other work
+    if case.n_new:
+        generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
+        return Side(lambda: (0.0, {"tokens": generation()}), generation)
+
+    run = map if threads == 1 else ThreadPoolExecutor(threads).map
+    objective = model_objective(case.params, case.config, case.adapter)
+    state = initial_state({name: case.arrays[name] for name in case.trained})
+    shards = split_batch(case.batch, threads)
+    given = {"lengths": case.batch.lengths, "adapter": case.adapter, "wanted": case.trained}
+    whole_forward = partial(forward, case.params, case.batch.ids, case.config, **given)
+
+    def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
+        return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
+
+    if not case.trained:
+        return Side(lambda: (loss_and_gradients()[0], {"logits": whole_forward()[0]}), loss_and_gradients)
+
+    settings = TrainConfig(
+        steps=1_000_000,  # more than are ever taken
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        optimiser=AdamW(weight_decay=WEIGHT_DECAY),
+        clip_norm=None,
+        shards=threads,
+    )
+
+    def step():
+        nonlocal state
+        state, measured = train_step(state, objective, case.batch, settings, run)
+        return measured["loss"]
+
+    return Side(loss_and_gradients, step, cache_bytes(whole_forward()[1]))
+
+
+def peak_side(case, threads):
+    """How fast this machine multiplies two large matrices, whatever the case: float32, 2048 × 2048, in NumPy."""
+    blas_threads(threads)
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((PEAK_SIZE, PEAK_SIZE), dtype=np.float32) for _ in "ab")
+    out = np.empty_like(a)
+
+    def step():
+        np.matmul(a, b, out=out)
+        return 0.0
+
+    return Side(lambda: (0.0, {}), step)
+
+
+SIDES = {OURS: our_side, "peak": peak_side, **{name: peer.make_side for name, peer in PEERS.items()}}

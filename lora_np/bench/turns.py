@@ -1,24 +1,27 @@
-"""The yardstick: lora_np and its peers do the same work in turns, each in a process of its own."""
+"""The yardstick: lora_np and its peers do the same work in turns, each in a process of its own (`worker.py`)."""
 
+import json
 import os
 import platform
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from statistics import median
+from textwrap import shorten
+from threading import Timer
 
 from ..checked import one_of, whole_number
 from ..formats import read_tensors
-from ..training import available_cores
+from ..training import available_cores, process_environment
 from .agreement import Outcome, compare
-from .process import PINS, Process, WorkerError
-from .report import format_row
-from .results import make_row
-from .rungs import RUNGS, WORKS
-from .sides import OURS, check_peer, works_of
+from .case import RUNGS, WORKS
+from .report import format_row, make_row
+from .sides import OURS, PEERS, check_peer, program_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; at least one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
@@ -28,6 +31,10 @@ DEFAULT_PATIENCE = 600.0
 # Variables that change how fast a library is. They stay as the user has set them, and are reported with the numbers.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
 SWITCHES += ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+# Those that pin a library to other kernels than it would choose for the processor. One that is set for NumPy would slow
+# lora_np and not its peers, so by default no side gets any of them.
+PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "MKL_DEBUG_CPU_TYPE")
+PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
 def bench(
@@ -43,8 +50,7 @@ def bench(
     threads : int, threads and cores of every side; None: all cores
     rounds : int, turns of each side
     seed : int
-    as_set : bool, keep variables that pin a library's kernels (`process.PINS`); by default every side runs without
-        them, with the kernels that its libraries choose
+    as_set : bool, keep the variables in PINS; by default every side runs with the kernels that its libraries choose
     report : function of a line, called after each row
 
     Returns
@@ -72,9 +78,9 @@ def bench(
             rows.append(row)
             report(format_row(row))
             for side, numbers in row_versions.items():
-                versions[side] = versions.get(side, {}) | numbers
-    switches = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
-    pinned = set() if as_set else switches.keys() & set(PINS)
+                versions.setdefault(side, {}).update(numbers)
+    environment = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SWITCHES)}
+    pinned = [name for name in environment if name in PINS and not as_set]
     setting = {
         "machine": processor_name(),
         "cores": cores,
@@ -83,8 +89,8 @@ def bench(
         "seed": seed,
         "seconds": time.perf_counter() - started,
         "versions": versions,
-        "environment": {name: value for name, value in switches.items() if name not in pinned},
-        "not_passed_on": {name: value for name, value in switches.items() if name in pinned},
+        "environment": environment,
+        "not_passed_on": {name: environment.pop(name) for name in pinned},
     }
     return rows, setting
 
@@ -95,7 +101,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
     Each kind of work has processes of its own: what one leaves in the allocator changes the next one's time, by up to
     a factor of two for a forward pass.
     """
-    names = [OURS, *(peer for peer in peers if work in works_of(peer)), "peak"]
+    names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
     outcomes, seconds, notes, agreement = {}, {}, {}, {}
     # All sides get ready at once: imports and compilers are not timed. The processes stop before the pool waits for
     # them, so that Ctrl-C does not wait for a compiler.
@@ -110,7 +116,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
         ours = outcomes.get(OURS)
         if ours is not None:  # otherwise there is nothing to compare with
             agreement = {name: compare(outcomes[name], ours) for name in outcomes if name not in (OURS, "peak")}
-            notes |= {name: f"disagrees: {found.problem}" for name, found in agreement.items() if found.problem}
+            notes |= {name: f"disagrees: {judged.problem}" for name, judged in agreement.items() if judged.problem}
             ready = {name: processes[name] for name in outcomes if name not in notes}
             seconds = take_turns(ready, rounds, notes)
     row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes)
@@ -119,33 +125,26 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
 
 def prepare(process, rung, work, seed):
     """Have a side make the case and check it: an Outcome."""
-    ask = partial(process.ask, timeout=PATIENCE.get(process.side, DEFAULT_PATIENCE))
+    ask, patience = process.ask, PATIENCE.get(process.side, DEFAULT_PATIENCE)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        made = ask("make", rung=list(rung), work=work, seed=seed)
-        checked = ask("check", file=file)
+        answers = ask("make", timeout=patience, rung=list(rung), work=work, seed=seed)
+        answers |= ask("check", timeout=patience, file=file) | ask("versions", timeout=patience)
         arrays, _ = read_tensors(file)
-    versions = ask("versions")["versions"]
-    return Outcome(checked["loss"], arrays, checked["losses"], made["activation_bytes"], versions)
+    return Outcome(arrays=arrays, **answers)
 
 
 def take_turns(processes, rounds, notes):
-    """Median seconds of a step in each round, by side; a side that fails is left out.
+    """Median seconds of a step in each round, by side; a side that fails is left out, and `notes` gets the reason.
 
-    Every second round goes backwards, so that no side always follows the same other one.
-
-    Parameters
-    ----------
-    processes : dict, side -> Process
-    rounds : int
-    notes : dict, to which the reason for a failure is added
+    Every second round goes backwards, so that no side always follows the same other one. `processes` is a dict, side ->
+    Process.
     """
     seconds = {name: [] for name in processes}
     for r in range(rounds):
         for name in list(seconds)[:: -1 if r % 2 else 1]:
             try:
-                turn = processes[name].ask("turn", seconds=TURN, timeout=DEFAULT_PATIENCE)["seconds"]
-                seconds[name].append(median(turn))
+                seconds[name].append(median(processes[name].ask("turn", seconds=TURN)["seconds"]))
             except WorkerError as error:
                 notes[name] = f"failed in round {r + 1}: {error}"
                 del seconds[name]
@@ -160,3 +159,88 @@ def processor_name():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+# ---------------------------------------------------------------- one side's process
+
+
+def side_environment(side, threads, as_set):
+    """The environment variables of a side's process: for a peer the user's, for lora_np those of its own workers."""
+    _, folder = program_of(side)
+    inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
+    added = {"HF_HUB_OFFLINE": "1"} if side in PEERS else process_environment(threads)
+    search_path = [str(folder), os.environ.get("PYTHONPATH", "")]
+    return {**inherited, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
+
+
+class WorkerError(Exception):
+    """A worker answered with an error, died, or took too long. The message says which."""
+
+
+class Process(subprocess.Popen):
+    """A worker process of one side, as a context that stops it.
+
+    Parameters
+    ----------
+    side : str, a key of SIDES, or NAME=DIR for another checkout
+    threads : int
+    as_set : bool, leave PINS in its environment
+    """
+
+    def __init__(self, side, threads, as_set=False):
+        self.side, self.log = side, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        name, folder = program_of(side)
+        super().__init__(
+            [sys.executable, "-m", "lora_np.bench.worker", "--side", name, "--threads", str(threads)],
+            cwd=folder,  # `python -m` looks there first
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=side_environment(side, threads, as_set),
+            start_new_session=True,  # so that `kill` also ends the compilers that it has started
+            encoding="utf-8",
+        )
+
+    def ask(self, do, timeout=DEFAULT_PATIENCE, **arguments):
+        """Send a command, see `worker.py`, and return the answer within `timeout` seconds.
+
+        Raises
+        ------
+        WorkerError
+            If the answer is an error. After a death or a time-out the process is stopped.
+        """
+        start, line = time.monotonic(), ""
+        timer = Timer(timeout, self.kill)  # the death of the process ends the wait for its answer
+        timer.start()
+        try:
+            self.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.stdin.flush()
+            line = self.stdout.readline()
+        except OSError:  # a dead process does not read its command
+            pass
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            code = self.wait()
+            if time.monotonic() - start >= timeout:
+                raise WorkerError(f"{do} took longer than {timeout:.0f} s")
+            self.log.seek(0)
+            said = [f"the process ended with code {code}", *self.log.read().strip().splitlines()[-1:]]
+            raise WorkerError(shorten(": ".join(said), 240, placeholder="…"))
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(shorten(answer["error"], 200, placeholder="…"))
+        return answer
+
+    def __exit__(self, *exception):
+        """End the process and all that it has started. It holds nothing worth saving."""
+        self.kill()
+        with suppress(OSError):  # a dead process may not have read its last command
+            super().__exit__(*exception)
+        self.log.close()
+
+    def kill(self):
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        super().kill()

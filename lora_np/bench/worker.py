@@ -18,15 +18,14 @@ import os
 import platform
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from importlib.metadata import version
 
 import numpy as np
 
 from ..formats import write_tensors
-from .case import make_case
-from .rungs import Rung
-from .sides import make_side
+from .case import Rung, make_case
+from .sides import SIDES
 
 FIRST_STEPS = 3
 PACKAGES = ("numpy", "torch", "peft", "transformers", "jax", "jaxlib")
@@ -41,15 +40,14 @@ def main():
     answers = answers_only()
     if hasattr(os, "sched_setaffinity"):  # as many cores as threads: the one limit that every library obeys
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    with ExitStack() as stack:
-        worker = Worker(arguments.side, arguments.threads, stack)
-        for line in sys.stdin:
-            command = json.loads(line)
-            try:
-                answer = getattr(worker, command.pop("do"))(**command)
-            except Exception as error:  # whatever a library raises: the parent decides what to do about it
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            print(json.dumps(answer), file=answers, flush=True)
+    worker = Worker(arguments.side, arguments.threads)
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = getattr(worker, command.pop("do"))(**command)
+        except Exception as error:  # whatever a library raises: the parent decides what to do about it
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def answers_only():
@@ -62,8 +60,8 @@ def answers_only():
 class Worker:
     """The side that this process holds, with a method for each command."""
 
-    def __init__(self, name, threads, stack):
-        self.name, self.threads, self.stack = name, threads, stack
+    def __init__(self, name, threads):
+        self.make_side, self.threads = SIDES[name], threads
 
     def versions(self):
         """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
@@ -77,9 +75,9 @@ class Worker:
         return {"versions": numbers}
 
     def make(self, rung, work, seed):
-        case = make_case(Rung(*rung), work, seed) if self.name != "peak" else None
-        self.side = self.stack.enter_context(make_side(self.name, case, self.threads))
-        self.first_steps = FIRST_STEPS if case is not None and case.trained else 0
+        case = make_case(Rung(*rung), work, seed)
+        self.side = self.make_side(case, self.threads)
+        self.first_steps = FIRST_STEPS if case.trained else 0
         return {"activation_bytes": self.side.activation_bytes}
 
     def check(self, file):
