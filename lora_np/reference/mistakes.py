@@ -239,7 +239,7 @@ TABLE = (
     ("ln1's output goes three ways; the gradient through v_proj is missing",
      "model.gpt2:block_backward", "through_k, through_v)", "through_k)"),
     ("dropout masks are applied in the merged model; it is evaluated without them",
-     "reference.cases.model:model", 'lengths=t["lengths"])', 'lengths=t["lengths"], masks=masks_of(t))'),
+     "reference.cases.model:model", 'lengths=t["lengths"])', 'lengths=t["lengths"], masks=masks)'),
     ("the adapter is left out while generating", "reference.cases.model:generate", "config, adapter)", "config)"),
     ("while generating, each new token has position 0; positions should go on",
      "model.decoder:next_logits", "inputs), start)", "inputs))"),
@@ -315,7 +315,7 @@ TABLE = (
     ("batches are taken one after another; `order` says which one each step has",
      "reference.cases.training:train", 't["order"][step]', 'step % len(t["batches.ids"])'),
     ("every step uses the first step's dropout masks",
-     "reference.cases.training:objective_at", "array[step]", "array[0]"),
+     "reference.cases.training:objective_at", "t[name][step]", "t[name][0]"),
     # spectra and NF4
     ("the update is before − after; it should be after − before",
      "reference.cases.files:spectrum", 't["after"] - t["before"]', 't["before"] - t["after"]'),
