@@ -4,20 +4,27 @@ Each is a sentence, what the checker says of the port, and one or more changes: 
 occurs exactly once in the function's source, and the wrong text. A wrong text may use the functions of `wrong.py`.
 """
 
+# Functions that several mistakes change.
+NORM, NORM_BACKWARD = "ops.layer_norm:layer_norm_forward", "ops.layer_norm:layer_norm_backward"
+SCORES, ATTENTION_BACKWARD = "ops.attention:attention_scores", "ops.attention:attention_backward"
+LOSS = "ops.cross_entropy:cross_entropy_forward"
+ADAMW = "training.adamw:adamw_update"
+SPECTRUM = "reference.cases.files:spectrum"
+DOUBLE = "compress.double:double_quantise"
 # Places that several mistakes change: the function, and the right text.
 ROOT = "ops.layer_norm:normalise", "np.sqrt(variance + eps)"
 GATE = "ops.gelu:gate", "return g"
 SLOPE = "ops.gelu:slope", "return s"
-WEIGHT = "ops.cross_entropy:cross_entropy_forward", "real / real.sum()"
-MEAN = "ops.cross_entropy:cross_entropy_forward", "losses[real].mean()"
+WEIGHT = LOSS, "real / real.sum()"
+MEAN = LOSS, "losses[real].mean()"
 MASKED_DX = "ops.low_rank:low_rank_backward", "dx if mask is None else dx * mask"
 SCALE = "adapters.config:scaling", "config.alpha / (math.sqrt(config.r) if config.rslora else config.r)"
 DIVISOR = "adapters.config:scaling", "(math.sqrt(config.r) if config.rslora else config.r)"
 READ = "model.call:read_positions", "else lengths - 1"
 SHORT = "training.clip:clip_by_global_norm", "if max_norm is None or norm <= max_norm:"
 CLIPPED = "training.clip:clip_by_global_norm", "g * (max_norm / norm)"
-DECAYS = "training.adamw:adamw_update", "if params[name].ndim >= 2 else 1.0"
-EPSILON = "training.adamw:adamw_update", "term += config.eps * root_correction"
+DECAYS = ADAMW, "if params[name].ndim >= 2 else 1.0"
+EPSILON = ADAMW, "term += config.eps * root_correction"
 
 TABLE = (
     # linear layers
@@ -50,20 +57,16 @@ TABLE = (
     ("ε is outside the root in layer norm: 1 / (√var + ε) for 1 / √(var + ε)", *ROOT, "(np.sqrt(variance) + eps)"),
     ("layer norm does not subtract the mean", "ops.layer_norm:normalise", "x_hat *= inv_std", "x_hat = x * inv_std"),
     ("layer norm does not multiply by its weight",
-     "ops.layer_norm:layer_norm_forward", "y = x_hat * weight", "y = x_hat.copy()",
+     NORM, "y = x_hat * weight", "y = x_hat.copy()",
      "ops.layer_norm:layer_norm", "y *= weight", "pass"),
-    ("layer norm's bias is not added",
-     "ops.layer_norm:layer_norm_forward", "y += bias", "pass",
-     "ops.layer_norm:layer_norm", "y += bias", "pass"),
-    ("layer norm's weight is missing in dx̂ = dy ⊙ w",
-     "ops.layer_norm:layer_norm_backward", "dx = dy * cache.weight", "dx = dy.copy()"),
-    ("dx of layer norm lacks the term through the mean, − mean(dx̂)",
-     "ops.layer_norm:layer_norm_backward", "dx -= through_mean", "pass"),
+    ("layer norm's bias is not added", NORM, "y += bias", "pass", "ops.layer_norm:layer_norm", "y += bias", "pass"),
+    ("layer norm's weight is missing in dx̂ = dy ⊙ w", NORM_BACKWARD, "dx = dy * cache.weight", "dx = dy.copy()"),
+    ("dx of layer norm lacks the term through the mean, − mean(dx̂)", NORM_BACKWARD, "dx -= through_mean", "pass"),
     ("dx of layer norm lacks the term through the variance, − x̂ mean(dx̂ ⊙ x̂)",
-     "ops.layer_norm:layer_norm_backward", "dx -= cache.x_hat * through_variance", "pass"),
+     NORM_BACKWARD, "dx -= cache.x_hat * through_variance", "pass"),
     ("layer norm's grad.weight is Σ dy ⊙ x; it should be Σ dy ⊙ x̂",
-     "ops.layer_norm:layer_norm_backward", "cache.x_hat.reshape", "wrong.INPUT_OF[id(cache.x_hat)].reshape",
-     "ops.layer_norm:layer_norm_forward", "y += bias", "y += bias; wrong.INPUT_OF[id(x_hat)] = x"),
+     NORM_BACKWARD, "cache.x_hat.reshape", "wrong.INPUT_OF[id(cache.x_hat)].reshape",
+     NORM, "y += bias", "y += bias; wrong.INPUT_OF[id(x_hat)] = x"),
     # GELU and softmax
     ("this is the erf GELU; it should be the tanh form",
      *GATE, "return wrong.normal_share(x)", *SLOPE, "return g + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi).item()"),
@@ -78,7 +81,7 @@ TABLE = (
      "ops.gelu:slope", "s *= 2.0 * SQRT_2_OVER_PI * 3.0 * CUBIC", "s *= 0.0"),
     ("the row's maximum is not subtracted before exp, so exp overflows or underflows",
      "ops.softmax:softmax", "x_piece.max(axis=-1, keepdims=True, initial=-np.inf)", "0.0",
-     "ops.cross_entropy:cross_entropy_forward", "x.max(axis=-1, keepdims=True)", "np.zeros_like(x[..., :1])"),
+     LOSS, "x.max(axis=-1, keepdims=True)", "np.zeros_like(x[..., :1])"),
     ("softmax's gradient lacks − Σ dp ⊙ p",
      "ops.softmax:softmax_backward", "np.subtract(dp, expected, out=dx_piece)", "dx_piece[...] = dp"),
     ("softmax's gradient is p (1 − p) dp, its diagonal alone",
@@ -89,23 +92,20 @@ TABLE = (
      "x.reshape(B, T, C // n_heads, n_heads).transpose(0, 3, 1, 2)",
      "ops.attention:merge_heads", "x.transpose(0, 2, 1, 3)", "x.transpose(0, 2, 3, 1)"),
     ("the scores are not divided by √D",
-     "ops.attention:attention_scores", "1.0 / math.sqrt(q.shape[-1])", "1.0",
-     "ops.attention:attention_backward", "1.0 / math.sqrt(d_out.shape[-1])", "1.0"),
-    ("the scores are divided by D and not by √D",
-     "ops.attention:attention_scores", "math.sqrt(q.shape[-1])", "q.shape[-1]"),
+     SCORES, "1.0 / math.sqrt(q.shape[-1])", "1.0",
+     ATTENTION_BACKWARD, "1.0 / math.sqrt(d_out.shape[-1])", "1.0"),
+    ("the scores are divided by D and not by √D", SCORES, "math.sqrt(q.shape[-1])", "q.shape[-1]"),
     ("the scores are divided by √C and not by √D, of one head",
-     "ops.attention:attention_scores", "math.sqrt(q.shape[-1])", "math.sqrt(n_heads * q.shape[-1])"),
+     SCORES, "math.sqrt(q.shape[-1])", "math.sqrt(n_heads * q.shape[-1])"),
     ("with fewer queries than keys, query i is at position i + Tk − Tq, not at i",
-     "ops.attention:attention_scores", "if positions is not None:", "if False:",
-     "ops.attention:attention_scores", "elif n_queries > 1:", "else:",
-     "ops.attention:attention_scores", "np.arange(n_keys - n_queries, n_keys)", "np.arange(n_queries)"),
-    ("the queries' positions are not used: each row has its own",
-     "ops.attention:attention_scores", "if positions is not None:", "if False:"),
-    ("1/√D is missing in dq and dk", "ops.attention:attention_backward", "1.0 / math.sqrt(d_out.shape[-1])", "1.0"),
-    ("dv = Pᵀ dO: probs are not transposed",
-     "ops.attention:attention_backward", "probs.transpose(0, 1, 3, 2) @", "probs @"),
+     SCORES, "if positions is not None:", "if False:",
+     SCORES, "elif n_queries > 1:", "else:",
+     SCORES, "np.arange(n_keys - n_queries, n_keys)", "np.arange(n_queries)"),
+    ("the queries' positions are not used: each row has its own", SCORES, "if positions is not None:", "if False:"),
+    ("1/√D is missing in dq and dk", ATTENTION_BACKWARD, "1.0 / math.sqrt(d_out.shape[-1])", "1.0"),
+    ("dv = Pᵀ dO: probs are not transposed", ATTENTION_BACKWARD, "probs.transpose(0, 1, 3, 2) @", "probs @"),
     ("dk = dSᵀ q / √D: grad.scores are not transposed",
-     "ops.attention:attention_backward", "dscores.transpose(0, 1, 3, 2) @", "dscores @"),
+     ATTENTION_BACKWARD, "dscores.transpose(0, 1, 3, 2) @", "dscores @"),
     ("the causal mask is one off: a token sees the one after it",
      "ops.attention:causal_mask", "<= positions[..., None]", "<= positions[..., None] + 1"),
     ("there is no causal mask", "ops.attention:causal_mask", "0.0, -np.inf)", "0.0, 0.0)"),
@@ -126,8 +126,7 @@ TABLE = (
      "dy.reshape(-1, dy.shape[-1])[order[np.append(starts[1:], order.size) - 1]]"),
     ("grad.tok_emb.weight lacks its term through the ids",
      "ops.embedding:embedding_backward", "[order], starts)", "[order], starts) * (into is None)"),
-    ("the targets are shifted again; they are already shifted",
-     "ops.cross_entropy:cross_entropy_forward", "real = targets != ignore_index",
+    ("the targets are shifted again; they are already shifted", LOSS, "real = targets != ignore_index",
      "targets = wrong.shifted(targets, ignore_index); real = targets != ignore_index"),
     ("the loss is the sum over targets and not their mean", *WEIGHT, "real / 1.0", *MEAN, "losses[real].sum()"),
     ("the mean is over all targets; ignored ones should not count",
@@ -137,8 +136,7 @@ TABLE = (
     ("the loss is the sum over targets, but its gradient is that of the mean", *MEAN, "losses[real].sum()"),
     ("the loss is in bits; it should be in nats", *MEAN, "losses[real].mean() / np.log(2.0)"),
     ("1/N is missing in grad.logits", *WEIGHT, "real / 1.0"),
-    ("grad.logits is the softmax alone: the − 1 at the target is missing",
-     "ops.cross_entropy:cross_entropy_forward", "axis=-1) - weight", "axis=-1)"),
+    ("grad.logits is the softmax alone: the − 1 at the target is missing", LOSS, "axis=-1) - weight", "axis=-1)"),
     ("the gradient is not multiplied by grad_loss, the gradient of the loss itself",
      "ops.cross_entropy:cross_entropy_backward", "if cache.dlogits is None or dloss == 1.0:", "if True:"),
     # dropout
@@ -168,9 +166,8 @@ TABLE = (
     ("the adapter's part of dx is not masked", *MASKED_DX, "dx"),
     ("grad.lora_A uses x; it should use x̃ = x ⊙ mask",
      "ops.low_rank:low_rank_backward", "dropout_forward(x, mask)[0]", "x"),
-    ("grad.lora_A is transposed: it should be (s dy B)ᵀ x̃, (r, in)",
-     "ops.low_rank:low_rank_backward", "du.T @ dropped.reshape(-1, x.shape[-1])",
-     "wrong.reread(du.T @ dropped.reshape(-1, x.shape[-1]))"),
+    ("grad.lora_A is transposed: it should be (s dy B)ᵀ x̃, (r, in)", "ops.low_rank:low_rank_backward",
+     "du.T @ dropped.reshape(-1, x.shape[-1])", "wrong.reread(du.T @ dropped.reshape(-1, x.shape[-1]))"),
     ("the adapter's dropout masks the base's input too",
      "adapters.lora:forward", "linear_forward(x,", "linear_forward(x if mask is None else x * mask,",
      "adapters.dora:forward", "y += linear_forward(x - dropped, weight, None, ())[0]", "pass"),
@@ -195,9 +192,8 @@ TABLE = (
      "reference.cases.operations:adapted_layer", "dora.row_norms(V)", 'dora.row_norms(t["weight"])'),
     ("the output is not multiplied by DoRA's magnitude m",
      "adapters.dora:forward", "over(adapter[MAGNITUDE], norm)", "over(1.0, norm)"),
-    ("DoRA's norms are of V's columns; they should be of its rows, one an output",
-     "adapters.dora:row_norms", 'np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))',
-     "np.resize(np.linalg.norm(V, axis=0), len(V))"),
+    ("DoRA's norms are of V's columns; they should be of its rows, one an output", "adapters.dora:row_norms",
+     'np.sqrt(np.sum(np.multiply(V, V, order="C"), axis=1))', "np.resize(np.linalg.norm(V, axis=0), len(V))"),
     ("the gradient of DoRA's magnitude is not divided by the norm",
      "adapters.dora:backward", "_replace(factor=inv_norm)", "_replace(factor=1.0)"),
     ("DoRA's norm counts as constant in the backward pass, unless norm_gradient is set",
@@ -272,45 +268,40 @@ TABLE = (
     ("the decay counts from the first step; it should count from the end of the warm-up",
      "training.schedule:learning_rate_at", "(step - warmup_steps) /", "step /"),
     # AdamW
-    ("β₁ and β₂ are exchanged",
-     "reference.cases.training:optimiser_of", '**settings["optimiser"]',
+    ("β₁ and β₂ are exchanged", "reference.cases.training:optimiser_of", '**settings["optimiser"]',
      '**{**settings["optimiser"], **dict(zip(("beta2", "beta1"), settings["optimiser"].values()))}'),
-    ("β₁, β₂ or ε is hard-coded; the settings give other values",
-     "reference.cases.training:optimiser_of", '**settings["optimiser"]',
-     '**{**settings["optimiser"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}'),
+    ("β₁, β₂ or ε is hard-coded; the settings give other values", "reference.cases.training:optimiser_of",
+     '**settings["optimiser"]', '**{**settings["optimiser"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}'),
     ("the moments add g and g² without 1 − β",
-     "training.adamw:adamw_update", "np.asarray((1.0 - config.beta1) * g)", "np.array(g)",
-     "training.adamw:adamw_update", "term *= 1.0 - config.beta2", "pass"),
+     ADAMW, "np.asarray((1.0 - config.beta1) * g)", "np.array(g)",
+     ADAMW, "term *= 1.0 - config.beta2", "pass"),
     ("the step uses the moments from before this gradient",
-     "training.adamw:adamw_update", "grads[name], m[name], v[name]", "grads[name], m[name].copy(), v[name].copy()",
-     "training.adamw:adamw_update", "np.sqrt(new_v, out=term)", "np.sqrt(v, out=term)",
-     "training.adamw:adamw_update", "np.divide(new_m, term, out=term)", "np.divide(m, term, out=term)"),
+     ADAMW, "grads[name], m[name], v[name]", "grads[name], m[name].copy(), v[name].copy()",
+     ADAMW, "np.sqrt(new_v, out=term)", "np.sqrt(v, out=term)",
+     ADAMW, "np.divide(new_m, term, out=term)", "np.divide(m, term, out=term)"),
     ("there is no weight decay", *DECAYS, "if False else 1.0"),
     ("arrays of one axis decay too; biases and layer norms should not", *DECAYS, "if True else 1.0"),
     ("the decay is added to the gradient (Adam with L2); AdamW's is decoupled",
-     "training.adamw:adamw_update", "grads[name], m[name]",
+     ADAMW, "grads[name], m[name]",
      "grads[name] + (params[name].ndim > 1) * config.weight_decay * params[name], m[name]",
      *DECAYS, "if False else 1.0"),
-    ("the decay is not multiplied by the learning rate",
-     "training.adamw:adamw_update", "factor * learning_rate * config", "config"),
+    ("the decay is not multiplied by the learning rate", ADAMW, "factor * learning_rate * config", "config"),
     ("the decay shrinks p after the step; it should use p from before it",
-     "training.adamw:adamw_update", "np.multiply(shrink, p, out=new_p)", "np.copyto(new_p, p)",
-     "training.adamw:adamw_update", "new_p -= term", "new_p -= term; new_p *= shrink"),
+     ADAMW, "np.multiply(shrink, p, out=new_p)", "np.copyto(new_p, p)",
+     ADAMW, "new_p -= term", "new_p -= term; new_p *= shrink"),
     ("the bias correction counts t a step ahead; the first step has t = 1",
-     "training.adamw:adamw_update", "config.beta1**step", "config.beta1 ** (step + 1)",
-     "training.adamw:adamw_update", "config.beta2**step", "config.beta2 ** (step + 1)"),
+     ADAMW, "config.beta1**step", "config.beta1 ** (step + 1)",
+     ADAMW, "config.beta2**step", "config.beta2 ** (step + 1)"),
     ("the bias correction is missing",
-     "training.adamw:adamw_update", "math.sqrt(1.0 - config.beta2**step)", "1.0",
-     "training.adamw:adamw_update", "/ (1.0 - config.beta1**step)", ""),
-    ("the bias correction of v is missing",
-     "training.adamw:adamw_update", "math.sqrt(1.0 - config.beta2**step)", "1.0"),
+     ADAMW, "math.sqrt(1.0 - config.beta2**step)", "1.0",
+     ADAMW, "/ (1.0 - config.beta1**step)", ""),
+    ("the bias correction of v is missing", ADAMW, "math.sqrt(1.0 - config.beta2**step)", "1.0"),
     ("ε is inside the root in AdamW: √(v̂ + ε) for √v̂ + ε",
-     "training.adamw:adamw_update", "np.sqrt(new_v,", "np.sqrt(new_v + config.eps * root_correction**2,",
+     ADAMW, "np.sqrt(new_v,", "np.sqrt(new_v + config.eps * root_correction**2,",
      *EPSILON, "pass"),
     ("ε is added to √v before the bias correction; it should be added to √v̂", *EPSILON, "term += config.eps"),
     ("ε is missing in AdamW", *EPSILON, "pass"),
-    ("rate_factors are not used",
-     "training.adamw:adamw_update", 'config.rate_factors.get(name.rpartition(".")[2], 1.0)', "1.0"),
+    ("rate_factors are not used", ADAMW, 'config.rate_factors.get(name.rpartition(".")[2], 1.0)', "1.0"),
     # training
     ("batches are taken one after another; `order` says which one each step has",
      "reference.cases.training:train", 't["order"][step]', 'step % len(t["batches.ids"])'),
@@ -318,15 +309,13 @@ TABLE = (
      "reference.cases.training:objective_at", "t[name][step]", "t[name][0]"),
     # spectra and NF4
     ("the update is before − after; it should be after − before",
-     "reference.cases.files:spectrum", 't["after"] - t["before"]', 't["before"] - t["after"]'),
+     SPECTRUM, 't["after"] - t["before"]', 't["before"] - t["after"]'),
     ("the singular values are squared: eigenvalues of ΔWᵀΔW",
-     "reference.cases.files:spectrum", "singular_values(update)", "singular_values(update) ** 2"),
+     SPECTRUM, "singular_values(update)", "singular_values(update) ** 2"),
     ("the singular values rise; the largest should come first",
-     "reference.cases.files:spectrum", "singular_values(update)", "singular_values(update)[::-1]"),
-    ("the energies are of σ; they should be of σ²",
-     "reference.cases.files:spectrum", "np.cumsum(sigma**2)", "np.cumsum(sigma)"),
-    ("the energies are not cumulative",
-     "reference.cases.files:spectrum", "energy / energy[-1]", "sigma**2 / energy[-1]"),
+     SPECTRUM, "singular_values(update)", "singular_values(update)[::-1]"),
+    ("the energies are of σ; they should be of σ²", SPECTRUM, "np.cumsum(sigma**2)", "np.cumsum(sigma)"),
+    ("the energies are not cumulative", SPECTRUM, "energy / energy[-1]", "sigma**2 / energy[-1]"),
     ("absmax is the largest weight; it should be the largest magnitude",
      "reference.cases.files:nf4", 'np.abs(t["weight"]', '(t["weight"]',
      "compress.nf4:quantise_nf4", "np.abs(blocks).max(axis=1)", "blocks.max(axis=1)"),
@@ -335,11 +324,9 @@ TABLE = (
     ("the code is that of the point below; it should be that of the nearest point",
      "compress.nf4:quantise_nf4", "nearest_point(", "wrong.point_below("),
     ("the scales' mean is not subtracted before they are quantised",
-     "compress.double:double_quantise", "np.float32(scales.mean(dtype=np.float64))", "np.float32(0.0)"),
-    ("the step is max / 128; it should be max / 127",
-     "compress.double:double_quantise", "np.float32(127)", "np.float32(128)"),
-    ("the scales' codes are truncated; they should be rounded to the nearest",
-     "compress.double:double_quantise", "np.rint(", "np.trunc("),
+     DOUBLE, "np.float32(scales.mean(dtype=np.float64))", "np.float32(0.0)"),
+    ("the step is max / 128; it should be max / 127", DOUBLE, "np.float32(127)", "np.float32(128)"),
+    ("the scales' codes are truncated; they should be rounded to the nearest", DOUBLE, "np.rint(", "np.trunc("),
 )  # fmt: skip
 
 MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in TABLE}
