@@ -147,7 +147,7 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
         settings = {"dropout": dropout, "rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
         adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, **settings, **EXACT.get(kind, {}))
         adapter = Adapter(adapter_config, perturb(init_adapter(params, adapter_config, rng).weights, rng))
-    arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2), 4)
+    arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2))
     batch = Batch(**arrays, rows=np.arange(2))  # padded on the right, as in the reference cases
     return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 

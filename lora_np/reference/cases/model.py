@@ -99,17 +99,17 @@ def at_trained_size(name, value):
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
-def draw_model(bits, sizes, names=(), r=2, alpha=3.0, kind="lora", rslora=False, layers=None):
+def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
     """Settings and arrays of a model, whose weights are as large as a trained one's, and of its adapter. The adapter is
     None if no layer has one. B is not 0, because at B = 0 most gradients are 0.
 
-    names : last names of the adapted layers, all of which have the same r and α
+    names : last names of the adapted layers, all of which have the same r, and α = 3
     layers : in their place a dict, a layer's full name -> (r, α)
     """
     shapes = parameter_shapes(ModelConfig(**sizes))
     params = {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
     if layers is None:
-        layers = {layer: (r, alpha) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
+        layers = {layer: (r, 3.0) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
     arrays = {}
     for layer, (r, _) in layers.items():
         W = params[f"{layer}.weight"]
@@ -122,9 +122,9 @@ def draw_model(bits, sizes, names=(), r=2, alpha=3.0, kind="lora", rslora=False,
     return {"model": sizes, "adapter": about}, {**params, **arrays}
 
 
-def draw_batch(bits, sizes, lengths, T):
-    """Right-padded rows. A language model ignores padded targets and each row's last one."""
-    B = len(lengths)
+def draw_batch(bits, sizes, lengths):
+    """Right-padded rows of these lengths. A language model ignores padded targets and each row's last one."""
+    B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
@@ -146,12 +146,12 @@ def mask_shapes(settings, arrays, shape, p):
 # ---------------------------------------------------------------- the cases
 
 
-def model_case(id, *about, lengths=(5, 3), T=5, p=0.0, adapter=None, **changes):
+def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
     """`about` is as in operations.py, p the adapter's dropout."""
     bits, sizes = bits_of(id), {**SIZES, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
-    inputs = {**draw_batch(bits, sizes, lengths, T), **arrays}
-    for place, shape in mask_shapes(settings, arrays, (len(lengths), T), p).items():
+    inputs = {**draw_batch(bits, sizes, lengths), **arrays}
+    for place, shape in mask_shapes(settings, arrays, inputs["ids"].shape, p).items():
         inputs[f"mask.{place}"] = mask(bits, shape, p if place.endswith(".adapter") else sizes["dropout"])
     return ReferenceCase(id, 2, "model", settings, inputs, model, *about)
 
@@ -176,7 +176,7 @@ def model_cases():
                    "pooling at the padding; the last block's query computed at other positions than the one read",
                    n_classes=3, dropout=0.25),
         model_case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", ("edge",),
-                   T=1, lengths=(1,), n_layers=1),
+                   lengths=(1,), n_layers=1),
         model_case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass "
                    "that goes on below the lowest trained layer", adapter={"names": QV}),
         model_case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, "

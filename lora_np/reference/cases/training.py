@@ -113,15 +113,14 @@ def adamw_case(id, *about, scale=1.0, shapes=None, **changes):
 
 
 def run_case(id, adapter, *about, clip_norm, schedule, final_share, **changes):
-    bits = bits_of(id)
-    steps, n_batches, p, (B, T) = RECORDED[-1], 4, 0.25, (3, 5)
+    bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
     sizes = {**model.SIZES, "n_layers": 1, "dropout": 0.0 if adapter else p, **changes}
     settings, arrays = model.draw_model(bits, sizes, adapter)
     arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
-    batches = [model.draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
+    batches = [model.draw_batch(bits, sizes, (5, 3, 4)) for _ in range(n_batches)]
     inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
     inputs["order"] = whole(bits, (steps,), n_batches)
-    shapes = model.mask_shapes(settings, arrays, (B, T), p)
+    shapes = model.mask_shapes(settings, arrays, batches[0]["ids"].shape, p)
     inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
     settings["train"] = {
         "steps": steps, "learning_rate": 0.01, "schedule": schedule, "warmup_steps": 5, "final_share": final_share,
