@@ -119,9 +119,8 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_
 
     constants = {"mask": ops.dropout_mask(x.shape, dropout, rng, x.dtype)} if dropout else {}
     constants |= {"norm": 1.0 + rng.random(4)} if given_norm else {}
-    if trained_base:
-        return Case(run, {"x": x, **base, **adapter}, constants)
-    return Case(run, {"x": x, **adapter}, {**base, **constants})
+    trained, frozen = (base, {}) if trained_base else ({}, base)
+    return Case(run, {"x": x, **trained, **adapter}, {**frozen, **constants})
 
 
 def adalora_orthogonality(rng):

@@ -45,11 +45,6 @@ def nf4(settings, t):
     return {**outputs, "scales": weight.scales(), "dequantised": weight.dequantise()}
 
 
-def precision(file):
-    """The dtype of a safetensors file's tensors, from its header."""
-    return np.float64 if b'"F64"' in file.tobytes() else np.float32
-
-
 def from_files(t, read, *arguments):
     """What read(folder, *arguments) makes of a folder with the input files in it, whose bytes are arrays."""
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +61,7 @@ def to_files(names, write, *arguments):
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_gpt2, precision(t[MODEL])).params
+    return from_files(t, load_gpt2, np.float64).params  # exact, whichever precision the file has
 
 
 def gpt2_write(settings, t):
@@ -74,8 +69,8 @@ def gpt2_write(settings, t):
 
 
 def peft_read(settings, t):
-    shapes = parameter_shapes(ModelConfig(**settings["model"]))
-    base = {name: np.zeros(shape, precision(t[ADAPTER])) for name, shape in shapes.items()}
+    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # of the tensors, from the file's header
+    base = {name: np.zeros(s, dtype) for name, s in parameter_shapes(ModelConfig(**settings["model"])).items()}
     return {f"delta.{name}": delta for name, delta in adapter_deltas(base, from_files(t, load_peft, base)).items()}
 
 
