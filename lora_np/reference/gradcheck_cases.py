@@ -12,6 +12,7 @@ from .. import ops
 from ..adapters import KINDS, Adapter, AdapterConfig, adalora, init_adapter
 from ..data import Batch
 from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from ..model.layers import output_name
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
 from .cases import model
@@ -118,9 +119,8 @@ def adapted_linear(rng, kind, trained_base=False, bias=True, dropout=0.0, given_
 
     constants = {"mask": ops.dropout_mask(x.shape, dropout, rng, x.dtype)} if dropout else {}
     constants |= {"norm": 1.0 + rng.random(4)} if given_norm else {}
-    if trained_base:
-        return Case(run, {"x": x, **base, **adapter}, constants)
-    return Case(run, {"x": x, **adapter}, {**base, **constants})
+    trained, frozen = (base, {}) if trained_base else ({}, base)
+    return Case(run, {"x": x, **trained, **adapter}, {**frozen, **constants})
 
 
 def adalora_orthogonality(rng):
@@ -143,11 +143,10 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
     params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     adapter = None
     if kind is not None:
-        patterns = {"rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
-        settings = {**EXACT.get(kind, {}), **patterns, "dropout": dropout}
-        adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, **settings)
+        settings = {"dropout": dropout, "rank_pattern": {"q_proj": 1, "*.mlp.*": 3}, "alpha_pattern": {"v_proj": 4.0}}
+        adapter_config = AdapterConfig(2, 2.5, ("all-linear",), kind=kind, **settings, **EXACT.get(kind, {}))
         adapter = Adapter(adapter_config, perturb(init_adapter(params, adapter_config, rng).weights, rng))
-    arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2), 4)
+    arrays = model.draw_batch(rng.bit_generator, {"vocab_size": 7, "n_classes": n_classes}, (4, 2))
     batch = Batch(**arrays, rows=np.arange(2))  # padded on the right, as in the reference cases
     return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
@@ -165,18 +164,6 @@ def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
     return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
 
 
-class Nudge(dict):
-    """A record that adds to what it records. `forward` notes each activation before anything reads it,
-    so what follows is computed from the nudged one."""
-
-    def __init__(self, nudges):
-        self.nudges = nudges
-
-    def __setitem__(self, name, array):
-        array += self.nudges.get(name, 0.0)
-        super().__setitem__(name, array)
-
-
 def activations(rng, n_classes=0, dropout=0.0, kind=None):
     """Every activation that has a name, nudged by an array that starts at 0."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1)
@@ -184,7 +171,10 @@ def activations(rng, n_classes=0, dropout=0.0, kind=None):
     settings["wanted"] = ("tok_emb.weight", "pos_emb.weight")
 
     def run(wanted, params, batch, **nudges):
-        logits, cache = forward(params, batch.ids, config, **settings, record=Nudge(nudges))
+        def nudged(layer):
+            return lambda name, *inputs: layer(name, *inputs) + nudges.get(output_name(name), 0.0)
+
+        logits, cache = forward(params, batch.ids, config, **settings, around=nudged)
         loss, loss_cache = ops.cross_entropy_forward(logits, batch.targets)
 
         def pull(dloss):

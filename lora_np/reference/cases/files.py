@@ -14,11 +14,10 @@ from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
 from ...model import ModelConfig, parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
-from .model import SIZES, adapter_of, base_of, draw_adapter, draw_params
+from .model import SIZES, draw_model, objects
 
 SMALL = {**SIZES, "vocab_size": 7, "n_positions": 5, "d_model": 6, "n_layers": 1, "d_ff": 8, "n_classes": 0}
 MODEL, ADAPTER, FIELDS = "model.safetensors", "adapter_model.safetensors", "adapter_config.json"
-GPT2_FILES = (MODEL, "config.json")
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -46,108 +45,95 @@ def nf4(settings, t):
     return {**outputs, "scales": weight.scales(), "dequantised": weight.dequantise()}
 
 
-def precision(file):
-    """The dtype of a safetensors file's tensors, from its header."""
-    return np.float64 if b'"F64"' in file.tobytes() else np.float32
-
-
-def from_files(read, arrays, names):
-    """What `read` makes of a folder with these files in it, whose bytes are arrays."""
+def from_files(t, read, *arguments):
+    """What read(folder, *arguments) makes of a folder with the input files in it, whose bytes are arrays."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            (Path(folder) / name).write_bytes(arrays[name].tobytes())
-        return read(folder)
+        for name, file in t.items():
+            (Path(folder) / name).write_bytes(file.tobytes())
+        return read(folder, *arguments)
 
 
-def to_files(write, names):
-    """The bytes of the files that `write` puts into a folder, as arrays by name."""
+def to_files(names, write, *arguments):
+    """The bytes of the files that write(folder, *arguments) puts into a folder, as arrays by name."""
     with tempfile.TemporaryDirectory() as folder:
-        write(folder)
+        write(folder, *arguments)
         return {name: np.frombuffer((Path(folder) / name).read_bytes(), dtype=np.uint8) for name in names}
 
 
-def read_gpt2(settings, t):
-    return from_files(lambda folder: load_gpt2(folder, precision(t[MODEL])).params, t, GPT2_FILES)
+def gpt2_read(settings, t):
+    return from_files(t, load_gpt2, np.float64).params  # exact, whichever precision the file has
 
 
-def write_gpt2(settings, t):
-    return to_files(lambda folder: save_gpt2(folder, base_of(settings, t), ModelConfig(**settings["model"])), [MODEL])
+def gpt2_write(settings, t):
+    return to_files([MODEL], save_gpt2, t, ModelConfig(**settings["model"]))
 
 
-def read_peft(settings, t):
-    shapes = parameter_shapes(ModelConfig(**settings["model"]))
-    base = {name: np.zeros(shape, precision(t[ADAPTER])) for name, shape in shapes.items()}
-    adapter = from_files(lambda folder: load_peft(folder, base), t, (ADAPTER, FIELDS))
-    return {f"delta.{name}": delta for name, delta in adapter_deltas(base, adapter).items()}
+def peft_read(settings, t):
+    dtype = np.float64 if b'"F64"' in t[ADAPTER].tobytes() else np.float32  # of the tensors, from the file's header
+    base = {name: np.zeros(s, dtype) for name, s in parameter_shapes(ModelConfig(**settings["model"])).items()}
+    return {f"delta.{name}": delta for name, delta in adapter_deltas(base, from_files(t, load_peft, base)).items()}
 
 
-def write_peft(settings, t):
-    given = adapter_of(settings, t), base_of(settings, t), ModelConfig(**settings["model"])
-    return to_files(lambda folder: save_peft(folder, *given), [ADAPTER])
+def peft_write(settings, t):
+    config, params, adapter = objects(settings, t)
+    return to_files([ADAPTER], save_peft, adapter, params, config)
 
 
 # ---------------------------------------------------------------- the cases
 
 
+def spectrum_case(id, rank, k, *about):
+    bits = bits_of(id)
+    before, left, right = bell(bits, (9, 7)), bell(bits, (9, rank)), bell(bits, (rank, 7))
+    update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction half as long as the one before
+    inputs = {"before": before, "after": as_float32(before + 0.25 * update)}
+    return ReferenceCase(id, 3, "spectrum", {"k": k}, inputs, spectrum, *about)
+
+
+def nf4_case(id, shape, block_size, double, *about):
+    weight = bell(bits_of(id), shape, 0.05)
+    weight.reshape(-1, block_size)[1] *= 8.0
+    weight.reshape(-1, block_size)[2] = 0.0
+    settings = {"block_size": block_size, "double": double}
+    return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, *about)
+
+
 def file_cases():
     """The cases of spectra, NF4 and files."""
-    return [*spectrum_cases(), *nf4_cases(), *gpt2_cases(), *peft_cases()]
-
-
-def spectrum_cases():
-    def case(id, rank, k, description, catches):
-        bits = bits_of(id)
-        before, left, right = bell(bits, (9, 7)), bell(bits, (9, rank)), bell(bits, (rank, 7))
-        update = (left * 2.0 ** -np.arange(rank)) @ right  # each direction half as long as the one before
-        inputs = {"before": before, "after": as_float32(before + 0.25 * update)}
-        return ReferenceCase(id, 3, "spectrum", {"k": k}, inputs, spectrum, description, catches)
-
     return [
-        case("spectrum-low-rank", 2, [1, 2], "an update of rank 2, as LoRA's: all energy in two directions",
-             "singular vectors compared, whose signs are arbitrary"),
-        case("spectrum-full-rank", 7, [1, 3], "an update of full rank, as full fine-tuning's",
-             "energies of σ in the place of σ²; eigenvalues not sorted"),
-    ]  # fmt: skip
-
-
-def nf4_cases():
-    def case(id, shape, block_size, double, description, catches, flags=()):
-        weight = bell(bits_of(id), shape, 0.05)
-        weight.reshape(-1, block_size)[1] *= 8.0
-        weight.reshape(-1, block_size)[2] = 0.0
-        settings = {"block_size": block_size, "double": double}
-        flags = ("exact", *flags)
-        return ReferenceCase(id, 3, "nf4", settings, {"weight": as_float32(weight)}, nf4, description, catches, flags)
-
-    return [
-        case("nf4", (6, 32), 64, False, "blocks of 64 in row-major order, two rows each; the third is zero throughout",
-             "blocks by row; 0/0; codes packed low half first", ("edge",)),
-        case("nf4-double", (72, 25), 6, True, "the scales themselves in 8 bits, with one step for the first 256 blocks "
-             "and one for the other 44; blocks run over the rows' ends", "the mean not taken off; one step for all"),
+        spectrum_case("spectrum-low-rank", 2, [1, 2], "an update of rank 2, as LoRA's: all energy in two directions",
+                      "singular vectors compared, whose signs are arbitrary"),
+        spectrum_case("spectrum-full-rank", 7, [1, 3], "an update of full rank, as full fine-tuning's",
+                      "energies of σ in the place of σ²; eigenvalues not sorted"),
+        nf4_case("nf4", (6, 32), 64, False, "blocks of 64 in row-major order, two rows each; the third is zero "
+                 "throughout", "blocks by row; 0/0; codes packed low half first", ("exact", "edge")),
+        nf4_case("nf4-double", (72, 25), 6, True, "the scales themselves in 8 bits, with one step for the first 256 "
+                 "blocks and one for the other 44; blocks run over the rows' ends",
+                 "the mean not taken off; one step for all", ("exact",)),
+        *gpt2_cases(),
+        *peft_cases(),
     ]  # fmt: skip
 
 
 def gpt2_cases():
-    params, settings = draw_params(bits_of("gpt2"), SMALL), {"model": SMALL}
+    settings, params = {"model": SMALL}, draw_model(bits_of("gpt2"), SMALL)[1]
 
     def files(dtype):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
-        return to_files(lambda folder: save_gpt2(folder, arrays, ModelConfig(**settings["model"])), GPT2_FILES)
+        return to_files((MODEL, "config.json"), save_gpt2, arrays, ModelConfig(**SMALL))
 
     wide, narrow = map(files, DTYPES)
     return [
-        ReferenceCase("gpt2-read", 3, "gpt2_read", settings, wide, read_gpt2, "a GPT-2 directory as our parameters",
+        ReferenceCase("gpt2-read", 3, "gpt2_read", settings, wide, gpt2_read, "a GPT-2 directory as our parameters",
                       "Conv1D's weights not transposed; q, k and v cut along the wrong axis", ("exact",), narrow),
-        ReferenceCase("gpt2-write", 3, "gpt2_write", settings, params, write_gpt2, "our parameters as GPT-2's file",
+        ReferenceCase("gpt2-write", 3, "gpt2_write", settings, params, gpt2_write, "our parameters as GPT-2's file",
                       "a header not padded; tensors not in the order of their names", ("exact",)),
     ]  # fmt: skip
 
 
 def peft_cases():
     bits = bits_of("peft")
-    params = draw_params(bits, SMALL)
-    about, arrays = draw_adapter(bits, params, ("q_proj", "v_proj", "down_proj"))
-    settings = {"model": SMALL}
+    settings, arrays = draw_model(bits, SMALL, ("q_proj", "v_proj", "down_proj"))
     one = {  # an adapter on GPT-2's c_attn whose every component reaches q, k and v
         "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": bell(bits, (2, 6)),
         "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": bell(bits, (18, 2)),
@@ -160,14 +146,14 @@ def peft_cases():
 
         tensors = save({name: in_dtype(array, dtype) for name, array in one.items()}, {"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True).encode()
-        return {name: np.frombuffer(data, np.uint8) for name, data in ((ADAPTER, tensors), (FIELDS, text))}
+        return {ADAPTER: np.frombuffer(tensors, np.uint8), FIELDS: np.frombuffer(text, np.uint8)}
 
     wide, narrow = map(files, DTYPES)
     return [
-        ReferenceCase("peft-read", 3, "peft_read", settings, wide, read_peft,
+        ReferenceCase("peft-read", 3, "peft_read", {"model": SMALL}, wide, peft_read,
                       "PEFT's adapter on c_attn as the updates ΔW of q_proj, k_proj and v_proj",
                       "B cut along the wrong axis; α/r forgotten; ΔW transposed for fan_in_fan_out", (), narrow),
-        ReferenceCase("peft-write", 3, "peft_write", {**settings, "adapter": about}, {**params, **arrays}, write_peft,
+        ReferenceCase("peft-write", 3, "peft_write", settings, arrays, peft_write,
                       "adapters on q_proj and v_proj as one on c_attn: the A's one above the other, B in blocks",
                       "B's blocks at the wrong rows: k_proj, which has no adapter, has its rows too", ("exact",)),
     ]  # fmt: skip

@@ -22,16 +22,17 @@ SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions"
 SIZES |= {"n_heads": 3, "d_ff": 16, "n_classes": 0}
 QV = ("q_proj", "v_proj")
 
-# ---------------------------------------------------------------- settings as the package's objects
+# ---------------------------------------------------------------- what the package computes
 
 
-def adapter_of(settings, t):
-    """The adapter of the settings, with its arrays from the inputs, or None."""
-    about = settings["adapter"]
+def objects(settings, t):
+    """The package's (config, params, adapter or None) of the settings, with their arrays from the inputs."""
+    config, about = ModelConfig(**settings["model"]), settings["adapter"]
+    params = {name: t[name] for name in parameter_shapes(config)}
     if about is None:
-        return None
+        return config, params, None
     layers = about["layers"]
-    config = AdapterConfig(
+    adapter_config = AdapterConfig(
         targets=tuple(layers),
         rank_pattern={layer: of["r"] for layer, of in layers.items()},
         alpha_pattern={layer: of["alpha"] for layer, of in layers.items()},
@@ -39,25 +40,14 @@ def adapter_of(settings, t):
         kind=about["kind"],
         train_head=HEAD in t,
     )
-    return Adapter(config, {name: t[name] for name in t if ".lora_" in name or name == HEAD})
-
-
-def masks_of(t):
-    """The dropout masks among the inputs by place, or None if there are none."""
-    return {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")} or None
-
-
-def base_of(settings, t):
-    return {name: t[name] for name in parameter_shapes(ModelConfig(**settings["model"]))}
-
-
-# ---------------------------------------------------------------- what the package computes
+    return config, params, Adapter(adapter_config, {name: t[name] for name in t if ".lora_" in name or name == HEAD})
 
 
 def model(settings, t):
-    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = objects(settings, t)
     activations, back = {}, {}
-    given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks_of(t)}
+    masks = {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")}
+    given = {"lengths": t["lengths"], "adapter": adapter, "masks": masks}
     wanted = tuple(trainable_arrays(params, adapter))
     logits, cache = forward(params, t["ids"], config, **given, wanted=wanted, record=activations)
     loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
@@ -85,7 +75,7 @@ def in_reverse_order(activations, params):
 
 def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
-    config, params, adapter = ModelConfig(**settings["model"]), base_of(settings, t), adapter_of(settings, t)
+    config, params, adapter = objects(settings, t)
     decoder = make_decoder(params, config, adapter)
     past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
@@ -98,13 +88,7 @@ def generate(settings, t):
     return {**outputs, "tokens": tokens, **cached}
 
 
-# ---------------------------------------------------------------- the cases
-
-
-def draw_params(bits, sizes):
-    """Weights as large as those of a trained model."""
-    shapes = parameter_shapes(ModelConfig(**sizes))
-    return {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
+# ---------------------------------------------------------------- what the cases draw
 
 
 def at_trained_size(name, value):
@@ -115,9 +99,32 @@ def at_trained_size(name, value):
     return value if "emb" in name else value / math.sqrt(value.shape[1])
 
 
-def draw_batch(bits, sizes, lengths, T):
-    """Right-padded rows. A language model ignores padded targets and each row's last one."""
-    B = len(lengths)
+def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=None):
+    """Settings and arrays of a model, whose weights are as large as a trained one's, and of its adapter. The adapter is
+    None if no layer has one. B is not 0, because at B = 0 most gradients are 0.
+
+    names : last names of the adapted layers, all of which have the same r, and α = 3
+    layers : in their place a dict, a layer's full name -> (r, α)
+    """
+    shapes = parameter_shapes(ModelConfig(**sizes))
+    params = {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
+    if layers is None:
+        layers = {layer: (r, 3.0) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
+    arrays = {}
+    for layer, (r, _) in layers.items():
+        W = params[f"{layer}.weight"]
+        arrays[f"{layer}.lora_A"] = uniform(bits, (r, W.shape[1]), -0.5, 0.5)
+        arrays[f"{layer}.lora_B"] = bell(bits, (W.shape[0], r), 0.3)
+        if kind == "dora":
+            arrays[f"{layer}.{MAGNITUDE}"] = uniform(bits, (W.shape[0],), 0.5, 1.5)
+    named = {layer: {"r": r, "alpha": alpha} for layer, (r, alpha) in layers.items()}
+    about = {"kind": kind, "rslora": rslora, "layers": named} if layers else None
+    return {"model": sizes, "adapter": about}, {**params, **arrays}
+
+
+def draw_batch(bits, sizes, lengths):
+    """Right-padded rows of these lengths. A language model ignores padded targets and each row's last one."""
+    B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
@@ -127,89 +134,63 @@ def draw_batch(bits, sizes, lengths, T):
     return {"ids": ids, "targets": targets, "lengths": np.array(lengths)}
 
 
-def draw_adapter(bits, params, names=(), r=2, alpha=3.0, kind="lora", rslora=False, layers=None):
-    """Settings and arrays of an adapter; None and no arrays if no layer has one. B is not 0, because at B = 0 most
-    gradients are 0.
-
-    names : last names of the layers, all of which have the same r and α
-    layers : in their place a dict, a layer's full name -> (r, α)
-    """
-    if layers is None:
-        layers = {layer: (r, alpha) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
-    arrays = {}
-    for layer, (r, _) in layers.items():
-        W = params[f"{layer}.weight"]
-        arrays[f"{layer}.lora_A"] = uniform(bits, (r, W.shape[1]), -0.5, 0.5)
-        arrays[f"{layer}.lora_B"] = bell(bits, (W.shape[0], r), 0.3)
-        if kind == "dora":
-            arrays[f"{layer}.{MAGNITUDE}"] = uniform(bits, (W.shape[0],), 0.5, 1.5)
-    named = {layer: {"r": r, "alpha": alpha} for layer, (r, alpha) in layers.items()}
-    return {"kind": kind, "rslora": rslora, "layers": named} if layers else None, arrays
-
-
-def mask_shapes(settings, arrays, B, T, p):
-    """The place of every dropout mask -> its shape. Only the model's own, where its dropout is set, if p is None."""
-    adapter = adapter_of(settings, arrays)
-    adapter = None if adapter is None or p is None else adapter._replace(config=replace(adapter.config, dropout=p))
-    masks = draw_masks(ModelConfig(**settings["model"]), (B, T), np.random.default_rng(0), adapter)
+def mask_shapes(settings, arrays, shape, p):
+    """The place of every dropout mask of one pass over ids of this shape -> the mask's shape; p is the adapter's."""
+    config, _, adapter = objects(settings, arrays)
+    if adapter is not None:
+        adapter = adapter._replace(config=replace(adapter.config, dropout=p))
+    masks = draw_masks(config, shape, np.random.default_rng(0), adapter)
     return {place: array.shape for place, array in masks.items()}
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
+    """`about` is as in operations.py, p the adapter's dropout."""
+    bits, sizes = bits_of(id), {**SIZES, **changes}
+    settings, arrays = draw_model(bits, sizes, **(adapter or {}))
+    inputs = {**draw_batch(bits, sizes, lengths), **arrays}
+    for place, shape in mask_shapes(settings, arrays, inputs["ids"].shape, p).items():
+        inputs[f"mask.{place}"] = mask(bits, shape, p if place.endswith(".adapter") else sizes["dropout"])
+    return ReferenceCase(id, 2, "model", settings, inputs, model, *about)
+
+
+def generation_case(id, names, *about):
+    """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
+    bits = bits_of(id)
+    settings, arrays = draw_model(bits, SIZES, names)
+    inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **arrays}
+    return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)
 
 
 def model_cases():
     """The cases of tier 2."""
-
-    def case(id, description, catches, lengths=(5, 3), T=5, p=None, flags=(), adapter=None, **changes):
-        bits = bits_of(id)
-        sizes = {**SIZES, **changes}
-        params = draw_params(bits, sizes)
-        about, arrays = draw_adapter(bits, params, **(adapter or {}))
-        settings = {"model": sizes, "adapter": about}
-        inputs = {**draw_batch(bits, sizes, lengths, T), **params, **arrays}
-        for place, shape in mask_shapes(settings, arrays, len(lengths), T, p).items():
-            inputs[f"mask.{place}"] = mask(bits, shape, p if place.endswith(".adapter") else sizes["dropout"])
-        return ReferenceCase(id, 2, "model", settings, inputs, model, description, catches, flags)
-
     all_linear = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
     mixed = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
     mixed |= {"blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
     return [
-        case("model-lm", "a language model, all parameters trained; row 1 is padded",
-             "targets shifted twice; the tied head's term of the embedding's gradient forgotten; a missing residual"),
-        case("model-classifier", "a classifier with dropout, all parameters trained; row 1 is padded",
-             "pooling at the padding; the last block's query computed at other positions than the one read",
-             n_classes=3, dropout=0.25),
-        case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", T=1, lengths=(1,),
-             n_layers=1, flags=("edge",)),
-        case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass that goes "
-             "on below the lowest trained layer", adapter={"names": QV}),
-        case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, with "
-             "p = 0.5, on the adapters' inputs", "one mask for all adapters; masks in the merged model, which is "
-             "evaluated", adapter={"names": all_linear}, p=0.5, n_classes=3, dropout=0.25),
-        case("model-lm-rslora", "rsLoRA on q_proj and v_proj, one block: s = α/√r", "α/r where rslora is set",
-             adapter={"names": QV, "r": 4, "rslora": True}, n_layers=1),
-        case("model-lm-dora", "DoRA on v_proj and up_proj, one block, with dropout on the adapters' inputs",
-             "norms of columns; m started anew; the base's input masked",
-             adapter={"names": ("v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
-        case("model-lm-mixed-ranks", "other ranks and alphas in each of four layers",
-             "one rank or scale for all layers", adapter={"layers": mixed}),
-        *generation_cases(),
-    ]  # fmt: skip
-
-
-def generation_cases():
-    """Greedy generation. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
-
-    def case(id, description, catches, names=()):
-        bits = bits_of(id)
-        params = draw_params(bits, SIZES)
-        about, arrays = draw_adapter(bits, params, names)
-        settings = {"model": SIZES, "adapter": about, "n_new": 4}
-        inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **params, **arrays}
-        return ReferenceCase(id, 2, "generate", settings, inputs, generate, description, catches)
-
-    return [
-        case("generate-lm", "four new tokens with cached keys and values", "positions that start at 0 again; keys "
-             "cached before the projection's bias"),
-        case("generate-lora", "the same with LoRA on q_proj and v_proj, merged or not", "an adapter that is left out "
-             "while generating", QV),
+        model_case("model-lm", "a language model, all parameters trained; row 1 is padded", "targets shifted twice; "
+                   "the tied head's term of the embedding's gradient forgotten; a missing residual"),
+        model_case("model-classifier", "a classifier with dropout, all parameters trained; row 1 is padded",
+                   "pooling at the padding; the last block's query computed at other positions than the one read",
+                   n_classes=3, dropout=0.25),
+        model_case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", ("edge",),
+                   lengths=(1,), n_layers=1),
+        model_case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass "
+                   "that goes on below the lowest trained layer", adapter={"names": QV}),
+        model_case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, "
+                   "with p = 0.5, on the adapters' inputs", "one mask for all adapters; masks in the merged model, "
+                   "which is evaluated", adapter={"names": all_linear}, p=0.5, n_classes=3, dropout=0.25),
+        model_case("model-lm-rslora", "rsLoRA on q_proj and v_proj, one block: s = α/√r", "α/r where rslora is set",
+                   adapter={"names": QV, "r": 4, "rslora": True}, n_layers=1),
+        model_case("model-lm-dora", "DoRA on v_proj and up_proj, one block, with dropout on the adapters' inputs",
+                   "norms of columns; m started anew; the base's input masked",
+                   adapter={"names": ("v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
+        model_case("model-lm-mixed-ranks", "other ranks and alphas in each of four layers",
+                   "one rank or scale for all layers", adapter={"layers": mixed}),
+        generation_case("generate-lm", (), "four new tokens with cached keys and values",
+                        "positions that start at 0 again; keys cached before the projection's bias"),
+        generation_case("generate-lora", QV, "the same with LoRA on q_proj and v_proj, merged or not",
+                        "an adapter that is left out while generating"),
     ]  # fmt: skip

@@ -3,6 +3,8 @@
 The gradient of a loss with respect to an array `a` is named `grad.a`. That of the output is an input.
 """
 
+from functools import partial
+
 import numpy as np
 
 from ... import ops
@@ -83,15 +85,8 @@ def adapted_layer(settings, t):
     return {**forward, **back, "grad.x": dx, "delta": change, "merged": t["weight"] + change}
 
 
-# ---------------------------------------------------------------- the cases
-
-
-def operation_cases():
-    """The cases of tier 1."""
-    return [
-        *linear_cases(), *layer_norm_cases(), *gelu_cases(), *softmax_cases(), *attention_cases(), *embedding_cases(),
-        *cross_entropy_cases(), *dropout_cases(), *lora_cases(), *dora_cases(),
-    ]  # fmt: skip
+# ---------------------------------------------------------------- a case of each kind
+# `about` is the case's description, the mistake that it tests for and, if it has any, its flags.
 
 
 def bells(bits, shapes):
@@ -99,12 +94,69 @@ def bells(bits, shapes):
     return {name: bell(bits, shape) for name, shape in shapes.items()}
 
 
-def linear_cases():
-    def case(id, x_shape, description, catches, bias=True, flags=()):
-        shapes = {"x": x_shape, "weight": (4, 6), **({"bias": (4,)} if bias else {}), "grad.y": (*x_shape[:-1], 4)}
-        inputs = bells(bits_of(id), shapes)
-        return ReferenceCase(id, 1, "linear", {}, inputs, linear, description, catches, flags)
+def linear_case(id, x_shape, *about, bias=True):
+    shapes = {"x": x_shape, "weight": (4, 6), **({"bias": (4,)} if bias else {}), "grad.y": (*x_shape[:-1], 4)}
+    return ReferenceCase(id, 1, "linear", {}, bells(bits_of(id), shapes), linear, *about)
 
+
+def layer_norm_case(id, x, *about, eps=1e-5):
+    bits, C = bits_of(id), x.shape[-1]
+    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "bias": bell(bits, (C,))}
+    inputs["grad.y"] = bell(bits, x.shape)
+    return ReferenceCase(id, 1, "layer_norm", {"eps": eps}, inputs, layer_norm, *about)
+
+
+def case_of_x(compute, output, id, x, *about):
+    inputs = {"x": as_float32(x), f"grad.{output}": bell(bits_of(id), np.shape(x))}
+    return ReferenceCase(id, 1, compute.__name__, {}, inputs, compute, *about)
+
+
+gelu_case, softmax_case = partial(case_of_x, gelu, "y"), partial(case_of_x, softmax, "probs")
+
+
+def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None):
+    bits = bits_of(id)
+    inputs = bells(bits, {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)})
+    inputs["q"] = as_float32(scale * inputs["q"])
+    inputs |= {} if positions is None else {"positions": np.array(positions)}
+    inputs["grad.context"] = bell(bits, (2, Tq, 12))
+    return ReferenceCase(id, 1, "attention", {"n_heads": 3}, inputs, attention, *about)
+
+
+def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0):
+    inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
+    settings = {"ignore_index": -100, "grad_loss": grad_loss}
+    return ReferenceCase(id, 1, "cross_entropy", settings, inputs, cross_entropy, *about)
+
+
+def dropout_case(id, p, *about):
+    bits = bits_of(id)
+    inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": bell(bits, (3, 8))}
+    return ReferenceCase(id, 1, "dropout", {"p": p}, inputs, dropout, *about)
+
+
+def adapted_case(kind, id, *about, rows=(2, 3), p=None, B=1.0, **changes):
+    """An adapted linear layer: B times `B`, and a dropout mask unless p is None."""
+    bits, settings = bits_of(id), {"r": 2, "alpha": 5.0, "rslora": False, **changes}
+    inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
+    inputs |= {"lora_A": uniform(bits, (settings["r"], 6)), "lora_B": as_float32(B * bell(bits, (4, settings["r"])))}
+    inputs |= {dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0)} if kind == "dora" else {}
+    inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
+    inputs["grad.y"] = bell(bits, (*rows, 4))
+    return ReferenceCase(id, 1, kind, settings, inputs, adapted_layer, *about)
+
+
+lora_case = partial(adapted_case, "lora")
+dora_case = partial(adapted_case, "dora", alpha=3.0, norm_gradient=False)
+
+
+# ---------------------------------------------------------------- the cases
+
+EDGE = ("edge",)
+
+
+def operation_cases():
+    """The cases of tier 1."""
     units = {  # whole multiples of the smallest number: every product and sum is exact
         "x": whole(bits_of("tiny"), (3, 6), 100) - 50.0,
         "weight": whole(bits_of("tiny weight"), (4, 6), 7) - 3.0,
@@ -113,191 +165,100 @@ def linear_cases():
     subnormal, subnormal32 = (
         {name: a * tiny if name != "weight" else a for name, a in units.items()} for tiny in (2.0**-1074, 2.0**-149)
     )
+    norm, soft, loss = (bits_of(name) for name in ("layer norm, x", "softmax, x", "cross entropy, logits"))
+    equal = np.full((2, 3, 8), 1.0) * np.array([[-2.5], [0.0], [3.25]])
+    equal[1, 1] = as_float32(np.arange(8) / 4.0)
+    masked = bell(soft, (4, 5))
+    masked[np.triu_indices(4, 1, 5)] = -np.inf
+    embedded = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]])}
+    embedded |= bells(bits_of("embedding"), {"weight": (7, 5), "grad.y": (2, 4, 5)})
     return [
-        case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)"),
-        case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
-        case("linear-one-row", (1, 1, 6), "a single row", "an axis of length 1 that is dropped", flags=("edge",)),
+        linear_case("linear", (2, 3, 6), "y = x Wᵀ + b", "the weight read as (in, out)"),
+        linear_case("linear-no-bias", (2, 3, 6), "y = x Wᵀ", "a bias that is added where there is none", bias=False),
+        linear_case("linear-one-row", (1, 1, 6), "a single row", "an axis of length 1 that is dropped", EDGE),
         ReferenceCase(
             "linear-subnormal", 1, "linear", {}, subnormal, linear,
             "x and grad.y are whole multiples of the smallest positive number, W is whole: every result is exact, and "
             "grad.weight, a product of two of them, is 0",
             "subnormal numbers flushed to zero (-ffast-math, GPU kernels)", ("edge", "exact"), subnormal32,
         ),
-    ]  # fmt: skip
-
-
-def layer_norm_cases():
-    def case(id, x, description, catches, flags=(), eps=1e-5):
-        bits = bits_of(id)
-        C = x.shape[-1]
-        inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "bias": bell(bits, (C,))}
-        inputs["grad.y"] = bell(bits, x.shape)
-        return ReferenceCase(id, 1, "layer_norm", {"eps": eps}, inputs, layer_norm, description, catches, flags)
-
-    bits = bits_of("layer norm, x")
-    equal = np.full((2, 3, 8), 1.0) * np.array([[-2.5], [0.0], [3.25]])
-    equal[1, 1] = as_float32(np.arange(8) / 4.0)
-    return [
-        case("layer-norm", bell(bits, (2, 3, 10)), "x̂ = (x − mean) / √(var + ε), y = x̂ ⊙ w + b",
-             "the variance divided by C − 1; a term of dx forgotten"),
-        case("layer-norm-small", bell(bits, (3, 10), 0.01), "a variance near ε, which then matters",
-             "ε outside the root, or added to the standard deviation"),
-        case("layer-norm-equal-rows", equal, "rows of equal numbers: variance 0, x̂ exactly 0, y = b",
-             "a division by zero; ε forgotten", ("edge",)),
-        case("layer-norm-offset", as_float32(bell(bits, (3, 10)) + 1000.0), "a mean a thousand times the deviation",
-             "the variance taken as mean(x²) − mean(x)², which cancels", ("edge",)),
-        case("layer-norm-large-eps", bell(bits, (3, 10)), "ε = 0.1, from the settings", "an ε written into the code",
-             eps=0.1),
-    ]  # fmt: skip
-
-
-def gelu_cases():
-    def case(id, x, description, catches, flags=()):
-        inputs = {"x": as_float32(x), "grad.y": bell(bits_of(id), np.shape(x))}
-        return ReferenceCase(id, 1, "gelu", {}, inputs, gelu, description, catches, flags)
-
-    saturated = [-1e4, -40.0, -10.0, -6.0, 6.0, 10.0, 40.0, 1e4]
-    return [
-        case("gelu", bell(bits_of("gelu, x"), (3, 7), 1.5), "tanh GELU", "the erf form in the tanh form's place"),
-        case("gelu-saturated", saturated, "inputs far out, where y is 0 or x and the slope 0 or 1",
-             "an overflow in x³ or exp, and then NaN", ("edge",)),
-        case("gelu-near-zero", [-5e-20, -1e-20, 0.0, 1e-20, 3e-20], "inputs near 0, where y = x/2",
-             "small numbers cut to 0, or an ε added to them", ("edge",)),
-    ]  # fmt: skip
-
-
-def softmax_cases():
-    def case(id, x, description, catches, flags=()):
-        inputs = {"x": as_float32(x), "grad.probs": bell(bits_of(id), np.shape(x))}
-        return ReferenceCase(id, 1, "softmax", {}, inputs, softmax, description, catches, flags)
-
-    bits = bits_of("softmax, x")
-    masked = bell(bits, (4, 5))
-    masked[np.triu_indices(4, 1, 5)] = -np.inf
-    return [
-        case("softmax", bell(bits, (2, 3, 5), 2.0), "p = exp(x) / Σ exp(x), over the last axis",
-             "the wrong axis; Σ dp p forgotten in the gradient"),
-        case("softmax-ties", [[1.0, 1.0, 1.0, 1.0], [2.0, -1.0, 2.0, 2.0]], "equal entries share the probability",
-             "a tie broken", ("edge",)),
-        case("softmax-80", [[80.0, -80.0, 0.0, 79.0], [-80.0, -80.5, -81.0, -90.0]], "entries of ±80",
-             "the row's maximum not taken off: exp overflows in float32, or all of a row underflows", ("edge",)),
-        case("softmax-1e4", [[1e4, -1e4, 0.0, 1e4 - 1], [-1e4, -1e4 - 2, -1e4 - 1, 0.0]], "entries of ±1e4",
-             "the row's maximum not taken off: inf / inf", ("edge",)),
-        case("softmax-masked", masked, "entries of −inf get probability 0 and gradient 0",
-             "the mask put on after the softmax; −inf − −inf", ("edge",)),
-    ]  # fmt: skip
-
-
-def attention_cases():
-    def case(id, Tq, Tk, description, catches, flags=(), scale=1.0, positions=None):
-        bits = bits_of(id)
-        inputs = bells(bits, {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)})
-        inputs["q"] = as_float32(scale * inputs["q"])
-        inputs |= {} if positions is None else {"positions": np.array(positions)}
-        inputs["grad.context"] = bell(bits, (2, Tq, 12))
-        return ReferenceCase(id, 1, "attention", {"n_heads": 3}, inputs, attention, description, catches, flags)
-
-    return [
-        case("attention", 5, 5, "three heads of 4, causal", "no 1/√D, D or C for √D; heads interleaved; a mask of 0"),
-        case("attention-one-token", 1, 1, "T = 1: the context is v", "an axis of length 1 that is dropped", ("edge",)),
-        case("attention-large-scores", 4, 4, "scores beyond ±80", "the row's maximum not taken off", ("edge",), 40.0),
-        case("attention-last-queries", 2, 5, "two queries that stand at the last two of five keys",
-             "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq"),
-        case("attention-positions", 1, 5, "one query a row, each at a position of its own",
-             "positions ignored: the query at position p may look at keys 0 … p", ("edge",), positions=[[4], [1]]),
-    ]  # fmt: skip
-
-
-def embedding_cases():
-    drawn = bells(bits_of("embedding"), {"weight": (7, 5), "grad.y": (2, 4, 5)})
-    inputs = {"ids": np.array([[3, 1, 3, 0], [6, 3, 1, 5]]), **drawn}
-    return [
-        ReferenceCase("embedding-repeated", 1, "embedding", {}, inputs, embedding,
+        layer_norm_case("layer-norm", bell(norm, (2, 3, 10)), "x̂ = (x − mean) / √(var + ε), y = x̂ ⊙ w + b",
+                        "the variance divided by C − 1; a term of dx forgotten"),
+        layer_norm_case("layer-norm-small", bell(norm, (3, 10), 0.01), "a variance near ε, which then matters",
+                        "ε outside the root, or added to the standard deviation"),
+        layer_norm_case("layer-norm-equal-rows", equal, "rows of equal numbers: variance 0, x̂ exactly 0, y = b",
+                        "a division by zero; ε forgotten", EDGE),
+        layer_norm_case("layer-norm-offset", as_float32(bell(norm, (3, 10)) + 1000.0),
+                        "a mean a thousand times the deviation",
+                        "the variance taken as mean(x²) − mean(x)², which cancels", EDGE),
+        layer_norm_case("layer-norm-large-eps", bell(norm, (3, 10)), "ε = 0.1, from the settings",
+                        "an ε written into the code", eps=0.1),
+        gelu_case("gelu", bell(bits_of("gelu, x"), (3, 7), 1.5), "tanh GELU", "the erf form in the tanh form's place"),
+        gelu_case("gelu-saturated", [-1e4, -40.0, -10.0, -6.0, 6.0, 10.0, 40.0, 1e4],
+                  "inputs far out, where y is 0 or x and the slope 0 or 1", "an overflow in x³ or exp, and then NaN",
+                  EDGE),
+        gelu_case("gelu-near-zero", [-5e-20, -1e-20, 0.0, 1e-20, 3e-20], "inputs near 0, where y = x/2",
+                  "small numbers cut to 0, or an ε added to them", EDGE),
+        softmax_case("softmax", bell(soft, (2, 3, 5), 2.0), "p = exp(x) / Σ exp(x), over the last axis",
+                     "the wrong axis; Σ dp p forgotten in the gradient"),
+        softmax_case("softmax-ties", [[1.0, 1.0, 1.0, 1.0], [2.0, -1.0, 2.0, 2.0]],
+                     "equal entries share the probability", "a tie broken", EDGE),
+        softmax_case("softmax-80", [[80.0, -80.0, 0.0, 79.0], [-80.0, -80.5, -81.0, -90.0]], "entries of ±80",
+                     "the row's maximum not taken off: exp overflows in float32, or all of a row underflows", EDGE),
+        softmax_case("softmax-1e4", [[1e4, -1e4, 0.0, 1e4 - 1], [-1e4, -1e4 - 2, -1e4 - 1, 0.0]], "entries of ±1e4",
+                     "the row's maximum not taken off: inf / inf", EDGE),
+        softmax_case("softmax-masked", masked, "entries of −inf get probability 0 and gradient 0",
+                     "the mask put on after the softmax; −inf − −inf", EDGE),
+        attention_case("attention", 5, 5, "three heads of 4, causal",
+                       "no 1/√D, D or C for √D; heads interleaved; a mask of 0"),
+        attention_case("attention-one-token", 1, 1, "T = 1: the context is v", "an axis of length 1 that is dropped",
+                       EDGE),
+        attention_case("attention-large-scores", 4, 4, "scores beyond ±80", "the row's maximum not taken off", EDGE,
+                       scale=40.0),
+        attention_case("attention-last-queries", 2, 5, "two queries that stand at the last two of five keys",
+                       "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq"),
+        attention_case("attention-positions", 1, 5, "one query a row, each at a position of its own",
+                       "positions ignored: the query at position p may look at keys 0 … p", EDGE,
+                       positions=[[4], [1]]),
+        ReferenceCase("embedding-repeated", 1, "embedding", {}, embedded, embedding,
                       "ids 1 and 3 stand at several places, 2 and 4 at none",
                       "repeated ids that count once; rows that no id names not set to 0"),
-    ]  # fmt: skip
-
-
-def cross_entropy_cases():
-    def case(id, logits, targets, description, catches, flags=(), grad_loss=1.0):
-        inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
-        settings = {"ignore_index": -100, "grad_loss": grad_loss}
-        return ReferenceCase(id, 1, "cross_entropy", settings, inputs, cross_entropy, description, catches, flags)
-
-    bits = bits_of("cross entropy, logits")
-    some = [[4, -100, 0], [2, 2, -100]]
-    return [
-        case("cross-entropy", bell(bits, (2, 3, 5), 2.0), some, "the mean over the targets that are not −100",
-             "the sum for the mean; ignored targets counted in the mean"),
-        case("cross-entropy-one-real", bell(bits, (2, 3, 5), 2.0), [[-100, -100, -100], [-100, 1, -100]],
-             "all targets but one ignored", "a mean over all positions", ("edge",)),
-        case("cross-entropy-80", [[80.0, -80.0, 0.0], [-80.0, 0.0, 80.0]], [0, 0], "logits of ±80: losses 0 and 160",
-             "log of a probability that has become 0", ("edge",)),
-        case("cross-entropy-1e4", [[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]], [1, 2], "logits of ±1e4: losses 2e4 and 0",
-             "exp overflows; log 0", ("edge",)),
-        case("cross-entropy-ties", [[2.0, 2.0, 2.0, 2.0], [-1.0, 3.0, 3.0, -1.0]], [3, 1], "equal logits",
-             "a tie broken", ("edge",)),
-        case("cross-entropy-upstream", bell(bits, (4, 5)), [0, 4, 2, 2], "the loss's own gradient is 0.375 and not 1",
-             "an upstream gradient that is not multiplied in", grad_loss=0.375),
-    ]  # fmt: skip
-
-
-def dropout_cases():
-    def case(id, p, description, catches):
-        bits = bits_of(id)
-        inputs = {"x": bell(bits, (3, 8)), "mask": mask(bits, (3, 8), p), "grad.y": bell(bits, (3, 8))}
-        return ReferenceCase(id, 1, "dropout", {"p": p}, inputs, dropout, description, catches)
-
-    return [
-        case("dropout", 0.25, "y = x ⊙ mask, mask 0 or 1/(1 − p)", "1/(1 − p) forgotten in the backward pass"),
-        case("dropout-0", 0.0, "nothing dropped: a mask of ones", "a draw where nothing is to be dropped"),
-        case("dropout-near-1", 0.96875, "nearly all dropped, the rest times 32", "p taken for the share that is kept"),
-    ]  # fmt: skip
-
-
-def draw_layer(bits, rows, r, p, magnitude=False, B=1.0):
-    """A linear layer with an adapter of rank r, and a dropout mask unless p is None."""
-    inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
-    inputs |= {"lora_A": uniform(bits, (r, 6)), "lora_B": as_float32(B * bell(bits, (4, r)))}
-    inputs |= {dora.MAGNITUDE: uniform(bits, (4,), 1.0, 3.0)} if magnitude else {}
-    inputs |= {} if p is None else {"mask": mask(bits, (*rows, 6), p)}
-    return {**inputs, "grad.y": bell(bits, (*rows, 4))}
-
-
-def lora_cases():
-    def case(id, description, catches, r=2, alpha=5.0, rslora=False, p=None, rows=(2, 3), flags=(), B=1.0):
-        inputs = draw_layer(bits_of(id), rows, r, p, B=B)
-        settings = {"r": r, "alpha": alpha, "rslora": rslora}
-        return ReferenceCase(id, 1, "lora", settings, inputs, adapted_layer, description, catches, flags)
-
-    return [
-        case("lora", "y = x Wᵀ + b + s (x Aᵀ) Bᵀ, s = α/r = 2.5", "α in place of α/r; A and B exchanged"),
-        case("lora-rank-1", "r = 1, so that s = α", "an axis of length 1 that is dropped", r=1, flags=("edge",)),
-        case("lora-full-rank", "r = min(in, out) = 4", "a square B read transposed", r=4, flags=("edge",)),
-        case("lora-alpha-0", "α = 0: the base's output, and gradients 0 for A and B", "a division by α", alpha=0.0,
-             flags=("edge",)),
-        case("lora-b-0", "B = 0, as at the start: dA is 0, dB is not", "A and B exchanged at the start", B=0.0,
-             flags=("edge",)),
-        case("lora-rslora", "s = α/√r", "α/r where the settings say rslora", rslora=True),
-        case("lora-dropout", "a mask on the adapter's input alone", "the base's input masked too; dx of the adapter's "
-             "path not masked", p=0.25),
-        case("lora-dropout-0", "a mask of ones", "a mask applied twice", p=0.0),
-        case("lora-dropout-near-1", "nearly all of the adapter's input dropped", "the mask applied to u = x Aᵀ",
-             p=0.96875, rows=(4, 5)),
-        case("lora-one-row", "a single row", "an axis of length 1 that is dropped", rows=(1, 1), flags=("edge",)),
-    ]  # fmt: skip
-
-
-def dora_cases():
-    def case(id, description, catches, p=None, norm_gradient=False):
-        inputs = draw_layer(bits_of(id), (2, 3), 2, p, magnitude=True)
-        settings = {"r": 2, "alpha": 3.0, "rslora": False, "norm_gradient": norm_gradient}
-        return ReferenceCase(id, 1, "dora", settings, inputs, adapted_layer, description, catches)
-
-    return [
-        case("dora", "y = x (m ⊙ V/‖V‖)ᵀ + b with V = W + s B A, ‖V‖ held constant going back",
-             "norms of columns for norms of rows; a gradient through the norm"),
-        case("dora-dropout", "dropout on what the adapter adds to the base", "x masked in the base's part too", p=0.25),
-        case("dora-norm-gradient", "the exact gradient, through ‖V‖ too", "the term through the norm forgotten",
-             norm_gradient=True),
+        cross_entropy_case("cross-entropy", bell(loss, (2, 3, 5), 2.0), [[4, -100, 0], [2, 2, -100]],
+                           "the mean over the targets that are not −100",
+                           "the sum for the mean; ignored targets counted in the mean"),
+        cross_entropy_case("cross-entropy-one-real", bell(loss, (2, 3, 5), 2.0), [[-100, -100, -100], [-100, 1, -100]],
+                           "all targets but one ignored", "a mean over all positions", EDGE),
+        cross_entropy_case("cross-entropy-80", [[80.0, -80.0, 0.0], [-80.0, 0.0, 80.0]], [0, 0],
+                           "logits of ±80: losses 0 and 160", "log of a probability that has become 0", EDGE),
+        cross_entropy_case("cross-entropy-1e4", [[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]], [1, 2],
+                           "logits of ±1e4: losses 2e4 and 0", "exp overflows; log 0", EDGE),
+        cross_entropy_case("cross-entropy-ties", [[2.0, 2.0, 2.0, 2.0], [-1.0, 3.0, 3.0, -1.0]], [3, 1],
+                           "equal logits", "a tie broken", EDGE),
+        cross_entropy_case("cross-entropy-upstream", bell(loss, (4, 5)), [0, 4, 2, 2],
+                           "the loss's own gradient is 0.375 and not 1",
+                           "an upstream gradient that is not multiplied in", grad_loss=0.375),
+        dropout_case("dropout", 0.25, "y = x ⊙ mask, mask 0 or 1/(1 − p)", "1/(1 − p) forgotten in the backward pass"),
+        dropout_case("dropout-0", 0.0, "nothing dropped: a mask of ones", "a draw where nothing is to be dropped"),
+        dropout_case("dropout-near-1", 0.96875, "nearly all dropped, the rest times 32",
+                     "p taken for the share that is kept"),
+        lora_case("lora", "y = x Wᵀ + b + s (x Aᵀ) Bᵀ, s = α/r = 2.5", "α in place of α/r; A and B exchanged"),
+        lora_case("lora-rank-1", "r = 1, so that s = α", "an axis of length 1 that is dropped", EDGE, r=1),
+        lora_case("lora-full-rank", "r = min(in, out) = 4", "a square B read transposed", EDGE, r=4),
+        lora_case("lora-alpha-0", "α = 0: the base's output, and gradients 0 for A and B", "a division by α", EDGE,
+                  alpha=0.0),
+        lora_case("lora-b-0", "B = 0, as at the start: dA is 0, dB is not", "A and B exchanged at the start", EDGE,
+                  B=0.0),
+        lora_case("lora-rslora", "s = α/√r", "α/r where the settings say rslora", rslora=True),
+        lora_case("lora-dropout", "a mask on the adapter's input alone",
+                  "the base's input masked too; dx of the adapter's path not masked", p=0.25),
+        lora_case("lora-dropout-0", "a mask of ones", "a mask applied twice", p=0.0),
+        lora_case("lora-dropout-near-1", "nearly all of the adapter's input dropped", "the mask applied to u = x Aᵀ",
+                  p=0.96875, rows=(4, 5)),
+        lora_case("lora-one-row", "a single row", "an axis of length 1 that is dropped", EDGE, rows=(1, 1)),
+        dora_case("dora", "y = x (m ⊙ V/‖V‖)ᵀ + b with V = W + s B A, ‖V‖ held constant going back",
+                  "norms of columns for norms of rows; a gradient through the norm"),
+        dora_case("dora-dropout", "dropout on what the adapter adds to the base", "x masked in the base's part too",
+                  p=0.25),
+        dora_case("dora-norm-gradient", "the exact gradient, through ‖V‖ too", "the term through the norm forgotten",
+                  norm_gradient=True),
     ]  # fmt: skip

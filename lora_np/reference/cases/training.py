@@ -7,7 +7,7 @@ import numpy as np
 
 from ... import training
 from ...data import Batch
-from ...model import ModelConfig, loss_and_gradients
+from ...model import loss_and_gradients
 from . import model
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
@@ -24,9 +24,8 @@ def clip(settings, t):
 
 
 def schedule(settings, t):
-    same = {name: settings[name] for name in ("schedule", "warmup_steps", "final_share")}
-    steps = settings["steps"]
-    rates = [training.learning_rate_at(i, steps, settings["peak"], **same) for i in range(steps)]
+    steps, others = settings["steps"], {name: value for name, value in settings.items() if name != "steps"}
+    rates = [training.learning_rate_at(i, steps, **others) for i in range(steps)]
     return {"learning_rate": np.array(rates)}
 
 
@@ -52,37 +51,33 @@ def train(settings, t):
 
     All steps, or only the first settings["until"]: enough for a mistake that shows early.
     """
-    base, adapter, about = model.base_of(settings, t), model.adapter_of(settings, t), settings["train"]
+    (config, base, adapter), about = model.objects(settings, t), settings["train"]
     same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
     train_config = training.TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
     state, outputs = training.initial_state(training.trainable_arrays(base, adapter)), {}
-    since = {"loss": [], "grad_norm": [], "learning_rate": []}  # the steps since parameters were last shown
+    since = []  # what the steps measured since parameters were last shown
     for step in range(settings.get("until", about["steps"])):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
-        objective = objective_at(step, settings, t, base, adapter)
+        objective = objective_at(step, t, config, base, adapter, about["dropout"])
         if step == 0:
             grads = objective(state.trainable, batch, None).grads
         state, measured = training.train_step(state, objective, batch, train_config)
-        for name, values in since.items():
-            values.append(measured[name])
+        since.append(measured)
         if step + 1 in RECORDED:
-            now = f"step.{step + 1}"
-            outputs |= {f"{now}.loss": np.array(since["loss"])}
+            now, columns = f"step.{step + 1}", {name: np.array([m[name] for m in since]) for name in measured}
+            outputs[f"{now}.loss"] = columns["loss"]
             outputs |= {f"{now}.grad.{name}": grad for name, grad in grads.items()} if step == 0 else {}
-            outputs |= {f"{now}.{name}": np.array(since[name]) for name in ("grad_norm", "learning_rate")}
+            outputs |= {f"{now}.{name}": columns[name] for name in ("grad_norm", "learning_rate")}
             outputs |= {f"{now}.after.{name}": array.copy() for name, array in state.trainable.items()}
-            since = {name: [] for name in since}
+            since = []
     return outputs
 
 
-def objective_at(step, settings, t, base, adapter):
+def objective_at(step, t, config, base, adapter, p):
     """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
-    config, dtype, masks = ModelConfig(**settings["model"]), base["tok_emb.weight"].dtype, {}
-    for name, array in t.items():
-        if name.startswith("kept."):
-            place = name.removeprefix("kept.")
-            masks[place] = array[step].astype(dtype) / (1.0 - settings["train"]["dropout"])
+    dtype, names = base["tok_emb.weight"].dtype, [name for name in t if name.startswith("kept.")]
+    masks = {name.removeprefix("kept."): t[name][step].astype(dtype) / (1.0 - p) for name in names}
 
     def objective(trainable, batch, rng):
         params, attached = training.attach(base, adapter, trainable)
@@ -94,91 +89,75 @@ def objective_at(step, settings, t, base, adapter):
 # ---------------------------------------------------------------- the cases
 
 
+def clip_case(id, share, *about, scale=1.0):
+    bits, shapes = bits_of(id), {"a.weight": (3, 5), "a.bias": (5,), "b": (2, 2)}
+    inputs = {f"grad.{name}": bell(bits, shape, scale) for name, shape in shapes.items()}
+    norm = np.sqrt(sum(np.sum(grad**2) for grad in inputs.values()))
+    return ReferenceCase(id, 3, "clip", {"max_norm": float(as_float32(share * norm))}, inputs, clip, *about)
+
+
+def schedule_case(kind, *about, final_share=0.0):
+    settings = {"schedule": kind, "steps": 12, "peak": 0.01, "warmup_steps": 3, "final_share": final_share}
+    return ReferenceCase(f"schedule-{kind}", 3, "schedule", settings, {}, schedule, *about)
+
+
+OPTIMISER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "rate_factors": {}}
+
+
+def adamw_case(id, *about, scale=1.0, shapes=None, **changes):
+    bits, shapes = bits_of(id), shapes or {"a.weight": (3, 4), "a.bias": (4,)}
+    inputs = {f"start.{name}": bell(bits, shape) for name, shape in shapes.items()}
+    inputs |= {f"grad.{name}": bell(bits, (3, *shape), scale) for name, shape in shapes.items()}
+    settings = {"optimiser": {**OPTIMISER, **changes}, "learning_rate": [0.01, 0.02, 0.005]}
+    return ReferenceCase(id, 3, "adamw", settings, inputs, adamw, *about)
+
+
+def run_case(id, adapter, *about, clip_norm, schedule, final_share, **changes):
+    bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
+    sizes = {**model.SIZES, "n_layers": 1, "dropout": 0.0 if adapter else p, **changes}
+    settings, arrays = model.draw_model(bits, sizes, adapter)
+    arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
+    batches = [model.draw_batch(bits, sizes, (5, 3, 4)) for _ in range(n_batches)]
+    inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    inputs["order"] = whole(bits, (steps,), n_batches)
+    shapes = model.mask_shapes(settings, arrays, batches[0]["ids"].shape, p)
+    inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
+    settings["train"] = {
+        "steps": steps, "learning_rate": 0.01, "schedule": schedule, "warmup_steps": 5, "final_share": final_share,
+        "clip_norm": clip_norm, "dropout": p, "optimiser": OPTIMISER,
+    }  # fmt: skip
+    return ReferenceCase(id, 3, "train", settings, {**inputs, **arrays}, train, *about)
+
+
 def training_cases():
     """The cases of clipping, schedules, AdamW and whole runs."""
-    return [*clip_cases(), *schedule_cases(), *adamw_cases(), *run_cases()]
-
-
-def clip_cases():
-    def case(id, share, description, catches, scale=1.0):
-        bits = bits_of(id)
-        shapes = {"a.weight": (3, 5), "a.bias": (5,), "b": (2, 2)}
-        inputs = {f"grad.{name}": bell(bits, shape, scale) for name, shape in shapes.items()}
-        norm = np.sqrt(sum(np.sum(grad**2) for grad in inputs.values()))
-        settings = {"max_norm": float(as_float32(share * norm))}
-        return ReferenceCase(id, 3, "clip", settings, inputs, clip, description, catches)
-
     return [
-        case("clip-above", 0.4, "the norm of all arrays together is above max_norm: all times max_norm / norm",
-             "each array clipped by its own norm"),
-        case("clip-below", 2.5, "the norm is below max_norm: nothing changes", "gradients stretched to max_norm"),
-        case("clip-small", 0.5, "a norm of about 0.005", "norm + 1e-6 in the norm's place, as PyTorch has it", 1e-3),
-    ]  # fmt: skip
-
-
-def schedule_cases():
-    def case(kind, description, catches, **settings):
-        about = {"schedule": kind, "steps": 12, "peak": 0.01, "warmup_steps": 3, "final_share": 0.0, **settings}
-        return ReferenceCase(f"schedule-{kind}", 3, "schedule", about, {}, schedule, description, catches)
-
-    return [
-        case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
-        case("linear", "warm-up, then a straight line", "a last step at a rate of 0: the line ends one step later"),
-        case("cosine", "warm-up, then half a cosine down to an eighth of the peak", "final_share forgotten",
-             final_share=0.125),
-    ]  # fmt: skip
-
-
-def adamw_cases():
-    def case(id, description, catches, scale=1.0, flags=(), rate_factors=None, names=("a.weight", "a.bias"), **changes):
-        bits = bits_of(id)
-        shape_of = {"weight": (3, 4), "bias": (4,), "lora_A": (2, 4), "lora_B": (3, 2)}
-        shapes = {name: shape_of[name.rpartition(".")[2]] for name in names}
-        inputs = {f"start.{name}": bell(bits, shape) for name, shape in shapes.items()}
-        inputs |= {f"grad.{name}": bell(bits, (3, *shape), scale) for name, shape in shapes.items()}
-        about = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, **changes}
-        settings = {"optimiser": {**about, "rate_factors": rate_factors or {}}, "learning_rate": [0.01, 0.02, 0.005]}
-        return ReferenceCase(id, 3, "adamw", settings, inputs, adamw, description, catches, flags)
-
-    zero = case("adamw-zero-gradient", "gradients of 0: only the decay moves a matrix, and nothing a bias",
-                "0 / 0 where ε is forgotten", 0.0, ("edge",))  # fmt: skip
-    return [
-        case("adamw", "three steps: a matrix, which decays, and a bias, which does not",
-             "bias correction left out; decay coupled with the gradient; biases that decay; moments updated after use"),
-        case("adamw-small-gradients", "gradients near ε, which then matters", "ε inside the root; ε added before the "
-             "bias correction", 1e-7),
-        case("adamw-large-eps", "ε = 0.1, β = 0.8 and 0.95", "an ε or a β written into the code", eps=0.1, beta1=0.8,
-             beta2=0.95),
-        zero,
-        case("adamw-rate-factors", "LoRA+: B at 16 times the rate, A at half of it", "a factor that leaves out the "
-             "decay", rate_factors={"lora_A": 0.5, "lora_B": 16.0}, names=("a.lora_A", "a.lora_B")),
-    ]  # fmt: skip
-
-
-def run_cases():
-    def case(id, adapter, description, catches, clip_norm, schedule, final_share, learning_rate, **changes):
-        bits = bits_of(id)
-        sizes = {**model.SIZES, "n_layers": 1, **changes}
-        params, steps, n_batches, p, (B, T) = model.draw_params(bits, sizes), RECORDED[-1], 4, 0.25, (3, 5)
-        about, arrays = model.draw_adapter(bits, params, adapter)
-        arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
-        batches = [model.draw_batch(bits, sizes, (T, T - 2, T - 1), T) for _ in range(n_batches)]
-        inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
-        inputs["order"] = whole(bits, (steps,), n_batches)
-        settings = {"model": {**sizes, "dropout": 0.0 if adapter else p}, "adapter": about}
-        shapes = model.mask_shapes(settings, arrays, B, T, p)
-        inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
-        settings["train"] = {
-            "steps": steps, "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": 5,
-            "final_share": final_share, "clip_norm": clip_norm, "dropout": p,
-            "optimiser": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "rate_factors": {}},
-        }  # fmt: skip
-        return ReferenceCase(id, 3, "train", settings, {**inputs, **params, **arrays}, train, description, catches)
-
-    return [
-        case("train-full", (), "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
-             "all of training's; what a single step does not show", 3.0, "cosine", 0.125, 0.01),
-        case("train-lora", model.QV, "50 steps of LoRA on q_proj and v_proj and of a classifier's head, "
-             "from B = 0, with dropout on the adapters' inputs, clipping and a straight line",
-             "base weights that move; masks of another step", 1.25, "linear", 0.0, 0.01, n_classes=3),
+        clip_case("clip-above", 0.4, "the norm of all arrays together is above max_norm: all times max_norm / norm",
+                  "each array clipped by its own norm"),
+        clip_case("clip-below", 2.5, "the norm is below max_norm: nothing changes", "gradients stretched to max_norm"),
+        clip_case("clip-small", 0.5, "a norm of about 0.005", "norm + 1e-6 in the norm's place, as PyTorch has it",
+                  scale=1e-3),
+        schedule_case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
+        schedule_case("linear", "warm-up, then a straight line",
+                      "a last step at a rate of 0: the line ends one step later"),
+        schedule_case("cosine", "warm-up, then half a cosine down to an eighth of the peak", "final_share forgotten",
+                      final_share=0.125),
+        adamw_case("adamw", "three steps: a matrix, which decays, and a bias, which does not", "bias correction left "
+                   "out; decay coupled with the gradient; biases that decay; moments updated after use"),
+        adamw_case("adamw-small-gradients", "gradients near ε, which then matters",
+                   "ε inside the root; ε added before the bias correction", scale=1e-7),
+        adamw_case("adamw-large-eps", "ε = 0.1, β = 0.8 and 0.95", "an ε or a β written into the code", eps=0.1,
+                   beta1=0.8, beta2=0.95),
+        adamw_case("adamw-zero-gradient", "gradients of 0: only the decay moves a matrix, and nothing a bias",
+                   "0 / 0 where ε is forgotten", ("edge",), scale=0.0),
+        adamw_case("adamw-rate-factors", "LoRA+: B at 16 times the rate, A at half of it", "a factor that leaves out "
+                   "the decay", shapes={"a.lora_A": (2, 4), "a.lora_B": (3, 2)},
+                   rate_factors={"lora_A": 0.5, "lora_B": 16.0}),
+        run_case("train-full", (), "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
+                 "all of training's; what a single step does not show", clip_norm=3.0, schedule="cosine",
+                 final_share=0.125),
+        run_case("train-lora", model.QV, "50 steps of LoRA on q_proj and v_proj and of a classifier's head, from B = "
+                 "0, with dropout on the adapters' inputs, clipping and a straight line",
+                 "base weights that move; masks of another step", clip_norm=1.25, schedule="linear", final_share=0.0,
+                 n_classes=3),
     ]  # fmt: skip
