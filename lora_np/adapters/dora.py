@@ -47,7 +47,7 @@ OF_STRETCH_AND_NORM = {**OF_STRETCH, "weight": "x factor", "lora_A": "x factor",
 class DoRACache(NamedTuple):
     """What the backward pass needs. It computes V again, which takes no product with the batch's rows."""
 
-    x: np.ndarray | None  # (..., in), the layer's input before dropout, read by dW
+    product: LinearCache  # of h = x̃ Vᵀ, without V; its x is the layer's input before dropout
     factors: LowRankCache  # for the gradients of A and B
     stretch: ScaleCache  # of g ⊙ h, without g
     weight: np.ndarray  # (out, in), the base's, not converted to an array
@@ -106,7 +106,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     V = directions(weight, adapter, s)  # (out, in)
     norm = row_norms(V) if norm is None else norm  # (out,)
     dropped = dropout_forward(x, mask)[0]  # x̃ (..., in)
-    h, _ = linear_forward(dropped, V, None, ())  # (..., out)
+    h, product = linear_forward(dropped, V, None, operands_wanted(wanted, OF_PRODUCT))  # (..., out)
     of_stretch = operands_wanted(wanted, OF_STRETCH_AND_NORM if config.norm_gradient else OF_STRETCH)
     y, stretch = scale_forward(h, over(adapter[MAGNITUDE], norm), of_stretch)  # (..., out)
     if bias is not None:
@@ -114,7 +114,7 @@ def forward(x, weight, bias, adapter, config, wanted=("x", *FACTORS, MAGNITUDE),
     if mask is not None:
         y += linear_forward(x - dropped, weight, None, ())[0]
     cache = DoRACache(
-        x=x if "weight" in wanted else None,
+        product=product._replace(x=None if product.x is None else x, weight=None),
         factors=low_rank_cache(x, A, s, B, operands_wanted(wanted, OF_FACTORS), mask),
         stretch=stretch._replace(factor=None),
         weight=weight,
@@ -149,18 +149,17 @@ def backward(dy, cache):
 
     Parameters and results as in `lora.backward`; grads may also have lora_magnitude_vector (out,).
     """
-    x, factors, stretch, weight, adapter, inv_norm, norm_gradient, wanted = cache
+    product, factors, stretch, weight, adapter, inv_norm, norm_gradient, wanted = cache
     if not wanted:
         return None, {}
-    m, mask = adapter[MAGNITUDE], factors.mask
+    m, mask, x = adapter[MAGNITUDE], factors.mask, product.x
     V = directions(weight, adapter, factors.e)  # (out, in)
     # y = (m/‖V‖) ⊙ h + b
-    dbias = linear_backward(dy, LinearCache(None, None, operands_wanted(wanted, {"bias": "bias"}))).dbias
+    dbias = dy.reshape(-1, len(m)).sum(axis=0) if "bias" in wanted else None  # (out,)
     dh, a = scale_backward(dy, stretch._replace(factor=m * inv_norm))  # (..., out), (out,)
     # h = x̃ Vᵀ
-    of_product = operands_wanted(wanted, OF_PRODUCT)
     dropped = None if x is None else dropout_forward(x, mask)[0]
-    dx, dweight, _ = linear_backward(dh, LinearCache(dropped, V, of_product))
+    dx, dweight, _ = linear_backward(dh, product._replace(x=dropped, weight=V))
     # V = W + s B A
     _, dA, _, dB = low_rank_backward(dh, factors)
     if norm_gradient and a is not None:
@@ -171,7 +170,7 @@ def backward(dy, cache):
     if mask is not None:
         # y += (x − x̃) Wᵀ
         left_out = None if x is None else x - dropped
-        through_base = linear_backward(dy, LinearCache(left_out, weight, of_product))
+        through_base = linear_backward(dy, product._replace(x=left_out, weight=weight))
         dweight = add(dweight, through_base.dweight)
         if dx is not None:
             dx = dx * mask + (through_base.dx - through_base.dx * mask)

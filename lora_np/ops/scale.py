@@ -39,7 +39,7 @@ def scale_backward(dy, cache):
 
     Parameters
     ----------
-    dy : array (..., n), or None if no gradient is wanted
+    dy : array (..., n)
     cache : ScaleCache
 
     Returns
@@ -47,8 +47,6 @@ def scale_backward(dy, cache):
     ScaleGrads, with None for each operand that was not wanted
     """
     dx = dfactor = None
-    if dy is None:
-        return ScaleGrads(dx, dfactor)
     n = dy.shape[-1]
     # y = f ⊙ x
     if "x" in cache.wanted:
