@@ -32,13 +32,13 @@ class Decoder(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Keys and values of the tokens so far. `next_logits` writes into the arrays and enlarges them when needed.
+    """Keys and values of the tokens so far. `next_logits` writes into the arrays.
 
     To continue one text in several ways, copy both arrays for each of them.
     """
 
-    keys: np.ndarray  # (n_layers, B, room, C)
-    values: np.ndarray  # (n_layers, B, room, C)
+    keys: np.ndarray  # (n_layers, B, n_positions, C)
+    values: np.ndarray  # (n_layers, B, n_positions, C)
     length: int  # number of tokens in them
 
 
@@ -76,7 +76,7 @@ class Reading(NamedTuple):
     shape: tuple[int, int]  # (B, T) of the new tokens
     start: int  # position of the first of them
     end: int  # position after the last of them
-    blocks: Iterator  # each block's keys and values, both (B, room, C)
+    blocks: Iterator  # each block's keys and values, both (B, n_positions, C)
 
 
 def layer(module, params, config):
@@ -114,20 +114,10 @@ def attention(reading, q, k, v, n_heads):
 
 
 def empty_past(decoder, batch_size):
-    """The past before the first token."""
+    """The past before the first token, with room for all positions. The system reserves memory as they are written."""
     config, dtype = decoder.config, decoder.dtype
-    shape = (config.n_layers, batch_size, 0, config.d_model)
+    shape = (config.n_layers, batch_size, config.n_positions, config.d_model)
     return Past(np.empty(shape, dtype), np.empty(shape, dtype), 0)
-
-
-def with_room(past, length, n_positions):
-    """The past with room for `length` tokens. A full past doubles, up to the size of the position table."""
-    room = past.keys.shape[2]
-    if length <= room:
-        return past
-    n_layers, B, _, C = past.keys.shape
-    more = np.empty((n_layers, B, min(max(length, 2 * room), n_positions) - room, C), past.keys.dtype)
-    return Past(*(np.concatenate([array, more], axis=2) for array in (past.keys, past.values)), past.length)
 
 
 def next_logits(decoder, ids, past):
@@ -159,7 +149,6 @@ def next_logits(decoder, ids, past):
         raise ValueError(
             f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
         )
-    past = with_room(past, end, config.n_positions)
     reading = Reading(ids.shape, start, end, iter(zip(past.keys, past.values)))
     logits = compute_logits(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)
     return logits, past._replace(length=end)

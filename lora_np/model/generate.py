@@ -70,21 +70,31 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     stop = np.array(stop if np.iterable(stop) else [stop])
     if stop.size and not (np.issubdtype(stop.dtype, np.integer) and 0 <= stop.min() <= stop.max() < config.vocab_size):
         raise ValueError(f"stop: got {stop.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
-    readers = make_readers(params, config, adapter, len(ids))
+    # Merging each adapter into a decoder of its own takes memory for the adapted weights, but no time per token.
+    if adapter is None or isinstance(adapter, Adapter):
+        readers = [(slice(None), make_decoder(params, config, adapter))]
+    else:
+        rows, adapters = rows_by_adapter(adapter, len(ids))
+        readers = [(rows[key], make_decoder(params, config, adapters[key])) for key in rows]
     text = prompt.astype(np.int64)  # a narrow type may be too small for the new tokens
     return continued(readers, text, config, n_new, sampling, rng, stop)
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop):
-    """The loop of `generate_tokens`, on checked arguments: text (B, T) int64, stop (n,) int64."""
+    """The loop of `generate_tokens`, on checked arguments.
+
+    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop (n,) int64.
+    """
     unread = text  # (B, ...), the tokens that are in no past yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
-    pasts = [empty_past(decoder, len(rows)) for rows, decoder in readers]
+    pasts = [empty_past(decoder, len(text[rows])) for rows, decoder in readers]
+    logits = np.empty((len(text), config.vocab_size), dtype=pasts[0].keys.dtype)
     for _ in range(n_new):
         if pasts[0].length + unread.shape[1] > config.n_positions:
             unread = text[:, -max(1, config.n_positions // 2) :]
             pasts = [past._replace(length=0) for past in pasts]
-        logits, pasts = read(readers, unread, pasts)  # (B, V)
+        for i, (rows, decoder) in enumerate(readers):
+            logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits of the next token are not finite; are the weights?")
         new = choose(logits, text, sampling, rng)  # (B,)
@@ -96,25 +106,3 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
                 return
         unread = new[:, None]
         text = np.concatenate([text, unread], axis=1)
-
-
-def make_readers(params, config, adapter, B):
-    """A decoder for each distinct adapter, with the rows that it reads: [(rows, Decoder), ...].
-
-    Each decoder has its adapter merged. That takes memory for the adapted weights, but no time per token.
-    """
-    one_for_all = adapter is None or isinstance(adapter, Adapter)
-    rows, adapters = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
-    return [(rows[key], make_decoder(params, config, adapters[key])) for key in rows]
-
-
-def read(readers, ids, pasts):
-    """`next_logits` for all rows: logits (B, V), and the new past of each reader."""
-    results = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
-    some_logits, past = results[0]
-    if len(results) == 1:  # all rows
-        return some_logits, [past]
-    logits = np.empty((len(ids), some_logits.shape[1]), dtype=some_logits.dtype)
-    for (rows, _), (some_logits, _) in zip(readers, results):
-        logits[rows] = some_logits
-    return logits, [past for _, past in results]
