@@ -81,43 +81,40 @@ def load_task(name):
     if not about and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
-        base = about["base"]
-        check_base(folder, base)
-        params, config = load_model(base)
-        return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
+        return put_on(folder, about["base"])
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
     return Task(params, config, None, tokenizer_of(folder, config), labels)
 
 
-def check_base(name, base):
-    """Raise ValueError unless the folder `base` has exactly the model that an adapter was trained on.
+def put_on(name, base, model=None):
+    """The task of an adapter on a model, which must be exactly the one that it was trained on.
 
-    `name` is the adapter's folder, or the name of an adapter that comes with the package.
+    Parameters
+    ----------
+    name : the adapter's folder, or the name of an adapter that comes with the package
+    base : the model's folder
+    model : Task of the base, if it is already in memory; its weights are shared, not copied. None: read it
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_task`, or for the name of a whole model.
     """
     folder, about = read_task(name)
     if "base" not in about:
-        raise ValueError(f"{folder}: got a whole model, expected an adapter")
+        expected = "expected an adapter, in a folder that finetune, mix or import wrote"
+        raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
     try:
         sha256 = model_sha256(base)
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in some versions of Python
         raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
-
-
-def put_on(name, model):
-    """The task of an adapter on a model that is already in memory. The weights are shared, not copied.
-
-    Parameters
-    ----------
-    name : the adapter's folder, or the name of an adapter that comes with the package
-    model : Task of the base, after `check_base`
-    """
-    folder, about = read_task(name)
-    if "base" not in about:
-        raise ValueError(f"{folder}: no task.json of an adapter; expected a folder that finetune, mix or import wrote")
+    if model is None:
+        params, config = load_model(base)
+        model = Task(params, config, None, tokenizer_of(base, config), None)
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, compress, merge, mix
-from ..formats import PRETRAINED, Task, check_base, load_task, put_on, task_base, task_folder
+from ..formats import PRETRAINED, Task, load_task, put_on, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -51,8 +51,7 @@ def load_adapter_set(names, base=None):
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
     tasks = {}
     for name in adapted:
-        check_base(name, base)
-        tasks[name] = put_on(name, task)
+        tasks[name] = put_on(name, base, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
             raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")

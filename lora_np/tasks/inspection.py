@@ -8,7 +8,8 @@ import numpy as np
 from ..adapters import AdapterConfig, module_config, scaling
 from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
-from ..formats import read_config, read_object, read_tensors, task_folder
+from ..formats import read_tensors, task_folder
+from ..formats.checkpoint import read_config, read_object
 from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import check_fields, rank_and_scale
