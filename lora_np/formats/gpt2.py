@@ -14,8 +14,8 @@ import numpy as np
 
 from ..data import END_OF_TEXT, pad_id
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import cast, check_depth, read_as, read_object, warn_of_unknown
-from .tensors import read_tensors, write_json, write_tensors, write_text
+from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
+from .tensors import read_tensors
 
 # The linear layers of a GPT-2 block, and the layers of ours that each contains.
 LINEAR = {
@@ -235,27 +235,23 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     tokenizer : the tokenizer of `load_tokenizer`, or None
     labels : list of str, a classifier's, or None
     """
-    folder = Path(folder)
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     tensors = {}
     for theirs, names, _, is_transposed in layout(config):
         joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
-    tensors = cast(folder / "model.safetensors", tensors)
-    (folder / "config.json").unlink(missing_ok=True)  # written last: a folder without it is unfinished
-    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
-    special = {}
+    special, beside = {}, {}
     if tokenizer is not None:
         end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
         special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         # With this file transformers uses the tokenizer unchanged.
         about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
         about |= {name.removesuffix("_id"): tokenizer.id_to_token(token) for name, token in special.items()}
         about["clean_up_tokenization_spaces"] = False
-        write_json(folder / "tokenizer_config.json", about)
-    write_json(folder / "config.json", gpt2_fields(config, labels, special))
+        beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": about}
+    fields = gpt2_fields(config, labels, special)
+    write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, beside, {"format": "pt"})
 
 
 def gpt2_fields(config, labels, special):

@@ -196,7 +196,7 @@ def save_peft(folder, adapter, params, config, base=None):
         expected = " or ".join(map(repr, LEAVES))
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
     check_init(settings)
-    folder, factors = Path(folder), fitting_arrays(params, adapter)
+    factors = fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
     for module, names in block_layers(config.n_layers).items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
@@ -208,8 +208,7 @@ def save_peft(folder, adapter, params, config, base=None):
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
-    tensors_path = folder / "adapter_model.safetensors"
-    write_pair(tensors_path, tensors, folder / "adapter_config.json", fields, metadata={"format": "pt"})
+    write_pair(folder, "adapter_model.safetensors", tensors, "adapter_config.json", fields, metadata={"format": "pt"})
 
 
 def peft_fields(settings, ranks, alphas, config, base):

@@ -15,9 +15,8 @@ import numpy as np
 from ..adapters import HEAD, Adapter
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, check_init, load_adapter, load_model, read_object, save_adapter, save_model
+from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
-from .tensors import write_json, write_text
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -43,22 +42,14 @@ def save_task(folder, task, base, about, dtype=None):
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     """
-    folder = Path(folder)
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
-        check_init(task.adapter.config)
         base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
         about = {"base": base_name, "base_sha256": model_sha256(base), **about}
-    (folder / "task.json").unlink(missing_ok=True)
-    if task.adapter is not None:
-        save_adapter(folder, task.adapter, dtype)
-        write_json(folder / "task.json", about)
-        return
-    (folder / "config.json").unlink(missing_ok=True)
-    if task.tokenizer is not None:
-        write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
-    write_json(folder / "task.json", about)
-    save_model(folder, task.params, task.config)
+        save_adapter(folder, task.adapter, dtype, {"task.json": about})
+    else:
+        tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
+        save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
 
 
 def load_task(name):
