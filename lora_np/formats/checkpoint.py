@@ -157,11 +157,9 @@ def read_config(path, kind):
 
     Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
     """
-    values = read_object(path)
-    known = {field.name for field in fields(kind)}
-    unknown = {name: value for name, value in values.items() if name not in known}
+    values, known = read_object(path), {field.name for field in fields(kind)}
+    unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)
-    values = {name: value for name, value in values.items() if name in known}
     try:
         if unknown:
             values["extra"] = {**values.get("extra", {}), **unknown}

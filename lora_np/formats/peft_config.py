@@ -28,8 +28,7 @@ TYPES = {  # of fields that may be missing or null: the type of the value, or of
     "layers_pattern": (str, "a text or a list of texts"),
     "layers_to_transform": (int, "a whole number or a list of them"),
 }
-READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora use_dora init_lora_weights bias
-fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern modules_to_save task_type""".split()
+READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "modules_to_save", "task_type"}
 # Fields of PEFT that have no effect here. They are saved again, without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()

@@ -3,17 +3,7 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..data import (
-    Table,
-    class_batches,
-    encode,
-    encode_labels,
-    label_names,
-    pad_id,
-    read_table,
-    split_table,
-    text_digest,
-)
+from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
@@ -113,7 +103,7 @@ def without_texts(table, texts):
     """The rows of a table whose text is not one of these, ignoring case and spacing."""
     seen = {text_digest(text) for text in texts}
     rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
-    return Table([text for text, _ in rows], [label for _, label in rows])
+    return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
 
 
 def load_classifier(folder):
