@@ -312,7 +312,7 @@ REFUSALS = [
     ("predict --model x --data y.csv", "--text"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}", "there is no .safetensors file in it"),
+    ("inspect {taught}", "no adapter.safetensors and no"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 

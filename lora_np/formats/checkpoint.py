@@ -56,12 +56,7 @@ def load_model(folder, dtype=np.float32):
 
 
 def load_pretrained(dtype=np.float32):
-    """The language model that comes with the package, trained on IMDb reviews.
-
-    Returns
-    -------
-    params, config : as in `load_model`
-    """
+    """The language model that comes with the package, trained on IMDb reviews: params and config as in `load_model`."""
     return load_model(PRETRAINED, dtype)
 
 

@@ -107,19 +107,19 @@ def load_gpt2(path, dtype=np.float32):
     return GPT2(params, config, label_list(fields_path, fields, config))
 
 
-def tensor_file(path):
-    """The file of tensors, or the index of several, that a path means."""
+def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
+    """The file of tensors, or the index of several, that a path means; in a folder the first of these names."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or directory")
-    for name in ("model.safetensors", "model.safetensors.index.json"):
+    for name in names:
         if (path / name).is_file():
             return path / name
-    names = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
-    raise FileNotFoundError(f"{path}: no model.safetensors and no index of it ({names} found); pickle is never read")
+    present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
+    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({present} found); pickle is never read")
 
 
 def read_sharded(index):

@@ -177,10 +177,9 @@ def read_task(name):
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
     if labels is not None:
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
-            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"{path}: labels is {labels!r}, expected each label once")
+        are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        if not are_texts or not 2 <= len(labels) == len(set(labels)):
+            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two different texts, or null")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")

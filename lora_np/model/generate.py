@@ -11,11 +11,7 @@ from .sampling import GREEDY, choose
 
 
 def generate(params, ids, config, n_new, adapter=None, **settings):
-    """Continue each row by new tokens.
-
-    Parameters
-    ----------
-    params, ids, config, n_new, adapter, settings : see `generate_tokens`
+    """Continue each row by new tokens. The arguments are those of `generate_tokens`.
 
     Returns
     -------

@@ -88,16 +88,11 @@ def mixed(loaded, weights=None, rank=None):
 
 
 def forward_times(loaded, adapter):
-    """Median seconds of a forward pass of 16 full rows: of the base, with the adapter, and merged; on one thread.
-
-    Parameters
-    ----------
-    loaded : LoadedAdapters
-    adapter : Adapter
+    """The times of a forward pass of 16 full rows: of the base, with the Adapter attached, and merged; on one thread.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base, the median over 20 turns)
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base), both medians over 20 turns
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

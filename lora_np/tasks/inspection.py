@@ -37,7 +37,8 @@ def inspect_file(path):
         AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
         the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
     """
-    file = find_file(path)
+    place = Path(path) if Path(path).exists() else task_folder(path)
+    file = tensor_file(place, (*FILES, *sorted(file.name for file in place.glob("*.safetensors"))))
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     layers, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
@@ -47,17 +48,6 @@ def inspect_file(path):
     adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
-
-
-def find_file(path):
-    """The .safetensors file, or the index of several, that a path means."""
-    if Path(path).is_file():
-        return tensor_file(Path(path))
-    folder = Path(path) if Path(path).is_dir() else task_folder(path)
-    files = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: there is no .safetensors file in it")
-    return files[0]
 
 
 def describe(name, array):
