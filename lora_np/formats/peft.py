@@ -21,10 +21,10 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
-from .checkpoint import cast, check_init, read_object, warn_of_unknown, write_pair
+from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import join_factors, split_factors
 from .gpt2 import PREFIX, block_layers
-from .peft_config import KNOWN, READ, alpha_of, check_fields, is_target, rank_and_scale
+from .peft_config import KNOWN, READ, alpha_of, is_target, rank_and_scale, read_fields
 from .tensors import read_tensors
 
 BASE = "base_model.model."
@@ -56,8 +56,7 @@ def load_peft(folder, params):
     """
     folder = Path(folder)
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    fields = read_object(fields_path)
-    check_fields(fields_path, fields)
+    fields = read_fields(fields_path)
     kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
     factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
     adapted, alphas = {}, {}

@@ -8,6 +8,8 @@ import math
 import re
 import warnings
 
+from .checkpoint import read_object
+
 # Fields that change what the adapter computes in ways that we do not support; they must be off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
@@ -37,8 +39,9 @@ MOST, MOST_CHARACTERS = {r"[*+?{]": 3, r"\(": 2, r"\|": 20}, 300
 INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a repeated or special group, or a back-reference
 
 
-def check_fields(path, fields):
-    """Raise ValueError for fields of a wrong type, or that we do not support."""
+def read_fields(path):
+    """The fields of the file. Raises ValueError for one of a wrong type, or that we do not support."""
+    fields = read_object(path)
 
     def refuse(name, expected):
         raise ValueError(f"{path}: {name} is {fields[name]!r}, expected {expected}")
@@ -62,6 +65,7 @@ def check_fields(path, fields):
         is_pattern = isinstance(value, (str, dict)) or name == "layers_pattern"
         for pattern in (value if kind is dict else items) if is_pattern else ():
             check_pattern(path, name, pattern)
+    return fields
 
 
 def check_pattern(path, field, pattern):

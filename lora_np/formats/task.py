@@ -155,11 +155,9 @@ def tokenizer_of(path, config):
     path = Path(path)
     path = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = load_tokenizer(path)
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise ValueError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, expected at most the model's "
-            f"vocab_size = {config.vocab_size}"
-        )
+    n_tokens = tokenizer.get_vocab_size()
+    if n_tokens > config.vocab_size:
+        raise ValueError(f"{path} has {n_tokens} tokens, expected at most the model's vocab_size = {config.vocab_size}")
     return tokenizer
 
 

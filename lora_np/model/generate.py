@@ -57,10 +57,9 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
         prompt = ids[:, -config.n_positions :]
     check_ids(prompt, config)
     whole_number("n_new", n_new)
-    if not slide and ids.shape[1] + n_new > config.n_positions:
-        raise ValueError(
-            f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"
-        )
+    T = ids.shape[1]
+    if not slide and T + n_new > config.n_positions:
+        raise ValueError(f"n_new: {T} tokens and {n_new} new ones are more than n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop = np.array(stop if np.iterable(stop) else [stop])
