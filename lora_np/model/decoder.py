@@ -74,9 +74,7 @@ class Reading(NamedTuple):
     """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
 
     shape: tuple[int, int]  # (B, T) of the new tokens
-    blocks: (
-        Iterator  # each block's keys and values, both (B, tokens so far, C); those of the new ones are not yet there
-    )
+    blocks: Iterator  # each block's keys and values, both (B, all tokens, C), with room for the new ones at the end
 
 
 def layer(module, params, config):
