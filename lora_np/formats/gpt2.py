@@ -115,9 +115,9 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or directory")
-    for file in (file for name in names for file in sorted(path.glob(name))):
-        if file.is_file():
-            return file
+    files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
+    if files:
+        return files[0]
     present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
     raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({present} found); pickle is never read")
 
