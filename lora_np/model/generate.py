@@ -52,9 +52,7 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     FloatingPointError
         If logits are not finite.
     """
-    prompt = ids
-    if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
-        prompt = ids[:, -config.n_positions :]
+    prompt = ids[:, -config.n_positions :] if slide and getattr(ids, "ndim", None) == 2 else ids
     check_ids(prompt, config)
     whole_number("n_new", n_new)
     T = ids.shape[1]
