@@ -181,7 +181,7 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr(user_task, "train", None)
+    monkeypatch.setattr("lora_np.tasks.start.train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),
@@ -312,7 +312,7 @@ REFUSALS = [
     ("predict --model x --data y.csv", "--text"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}", "there is no .safetensors file in it"),
+    ("inspect {taught}", "no adapter.safetensors and no"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 

@@ -200,7 +200,7 @@ def test_an_adapter_that_needs_a_base_of_its_own_is_not_saved(init, saved_adapte
 
 
 def test_an_adapter_without_a_task_is_not_put_on_a_model(saved_adapter):
-    with pytest.raises(ValueError, match="no task.json of an adapter; expected a folder that finetune"):
+    with pytest.raises(ValueError, match="got no task.json, expected an adapter, in a folder that finetune"):
         put_on(saved_adapter[0], None)
 
 

@@ -10,12 +10,12 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..model import ModelConfig, parameter_shapes
-from .tensors import read_json, read_tensors, write_json, write_tensors
+from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def save_model(folder, params, config, dtype=None):
+def save_model(folder, params, config, dtype=None, beside=None):
     """Write `model.safetensors` and `config.json`.
 
     Parameters
@@ -24,9 +24,9 @@ def save_model(folder, params, config, dtype=None):
     params : dict of the weights
     config : ModelConfig
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
+    beside : dict of more files to write, see `write_pair`
     """
-    folder = Path(folder)
-    write_pair(folder / "model.safetensors", params, folder / "config.json", config_fields(config), dtype)
+    write_pair(folder, "model.safetensors", params, "config.json", config_fields(config), dtype, beside)
 
 
 def load_model(folder, dtype=np.float32):
@@ -56,28 +56,22 @@ def load_model(folder, dtype=np.float32):
 
 
 def load_pretrained(dtype=np.float32):
-    """The language model that comes with the package, trained on IMDb reviews.
-
-    Returns
-    -------
-    params, config : as in `load_model`
-    """
+    """The language model that comes with the package, trained on IMDb reviews: params and config as in `load_model`."""
     return load_model(PRETRAINED, dtype)
 
 
-def save_adapter(folder, adapter, dtype=None):
+def save_adapter(folder, adapter, dtype=None, beside=None):
     """Write `adapter.safetensors` and `adapter.json`.
 
     Parameters
     ----------
     folder : folder to write; created if needed
     adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `on_given_base` first
-    dtype : see `save_model`
+    dtype, beside : see `save_model`
     """
     check_init(adapter.config)
-    folder = Path(folder)
     settings = config_fields(adapter.config)
-    write_pair(folder / "adapter.safetensors", adapter.weights, folder / "adapter.json", settings, dtype)
+    write_pair(folder, "adapter.safetensors", adapter.weights, "adapter.json", settings, dtype, beside)
 
 
 def load_adapter(folder, params):
@@ -130,16 +124,19 @@ def config_fields(config):
     return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
-def write_pair(tensors_path, tensors, config_path, values, dtype=None, metadata=None):
-    """Write tensors and their configuration, replacing an earlier pair.
+def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, beside=None, metadata=None):
+    """Write tensors and their configuration, replacing an earlier pair, and `beside` them {name: text or JSON value}.
 
     The old configuration is removed first and the new one written last. If the process is killed in between,
     the folder has no configuration and is refused; new tensors are never read with old settings.
     """
-    tensors = cast(tensors_path, tensors, dtype)
-    config_path.unlink(missing_ok=True)
-    write_tensors(tensors_path, tensors, metadata)
-    write_json(config_path, values)
+    folder = Path(folder)
+    tensors = cast(folder / tensors_name, tensors, dtype)
+    (folder / config_name).unlink(missing_ok=True)
+    write_tensors(folder / tensors_name, tensors, metadata)
+    for name, content in {**(beside or {}), config_name: values}.items():
+        write = write_text if isinstance(content, str) else write_json
+        write(folder / name, content)
 
 
 def read_object(path):
@@ -155,11 +152,9 @@ def read_config(path, kind):
 
     Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
     """
-    values = read_object(path)
-    known = {field.name for field in fields(kind)}
-    unknown = {name: value for name, value in values.items() if name not in known}
+    values, known = read_object(path), {field.name for field in fields(kind)}
+    unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)
-    values = {name: value for name, value in values.items() if name in known}
     try:
         if unknown:
             values["extra"] = {**values.get("extra", {}), **unknown}

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..data import END_OF_TEXT, pad_id
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import cast, check_depth, read_as, read_object, warn_of_unknown
-from .tensors import read_tensors, write_json, write_tensors, write_text
+from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
+from .tensors import read_tensors
 
 # The linear layers of a GPT-2 block, and the layers of ours that each contains.
 LINEAR = {
@@ -107,19 +107,19 @@ def load_gpt2(path, dtype=np.float32):
     return GPT2(params, config, label_list(fields_path, fields, config))
 
 
-def tensor_file(path):
-    """The file of tensors, or the index of several, that a path means."""
+def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
+    """The file of tensors, or the index of several, that a path means; in a folder the first of these names."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or directory")
-    for name in ("model.safetensors", "model.safetensors.index.json"):
-        if (path / name).is_file():
-            return path / name
-    names = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
-    raise FileNotFoundError(f"{path}: no model.safetensors and no index of it ({names} found); pickle is never read")
+    files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
+    if files:
+        return files[0]
+    present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
+    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({present} found); pickle is never read")
 
 
 def read_sharded(index):
@@ -235,27 +235,23 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     tokenizer : the tokenizer of `load_tokenizer`, or None
     labels : list of str, a classifier's, or None
     """
-    folder = Path(folder)
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     tensors = {}
     for theirs, names, _, is_transposed in layout(config):
         joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
-    tensors = cast(folder / "model.safetensors", tensors)
-    (folder / "config.json").unlink(missing_ok=True)  # written last: a folder without it is unfinished
-    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
-    special = {}
+    special, beside = {}, {}
     if tokenizer is not None:
         end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
         special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
         # With this file transformers uses the tokenizer unchanged.
         about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
         about |= {name.removesuffix("_id"): tokenizer.id_to_token(token) for name, token in special.items()}
         about["clean_up_tokenization_spaces"] = False
-        write_json(folder / "tokenizer_config.json", about)
-    write_json(folder / "config.json", gpt2_fields(config, labels, special))
+        beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": about}
+    fields = gpt2_fields(config, labels, special)
+    write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, beside, {"format": "pt"})
 
 
 def gpt2_fields(config, labels, special):

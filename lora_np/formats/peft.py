@@ -21,10 +21,10 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
-from .checkpoint import cast, check_init, read_object, warn_of_unknown, write_pair
+from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import join_factors, split_factors
 from .gpt2 import PREFIX, block_layers
-from .peft_config import KNOWN, OFF, READ, alpha_of, check_fields, is_target, rank_and_scale
+from .peft_config import KNOWN, READ, alpha_of, is_target, rank_and_scale, read_fields
 from .tensors import read_tensors
 
 BASE = "base_model.model."
@@ -56,34 +56,33 @@ def load_peft(folder, params):
     """
     folder = Path(folder)
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    fields = read_object(fields_path)
-    check_fields(fields_path, fields)
+    fields = read_fields(fields_path)
     kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
     factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
-    weights, ranks, alphas = {}, {}, {}
+    adapted, alphas = {}, {}
     # PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
     fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
     layers = {PREFIX + name: ours for name, ours in fused.items()} | fused | {n: [n] for n in linear_layers(params)}
-    for module in factors:
+    for module, joined in factors.items():
         if module not in layers:
             raise ValueError(f"{path}: {module} is not a linear layer of the base")
         names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
         rank, scale = rank_and_scale(fields_path, fields, module)
-        check_factors(path, module, factors[module], rank, [weight.shape for weight in frozen])
-        for name, own in split_factors(factors[module], names, frozen).items():
-            if name in ranks:
+        check_factors(path, module, joined, rank, [weight.shape for weight in frozen])
+        for name, own in split_factors(joined, names, frozen).items():
+            if name in adapted:
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
-            weights |= {f"{name}.{leaf}": array for leaf, array in own.items()}
-            ranks[name] = len(own["lora_A"])
-            alphas[name] = alpha_of(scale, ranks[name], fields.get("use_rslora", False))
+            adapted[name] = own
+            alphas[name] = alpha_of(scale, len(own["lora_A"]), fields.get("use_rslora", False))
     check_targets(fields_path, fields, list(factors), layers)
-    order = [name for name in linear_layers(params) if name in ranks]
-    weights = {f"{name}.{leaf}": weights[f"{name}.{leaf}"] for name in order for leaf in LEAVES[kind]}
+    order = [name for name in linear_layers(params) if name in adapted]
+    weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[kind]}
     if head is not None:
         if head.shape[1] != table.shape[1]:
             raise ValueError(f"{path}: the head has shape {head.shape}, expected {(len(head), table.shape[1])}")
         weights[HEAD] = head
     try:
+        ranks = {name: len(own["lora_A"]) for name, own in adapted.items()}
         targets = compact_targets(order, linear_layers(params))
         adapter = Adapter(our_config(fields, kind, ranks, alphas, targets, head is not None), weights)
         fitting_arrays(params, adapter)
@@ -171,7 +170,7 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
         init="gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming",
         train_head=train_head,
         kind=kind,
-        extra={name: value for name, value in fields.items() if name not in (*READ, *OFF)},
+        extra={name: value for name, value in fields.items() if name not in READ},
     )
 
 
@@ -196,7 +195,7 @@ def save_peft(folder, adapter, params, config, base=None):
         expected = " or ".join(map(repr, LEAVES))
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
     check_init(settings)
-    folder, factors = Path(folder), fitting_arrays(params, adapter)
+    factors = fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
     for module, names in block_layers(config.n_layers).items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
@@ -208,8 +207,7 @@ def save_peft(folder, adapter, params, config, base=None):
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
-    tensors_path = folder / "adapter_model.safetensors"
-    write_pair(tensors_path, tensors, folder / "adapter_config.json", fields, metadata={"format": "pt"})
+    write_pair(folder, "adapter_model.safetensors", tensors, "adapter_config.json", fields, metadata={"format": "pt"})
 
 
 def peft_fields(settings, ranks, alphas, config, base):

@@ -8,6 +8,8 @@ import math
 import re
 import warnings
 
+from .checkpoint import read_object
+
 # Fields that change what the adapter computes in ways that we do not support; they must be off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
 target_parameters arrow_config kasa_config use_bdlora monteclora_config""".split()
@@ -28,8 +30,7 @@ TYPES = {  # of fields that may be missing or null: the type of the value, or of
     "layers_pattern": (str, "a text or a list of texts"),
     "layers_to_transform": (int, "a whole number or a list of them"),
 }
-READ = """peft_type r lora_alpha lora_dropout rank_pattern alpha_pattern use_rslora use_dora init_lora_weights bias
-fan_in_fan_out target_modules exclude_modules layers_to_transform layers_pattern modules_to_save task_type""".split()
+READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "modules_to_save", "task_type"}
 # Fields of PEFT that have no effect here. They are saved again, without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
@@ -38,8 +39,9 @@ MOST, MOST_CHARACTERS = {r"[*+?{]": 3, r"\(": 2, r"\|": 20}, 300
 INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a repeated or special group, or a back-reference
 
 
-def check_fields(path, fields):
-    """Raise ValueError for fields of a wrong type, or that we do not support."""
+def read_fields(path):
+    """The fields of the file. Raises ValueError for one of a wrong type, or that we do not support."""
+    fields = read_object(path)
 
     def refuse(name, expected):
         raise ValueError(f"{path}: {name} is {fields[name]!r}, expected {expected}")
@@ -63,6 +65,7 @@ def check_fields(path, fields):
         is_pattern = isinstance(value, (str, dict)) or name == "layers_pattern"
         for pattern in (value if kind is dict else items) if is_pattern else ():
             check_pattern(path, name, pattern)
+    return fields
 
 
 def check_pattern(path, field, pattern):

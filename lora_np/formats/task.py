@@ -15,9 +15,8 @@ import numpy as np
 from ..adapters import HEAD, Adapter
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, check_init, load_adapter, load_model, read_object, save_adapter, save_model
+from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
-from .tensors import write_json, write_text
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -43,22 +42,14 @@ def save_task(folder, task, base, about, dtype=None):
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     """
-    folder = Path(folder)
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
-        check_init(task.adapter.config)
         base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
         about = {"base": base_name, "base_sha256": model_sha256(base), **about}
-    (folder / "task.json").unlink(missing_ok=True)
-    if task.adapter is not None:
-        save_adapter(folder, task.adapter, dtype)
-        write_json(folder / "task.json", about)
-        return
-    (folder / "config.json").unlink(missing_ok=True)
-    if task.tokenizer is not None:
-        write_text(folder / "tokenizer.json", task.tokenizer.to_str(pretty=True))
-    write_json(folder / "task.json", about)
-    save_model(folder, task.params, task.config)
+        save_adapter(folder, task.adapter, dtype, {"task.json": about})
+    else:
+        tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
+        save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
 
 
 def load_task(name):
@@ -81,43 +72,40 @@ def load_task(name):
     if not about and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
-        base = about["base"]
-        check_base(folder, base)
-        params, config = load_model(base)
-        return put_on(folder, Task(params, config, None, tokenizer_of(base, config), None))
+        return put_on(folder, about["base"])
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
     return Task(params, config, None, tokenizer_of(folder, config), labels)
 
 
-def check_base(name, base):
-    """Raise ValueError unless the folder `base` has exactly the model that an adapter was trained on.
+def put_on(name, base, model=None):
+    """The task of an adapter on a model, which must be exactly the one that it was trained on.
 
-    `name` is the adapter's folder, or the name of an adapter that comes with the package.
+    Parameters
+    ----------
+    name : the adapter's folder, or the name of an adapter that comes with the package
+    base : the model's folder
+    model : Task of the base, if it is already in memory; its weights are shared, not copied. None: read it
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_task`, or for the name of a whole model.
     """
     folder, about = read_task(name)
     if "base" not in about:
-        raise ValueError(f"{folder}: got a whole model, expected an adapter")
+        expected = "expected an adapter, in a folder that finetune, mix or import wrote"
+        raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
     try:
         sha256 = model_sha256(base)
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in some versions of Python
         raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
-
-
-def put_on(name, model):
-    """The task of an adapter on a model that is already in memory. The weights are shared, not copied.
-
-    Parameters
-    ----------
-    name : the adapter's folder, or the name of an adapter that comes with the package
-    model : Task of the base, after `check_base`
-    """
-    folder, about = read_task(name)
-    if "base" not in about:
-        raise ValueError(f"{folder}: no task.json of an adapter; expected a folder that finetune, mix or import wrote")
+    if model is None:
+        params, config = load_model(base)
+        model = Task(params, config, None, tokenizer_of(base, config), None)
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
@@ -167,11 +155,9 @@ def tokenizer_of(path, config):
     path = Path(path)
     path = path / "tokenizer.json" if path.is_dir() else path
     tokenizer = load_tokenizer(path)
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise ValueError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, expected at most the model's "
-            f"vocab_size = {config.vocab_size}"
-        )
+    n_tokens = tokenizer.get_vocab_size()
+    if n_tokens > config.vocab_size:
+        raise ValueError(f"{path} has {n_tokens} tokens, expected at most the model's vocab_size = {config.vocab_size}")
     return tokenizer
 
 
@@ -189,10 +175,9 @@ def read_task(name):
         raise ValueError(f"{path}: not written by finetune: {', '.join(missing)} missing")
     labels = about["labels"]
     if labels is not None:
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
-            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two texts, or null")
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"{path}: labels is {labels!r}, expected each label once")
+        are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        if not are_texts or not 2 <= len(labels) == len(set(labels)):
+            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two different texts, or null")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")

@@ -32,17 +32,10 @@ def write_atomically(path, data):
 
 
 def check_folder(path, argument, sources=()):
-    """Check before a long job that a folder can be written to.
+    """Check before a long job that a folder, which need not exist yet, can be written to.
 
-    Parameters
-    ----------
-    path : the folder; it need not exist yet
-    argument : str, the caller's name for it, for the message
-    sources : folders that are read from and must not be overwritten
-
-    Raises
-    ------
-    ValueError
+    Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
+    read from and must not be overwritten.
     """
     path = Path(path).resolve()
     for source in sources:
@@ -68,14 +61,7 @@ def check_file(path, argument, sources=()):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Write a flat dict of arrays as safetensors.
-
-    Parameters
-    ----------
-    path : file to write
-    tensors : dict, name -> array
-    metadata : dict of str -> str, or None
-    """
+    """Write a flat dict, name -> array, as safetensors; `metadata` is a dict of str -> str, or None."""
     from safetensors.numpy import save
 
     # safetensors writes an array's buffer as it is, so a transposed view has to be copied first.

@@ -74,9 +74,7 @@ class Reading(NamedTuple):
     """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
 
     shape: tuple[int, int]  # (B, T) of the new tokens
-    start: int  # position of the first of them
-    end: int  # position after the last of them
-    blocks: Iterator  # each block's keys and values, both (B, room, C)
+    blocks: Iterator  # each block's keys and values, both (B, all tokens, C), with room for the new ones at the end
 
 
 def layer(module, params, config):
@@ -108,8 +106,9 @@ def attention(reading, q, k, v, n_heads):
     """The context of the new tokens, which see each other and all earlier ones."""
     q, k, v = (array.reshape(*reading.shape, -1) for array in (q, k, v))  # (B, T, C)
     keys, values = next(reading.blocks)
-    keys[:, reading.start : reading.end], values[:, reading.start : reading.end] = k, v
-    context, _ = attend(q, keys[:, : reading.end], values[:, : reading.end], n_heads)
+    new = slice(-k.shape[1], None)
+    keys[:, new], values[:, new] = k, v
+    context, _ = attend(q, keys, values, n_heads)
     return context.reshape(-1, context.shape[-1])
 
 
@@ -152,14 +151,13 @@ def next_logits(decoder, ids, past):
     """
     config, layers = decoder.config, decoder.layers
     check_ids(ids, config)
-    if len(ids) != past.keys.shape[1]:
-        raise ValueError(f"ids: got {len(ids)} rows, expected {past.keys.shape[1]} as in the past")
-    start, end = past.length, past.length + ids.shape[1]
+    B, T = ids.shape
+    if B != past.keys.shape[1]:
+        raise ValueError(f"ids: got {B} rows, expected {past.keys.shape[1]} as in the past")
+    start, end = past.length, past.length + T
     if end > config.n_positions:
-        raise ValueError(
-            f"ids: {start} tokens and {ids.shape[1]} more are more than n_positions = {config.n_positions}"
-        )
+        raise ValueError(f"ids: {start} tokens and {T} more are more than n_positions = {config.n_positions}")
     past = with_room(past, end, config.n_positions)
-    reading = Reading(ids.shape, start, end, iter(zip(past.keys, past.values)))
+    reading = Reading((B, T), iter(zip(past.keys[:, :, :end], past.values[:, :, :end])))
     logits = compute_logits(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)
     return logits, past._replace(length=end)

@@ -11,11 +11,7 @@ from .sampling import GREEDY, choose
 
 
 def generate(params, ids, config, n_new, adapter=None, **settings):
-    """Continue each row by new tokens.
-
-    Parameters
-    ----------
-    params, ids, config, n_new, adapter, settings : see `generate_tokens`
+    """Continue each row by new tokens. The arguments are those of `generate_tokens`.
 
     Returns
     -------
@@ -56,35 +52,42 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     FloatingPointError
         If logits are not finite.
     """
-    prompt = ids
-    if slide and isinstance(ids, np.ndarray) and ids.ndim == 2:
-        prompt = ids[:, -config.n_positions :]
+    prompt = ids[:, -config.n_positions :] if slide and getattr(ids, "ndim", None) == 2 else ids
     check_ids(prompt, config)
     whole_number("n_new", n_new)
-    if not slide and ids.shape[1] + n_new > config.n_positions:
-        raise ValueError(
-            f"n_new: {ids.shape[1]} tokens and {n_new} new ones are more than n_positions = {config.n_positions}"
-        )
+    T = ids.shape[1]
+    if not slide and T + n_new > config.n_positions:
+        raise ValueError(f"n_new: {T} tokens and {n_new} new ones are more than n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
     stop = np.array(stop if np.iterable(stop) else [stop])
     if stop.size and not (np.issubdtype(stop.dtype, np.integer) and 0 <= stop.min() <= stop.max() < config.vocab_size):
         raise ValueError(f"stop: got {stop.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
-    readers = make_readers(params, config, adapter, len(ids))
+    # Merging each adapter into a decoder of its own takes memory for the adapted weights, but no time per token.
+    if adapter is None or isinstance(adapter, Adapter):
+        readers = [(slice(None), make_decoder(params, config, adapter))]
+    else:
+        by_adapter = rows_by_adapter(adapter, len(ids))
+        readers = [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
     text = prompt.astype(np.int64)  # a narrow type may be too small for the new tokens
     return continued(readers, text, config, n_new, sampling, rng, stop)
 
 
 def continued(readers, text, config, n_new, sampling, rng, stop):
-    """The loop of `generate_tokens`, on checked arguments: text (B, T) int64, stop (n,) int64."""
+    """The loop of `generate_tokens`, on checked arguments.
+
+    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop (n,) int64.
+    """
     unread = text  # (B, ...), the tokens that are in no past yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
-    pasts = [empty_past(decoder, len(rows)) for rows, decoder in readers]
+    pasts = [empty_past(decoder, len(text[rows])) for rows, decoder in readers]
+    logits = np.empty((len(text), config.vocab_size), dtype=pasts[0].keys.dtype)
     for _ in range(n_new):
         if pasts[0].length + unread.shape[1] > config.n_positions:
             unread = text[:, -max(1, config.n_positions // 2) :]
             pasts = [past._replace(length=0) for past in pasts]
-        logits, pasts = read(readers, unread, pasts)  # (B, V)
+        for i, (rows, decoder) in enumerate(readers):
+            logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits of the next token are not finite; are the weights?")
         new = choose(logits, text, sampling, rng)  # (B,)
@@ -96,25 +99,3 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
                 return
         unread = new[:, None]
         text = np.concatenate([text, unread], axis=1)
-
-
-def make_readers(params, config, adapter, B):
-    """A decoder for each distinct adapter, with the rows that it reads: [(rows, Decoder), ...].
-
-    Each decoder has its adapter merged. That takes memory for the adapted weights, but no time per token.
-    """
-    one_for_all = adapter is None or isinstance(adapter, Adapter)
-    by_adapter = rows_by_adapter([adapter] * B if one_for_all else adapter, B)
-    return [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
-
-
-def read(readers, ids, pasts):
-    """`next_logits` for all rows: logits (B, V), and the new past of each reader."""
-    results = [next_logits(decoder, ids[rows], past) for (rows, decoder), past in zip(readers, pasts)]
-    some_logits, past = results[0]
-    if len(results) == 1:  # all rows
-        return some_logits, [past]
-    logits = np.empty((len(ids), some_logits.shape[1]), dtype=some_logits.dtype)
-    for (rows, _), (some_logits, _) in zip(readers, results):
-        logits[rows] = some_logits
-    return logits, [past for _, past in results]

@@ -126,10 +126,7 @@ def keep_top_p(logits, p):
 def draw(probs, rng):
     """Draw one token for each row, (B,) int64, with the inverse of the cumulative distribution.
 
-    Parameters
-    ----------
-    probs : array (B, V)
-    rng : np.random.Generator; B numbers are drawn from it
+    `probs` is (B, V). B numbers are drawn from `rng`, a np.random.Generator.
     """
     cumulative = np.cumsum(probs, axis=-1, dtype=np.float64)  # (B, V)
     # Rounding may leave the last entry below 1. The draw is multiplied by it, so that it is never above it.

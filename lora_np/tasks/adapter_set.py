@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, compress, merge, mix
-from ..formats import PRETRAINED, Task, check_base, load_task, put_on, task_base, task_folder
+from ..formats import PRETRAINED, Task, load_task, put_on, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -51,8 +51,7 @@ def load_adapter_set(names, base=None):
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")
     tasks = {}
     for name in adapted:
-        check_base(name, base)
-        tasks[name] = put_on(name, task)
+        tasks[name] = put_on(name, base, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
             raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")
@@ -89,16 +88,11 @@ def mixed(loaded, weights=None, rank=None):
 
 
 def forward_times(loaded, adapter):
-    """Median seconds of a forward pass of 16 full rows: of the base, with the adapter, and merged; on one thread.
-
-    Parameters
-    ----------
-    loaded : LoadedAdapters
-    adapter : Adapter
+    """The times of a forward pass of 16 full rows: of the base, with the Adapter attached, and merged; on one thread.
 
     Returns
     -------
-    dict: "base", "attached", "merged" -> (seconds, ratio to the base, the median over 20 turns)
+    dict: "base", "attached", "merged" -> (seconds, ratio to the base), both medians over 20 turns
     """
     params, config = loaded.task.params, loaded.task.config
     models = {"base": (params, None), "attached": (params, adapter), "merged": (merge(params, adapter), None)}

@@ -3,24 +3,15 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..data import (
-    Table,
-    class_batches,
-    encode,
-    encode_labels,
-    label_names,
-    pad_id,
-    read_table,
-    split_table,
-    text_digest,
-)
+from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, evaluate, stream, train
-from .start import end_training, load_base, start_training, training_settings
+from ..training import blas_threads, classifier_training, evaluate, stream
+from .start import fine_tune, load_base, training_settings
 
-DEFAULT_LEARNING_RATE = {"lora": 3e-3, "full": 5e-4, "head": 1e-2}
+# The default learning rate of each method, and the adapter that it trains.
+METHODS = {"lora": (3e-3, AdapterConfig()), "full": (5e-4, None), "head": (1e-2, AdapterConfig(targets=()))}
 EVALUATION_BATCH = 32  # rows at once when nothing is trained; small arrays stay in the processor's cache
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if the test part is a file of its own
@@ -67,9 +58,8 @@ def finetune(
     dict: labels, rows of each part, number of texts longer than n_positions tokens, validation and test accuracy,
     share of the commonest label in the test part, trainable parameters
     """
-    adapter_config = adapter_config or AdapterConfig()
     adapter_config, settings = training_settings(
-        DEFAULT_LEARNING_RATE, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
+        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
     )
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
@@ -90,10 +80,8 @@ def finetune(
         encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
-    frozen, start = start_training(params, adapter_config, seed)
-    batches = class_batches(*validation, EVALUATION_BATCH, pad)
-    state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
-    model, adapter, facts = end_training(params, frozen, start, state)
+    given = training, class_batches(*validation, EVALUATION_BATCH, pad), pad
+    model, adapter, history, facts = fine_tune(classifier_training, params, config, adapter_config, given, settings)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
@@ -102,10 +90,9 @@ def finetune(
         "longer_texts": longer,
         "n_positions": config.n_positions,
         # of the saved weights, which have the lowest validation loss
-        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
+        "validation_accuracy": float(history["eval_accuracy"][history["eval_loss"].argmin()]),
         "test_accuracy": evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)["accuracy"],
         "commonest_label_share": float(np.bincount(test[1]).max() / len(test[1])),
-        "learning_rate": settings["learning_rate"],
         **facts,
     }
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
@@ -116,7 +103,7 @@ def without_texts(table, texts):
     """The rows of a table whose text is not one of these, ignoring case and spacing."""
     seen = {text_digest(text) for text in texts}
     rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
-    return Table([text for text, _ in rows], [label for _, label in rows])
+    return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
 
 
 def load_classifier(folder):

@@ -8,7 +8,6 @@ from ..formats import (
     PRETRAINED,
     Task,
     check_folder,
-    default_labels,
     load_gpt2,
     load_peft,
     load_task,
@@ -18,8 +17,9 @@ from ..formats import (
     task_base,
     task_folder,
     tokenizer_of,
-    with_classes,
 )
+from ..formats.gpt2 import default_labels
+from ..formats.task import with_classes
 
 FORMATS = ("peft", "hf", "merged")
 

@@ -8,16 +8,18 @@ import numpy as np
 from ..adapters import AdapterConfig, module_config, scaling
 from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
-from ..formats import read_config, read_object, read_tensors, task_folder
+from ..formats import read_tensors, task_folder
+from ..formats.checkpoint import read_config
 from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
-from ..formats.peft_config import check_fields, rank_and_scale
+from ..formats.peft_config import rank_and_scale, read_fields
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # above this, the square of a product of three factors overflows
 MOST_CHARACTERS = 80  # of a layer's name; patterns of a file are not matched against longer ones
-FILES = ("adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
+FILES += ["*.safetensors"]  # the first in the alphabet
 
 
 def inspect_file(path):
@@ -36,7 +38,8 @@ def inspect_file(path):
         AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
         the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
     """
-    file = find_file(path)
+    place = Path(path) if Path(path).exists() else task_folder(path)
+    file = tensor_file(place, FILES)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     layers, scale_of = {}, scales(file.parent)
     for name, array in tensors.items():
@@ -46,17 +49,6 @@ def inspect_file(path):
     adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
-
-
-def find_file(path):
-    """The .safetensors file, or the index of several, that a path means."""
-    if Path(path).is_file():
-        return tensor_file(Path(path))
-    folder = Path(path) if Path(path).is_dir() else task_folder(path)
-    files = [folder / name for name in FILES if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: there is no .safetensors file in it")
-    return files[0]
 
 
 def describe(name, array):
@@ -114,8 +106,7 @@ def scales(folder):
         if ours.is_file():
             config = read_config(ours, AdapterConfig)
             return lambda layer: scaling(module_config(config, layer))
-        fields = read_object(theirs)
-        check_fields(theirs, fields)
+        fields = read_fields(theirs)
         return scale
     except (ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
         return lambda layer: None

@@ -1,41 +1,43 @@
-"""What `finetune` and `finetune_text` share: what comes before the training and after it."""
+"""What `finetune` and `finetune_text` share."""
 
 from dataclasses import replace
 
-from ..adapters import AdapterConfig, on_given_base, start_adapter, trainable_report
+from ..adapters import on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import one_of, whole_number
 from ..formats import check_folder, load_model, tokenizer_of
-from ..training import attach, stream
+from ..training import attach, stream, train
 
 
-def training_settings(rates, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
+def training_settings(methods, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
     """Check the arguments of a fine-tuning before anything is read.
 
-    `rates` has the default learning rate of each method.
+    `methods` has the default learning rate and adapter of each method.
 
     Returns
     -------
     adapter_config : that of the method; None for "full"
     settings : dict for `classifier_training` or `language_training`
     """
-    one_of("method", method, rates)
+    one_of("method", method, methods)
     whole_number("epochs", epochs)
     whole_number("batch_size", batch_size)
     check_folder(out, "out", (base,))
+    rate, default = methods[method]
+    adapter_config = adapter_config or methods["lora"][1]
     init, kind = adapter_config.init, adapter_config.kind
     if init == "loftq":
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
     if init in STARTS and kind != "lora":
         raise ValueError(f"init: {init!r} needs kind 'lora' here, got {kind!r}: see `on_given_base`")
     settings = {
-        "learning_rate": rates[method] if learning_rate is None else learning_rate,
+        "learning_rate": rate if learning_rate is None else learning_rate,
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
         "progress": f"fine-tuning ({method})",
     }
-    return {"full": None, "head": AdapterConfig(targets=())}.get(method, adapter_config), settings
+    return adapter_config if method == "lora" else default, settings
 
 
 def load_base(base, dropout):
@@ -45,23 +47,24 @@ def load_base(base, dropout):
     return params, config, tokenizer_of(base, config)
 
 
-def start_training(params, adapter_config, seed):
-    """The weights that training keeps frozen, and the adapter that it starts from; None for full fine-tuning."""
-    if adapter_config is None:
-        return params, None
-    return start_adapter(params, adapter_config, stream(seed, "adapter"))
+def fine_tune(protocol, params, config, adapter_config, data, settings):
+    """Train an adapter of the model, or the model itself if `adapter_config` is None.
 
-
-def end_training(params, frozen, start, state):
-    """The best weights of a training that `start_training` began.
+    `protocol` is `classifier_training` or `language_training`, whose other arguments are `data` and `settings`.
 
     Returns
     -------
-    params, adapter : in a form that fits the unchanged base; the adapter may be None
+    params, adapter : the best weights, in a form that fits the unchanged base; the adapter may be None
+    history : dict of what `train` measured
     facts : dict for the task's file
     """
+    frozen, start = params, None
+    if adapter_config is not None:
+        frozen, start = start_adapter(params, adapter_config, stream(settings["seed"], "adapter"))
+    state = train(**protocol(frozen, config, start, *data, **settings))
     report = trainable_report(params, state.best)
+    facts = {"learning_rate": settings["learning_rate"], "trainable": report.trainable, "percent": report.percent}
     trained, adapter = attach(frozen, start, state.best)
     if start is not None:
         trained, adapter = params, on_given_base(params, start, adapter)
-    return trained, adapter, {"trainable": report.trainable, "percent": report.percent}
+    return trained, adapter, state.history, facts
