@@ -7,8 +7,8 @@ from ..data import class_batches, encode, encode_labels, label_names, pad_id, re
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, evaluate, stream
-from .start import fine_tune, load_base, training_settings
+from ..training import blas_threads, classifier_training, evaluate, stream, train
+from .start import end_training, load_base, start_training, training_settings
 
 # The default learning rate of each method, and the adapter that it trains.
 METHODS = {"lora": (3e-3, AdapterConfig()), "full": (5e-4, None), "head": (1e-2, AdapterConfig(targets=()))}
@@ -80,8 +80,10 @@ def finetune(
         encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
-    given = training, class_batches(*validation, EVALUATION_BATCH, pad), pad
-    model, adapter, history, facts = fine_tune(classifier_training, params, config, adapter_config, given, settings)
+    frozen, start = start_training(params, adapter_config, seed)
+    batches = class_batches(*validation, EVALUATION_BATCH, pad)
+    state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
+    model, adapter, facts = end_training(params, frozen, start, state)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
@@ -90,9 +92,10 @@ def finetune(
         "longer_texts": longer,
         "n_positions": config.n_positions,
         # of the saved weights, which have the lowest validation loss
-        "validation_accuracy": float(history["eval_accuracy"][history["eval_loss"].argmin()]),
+        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
         "test_accuracy": evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)["accuracy"],
         "commonest_label_share": float(np.bincount(test[1]).max() / len(test[1])),
+        "learning_rate": settings["learning_rate"],
         **facts,
     }
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)

@@ -6,7 +6,7 @@ from ..adapters import on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import one_of, whole_number
 from ..formats import check_folder, load_model, tokenizer_of
-from ..training import attach, stream, train
+from ..training import attach, stream
 
 
 def training_settings(methods, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
@@ -47,24 +47,23 @@ def load_base(base, dropout):
     return params, config, tokenizer_of(base, config)
 
 
-def fine_tune(protocol, params, config, adapter_config, data, settings):
-    """Train an adapter of the model, or the model itself if `adapter_config` is None.
+def start_training(params, adapter_config, seed):
+    """The weights to freeze, and the adapter to train on them; without settings None, and the weights are trained."""
+    if adapter_config is None:
+        return params, None
+    return start_adapter(params, adapter_config, stream(seed, "adapter"))
 
-    `protocol` is `classifier_training` or `language_training`, whose other arguments are `data` and `settings`.
+
+def end_training(params, frozen, start, state):
+    """The best weights in a form that fits the unchanged base.
 
     Returns
     -------
-    params, adapter : the best weights, in a form that fits the unchanged base; the adapter may be None
-    history : dict of what `train` measured
+    params, adapter : the adapter may be None
     facts : dict for the task's file
     """
-    frozen, start = params, None
-    if adapter_config is not None:
-        frozen, start = start_adapter(params, adapter_config, stream(settings["seed"], "adapter"))
-    state = train(**protocol(frozen, config, start, *data, **settings))
     report = trainable_report(params, state.best)
-    facts = {"learning_rate": settings["learning_rate"], "trainable": report.trainable, "percent": report.percent}
     trained, adapter = attach(frozen, start, state.best)
     if start is not None:
         trained, adapter = params, on_given_base(params, start, adapter)
-    return trained, adapter, state.history, facts
+    return trained, adapter, {"trainable": report.trainable, "percent": report.percent}
