@@ -2,12 +2,6 @@
 
 from pathlib import Path
 
-from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
-from ..classroom.notebooks import run_all
-from ..classroom.release import read_sources, release
-from ..classroom.submissions import find_submissions
-from ..experiments.sweep import worker_count
-from ..formats import check_folder
 from .shared import json_writer, print_now, subcommands
 
 NEXT_IN_NBGRADER = """next, for one set:
@@ -47,6 +41,8 @@ def add_commands(command):
 
 
 def run_release(arguments):
+    from ..classroom.release import release
+
     released = release(arguments.folder, arguments.source, arguments.nbgrader, arguments.force)
     print(f"{len(released.sets)} sets in {arguments.folder}, {len(released.written)} files")
     if arguments.nbgrader:
@@ -54,6 +50,12 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
+    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
+    from ..classroom.release import read_sources
+    from ..classroom.submissions import find_submissions
+    from ..experiments.sweep import worker_count
+    from ..formats import check_folder
+
     jobs = worker_count(arguments.jobs)
     sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
     write_as_json = json_writer(arguments.json)
@@ -81,6 +83,9 @@ def run_grade(arguments):
 
 
 def run_execute(arguments):
+    from ..classroom.notebooks import run_all
+    from ..experiments.sweep import worker_count
+
     wrong = run_all(arguments.notebooks, arguments.check, worker_count(arguments.jobs), report=print_now)
     print(f"{len(arguments.notebooks)} notebooks, {len(wrong)} complaints")
     return 1 if wrong else 0

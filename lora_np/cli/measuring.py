@@ -2,12 +2,6 @@
 
 from pathlib import Path
 
-from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
-from ..experiments import laboratory, sweep, tuning
-from ..experiments.methods import SETTINGS
-from ..experiments.pretrain import EPOCHS, pretrain, train_shipped
-from ..experiments.recipes import RECIPES
-from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
 from .shared import check_unset, json_writer, print_now
 
 
@@ -71,6 +65,9 @@ def add_workers(command):
 
 
 def run_experiment(arguments):
+    from ..experiments import laboratory, sweep
+    from ..experiments.recipes import RECIPES
+
     if arguments.name == "list":
         for number, name in enumerate(RECIPES):
             print(f"{number:>2} {name:<17} {laboratory.headline(name)}")
@@ -93,6 +90,9 @@ def run_experiment(arguments):
 
 
 def run_tune(arguments):
+    from ..experiments import sweep, tuning
+    from ..experiments.methods import SETTINGS
+
     out = arguments.out or SETTINGS
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
         settings = tuning.tune(arguments.methods, out, arguments.store, executor, report=print_now)
@@ -101,6 +101,8 @@ def run_tune(arguments):
 
 
 def run_pretrain(arguments):
+    from ..experiments.pretrain import EPOCHS, pretrain, train_shipped
+
     if arguments.adapters:
         check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")
         for name, about in train_shipped(arguments.out, arguments.seed).items():
@@ -114,6 +116,8 @@ def run_pretrain(arguments):
 
 
 def run_gradcheck(arguments):
+    from ..reference import TOLERANCE, failures, format_rows, gradcheck, rows_to_dicts
+
     write_as_json = json_writer(arguments.json)
     rows = gradcheck()
     print(format_rows(rows))
@@ -124,6 +128,8 @@ def run_gradcheck(arguments):
 
 
 def run_bench(arguments):
+    from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
+
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
     write_as_json = json_writer(arguments.json)
