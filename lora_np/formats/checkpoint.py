@@ -125,7 +125,9 @@ def config_fields(config):
 
 
 def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, beside=None, metadata=None):
-    """Write tensors and their configuration, replacing an earlier pair, and `beside` them {name: text or JSON value}.
+    """Write tensors and their configuration, replacing an earlier pair.
+
+    `beside` has more files of the folder, written in between: {name: text or JSON value}.
 
     The old configuration is removed first and the new one written last. If the process is killed in between,
     the folder has no configuration and is refused; new tensors are never read with old settings.

@@ -48,7 +48,7 @@ def load_base(base, dropout):
 
 
 def start_training(params, adapter_config, seed):
-    """The weights to freeze, and the adapter to train on them; without settings None, and the weights are trained."""
+    """The frozen weights, and the adapter to train on them; None if the weights themselves are to be trained."""
     if adapter_config is None:
         return params, None
     return start_adapter(params, adapter_config, stream(seed, "adapter"))
