@@ -26,6 +26,7 @@ from lora_np.formats import (
     read_tensors,
     save_model,
     shipped_adapters,
+    task_base,
     write_json,
     write_tensors,
 )
@@ -332,7 +333,7 @@ def test_one_text_for_each_adapter(taught, run):
     one, two = taught / "one", taught / "two"
     settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
-    model = read_json(one / "task.json")["base"]
+    model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
@@ -463,7 +464,7 @@ def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
 @pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
 def test_there_and_back(name, peft, taught, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(taught / name), read_json(taught / name / "task.json")["base"]
+    task, base = load_task(taught / name), task_base(taught / name)
     assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
     run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")

@@ -263,20 +263,6 @@ def test_the_files_can_be_read_by_the_group(tmp_path):
 # ------------------------------------------------------------------ nothing is half-written
 
 
-def test_a_kill_between_the_two_files_leaves_nothing_that_loads(saved_adapter, monkeypatch):
-    """A new adapter of the same shapes beside the old one's alpha would be loaded with a wrong scale."""
-    folder, adapter, params = saved_adapter
-
-    def killed(path, value):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lora_np.formats.checkpoint.write_json", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_adapter(folder, adapter._replace(config=replace(adapter.config, alpha=99.0)))
-    with pytest.raises(FileNotFoundError, match="adapter.json"):
-        load_adapter(folder, params)
-
-
 def test_an_adapter_that_is_not_finite_is_not_saved(saved_adapter):
     folder, adapter, params = saved_adapter
     name = next(iter(adapter.weights))

@@ -7,7 +7,7 @@ import numpy as np
 from ..adapters import VARIANTS, AdapterConfig, merge, merge_errors, variant_config
 from ..checked import whole_number
 from ..data import read_table
-from ..formats import PRETRAINED, check_file, check_folder, save_task, write_text
+from ..formats import PRETRAINED, check_file, check_target, save_task, write_text
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
 from ..tasks.classifier import finetune, load_classifier, predict
@@ -188,7 +188,7 @@ def run_generate(arguments):
 
 def run_mix(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     weights = arguments.weights or [1.0] * len(loaded.adapters)
     adapter, error = mixed(loaded, weights, arguments.rank)
     about = {"method": "lora", "mixed_from": dict(zip(loaded.adapters, weights))}
@@ -201,7 +201,7 @@ def run_mix(arguments):
 
 def run_merge(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     adapter = next(iter(loaded.adapters.values()))
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)

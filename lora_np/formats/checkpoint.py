@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..model import ModelConfig, parameter_shapes
-from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
+from .atomic import of_one_version, write_folder
+from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def save_model(folder, params, config, dtype=None, beside=None):
-    """Write `model.safetensors` and `config.json`.
+def save_model(folder, params, config, dtype=None, beside=None, carry=()):
+    """Write `model.safetensors` and `config.json` as a folder, in place of an earlier one.
 
     Parameters
     ----------
@@ -24,11 +26,15 @@ def save_model(folder, params, config, dtype=None, beside=None):
     params : dict of the weights
     config : ModelConfig
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
-    beside : dict of more files to write, see `write_pair`
+    beside, carry : see `write_pair`
     """
-    write_pair(folder, "model.safetensors", params, "config.json", config_fields(config), dtype, beside)
+    names = "model.safetensors", "config.json"
+    write_pair(
+        folder, names, params, config_fields(config), dtype, beside, check=reader(load_model, params), carry=carry
+    )
 
 
+@of_one_version
 def load_model(folder, dtype=np.float32):
     """Read what `save_model` wrote.
 
@@ -60,20 +66,21 @@ def load_pretrained(dtype=np.float32):
     return load_model(PRETRAINED, dtype)
 
 
-def save_adapter(folder, adapter, dtype=None, beside=None):
-    """Write `adapter.safetensors` and `adapter.json`.
+def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
+    """Write `adapter.safetensors` and `adapter.json` as a folder, in place of an earlier one.
 
     Parameters
     ----------
     folder : folder to write; created if needed
     adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `on_given_base` first
-    dtype, beside : see `save_model`
+    dtype, beside, check : see `write_pair`
     """
     check_init(adapter.config)
-    settings = config_fields(adapter.config)
-    write_pair(folder, "adapter.safetensors", adapter.weights, "adapter.json", settings, dtype, beside)
+    names = "adapter.safetensors", "adapter.json"
+    write_pair(folder, names, adapter.weights, config_fields(adapter.config), dtype, beside, check=check)
 
 
+@of_one_version
 def load_adapter(folder, params):
     """Read what `save_adapter` wrote.
 
@@ -124,21 +131,32 @@ def config_fields(config):
     return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
-def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, beside=None, metadata=None):
-    """Write tensors and their configuration, replacing an earlier pair.
+def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
+    """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
 
-    `beside` has more files of the folder, written in between: {name: text or JSON value}.
-
-    The old configuration is removed first and the new one written last. If the process is killed in between,
-    the folder has no configuration and is refused; new tensors are never read with old settings.
+    Parameters
+    ----------
+    names : of the file of tensors and of the configuration, whose fields are `values`
+    beside : dict of name -> bytes, text or JSON value: more files
+    metadata : dict of str -> str in the file of tensors, or None
+    check : function of the new folder's path that reads it; None: only both files are read
     """
-    folder = Path(folder)
-    tensors = cast(folder / tensors_name, tensors, dtype)
-    (folder / config_name).unlink(missing_ok=True)
-    write_tensors(folder / tensors_name, tensors, metadata)
-    for name, content in {**(beside or {}), config_name: values}.items():
-        write = write_text if isinstance(content, str) else write_json
-        write(folder / name, content)
+
+    def readable(new):
+        return read_tensors(new / names[0]), read_object(new / names[1])
+
+    tensors = cast(Path(folder) / names[0], tensors, dtype)
+    files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
+    for name, content in (beside or {}).items():
+        content = content.encode("utf-8") if isinstance(content, str) else content
+        files[name] = content if isinstance(content, bytes) else json_bytes(content)
+    write_folder(folder, files, check or readable, carry)
+
+
+def reader(load, params):
+    """The function that reads a folder with `load`, in a dtype that can hold these arrays."""
+    is_double = any(array.dtype == np.float64 for array in params.values())
+    return partial(load, dtype=np.float64 if is_double else np.float32)
 
 
 def read_object(path):

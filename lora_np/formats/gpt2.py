@@ -14,7 +14,8 @@ import numpy as np
 
 from ..data import END_OF_TEXT, pad_id
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
+from .atomic import of_one_version
+from .checkpoint import check_depth, read_as, read_object, reader, warn_of_unknown, write_pair
 from .tensors import read_tensors
 
 # The linear layers of a GPT-2 block, and the layers of ours that each contains.
@@ -67,6 +68,7 @@ class GPT2(NamedTuple):
 # ---------------------------------------------------------------- reading
 
 
+@of_one_version
 def load_gpt2(path, dtype=np.float32):
     """Read a GPT-2 language model or sequence classifier.
 
@@ -251,7 +253,8 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
         about["clean_up_tokenization_spaces"] = False
         beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": about}
     fields = gpt2_fields(config, labels, special)
-    write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, beside, {"format": "pt"})
+    names = "model.safetensors", "config.json"
+    write_pair(folder, names, tensors, fields, None, beside, {"format": "pt"}, check=reader(load_gpt2, params))
 
 
 def gpt2_fields(config, labels, special):

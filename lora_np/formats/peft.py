@@ -21,6 +21,7 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
+from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import join_factors, split_factors
 from .gpt2 import PREFIX, block_layers
@@ -36,6 +37,7 @@ LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
 # ---------------------------------------------------------------- reading
 
 
+@of_one_version
 def load_peft(folder, params):
     """Read an adapter that PEFT saved.
 
@@ -207,7 +209,8 @@ def save_peft(folder, adapter, params, config, base=None):
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
-    write_pair(folder, "adapter_model.safetensors", tensors, "adapter_config.json", fields, metadata={"format": "pt"})
+    names = "adapter_model.safetensors", "adapter_config.json"
+    write_pair(folder, names, tensors, fields, metadata={"format": "pt"}, check=lambda new: load_peft(new, params))
 
 
 def peft_fields(settings, ranks, alphas, config, base):

@@ -6,7 +6,9 @@ and no `task.json` is a task too.
 """
 
 import hashlib
+import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,10 @@ import numpy as np
 from ..adapters import HEAD, Adapter
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .atomic import of_one_version
+from .checkpoint import PRETRAINED, cast, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
+from .tensors import tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -44,14 +48,29 @@ def save_task(folder, task, base, about, dtype=None):
     """
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
-        base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
-        about = {"base": base_name, "base_sha256": model_sha256(base), **about}
-        save_adapter(folder, task.adapter, dtype, {"task.json": about})
+        about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
+        weights = cast(folder, task.adapter.weights, dtype)
+        about = {"adapter_sha256": hashlib.sha256(tensor_bytes(weights)).hexdigest(), **about}
+        params, _ = with_classes(task.params, task.config, len(task.labels or ()))
+        check = partial(load_adapter, params=params)
+        save_adapter(folder, task.adapter._replace(weights=weights), None, {"task.json": about}, check)
     else:
         tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
         save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
 
 
+def base_name(base, folder):
+    """The base as the task's file names it: relative to the task's folder, if they are on one drive."""
+    base, folder = os.path.realpath(base), os.path.realpath(folder)
+    if base == os.path.realpath(PRETRAINED):
+        return "pretrained"
+    try:
+        return Path(os.path.relpath(base, folder)).as_posix()
+    except ValueError:  # Windows, on two drives
+        return base
+
+
+@of_one_version
 def load_task(name):
     """Read a task.
 
@@ -79,6 +98,7 @@ def load_task(name):
     return Task(params, config, None, tokenizer_of(folder, config), labels)
 
 
+@of_one_version
 def put_on(name, base, model=None):
     """The task of an adapter on a model, which must be exactly the one that it was trained on.
 
@@ -106,6 +126,9 @@ def put_on(name, base, model=None):
     if model is None:
         params, config = load_model(base)
         model = Task(params, config, None, tokenizer_of(base, config), None)
+    if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
+        remedy = "copy the whole folder again, or train it anew"
+        raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
@@ -182,7 +205,8 @@ def read_task(name):
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
     if is_adapter:
-        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+        named = os.path.normpath(folder.resolve() / about["base"])
+        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(named)
         if about["base"].resolve() == folder.resolve():
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
@@ -190,7 +214,11 @@ def read_task(name):
 
 def model_sha256(base):
     """The SHA-256 of a base's file of weights."""
-    path = Path(base) / "model.safetensors"
+    return file_sha256(Path(base) / "model.safetensors")
+
+
+def file_sha256(path):
+    """The SHA-256 of a file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,72 +1,25 @@
 """Single files: named tensors (safetensors) and JSON. A write replaces the whole file or changes nothing."""
 
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-
-def write_atomically(path, data):
-    """Write bytes so that `path` holds either the old content or the new one, even if the process is killed.
-
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and then renamed.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)  # it can only be read by setting it
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp gives 0600; make it a normal file
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def check_folder(path, argument, sources=()):
-    """Check before a long job that a folder, which need not exist yet, can be written to.
-
-    Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
-    read from and must not be overwritten.
-    """
-    path = Path(path).resolve()
-    for source in sources:
-        if Path(source).resolve() == path:
-            raise ValueError(f"{argument}: {path} is also read from; expected another folder")
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not existing.is_dir():
-        raise ValueError(f"{argument}: {existing} is a file, expected a folder")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"{argument}: {existing} cannot be written to")
-
-
-def check_file(path, argument, sources=()):
-    """Check before a long job that a file can be written and is not inside a source; see `check_folder`."""
-    if Path(path).is_dir():
-        raise ValueError(f"{argument}: {path} is a folder, expected a file")
-    if Path(path).exists() and not Path(path).is_file():  # a device, which the rename would replace
-        raise ValueError(f"{argument}: {path} is not a regular file")
-    for source in sources:
-        if Path(source).resolve() in Path(path).resolve().parents:
-            raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
-    check_folder(Path(path).parent, argument)
+from .atomic import write_atomically
 
 
 def write_tensors(path, tensors, metadata=None):
     """Write a flat dict, name -> array, as safetensors; `metadata` is a dict of str -> str, or None."""
+    write_atomically(path, tensor_bytes(tensors, metadata))
+
+
+def tensor_bytes(tensors, metadata=None):
+    """The bytes of such a file."""
     from safetensors.numpy import save
 
     # safetensors writes an array's buffer as it is, so a transposed view has to be copied first.
-    rows = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    write_atomically(path, save(rows, metadata or None))
+    return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata or None)
 
 
 def read_tensors(path):
@@ -110,10 +63,15 @@ def write_text(path, text):
 
 def write_json(path, value):
     """Write a value as JSON, indented by 2, with each list of numbers on one line."""
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value):
+    """The bytes of such a file."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     # Nothing inside a string can match: JSON writes a string's own line breaks as \n.
     text = re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
-    write_text(path, text + "\n")
+    return (text + "\n").encode("utf-8")
 
 
 def read_json(path):

@@ -7,7 +7,7 @@ from ..checked import one_of
 from ..formats import (
     PRETRAINED,
     Task,
-    check_folder,
+    check_target,
     load_gpt2,
     load_peft,
     load_task,
@@ -40,7 +40,7 @@ def export(name, to, out, base_name=None):
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_folder(out, "out", (task_folder(name), task_base(name)))
+    check_target(out, "out", (task_folder(name), task_base(name)))
     task = load_task(name)
     if to == "peft":
         if task.adapter is None:
@@ -69,7 +69,7 @@ def import_gpt2(path, out, tokenizer=None):
     Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    check_folder(out, "out", (folder,))
+    check_target(out, "out", (folder,))
     params, config, labels = load_gpt2(path)
     if tokenizer is not None or (folder / "tokenizer.json").is_file():
         tokenizer = tokenizer_of(tokenizer or folder, config)
@@ -93,7 +93,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     -------
     Task
     """
-    check_folder(out, "out", (folder, base))
+    check_target(out, "out", (folder, base))
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
