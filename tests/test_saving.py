@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -229,13 +230,17 @@ def test_leftovers_of_dead_processes_are_removed_by_the_next_save(kind, tmp_path
 
 
 @every_folder
-def test_files_of_the_user_are_never_replaced(kind, tmp_path):
+def test_files_of_the_user_are_never_replaced(kind, tmp_path, monkeypatch):
     path = tmp_path / "out"
     kind.save(path, 0)
     (path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="out has other files, such as 'notes.txt'; expected a new folder"):
         kind.save(path, 1)
     assert kind.load(path) == 0 and (path / "notes.txt").read_text() == "mine"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="here is the current folder"):
+        kind.save(Path(), 1)
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real", target_is_directory=True)
     kind.save(link, 1)

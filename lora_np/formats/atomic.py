@@ -231,11 +231,13 @@ def check_folder(path, argument, sources=()):
 def check_target(path, argument, sources=(), carry=()):
     """Check before a long job that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
 
-    Raises ValueError also if it has files that this package does not write, or is a drive's own folder.
+    Raises ValueError also if it has files that this package does not write, is a drive's own folder or the current one.
     """
     check_folder(path, argument, sources)
     path = Path(path).resolve()
     check_folder(path.parent, argument)
+    if path == Path.cwd():  # whose shell would be left in the old one
+        raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; name another one")
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []
     if others:
         expected = "expected a new folder, or one with nothing except a model"
