@@ -121,7 +121,6 @@ def write_folder(folder, files, check=None, carry=()):
         remove_leftovers(folder.parent)
         new = Path(tempfile.mkdtemp(**TEMPORARY, dir=folder.parent))
         try:
-            os.chmod(new, folder.stat().st_mode if folder.exists() else 0o777 & ~umask())
             for name, data in files.items():
                 with naming(folder / name):
                     write_through(new / name, data)
@@ -132,6 +131,7 @@ def write_folder(folder, files, check=None, carry=()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of fields that are stored and have no effect
                     check(new)
+            os.chmod(new, folder.stat().st_mode if folder.exists() else 0o777 & ~umask())
             put_in_place(new, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)  # after an exchange, the old folder
@@ -162,7 +162,7 @@ def exchange(a, b):
 def aside(folder):
     """Where a folder is between the two renames that replace it where nothing can be exchanged."""
     folder = Path(os.path.realpath(folder))
-    return folder.parent / f".{folder.name}.old"
+    return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
 
 
 def recover(folder):
