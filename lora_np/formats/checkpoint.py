@@ -9,6 +9,7 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
+from ..checked import quoted, shown
 from ..model import ModelConfig, parameter_shapes
 from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
 
@@ -116,7 +117,7 @@ def check_init(config):
 def check_depth(path, field, n_layers, tensors):
     """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
-        raise ValueError(f"{path}: {field} is {n_layers}, but the model has only {len(tensors)} tensors")
+        raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
 
 def config_fields(config):
@@ -168,7 +169,7 @@ def read_config(path, kind):
 def warn_of_unknown(path, names):
     """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {', '.join(names)} are ignored, but saved again", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but saved again", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
@@ -185,7 +186,7 @@ def read_as(path, tensors, shapes, dtype):
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
     for name in tensors:
         if name not in shapes:
-            raise ValueError(f"{path}: unexpected tensor {name}")
+            raise ValueError(f"{path}: unexpected tensor {shown(name)}")
     return cast(path, {name: tensors[name] for name in shapes}, dtype)
 
 
@@ -199,9 +200,10 @@ def cast(path, tensors, dtype=None):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; np.asarray dequantises it")
         if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected floating point")
+            raise ValueError(f"{path}: {shown(name)} has dtype {array.dtype}, expected floating point")
         with np.errstate(over="ignore", invalid="ignore"):
             arrays[name] = array.astype(dtype or array.dtype, copy=False)
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{path}: {name} has values that are not finite or too large for {arrays[name].dtype}")
+            fault = f"has values that are not finite or too large for {arrays[name].dtype}"
+            raise ValueError(f"{path}: {shown(name)} {fault}")
     return arrays

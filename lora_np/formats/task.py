@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
+from ..checked import quoted
 from ..data import load_tokenizer
 from ..model import ModelConfig
 from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
@@ -177,10 +178,11 @@ def read_task(name):
     if labels is not None:
         are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         if not are_texts or not 2 <= len(labels) == len(set(labels)):
-            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two different texts, or null")
+            expected = "expected a list of at least two different texts, or null"
+            raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
-            raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
+            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
         about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
         if about["base"].resolve() == folder.resolve():

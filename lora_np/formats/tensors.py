@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checked import quoted, shown
+
 
 def write_atomically(path, data):
     """Write bytes so that `path` holds either the old content or the new one, even if the process is killed.
@@ -98,9 +100,9 @@ def read_tensors(path):
                 tensors[name] = bits.view(np.float32).reshape(view["shape"])
         return tensors, metadata
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
+        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
     except (TypeError, AttributeError, ValueError) as error:  # float8, or 65 axes
-        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({error})") from None
+        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
 
 
 def write_text(path, text):
@@ -131,7 +133,7 @@ def read_json(path):
         text = Path(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
+        raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
 
 
 def whole_number(digits):
@@ -146,6 +148,6 @@ def without_repeats(pairs):
     values = {}
     for name, value in pairs:
         if name in values:
-            raise ValueError(f"repeated name {name!r}")
+            raise ValueError(f"repeated name {quoted(name)}")
         values[name] = value
     return values

@@ -12,12 +12,11 @@ from ..formats import read_tensors, task_folder
 from ..formats.checkpoint import read_config
 from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
-from ..formats.peft_config import rank_and_scale, read_fields
+from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # above this, the square of a product of three factors overflows
-MOST_CHARACTERS = 80  # of a layer's name; patterns of a file are not matched against longer ones
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
 FILES += ["*.safetensors"]  # the first in the alphabet
 
@@ -41,12 +40,14 @@ def inspect_file(path):
     place = Path(path) if Path(path).exists() else task_folder(path)
     file = tensor_file(place, FILES)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
-    layers, scale_of = {}, scales(file.parent)
+    layers = {}
     for name, array in tensors.items():
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
-    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
+    layers = {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
+    scale_of = scales(file.parent, layers)
+    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
 
@@ -91,14 +92,13 @@ def describe_adapter(layer, arrays, scale):
     }
 
 
-def scales(folder):
-    """A function, layer -> its scale s, or None if no configuration in the folder gives it."""
+def scales(folder, layers):
+    """A function, one of these layers -> its scale s, or None if no configuration in the folder gives it."""
     ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
 
     def scale(layer):
-        name = layer.removeprefix(BASE)
         try:
-            return rank_and_scale(theirs, fields, name)[1] if len(name) <= MOST_CHARACTERS else None
+            return rank_and_scale(theirs, fields, found, layer.removeprefix(BASE))[1]
         except ValueError:
             return None
 
@@ -107,6 +107,7 @@ def scales(folder):
             config = read_config(ours, AdapterConfig)
             return lambda layer: scaling(module_config(config, layer))
         fields = read_fields(theirs)
+        found = match_fields(theirs, fields, [layer.removeprefix(BASE) for layer in layers])
         return scale
     except (ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
         return lambda layer: None
