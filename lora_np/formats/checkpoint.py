@@ -48,12 +48,40 @@ def load_model(folder, dtype=np.float32):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the tensors do not match the configuration.
     """
+    check_is_model(folder)
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
     path = folder / "model.safetensors"
     tensors, _ = read_tensors(path)
     check_depth(folder / "config.json", "n_layers", config.n_layers, tensors)
     return read_as(path, tensors, parameter_shapes(config), dtype), config
+
+
+def check_is_model(folder):
+    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of a model of ours."""
+    folder = Path(folder)
+    if not folder.is_dir() and not folder.is_file():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    config, index = folder / "config.json", folder / "model.safetensors.index.json"
+    is_foreign = (
+        index.is_file() or folder.name == index.name or (config.is_file() and "model_type" in read_object(config))
+    )
+    if is_foreign:
+        remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
+        raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model's folder"
+        )
+
+
+def contents(folder):
+    """What is at a path that is not as it should be, for a message."""
+    if not folder.is_dir():
+        return "it is a file"
+    names = sorted(shown(path.name, 50) for path in folder.iterdir())
+    return f"{', '.join(names[:10]) or 'nothing'} found"
 
 
 def load_pretrained(dtype=np.float32):

@@ -15,7 +15,7 @@ import numpy as np
 from ..checked import quoted, shown
 from ..data import END_OF_TEXT, pad_id
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
+from .checkpoint import check_depth, contents, read_as, read_object, warn_of_unknown, write_pair
 from .tensors import read_tensors
 
 # The linear layers of a GPT-2 block, and the layers of ours that each contains.
@@ -134,8 +134,7 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
     if files:
         return files[0]
-    present = ", ".join(sorted(shown(p.name) for p in path.iterdir())[:10]) or "nothing"
-    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({present} found); pickle is never read")
+    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
 
 
 def read_sharded(index):

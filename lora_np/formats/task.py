@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..checked import quoted
+from ..checked import quoted, shown
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .checkpoint import PRETRAINED, check_is_model, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
+from .tensors import real_path
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -45,7 +46,7 @@ def save_task(folder, task, base, about, dtype=None):
     """
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
-        base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
+        base_name = "pretrained" if real_path(base) == real_path(PRETRAINED) else str(real_path(base))
         about = {"base": base_name, "base_sha256": model_sha256(base), **about}
         save_adapter(folder, task.adapter, dtype, {"task.json": about})
     else:
@@ -53,12 +54,13 @@ def save_task(folder, task, base, about, dtype=None):
         save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
 
 
-def load_task(name):
+def load_task(name, base=None):
     """Read a task.
 
     Parameters
     ----------
     name : the task's folder, or the name of an adapter that comes with the package
+    base : folder of the adapter's base; None: the one that `task.json` names
 
     Returns
     -------
@@ -70,10 +72,11 @@ def load_task(name):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder, about = read_task(name)
-    if not about and not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
-        return put_on(folder, about["base"])
+        return put_on(folder, base or about["base"])
+    if base is not None:
+        raise ValueError(f"base: {folder} is a whole model, which needs none")
+    check_is_model(folder)
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
@@ -98,12 +101,16 @@ def put_on(name, base, model=None):
     if "base" not in about:
         expected = "expected an adapter, in a folder that finetune, mix or import wrote"
         raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
+    remedy = "give its base with --base, or for generate with --model"
     try:
+        check_is_model(base)
         sha256 = model_sha256(base)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in some versions of Python
-        raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder / 'task.json'}: its base cannot be read, {error}; if it has moved, {remedy}"
+        ) from None
     if sha256 != about["base_sha256"]:
-        raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
+        raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
     if model is None:
         params, config = load_model(base)
         model = Task(params, config, None, tokenizer_of(base, config), None)
@@ -138,6 +145,8 @@ def task_folder(name):
     folder = Path(name)
     if not folder.exists() and str(name) in shipped_adapters():
         return SHIPPED / str(name)
+    if folder.is_file():
+        check_is_model(folder)
     if not folder.is_dir():
         shipped = ", ".join(shipped_adapters())
         raise FileNotFoundError(f"{folder}: no such folder; adapters that come with the package: {shipped}")
@@ -185,14 +194,17 @@ def read_task(name):
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
         about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
-        if about["base"].resolve() == folder.resolve():
+        if real_path(about["base"]) == real_path(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
 
 
 def model_sha256(base):
     """The SHA-256 of a base's file of weights."""
-    path = Path(base) / "model.safetensors"
+    path, digest = Path(base) / "model.safetensors", hashlib.sha256()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

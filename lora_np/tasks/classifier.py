@@ -109,12 +109,12 @@ def without_texts(table, texts):
     return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
 
 
-def load_classifier(folder):
+def load_classifier(folder, base=None):
     """Read a classifier that `finetune`, `import` or `merge` saved; see `load_task`.
 
     Raises ValueError for a language model.
     """
-    task = load_task(folder)
+    task = load_task(folder, base)
     if task.labels is None:
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
     return task
@@ -131,6 +131,11 @@ def predict(classifier, texts):
     Returns
     -------
     list of (label, probability), in the order of the texts
+
+    Raises
+    ------
+    FloatingPointError
+        If the model's logits are not finite.
     """
     params, config, adapter, tokenizer, labels = classifier
     sequences = encode(tokenizer, texts, config.n_positions)

@@ -54,18 +54,28 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
+    with blas_threads(1):
+        before = perplexity(language_loss(params, config, test))
     frozen, start = start_training(params, adapter_config, seed)
     state = train(**language_training(frozen, config, start, training, validation, **settings))
     model, adapter, facts = end_training(params, frozen, start, state)
     with blas_threads(1):
-        before, after = language_loss(params, config, test), language_loss(model, config, test, adapter)
+        after = perplexity(language_loss(model, config, test, adapter))
     result = {
         "method": method,
         "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
-        "test_perplexity_before": math.exp(before),
-        "test_perplexity": math.exp(after),
+        "test_perplexity_before": before,
+        "test_perplexity": after,
         "learning_rate": settings["learning_rate"],
         **facts,
     }
     save_task(out, Task(model, config, adapter, tokenizer, None), base, result)
     return result
+
+
+def perplexity(loss):
+    """e to the loss in nats per token; FloatingPointError if no float can hold it."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large") from None
