@@ -10,7 +10,7 @@ from . import classroom, measuring, reference, tasks
 from .shared import subcommands
 
 # Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError)
 
 
 def main(argv=None):
@@ -42,7 +42,7 @@ def main(argv=None):
             )
             return arguments.call(arguments) or 0  # most commands return nothing
     except USER_ERRORS as error:
-        text = str(error) or type(error).__name__
+        text = str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
         if isinstance(error, ModuleNotFoundError):
             text = f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
         print(f"error: {shown(text, 2000)}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """What several commands share."""
 
-from contextlib import contextmanager
 from functools import partial
 
 from ..formats import check_file, write_json
@@ -29,15 +28,6 @@ def check_unset(arguments, names, reason):
     for name in names:
         if getattr(arguments, name) is not None:
             raise ValueError(f"{name.replace('_', '-')}: {reason}")
-
-
-@contextmanager
-def answers_of(model):
-    """Put the model's name in front of an error about its numbers."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{model}: {error}") from None
 
 
 def json_writer(path, sources=()):

@@ -15,9 +15,10 @@ from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file
 from ..tasks.language_model import finetune_text
+from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
-from .shared import answers_of, check_unset, json_writer
+from .shared import check_unset, json_writer
 
 
 def add_commands(command):
@@ -187,9 +188,11 @@ def run_generate(arguments):
                 print(f"[{shown(name)}]")
             rng = np.random.default_rng(arguments.seed)
             text = arguments.prompt, arguments.tokens
-            for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
-                print(piece, end="", flush=True)
-            print()
+            try:
+                for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
+                    print(piece, end="", flush=True)
+            finally:
+                print()
 
 
 def run_mix(arguments):

@@ -226,7 +226,8 @@ def save_peft(folder, adapter, params, config, base=None):
     settings = adapter.config
     if settings.kind not in LEAVES:
         expected = " or ".join(map(repr, LEAVES))
-        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
+        remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
     check_init(settings)
     factors = fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}

@@ -16,7 +16,16 @@ from ..adapters import HEAD, Adapter
 from ..checked import quoted, shown
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, check_is_model, load_adapter, load_model, read_object, save_adapter, save_model
+from .checkpoint import (
+    PRETRAINED,
+    check_is_model,
+    contents,
+    load_adapter,
+    load_model,
+    read_object,
+    save_adapter,
+    save_model,
+)
 from .gpt2 import default_labels
 from .tensors import real_path
 
@@ -76,7 +85,9 @@ def load_task(name, base=None):
         return put_on(folder, base or about["base"])
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs none")
-    check_is_model(folder)
+    if not about and not (folder / "config.json").is_file():
+        fault = f"no task.json and no config.json ({contents(folder)})"
+        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
@@ -103,16 +114,14 @@ def put_on(name, base, model=None):
         raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
     remedy = "give its base with --base, or for generate with --model"
     try:
-        check_is_model(base)
+        params, config = load_model(base) if model is None else model[:2]  # before the digest of a file of any size
         sha256 = model_sha256(base)
     except OSError as error:
-        raise ValueError(
-            f"{folder / 'task.json'}: its base cannot be read, {error}; if it has moved, {remedy}"
-        ) from None
+        fault = f"its base cannot be read, {error}"
+        raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
     if model is None:
-        params, config = load_model(base)
         model = Task(params, config, None, tokenizer_of(base, config), None)
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))

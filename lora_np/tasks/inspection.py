@@ -8,6 +8,7 @@ import numpy as np
 from ..adapters import AdapterConfig, module_config, scaling
 from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
+from ..checked import shown
 from ..formats import read_tensors, task_folder
 from ..formats.checkpoint import read_config
 from ..formats.gpt2 import read_sharded, tensor_file
@@ -117,21 +118,22 @@ def format_inspection(inspected):
     """The description as text."""
     tensors, adapters = inspected["tensors"], inspected["adapters"]
     total = sum(math.prod(row["shape"]) for row in tensors)
-    lines = [f"{inspected['file']}: {len(tensors)} tensors, {total:,} numbers"]
+    lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} numbers"]
     if inspected["metadata"]:
-        lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in inspected["metadata"].items()))
+        pairs = (f"{shown(key, 60)}={shown(value, 60)}" for key, value in inspected["metadata"].items())
+        lines.append(f"metadata: {shown(', '.join(pairs), 1000)}")
     table = [("tensor", "dtype", "shape", "norm", "rms")]
     for row in tensors:
         shape = "×".join(map(str, row["shape"])) or "number"
         norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
-        table.append((row["name"], row["dtype"], shape, norm, rms))
+        table.append((shown(row["name"]), row["dtype"], shape, norm, rms))
     lines += ["", *aligned(table)]
     table = [("adapter", "rank", "out×in", "s", "‖A‖", "‖B‖", "‖ΔW‖", "stable", "effective rank")]
     for row in adapters:
         scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
         norms = (f"{row[key]:.3g}" for key in ("norm_A", "norm_B", "norm_update"))
         ranks = (f"{row[key]:.1f}" for key in ("stable_rank", "effective_rank"))
-        table.append((row["layer"], str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
+        table.append((shown(row["layer"]), str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
     lines += ["", *aligned(table)] if adapters else []
     if any(row["scale"] is None for row in adapters):
         lines.append("No configuration gives s, so ‖ΔW‖ is the norm of B A.")

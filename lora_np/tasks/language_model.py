@@ -6,7 +6,7 @@ from ..adapters import AdapterConfig
 from ..data import encode, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
 from ..training import blas_threads, language_loss, language_training, train
-from .start import end_training, load_base, start_training, training_settings
+from .start import answers_of, end_training, load_base, start_training, training_settings
 
 METHODS = {"lora": (4e-3, AdapterConfig(targets=("all-linear",))), "full": (4e-4, None)}  # as in classifier.py
 TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its start; the rest is the test part
@@ -54,7 +54,7 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
-    with blas_threads(1):
+    with blas_threads(1), answers_of(base):
         before = perplexity(language_loss(params, config, test))
     frozen, start = start_training(params, adapter_config, seed)
     state = train(**language_training(frozen, config, start, training, validation, **settings))
@@ -75,7 +75,6 @@ def finetune_text(
 
 def perplexity(loss):
     """e to the loss in nats per token; FloatingPointError if no float can hold it."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large") from None
+    if not loss < 700:
+        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
+    return math.exp(loss)
