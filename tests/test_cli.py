@@ -496,6 +496,7 @@ def hostile_names(folder):
             ),
             ["import", folder / "classes_hf", "--from", "hf"],
         ),
+        "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
         "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
         "repeated name": (
             lambda: (model / "config.json").write_text(f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"),

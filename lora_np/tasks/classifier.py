@@ -77,7 +77,8 @@ def finetune(
     for split in splits:
         sequences = encode(tokenizer, split.texts, config.n_positions + 1)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
+        cut = without_padding([ids[: config.n_positions] for ids in sequences], config)
+        encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
@@ -100,6 +101,16 @@ def finetune(
     }
     save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
     return result
+
+
+def without_padding(sequences, config):
+    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+
+    A classifier answers at the last token, and for transformers every token with that id at the end is padding.
+    """
+    pad = config.extra.get("pad_token_id")
+    real = [np.flatnonzero(ids != pad) for ids in sequences]
+    return [ids[: max(places, default=0) + 1] for ids, places in zip(sequences, real)] if pad is not None else sequences
 
 
 def without_texts(table, texts):
@@ -138,7 +149,7 @@ def predict(classifier, texts):
         If the model's logits are not finite.
     """
     params, config, adapter, tokenizer, labels = classifier
-    sequences = encode(tokenizer, texts, config.n_positions)
+    sequences = without_padding(encode(tokenizer, texts, config.n_positions), config)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     answers = [None] * len(texts)

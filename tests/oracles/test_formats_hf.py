@@ -30,6 +30,7 @@ from lora_np.model import (
     loss_and_gradients,
     next_probabilities,
 )
+from lora_np.tasks.classifier import without_padding
 from lora_np.training import TrainConfig, model_objective, train
 
 from ..tiny import edit_fields, random_params
@@ -276,6 +277,17 @@ def test_fields_that_change_what_a_gpt2_computes(changes, tmp_path):
     else:
         with pytest.raises(ValueError, match="expected|missing"):
             load_gpt2(tmp_path)
+
+
+def test_a_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
+    """Also where a text itself ends with that token, or consists of it."""
+    model = random_gpt2(4, torch.float32)
+    model.save_pretrained(tmp_path)
+    params, config, _ = load_gpt2(tmp_path)
+    ids = np.array([[3, 7, 0, 4, 9], [3, 7, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 0, 0]])  # pad_token_id is 0
+    lengths = [len(row) for row in without_padding(list(ids), config)]
+    assert lengths == [5, 2, 3, 1]
+    agree("GPT-2 imported", forward(params, ids, config, lengths=np.array(lengths))[0], hf_logits(model, ids))
 
 
 # ---------------------------------------------------------------- PEFT
