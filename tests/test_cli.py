@@ -496,6 +496,12 @@ def hostile_names(folder):
             ),
             ["import", folder / "classes_hf", "--from", "hf"],
         ),
+        "label of a table": (
+            lambda: (folder / "h.jsonl").write_text(
+                "".join(json.dumps({"t": s, "l": [HOSTILE, "b"][i % 2]}) + "\n" for i, s in enumerate(SENTENCES))
+            ),
+            ["finetune", "--data", folder / "h.jsonl", "--text", "t", "--label", "l", "--epochs", "1"],
+        ),
         "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
         "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
         "repeated name": (
@@ -510,8 +516,8 @@ def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp
     shutil.copytree(taught, tmp_path / "t")
     plant, command = hostile_names(tmp_path / "t")[place]
     plant()
-    command += ["--base", tiny_base] if "peft" in command else []
-    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix") else []
+    command += ["--base", tiny_base] if "peft" in command or "--data" in command else []
+    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix", "finetune") else []
     main([str(word) for word in command])
     said = capsys.readouterr()
     for line in [*said.out.split("\n"), *said.err.split("\n")]:
