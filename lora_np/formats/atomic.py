@@ -211,15 +211,23 @@ def version(folder):
 # ---------------------------------------------------------------- checks before a long job
 
 
+def real_path(path):
+    """The absolute path without links; OSError for a link that leads to itself."""
+    try:
+        return Path(path).resolve()
+    except RuntimeError:  # before Python 3.13
+        raise OSError(f"{path}: a link that leads to itself") from None
+
+
 def check_folder(path, argument, sources=()):
     """Check before a long job that a folder, which need not exist yet, can be written to.
 
     Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
     read from and must not be overwritten.
     """
-    path = Path(path).resolve()
+    path = real_path(path)
     for source in sources:
-        if Path(source).resolve() == path:
+        if real_path(source) == path:
             raise ValueError(f"{argument}: {path} is also read from; expected another folder")
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not existing.is_dir():
@@ -234,7 +242,7 @@ def check_target(path, argument, sources=(), carry=()):
     Raises ValueError also if it has files that this package does not write, is a drive's own folder or the current one.
     """
     check_folder(path, argument, sources)
-    path = Path(path).resolve()
+    path = real_path(path)
     check_folder(path.parent, argument)
     if path == Path.cwd():  # whose shell would be left in the old one
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; name another one")
@@ -248,11 +256,12 @@ def check_target(path, argument, sources=(), carry=()):
 
 def check_file(path, argument, sources=()):
     """Check before a long job that a file can be written and is not inside a source; see `check_folder`."""
+    whole = real_path(path)
     if Path(path).is_dir():
         raise ValueError(f"{argument}: {path} is a folder, expected a file")
     if Path(path).exists() and not Path(path).is_file():  # a device, which the rename would replace
         raise ValueError(f"{argument}: {path} is not a regular file")
     for source in sources:
-        if Path(source).resolve() in Path(path).resolve().parents:
+        if real_path(source) in whole.parents:
             raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
     check_folder(Path(path).parent, argument)

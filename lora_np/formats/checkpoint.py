@@ -10,6 +10,7 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
+from ..checked import quoted, shown
 from ..model import ModelConfig, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
@@ -53,12 +54,40 @@ def load_model(folder, dtype=np.float32):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the tensors do not match the configuration.
     """
+    check_is_model(folder)
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
     path = folder / "model.safetensors"
     tensors, _ = read_tensors(path)
     check_depth(folder / "config.json", "n_layers", config.n_layers, tensors)
     return read_as(path, tensors, parameter_shapes(config), dtype), config
+
+
+def check_is_model(folder):
+    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of a model of ours."""
+    folder = Path(folder)
+    if not folder.is_dir() and not folder.is_file():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    config, index = folder / "config.json", folder / "model.safetensors.index.json"
+    is_foreign = (
+        index.is_file() or folder.name == index.name or (config.is_file() and "model_type" in read_object(config))
+    )
+    if is_foreign:
+        remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
+        raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model's folder"
+        )
+
+
+def contents(folder):
+    """What is at a path that is not as it should be, for a message."""
+    if not folder.is_dir():
+        return "it is a file"
+    names = sorted(shown(path.name, 50) for path in folder.iterdir())
+    return f"{', '.join(names[:10]) or 'nothing'} found"
 
 
 def load_pretrained(dtype=np.float32):
@@ -123,7 +152,7 @@ def check_init(config):
 def check_depth(path, field, n_layers, tensors):
     """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
-        raise ValueError(f"{path}: {field} is {n_layers}, but the model has only {len(tensors)} tensors")
+        raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
 
 def config_fields(config):
@@ -186,7 +215,7 @@ def read_config(path, kind):
 def warn_of_unknown(path, names):
     """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {', '.join(names)} are ignored, but saved again", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but saved again", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
@@ -203,7 +232,7 @@ def read_as(path, tensors, shapes, dtype):
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
     for name in tensors:
         if name not in shapes:
-            raise ValueError(f"{path}: unexpected tensor {name}")
+            raise ValueError(f"{path}: unexpected tensor {shown(name)}")
     return cast(path, {name: tensors[name] for name in shapes}, dtype)
 
 
@@ -217,9 +246,10 @@ def cast(path, tensors, dtype=None):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; np.asarray dequantises it")
         if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected floating point")
+            raise ValueError(f"{path}: {shown(name)} has dtype {array.dtype}, expected floating point")
         with np.errstate(over="ignore", invalid="ignore"):
             arrays[name] = array.astype(dtype or array.dtype, copy=False)
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{path}: {name} has values that are not finite or too large for {arrays[name].dtype}")
+            fault = f"has values that are not finite or too large for {arrays[name].dtype}"
+            raise ValueError(f"{path}: {shown(name)} {fault}")
     return arrays

@@ -24,7 +24,7 @@ from ..formats.task import with_classes
 FORMATS = ("peft", "hf", "merged")
 
 
-def export(name, to, out, base_name=None):
+def export(name, to, out, base_name=None, base=None):
     """Write a task for `transformers` or PEFT.
 
     Parameters
@@ -34,14 +34,15 @@ def export(name, to, out, base_name=None):
         with the adapter merged into its weights
     out : folder to write, other than the task's and its base's
     base_name : str or None, where PEFT will find the base, for the adapter's configuration
+    base : folder of the adapter's base, if it has moved, or None
 
     Returns
     -------
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_target(out, "out", (task_folder(name), task_base(name)))
-    task = load_task(name)
+    check_target(out, "out", (task_folder(name), base or task_base(name)))
+    task = load_task(name, base)
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")

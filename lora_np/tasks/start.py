@@ -1,5 +1,6 @@
 """What `finetune` and `finetune_text` share."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..adapters import on_given_base, start_adapter, trainable_report
@@ -38,6 +39,15 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
         "progress": f"fine-tuning ({method})",
     }
     return adapter_config if method == "lora" else default, settings
+
+
+@contextmanager
+def answers_of(model):
+    """Put the model's name in front of an error about its numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{model}: {error}") from None
 
 
 def load_base(base, dropout):
