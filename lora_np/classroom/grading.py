@@ -13,7 +13,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats import write_text
+from ..formats import check_file, check_folder, write_text
 from .notebooks import read_notebook
 from .release import for_students, mark, read_sources
 from .submissions import error_of, printed, run_submission, score_of
@@ -197,6 +197,20 @@ def as_dict(graded):
     return {"exercise": graded.exercise, **sums, "items": items}
 
 
+def place_of_feedback(folder, path, paths):
+    """Where the report of one notebook is written; see `write_feedback`."""
+    common = commonpath([Path(path).resolve().parent for path in paths])
+    return Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
+
+
+def check_places(folder, paths):
+    """Raise ValueError unless the reports and the marks can be written to a folder, and over none of the notebooks."""
+    check_folder(folder, "out")
+    others = [path for path in paths if Path(path).suffix != ".ipynb"]
+    for place in (Path(folder) / "marks.csv", *(place_of_feedback(folder, path, paths) for path in paths)):
+        check_file(place, "out", others)
+
+
 def write_feedback(folder, path, one, paths):
     """Write the report of one notebook as a text under the notebook's name.
 
@@ -209,8 +223,7 @@ def write_feedback(folder, path, one, paths):
     one : Graded, or the error that says why not
     paths : list of the paths of all notebooks, of which the folders that they have in common are left out
     """
-    common = commonpath([Path(path).resolve().parent for path in paths])
-    place = Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
+    place = place_of_feedback(folder, path, paths)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, (report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}") + "\n")
 

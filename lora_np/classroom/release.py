@@ -9,7 +9,7 @@ import copy
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats import check_folder, write_text
+from ..formats import check_file, check_folder, write_text
 from .notebooks import read_notebook, write_notebook
 
 SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "exercises"  # of a clone; they are not in the wheel
@@ -64,13 +64,15 @@ def release(folder, source=None, nbgrader=False, force=False):
         If there are no sources, a mark is wrong, or a file is there already.
     """
     folder, notebooks = Path(folder), read_sources(source)
-    check_folder(folder, "folder", sources=[SOURCES if source is None else source])
+    check_folder(folder, "folder")
     if nbgrader:
         files = {folder / "source" / name / f"{name}.ipynb": notebook for name, notebook in notebooks.items()}
     else:
         files = {folder / "student" / f"{name}.ipynb": for_students(n, name) for name, n in notebooks.items()}
         files |= {folder / "solutions" / f"{name}.ipynb": solved(n) for name, n in notebooks.items()}
     texts = {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
+    for path in (*files, *texts):
+        check_file(path, "folder", sources=[SOURCES if source is None else source])
     there = [path for path in [*files, *texts] if path.exists()]
     if there and not force:
         raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.texts import existing_file, kind_of
+
 
 def write_atomically(path, data):
     """Write bytes so that `path` holds either the old content or the new one, even if the process is killed.
@@ -34,30 +36,43 @@ def write_atomically(path, data):
 def check_folder(path, argument, sources=()):
     """Check before a long job that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
-    read from and must not be overwritten.
+    Raises ValueError, which names the caller's `argument`, if it cannot or it is or holds one of the `sources`: files
+    and folders that are read and must not be overwritten.
     """
-    path = Path(path).resolve()
+    path = Path(path)
     for source in sources:
-        if Path(source).resolve() == path:
-            raise ValueError(f"{argument}: {path} is also read from; expected another folder")
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        if is_in(source, path):
+            what = "is" if is_in(path, source) else f"holds {source}, which is"
+            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
+    existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not existing.exists():
+        raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
     if not existing.is_dir():
-        raise ValueError(f"{argument}: {existing} is a file, expected a folder")
+        raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"{argument}: {existing} cannot be written to")
 
 
 def check_file(path, argument, sources=()):
-    """Check before a long job that a file can be written and is not inside a source; see `check_folder`."""
-    if Path(path).is_dir():
-        raise ValueError(f"{argument}: {path} is a folder, expected a file")
-    if Path(path).exists() and not Path(path).is_file():  # a device, which the rename would replace
-        raise ValueError(f"{argument}: {path} is not a regular file")
+    """Check before a long job that a file can be written, and is no source and in none; see `check_folder`."""
+    path = Path(path)
+    if os.path.lexists(path) and not path.is_file():  # such as a device, which the rename would replace
+        raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
     for source in sources:
-        if Path(source).resolve() in Path(path).resolve().parents:
-            raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
-    check_folder(Path(path).parent, argument)
+        if is_in(path, source):
+            where = f"in {source}, which is " if Path(source).is_dir() else ""
+            raise ValueError(f"{argument}: {path} is {where}also read from; expected another place")
+    check_folder(path.parent, argument)
+
+
+def is_in(path, place):
+    """Whether a path is a file or folder, or inside the folder, by whatever names, links and hard links."""
+    path, place = Path(os.path.realpath(path)), Path(os.path.realpath(place))
+    if place in (path, *path.parents):
+        return True
+    if not path.is_file() or path.stat().st_nlink == 1:
+        return False
+    return any(file.is_file() and file.samefile(path) for file in (place, *place.rglob("*")))
 
 
 def write_tensors(path, tensors, metadata=None):
@@ -85,8 +100,7 @@ def read_tensors(path):
     """
     from safetensors import SafetensorError, deserialize, safe_open
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    existing_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
@@ -125,10 +139,8 @@ def read_json(path):
     ValueError
         If it is not JSON or not UTF-8, a name is repeated, or a whole number needs more than 64 bits.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        text = existing_file(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
