@@ -18,9 +18,6 @@ from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
 
-OFFERED = [variant for variant in VARIANTS if variant != "loftq"]  # which needs a quantised base
-
-
 def add_commands(command):
     tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
     source = tuning.add_mutually_exclusive_group(required=True)
@@ -32,7 +29,7 @@ def add_commands(command):
     tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
-    text = f"of LoRA: {', '.join(OFFERED)} (default lora)"
+    text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
     tuning.add_argument("--variant", default="lora", metavar="NAME", help=text)
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
@@ -117,9 +114,14 @@ def run_finetune(arguments):
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
+def offered_variants():
+    """The names for --variant: all but "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
+
+
 def adapter_config(arguments, targets):
     """The AdapterConfig for the options; `targets` are used if the options name none."""
-    one_of("variant", arguments.variant, OFFERED)
+    one_of("variant", arguments.variant, offered_variants())
     if arguments.variant != "lora" and arguments.method != "lora":
         raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
     config = AdapterConfig(

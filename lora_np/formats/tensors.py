@@ -40,10 +40,6 @@ def check_folder(path, argument, sources=()):
     and folders that are read and must not be overwritten.
     """
     path = Path(path)
-    for source in sources:
-        if is_in(source, path):
-            what = "is" if is_in(path, source) else f"holds {source}, which is"
-            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
     existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     if not existing.exists():
         raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
@@ -51,6 +47,10 @@ def check_folder(path, argument, sources=()):
         raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"{argument}: {existing} cannot be written to")
+    for source in sources:
+        if is_in(source, path):
+            what = "is" if is_in(path, source) else f"holds {source}, which is"
+            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
 
 
 def check_file(path, argument, sources=()):
