@@ -4,8 +4,10 @@ import copy
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -331,6 +333,29 @@ def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     before = path.read_bytes()
     code, told = classroom("execute", *words, path)
     assert code == 1 and said in told and path.read_bytes() == before
+
+
+SILENT = {  # what a kernel does that gives no answer any more
+    "stops": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "idles": "get_ipython().kernel.session.send = lambda *given, **more: None",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", SILENT.values(), ids=SILENT)
+def test_a_kernel_that_gives_no_answer_is_ended(tmp_path, monkeypatch, cell):
+    """Within the limit, by the number of the cell, and no thread is left behind."""
+    monkeypatch.setattr(notebooks, "TIMEOUT", 4)
+    monkeypatch.setattr(submissions, "CELL_SECONDS", 3)
+    monkeypatch.setattr(submissions, "GRACE_SECONDS", 1)
+    threads, started = threading.active_count(), perf_counter()
+    with pytest.raises(ValueError, match="a.ipynb stopped: cell 1: it runs for more than 4 s, and its kernel does not"):
+        notebooks.execute(tmp_path / "a.ipynb", notebook_of("x = 1", cell, "x"))
+    done = submissions.run_submission(tmp_path / "a.ipynb", notebook_of("x = 1", cell, "x"))
+    assert submissions.error_of(done.cells[1]).startswith("it runs for more than 4 s") and text(
+        done.cells[2].outputs[0]
+    )
+    assert threading.active_count() == threads and perf_counter() - started < 60
 
 
 # ---------------------------------------------------------------- release and grading

@@ -18,6 +18,7 @@ from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
 
+
 def add_commands(command):
     tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
     source = tuning.add_mutually_exclusive_group(required=True)

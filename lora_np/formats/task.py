@@ -69,7 +69,7 @@ def load_task(name):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder, about = read_task(name)
-    if not about and not (folder / "config.json").is_file():
+    if not about and not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
         return put_on(folder, about["base"])

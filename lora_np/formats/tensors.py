@@ -40,7 +40,7 @@ def check_folder(path, argument, sources=()):
     and folders that are read and must not be overwritten.
     """
     path = Path(path)
-    existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
     if not existing.exists():
         raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
     if not existing.is_dir():
@@ -56,13 +56,22 @@ def check_folder(path, argument, sources=()):
 def check_file(path, argument, sources=()):
     """Check before a long job that a file can be written, and is no source and in none; see `check_folder`."""
     path = Path(path)
-    if os.path.lexists(path) and not path.is_file():  # such as a device, which the rename would replace
+    if is_there(path) and not path.is_file():  # such as a device, which the rename would replace
         raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
     for source in sources:
         if is_in(path, source):
             where = f"in {source}, which is " if Path(source).is_dir() else ""
             raise ValueError(f"{argument}: {path} is {where}also read from; expected another place")
     check_folder(path.parent, argument)
+
+
+def is_there(path):
+    """Whether anything is at a path, be it a link that leads nowhere. OSError for a path that cannot be looked at."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_in(path, place):
