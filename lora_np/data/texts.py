@@ -70,4 +70,4 @@ def kind_of(path):
     path = Path(path)
     kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
     kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
-    return next((kind for kind, holds in kinds.items() if holds()), "nothing")
+    return next((kind for kind, holds in kinds.items() if holds()), "not there")

@@ -165,7 +165,7 @@ def read_task(name):
     """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
     folder = task_folder(name)
     path = folder / "task.json"
-    if not path.is_file():
+    if not path.exists():
         return folder, {}
     about = read_object(path)
     is_adapter = "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head")
