@@ -9,7 +9,7 @@ import copy
 import csv
 import io
 from concurrent.futures import ThreadPoolExecutor
-from os.path import commonpath
+from os.path import commonpath, realpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,8 +199,8 @@ def as_dict(graded):
 
 def place_of_feedback(folder, path, paths):
     """Where the report of one notebook is written; see `write_feedback`."""
-    common = commonpath([Path(path).resolve().parent for path in paths])
-    return Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
+    common = commonpath([Path(realpath(path)).parent for path in paths])
+    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
 
 
 def check_places(folder, paths):

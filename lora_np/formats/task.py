@@ -6,6 +6,7 @@ and no `task.json` is a task too.
 """
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +184,7 @@ def read_task(name):
             raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
     if is_adapter:
         about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
-        if about["base"].resolve() == folder.resolve():
+        if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
 
