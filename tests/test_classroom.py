@@ -507,6 +507,24 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
         grade(other)
 
 
+def test_what_has_almost_the_form_of_a_notebook(tmp_path, capsys):
+    """nbformat reads it. It is refused by name, stops no other, and nothing is half-written."""
+    odd, other = tmp_path / "odd" / "a.ipynb", tmp_path / "other.ipynb"
+    odd.parent.mkdir()
+    notebook = json.loads(SOURCE_05.read_text("utf-8"))
+    for cell in notebook["cells"]:
+        cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
+    other.write_text("no notebook")
+    del notebook["cells"][0]["cell_type"]
+    odd.write_text(json.dumps(notebook))
+    assert main(["classroom", "release", str(tmp_path / "more"), "--source", str(odd.parent)]) == 2
+    assert "a is not a whole notebook" in capsys.readouterr().err and not (tmp_path / "more").exists()
+    for command in (["grade"], ["execute", "--check"]):
+        assert main(["classroom", *command, str(odd), str(other)]) == 1
+        said = capsys.readouterr().out
+        assert "a.ipynb" in said and "other.ipynb is not a Jupyter notebook" in said
+
+
 def test_a_report_tells_words_from_marks():
     marks = (
         Mark("check_a", 1.0, 2.0, "a: 1 of 2 points"),

@@ -25,7 +25,7 @@ import pytest
 from lora_np.classroom.release import SOURCES
 from lora_np.cli import main
 from lora_np.data import train_tokenizer
-from lora_np.formats import read_json, save_model, write_json
+from lora_np.formats import read_json, read_tensors, save_model, write_json
 from lora_np.model import ModelConfig, initial_params
 from lora_np.reference import MANIFEST, VECTORS, load_case, load_manifest
 
@@ -119,20 +119,32 @@ def fault(answer, may_succeed, before, after):
     """
     code, out, err = answer
     lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
-    complained = code in (1, 2) and out and not lines  # checkers list what is wrong on stdout
+    complained = code in (1, 2) and out and not lines  # a checker lists what is wrong on stdout, and in its --json
     if code is None or "Traceback" in err + out:
         return f"{err} {out}"
     if code == 0 and not may_succeed:
         return "succeeds"
     if code == 0 and lines:
         return f"succeeds, and says {err!r}"
-    if code == 0 and re.search(r"(?<![\w.])[-+]?(nan|inf|infinity)(?![\w.])", out, re.IGNORECASE):
+    numbers = re.sub(r"^(labels: .*|[^\t\n]*\t)", "", out, flags=re.MULTILINE)  # a label may be "nan"
+    if code == 0 and re.search(r"(?<![\w.])[-+]?(nan|inf|infinity)(?![\w.])", numbers, re.IGNORECASE):
         return f"answers with numbers that are not finite: {out!r}"
     if code != 0 and not complained and not (code == 2 and len(lines) == 1 and lines[0].startswith("error: ")):
         return f"exit code {code}, {err!r}"
-    if code == 2 and before != after:
+    if code == 2 and not complained and before != after:
         return f"leaves something half-written: {sorted(set(after.items()) ^ set(before.items()))[:3]!r}"
     return None
+
+
+def not_finite(folder):
+    """The first file of a folder with a number that is not finite, or None."""
+    for path in sorted(folder.rglob("*.*")):
+        if path.suffix == ".json" and re.search(r": (NaN|-?Infinity)\b", path.read_text("utf-8")):
+            return path
+        if path.suffix == ".safetensors" and not all(
+            np.isfinite(array).all() for array in read_tensors(path)[0].values()
+        ):
+            return path
 
 
 def contents(folder):
@@ -430,10 +442,11 @@ def damaged_cases(tasks, seed, number):
         answer = task.worker.ask(command.format(w=task.world).split())
         codes[command, answer.code] += 1
         wrong = fault(answer, True, before, contents(task.world / "made"))
+        wrong = wrong or (answer.code == 0 and not_finite(task.world / "made"))
         shutil.rmtree(task.world / "made")
         (task.world / "made").mkdir()
         fuzz.repair(reader)
-        return wrong and f"seed {seed}, case {i}: {command.replace('{w}/', '')}: {change}: {wrong[:1500]!a}"
+        return wrong and f"seed {seed}, case {i}: {command.replace('{w}/', '')}: {change}: {str(wrong)[:1500]!a}"
 
     return faults_of(tasks, number, case), codes
 

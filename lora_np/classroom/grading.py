@@ -80,7 +80,7 @@ def grade_all(paths, sources=None, jobs=2):
 
     Yields
     ------
-    path, Graded or the ValueError that says why not, in the order of the paths, each as soon as it is there
+    path, Graded or the error that says why not, in the order of the paths, each as soon as it is there
     """
 
     def one(path):
@@ -88,6 +88,8 @@ def grade_all(paths, sources=None, jobs=2):
             return grade(path, sources)
         except ValueError as error:
             return error
+        except Exception as error:  # nbformat reads what has almost the form of a notebook
+            return ValueError(f"notebook: {path} cannot be graded ({type(error).__name__}: {error})")
 
     with ThreadPoolExecutor(jobs) as pool:
         yield from zip(paths, pool.map(one, paths))

@@ -49,11 +49,16 @@ def read_notebook(path):
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 
 
-def write_notebook(path, notebook):
-    """Write a notebook, whole or not at all."""
+def notebook_text(notebook):
+    """What a notebook's file holds."""
     import nbformat
 
-    write_text(path, nbformat.writes(notebook) + "\n")
+    return nbformat.writes(notebook) + "\n"
+
+
+def write_notebook(path, notebook):
+    """Write a notebook, whole or not at all."""
+    write_text(path, notebook_text(notebook))
 
 
 def execute(path, notebook=None):
@@ -225,8 +230,8 @@ def run_all(paths, check=False, jobs=2, report=print):
             wrong = disagreements(before if check else after, after)
             if not check and not wrong:
                 write_notebook(path, after)
-        except ValueError as error:
-            wrong = [str(error)]
+        except Exception as error:  # nbformat reads what has almost the form of a notebook
+            wrong = [str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"]
         report(f"{Path(path).name}: {perf_counter() - started:.0f} s{'; ' if wrong else ''}{'; '.join(wrong)}")
         return [f"{path}: {sentence}" for sentence in wrong]
 

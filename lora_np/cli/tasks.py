@@ -217,7 +217,8 @@ def run_merge(arguments):
     save_task(arguments.out, merged, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
-        print(f"{name:<9}{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}")
+        numbers = f"{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}"
+        print(f"{name:<9}" + (numbers if np.isfinite(error).all() else f"{'not possible':>17}"))
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
