@@ -756,6 +756,7 @@ def test_what_is_no_file_is_called_what_it_is(taught, tiny_base, tmp_path, fails
             MemoryError(),
             "error: not enough memory; close other programs, or use a smaller model, file or --batch-size\n",
         ),
+        (RecursionError("maximum"), "error: a value in one of the files is nested too deeply\n"),
         (MemoryError("Unable to allocate 8 GiB"), "error: not enough memory (Unable to allocate 8 GiB); close other "),
     ],
     ids=repr,

@@ -10,7 +10,7 @@ from . import classroom, measuring, reference, tasks
 from .shared import Parser, subcommands
 
 # Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError)
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError, RecursionError)
 LONGEST = 1000  # characters of a message; more would be a value that nobody reads
 READER_GONE = 141  # what shells report of a program that SIGPIPE ended: 128 + 13
 
@@ -109,6 +109,8 @@ def in_words(error):
     if isinstance(error, MemoryError):
         wanted = f" ({error})" if str(error) else ""
         return f"not enough memory{wanted}; close other programs, or use a smaller model, file or --batch-size"
+    if isinstance(error, RecursionError):
+        return "a value in one of the files is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         name = error.filename
         if name is None and error.errno == errno.ENOSPC:  # who writes a file names it
