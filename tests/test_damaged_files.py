@@ -455,7 +455,7 @@ def test_an_index_that_does_not_hold(saved):
     for change, message in [
         ({first: "b.safetensors"}, f"unexpected tensor {first}; model.safetensors.index.json says it is in b.safe"),
         ({"ghost": "a.safetensors"}, "ghost is not in a.safetensors"),
-        ({first: "c.safetensors"}, "c.safetensors: no such file"),
+        ({first: "c.safetensors"}, "c.safetensors: there is no such file"),
         ({first: 3}, "expected an object of tensor -> file"),
     ]:
         write_json(index, {"weight_map": places | change})

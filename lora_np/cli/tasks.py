@@ -6,14 +6,14 @@ import math
 import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
-from ..checked import shown, whole_number
+from ..checked import one_of, shown, whole_number
 from ..data import read_table
 from ..formats import PRETRAINED, check_file, check_target, save_task, write_text
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
-from ..tasks.inspection import format_inspection, inspect_file
+from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.language_model import finetune_text
 from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
@@ -32,8 +32,8 @@ def add_commands(command):
     tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
-    variants = ", ".join(variant for variant in VARIANTS if variant != "loftq")  # which needs a quantised base
-    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
+    text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
+    tuning.add_argument("--variant", default="lora", metavar="NAME", help=text)
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
@@ -52,13 +52,13 @@ def add_commands(command):
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
     moved = "its base, if that has moved (default: the folder that it was trained on)"
     predict.add_argument("--base", metavar="DIR", help=moved)
-    predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
+    predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
     predict.add_argument("--text", metavar="COLUMN", help="its column of texts")
     predict.add_argument("--out", metavar="FILE", help="write text, label and probability as JSONL")
 
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
-    write.add_argument("--prompt", required=True, metavar="TEXT", help="start of the text")
+    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
     write.add_argument("--model", metavar="DIR", help="the language model (default: the shipped one)")
     text = "an adapter's folder, critics or licences (shipped), or base for none; several write one text each"
     write.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
@@ -120,8 +120,14 @@ def run_finetune(arguments):
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
+def offered_variants():
+    """The names for --variant: all but "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
+
+
 def adapter_config(arguments, targets):
     """The AdapterConfig for the options; `targets` are used if the options name none."""
+    one_of("variant", arguments.variant, offered_variants())
     if arguments.variant != "lora" and arguments.method != "lora":
         raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
     config = AdapterConfig(
@@ -256,7 +262,7 @@ def run_import(arguments):
 
 
 def run_inspect(arguments):
-    write_as_json = json_writer(arguments.json)
+    write_as_json = json_writer(arguments.json, sources_of(arguments.path))
     inspected = inspect_file(arguments.path)
-    print(format_inspection(inspected))
     write_as_json(inspected)
+    print(format_inspection(inspected))

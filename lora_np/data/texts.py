@@ -48,8 +48,26 @@ def read_utf8(path):
 
 
 def existing_file(path):
-    """The path as a Path; FileNotFoundError if there is no such file."""
+    """The path as a Path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, a pipe or a device; reading a pipe could wait for ever.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: got {str(path)!r}, and there is no such file")
+        if path.exists():
+            raise ValueError(f"{path} is {kind_of(path)}, expected a file")
+        raise FileNotFoundError(f"{path}: there is no such file")
     return path
+
+
+def kind_of(path):
+    """What is at a path, in words."""
+    path = Path(path)
+    kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
+    kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
+    return next((kind for kind, holds in kinds.items() if holds()), "not there")

@@ -10,8 +10,10 @@ import numpy as np
 
 from .. import __version__
 from ..adapters import Adapter, init_adapter
+from ..checked import whole_number
 from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
 from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
+from ..formats.atomic import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -30,7 +32,7 @@ SOURCES = {
 }
 
 
-def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
+def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
     It is trained only on the IMDb training reviews, without their labels. The validation reviews choose the best
@@ -43,16 +45,18 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     seed : int
     threads : int, shards of a batch computed in parallel; changes the time and no number
     max_reviews : int or None, how many reviews to train on, for a trial
+    force : bool, whether `out` may be the base that comes with the package
 
     Returns
     -------
     dict, the training log
     """
-    for name, value in {"epochs": epochs, "max_reviews": max_reviews}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+    for name, value in {"epochs": epochs, "threads": threads, "max_reviews": max_reviews}.items():
+        if value is not None:
+            whole_number(name, value)
     out = Path(out)
     check_target(out, "out", carry=CARRY)
+    check_start([out], seed, force)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -114,12 +118,22 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     return log
 
 
-def train_shipped(folder, seed=0):
+def check_start(folders, seed, force):
+    """Raise ValueError if the folders cannot be written to, or are the package's own without `force`."""
+    whole_number("seed", seed, least=0, most=2**63 - 1)
+    for folder in folders:
+        check_folder(folder, "out")
+        if is_in(folder, PRETRAINED) and not force:
+            raise ValueError(f"out: {folder} comes with the package; give another folder, or --force to replace it")
+
+
+def train_shipped(folder, seed=0, force=False):
     """Teach the base two dialects: train each adapter and write it to its own folder in `folder`, in float16.
 
-    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there.
+    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there; with `force` it may be
+    that of the adapters that come with the package.
     """
-    check_folder(folder, "folder")
+    check_start([Path(folder) / name for name in SOURCES], seed, force)
     base, config = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     notes = {}

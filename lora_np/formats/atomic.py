@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 
+from ..data.texts import kind_of
+
 TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 # All that is ever written into the folder of a model, an adapter or a task. Other files in it are the user's.
 MODEL_FILES = """model.safetensors config.json generation_config.json adapter.safetensors adapter.json task.json
@@ -211,29 +213,24 @@ def version(folder):
 # ---------------------------------------------------------------- checks before a long job
 
 
-def real_path(path):
-    """The absolute path without links; OSError for a link that leads to itself."""
-    try:
-        return Path(path).resolve()
-    except RuntimeError:  # before Python 3.13
-        raise OSError(f"{path}: a link that leads to itself") from None
-
-
 def check_folder(path, argument, sources=()):
     """Check before a long job that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
-    read from and must not be overwritten.
+    Raises ValueError, which names the caller's `argument`, if it cannot or it is or holds one of the `sources`: files
+    and folders that are read and must not be overwritten.
     """
-    path = real_path(path)
-    for source in sources:
-        if real_path(source) == path:
-            raise ValueError(f"{argument}: {path} is also read from; expected another folder")
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    path = Path(path)
+    existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
+    if not existing.exists():
+        raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
     if not existing.is_dir():
-        raise ValueError(f"{argument}: {existing} is a file, expected a folder")
+        raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"{argument}: {existing} cannot be written to")
+    for source in sources:
+        if is_in(source, path):
+            what = "is" if is_in(path, source) else f"holds {source}, which is"
+            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
 
 
 def check_target(path, argument, sources=(), carry=()):
@@ -242,7 +239,7 @@ def check_target(path, argument, sources=(), carry=()):
     Raises ValueError also if it has files that this package does not write, is a drive's own folder or the current one.
     """
     check_folder(path, argument, sources)
-    path = real_path(path)
+    path = Path(os.path.realpath(path))
     check_folder(path.parent, argument)
     if path == Path.cwd():  # whose shell would be left in the old one
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; name another one")
@@ -255,13 +252,31 @@ def check_target(path, argument, sources=(), carry=()):
 
 
 def check_file(path, argument, sources=()):
-    """Check before a long job that a file can be written and is not inside a source; see `check_folder`."""
-    whole = real_path(path)
-    if Path(path).is_dir():
-        raise ValueError(f"{argument}: {path} is a folder, expected a file")
-    if Path(path).exists() and not Path(path).is_file():  # a device, which the rename would replace
-        raise ValueError(f"{argument}: {path} is not a regular file")
+    """Check before a long job that a file can be written, and is no source and in none; see `check_folder`."""
+    path = Path(path)
+    if is_there(path) and not path.is_file():  # such as a device, which the rename would replace
+        raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
     for source in sources:
-        if real_path(source) in whole.parents:
-            raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
-    check_folder(Path(path).parent, argument)
+        if is_in(path, source):
+            where = f"in {source}, which is " if Path(source).is_dir() else ""
+            raise ValueError(f"{argument}: {path} is {where}also read from; expected another place")
+    check_folder(path.parent, argument)
+
+
+def is_there(path):
+    """Whether anything is at a path, be it a link that leads nowhere. OSError for a path that cannot be looked at."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_in(path, place):
+    """Whether a path is a file or folder, or inside the folder, by whatever names, links and hard links."""
+    path, place = Path(os.path.realpath(path)), Path(os.path.realpath(place))
+    if place in (path, *path.parents):
+        return True
+    if not path.is_file() or path.stat().st_nlink == 1:
+        return False
+    return any(file.is_file() and file.samefile(path) for file in (place, *place.rglob("*")))

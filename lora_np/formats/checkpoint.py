@@ -75,7 +75,7 @@ def check_is_model(folder):
     if is_foreign:
         remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
-    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(
             f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model's folder"

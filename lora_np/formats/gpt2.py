@@ -14,6 +14,7 @@ import numpy as np
 
 from ..checked import quoted, shown
 from ..data import END_OF_TEXT, pad_id
+from ..data.texts import kind_of
 from ..model import ModelConfig, parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
@@ -132,6 +133,8 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
         return path
     if not path.is_dir():
+        if path.exists():
+            raise ValueError(f"{path} is {kind_of(path)}, expected a file or a folder")
         raise FileNotFoundError(f"{path}: no such file or directory")
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
     if files:

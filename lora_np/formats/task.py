@@ -18,7 +18,7 @@ from ..adapters import HEAD, Adapter
 from ..checked import quoted, shown
 from ..data import load_tokenizer
 from ..model import ModelConfig
-from .atomic import of_one_version, real_path
+from .atomic import of_one_version
 from .checkpoint import (
     PRETRAINED,
     cast,
@@ -72,13 +72,13 @@ def save_task(folder, task, base, about, dtype=None):
 
 def base_name(base, folder):
     """The base as the task's file names it: relative to the task's folder, if they are on one drive."""
-    base, folder = real_path(base), real_path(folder)
-    if base == real_path(PRETRAINED):
+    base, folder = os.path.realpath(base), os.path.realpath(folder)
+    if base == os.path.realpath(PRETRAINED):
         return "pretrained"
     try:
         return Path(os.path.relpath(base, folder)).as_posix()
     except ValueError:  # Windows, on two drives
-        return str(base)
+        return base
 
 
 @of_one_version
@@ -104,7 +104,7 @@ def load_task(name, base=None):
         return put_on(folder, base or about["base"])
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs none")
-    if not about and not (folder / "config.json").is_file():
+    if not about and not (folder / "config.json").exists():
         fault = f"no task.json and no config.json ({contents(folder)})"
         raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
     params, config = load_model(folder)
@@ -208,7 +208,7 @@ def read_task(name):
     """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
     folder = task_folder(name)
     path = folder / "task.json"
-    if not path.is_file():
+    if not path.exists():
         return folder, {}
     about = read_object(path)
     is_adapter = "base" in about or "base_sha256" in about or about.get("method") in ("lora", "head")
@@ -226,9 +226,9 @@ def read_task(name):
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
-        named = os.path.normpath(real_path(folder) / about["base"])
+        named = os.path.normpath(Path(os.path.realpath(folder)) / about["base"])
         about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(named)
-        if real_path(about["base"]) == real_path(folder):
+        if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checked import quoted, shown
+from ..data.texts import existing_file
 from .atomic import write_atomically
 
 MOST_JSON = 2**30  # bytes of a JSON file; the largest tokenizers have some 20 million
@@ -45,8 +46,7 @@ def read_tensors(path):
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    existing_file(path)
     try:
         with safe_open(path, framework="numpy") as checked:  # the header is sound, and promises what the file has
             names, metadata = list(checked.keys()), dict(checked.metadata() or {})
@@ -99,10 +99,8 @@ def read_json(path):
     ValueError
         If it is not JSON or not UTF-8, a name is repeated, or a whole number needs more than 64 bits.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    if Path(path).stat().st_size > MOST_JSON:
-        raise ValueError(f"{path}: has {Path(path).stat().st_size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
+    if (size := existing_file(path).stat().st_size) > MOST_JSON:
+        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
     try:
         text = Path(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)

@@ -58,9 +58,11 @@ def finetune(
     dict: labels, rows of each part, number of texts longer than n_positions tokens, validation and test accuracy,
     share of the commonest label in the test part, trainable parameters
     """
+    sources = [path for path in (base, data, test_data) if path is not None]
     adapter_config, settings = training_settings(
-        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
+        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources
     )
+    params, config, tokenizer = load_base(base, dropout, adapter_config)
     table = read_table(data, text_column, label_column)
     n_rows = len(table.texts)
     if test_data is None:
@@ -72,7 +74,6 @@ def finetune(
             raise ValueError(f"test_data: every text of {data} is also in {test_data}; nothing is left to train on")
         splits = split_table(table, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
     labels = label_names(splits.train.labels)
-    params, config, tokenizer = load_base(base, dropout)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
         sequences = encode(tokenizer, split.texts, config.n_positions + 1)

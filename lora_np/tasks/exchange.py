@@ -70,7 +70,7 @@ def import_gpt2(path, out, tokenizer=None):
     Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    check_target(out, "out", (folder,))
+    check_target(out, "out", (folder, tokenizer or folder))
     params, config, labels = load_gpt2(path)
     if tokenizer is not None or (folder / "tokenizer.json").is_file():
         tokenizer = tokenizer_of(tokenizer or folder, config)

@@ -38,8 +38,7 @@ def inspect_file(path):
         AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
         the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
     """
-    place = Path(path) if Path(path).exists() else task_folder(path)
-    file = tensor_file(place, FILES)
+    file = tensor_file(place_of(path), FILES)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     layers = {}
     for name, array in tensors.items():
@@ -51,6 +50,18 @@ def inspect_file(path):
     adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
+
+
+def place_of(path):
+    """The file or folder that `inspect_file` is given a path or a name of."""
+    return Path(path) if Path(path).exists() else task_folder(path)
+
+
+def sources_of(path):
+    """What `inspect_file` may read: a folder; or a file, and those beside it that belong to it."""
+    place = place_of(path)
+    beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
+    return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
 
 
 def describe(name, array):

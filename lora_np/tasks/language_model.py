@@ -42,13 +42,12 @@ def finetune_text(
     dict: tokens of each part, test perplexity before and after, trainable parameters
     """
     adapter_config, settings = training_settings(
-        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
+        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, (base, text_file)
     )
-    texts = read_texts(text_file)
-    params, config, tokenizer = load_base(base, dropout)
+    params, config, tokenizer = load_base(base, dropout, adapter_config)
     if config.n_classes:
         raise ValueError(f"base: {base} is a classifier, expected a language model")
-    tokens = token_stream(encode(tokenizer, texts))
+    tokens = token_stream(encode(tokenizer, read_texts(text_file)))
     ends = [0, int(TRAIN * len(tokens)), int((TRAIN + VALIDATION) * len(tokens)), len(tokens)]
     if ends[1] <= config.n_positions or ends[2] - ends[1] < 2:
         needed = math.ceil((config.n_positions + 1) / TRAIN)
