@@ -10,8 +10,17 @@ import numpy as np
 
 from .. import __version__
 from ..adapters import Adapter, init_adapter
-from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json, write_text
+from ..data import (
+    corpus_digest,
+    encode,
+    language_batches,
+    load_licences,
+    load_reviews,
+    load_tokenizer,
+    model_files,
+    token_stream,
+)
+from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -36,7 +45,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
 
     Parameters
     ----------
-    out : folder for model.safetensors (float16), config.json, tokenizer.json and training_log.json
+    out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs : int, passes over the training reviews
     seed : int
     threads : int, shards of a batch computed in parallel; changes the time and no number
@@ -107,8 +116,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    save_model(out, state.best, MODEL, "float16")
-    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
+    save_model(out, state.best, MODEL, "float16", model_files(PRETRAINED))
     write_json(out / "training_log.json", log)
     return log
 

@@ -1,8 +1,8 @@
 """A task's folder, which `finetune` saves and the other commands read.
 
 `task.json` says what was trained on which base. Beside it is either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder with a whole model
-and no `task.json` is a task too.
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and what belongs to it). A folder
+with a whole model and no `task.json` is a task too.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..data import load_tokenizer
+from ..data import load_tokenizer, model_files, new_files
 from ..model import ModelConfig
 from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
 from .gpt2 import default_labels
@@ -29,6 +29,7 @@ class Task(NamedTuple):
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
 
 
 def save_task(folder, task, base, about, dtype=None):
@@ -48,8 +49,12 @@ def save_task(folder, task, base, about, dtype=None):
         about = {"base": base_name, "base_sha256": model_sha256(base), **about}
         save_adapter(folder, task.adapter, dtype, {"task.json": about})
     else:
-        tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
-        save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
+        save_model(folder, task.params, task.config, beside={**files_of(task), "task.json": about})
+
+
+def files_of(task):
+    """The files beside a whole model that `model_files` reads, name -> bytes."""
+    return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
 
 
 def load_task(name):
@@ -76,7 +81,7 @@ def load_task(name):
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
-    return Task(params, config, None, tokenizer_of(folder, config), labels)
+    return Task(params, config, None, tokenizer_of(folder, config), labels, model_files(folder))
 
 
 def put_on(name, base, model=None):
@@ -105,11 +110,11 @@ def put_on(name, base, model=None):
         raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
     if model is None:
         params, config = load_model(base)
-        model = Task(params, config, None, tokenizer_of(base, config), None)
+        model = Task(params, config, None, tokenizer_of(base, config), None, model_files(base))
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
-    return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
+    return model._replace(params=params, config=config, adapter=load_adapter(folder, params), labels=labels)
 
 
 def with_classes(params, config, n_classes):
@@ -151,14 +156,8 @@ def shipped_adapters():
 
 
 def tokenizer_of(path, config):
-    """The tokenizer in a file or a model's folder. Raises ValueError if it has more tokens than the model."""
-    path = Path(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    tokenizer = load_tokenizer(path)
-    n_tokens = tokenizer.get_vocab_size()
-    if n_tokens > config.vocab_size:
-        raise ValueError(f"{path} has {n_tokens} tokens, expected at most the model's vocab_size = {config.vocab_size}")
-    return tokenizer
+    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model has no row for."""
+    return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size})
 
 
 def read_task(name):

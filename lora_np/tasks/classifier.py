@@ -3,7 +3,18 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..data import (
+    class_batches,
+    encode,
+    encode_labels,
+    label_names,
+    model_files,
+    pad_id,
+    read_table,
+    split_table,
+    text_digest,
+    truncate,
+)
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
@@ -75,9 +86,10 @@ def finetune(
     params, config, tokenizer = load_base(base, dropout)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
-        sequences = encode(tokenizer, split.texts, config.n_positions + 1)
+        sequences = encode_whole(tokenizer, split.texts)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
+        sequences = truncate(tokenizer, sequences, config.n_positions)
+        encoded.append((sequences, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
@@ -98,7 +110,7 @@ def finetune(
         "learning_rate": settings["learning_rate"],
         **facts,
     }
-    save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
+    save_task(out, Task(model, config, adapter, tokenizer, labels, model_files(base)), base, result)
     return result
 
 
@@ -107,6 +119,20 @@ def without_texts(table, texts):
     seen = {text_digest(text) for text in texts}
     rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
     return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
+
+
+def encode_whole(tokenizer, texts):
+    """Token ids of each text, at least one: a classifier reads a text's last token.
+
+    An empty text has one if the tokenizer puts a token around each text. Where it does not, we invent none:
+    transformers fails there too.
+    """
+    sequences = encode(tokenizer, texts)
+    for row, (text, ids) in enumerate(zip(texts, sequences)):
+        if not len(ids):
+            reason = "has no tokens, and this model's tokenizer puts none around a text"
+            raise ValueError(f"text {row}: got {text[:100]!r}, which {reason}; leave the text out")
+    return sequences
 
 
 def load_classifier(folder):
@@ -132,8 +158,8 @@ def predict(classifier, texts):
     -------
     list of (label, probability), in the order of the texts
     """
-    params, config, adapter, tokenizer, labels = classifier
-    sequences = encode(tokenizer, texts, config.n_positions)
+    params, config, adapter, tokenizer, labels, _ = classifier
+    sequences = truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     answers = [None] * len(texts)
