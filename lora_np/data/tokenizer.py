@@ -1,7 +1,7 @@
 """Byte-level BPE: text to token ids and back.
 
-The Hugging Face `tokenizers` library does the work. What is put in front of a text, and whether special tokens in a text
-are read as such, is up to the tokenizer and so to a model's files (`tokenizer_files.py`); nothing is added here.
+The Hugging Face `tokenizers` library does the work. What is put around a text, and whether special tokens in a text are
+read as such, is up to the tokenizer, and so to a model's files (`tokenizer_files.py`). Nothing is added here.
 
 Byte-level means that the 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
 section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenizers.Tokenizer` throughout.

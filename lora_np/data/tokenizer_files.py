@@ -100,7 +100,7 @@ def model_files(path):
 
 
 def new_files(tokenizer):
-    """The files of a tokenizer that has none yet, name -> bytes, from which `load_tokenizer` and transformers get it."""
+    """The files of a tokenizer that has none yet, name -> bytes: transformers and `load_tokenizer` get it from them."""
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
     texts = {TOKENIZER: tokenizer.to_str(pretty=True), SETTINGS: json.dumps(settings, indent=2) + "\n"}
     return {name: text.encode("utf-8") for name, text in texts.items()}
@@ -185,9 +185,9 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
         around = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
-        first, last = (special_token(value).content if value else "" for value in around)
-        ids = [(text, tokenizer.token_to_id(text)) for text in {first, last} - {""}]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}".split(), special_tokens=ids)
+        first, last = ([special_token(value).content] if value else [] for value in around)
+        ids = [(text, tokenizer.token_to_id(text)) for text in {*first, *last}]
+        tokenizer.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=ids)
 
 
 def special_token(value):

@@ -156,7 +156,7 @@ def shipped_adapters():
 
 
 def tokenizer_of(path, config):
-    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model has no row for."""
+    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have."""
     return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size})
 
 

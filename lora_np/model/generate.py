@@ -22,7 +22,9 @@ def generate(params, ids, config, n_new, adapter=None, **settings):
     return np.concatenate([ids.astype(np.int64), np.stack(list(new), axis=1)], axis=1)
 
 
-def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), never=(), slide=False):
+def generate_tokens(
+    params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), never=(), slide=False
+):
     """Continue each row, and yield each new token as soon as it is chosen.
 
     Parameters
@@ -48,8 +50,8 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     ------
     TypeError, ValueError
         At the call: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
-        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first step: for prompt ids outside
-        the vocabulary.
+        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first step: for prompt ids
+        outside the vocabulary.
     FloatingPointError
         If logits are not finite.
     """
