@@ -10,9 +10,7 @@ section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenize
 import numpy as np
 
 from ..checked import integer_vector, whole_number
-from .tokenizer_files import END_OF_TEXT, library
-
-PAD = "<|pad|>"  # of our own tokenizer; pads rows to a common length, on the right
+from .tokenizer_files import END_OF_TEXT, PAD, library
 
 SPACED_MARKS = '.,;:!?"()*'  # the marks that the Rotten Tomatoes snippets have between spaces
 CHUNK = 1024  # texts encoded at a time, to limit the memory of the library's Encoding objects

@@ -12,7 +12,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, and ours
+PAD = "<|pad|>"  # of our own tokenizer; pads rows to a common length, on the right
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of a tokenizer.json
@@ -26,6 +27,7 @@ GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
+LARGEST = 2**31  # from here on, the library aborts at an id
 STDERR = 2
 stderr_lock = threading.RLock()
 
@@ -67,7 +69,7 @@ def load_tokenizer(path, fields=None):
     where = path / name if path.is_dir() else path
     if fields is None:
         fields = model_fields(where.parent / "config.json") if where.name == name else {}
-    vocab_size = fields.get("vocab_size", 2**31)  # the library aborts at larger ids
+    vocab_size = fields.get("vocab_size", LARGEST)
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
     rebuilds = is_gpt2(where, settings, fields)
     content = json_object(where, files[name])
@@ -101,7 +103,10 @@ def model_files(path):
 
 def new_files(tokenizer):
     """The files of a tokenizer that has none yet, name -> bytes: transformers and `load_tokenizer` get it from them."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
+    settings |= {name: text for name, text in names.items() if text in added}
     texts = {TOKENIZER: tokenizer.to_str(pretty=True), SETTINGS: json.dumps(settings, indent=2) + "\n"}
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
@@ -110,7 +115,10 @@ def model_fields(path):
     """The fields of a `config.json`, transformers' or ours, which has in `extra` what it took over from the other."""
     fields = json_object(path, path.read_bytes() if path.is_file() else None)
     extra = fields.get("extra")
-    return {**(extra if isinstance(extra, dict) else {}), **fields}
+    fields = {**(extra if isinstance(extra, dict) else {}), **fields}
+    if not isinstance(fields.get("vocab_size", 0), int):
+        raise ValueError(f"{path}: vocab_size is {fields['vocab_size']!r}, expected a whole number")
+    return fields
 
 
 def is_gpt2(where, settings, fields):
@@ -213,7 +221,8 @@ def ids_in(content):
 def check_ids(where, ids, vocab_size):
     """Raise ValueError for an id that is not below the model's `vocab_size`."""
     if max(ids, default=0) >= vocab_size:
-        raise ValueError(f"{where}: has a token with id {max(ids)}, expected ids below vocab_size = {vocab_size}")
+        expected = vocab_size if vocab_size == LARGEST else f"the model's vocab_size = {vocab_size}"
+        raise ValueError(f"{where}: has a token with id {max(ids)}, expected ids below {expected}")
 
 
 def json_object(path, data):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data import END_OF_TEXT, PAD, new_files
-from ..data.tokenizer_files import GENERATION, json_object
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object
 from ..model import ModelConfig, parameter_shapes
 from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
 from .tensors import read_tensors
@@ -245,6 +245,8 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
         joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
+    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
+        files = {SETTINGS: new_files(tokenizer)[SETTINGS], **files}
     fields = gpt2_fields(config, labels, special_ids(config, tokenizer, files))
     write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, files, {"format": "pt"})
 
@@ -254,7 +256,7 @@ def special_ids(config, tokenizer, files):
 
     Returns
     -------
-    dict: bos_token_id, eos_token_id (which ends a text; or a list), pad_token_id; None where the model has none
+    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
     """
     if GENERATION in files:
         fields = json_object(GENERATION, files[GENERATION])
@@ -263,13 +265,16 @@ def special_ids(config, tokenizer, files):
     else:  # a model of ours that came without the file
         end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
         fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-    return {name: fields.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
 def gpt2_fields(config, labels, special):
     """The fields of `config.json`; `special` has the ids of special tokens, which those of an import replace."""
     fields = {
         "attn_pdrop": 0.0,  # we have no dropout inside attention
+        "bos_token_id": None,
+        "eos_token_id": None,
         "embd_pdrop": config.dropout,
         **special,
         **config.extra,

@@ -51,7 +51,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
 
 def end_ids(task):
     """The ids that end a text of a model."""
-    end = special_ids(task.config, task.tokenizer, task.files)["eos_token_id"]
+    end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
     ids = end if isinstance(end, list) else [end]
     return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 

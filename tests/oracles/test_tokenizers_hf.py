@@ -19,8 +19,8 @@ tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.oracle
 
 POSITIONS, NEW = 48, 8
-WORDS = """the film is a fine story of love and war that nobody wanted to see twice but everybody did it's 10/10 well-made
-naïve café Übung größer 日本語 テスト русский текст 🙂 🎬 … — don't WON'T Movie MOVIE x1 2.50""".split()
+WORDS = """the film is a fine story of love and war that nobody wanted to see twice but everybody did it's 10/10
+well-made naïve café Übung größer 日本語 テスト русский текст 🙂 🎬 … — don't WON'T Movie MOVIE x1 2.50""".split()
 SPECIAL = ["<|endoftext|>", "<s>", "<user>", "NASA", "<|pad|>", "[MASK]"]
 
 
@@ -58,7 +58,9 @@ def initial(folder):
 
 def added(folder):
     tokenizer = trained(add_prefix_space=True, lowercase=True)
-    tokenizer.add_tokens([tokenizers.AddedToken("NASA", single_word=True), tokenizers.AddedToken("<user>", lstrip=True)])
+    tokenizer.add_tokens(
+        [tokenizers.AddedToken("NASA", single_word=True), tokenizers.AddedToken("<user>", lstrip=True)]
+    )
     tokenizer = wrapped(tokenizer, bos_token="<s>", eos_token="<|endoftext|>", pad_token="<|pad|>")
     tokenizer.add_special_tokens({"mask_token": tokenizers.AddedToken("[MASK]", lstrip=True, rstrip=True)})
     tokenizer.save_pretrained(folder)
@@ -114,6 +116,7 @@ OTHERS = {  # of which only the ids are compared
     "rebuilt by GPT2Tokenizer": changed(added, tokenizer_class="GPT2TokenizerFast", add_prefix_space=True),
     "rebuilt, no class": changed(initial, tokenizer_class=None),
     "rebuilt, its own names": changed(initial, tokenizer_class=None, added_tokens_decoder=None, bos_token=None),
+    "rebuilt, sparse": changed(sparse, tokenizer_class=None),
     "more special tokens": changed(plain, tokenizer_class="TokenizersBackend", extra_special_tokens=["<s>", "the"]),
     "named tokens": changed(plain, unk_token=None, bos_token="<s>", image_token="<user>"),
     "old, a prefix": changed(old, add_bos_token=True, add_eos_token=True, eos_token="the"),
@@ -179,7 +182,8 @@ def test_greedy_text(name, tmp_path):
     import_gpt2(tmp_path / "hf", tmp_path / "task")
     task = load_task(tmp_path / "task")
     gaps = sorted(set(range(task.config.vocab_size)) - set(theirs.get_vocab().values()))
-    sample = [text for text in texts(400) if text.strip() and 0 < len(theirs(text)["input_ids"]) <= POSITIONS - NEW][:200]
+    fits = [text for text in texts(400) if text.strip() and 0 < len(theirs(text)["input_ids"]) <= POSITIONS - NEW]
+    sample = fits[:200]
     lengths = set()
     for text in sample:
         given = theirs(text, return_tensors="pt")["input_ids"]
