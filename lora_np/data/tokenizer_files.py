@@ -27,7 +27,7 @@ GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
-LARGEST = 2**31  # from here on, the library aborts at an id
+LARGEST = 2**31  # with such an id, the library aborts when it writes the tokenizer
 STDERR = 2
 stderr_lock = threading.RLock()
 
@@ -69,7 +69,7 @@ def load_tokenizer(path, fields=None):
     where = path / name if path.is_dir() else path
     if fields is None:
         fields = model_fields(where.parent / "config.json") if where.name == name else {}
-    vocab_size = fields.get("vocab_size", LARGEST)
+    vocab_size = min(fields.get("vocab_size", LARGEST), LARGEST)
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
     rebuilds = is_gpt2(where, settings, fields)
     content = json_object(where, files[name])

@@ -74,10 +74,11 @@ def import_gpt2(path, out, tokenizer=None):
     check_folder(out, "out", (folder,))
     params, config, labels = load_gpt2(path)
     files = model_files(folder)
-    if tokenizer is not None:
-        files = {**model_files(tokenizer), **{name: files[name] for name in (GENERATION,) if name in files}}
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
-        tokenizer = tokenizer_of(tokenizer or folder, config)
+        place = tokenizer or folder
+        tokenizer = tokenizer_of(place, config)
+        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
+        files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
     task = Task(params, config, None, tokenizer, labels, files)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
