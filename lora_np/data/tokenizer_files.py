@@ -103,12 +103,16 @@ def model_files(path):
 
 def new_files(tokenizer):
     """The files of a tokenizer that has none yet, name -> bytes: transformers and `load_tokenizer` get it from them."""
+    return {TOKENIZER: tokenizer.to_str(pretty=True).encode("utf-8"), SETTINGS: new_settings(tokenizer)}
+
+
+def new_settings(tokenizer):
+    """The bytes of a ``tokenizer_config.json`` for a tokenizer whose ``tokenizer.json`` is to be used as it is."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
     settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
     settings |= {name: text for name, text in names.items() if text in added}
-    texts = {TOKENIZER: tokenizer.to_str(pretty=True), SETTINGS: json.dumps(settings, indent=2) + "\n"}
-    return {name: text.encode("utf-8") for name, text in texts.items()}
+    return (json.dumps(settings, indent=2) + "\n").encode("utf-8")
 
 
 def model_fields(path):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data import END_OF_TEXT, PAD, new_files
-from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import ModelConfig, parameter_shapes
 from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
 from .tensors import read_tensors
@@ -246,7 +246,7 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
     if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
-        files = {SETTINGS: new_files(tokenizer)[SETTINGS], **files}
+        files = {SETTINGS: new_settings(tokenizer), **files}
     fields = gpt2_fields(config, labels, special_ids(config, tokenizer, files))
     write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, files, {"format": "pt"})
 

@@ -177,7 +177,8 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
         files = {"tokenizer.json": files["tokenizer.json"]}
         tokenizer.encode_special_tokens = False
     save_gpt2(tmp_path, params, config, tokenizer, None, files)
-    texts = ["", "a <|endoftext|> in<|pad|>side", "A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
+    texts = ["", "a <|endoftext|> in<|pad|>side"]
+    texts += ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
     texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
     with no_warnings():
         model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
