@@ -244,6 +244,10 @@ REFUSED = {
     "id 9, expected ids below the model's vocab_size = 8": {
         "tokenizer.json": small(), "config.json": {"vocab_size": 8}
     },
+    "id 4, expected ids below the model's vocab_size = 4": {
+        "tokenizer.json": small({"a": 0, "b": 1, "c": 2, "bc": 3}), "config.json": GPT2 | {"vocab_size": 4},
+        "tokenizer_config.json": {"added_tokens_decoder": {"9": {"content": END}}},
+    },
     "id 10, expected ids below the model's vocab_size = 10": {
         "tokenizer.json": small(post_processor=initial("a", 10)), **MODEL
     },
@@ -274,10 +278,10 @@ def test_a_regular_expression_that_takes_too_long(part, write_files, capfd):
     """One line, and not the library's panic, which is no Exception, nor its report on stderr."""
     tokenizer = data.load_tokenizer(write_files({"tokenizer.json": small(**part)}))
     assert len(data.encode(tokenizer, ["aab"])[0]) == 3
-    uses = [lambda: data.encode(tokenizer, ["a", "a" * 40 + "b"])]
-    uses += [lambda: data.normalise(tokenizer, "a" * 40 + "b")] if "normalizer" in part else []
-    for use in uses:
-        with pytest.raises(ValueError, match="tokenizer.*retry-limit-in-match over"):
+    uses = {"text 1": lambda: data.encode(tokenizer, ["a", "a" * 40 + "b", "b"])}
+    uses |= {"text": lambda: data.normalise(tokenizer, "a" * 40 + "b")} if "normalizer" in part else {}
+    for text, use in uses.items():
+        with pytest.raises(ValueError, match=f"^{text}: the tokenizer cannot .*retry-limit-in-match over"):
             use()
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard", "the stream is back"

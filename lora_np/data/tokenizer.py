@@ -131,16 +131,25 @@ def encode(tokenizer, texts, max_length=None):
         max_length = whole_number("max_length", max_length)
     sequences = []
     for start in range(0, len(texts), CHUNK):
-        chunk = list(texts[start : start + CHUNK])
-        with library(f"tokenizer: it fails at one of the texts {start} to {start + len(chunk) - 1}"):
-            encodings = tokenizer.encode_batch_fast(chunk)
+        encodings = encodings_of(tokenizer, list(texts[start : start + CHUNK]), start)
         sequences += [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
     return sequences if max_length is None else truncate(tokenizer, sequences, max_length)
 
 
+def encodings_of(tokenizer, texts, start):
+    """The library's encodings of some texts; ValueError for the first that it fails at, counted from `start`."""
+    try:
+        with library(f"text {start}: the tokenizer cannot encode it"):
+            return tokenizer.encode_batch_fast(texts)
+    except ValueError:
+        if len(texts) == 1:
+            raise
+        return [encodings_of(tokenizer, [text], row)[0] for row, text in enumerate(texts, start)]
+
+
 def truncate(tokenizer, sequences, max_length):
     """Cut long sequences from `encode` on the right, but not the tokens that the tokenizer puts after each text."""
-    with library("tokenizer: it fails at a letter"):
+    with library("the tokenizer cannot encode a letter"):
         is_added = tokenizer.encode("a").special_tokens_mask
     n_last = next((i for i, added in enumerate(reversed(is_added)) if not added), 0)
 

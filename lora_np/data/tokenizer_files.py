@@ -25,6 +25,7 @@ WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBacke
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 # Other fields of SETTINGS that change ids, with the values that we support.
 FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
+TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
 NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
 LARGEST = 2**31  # with such an id, the library aborts when it writes the tokenizer
@@ -159,7 +160,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size):
 
     GPT2Tokenizer, for which `vocab_size` is given, adds ``<|endoftext|>`` to every vocabulary.
     """
-    from tokenizers import AddedToken, processors
+    from tokenizers import processors
 
     is_old = "added_tokens_decoder" not in settings
     if is_old:
@@ -171,43 +172,42 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size):
         settings, more = {**settings, **more}, []
     named = dict.fromkeys(NAMED) | dict.fromkeys(NAMED[:3], END_OF_TEXT if vocab_size else None)
     named |= {name: value for name, value in settings.items() if name.endswith("_token")}
-    special = [special_token(value) for value in [*named.values(), *more] if isinstance(value, (str, dict))]
+    special = [as_token(value, special=True) for value in [*named.values(), *more] if isinstance(value, (str, dict))]
     texts = {token.content for token in special}
     if is_old:
-        plain = {i: (text, text in texts) for text, i in json_object(ADDED, files.get(ADDED)).items()}
-        declared = {i: AddedToken(text, special=known, normalized=not known) for i, (text, known) in plain.items()}
-        fields = {token["id"]: token for token in content.get("added_tokens") or ()}
+        plain = json_object(ADDED, files.get(ADDED)).items()
+        declared = {i: as_token(text, special=text in texts, normalized=text not in texts) for text, i in plain}
+        declared |= {token["id"]: as_token(token) for token in content.get("added_tokens") or ()}
     else:
-        declared, fields = {}, {int(i): token for i, token in settings["added_tokens_decoder"].items()}
-    for i, token in fields.items():
-        declared[i] = AddedToken(**{name: value for name, value in token.items() if name != "id"})
+        declared = {int(i): as_token(token) for i, token in settings["added_tokens_decoder"].items()}
     present = tokenizer.get_added_tokens_decoder().values()
     present, known = {token.content for token in present}, set(map(repr, present))
     new = [token for _, token in sorted(declared.items()) if repr(token) not in known]
     present |= {token.content for token in new}
+    by_default = {END_OF_TEXT} - present if vocab_size else set()
     for token in special:
         if token.content not in present:
             present.add(token.content)
             new.append(token)
     for token in new:
         token.special = token.special or token.content in texts
+        is_new = tokenizer.token_to_id(token.content) is None
         # If the model has no row for it, transformers cannot read a text with this token either.
-        beyond = vocab_size and token.content == END_OF_TEXT and next_id(tokenizer) >= vocab_size
-        if not (beyond and tokenizer.token_to_id(END_OF_TEXT) is None):
+        if not (token.content in by_default and is_new and next_id(tokenizer) >= vocab_size):
             tokenizer.add_tokens([token])
     if TOKENIZER not in files:
         around = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
-        first, last = ([special_token(value).content] if value else [] for value in around)
+        first, last = ([as_token(value).content] if value else [] for value in around)
         ids = [(text, tokenizer.token_to_id(text)) for text in {*first, *last}]
         tokenizer.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=ids)
 
 
-def special_token(value):
+def as_token(value, **more):
     """The AddedToken that a file names by its text or by its fields."""
     from tokenizers import AddedToken
 
-    fields = {"content": value} if isinstance(value, str) else {n: v for n, v in value.items() if n != "__type"}
-    return AddedToken(**{**fields, "special": True})
+    fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
+    return AddedToken(**{**fields, **more})
 
 
 def next_id(tokenizer):
@@ -250,9 +250,10 @@ def library(problem):
     try:
         with stderr_lock, quiet_stderr():
             yield
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # a bare Exception for errors in a file; a panic is not even that
+    except BaseException as error:  # a panic is no Exception
+        is_its = isinstance(error, Exception) and not isinstance(error, MemoryError)
+        if not is_its and type(error).__name__ != "PanicException":
+            raise
         raise ValueError(f"{problem}: {str(error)[:200]}") from None
 
 
