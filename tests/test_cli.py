@@ -26,6 +26,7 @@ from lora_np.formats import (
     read_tensors,
     save_model,
     shipped_adapters,
+    task_base,
     write_json,
     write_tensors,
 )
@@ -50,6 +51,7 @@ def taught(tiny_base, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("taught")
     (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text("{}")
     for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
         (folder / f"{name}.txt").write_bytes(content)
     for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
@@ -196,7 +198,7 @@ def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets
 def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
     params, config = load_model(tiny_base)
     broken = tmp_path / "broken"
-    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(1e38)}, config)
+    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(3e38)}, config)
     shutil.copy(PRETRAINED / "tokenizer.json", broken)
     with np.errstate(all="ignore"):
         fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
@@ -285,6 +287,37 @@ REFUSALS = [
     (f"{WRITE} --adapter base {{taught}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{taught}}/one {{taught}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one", "trained on another base"),
+    (
+        f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one",
+        "give its base with --base, or for generate with --model",
+    ),
+    *[
+        (
+            f"{command} {{taught}}/hf{rest}",
+            "hf: this is a Hugging Face model; read it first with: python -m lora_np import",
+        )
+        for command, rest in (
+            (f"{WRITE} --model", ""),
+            (f"{WRITE} --adapter {{taught}}/one --model", ""),
+            (f"{TABLE} --base", ""),
+            (f"{TEXT} --base", ""),
+            ("predict x --model", ""),
+            ("predict x --model {taught}/classes --base", ""),
+            ("mix {taught}/one --out {out} --base", ""),
+            ("import {taught}/peft --from peft --out {out} --base", ""),
+            ("export --to hf --out {out}", ""),
+            ("export {taught}/one --to hf --out {out} --base", ""),
+        )
+    ],
+    (f"{WRITE} --model {{taught}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{taught}}/model.safetensors.index.json", "this is a Hugging Face model"),
+    ("predict x --model {taught}", "no task.json and no config.json (blank.txt, classes, "),
+    ("predict x --model {taught}/full --base {base}", "full is a whole model, which needs none"),
+    ("predict x --model {taught}/classes --base {taught}/full", "trained on another base than the model in"),
+    ("merge {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --rank 1 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
+    (f"{WRITE} --adapter {{taught}}/one --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
@@ -312,7 +345,7 @@ REFUSALS = [
     ("predict --model x --data y.csv", "--text"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}", "no adapter.safetensors and no"),
+    ("inspect {taught}/none", "no such folder"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 
@@ -324,6 +357,177 @@ def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
+LOOPS = [
+    "{base} --base LOOP", "{text} --out LOOP", "predict x --model LOOP", "inspect LOOP",
+    "predict x --model {taught}/classes --base LOOP",
+    "predict x --model {taught}/classes --out LOOP", "generate --prompt x --model LOOP",
+    "inspect {taught}/one --json LOOP", "mix {taught}/one --out LOOP", "merge {taught}/one --base LOOP --out {out}",
+    "export {taught}/one --to hf --out LOOP/x", "import LOOP --from hf --out {out}", "run --quick --store LOOP",
+    "import {taught}/hf --from hf --out LOOP",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+@pytest.mark.parametrize("command", LOOPS)
+def test_a_link_to_itself(command, taught, tiny_base, tmp_path, fails):
+    loop = tmp_path / "LOOP"
+    loop.symlink_to(loop)
+    places = {"taught": taught, "base": TABLE, "text": TEXT, "out": tmp_path / "out"}
+    command = command.format(**places).replace("LOOP", str(loop))
+    fails(*command.format(taught=taught, base=tiny_base, out=tmp_path / "out").split(), says=[str(loop)])
+    assert loop.is_symlink() and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- models that are damaged, huge or elsewhere
+
+
+def test_a_base_that_has_moved(words, tiny_base, tmp_path, run, fails):
+    shutil.copytree(tiny_base, tmp_path / "base")
+    run(*words("--epochs", "1", base=tmp_path / "base"))
+    command = ["predict", "--model", tmp_path / "out", "thank you"]
+    answer = run(*command)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    for again in (command, ["export", tmp_path / "out", "--to", "hf", "--out", tmp_path / "hf"]):
+        fails(
+            *again, says=["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
+        )
+        assert run(*again, "--base", tmp_path / "moved") in (
+            answer,
+            f"a classifier of 2 classes; saved in {tmp_path}/hf\n",
+        )
+
+
+@pytest.mark.parametrize(
+    "command, says, factor",
+    [
+        ("predict x --model {broken}", "the logits became nan or infinite", 3e38),
+        ("generate --prompt x --model {broken}", "the logits of the next token are not finite", 3e38),
+        ("generate --prompt x --temperature 0 --model {broken}", "the logits of the next token are not finite", 3e38),
+        (f"{TEXT} --base {{broken}}", "the logits became nan or infinite", 3e38),
+        (f"{TEXT} --base {{broken}}", "the perplexity, e to the", 1e5),
+    ],
+)
+def test_answers_that_are_not_finite(command, says, factor, taught, tiny_base, tmp_path, fails):
+    params, config = load_model(tiny_base)
+    params = {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(factor)}
+    if "predict" in command:
+        params, config = {**params, "head.weight": np.ones((2, 16), np.float32)}, replace(config, n_classes=2)
+    save_model(tmp_path / "broken", params, config)
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "broken")
+    places = {"taught": taught, "base": tiny_base, "broken": tmp_path / "broken", "out": tmp_path / "out"}
+    fails(*command.format(**places).split(), says=[f"broken: {says}"])
+    assert not (tmp_path / "out").exists()
+
+
+SPARSE = {  # what a file that has no bytes on the disk promises, and what is said
+    "20 GB": ({"tok_emb.weight": ("F32", [320_000_000, 16])}, 0, "there is not enough memory for its 20.5 GB"),
+    "20 GB in bfloat16": ({"tok_emb.weight": ("BF16", [640_000_000, 16])}, 0, "there is not enough memory"),
+    "a header of terabytes": ({"a": ("F32", [4])}, 2**43, "not a complete safetensors file"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
+@pytest.mark.parametrize("command", ["generate --prompt x --model", "inspect"])
+@pytest.mark.parametrize("name", SPARSE)
+def test_files_that_no_memory_holds(command, name, tiny_base, tmp_path):
+    tensors, length, says = SPARSE[name]
+    (key, (dtype, shape)), *_ = tensors.items()
+    size = shape[0] * (shape[1] if shape[1:] else 1) * (4 if dtype == "F32" else 2)
+    header = json.dumps({key: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    shutil.copytree(tiny_base, tmp_path / "m")
+    with open(tmp_path / "m" / "model.safetensors", "wb") as file:
+        file.write((length or len(header)).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); import sys;"
+    limited += "from lora_np.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", limited, *command.split(), str(tmp_path / "m")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and says in done.stderr
+
+
+HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
+
+
+def hostile_names(folder):
+    """{place: (function that plants HOSTILE there, command)}."""
+    model, adapter, hf, peft, classes = (folder / name for name in ("full", "one", "hf", "peft", "classes"))
+    tensor = lambda tensors: tensors | {HOSTILE: np.ones((2, 2), np.float32)}  # noqa: E731
+    prompt = ["generate", "--prompt", "x", "--tokens", "1"]
+    return {
+        "tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), [*prompt, "--model", model]),
+        "adapter's tensor": (
+            lambda: edit_tensors(adapter / "adapter.safetensors", tensor),
+            [*prompt, "--adapter", adapter],
+        ),
+        "GPT-2's tensor": (lambda: edit_tensors(hf / "model.safetensors", tensor), ["import", hf, "--from", "hf"]),
+        "PEFT's tensor": (
+            lambda: edit_tensors(peft / "adapter_model.safetensors", tensor),
+            ["import", peft, "--from", "peft"],
+        ),
+        "inspected tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), ["inspect", model]),
+        "metadata": (
+            lambda: write_tensors(model / "model.safetensors", {"a": np.ones(1)}, {HOSTILE: HOSTILE}),
+            ["inspect", model],
+        ),
+        "field": (lambda: edit_fields(hf / "config.json", **{HOSTILE: 1}), ["import", hf, "--from", "hf"]),
+        "value": (lambda: edit_fields(hf / "config.json", model_type=HOSTILE), ["import", hf, "--from", "hf"]),
+        "value of ours": (lambda: edit_fields(model / "config.json", d_model=HOSTILE), [*prompt, "--model", model]),
+        "kind": (lambda: edit_fields(adapter / "adapter.json", kind=HOSTILE), [*prompt, "--adapter", adapter]),
+        "target": (lambda: edit_fields(adapter / "adapter.json", targets=[HOSTILE]), [*prompt, "--adapter", adapter]),
+        "pattern": (
+            lambda: edit_fields(peft / "adapter_config.json", rank_pattern={"(" + HOSTILE: 1}),
+            ["import", peft, "--from", "peft"],
+        ),
+        "index": (
+            lambda: write_json(hf / "model.safetensors.index.json", {"weight_map": {HOSTILE: HOSTILE}}),
+            ["import", hf / "model.safetensors.index.json", "--from", "hf"],
+        ),
+        "labels": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, HOSTILE]),
+            ["predict", "x", "--model", classes],
+        ),
+        "label": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, "\x1b[2J", "\r"]),
+            ["predict", "x", "--model", classes],
+        ),
+        "text": (lambda: None, ["predict", HOSTILE, "--model", classes]),
+        "imported label": (
+            lambda: edit_fields(
+                folder / "classes_hf" / "config.json", id2label=dict(zip("012", [HOSTILE, "b", "c"])), label2id={}
+            ),
+            ["import", folder / "classes_hf", "--from", "hf"],
+        ),
+        "label of a table": (
+            lambda: (folder / "h.jsonl").write_text(
+                "".join(json.dumps({"t": s, "l": [HOSTILE, "b"][i % 2]}) + "\n" for i, s in enumerate(SENTENCES))
+            ),
+            ["finetune", "--data", folder / "h.jsonl", "--text", "t", "--label", "l", "--epochs", "1"],
+        ),
+        "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
+        "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
+        "repeated name": (
+            lambda: (model / "config.json").write_text(f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"),
+            [*prompt, "--model", model],
+        ),
+    }
+
+
+@pytest.mark.parametrize("place", hostile_names(Path()))
+def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp_path, capsys):
+    shutil.copytree(taught, tmp_path / "t")
+    (tmp_path / tiny_base.name).symlink_to(tiny_base)  # where the copies look for their base
+    plant, command = hostile_names(tmp_path / "t")[place]
+    plant()
+    command += ["--base", tiny_base] if "peft" in command or "--data" in command else []
+    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix", "finetune") else []
+    main([str(word) for word in command])
+    said = capsys.readouterr()
+    for line in [*said.out.split("\n"), *said.err.split("\n")]:
+        assert line.isprintable() or line.replace("\t", " ").isprintable(), line
+        assert "a" * 220 not in line and len(line) < 3000
+    assert "\\x1b[2J" in said.out + said.err and said.err.count("\n") <= 1
+
+
 # ---------------------------------------------------------------- generate
 
 
@@ -332,7 +536,7 @@ def test_one_text_for_each_adapter(taught, run):
     one, two = taught / "one", taught / "two"
     settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
-    model = read_json(one / "task.json")["base"]
+    model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
@@ -399,9 +603,9 @@ def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, run
     table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 10, np.float32)])
     table[[vocab["Ġfilm"], 8063]] = [[11], [9]]
     vocab["Ġfilm"] = 8063
-    write_json(tmp_path / "tokenizer.json", fields)
     bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest, and "film" is next
     save_model(tmp_path, task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064))
+    write_json(tmp_path / "tokenizer.json", fields)
     settings = ["generate", "--model", tmp_path, "--prompt", "the", "--tokens", 3]
     assert run(*settings) == run(*settings, "--temperature", 0) == "the film film film\n"
 
@@ -469,6 +673,16 @@ def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, run):
     assert load_task(tmp_path / "out").adapter is not None
 
 
+def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
+    run(*words("--epochs", "1", "--variant", "vera"))
+    command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
+    fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
+    run(*command, "merged")
+    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "back")
+    answers = [run("predict", "--model", tmp_path / name, "thank you") for name in ("out", "back")]
+    assert answers[0] == answers[1]
+
+
 def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
     """The base has no head: none is made up for it."""
     run("mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
@@ -483,7 +697,7 @@ def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
 @pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
 def test_there_and_back(name, peft, taught, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(taught / name), read_json(taught / name / "task.json")["base"]
+    task, base = load_task(taught / name), task_base(taught / name)
     assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
     run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")

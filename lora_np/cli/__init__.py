@@ -5,11 +5,12 @@ import sys
 import warnings
 
 from .. import __version__
+from ..checked import shown
 from . import classroom, measuring, reference, tasks
 from .shared import subcommands
 
 # Mistakes of the user and problems of the machine raise one of these. Other errors show their traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError)
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError)
 
 
 def main(argv=None):
@@ -33,14 +34,18 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
+            # NumPy's, of numbers that become infinite or nan: whatever is answered or saved is checked.
+            warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
             # One line, without the place in the source.
-            warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *place: print(
+                f"warning: {shown(str(message), 2000)}", file=sys.stderr
+            )
             return arguments.call(arguments) or 0  # most commands return nothing
     except USER_ERRORS as error:
-        text = str(error) or type(error).__name__
+        text = str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
         if isinstance(error, ModuleNotFoundError):
             text = f"the package {error.name} is missing; install it with: pip install -r requirements.txt"
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {shown(text, 2000)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

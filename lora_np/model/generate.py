@@ -98,7 +98,9 @@ def continued(readers, text, config, n_new, sampling, rng, stop, never):
         for i, (rows, decoder) in enumerate(readers):
             logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
         if not np.isfinite(logits).all():
-            raise FloatingPointError("the logits of the next token are not finite; are the weights?")
+            raise FloatingPointError(
+                "the logits of the next token are not finite; the weights are damaged or far too large"
+            )
         logits[:, never] = -np.inf
         new = choose(logits, text, sampling, rng)  # (B,)
         new = np.where(ended, text[:, -1], new) if stop.size else new

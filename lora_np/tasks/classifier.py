@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
+from ..checked import quoted
 from ..data import (
     class_batches,
     encode,
@@ -88,8 +89,8 @@ def finetune(
     for split in splits:
         sequences = encode_whole(tokenizer, split.texts)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        sequences = truncate(tokenizer, sequences, config.n_positions)
-        encoded.append((sequences, encode_labels(split.labels, labels)))
+        cut = without_padding(truncate(tokenizer, sequences, config.n_positions), config)
+        encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
@@ -114,6 +115,16 @@ def finetune(
     return result
 
 
+def without_padding(sequences, config):
+    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+
+    A classifier answers at the last token, and for transformers every token with that id at the end is padding.
+    """
+    pad = config.extra.get("pad_token_id")
+    real = [np.flatnonzero(ids != pad) for ids in sequences]
+    return [ids[: max(places, default=0) + 1] for ids, places in zip(sequences, real)] if pad is not None else sequences
+
+
 def without_texts(table, texts):
     """The rows of a table whose text is not one of these, ignoring case and spacing."""
     seen = {text_digest(text) for text in texts}
@@ -131,16 +142,16 @@ def encode_whole(tokenizer, texts):
     for row, (text, ids) in enumerate(zip(texts, sequences)):
         if not len(ids):
             reason = "has no tokens, and this model's tokenizer puts none around a text"
-            raise ValueError(f"text {row}: got {text[:100]!r}, which {reason}; leave the text out")
+            raise ValueError(f"text {row}: got {quoted(text)}, which {reason}; leave the text out")
     return sequences
 
 
-def load_classifier(folder):
+def load_classifier(folder, base=None):
     """Read a classifier that `finetune`, `import` or `merge` saved; see `load_task`.
 
     Raises ValueError for a language model.
     """
-    task = load_task(folder)
+    task = load_task(folder, base)
     if task.labels is None:
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
     return task
@@ -157,9 +168,14 @@ def predict(classifier, texts):
     Returns
     -------
     list of (label, probability), in the order of the texts
+
+    Raises
+    ------
+    FloatingPointError
+        If the model's logits are not finite.
     """
     params, config, adapter, tokenizer, labels, _ = classifier
-    sequences = truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions)
+    sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     answers = [None] * len(texts)

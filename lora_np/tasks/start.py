@@ -1,11 +1,12 @@
 """What `finetune` and `finetune_text` share."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..adapters import on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import one_of, whole_number
-from ..formats import check_folder, load_model, tokenizer_of
+from ..formats import check_target, load_model, tokenizer_of
 from ..training import attach, stream
 
 
@@ -22,7 +23,7 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
     one_of("method", method, methods)
     whole_number("epochs", epochs)
     whole_number("batch_size", batch_size)
-    check_folder(out, "out", (base,))
+    check_target(out, "out", (base,))
     rate, default = methods[method]
     adapter_config = adapter_config or methods["lora"][1]
     init, kind = adapter_config.init, adapter_config.kind
@@ -38,6 +39,15 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
         "progress": f"fine-tuning ({method})",
     }
     return adapter_config if method == "lora" else default, settings
+
+
+@contextmanager
+def answers_of(model):
+    """Put the model's name in front of an error about its numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{model}: {error}") from None
 
 
 def load_base(base, dropout):
