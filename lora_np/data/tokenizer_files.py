@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..checked import quoted, shown
 from .texts import existing_file
 
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, and ours
@@ -122,7 +123,7 @@ def model_fields(path):
     extra = fields.get("extra")
     fields = {**(extra if isinstance(extra, dict) else {}), **fields}
     if not isinstance(fields.get("vocab_size", 0), int):
-        raise ValueError(f"{path}: vocab_size is {fields['vocab_size']!r}, expected a whole number")
+        raise ValueError(f"{path}: vocab_size is {quoted(fields['vocab_size'])}, expected a whole number")
     return fields
 
 
@@ -130,13 +131,13 @@ def is_gpt2(where, settings, fields):
     """Whether transformers reads the files with GPT2Tokenizer. Raises ValueError for what is not supported."""
     for field, values in FIXED.items():
         if settings.get(field) not in values:
-            raise ValueError(f"{where}: {SETTINGS} has {field} = {settings[field]!r}, expected {values[-1]!r}")
+            raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
     is_old = where.name == VOCABULARY
     usual = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
     kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or usual[0]
     supported = GPT2_CLASS if is_old else (*GPT2_CLASS, *WHOLE_FILE)
     if kind not in supported:
-        raise ValueError(f"{where}: tokenizer_class is {kind!r}, expected one of {', '.join(supported)}")
+        raise ValueError(f"{where}: tokenizer_class is {quoted(kind)}, expected one of {', '.join(supported)}")
     return kind in GPT2_CLASS
 
 
@@ -144,7 +145,7 @@ def gpt2_content(content, settings):
     """What GPT2Tokenizer takes from a ``tokenizer.json``, and what it puts in place of the rest."""
     model, splitter = content["model"], {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {model['type']!r}, and tokenizer_class {GPT2_CLASS[0]} has 'BPE'")
+        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {GPT2_CLASS[0]} has 'BPE'")
     return {
         "version": "1.0",
         "added_tokens": [],
@@ -234,7 +235,7 @@ def json_object(path, data):
     try:
         fields = {} if data is None else json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
+        raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: got a JSON {type(fields).__name__}, expected an object")
     return fields
@@ -254,7 +255,7 @@ def library(problem):
         is_its = isinstance(error, Exception) and not isinstance(error, MemoryError)
         if not is_its and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{problem}: {str(error)[:200]}") from None
+        raise ValueError(f"{problem}: {shown(str(error))}") from None
 
 
 @contextmanager

@@ -288,10 +288,8 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
     if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
         files = {SETTINGS: new_settings(tokenizer), **files}
-    fields, names = (
-        gpt2_fields(config, labels, special_ids(config, tokenizer, files)),
-        ("model.safetensors", "config.json"),
-    )
+    fields = gpt2_fields(config, labels, special_ids(config, tokenizer, files))
+    names = "model.safetensors", "config.json"
     write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_gpt2, params))
 
 

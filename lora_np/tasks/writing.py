@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..checked import quoted
 from ..data import decode, encode
 from ..formats.gpt2 import special_ids
 from ..model import GREEDY, generate_tokens
@@ -36,7 +37,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     tokenizer = task.tokenizer
     ids = encode(tokenizer, [prompt])[0][None]  # (1, T)
     if not ids.size:
-        raise ValueError(f"prompt: got {prompt[:100]!r}, which has no tokens in this vocabulary; expected another text")
+        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
     vocab_size = task.config.vocab_size
     settings = {
         "sampling": sampling,
