@@ -175,7 +175,8 @@ def make_world(root):
     start = f"finetune --base {root}/base --epochs 1 --lr 0.01"
     for command in (
         f"{start} --text-file {root}/data/corpus.txt --rank 2 --out {root}/one",
-        f"{start} --text-file {root}/data/corpus.txt --rank 3 --variant dora --out {root}/two",
+        f"{start} --text-file {root}/data/corpus.txt --rank 3 --seed 1 --out {root}/two",
+        f"{start} --text-file {root}/data/corpus.txt --rank 3 --variant dora --out {root}/dora",
         f"{start} --text-file {root}/data/corpus.txt --method full --out {root}/full",
         f"{start} --data {root}/data/rows.csv --text t --label l --out {root}/classes",
         f"export {root}/one --to hf --out {root}/hf",
@@ -309,10 +310,10 @@ READING = {  # command -> patterns of the files that it reads
     "generate --prompt the --tokens 4 --adapter {w}/one base {w}/two": "one/* two/* base/*",
     "mix {w}/one {w}/two --weights 0.5 0.5 --out {w}/made/x": "one/* two/*",
     "mix {w}/one --rank 1 --out {w}/made/x": "one/*",
-    "merge {w}/two --out {w}/made/x": "two/* base/*",
+    "merge {w}/dora --out {w}/made/x": "dora/* base/*",
     "merge {w}/classes --out {w}/made/x": "classes/*",
     "export {w}/one --to peft --out {w}/made/x": "one/*",
-    "export {w}/two --to merged --out {w}/made/x": "two/* base/*",
+    "export {w}/dora --to merged --out {w}/made/x": "dora/* base/*",
     "export {w}/full --to hf --out {w}/made/x": "full/*",
     "import {w}/hf --from hf --out {w}/made/x": "hf/*",
     "import {w}/classes_hf --from hf --out {w}/made/x": "classes_hf/*",
