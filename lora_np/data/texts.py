@@ -1,6 +1,7 @@
 """A user's own text: a plain file, split into texts."""
 
 import re
+import stat
 from pathlib import Path
 
 
@@ -48,8 +49,21 @@ def read_utf8(path):
 
 
 def existing_file(path):
-    """The path as a Path; FileNotFoundError if there is no such file."""
+    """The path as a Path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, a pipe or a device; reading a pipe could wait for ever.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: got {str(path)!r}, and there is no such file")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"path: got {str(path)!r}, and there is no such file") from None
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device or socket"
+        raise ValueError(f"path: {str(path)!r} is a {kind}, expected a file")
     return path
