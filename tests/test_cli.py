@@ -271,7 +271,7 @@ REFUSALS = [
     (f"{TABLE} --text T", "text_column is 'T', which"),
     (f"{TABLE} --data {{taught}}/none.csv", "none.csv', and there is no such file"),
     (f"{TABLE} --data {{taught}}/same.jsonl", "labels: got 1 class(es), 'a', expected at least two"),
-    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd', expected the classes known from training"),
+    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known from training"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
     ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
     ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),

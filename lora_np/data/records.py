@@ -232,7 +232,7 @@ def cell(path, place, values, column, argument):
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
     if has_surrogate(value):  # JSON can write what UTF-8 cannot
-        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is no character")
+        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
     return value
 
 

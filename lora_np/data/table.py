@@ -62,7 +62,7 @@ def encode_labels(labels, names):
     unknown = Counter(label for label in labels if label not in number)
     if unknown:
         known = f"expected the classes known from training: {quoted(names)}"
-        raise ValueError(f"labels: got {quoted(sorted(unknown))} in {unknown.total()} rows, {known}")
+        raise ValueError(f"labels: got {quoted(sorted(unknown))} in {unknown.total()} of {len(labels)} rows, {known}")
     return np.array([number[label] for label in labels], dtype=np.int64)
 
 

@@ -10,7 +10,7 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..model import ModelConfig, parameter_shapes
-from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
+from .tensors import read_json, read_tensors, write_atomically, write_json, write_tensors, write_text
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
@@ -127,7 +127,7 @@ def config_fields(config):
 def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, beside=None, metadata=None):
     """Write tensors and their configuration, replacing an earlier pair.
 
-    `beside` has more files of the folder, written in between: {name: text or JSON value}.
+    `beside` has more files of the folder, written in between: {name: bytes, text or JSON value}.
 
     The old configuration is removed first and the new one written last. If the process is killed in between,
     the folder has no configuration and is refused; new tensors are never read with old settings.
@@ -137,7 +137,7 @@ def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, b
     (folder / config_name).unlink(missing_ok=True)
     write_tensors(folder / tensors_name, tensors, metadata)
     for name, content in {**(beside or {}), config_name: values}.items():
-        write = write_text if isinstance(content, str) else write_json
+        write = {bytes: write_atomically, str: write_text}.get(type(content), write_json)
         write(folder / name, content)
 
 

@@ -31,7 +31,7 @@ class Task(NamedTuple):
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
 
 
-def save_task(folder, task, base, about, dtype=None):
+def save_task(folder, task, base, about, dtype=None, beside=None):
     """Write a task. The file without which it cannot be read is written last.
 
     Parameters
@@ -41,15 +41,16 @@ def save_task(folder, task, base, about, dtype=None):
     base : folder of the adapter's base
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
+    beside : dict of more files to write, see `write_pair`
     """
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
         base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
         about = {"base": base_name, "base_sha256": model_sha256(base), **about}
-        save_adapter(folder, task.adapter, dtype, {"task.json": about})
+        save_adapter(folder, task.adapter, dtype, {**(beside or {}), "task.json": about})
     else:
         tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
-        save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
+        save_model(folder, task.params, task.config, beside={**tokenizer, **(beside or {}), "task.json": about})
 
 
 def load_task(name):

@@ -34,13 +34,15 @@ def write_atomically(path, data):
 def check_folder(path, argument, sources=()):
     """Check before a long job that a folder, which need not exist yet, can be written to.
 
-    Raises ValueError, which names the caller's `argument`, if it cannot or is one of the `sources`, folders that are
-    read from and must not be overwritten.
+    Raises ValueError, which names the caller's `argument`, if it cannot, or if it is one of the `sources` or has one
+    in it: folders and files that are read from and must not be overwritten.
     """
     path = Path(path).resolve()
     for source in sources:
-        if Path(source).resolve() == path:
+        if Path(source).resolve() == path and not Path(source).is_file():
             raise ValueError(f"{argument}: {path} is also read from; expected another folder")
+        if Path(source).is_file() and path in Path(source).resolve().parents:
+            raise ValueError(f"{argument}: {source}, which is also read from, is in {path}; expected another folder")
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not existing.is_dir():
         raise ValueError(f"{argument}: {existing} is a file, expected a folder")
@@ -49,12 +51,14 @@ def check_folder(path, argument, sources=()):
 
 
 def check_file(path, argument, sources=()):
-    """Check before a long job that a file can be written and is not inside a source; see `check_folder`."""
+    """Check before a long job that a file can be written and is neither a source nor inside one; see `check_folder`."""
     if Path(path).is_dir():
         raise ValueError(f"{argument}: {path} is a folder, expected a file")
     if Path(path).exists() and not Path(path).is_file():  # a device, which the rename would replace
         raise ValueError(f"{argument}: {path} is not a regular file")
     for source in sources:
+        if Path(path).exists() and Path(source).exists() and os.path.samefile(path, source):
+            raise ValueError(f"{argument}: {path} is also read from, as {source}; expected another file")
         if Path(source).resolve() in Path(path).resolve().parents:
             raise ValueError(f"{argument}: {path} is in {source}, which is also read from; expected another place")
     check_folder(Path(path).parent, argument)
