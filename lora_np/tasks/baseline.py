@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-REGULARISATION = (1, 3, 10, 30, 100)  # inverse strength, scikit-learn's C
+STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, inverse strengths of the regularisation
 
 
 class WordClassifier(NamedTuple):
@@ -18,7 +18,7 @@ class WordClassifier(NamedTuple):
         return self.model.predict(self.words.transform(texts))
 
 
-def word_classifier(train, validation, token_pattern, sublinear=(False, True), class_weight=None):
+def word_classifier(train, validation, token_pattern, sublinear=(False, True), strengths=STRENGTHS, class_weight=None):
     """Fit a logistic regression on words and pairs of words, weighted by tf-idf.
 
     Parameters
@@ -26,6 +26,7 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), c
     train, validation : (list of N str, (N,) classes); the second chooses the setting with the best accuracy
     token_pattern : regular expression of a word
     sublinear : the counts to try: False, as they are; True, logarithmic
+    strengths : the values of C to try
     class_weight : None or "balanced", as for scikit-learn's LogisticRegression
 
     Returns
@@ -44,7 +45,7 @@ def word_classifier(train, validation, token_pattern, sublinear=(False, True), c
     for logarithmic in sublinear:
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=logarithmic, token_pattern=token_pattern)
         weights, of_validation = words.fit_transform(train[0]), words.transform(validation[0])
-        for c in REGULARISATION:
+        for c in strengths:
             model = LogisticRegression(C=c, max_iter=1000, class_weight=class_weight).fit(weights, train[1])
             accuracy = float(model.score(of_validation, validation[1]))
             tried.append(WordClassifier(words, model, {"sublinear_tf": logarithmic, "C": c}, accuracy))

@@ -147,8 +147,10 @@ def word_answers(splits, training, validation, class_weights):
     the dict is empty.
     """
     train, tuning = (splits.train.texts, training), (splits.validation.texts, validation)
+    class_weight = None if class_weights == "none" else class_weights
     try:
-        words = word_classifier(train, tuning, WORD, (True,), None if class_weights == "none" else class_weights)
+        with blas_threads(1):
+            words = word_classifier(train, tuning, WORD, (True,), (1, 10, 100), class_weight)
     except ModuleNotFoundError:
         return {}
     return {"tf-idf": words.predict(splits.test.texts)}

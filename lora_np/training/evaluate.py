@@ -24,8 +24,9 @@ def evaluate(params, batches, config, adapter=None, class_weights=None):
     total = weight_sum = loss_sum = correct = 0
     for logits, targets in predict_logits(params, batches, config, adapter):
         real = targets != IGNORE_INDEX
+        loss, _ = cross_entropy_forward(logits, targets, wanted=(), weights=class_weights)
         weight = target_weights(targets, class_weights).sum().item()
-        loss_sum += weight * float(cross_entropy_forward(logits, targets, wanted=(), weights=class_weights)[0])
+        loss_sum += weight * float(loss)
         correct += int(np.sum((logits.argmax(axis=-1) == targets) & real))
         weight_sum += weight
         total += int(real.sum())
