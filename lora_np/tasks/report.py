@@ -140,7 +140,7 @@ def class_lines(report):
     if with_matrix:
         lines = [
             " " * (len(head) + 2) + "answered as class",
-            head + "  " + "".join(f"{k + 1:>{cell - 1}} " for k in listed),
+            (head + "  " + "".join(f"{k + 1:>{cell - 1}} " for k in listed)).rstrip(),
         ]
     else:
         lines = [head]
@@ -164,9 +164,8 @@ def pair_lines(labels, confusion):
     lines = ["", "most often confused"]
     for true, answered in zip(*np.unravel_index(cells, wrong.shape)):
         if wrong[true, answered]:
-            of_class = f"{wrong[true, answered]:,} of {confusion[true].sum():,}"
-            pair = f'"{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"'
-            lines.append(f"{of_class:>16}  {pair}")
+            of_class = f"{wrong[true, answered]:>7,} of {confusion[true].sum():<7,}"
+            lines.append(f'{of_class} "{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"')
     return lines
 
 
