@@ -4,8 +4,10 @@ import copy
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -320,6 +322,17 @@ def test_a_notebook_is_executed_stored_and_compared(tmp_path):
 
 
 @pytest.mark.slow
+def test_one_odd_notebook_does_not_stop_the_others(tmp_path):
+    odd, good = notebook_of("1"), notebook_of("2 + 2")
+    notebooks.write_notebook(tmp_path / "good.ipynb", good)
+    del odd.cells[0]["cell_type"]  # nbformat reads it all the same
+    (tmp_path / "odd.ipynb").write_text(json.dumps(odd))
+    code, told = classroom("execute", tmp_path / "odd.ipynb", tmp_path / "good.ipynb")
+    assert code == 1 and "AttributeError" in told and "1 complaints" in told
+    assert notebooks.read_notebook(tmp_path / "good.ipynb").cells[0].outputs
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words, said, cells", FAILING.values(), ids=FAILING)
 def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     path, notebook = tmp_path / "a.ipynb", notebook_of(*cells)
@@ -331,6 +344,29 @@ def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     before = path.read_bytes()
     code, told = classroom("execute", *words, path)
     assert code == 1 and said in told and path.read_bytes() == before
+
+
+SILENT = {  # what a kernel does that gives no answer any more
+    "stops": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "idles": "get_ipython().kernel.session.send = lambda *given, **more: None",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", SILENT.values(), ids=SILENT)
+def test_a_kernel_that_gives_no_answer_is_ended(tmp_path, monkeypatch, cell):
+    """Within the limit, by the number of the cell, and no thread is left behind."""
+    monkeypatch.setattr(notebooks, "TIMEOUT", 4)
+    monkeypatch.setattr(submissions, "CELL_SECONDS", 3)
+    monkeypatch.setattr(submissions, "GRACE_SECONDS", 1)
+    threads, started = threading.active_count(), perf_counter()
+    with pytest.raises(ValueError, match="a.ipynb stopped: cell 1: it runs for more than 4 s, and its kernel does not"):
+        notebooks.execute(tmp_path / "a.ipynb", notebook_of("x = 1", cell, "x"))
+    done = submissions.run_submission(tmp_path / "a.ipynb", notebook_of("x = 1", cell, "x"))
+    assert submissions.error_of(done.cells[1]).startswith("it runs for more than 4 s") and text(
+        done.cells[2].outputs[0]
+    )
+    assert threading.active_count() == threads and perf_counter() - started < 60
 
 
 # ---------------------------------------------------------------- release and grading
@@ -443,7 +479,7 @@ def test_what_never_ends_costs_itself_alone(tmp_path, monkeypatch):
     graded = grade(path)
     said = {one.item: one.said for one in graded.marks}
     assert [one.score for one in graded.marks if not one.by_hand] == [0.0, 0.0, 0.0, 6.0]
-    assert said["check_merge"].startswith("it runs for more than 4 s, and does not stop when it is interrupted;")
+    assert said["check_merge"].startswith("it runs for more than 7 s, and its kernel does not answer;")
     assert said["check_lora_init"] == "it prints without end; all else was run without it"
     assert said["check_lora_forward"] == "it was stopped after 4 s: is there a loop that does not end?"
 
@@ -477,9 +513,26 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
     notebooks.write_notebook(other, notebook_of("1"))
     before = other.read_bytes()  # marks are not written over a submission
     assert main(["classroom", "grade", str(other), "--json", str(other)]) == 2 and other.read_bytes() == before
-    assert "is one of the notebooks" in capsys.readouterr().err
+    assert "is also read from" in capsys.readouterr().err
     with pytest.raises(ValueError, match="has none of the graded cells of the 11 sets"):
         grade(other)
+
+
+def test_what_has_almost_the_form_of_a_notebook(tmp_path, capsys):
+    """nbformat reads it. It is refused by name, stops no other, and nothing is half-written."""
+    odd, other = tmp_path / "odd" / "a.ipynb", tmp_path / "other.ipynb"
+    odd.parent.mkdir()
+    notebook = json.loads(SOURCE_05.read_text("utf-8"))
+    for cell in notebook["cells"]:
+        cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
+    other.write_text("no notebook")
+    del notebook["cells"][0]["cell_type"]
+    odd.write_text(json.dumps(notebook))
+    assert main(["classroom", "release", str(tmp_path / "more"), "--source", str(odd.parent)]) == 2
+    assert "a is not a whole notebook" in capsys.readouterr().err and not (tmp_path / "more").exists()
+    assert main(["classroom", "grade", str(odd), str(other)]) == 1
+    said = capsys.readouterr().out
+    assert "a.ipynb cannot be graded" in said and "other.ipynb is not a Jupyter notebook" in said
 
 
 def test_a_report_tells_words_from_marks():

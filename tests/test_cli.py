@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
+from lora_np.classroom.release import SOURCES
 from lora_np.cli import main
 from lora_np.data import encode
 from lora_np.experiments.recipes import RECIPES
@@ -27,10 +28,12 @@ from lora_np.formats import (
     read_tensors,
     save_model,
     shipped_adapters,
+    task_base,
     write_json,
     write_tensors,
 )
 from lora_np.model import forward
+from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
 from lora_np.tasks.labelling import label_records, text_records
@@ -53,6 +56,7 @@ def taught(tiny_base, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("taught")
     (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text("{}")
     for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
         (folder / f"{name}.txt").write_bytes(content)
     for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
@@ -107,8 +111,9 @@ def words(tickets, tmp_path, tiny_base):
     """Function (*more, data, out, base) -> the words of a finetune command."""
 
     def make(*more, data=tickets, out=tmp_path / "out", base=tiny_base):
-        columns = ["--text", "body", "--label", "topic", "--epochs", "6", "--lr", "0.01"]
-        return ["finetune", "--data", data, *columns, "--out", out, "--base", base, *more]
+        columns = ["--text", "body", "--label", "topic", "--lr", "0.01"]
+        epochs = () if "--epochs" in more else ("--epochs", "6")
+        return ["finetune", "--data", data, *columns, "--out", out, "--base", base, *epochs, *more]
 
     return make
 
@@ -199,7 +204,7 @@ def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets
 def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
     params, config = load_model(tiny_base)
     broken = tmp_path / "broken"
-    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(1e38)}, config)
+    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(3e38)}, config)
     shutil.copy(PRETRAINED / "tokenizer.json", broken)
     with np.errstate(all="ignore"):
         fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
@@ -410,14 +415,15 @@ def test_teaching_a_text(taught, tiny_base, tmp_path, run):
     assert load_task(taught / "full").adapter is None
 
 
-TEXT = "finetune --text-file {taught}/corpus.txt --base {base} --out {out}"
-TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --base {base} --out {out}"
+BARE_TEXT = "finetune --text-file {taught}/corpus.txt --out {out}"
+BARE_TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --out {out}"
+TEXT, TABLE = f"{BARE_TEXT} --base {{base}}", f"{BARE_TABLE} --base {{base}}"
 WRITE = "generate --prompt the"
 REFUSALS = [
     (f"{TEXT} --text t", "text: needs --data"),
     (f"{TEXT} --test x.csv", "test: needs --data"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
-    (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number of at least 1"),
+    (f"{TEXT} --epochs 0", "epochs: got 0, expected a whole number"),
     (f"{TABLE} --targets w_proj", "targets: 'w_proj' fits no layer; expected one of q_proj"),
     (f"{TABLE} --rank 0", "r: got 0, expected a whole number of at least 1"),
     (f"{TABLE} --rank 17", "blocks.0.attn.q_proj: r: got 17, expected at most min(out, in) = 16"),
@@ -426,13 +432,10 @@ REFUSALS = [
     (f"{TABLE} --lr 0", "learning_rate: got 0.0"),
     (f"{TABLE} --batch-size 0", "batch_size: got 0"),
     (f"{TABLE} --seed -1", "seed: got -1"),
-    (f"{TABLE} --text T", "text_column is 'T', which"),
-    (f"{TABLE} --data {{taught}}/none.csv", "none.csv', and there is no such file"),
-    (f"{TABLE} --data {{taught}}/same.jsonl", "labels: got 1 class(es), 'a', expected at least two"),
-    (
-        f"{TABLE} --test {{taught}}/unheard.jsonl",
-        "labels: got 'd' in 1 of 4 rows, expected the classes known from training",
-    ),
+    (TABLE.replace("--text t", "--text T"), "text_column is 'T', which"),
+    (TABLE.replace("rows.jsonl", "none.csv"), "none.csv: there is no such file"),
+    (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
+    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
     ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
     ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
@@ -446,6 +449,37 @@ REFUSALS = [
     (f"{WRITE} --adapter base {{taught}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{taught}}/one {{taught}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one", "trained on another base"),
+    (
+        f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one",
+        "give its base with --base, or for generate with --model",
+    ),
+    *[
+        (
+            f"{command} {{taught}}/hf{rest}",
+            "hf: this is a Hugging Face model; read it first with: python -m lora_np import",
+        )
+        for command, rest in (
+            (f"{WRITE} --model", ""),
+            (f"{WRITE} --adapter {{taught}}/one --model", ""),
+            (f"{BARE_TABLE} --base", ""),
+            (f"{BARE_TEXT} --base", ""),
+            ("predict x --model", ""),
+            ("predict x --model {taught}/classes --base", ""),
+            ("mix {taught}/one --out {out} --base", ""),
+            ("import {taught}/peft --from peft --out {out} --base", ""),
+            ("export --to hf --out {out}", ""),
+            ("export {taught}/one --to hf --out {out} --base", ""),
+        )
+    ],
+    (f"{WRITE} --model {{taught}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{taught}}/model.safetensors.index.json", "this is a Hugging Face model"),
+    ("predict x --model {taught}", "no task.json and no config.json (blank.txt, classes, "),
+    ("predict x --model {taught}/full --base {base}", "full is a whole model, which needs none"),
+    ("predict x --model {taught}/classes --base {taught}/full", "trained on another base than the model in"),
+    ("merge {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --rank 1 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
+    (f"{WRITE} --adapter {{taught}}/one --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
@@ -488,10 +522,9 @@ REFUSALS = [
     ("evaluate --model {taught}/classes --data {taught}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
     ("evaluate --model {taught}/one --data {taught}/rows.jsonl --text t --label l", "got a language model"),
     (f"{TEXT} --class-weights balanced", "class-weights: needs --data"),
-    (f"{TABLE} --out {{taught}}", "rows.jsonl, which is also read from, is in"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}", "no adapter.safetensors and no"),
+    ("inspect {taught}/none", "no such folder"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 
@@ -503,6 +536,176 @@ def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
+LOOPS = [
+    f"{BARE_TABLE} --base LOOP", TEXT.replace("{out}", "LOOP"), "predict x --model LOOP", "inspect LOOP",
+    "predict x --model {taught}/classes --base LOOP",
+    "predict x --model {taught}/classes --out LOOP", "generate --prompt x --model LOOP",
+    "inspect {taught}/one --json LOOP", "mix {taught}/one --out LOOP", "merge {taught}/one --base LOOP --out {out}",
+    "export {taught}/one --to hf --out LOOP/x", "import LOOP --from hf --out {out}", "run --quick --store LOOP",
+    "import {taught}/hf --from hf --out LOOP",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+@pytest.mark.parametrize("command", LOOPS)
+def test_a_link_to_itself(command, taught, tiny_base, tmp_path, fails):
+    loop = tmp_path / "LOOP"
+    loop.symlink_to(loop)
+    command = command.format(taught=taught, base=tiny_base, out=tmp_path / "out").replace("LOOP", str(loop))
+    fails(*command.split(), says=[str(loop)])
+    assert loop.is_symlink() and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- models that are damaged, huge or elsewhere
+
+
+def test_a_base_that_has_moved(words, tiny_base, tmp_path, run, fails):
+    shutil.copytree(tiny_base, tmp_path / "base")
+    run(*words("--epochs", "1", base=tmp_path / "base"))
+    command = ["predict", "--model", tmp_path / "out", "thank you"]
+    answer = run(*command)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    for again in (command, ["export", tmp_path / "out", "--to", "hf", "--out", tmp_path / "hf"]):
+        fails(
+            *again, says=["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
+        )
+        assert run(*again, "--base", tmp_path / "moved") in (
+            answer,
+            f"a classifier of 2 classes; saved in {tmp_path}/hf\n",
+        )
+
+
+@pytest.mark.parametrize(
+    "command, says, factor",
+    [
+        ("predict x --model {broken}", "the logits became nan or infinite", 3e38),
+        ("generate --prompt x --model {broken}", "the logits of the next token are not finite", 3e38),
+        ("generate --prompt x --temperature 0 --model {broken}", "the logits of the next token are not finite", 3e38),
+        (f"{BARE_TEXT} --base {{broken}}", "the logits became nan or infinite", 3e38),
+        (f"{BARE_TEXT} --base {{broken}}", "the perplexity, e to the", 1e5),
+    ],
+)
+def test_answers_that_are_not_finite(command, says, factor, taught, tiny_base, tmp_path, fails):
+    params, config = load_model(tiny_base)
+    params = {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(factor)}
+    if "predict" in command:
+        params, config = {**params, "head.weight": np.ones((2, 16), np.float32)}, replace(config, n_classes=2)
+    save_model(tmp_path / "broken", params, config)
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "broken")
+    places = {"taught": taught, "base": tiny_base, "broken": tmp_path / "broken", "out": tmp_path / "out"}
+    fails(*command.format(**places).split(), says=[f"broken: {says}"])
+    assert not (tmp_path / "out").exists()
+
+
+SPARSE = {  # what a file that has no bytes on the disk promises, and what is said
+    "20 GB": ({"tok_emb.weight": ("F32", [320_000_000, 16])}, 0, "there is not enough memory for its 20.5 GB"),
+    "20 GB in bfloat16": ({"tok_emb.weight": ("BF16", [640_000_000, 16])}, 0, "there is not enough memory"),
+    "a header of terabytes": ({"a": ("F32", [4])}, 2**43, "not a complete safetensors file"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
+@pytest.mark.parametrize("command", ["generate --prompt x --model", "inspect"])
+@pytest.mark.parametrize("name", SPARSE)
+def test_files_that_no_memory_holds(command, name, tiny_base, tmp_path):
+    tensors, length, says = SPARSE[name]
+    (key, (dtype, shape)), *_ = tensors.items()
+    size = shape[0] * (shape[1] if shape[1:] else 1) * (4 if dtype == "F32" else 2)
+    header = json.dumps({key: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    shutil.copytree(tiny_base, tmp_path / "m")
+    with open(tmp_path / "m" / "model.safetensors", "wb") as file:
+        file.write((length or len(header)).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); import sys;"
+    limited += "from lora_np.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", limited, *command.split(), str(tmp_path / "m")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and says in done.stderr
+
+
+HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
+
+
+def hostile_names(folder):
+    """{place: (function that plants HOSTILE there, command)}."""
+    model, adapter, hf, peft, classes = (folder / name for name in ("full", "one", "hf", "peft", "classes"))
+    tensor = lambda tensors: tensors | {HOSTILE: np.ones((2, 2), np.float32)}  # noqa: E731
+    prompt = ["generate", "--prompt", "x", "--tokens", "1"]
+    return {
+        "tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), [*prompt, "--model", model]),
+        "adapter's tensor": (
+            lambda: edit_tensors(adapter / "adapter.safetensors", tensor),
+            [*prompt, "--adapter", adapter],
+        ),
+        "GPT-2's tensor": (lambda: edit_tensors(hf / "model.safetensors", tensor), ["import", hf, "--from", "hf"]),
+        "PEFT's tensor": (
+            lambda: edit_tensors(peft / "adapter_model.safetensors", tensor),
+            ["import", peft, "--from", "peft"],
+        ),
+        "inspected tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), ["inspect", model]),
+        "metadata": (
+            lambda: write_tensors(model / "model.safetensors", {"a": np.ones(1)}, {HOSTILE: HOSTILE}),
+            ["inspect", model],
+        ),
+        "field": (lambda: edit_fields(hf / "config.json", **{HOSTILE: 1}), ["import", hf, "--from", "hf"]),
+        "value": (lambda: edit_fields(hf / "config.json", model_type=HOSTILE), ["import", hf, "--from", "hf"]),
+        "value of ours": (lambda: edit_fields(model / "config.json", d_model=HOSTILE), [*prompt, "--model", model]),
+        "kind": (lambda: edit_fields(adapter / "adapter.json", kind=HOSTILE), [*prompt, "--adapter", adapter]),
+        "target": (lambda: edit_fields(adapter / "adapter.json", targets=[HOSTILE]), [*prompt, "--adapter", adapter]),
+        "pattern": (
+            lambda: edit_fields(peft / "adapter_config.json", rank_pattern={"(" + HOSTILE: 1}),
+            ["import", peft, "--from", "peft"],
+        ),
+        "index": (
+            lambda: write_json(hf / "model.safetensors.index.json", {"weight_map": {HOSTILE: HOSTILE}}),
+            ["import", hf / "model.safetensors.index.json", "--from", "hf"],
+        ),
+        "labels": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, HOSTILE]),
+            ["predict", "x", "--model", classes],
+        ),
+        "label": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, "\x1b[2J", "\r"]),
+            ["predict", "x", "--model", classes],
+        ),
+        "text": (lambda: None, ["predict", HOSTILE, "--model", classes]),
+        "imported label": (
+            lambda: edit_fields(
+                folder / "classes_hf" / "config.json", id2label=dict(zip("012", [HOSTILE, "b", "c"])), label2id={}
+            ),
+            ["import", folder / "classes_hf", "--from", "hf"],
+        ),
+        "label of a table": (
+            lambda: (folder / "h.jsonl").write_text(
+                "".join(json.dumps({"t": s, "l": [HOSTILE, "b"][i % 2]}) + "\n" for i, s in enumerate(SENTENCES))
+            ),
+            ["finetune", "--data", folder / "h.jsonl", "--text", "t", "--label", "l", "--epochs", "1"],
+        ),
+        "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
+        "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
+        "repeated name": (
+            lambda: (model / "config.json").write_text(f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"),
+            [*prompt, "--model", model],
+        ),
+    }
+
+
+@pytest.mark.parametrize("place", hostile_names(Path()))
+def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp_path, capsys):
+    shutil.copytree(taught, tmp_path / "t")
+    (tmp_path / tiny_base.name).symlink_to(tiny_base)  # where the copies look for their base
+    plant, command = hostile_names(tmp_path / "t")[place]
+    plant()
+    command += ["--base", tiny_base] if "peft" in command or "--data" in command else []
+    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix", "finetune") else []
+    main([str(word) for word in command])
+    said = capsys.readouterr()
+    for line in [*said.out.split("\n"), *said.err.split("\n")]:
+        assert line.isprintable() or line.replace("\t", " ").isprintable(), line
+        assert "a" * 220 not in line and len(line) < 3000
+    assert "\\x1b[2J" in said.out + said.err and said.err.count("\n") <= 1
+
+
 # ---------------------------------------------------------------- generate
 
 
@@ -511,7 +714,7 @@ def test_one_text_for_each_adapter(taught, run):
     one, two = taught / "one", taught / "two"
     settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
-    model = read_json(one / "task.json")["base"]
+    model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
@@ -628,6 +831,16 @@ def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, run):
     assert load_task(tmp_path / "out").adapter is not None
 
 
+def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
+    run(*words("--epochs", "1", "--variant", "vera"))
+    command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
+    fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
+    run(*command, "merged")
+    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "back")
+    answers = [run("predict", "--model", tmp_path / name, "thank you") for name in ("out", "back")]
+    assert answers[0] == answers[1]
+
+
 def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
     """The base has no head: none is made up for it."""
     run("mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
@@ -642,7 +855,7 @@ def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
 @pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
 def test_there_and_back(name, peft, taught, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(taught / name), read_json(taught / name / "task.json")["base"]
+    task, base = load_task(taught / name), task_base(taught / name)
     assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
     run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")
@@ -773,3 +986,313 @@ def test_experiment_list(run, fails):
     assert [line.split()[1] for line in run("experiment", "list").splitlines()] == list(RECIPES)
     message = fails("experiment", "nothing")
     assert message == f"error: experiment: got 'nothing', expected one of {', '.join(RECIPES)}\n"
+
+
+# ---------------------------------------------------------------- slips
+
+
+def test_words_that_are_slips(taught, tiny_base, tmp_path, fails, monkeypatch):
+    """One line, exit code 2, and nothing is written, for each command and each of its words."""
+    monkeypatch.chdir(tmp_path)
+    bases = {
+        "finetune": TABLE,
+        "finetune ": TEXT,
+        "predict": "predict --model {taught}/classes --data {taught}/rows.jsonl --text t --out {out}",
+        "generate": "generate --prompt the --model {base} --adapter {taught}/one",
+        "mix": "mix {taught}/one --out {out}",
+        "merge": "merge {taught}/one --base {base} --out {out}",
+        "export": "export {taught}/one --to peft --out {out} --base-name x",
+        "import": "import {taught}/hf --from hf --out {out} --tokenizer {taught}/hf/tokenizer.json",
+        "inspect": "inspect {taught}/one --json {out}",
+        "run": "run --seeds 1 --out {out} --store {out} --json {out}",
+        "experiment": "experiment main_job --out {out} --store {out}",
+        "tune": "tune --out {out} --store {out}",
+        "pretrain": "pretrain --out {out}",
+        "gradcheck": "gradcheck --json {out}",
+        "bench": "bench --json {out}",
+        "reference": "reference check {taught} --vectors {taught} --json {out}",
+        "reference ": "reference export {out}",
+        "classroom": "classroom grade {out} --source {taught} --out {out} --json {out}",
+        "classroom ": "classroom release {out} --source {taught}",
+        "classroom  ": "classroom execute {out}",
+    }
+    places = {"taught": taught, "base": tiny_base, "out": "out"}
+    for base in bases.values():
+        words = base.format(**places).split()
+        for place, word in enumerate(words):
+            if word == "out" or Path(word).is_absolute():
+                for slip in ("", " ", "x\0y", os.fsdecode(b"caf\xe9")):
+                    fails(*words[:place], slip, *words[place + 1 :], says=["expected"])
+            if word.startswith("--") and word != "--adapter":
+                fails(*words, *words[place : place + 2], says=[f"{word}: is given twice"])
+        fails(*words, "--no-such-option", says=["unrecognized arguments: --no-such-option"])
+    assert not list(tmp_path.iterdir())
+
+
+LONG = "x" * 5000
+SLIPS = [
+    ("fintune --out x", "invalid choice: 'fintune' (choose from"),
+    ("classroom", "required: ACTION"),
+    ("predict", "required: --model"),
+    (f"inspect {LONG}", "ile name too long"),
+    (f"predict --model {LONG} the", "ile name too long"),
+    (f"finetune --data {LONG}.csv --text t --label l --out {{out}}", "ile name too long"),
+    (f"finetune --data {{rows}} --text t --label l --out {LONG}", "ile name too long"),
+    (f"finetune --data {{rows}} --text t --label l --out {{out}} --base {LONG}", "ile name too long"),
+    (f"gradcheck --json {LONG}", "ile name too long"),
+    (f"run --quick --store {LONG}", "ile name too long"),
+    ("generate --prompt the --seed -1", "seed: got -1"),
+    ("pretrain --out {out} --seed -1", "seed: got -1"),
+    ("bench --peers none --seed -1", "seed: got -1"),
+    ("classroom execute x.ipynb --jobs 0", "jobs: got 0"),
+    ("classroom grade x.ipynb --jobs 0", "jobs: got 0"),
+    ("experiment main_job --jobs 0 --out {out}", "jobs: got 0"),
+    ("tune --jobs 0 --out {out}", "jobs: got 0"),
+    (f"run --seeds {'9' * 5000}", "invalid int value"),
+    ("pretrain --out {out} --epochs 0", "epochs: got 0"),
+    ("pretrain --out {out} --threads 0", "threads: got 0"),
+    ("pretrain --out {out} --reviews 0", "max_reviews: got 0"),
+    ("pretrain --out {out} --adapters --threads 2", "threads: only applies to the base"),
+    ("pretrain --out {out} --adapters --seed -1", "seed: got -1"),
+]
+
+
+@pytest.mark.parametrize("command, message", SLIPS, ids=lambda text: text[:40])
+def test_a_slip_is_one_line(command, message, taught, tmp_path, fails, monkeypatch):
+    monkeypatch.setattr("lora_np.experiments.pretrain.load_reviews", None)  # none are read
+    monkeypatch.setattr("lora_np.experiments.pretrain.load_base", None)
+    words = command.format(out=tmp_path / "out", rows=taught / "rows.jsonl").split()
+    assert len(fails(*words, says=[message])) < 1100
+    assert not (tmp_path / "out").exists()
+
+
+EARLY = [
+    ("--alpha 0", "alpha: got 0, with which LoRA's update is zero; expected a number such as 16, twice the rank"),
+    ("--alpha 1e-320", "alpha: got 9.99989e-321, with which LoRA's update is zero"),
+    ("--alpha nan", "alpha: got nan"),
+    ("--lr 1e-320", "learning_rate: got 1e-320, expected a number of at least 1.17549e-38"),
+    ("--lr nan", "learning_rate: got nan"),
+    ("--lr inf", "learning_rate: got inf"),
+    ("--rank 17", "r: got 17, expected at most min(out, in) = 16"),
+    ("--targets w_proj", "targets: 'w_proj' fits no layer"),
+    ("--dropout 1", "dropout: got 1"),
+    ("--dropout nan", "dropout: got nan"),
+    ("--lora-dropout 1", "dropout: got 1"),
+    ("--epochs 1000000000", "epochs: got 1000000000, expected a whole number from 1 to 100000"),
+    ("--batch-size 0", "batch_size: got 0"),
+    ("--seed -1", "seed: got -1"),
+    ("--seed 9223372036854775808", "seed: got 9223372036854775808"),
+    ("--variant loftq", "variant: got 'loftq', expected one of lora, rslora"),
+]
+
+
+@pytest.mark.parametrize("options, message", EARLY)
+@pytest.mark.parametrize("data", ["--data {out}.csv --text t --label l", "--text-file {out}.txt"])
+def test_a_useless_number_is_refused_before_the_data_is_read(data, options, message, tiny_base, tmp_path, fails):
+    command = f"finetune {data} --base {{base}} --out {{out}} {options}".format(base=tiny_base, out=tmp_path / "out")
+    fails(*command.split(), says=[message])
+
+
+# ---------------------------------------------------------------- what is at a path
+
+
+def test_what_is_no_file_is_called_what_it_is(taught, tiny_base, tmp_path, fails):
+    """A pipe would be waited for, without an end."""
+    folder, pipe, loop, nowhere = (tmp_path / name for name in ("folder.csv", "pipe.csv", "loop", "nowhere"))
+    (folder / "linear.float64.safetensors").mkdir(parents=True)
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    nowhere.symlink_to(tmp_path / "none")
+    places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
+    reading = [
+        TABLE.replace("{taught}/rows.jsonl", "{it}"),
+        f"{TABLE} --test {{it}}",
+        TEXT.replace("{taught}/corpus.txt", "{it}"),
+        "import {taught}/hf --from hf --out {out} --tokenizer {it}",
+        "predict --model {taught}/classes --text t --data {it}",
+    ]
+    for it, kind in ((folder, "a folder"), (pipe, "a pipe"), (Path("/dev/zero"), "")):
+        for command in reading:
+            fails(*command.format(it=it, **places).split(), says=[str(it), "" if "--tokenizer" in command else kind])
+    for command in ("inspect {it}", "reference check {it}"):
+        fails(*command.format(it=pipe, **places).split(), says=[f"{pipe} is a pipe"])
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        model = shutil.copytree(tiny_base, tmp_path / name)
+        (model / name).unlink()
+        os.mkfifo(model / name)
+        fails("generate", "--prompt", "the", "--model", model, says=[f"{model / name} is a pipe"])
+    writing = ["run --quick --out {it}", "run --quick --store {it}", "gradcheck --json {it}", "pretrain --out {it}"]
+    writing += ["tune --out {it}", TABLE.replace("{out}", "{it}"), "classroom release {it}", "reference export {it}"]
+    for it in (loop, nowhere):
+        for command in writing:
+            fails(*command.format(it=it, **places).split(), says=[f"{it} is a link that leads nowhere"])
+        fails("predict", "--model", it, "the", says=[str(it)])
+        fails(*TABLE.replace("{base}", "{it}").format(it=it, **places).split(), says=[str(it)])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (PermissionError(13, "Permission denied", "a/b.csv"), "error: a/b.csv: permission denied\n"),
+        (OSError(28, "No space left on device", Path("a/b.csv")), "error: a/b.csv: no space left on device\n"),
+        (OSError(28, "No space left on device"), "error: standard output: no space left on device\n"),
+        (OSError(5, "Input/output error"), "error: input/output error\n"),
+        (ValueError("a\n\x1b[2J\u202eb"), "error: a\\n\\x1b[2J\\u202eb\n"),
+        (ValueError("x" * 5000), f"error: {'x' * 493} … {'x' * 500}\n"),
+        (
+            MemoryError(),
+            "error: not enough memory; close other programs, or use a smaller model, file or --batch-size\n",
+        ),
+        (RecursionError("maximum"), "error: a value in one of the files is nested too deeply\n"),
+        (MemoryError("Unable to allocate 8 GiB"), "error: not enough memory (Unable to allocate 8 GiB); close other "),
+    ],
+    ids=repr,
+)
+def test_an_error_in_words(error, line, fails, monkeypatch):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("lora_np.cli.tasks.inspect_file", fail)
+    assert fails("inspect", "critics").startswith(line)
+
+
+# ---------------------------------------------------------------- what is read is not written over
+
+
+@pytest.mark.parametrize("alias", ["itself", "link", "hard link", "spelling"])
+def test_no_file_that_is_read_is_written_over(alias, taught, tiny_base, tmp_path, fails, monkeypatch):
+    """By whatever name."""
+    own = {name: shutil.copytree(taught / name, tmp_path / name) for name in ("one", "two", "hf", "classes")}
+    shutil.copytree(tiny_base, tmp_path / "base")
+    sources = tmp_path / "d" / "student"
+    sources.mkdir(parents=True)
+    shutil.copy(SOURCES / "05_lora_layer.ipynb", sources / "05.ipynb")
+    shutil.copy(taught / "rows.jsonl", tmp_path / "rows.jsonl")
+    shutil.copy(taught / "corpus.txt", own["two"] / "task.txt")
+    shutil.copy(sources / "05.ipynb", tmp_path / "x.txt")
+    monkeypatch.setattr("lora_np.experiments.tuning.carry_out_all", None)
+    monkeypatch.setattr("lora_np.experiments.laboratory.carry_out_all", None)
+
+    def other(path):
+        """Another name of a path."""
+        path, name = tmp_path / path, tmp_path / f"alias{len(list(tmp_path.iterdir()))}"
+        if alias == "link" or (alias == "hard link" and not path.is_file()):
+            name.symlink_to(path)
+        elif alias == "hard link":
+            os.link(path, name)
+        else:
+            name = path if alias == "itself" else path.parent / ".." / path.parent.name / path.name
+        return name
+
+    commands = [
+        f"inspect one --json {other('one/adapter.safetensors')}",
+        f"inspect one --json {other('one')}/new.json",
+        f"inspect one/adapter.safetensors --json {other('one/adapter.json')}",
+        f"reference check {other('one')} --json one/new.json",
+        f"run --quick --out figures --store {other('one')} --json one/new.json",
+        f"experiment main_job --out {other('one')} --store one",
+        f"tune --out {other('one')}/new.json --store one",
+        f"tune --out {other('rows.jsonl')}",
+        f"bench --rungs 64 --peers old={ROOT} --json {ROOT}/lora_np/{'../lora_np/' * (alias == 'spelling')}cli/x.json",
+        f"classroom grade x.txt --json {other('x.txt')}",
+        f"classroom grade x.txt --out {other('.')}",
+        f"classroom grade x.txt --source d/student --json {other('d/student')}/new.json",
+        f"classroom release {other('d/student')} --source d/student",
+        f"classroom release {other('d')} --source d/student --force",
+        f"reference export {other('one')}",
+        f"import hf --from hf --out {other('one')} --tokenizer one/adapter.json",
+        f"finetune --base base --text-file {other('two/task.txt')} --out two",
+        f"finetune --base base --data rows.jsonl --text t --label l --out {other('.')}",
+        f"finetune --base {other('base')} --data rows.jsonl --text t --label l --out base --method full",
+    ]
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in commands:
+        fails(*command.split())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_of_the_vectors_takes_its_own_place_again(tmp_path, monkeypatch, run):
+    """After one that was interrupted, too."""
+    monkeypatch.setattr("lora_np.reference.manifest.reference_cases", dict)
+    monkeypatch.setattr("lora_np.reference.manifest.commit", lambda: None)
+    for _ in range(2):
+        manifest.export(tmp_path / "out")
+        (tmp_path / "out" / "manifest.json").unlink()
+
+
+def test_the_shipped_base_is_replaced_by_force_alone(tmp_path, fails, monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def begin(*_):
+        raise Begun
+
+    shipped = tmp_path / "pretrained"
+    (shipped / "adapters").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(shipped)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lora_np.experiments.pretrain.PRETRAINED", shipped)
+    for name in ("load_reviews", "load_base"):
+        monkeypatch.setattr(f"lora_np.experiments.pretrain.{name}", begin)
+    for words in ([], ["--out", "link"], ["--adapters", "--out", "link/adapters"]):
+        fails("pretrain", *words, says=["comes with the package", "--force"])
+        with pytest.raises(Begun):
+            main(["pretrain", *words, "--force"])
+    with pytest.raises(Begun):
+        main(["pretrain", "--out", "other"])
+
+
+# ---------------------------------------------------------------- streams that are closed or full, and little memory
+
+FULL = "error: standard output: no space left on device\n"
+STREAMS = [  # redirections (gone: stdout's reader has left), command, exit code, stderr
+    ("gone", "inspect critics", 141, ""),
+    ("gone", "--help", 141, ""),
+    ("gone", "inspect none", 2, "error: none: no such folder"),
+    (">&-", "inspect critics", 0, ""),
+    ("2>&-", "inspect none", 2, ""),
+    ("<&- >&- 2>&-", "inspect critics", 0, ""),
+    ("2>/dev/full", "inspect none", 2, ""),
+    (">/dev/full", "inspect critics", 2, FULL),
+    (">/dev/full", "--help", 2, FULL),
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of shells")
+@pytest.mark.parametrize("streams, command, code, error", STREAMS)
+def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    said = tmp_path / "said.json"
+    words = [*command.split(), *(["--json", str(said)] if command.startswith("inspect") else [])]
+    shell = f'exec "$@" {streams.replace("gone", "")}'
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "lora_np", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=writer if streams == "gone" else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert done.returncode == code and done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
+    if command == "inspect critics":  # the work is done all the same
+        assert len(read_json(said)["tensors"]) == 24
+
+
+def test_too_little_memory_is_one_line(taught, tmp_path):
+    """For a table of 3 GB, which takes no place on the disk."""
+    resource = pytest.importorskip("resource")
+    with open(tmp_path / "sparse.csv", "wb") as file:
+        file.truncate(3 * 2**30)
+    done = subprocess.run(
+        [sys.executable, "-m", "lora_np", "predict", "--model", taught / "classes", "--text", "t", "--data", file.name],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: not enough memory") and done.stderr.count("\n") == 1

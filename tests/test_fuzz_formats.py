@@ -201,8 +201,9 @@ def make_task(folder):
     """A task that is an adapter, in `task`, on a language model in `base`."""
     make_model(folder / "base")
     tiny_tokenizer().save(str(folder / "base" / "tokenizer.json"))
-    adapter = random_adapter({**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}, targets=("q_proj",))
-    task = Task(BASES[0], tiny_config(n_classes=2), adapter, tiny_tokenizer(), ["no", "yes"])
+    params = {**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}
+    adapter = random_adapter(params, targets=("q_proj",))
+    task = Task(params, tiny_config(n_classes=2), adapter, tiny_tokenizer(), ["no", "yes"])
     save_task(folder / "task", task, folder / "base", {"method": "lora", "seed": 0})
 
 

@@ -462,8 +462,8 @@ def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, capsys):
         str(out / "linear.float64.safetensors"): "read from",
         str(out / "report.json"): "read from",
         str(VECTORS / "report.json"): "read from",
-        str(tmp_path / "pipe"): "not a regular file",
-        "": "a folder",
+        str(tmp_path / "pipe"): "is a pipe, expected a file",
+        str(tmp_path): "a folder",
     }
     for path, said in wrong.items():
         code, _, err = checked(capsys, out, "--json", path)

@@ -4,6 +4,7 @@ oracles/test_training_torch.py compares the arithmetic of AdamW, clipping, sched
 """
 
 import math
+import sys
 from collections import namedtuple
 from dataclasses import replace
 
@@ -27,9 +28,11 @@ from lora_np.training import (
     mean_over_shards,
     model_objective,
     process_environment,
+    progress_bar,
     shard_threads,
     split_batch,
     stream,
+    threads,
     train,
     trainable_arrays,
 )
@@ -373,6 +376,31 @@ def test_threads_of_the_matrix_products_are_set_and_set_back():
     with blas_threads(1):
         assert threads() == {1}
     assert threads() == before
+
+
+def test_without_threadpoolctl_one_warning_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    for name in threads.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    threads.threadpool_limits.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="threadpoolctl is missing.*pip install threadpoolctl"), blas_threads(1):
+            pass
+        with blas_threads(1):  # once is enough
+            pass
+        threads.threadpool_limits.cache_clear()
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+        with blas_threads(1):  # all is well without it
+            pass
+    finally:
+        threads.threadpool_limits.cache_clear()
+
+
+def test_without_tqdm_there_is_no_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress_bar(3, "training") as on_step:
+        assert on_step is None
 
 
 # ------------------------------------------------------------------ random streams

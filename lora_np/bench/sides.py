@@ -1,5 +1,6 @@
 """Who is timed: lora_np, its peers, and the machine itself. A peer is a name, or NAME=DIR for another checkout."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -50,7 +51,7 @@ def program_of(name):
     """
     label, equals, folder = name.partition("=")
     if label and equals:
-        return OURS, Path(folder).resolve()
+        return OURS, Path(os.path.realpath(folder))
     return name, Path(__file__).resolve().parents[2]
 
 

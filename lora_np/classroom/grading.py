@@ -9,11 +9,11 @@ import copy
 import csv
 import io
 from concurrent.futures import ThreadPoolExecutor
-from os.path import commonpath
+from os.path import commonpath, realpath
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats import write_text
+from ..formats import check_file, check_folder, write_text
 from .notebooks import read_notebook
 from .release import for_students, mark, read_sources
 from .submissions import error_of, printed, run_submission, score_of
@@ -80,7 +80,7 @@ def grade_all(paths, sources=None, jobs=2):
 
     Yields
     ------
-    path, Graded or the ValueError that says why not, in the order of the paths, each as soon as it is there
+    path, Graded or the error that says why not, in the order of the paths, each as soon as it is there
     """
 
     def one(path):
@@ -88,6 +88,8 @@ def grade_all(paths, sources=None, jobs=2):
             return grade(path, sources)
         except ValueError as error:
             return error
+        except Exception as error:  # nbformat reads what has almost the form of a notebook
+            return ValueError(f"notebook: {path} cannot be graded ({type(error).__name__}: {error})")
 
     with ThreadPoolExecutor(jobs) as pool:
         yield from zip(paths, pool.map(one, paths))
@@ -197,6 +199,20 @@ def as_dict(graded):
     return {"exercise": graded.exercise, **sums, "items": items}
 
 
+def place_of_feedback(folder, path, paths):
+    """Where the report of one notebook is written; see `write_feedback`."""
+    common = commonpath([Path(realpath(path)).parent for path in paths])
+    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
+
+
+def check_places(folder, paths):
+    """Raise ValueError unless the reports and the marks can be written to a folder, and over none of the notebooks."""
+    check_folder(folder, "out")
+    others = [path for path in paths if Path(path).suffix != ".ipynb"]
+    for place in (Path(folder) / "marks.csv", *(place_of_feedback(folder, path, paths) for path in paths)):
+        check_file(place, "out", others)
+
+
 def write_feedback(folder, path, one, paths):
     """Write the report of one notebook as a text under the notebook's name.
 
@@ -209,8 +225,7 @@ def write_feedback(folder, path, one, paths):
     one : Graded, or the error that says why not
     paths : list of the paths of all notebooks, of which the folders that they have in common are left out
     """
-    common = commonpath([Path(path).resolve().parent for path in paths])
-    place = Path(folder) / Path(path).resolve().relative_to(common).with_suffix(".txt")
+    place = place_of_feedback(folder, path, paths)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, (report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}") + "\n")
 

@@ -1,5 +1,6 @@
 """Notebooks as files: read and write them, execute one from a clean kernel, store its outputs."""
 
+import asyncio
 import copy
 import os
 import re
@@ -9,10 +10,21 @@ from pathlib import Path
 from subprocess import DEVNULL
 from time import perf_counter
 
+from ..data.texts import existing_file
 from ..formats import write_text
 from .agreement import disagreements, tags
 
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
+START_SECONDS = 90  # for a kernel to start; nbclient gives up after 60 of them, if it notices
+CLEANUP_SECONDS = 10  # for nbclient to end once its kernel is dead
+
+
+class KernelStoppedError(Exception):
+    """A kernel has ended or does not answer: in which cell (a number, or None before the first one), and why."""
+
+    def __init__(self, cell, why):
+        super().__init__(f"{'before the first cell' if cell is None else f'cell {cell}'}: {why}")
+        self.cell, self.why = cell, why
 
 
 def read_notebook(path):
@@ -25,9 +37,10 @@ def read_notebook(path):
     """
     import nbformat
 
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"notebook: there is no file {path}")
+    try:
+        path = existing_file(path)
+    except OSError:
+        raise ValueError(f"notebook: there is no file {path}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of cells that share an id
@@ -36,11 +49,16 @@ def read_notebook(path):
         raise ValueError(f"notebook: {path} is not a Jupyter notebook ({type(error).__name__})") from None
 
 
-def write_notebook(path, notebook):
-    """Write a notebook, whole or not at all."""
+def notebook_text(notebook):
+    """What a notebook's file holds."""
     import nbformat
 
-    write_text(path, nbformat.writes(notebook) + "\n")
+    return nbformat.writes(notebook) + "\n"
+
+
+def write_notebook(path, notebook):
+    """Write a notebook, whole or not at all."""
+    write_text(path, notebook_text(notebook))
 
 
 def execute(path, notebook=None):
@@ -60,7 +78,7 @@ def execute(path, notebook=None):
     ValueError
         If a cell raises, or takes longer than TIMEOUT; if what stands behind a slider fails.
     """
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
     # A slider is moved when all cells have run: once more at the end, what stands behind it has to work as well.
@@ -69,12 +87,10 @@ def execute(path, notebook=None):
         cell.id = f"slider-{number}"
     notebook.cells += sliders
     try:
-        run(client_of(path, notebook, timeout=TIMEOUT))
-    except (CellExecutionError, CellTimeoutError) as error:
+        run(client_of(path, notebook), TIMEOUT)
+    except (CellExecutionError, KernelStoppedError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
-    except DeadKernelError:  # a cell has ended its own kernel
-        raise ValueError(f"notebook: {path} stopped: its kernel has died") from None
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
@@ -102,9 +118,57 @@ def client_of(path, notebook, **settings):
     return client
 
 
-def run(client):
-    """Execute all cells. What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's is an output."""
-    client.execute(stderr=DEVNULL, env=with_this_package())
+def run(client, seconds):
+    """Execute all cells.
+
+    nbclient has a timeout of its own, but waits for some answers without one, and so for ever where one is lost. Here
+    the clock runs outside of it: a cell that is not through after `seconds` has its kernel killed.
+
+    Raises
+    ------
+    KernelStoppedError
+        If the kernel ends, does not start, or a cell takes longer.
+    CellExecutionError
+        If a cell raises, unless the client allows errors.
+    """
+    from jupyter_core.utils import run_sync
+    from nbclient.exceptions import DeadKernelError
+
+    now = {"cell": None, "end": perf_counter() + START_SECONDS}
+
+    def begin(cell, cell_index, **more):
+        now.update(cell=cell_index, end=perf_counter() + seconds)
+
+    async def watched():
+        before = asyncio.all_tasks()
+        # What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's stderr is an output.
+        work = asyncio.ensure_future(client.async_execute(stderr=DEVNULL, env=with_this_package()))
+        while (left := now["end"] - perf_counter()) > 0 and not work.done():
+            await asyncio.wait([work], timeout=min(left, 1.0))  # because `begin` changes the end
+        if not work.done():
+            kill(client)
+            tasks = asyncio.all_tasks() - before  # nbclient's own, too
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True)], timeout=CLEANUP_SECONDS)
+            limit = START_SECONDS if now["cell"] is None else seconds
+            raise KernelStoppedError(now["cell"], f"it runs for more than {limit:g} s, and its kernel does not answer")
+        return work.result()
+
+    client.on_cell_execute = client.on_cell_executed = begin
+    try:
+        run_sync(watched)()
+    except DeadKernelError:
+        raise KernelStoppedError(now["cell"], "it ends the kernel") from None
+    except RuntimeError as error:  # of a kernel that does not start
+        raise KernelStoppedError(now["cell"], str(error)) from None
+
+
+def kill(client):
+    """End a client's kernel, unless it has not started or has ended by itself."""
+    process = getattr(getattr(client.km, "provisioner", None), "process", None)
+    if process is not None:
+        process.kill()
 
 
 def with_this_package():
@@ -166,8 +230,8 @@ def run_all(paths, check=False, jobs=2, report=print):
             wrong = disagreements(before if check else after, after)
             if not check and not wrong:
                 write_notebook(path, after)
-        except ValueError as error:
-            wrong = [str(error)]
+        except Exception as error:  # nbformat reads what has almost the form of a notebook
+            wrong = [str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"]
         report(f"{Path(path).name}: {perf_counter() - started:.0f} s{'; ' if wrong else ''}{'; '.join(wrong)}")
         return [f"{path}: {sentence}" for sentence in wrong]
 

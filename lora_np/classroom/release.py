@@ -9,8 +9,8 @@ import copy
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats import check_folder, write_text
-from .notebooks import read_notebook, write_notebook
+from ..formats import check_file, check_folder, write_text
+from .notebooks import notebook_text, read_notebook
 
 SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "exercises"  # of a clone; they are not in the wheel
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -64,22 +64,26 @@ def release(folder, source=None, nbgrader=False, force=False):
         If there are no sources, a mark is wrong, or a file is there already.
     """
     folder, notebooks = Path(folder), read_sources(source)
-    check_folder(folder, "folder", sources=[SOURCES if source is None else source])
-    if nbgrader:
-        files = {folder / "source" / name / f"{name}.ipynb": notebook for name, notebook in notebooks.items()}
-    else:
-        files = {folder / "student" / f"{name}.ipynb": for_students(n, name) for name, n in notebooks.items()}
-        files |= {folder / "solutions" / f"{name}.ipynb": solved(n) for name, n in notebooks.items()}
-    texts = {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
-    there = [path for path in [*files, *texts] if path.exists()]
+    check_folder(folder, "folder")
+    texts = {}
+    for name, notebook in notebooks.items():
+        try:
+            if nbgrader:
+                texts[folder / "source" / name / f"{name}.ipynb"] = notebook_text(notebook)
+            else:
+                texts[folder / "student" / f"{name}.ipynb"] = notebook_text(for_students(notebook, name))
+                texts[folder / "solutions" / f"{name}.ipynb"] = notebook_text(solved(notebook))
+        except (AttributeError, KeyError, TypeError) as error:  # nbformat reads what has almost the form of a notebook
+            raise ValueError(f"source: {name} is not a whole notebook ({type(error).__name__}: {error})") from None
+    texts |= {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
+    for path in texts:
+        check_file(path, "folder", sources=[SOURCES if source is None else source])
+    there = [path for path in texts if path.exists()]
     if there and not force:
         raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
-    for path, notebook in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_notebook(path, notebook)
     for path, text in texts.items():
         write_text(path, text)
-    return Released((*files, *texts), tuple(notebooks))
+    return Released(tuple(texts), tuple(notebooks))
 
 
 def find_sources(source=None):

@@ -1,12 +1,12 @@
 """Run a student's notebook to its end, whatever its cells do: raise, loop for ever, print no end, end the kernel."""
 
 import copy
-import threading
+from collections import Counter
 from glob import glob
 from pathlib import Path
 
 from .agreement import text
-from .notebooks import client_of, run, stored
+from .notebooks import KernelStoppedError, client_of, kill, run, stored
 
 CELL_SECONDS = 60  # then a cell is interrupted
 GRACE_SECONDS = 5  # in which it has to stop; then its kernel is killed
@@ -79,43 +79,30 @@ def one_run(path, notebook):
     -------
     culprit : int, the cell in which the kernel has died, or None
     why : str
+
+    Raises
+    ------
+    ValueError
+        If no kernel starts.
     """
-    from nbclient.exceptions import DeadKernelError
-
     client = client_of(path, notebook, timeout=CELL_SECONDS, interrupt_on_timeout=True, allow_errors=True)
-    now = {"cell": 0, "printed": 0, "why": "it ends the kernel", "watch": None}
+    printed = Counter()  # characters, by the cell
 
-    def kill(why):
-        process = client.km.provisioner.process
-        if process is not None:  # it has not ended by itself meanwhile
-            now["why"] = why
-            process.kill()
-
-    def begin(cell, cell_index):
-        stop()
-        why = f"it runs for more than {CELL_SECONDS} s, and does not stop when it is interrupted"
-        now.update(cell=cell_index, printed=0, watch=threading.Timer(CELL_SECONDS + GRACE_SECONDS, kill, [why]))
-        now["watch"].daemon = True
-        now["watch"].start()
-
-    def stop():
-        if now["watch"] is not None:
-            now["watch"].cancel()
-
-    def keep(outputs, message, *rest, put=client.output):
+    def keep(outputs, message, display_id, cell_index, put=client.output):
         if message["msg_type"] == "stream":
-            now["printed"] += len(message["content"]["text"])
-            if now["printed"] > MOST_PRINTED:
-                return kill("it prints without end")
-        return put(outputs, message, *rest)
+            printed[cell_index] += len(message["content"]["text"])
+            if printed[cell_index] > MOST_PRINTED:
+                return kill(client)
+        return put(outputs, message, display_id, cell_index)
 
-    client.on_cell_execute, client.output = begin, keep
+    client.output = keep
     try:
-        run(client)
-    except DeadKernelError:
-        return now["cell"], now["why"]
-    finally:
-        stop()
+        run(client, CELL_SECONDS + GRACE_SECONDS)
+    except KernelStoppedError as stopped:
+        if stopped.cell is None:
+            raise ValueError(f"notebook: {path} cannot be run: {stopped}") from None
+        endless = printed[stopped.cell] > MOST_PRINTED
+        return stopped.cell, "it prints without end" if endless else stopped.why
     return None, ""
 
 

@@ -1,7 +1,5 @@
 """The command `classroom`: release exercises, grade submissions, run notebooks."""
 
-from pathlib import Path
-
 from .shared import json_writer, print_now, subcommands
 
 NEXT_IN_NBGRADER = """next, for one set:
@@ -50,19 +48,16 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
-    from ..classroom.grading import Graded, as_dict, grade_all, report, write_feedback, write_marks
-    from ..classroom.release import read_sources
+    from ..classroom.grading import Graded, as_dict, check_places, grade_all, report, write_feedback, write_marks
+    from ..classroom.release import SOURCES, read_sources
     from ..classroom.submissions import find_submissions
     from ..experiments.sweep import worker_count
-    from ..formats import check_folder
 
     jobs = worker_count(arguments.jobs)
     sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
-    write_as_json = json_writer(arguments.json)
-    if arguments.json is not None and Path(arguments.json).resolve() in [Path(path).resolve() for path in paths]:
-        raise ValueError(f"json: {arguments.json} is one of the notebooks; expected another file")
+    write_as_json = json_writer(arguments.json, [*paths, arguments.source or SOURCES])
     if arguments.out is not None:
-        check_folder(arguments.out, "out")
+        check_places(arguments.out, paths)
     results, entries, lines = {}, {}, []
     for path, result in grade_all(paths, sources, jobs):
         results[path] = result

@@ -26,9 +26,10 @@ def add_commands(command):
     training.add_argument("--out", default="pretrained", metavar="DIR", help="folder to write (default pretrained)")
     training.add_argument("--epochs", type=int, metavar="N", help="passes over the reviews")
     training.add_argument("--seed", type=int, default=0, metavar="N")
-    training.add_argument("--threads", type=int, default=2, metavar="N", help="number of shards in parallel")
+    training.add_argument("--threads", type=int, metavar="N", help="number of shards in parallel (default 2)")
     training.add_argument("--adapters", action="store_true", help="train the shipped adapters on the base instead")
     training.add_argument("--reviews", type=int, metavar="N", help="use only N reviews, for a trial")
+    training.add_argument("--force", action="store_true", help="also replace what comes with the package")
 
     check = command("gradcheck", run_gradcheck, "check every backward pass against central differences")
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
@@ -101,17 +102,19 @@ def run_tune(arguments):
 
 
 def run_pretrain(arguments):
-    from ..experiments.pretrain import EPOCHS, pretrain, train_shipped
+    from ..experiments.pretrain import pretrain, train_shipped
 
     if arguments.adapters:
-        check_unset(arguments, ["epochs", "reviews"], "only applies to the base; the adapters' settings are fixed")
-        for name, about in train_shipped(arguments.out, arguments.seed).items():
+        unfit = ["epochs", "threads", "reviews"]
+        check_unset(arguments, unfit, "only applies to the base; the adapters' settings are fixed")
+        for name, about in train_shipped(arguments.out, arguments.seed, arguments.force).items():
             perplexity = ", ".join(f"{part} {value:.1f}" for part, value in about["test_perplexity"].items())
             print(f"{name}: test perplexity {perplexity}")
         print(f"saved in {arguments.out}")
         return
-    epochs = EPOCHS if arguments.epochs is None else arguments.epochs
-    log = pretrain(arguments.out, epochs, arguments.seed, arguments.threads, arguments.reviews)
+    names = {"epochs": "epochs", "threads": "threads", "reviews": "max_reviews"}
+    given = {theirs: getattr(arguments, ours) for ours, theirs in names.items() if getattr(arguments, ours) is not None}
+    log = pretrain(arguments.out, seed=arguments.seed, force=arguments.force, **given)
     print(f"validation loss {log['validation_nats_per_token']:.3f} nats per token; saved in {arguments.out}")
 
 
@@ -120,8 +123,8 @@ def run_gradcheck(arguments):
 
     write_as_json = json_writer(arguments.json)
     rows = gradcheck()
-    print(format_rows(rows))
     write_as_json(rows_to_dicts(rows))
+    print(format_rows(rows))
     failed = failures(rows)
     print(f"{len(rows) - len(failed)} of {len(rows)} rows at most {TOLERANCE:g}")
     return 1 if failed else 0
@@ -132,12 +135,13 @@ def run_bench(arguments):
 
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
-    write_as_json = json_writer(arguments.json)
+    checkouts = [f"{peer.partition('=')[2]}/lora_np" for peer in peers if "=" in peer]
+    write_as_json = json_writer(arguments.json, checkouts)
     if absent:
         print_now("left out: " + "; ".join(absent))
     what = rungs, arguments.work or tuple(WORKS), peers
     how = arguments.threads, arguments.rounds, arguments.seed, arguments.as_set
     rows, setting = bench(*what, *how, report=print_now)
-    print("\n" + format_tables(rows, setting, peers))
     write_as_json(to_dicts(rows, setting, peers))
+    print("\n" + format_tables(rows, setting, peers))
     return 1 if any(row.failed for row in rows) else 0

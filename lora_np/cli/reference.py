@@ -56,6 +56,6 @@ def run_check(arguments):
 
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
     results, complaints = check(arguments.folder, *settings, report=report)
-    print(format_summary(results, complaints))
     write_as_json(to_dicts(results, complaints))
+    print(format_summary(results, complaints))
     return exit_code(results, complaints)

@@ -1,5 +1,6 @@
 """What several commands share."""
 
+import argparse
 from functools import partial
 
 from ..formats import check_file, write_json
@@ -8,12 +9,46 @@ from ..formats import check_file, write_json
 print_now = partial(print, flush=True)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ValueErrors; it refuses an option that is given twice, and words that name nothing."""
+
+    def __init__(self, *given, **settings):
+        super().__init__(*given, **settings)
+        self.register("action", None, StoreOnce)
+        self.register("type", None, word)
+
+    def error(self, message):
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+class StoreOnce(argparse.Action):
+    """Store a value. argparse's own action silently uses the last of several."""
+
+    def __call__(self, parser, namespace, values, option=None):
+        if option is not None:
+            given = vars(namespace).setdefault("options_given", set())
+            if self.dest in given:
+                raise argparse.ArgumentError(self, "is given twice, expected once")
+            given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def word(text):
+    """A path or a name: the type of arguments without another. Texts, which may be empty, have the type str."""
+    if not text.strip():  # as a path, it would be the current folder
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a word")
+    if "\0" in text or text != text.encode("utf-8", "replace").decode():  # commands note in JSON what they read
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8 without null characters")
+    return text
+
+
 def subcommands(parser, dest, metavar):
     """Give a parser its own commands; return the function (name, call, text) that adds one and returns its parser.
 
     `call` takes the parsed arguments, and is None for a command that has commands of its own.
     """
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
+    commands.type = str  # argparse would check all that follows the command's name as well
 
     def add(name, call, text):
         sub = commands.add_parser(name, help=text, description=text)
@@ -33,7 +68,7 @@ def check_unset(arguments, names, reason):
 def json_writer(path, sources=()):
     """Check the path of --json now, before a long job; return the function that writes a value to it.
 
-    Without a path nothing is written. `sources` are folders that are read from, in which nothing may be written.
+    Without a path nothing is written. `sources` are files and folders that are read, see `check_file`.
     """
     if path is None:
         return lambda value: None

@@ -1,21 +1,23 @@
 """Commands for a user's own files: finetune, predict, evaluate, generate, mix, merge, export, import, inspect."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from ..adapters import VARIANTS, AdapterConfig, merge, merge_errors, variant_config
-from ..checked import whole_number
+from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
+from ..checked import one_of, shown, whole_number
 from ..data import read_records
-from ..formats import PRETRAINED, check_folder, save_task, task_base, task_folder
+from ..formats import PRETRAINED, check_target, save_task
 from ..model import Sampling
-from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
+from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
-from ..tasks.inspection import format_inspection, inspect_file
-from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
+from ..tasks.inspection import format_inspection, inspect_file, sources_of
+from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
 from ..tasks.language_model import finetune_text
-from ..tasks.report import format_report, shown
+from ..tasks.report import format_report
+from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
@@ -36,8 +38,8 @@ def add_commands(command):
     tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
-    variants = ", ".join(variant for variant in VARIANTS if variant != "loftq")  # which needs a quantised base
-    tuning.add_argument("--variant", default="lora", metavar="NAME", help=f"of LoRA: {variants} (default lora)")
+    text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
+    tuning.add_argument("--variant", default="lora", metavar="NAME", help=text)
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
@@ -56,7 +58,9 @@ def add_commands(command):
 
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
-    predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
+    moved = "its base, if that has moved (default: the folder that it was trained on)"
+    predict.add_argument("--base", metavar="DIR", help=moved)
+    predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
     predict.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
     predict.add_argument("--quoting", action="store_true", help=QUOTING)
@@ -66,6 +70,7 @@ def add_commands(command):
 
     judging = command("evaluate", run_evaluate, "compare a classifier with the labels of a file")
     judging.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
+    judging.add_argument("--base", metavar="DIR", help=moved)
     judging.add_argument("--data", required=True, metavar="FILE", help="a CSV, TSV or JSONL file")
     judging.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
     judging.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
@@ -74,7 +79,7 @@ def add_commands(command):
     judging.add_argument("--out", metavar="FILE", help="draw the confusion matrix as a .png")
 
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
-    write.add_argument("--prompt", required=True, metavar="TEXT", help="start of the text")
+    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
     write.add_argument("--model", metavar="DIR", help="the language model (default: the shipped one)")
     text = "an adapter's folder, critics or licences (shipped), or base for none; several write one text each"
     write.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
@@ -102,6 +107,7 @@ def add_commands(command):
     text = "peft: the adapter only; hf: its base; merged: the base with the adapter in its weights"
     exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
     exporting.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    exporting.add_argument("--base", metavar="DIR", help=moved)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or a PEFT adapter")
@@ -137,8 +143,14 @@ def run_finetune(arguments):
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
+def offered_variants():
+    """The names for --variant: all but "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
+
+
 def adapter_config(arguments):
     """The AdapterConfig for the options."""
+    one_of("variant", arguments.variant, offered_variants())
     if arguments.variant != "lora" and arguments.method != "lora":
         raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
     config = AdapterConfig(
@@ -161,7 +173,7 @@ def report(result, arguments):
         data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
         return [data, trained, f"test perplexity {after:.1f} (before: {before:.1f})"]
     n, longer = result["rows"], result["longer_texts"]
-    lines = [f"labels: {', '.join(shown(label, 60) for label in result['labels'])}"]
+    lines = [f"labels: {', '.join(map(shown, result['labels']))}"]
     lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
     if n["left_out"]:
         lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
@@ -179,7 +191,7 @@ def report(result, arguments):
 def run_predict(arguments):
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE")
-    column, settings = arguments.text, (arguments.out, arguments.proba, arguments.quoting)
+    column, settings = arguments.text, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
     if arguments.texts:
         check_unset(arguments, ["text"], "needs --data")
         records, column = text_records(arguments.texts), TEXT_COLUMN
@@ -189,17 +201,16 @@ def run_predict(arguments):
     if arguments.out:
         print(f"{len(texts)} texts; saved in {arguments.out}")
         return
-    names = [shown(label, 60) for label in labels]
+    names = list(map(shown, labels))
     for text, p in zip(texts, probabilities):
         every = [" ".join(f"{name}={x:.3f}" for name, x in zip(names, p))] if arguments.proba else []
-        print(names[p.argmax()], f"{p.max():.3f}", *every, " ".join(text.split())[:100], sep="\t")
+        print(names[p.argmax()], f"{p.max():.3f}", *every, shown(" ".join(text.split()), 100), sep="\t")
 
 
 def run_evaluate(arguments):
-    columns = arguments.text, arguments.label
-    sources = task_folder(arguments.model), task_base(arguments.model), arguments.data
-    write_as_json = json_writer(arguments.json, sources)
-    report = judge_file(arguments.model, arguments.data, *columns, arguments.out, arguments.quoting)
+    columns, settings = (arguments.text, arguments.label), (arguments.out, arguments.quoting, arguments.base)
+    write_as_json = json_writer(arguments.json, [arguments.data, *read_from(arguments.model, arguments.base)])
+    report = judge_file(arguments.model, arguments.data, *columns, *settings)
     print(format_report(report))
     write_as_json(report)
 
@@ -211,43 +222,46 @@ def run_generate(arguments):
     adapters = loaded.adapters or {"base": None}
     if arguments.weights is not None:
         adapters = {"mix": mixed(loaded, arguments.weights)[0]}
-    with blas_threads(1):
-        for name, adapter in adapters.items():
+    for name, adapter in adapters.items():
+        with blas_threads(1), answers_of(name if adapter is not None else loaded.base):
             if len(adapters) > 1:
-                print(f"[{name}]")
+                print(f"[{shown(name)}]")
             rng = np.random.default_rng(arguments.seed)
             text = arguments.prompt, arguments.tokens
-            for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
-                print(piece, end="", flush=True)
-            print()
+            try:
+                for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
+                    print(piece, end="", flush=True)
+            finally:
+                print()
 
 
 def run_mix(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     weights = arguments.weights or [1.0] * len(loaded.adapters)
     adapter, error = mixed(loaded, weights, arguments.rank)
     about = {"method": "lora", "mixed_from": dict(zip(loaded.adapters, weights))}
     save_task(arguments.out, loaded.task._replace(adapter=adapter), loaded.base, about)
     quality = f"relative error of ΔW {error:.2e}" if arguments.rank else "exact"
-    terms = [f"{weight:g} {name}" for name, weight in about["mixed_from"].items()]
+    terms = [f"{weight:g} {shown(name)}" for name, weight in about["mixed_from"].items()]
     print(f"{' + '.join(terms)}: rank {adapter.config.r}, {quality}")
     print(f"saved in {arguments.out}")
 
 
 def run_merge(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     adapter = next(iter(loaded.adapters.values()))
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
     params = loaded.task.params
+    task = loaded.task._replace(params=merged(loaded, adapter))
     errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
-    merged = loaded.task._replace(params=merge(params, adapter))
-    save_task(arguments.out, merged, None, {"method": "full", "merged_from": list(loaded.adapters)})
+    save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
-        print(f"{name:<9}{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}")
+        numbers = f"{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}"
+        print(f"{name:<9}{numbers if math.isfinite(sum(error)) else '  some values are too large':>17}")
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
@@ -257,7 +271,7 @@ def run_merge(arguments):
 def run_export(arguments):
     if arguments.to != "peft":
         check_unset(arguments, ["base_name"], f"needs --to peft, got --to {arguments.to}")
-    task = export(arguments.task, arguments.to, arguments.out, arguments.base_name)
+    task = export(arguments.task, arguments.to, arguments.out, arguments.base_name, arguments.base)
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes"
     what = f"an adapter of {kind}" if arguments.to == "peft" else kind
     print(f"{what}; saved in {arguments.out}")
@@ -275,14 +289,14 @@ def run_import(arguments):
     if task.adapter is not None:
         print(f"adapter of rank {task.adapter.config.r} on {', '.join(task.adapter.config.targets) or 'no layer'}")
     if task.labels is not None:
-        print(f"labels: {', '.join(task.labels)}")
+        print(f"labels: {', '.join(map(shown, task.labels))}")
     if task.tokenizer is None:
         print("no tokenizer: finetune and generate will need one (--tokenizer FILE)")
     print(f"saved in {arguments.out}")
 
 
 def run_inspect(arguments):
-    write_as_json = json_writer(arguments.json)
+    write_as_json = json_writer(arguments.json, sources_of(arguments.path))
     inspected = inspect_file(arguments.path)
-    print(format_inspection(inspected))
     write_as_json(inspected)
+    print(format_inspection(inspected))

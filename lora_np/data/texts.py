@@ -1,7 +1,6 @@
 """A user's own text: a plain file, split into texts."""
 
 import re
-import stat
 from pathlib import Path
 
 
@@ -59,11 +58,16 @@ def existing_file(path):
         If it is a folder, a pipe or a device; reading a pipe could wait for ever.
     """
     path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise FileNotFoundError(f"path: got {str(path)!r}, and there is no such file") from None
-    if not stat.S_ISREG(mode):
-        kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device or socket"
-        raise ValueError(f"path: {str(path)!r} is a {kind}, expected a file")
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path} is {kind_of(path)}, expected a file")
+        raise FileNotFoundError(f"{path}: there is no such file")
     return path
+
+
+def kind_of(path):
+    """What is at a path, in words."""
+    path = Path(path)
+    kinds = {"a file": path.is_file, "a folder": path.is_dir, "a pipe": path.is_fifo}
+    kinds |= {"a device or socket": path.exists, "a link that leads nowhere": path.is_symlink}
+    return next((kind for kind, holds in kinds.items() if holds()), "not there")

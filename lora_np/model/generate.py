@@ -89,7 +89,9 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
         for i, (rows, decoder) in enumerate(readers):
             logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
         if not np.isfinite(logits).all():
-            raise FloatingPointError("the logits of the next token are not finite; are the weights?")
+            raise FloatingPointError(
+                "the logits of the next token are not finite; the weights are damaged or far too large"
+            )
         new = choose(logits, text, sampling, rng)  # (B,)
         new = np.where(ended, text[:, -1], new) if stop.size else new
         yield new

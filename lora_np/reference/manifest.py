@@ -34,7 +34,7 @@ def export(folder, report=None):
 
     Parameters
     ----------
-    folder : created if it does not exist; files of an earlier export are overwritten
+    folder : created if it does not exist; of a folder with files, only an earlier export is overwritten
     report : function of a line of text, called after each case, or None
 
     Returns
@@ -43,6 +43,9 @@ def export(folder, report=None):
     """
     folder = Path(folder)
     check_folder(folder, "DIR")
+    if folder.is_dir() and not (folder / SCHEMA).is_file() and any(folder.iterdir()):  # perhaps a port's outputs
+        raise ValueError(f"DIR: {folder} holds files of another origin, expected a new folder or an earlier export")
+    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))  # first: it marks an export
     (folder / MANIFEST).unlink(missing_ok=True)  # written last: a folder without it is incomplete
     entries = []
     for case in reference_cases().values():
@@ -65,7 +68,6 @@ def export(folder, report=None):
         "rtol": RTOL,
         "cases": entries,
     }
-    write_text(folder / SCHEMA, (Path(__file__).parent / SCHEMA).read_text("utf-8"))
     write_text(folder / MANIFEST, manifest_text(manifest))
     return manifest
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.texts import kind_of
 from ..formats import read_json, read_tensors
 from .cases import DTYPES
 
@@ -43,7 +44,7 @@ def port_files(folder):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"DIR: {folder} is {'a file' if folder.exists() else 'not there'}, expected a folder")
+        raise ValueError(f"DIR: {folder} is {kind_of(folder)}, expected a folder")
     files, complaints = {}, []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "manifest.")):

@@ -5,7 +5,7 @@ import numpy as np
 from ..adapters import AdapterConfig
 from ..checked import one_of
 from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
-from ..formats import PRETRAINED, Task, check_folder, load_task, save_task
+from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
 from ..training import blas_threads, classifier_training, stream, train
@@ -76,10 +76,11 @@ def finetune(
         same rows (absent without scikit-learn)
     """
     one_of("class_weights", class_weights, CLASS_WEIGHTS)
+    sources = [path for path in (base, data, test_data) if path is not None]
     adapter_config, settings = training_settings(
-        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base
+        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources
     )
-    check_folder(out, "out", [path for path in (data, test_data) if path is not None])
+    params, config, tokenizer = load_base(base, dropout, adapter_config)
     table = read_table(data, text_column, label_column, quoting)
     n_rows = len(table.texts)
     if test_data is None:
@@ -91,12 +92,12 @@ def finetune(
             raise ValueError(f"test_data: every text of {data} is also in {test_data}; nothing is left to train on")
         splits = split_table(table, FRACTIONS_WITHOUT_TEST, seed)._replace(test=test)
     labels = label_names(splits.train.labels)
-    params, config, tokenizer = load_base(base, dropout)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
         sequences = encode(tokenizer, split.texts, config.n_positions + 1)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
+        cut = without_padding([ids[: config.n_positions] for ids in sequences], config)
+        encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
@@ -106,7 +107,7 @@ def finetune(
     model, adapter, facts = end_training(params, frozen, start, state)
     task = Task(model, config, adapter, tokenizer, labels)
     others = word_answers(splits, training[1], validation[1], class_weights)
-    report = class_report(labels, test[1], class_probabilities(task, test[0]).argmax(axis=1), others)
+    report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
@@ -132,6 +133,16 @@ def finetune(
         pictures = {}
     save_task(out, task, base, result, beside=pictures)
     return result
+
+
+def without_padding(sequences, config):
+    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+
+    A classifier answers at the last token, and for transformers every token with that id at the end is padding.
+    """
+    pad = config.extra.get("pad_token_id")
+    real = [np.flatnonzero(ids != pad) for ids in sequences]
+    return [ids[: max(places, default=0) + 1] for ids, places in zip(sequences, real)] if pad is not None else sequences
 
 
 def balanced_weights(classes):
@@ -163,12 +174,12 @@ def without_texts(table, texts):
     return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
 
 
-def load_classifier(folder):
+def load_classifier(folder, base=None):
     """Read a classifier that `finetune`, `import` or `merge` saved; see `load_task`.
 
     Raises ValueError for a language model.
     """
-    task = load_task(folder)
+    task = load_task(folder, base)
     if task.labels is None:
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
     return task
@@ -185,14 +196,19 @@ def predict(classifier, texts):
     Returns
     -------
     list of (label, probability), in the order of the texts
+
+    Raises
+    ------
+    FloatingPointError
+        If the model's logits are not finite.
     """
-    sequences = encode(classifier.tokenizer, texts, classifier.config.n_positions)
-    return [(classifier.labels[p.argmax()], float(p.max())) for p in class_probabilities(classifier, sequences)]
+    return [(classifier.labels[p.argmax()], float(p.max())) for p in class_probabilities(classifier, texts)]
 
 
-def class_probabilities(classifier, sequences):
-    """The probability of each class for each of N sequences of token ids, (N, K)."""
+def class_probabilities(classifier, texts):
+    """The probability of each class for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels = classifier
+    sequences = without_padding(encode(tokenizer, texts, config.n_positions), config)
     no_labels = np.zeros(len(sequences), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     probabilities = np.empty((len(sequences), len(labels)))

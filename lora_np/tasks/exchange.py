@@ -7,7 +7,7 @@ from ..checked import one_of
 from ..formats import (
     PRETRAINED,
     Task,
-    check_folder,
+    check_target,
     load_gpt2,
     load_peft,
     load_task,
@@ -24,7 +24,7 @@ from ..formats.task import with_classes
 FORMATS = ("peft", "hf", "merged")
 
 
-def export(name, to, out, base_name=None):
+def export(name, to, out, base_name=None, base=None):
     """Write a task for `transformers` or PEFT.
 
     Parameters
@@ -34,14 +34,15 @@ def export(name, to, out, base_name=None):
         with the adapter merged into its weights
     out : folder to write, other than the task's and its base's
     base_name : str or None, where PEFT will find the base, for the adapter's configuration
+    base : folder of the adapter's base, if it has moved, or None
 
     Returns
     -------
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_folder(out, "out", (task_folder(name), task_base(name)))
-    task = load_task(name)
+    check_target(out, "out", (task_folder(name), base or task_base(name)))
+    task = load_task(name, base)
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
@@ -69,7 +70,7 @@ def import_gpt2(path, out, tokenizer=None):
     Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    check_folder(out, "out", (folder,))
+    check_target(out, "out", (folder, tokenizer or folder))
     params, config, labels = load_gpt2(path)
     if tokenizer is not None or (folder / "tokenizer.json").is_file():
         tokenizer = tokenizer_of(tokenizer or folder, config)
@@ -93,7 +94,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     -------
     Task
     """
-    check_folder(out, "out", (folder, base))
+    check_target(out, "out", (folder, base))
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")

@@ -1,10 +1,12 @@
 """Apply a saved classifier to a file: label its texts, or compare the answers with its own labels."""
 
-from ..data import Records, column_of, encode, encode_labels, format_records, read_records, table_suffix
-from ..formats import check_file, task_base, task_folder, write_atomically, write_text
+from ..data import Records, column_of, encode_labels, format_records, read_records, table_suffix
+from ..formats import check_file, task_base, task_folder, write_text
+from ..formats.atomic import write_atomically
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
 from .report import class_report, confusion_picture
+from .start import answers_of
 
 TEXT_COLUMN = "text"  # of texts that come from no file
 
@@ -15,7 +17,7 @@ def text_records(texts):
     return Records("TEXT", [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 
 
-def label_records(model, records, text_column, out=None, proba=False, quoting=False):
+def label_records(model, records, text_column, out=None, proba=False, quoting=False, base=None):
     """Label the texts of a file.
 
     Parameters
@@ -26,6 +28,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` and the answers behind them; or None
     proba : bool, whether to write the probability of every class, and not that of the answer alone
     quoting : bool, of a TSV; see `format_records`
+    base : folder of the model's base, if it has moved, or None
 
     Returns
     -------
@@ -40,11 +43,12 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     """
     if out is not None:
         suffix = table_suffix("out", out)
-        check_file(out, "out", (records.path, task_folder(model), task_base(model)))
+        check_file(out, "out", [records.path, *read_from(model, base)])
         format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
     texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
-    classifier = load_classifier(model)
-    probabilities = probabilities_of(classifier, texts)
+    classifier = load_classifier(model, base)
+    with answers_of(model):
+        probabilities = class_probabilities(classifier, texts)
     if out is not None:
         columns = answer_columns(records.columns, classifier.labels if proba else ())
         answers = []
@@ -69,7 +73,7 @@ def answer_columns(taken, labels):
     return columns
 
 
-def judge_file(model, data, text_column=None, label_column=None, picture=None, quoting=False):
+def judge_file(model, data, text_column=None, label_column=None, picture=None, quoting=False, base=None):
     """Compare the answers of a saved classifier with the labels of a file.
 
     Parameters
@@ -79,6 +83,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     text_column, label_column : str, or None: those that the model was trained with
     picture : path of a PNG of the confusion matrix to write, or None
     quoting : bool, of a TSV; see `read_records`
+    base : folder of the model's base, if it has moved, or None
 
     Returns
     -------
@@ -90,21 +95,23 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
         If the file has a label that the model does not know.
     """
     if picture is not None:
-        check_file(picture, "out", (data, task_folder(model), task_base(model)))
+        check_file(picture, "out", [data, *read_from(model, base)])
     records = read_records(data, quoting)
     texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
     labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
-    classifier = load_classifier(model)
+    classifier = load_classifier(model, base)
     true = encode_labels([label.strip() for label in labels], classifier.labels)
-    report = class_report(classifier.labels, true, probabilities_of(classifier, texts).argmax(axis=1))
+    with answers_of(model):
+        answers = class_probabilities(classifier, texts).argmax(axis=1)
+    report = class_report(classifier.labels, true, answers)
     if picture is not None:
         write_atomically(picture, confusion_picture(report))
     return report
 
 
-def probabilities_of(classifier, texts):
-    """The probability of each class for each of N texts, (N, K)."""
-    return class_probabilities(classifier, encode(classifier.tokenizer, texts, classifier.config.n_positions))
+def read_from(model, base=None):
+    """The folders of a model and of its base, in which nothing may be written."""
+    return task_folder(model), base or task_base(model)
 
 
 def trained_column(model, name):

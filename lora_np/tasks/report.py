@@ -6,6 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ..checked import shown
+
 DRAWS, SEED = 2000, 0  # of the bootstrap
 Z = NormalDist().inv_cdf(0.975)  # for 95 % intervals
 WIDTH = 100  # columns of the text
@@ -195,12 +197,6 @@ def comparison(measure, its, ours):
     (low, _), (_, high) = its[f"{measure}_interval"], ours[f"{measure}_interval"]
     overlap = "the intervals overlap" if low <= high else "the intervals do not overlap"
     return f"{MEASURES[measure]}: {100 * its[measure]:.1f} against {100 * ours[measure]:.1f} % ({overlap})"
-
-
-def shown(text, width):
-    """A text from a file for the screen: at most `width` characters, control characters as escapes."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: width + 1])
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 # ---------------------------------------------------------------- picture

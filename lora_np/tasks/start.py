@@ -1,18 +1,25 @@
 """What `finetune` and `finetune_text` share."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
-from ..adapters import on_given_base, start_adapter, trainable_report
+import numpy as np
+
+from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
-from ..checked import one_of, whole_number
-from ..formats import check_folder, load_model, tokenizer_of
+from ..checked import finite_number, one_of, whole_number
+from ..formats import check_target, load_model, tokenizer_of
 from ..training import attach, stream
 
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
+MOST_EPOCHS = 100_000  # more is a slip of the finger, and would take years
 
-def training_settings(methods, method, learning_rate, adapter_config, epochs, batch_size, seed, out, base):
+
+def training_settings(methods, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources):
     """Check the arguments of a fine-tuning before anything is read.
 
-    `methods` has the default learning rate and adapter of each method.
+    `methods` has the default learning rate and adapter of each method; `sources` are the files and folders that will be
+    read.
 
     Returns
     -------
@@ -20,18 +27,25 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
     settings : dict for `classifier_training` or `language_training`
     """
     one_of("method", method, methods)
-    whole_number("epochs", epochs)
+    whole_number("epochs", epochs, most=MOST_EPOCHS)
     whole_number("batch_size", batch_size)
-    check_folder(out, "out", (base,))
+    whole_number("seed", seed, least=0, most=2**63 - 1)
+    check_target(out, "out", sources)
     rate, default = methods[method]
+    rate = finite_number("learning_rate", rate if learning_rate is None else learning_rate, least=SMALLEST)
     adapter_config = adapter_config or methods["lora"][1]
     init, kind = adapter_config.init, adapter_config.kind
     if init == "loftq":
         raise ValueError("init: got 'loftq', which needs a quantised base; expected another init")
+    if method == "lora" and kind != "vera" and abs(adapter_config.alpha) < SMALLEST * adapter_config.r:
+        raise ValueError(
+            f"alpha: got {adapter_config.alpha:g}, with which LoRA's update is zero; expected a number such as "
+            f"{2 * adapter_config.r}, twice the rank"
+        )
     if init in STARTS and kind != "lora":
         raise ValueError(f"init: {init!r} needs kind 'lora' here, got {kind!r}: see `on_given_base`")
     settings = {
-        "learning_rate": rate if learning_rate is None else learning_rate,
+        "learning_rate": rate,
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
@@ -40,10 +54,21 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
     return adapter_config if method == "lora" else default, settings
 
 
-def load_base(base, dropout):
-    """The weights, configuration and tokenizer of the model to start from."""
+@contextmanager
+def answers_of(model):
+    """Put the model's name in front of an error about its numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{model}: {error}") from None
+
+
+def load_base(base, dropout, adapter_config):
+    """The weights, configuration and tokenizer of the model to start from, which the adapter's settings must fit."""
     params, config = load_model(base)
     config = replace(config, dropout=dropout)
+    if adapter_config is not None:
+        check_ranks(params, adapter_config)
     return params, config, tokenizer_of(base, config)
 
 

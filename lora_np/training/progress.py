@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total, label):
-    """Yield a function (step, measured) for `train`'s on_step, or None without a label or a terminal.
+    """Yield a function (step, measured) for `train`'s on_step, or None without a label, a terminal or tqdm.
 
     Parameters
     ----------
@@ -16,8 +16,11 @@ def progress_bar(total, label):
     if label is None or not sys.stderr.isatty():
         yield None
         return
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
     with tqdm(total=total, desc=label, unit="step", leave=False) as bar:
 
         def on_step(step, measured):

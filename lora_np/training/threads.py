@@ -7,21 +7,38 @@ layer norm, which BLAS's own threads would leave to one core.
 """
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def blas_threads(n):
     """A context in which each matrix product runs on n threads.
 
     Work that is already split over processes or shards wants 1; more threads would only wait for one another.
-    Without the package threadpoolctl nothing changes.
+    Without the package threadpoolctl nothing changes, and a warning says so once.
     """
+    limits = threadpool_limits()
+    return nullcontext() if limits is None else limits(n)
+
+
+@lru_cache(maxsize=1)
+def threadpool_limits():
+    """threadpoolctl's context of that name, or None."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        return nullcontext()
-    return threadpool_limits(n)
+        if not any(name in os.environ for name in THREAD_VARIABLES):  # whoever set one has decided
+            warnings.warn(
+                "the package threadpoolctl is missing, so matrix products use all cores, which is slow for small ones; "
+                "install it with: pip install threadpoolctl",
+                stacklevel=3,
+            )
+        return None
+    return threadpool_limits
 
 
 @contextmanager
@@ -55,6 +72,6 @@ def process_environment(blas_threads=1):
     dict, name -> value
     """
     heap = {"hugetlb": 1, "mmap_max": 0, "trim_threshold": 2**34, "arena_max": 1}
-    values = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(blas_threads))
+    values = dict.fromkeys(THREAD_VARIABLES, str(blas_threads))
     values["GLIBC_TUNABLES"] = ":".join(f"glibc.malloc.{name}={value}" for name, value in heap.items())
     return {name: os.environ.get(name, value) for name, value in values.items()}
