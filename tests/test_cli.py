@@ -275,7 +275,9 @@ def test_a_report_has_scikit_learns_numbers(seed, K):
     assert commonest["accuracy"] == report["commonest_share"] == np.bincount(true).max() / 200
     lines = format_report(report).splitlines()
     assert max(map(len, lines)) <= 100
-    assert f'"c{K - 1}" is never predicted; {np.sum(true == K - 1)} of the test texts have it' in lines
+    assert (
+        f'"c{K - 1}" is never predicted, although it is the class of {np.sum(true == K - 1)} of 200 test texts' in lines
+    )
     for name, its in report["others"].items():
         for measure, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
             overlaps = its[f"{measure}_interval"][0] <= report[f"{measure}_interval"][1]
@@ -348,7 +350,9 @@ def test_balanced_classes(run, words, tmp_path):
         printed = run(*words("--epochs", "2", "--class-weights", weights, data=table, out=out))
         assert ("--class-weights balanced" in printed) == (weights == "none")  # the advice
         share[weights] = label_records(out, text_records([text for text, _ in rows]), "text")[2][:, 1].mean()
-    assert '"rare" is never predicted; 1 of the test texts have it' in run(*words("--epochs", "2", data=table))
+    assert '"rare" is never predicted, although it is the class of 1 of 19 test texts' in run(
+        *words("--epochs", "2", data=table)
+    )
     assert share["none"] < 0.25 and share["balanced"] > 0.35
 
 
@@ -387,7 +391,7 @@ def test_an_empty_cell_is_an_empty_text(taught, tmp_path, capsys):
     data = write_csv(tmp_path / "in.csv", [("1", "the quick fox"), ("2", "")], ("id", "t"))
     assert main(["predict", "--model", str(taught / "classes"), "--data", str(data)]) == 0
     said = capsys.readouterr()
-    assert said.out.count("\n") == 2 and "1 empty texts, the first in row 2, line 3" in said.err
+    assert said.out.count("\n") == 2 and "empty texts: 1, the first in row 2, line 3" in said.err
 
 
 def test_answers_do_not_replace_what_is_read_through_a_link(taught, tmp_path, fails):

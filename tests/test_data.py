@@ -309,7 +309,7 @@ JSONL = '{"text": "good, really\\ngood", "label": "pos"}\n\n{"text": "bad “fil
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_read_table(write, name, content, line, mark, newline):
     path = write(name, mark + content.replace("\n", newline))
-    announced = pytest.warns(UserWarning, match=f"1 rows span several lines, the first lines {line};")
+    announced = pytest.warns(UserWarning, match=f"rows that span several lines: 1, the first lines {line};")
     with announced if line else nullcontext():
         table = data.read_table(str(path), "text", "label", quoting=True)
     assert [text.replace("\r", "") for text in table.texts] == ["good, really\ngood", "bad “film”"]
@@ -351,7 +351,11 @@ def test_what_is_written_is_read_again(write, suffix, quoting):
     rows = [{"a": cell, "b,c": cell[::-1], "d": "end"} for cell in cells + broken]
     columns = ["a", "b,c", "d"]
     content = data.format_records(columns, rows, suffix, quoting)
-    with pytest.warns(UserWarning, match="span several lines") if broken and suffix != ".jsonl" else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="rows that span several lines")
+        if broken and suffix != ".jsonl"
+        else nullcontext()
+    ):
         records = data.read_records(write(f"a{suffix}", content), quoting)
     assert records.columns == columns and records.rows == rows
     if suffix != ".jsonl":
@@ -379,7 +383,7 @@ def test_values_that_are_no_texts_in_a_delimited_file():
 def test_empty_texts(write):
     """Texts to learn from must not be empty; texts to label may be."""
     records = data.read_records(write("a.jsonl", '{"t": "x"}\n{"t": null}\n{"l": "a"}\n{"t": " "}\n'))
-    with pytest.warns(UserWarning, match="3 empty texts, the first in row 2, line 2"):
+    with pytest.warns(UserWarning, match="empty texts: 3, the first in row 2, line 2"):
         assert data.column_of(records, "t", "text_column", empty=True) == ["x", "", "", ""]
     with pytest.raises(ValueError, match="row 2, line 2: 't' is null"):
         data.column_of(records, "t", "text_column")

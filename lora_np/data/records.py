@@ -100,7 +100,7 @@ def column_of(records, column, argument, empty=False):
     blank = [values.get(column) is None or not str(values[column]).strip() for _, values in rows]
     if any(blank):
         place = records.places[blank.index(True)]
-        warnings.warn(f"{records.path}: {sum(blank)} empty texts, the first in {place}", stacklevel=2)
+        warnings.warn(f"{records.path}: empty texts: {sum(blank)}, the first in {place}", stacklevel=2)
     return ["" if b else cell(records.path, *row, column, argument) for b, row in zip(blank, rows)]
 
 
@@ -176,7 +176,7 @@ def delimited_records(path, content, tabs, quoting):
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not well formed: {error}") from error
     if joined:
-        what = f"{len(joined)} rows span several lines, the first lines {joined[0]}"
+        what = f"rows that span several lines: {len(joined)}, the first lines {joined[0]}"
         warnings.warn(f"{path}: {what}; check that no stray quote joins rows there", stacklevel=2)
 
 

@@ -184,7 +184,8 @@ def verdicts(report, advice=""):
         if its["texts"] and not answers
     ]
     for label, n in silent[:MOST_PAIRS]:
-        lines.append(f'"{shown(label, 60)}" is never predicted; {n:,} of the test texts have it')
+        its_share = f"{n:,} of {report['texts']:,} test texts"
+        lines.append(f'"{shown(label, 60)}" is never predicted, although it is the class of {its_share}')
     if len(silent) > MOST_PAIRS:
         lines.append(f"{len(silent) - MOST_PAIRS} more classes are never predicted")
     if silent and advice:
