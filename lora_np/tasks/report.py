@@ -114,11 +114,11 @@ def format_report(report, advice=""):
 def score_lines(report):
     """The scores of the classifier and of the others."""
     rows = {"this model": report, **report["others"]}
-    width = max(34, *(len(shown(name, 60)) + 2 for name in rows))
+    width = max(34, *(len(shown(name, 50)) + 2 for name in rows))
     lines = [f"{report['texts']:,} test texts".ljust(width) + "accuracy %".rjust(22) + "macro-F1 %".rjust(22)]
     for name, its in rows.items():
         cells = [with_interval(its[measure], its[f"{measure}_interval"]).rjust(22) for measure in MEASURES]
-        lines.append(f"  {shown(name, 60)}".ljust(width) + "".join(cells))
+        lines.append(f"  {shown(name, 50)}".ljust(width) + "".join(cells))
     if "tf-idf" in rows:
         lines.append("  tf-idf: logistic regression on words and pairs of words, trained on the same texts")
     return [*lines, f"  [95 % intervals: Wilson's; for macro-F1 the bootstrap's over texts, {DRAWS:,} draws]"]
@@ -129,34 +129,37 @@ def with_interval(value, interval):
 
 
 def class_lines(report):
-    """Texts, precision and recall of each class, beside its row of the confusion matrix, or above the worst pairs."""
+    """Texts, precision and recall in % of each class, beside the confusion matrix or above the pairs most confused."""
     labels, confusion = list(report["classes"]), np.array(report["confusion"])
-    width = max(5, *(len(shown(label, LABEL_WIDTH)) for label in labels)) + 5
-    head = "class".ljust(width) + f"{'texts':>7}{'precision %':>13}{'recall %':>10}"
-    cell = max(4, len(f"{confusion.max()}") + 3)
-    with_matrix = len(labels) <= MOST_COLUMNS and len(head) + 2 + cell * len(labels) <= WIDTH
-    listed = sorted(
-        range(len(labels)), key=lambda k: (report["classes"][labels[k]]["recall"] or 0.0, -confusion[k].sum())
-    )
-    listed = sorted(listed[:MOST_ROWS])
+    columns = f"{'texts':>6}{'precision':>11}{'recall':>8}"
+    space, digits = WIDTH - len(columns) - 7, len(f"{confusion.max()}")
+    cell = digits + (3 if space - (digits + 3) * len(labels) >= LABEL_WIDTH else 2)
+    room = space - cell * len(labels)  # for a label beside the matrix
+    with_matrix = len(labels) <= MOST_COLUMNS and room >= 8
+    room = min(room, LABEL_WIDTH) if with_matrix else LABEL_WIDTH
+    width = max(5, *(len(shown(label, room)) for label in labels)) + 5
+    head = "class".ljust(width) + columns
+    lines = [head]
     if with_matrix:
-        lines = [
-            " " * (len(head) + 2) + "answered as class",
-            (head + "  " + "".join(f"{k + 1:>{cell - 1}} " for k in listed)).rstrip(),
-        ]
-    else:
-        lines = [head]
-    for k in listed:
-        label, its = shown(labels[k], LABEL_WIDTH), report["classes"][labels[k]]
+        numbers = "".join(f"{k + 1:>{cell - 1}} " for k in range(len(labels)))
+        lines = [" " * len(head) + "  answered as class", f"{head}  {numbers}".rstrip()]
+    worst_first = sorted(range(len(labels)), key=lambda k: recall_or(report["classes"][labels[k]], 2.0))
+    for k in sorted(worst_first[:MOST_ROWS]):
+        label, its = shown(labels[k], room), report["classes"][labels[k]]
         precision, recall = ("-" if x is None else f"{100 * x:.1f}" for x in (its["precision"], its["recall"]))
-        line = f"{k + 1:>3} {label}".ljust(width) + f"{its['texts']:>7,}{precision:>13}{recall:>10}"
+        line = f"{k + 1:>3} {label}".ljust(width) + f"{its['texts']:>6,}{precision:>11}{recall:>8}"
         if with_matrix:
             cells = [f"[{n}]" if j == k else f"{n or '.'} " for j, n in enumerate(confusion[k])]
             line += "  " + "".join(text.rjust(cell) for text in cells)
         lines.append(line.rstrip())
-    if len(listed) < len(labels):
-        lines.append(f"    … and {len(labels) - len(listed)} classes with a higher recall")
+    if len(labels) > MOST_ROWS:
+        lines.append(f"    … and {len(labels) - MOST_ROWS} more, with a higher recall or without test texts")
     return lines if with_matrix else [*lines, *pair_lines(labels, confusion)]
+
+
+def recall_or(its, otherwise):
+    """A class's recall, or something else if no text has the class."""
+    return otherwise if its["recall"] is None else its["recall"]
 
 
 def pair_lines(labels, confusion):
@@ -168,7 +171,7 @@ def pair_lines(labels, confusion):
         if wrong[true, answered]:
             of_class = f"{wrong[true, answered]:>7,} of {confusion[true].sum():<7,}"
             lines.append(f'{of_class} "{shown(labels[true], 30)}" answered as "{shown(labels[answered], 30)}"')
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def verdicts(report, advice=""):
@@ -176,7 +179,7 @@ def verdicts(report, advice=""):
     lines = []
     for name, its in report["others"].items():
         ahead = [measure for measure in MEASURES if its[measure] > report[measure]]
-        lines += [f"{shown(name, 60)} wins in {comparison(measure, its, report)}" for measure in ahead]
+        lines += [f"{shown(name, 34)} wins in {comparison(measure, its, report)}" for measure in ahead]
     counts = np.array(report["confusion"])
     silent = [
         (label, its["texts"])
@@ -184,10 +187,10 @@ def verdicts(report, advice=""):
         if its["texts"] and not answers
     ]
     for label, n in silent[:MOST_PAIRS]:
-        its_share = f"{n:,} of {report['texts']:,} test texts"
-        lines.append(f'"{shown(label, 60)}" is never predicted, although it is the class of {its_share}')
+        its_texts = f"test texts of this class: {n:,} of {report['texts']:,}"
+        lines.append(f'"{shown(label, 30)}" is never predicted; {its_texts}')
     if len(silent) > MOST_PAIRS:
-        lines.append(f"{len(silent) - MOST_PAIRS} more classes are never predicted")
+        lines.append(f"and {len(silent) - MOST_PAIRS} more classes are never predicted")
     if silent and advice:
         lines.append(advice)
     return ["", *lines] if lines else []
