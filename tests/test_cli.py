@@ -36,6 +36,8 @@ from lora_np.model import forward
 from lora_np.reference import manifest
 from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
+from lora_np.tasks.labelling import label_records, text_records
+from lora_np.tasks.report import class_report, format_report, wilson_interval
 from lora_np.tasks.writing import pieces, write_text_from
 
 from .tiny import edit_fields, edit_tensors
@@ -243,6 +245,162 @@ def test_as_a_module_without_a_traceback(tmp_path):
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr and not done.stdout
 
 
+# ---------------------------------------------------------------- reports, and answers as files
+
+
+@pytest.mark.parametrize("seed, K", [(0, 2), (1, 3), (2, 7), (3, 40)])
+def test_a_report_has_scikit_learns_numbers(seed, K):
+    """Of classes that are never predicted, classes without texts, and classes with neither."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    true, answered = rng.integers(0, K, (2, 200))
+    true[true == K // 2], answered[answered == K - 1] = K - 1, 0
+    answered = np.where(rng.random(200) < 0.4, np.where(true == K - 1, 0, true), answered)
+    labels = [f"c{k}" for k in range(K)]
+    report = class_report(labels, true, answered, {"other": true})
+    assert report["confusion"] == metrics.confusion_matrix(true, answered, labels=range(K)).tolist()
+    assert report["accuracy"] == pytest.approx(metrics.accuracy_score(true, answered), abs=1e-12)
+    f1 = metrics.f1_score(true, answered, average="macro")
+    assert report["macro_f1"] == pytest.approx(f1, abs=1e-12)
+    low, high = report["macro_f1_interval"]
+    draws = [rng.integers(0, 200, 200) for _ in range(400)]
+    drawn = [metrics.f1_score(true[rows], answered[rows], average="macro") for rows in draws]
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=0.02)
+    expected = metrics.precision_recall_fscore_support(true, answered, labels=range(K), zero_division=np.nan)
+    got = [[its[name] for its in report["classes"].values()] for name in ("precision", "recall", "texts")]
+    for ours, theirs in zip(got, (expected[0], expected[1], expected[3])):
+        np.testing.assert_allclose(np.array(ours, dtype=float), theirs, atol=1e-12)
+    assert report["others"]["other"]["accuracy"] == 1.0
+    commonest = report["others"][f'always "c{np.bincount(true).argmax()}"']
+    assert commonest["accuracy"] == report["commonest_share"] == np.bincount(true).max() / 200
+    lines = format_report(report).splitlines()
+    long = class_report([f"{label} {'very ' * 40} long" for label in labels], true, answered)
+    assert max(map(len, lines + format_report(long).splitlines())) <= 100
+    assert f'"c{K - 1}" is never predicted; test texts of this class: {np.sum(true == K - 1)} of 200' in lines
+    for name, its in report["others"].items():
+        for measure, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+            overlaps = its[f"{measure}_interval"][0] <= report[f"{measure}_interval"][1]
+            overlap = "(the intervals overlap)" if overlaps else "(the intervals do not overlap)"
+            said = [line.endswith(overlap) for line in lines if line.startswith(f"{name} wins in {words}: ")]
+            assert said == [True] * (its[measure] > report[measure])
+
+
+def test_the_intervals_of_a_share():
+    """Wilson's, by solving (p − right/n)² = z² p (1 − p) / n, which defines them."""
+    for right, n in [(0, 9), (3, 9), (9, 9), (81, 263)]:
+        quadratic = [1 + 1.959964**2 / n, -2 * right / n - 1.959964**2 / n, (right / n) ** 2]
+        assert wilson_interval(right, n) == pytest.approx(sorted(np.roots(quadratic)), abs=1e-6)
+
+
+def test_balanced_weights_are_scikit_learns():
+    compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
+    classes = np.array([0] * 7 + [1] * 2 + [2] * 40)
+    expected = compute("balanced", classes=np.arange(3), y=classes)
+    np.testing.assert_allclose(user_task.balanced_weights(classes), expected, rtol=1e-12)
+
+
+def test_the_report_of_a_fine_tuning(words, run, tmp_path, tickets):
+    printed, task = run(*words()), about(tmp_path / "out")
+    report, curve = task["test"], task["validation"]
+    assert {*report["others"]} == {"tf-idf", 'always "praise"'} and report["texts"] == 9
+    assert task["test_accuracy"] == report["accuracy"] and task["commonest_label_share"] == report["commonest_share"]
+    for scores in (report, *report["others"].values()):
+        low, high = scores["accuracy_interval"]
+        assert f"{100 * scores['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
+    assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"]) == 18
+    assert task["validation_accuracy"] == curve["accuracy"][int(np.argmin(curve["loss"]))]
+    assert (tmp_path / "out" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert (task["text_column"], task["label_column"], task["class_weights"]) == ("body", "topic", "none")
+    run(
+        "evaluate",
+        "--model",
+        tmp_path / "out",
+        "--data",
+        tickets,
+        "--json",
+        tmp_path / "a.json",
+        "--out",
+        tmp_path / "a.png",
+    )
+    again = read_json(tmp_path / "a.json")
+    answers = user_task.predict(
+        user_task.load_classifier(tmp_path / "out"), [row["body"] for row in read_rows(tickets)]
+    )
+    right = [label == row["topic"] for (label, _), row in zip(answers, read_rows(tickets))]
+    assert again["accuracy"] == np.mean(right) and again["texts"] == 90 and {*again["others"]} == {'always "delivery"'}
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_scikit_learn_and_matplotlib(words, run, tmp_path, monkeypatch):
+    for package in ("sklearn", "sklearn.feature_extraction.text", "matplotlib"):
+        monkeypatch.setitem(sys.modules, package, None)
+    printed = run(*words())
+    assert "scikit-learn is not installed" in printed and "matplotlib is not installed" in printed
+    assert {*about(tmp_path / "out")["test"]["others"]} == {'always "praise"'}
+    assert not (tmp_path / "out" / "confusion.png").exists()
+
+
+def test_balanced_classes(run, words, tmp_path):
+    """Where the texts tell nothing, the plain loss gives a rare class its share, and the balanced one nearly half."""
+    rows = [(f"{text}, ticket {i}", "rare" if i >= 60 else "common") for i in range(64) for text in PRAISE]
+    table, share = write_csv(tmp_path / "rare.csv", rows), {}
+    for weights in ("none", "balanced"):
+        out = tmp_path / weights
+        printed = run(*words("--epochs", "2", "--class-weights", weights, data=table, out=out))
+        assert ("--class-weights balanced" in printed) == (weights == "none")  # the advice
+        share[weights] = label_records(out, text_records([text for text, _ in rows]), "text")[2][:, 1].mean()
+    assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", "2", data=table))
+    assert share["none"] < 0.25 and share["balanced"] > 0.35
+
+
+def read_rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in file]
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_predictions_keep_all_columns(suffix, taught, run, tmp_path):
+    given = [{"id": "007", "t": "the quick fox", "label": "=1+1"}, {"id": "", "t": " she said, 'so' ", "label": "-2"}]
+    data, out = tmp_path / "in.csv", tmp_path / f"out{suffix}"
+    write_csv(data, [list(row.values()) for row in given], ("id", "t", "label"))
+    command = ["predict", "--model", taught / "classes", "--data", data]
+    assert "2 texts; saved in" in run(*command, "--out", out)
+    rows, plain = (
+        read_rows(out),
+        user_task.predict(user_task.load_classifier(taught / "classes"), [r["t"] for r in given]),
+    )
+    for row, before, (label, p) in zip(rows, given, plain):
+        assert list(row) == ["id", "t", "label", "predicted_label", "probability"]
+        assert {name: row[name] for name in before} == before
+        assert row["predicted_label"] == label and float(row["probability"]) == pytest.approx(p, abs=1e-6)
+    run(*command, "--out", out, "--proba")
+    for row, (label, p) in zip(read_rows(out), plain):
+        every = {name.removeprefix("p_"): float(x) for name, x in row.items() if name.startswith("p_")}
+        assert list(every) == ["a", "b", "c"] and sum(every.values()) == pytest.approx(1, abs=1e-5)
+        assert max(every, key=every.get) == label and every[label] == pytest.approx(p, abs=1e-6)
+    label, p, every, _ = run(*command, "--proba").splitlines()[0].split("\t")
+    assert label == plain[0][0] and f"{label}={p}" in every.split()
+
+
+def test_an_empty_cell_is_an_empty_text(taught, tmp_path, capsys):
+    data = write_csv(tmp_path / "in.csv", [("1", "the quick fox"), ("2", "")], ("id", "t"))
+    assert main(["predict", "--model", str(taught / "classes"), "--data", str(data)]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 2 and "empty texts: 1, the first in row 2, line 3" in said.err
+
+
+def test_answers_do_not_replace_what_is_read_through_a_link(taught, tmp_path, fails):
+    data = tmp_path / "in.jsonl"
+    shutil.copy(taught / "rows.jsonl", data)
+    os.symlink(data, tmp_path / "soft.jsonl")
+    os.link(data, tmp_path / "hard.jsonl")
+    for name in ("soft", "hard"):
+        out = tmp_path / f"{name}.jsonl"
+        fails("predict", "--model", taught / "classes", "--data", data, "--out", out, says=["is also read from"])
+
+
 # ---------------------------------------------------------------- finetune --text-file
 
 
@@ -278,7 +436,7 @@ REFUSALS = [
     (TABLE.replace("--text t", "--text T"), "text_column is 'T', which"),
     (TABLE.replace("rows.jsonl", "none.csv"), "none.csv: there is no such file"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
-    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd', expected the classes known from training"),
+    (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
     ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
     ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
     ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
@@ -347,7 +505,24 @@ REFUSALS = [
         "labels: got a, a, b; expected 3 different labels",
     ),
     ("predict --model x", "give either texts to classify or --data"),
-    ("predict --model x --data y.csv", "--text"),
+    ("predict --model {taught}/classes --data {taught}/rows.jsonl --out x.txt", "out: got 'x.txt', expected a file"),
+    ("predict --model {taught}/classes --text t hello", "text: needs --data"),
+    ("predict --model {taught}/full --data {taught}/rows.jsonl", "text_column: is missing, and"),
+    ("predict --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/rows.jsonl", "is also read from"),
+    (
+        "predict --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/classes/../rows.jsonl",
+        "rows.jsonl is also read from",
+    ),
+    ("predict --model {taught}/classes hello --out {taught}/classes/answers.csv", "which is also read from"),
+    ("predict --model {taught}/classes hello --out {base}/answers.csv", "which is also read from"),
+    (
+        "evaluate --model {taught}/classes --data {taught}/rows.jsonl --json {taught}/rows.jsonl",
+        "json: {taught}/rows.jsonl is also read from",
+    ),
+    ("evaluate --model {taught}/classes --data {taught}/rows.jsonl --out {taught}/classes/task.json", "also read from"),
+    ("evaluate --model {taught}/classes --data {taught}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected"),
+    ("evaluate --model {taught}/one --data {taught}/rows.jsonl --text t --label l", "got a language model"),
+    (f"{TEXT} --class-weights balanced", "class-weights: needs --data"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
     ("inspect {taught}/none", "no such folder"),
@@ -358,7 +533,7 @@ REFUSALS = [
 @pytest.mark.parametrize("command, message", REFUSALS)
 def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
     places = {"taught": taught, "base": tiny_base, "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[message])
+    fails(*command.format(**places).split(), says=[message.format(**places)])
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,8 @@
 """lora_np.data: the reviews and their splits, the tokenizer, the batches, a user's own table."""
 
+import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -8,6 +10,8 @@ import random
 import re
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -439,20 +443,122 @@ TSV = 'text\tlabel\n"good, really\ngood"\tpos\nbad “film”\tneg\n'
 JSONL = '{"text": "good, really\\ngood", "label": "pos"}\n\n{"text": "bad “film”", "label": "neg"}'
 
 
-@pytest.mark.parametrize("name, content", [("a.csv", CSV), ("a.TSV", TSV), ("a.jsonl", JSONL)])
+@pytest.mark.parametrize(
+    "name, content, line", [("a.csv", CSV, "2 to 3"), ("a.TSV", TSV, "2 to 3"), ("a.jsonl", JSONL, "")]
+)
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_read_table(write, name, content, mark, newline):
+def test_read_table(write, name, content, line, mark, newline):
     path = write(name, mark + content.replace("\n", newline))
-    table = data.read_table(path, "text", "label")
+    announced = pytest.warns(UserWarning, match=f"rows that span several lines: 1, the first lines {line};")
+    with announced if line else nullcontext():
+        table = data.read_table(str(path), "text", "label", quoting=True)
     assert [text.replace("\r", "") for text in table.texts] == ["good, really\ngood", "bad “film”"]
     assert table.labels == ["pos", "neg"]
-    assert data.read_table(str(path), "text", None).labels == []
 
 
-def test_labels_are_texts_and_their_numbers(write):
-    table = data.read_table(write("a.jsonl", '{"t": "x", "l": 1}\n{"t": "y", "l": false}\n'), "t", "l")
-    assert table.labels == ["1", "false"]
+ROWS = [("good movie", "pos"), ("fine", "neg")]
+READINGS = [  # file, content, its rows
+    ("a.tsv", 't\tl\n"good movie\tpos\nfine\tneg\nhe said ok"\tneg\nlast\tpos\n',
+     [('"good movie', "pos"), ("fine", "neg"), ('he said ok"', "neg"), ("last", "pos")]),
+    ("a.tsv", 't\tl\n"good" movie\tpos\n"fine"\tneg\n', [('"good" movie', "pos"), ('"fine"', "neg")]),
+    ("a.csv", "t,l,,\ngood movie,pos,,\nfine,neg,,\n", ROWS),
+    ("a.csv", "t,l\ngood movie,pos, ,\nfine,neg\n", ROWS),
+    ("a.csv", f"t,l\n{'x' * 200_000},pos\n=1+1,neg\n", [("x" * 200_000, "pos"), ("=1+1", "neg")]),
+    ("a.jsonl", '{"t":"a", "l": 1}\n{"t":"b", "l": 0.5}\n{"t":"c", "l": false}', [*zip("abc", ("1", "0.5", "false"))]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, content, rows", READINGS)
+def test_nothing_is_lost(write, name, content, rows):
+    limit = csv.field_size_limit()
+    assert list(zip(*data.read_table(write(name, content), "t", "l"))) == rows
+    assert csv.field_size_limit() == limit  # it is one for the whole process
+
+
+def test_many_columns(write):
+    columns = [f"c{i}" for i in range(100_000)]
+    path = write("a.csv", "".join(",".join(line) + "\n" for line in (columns, ["x"] * len(columns))))
+    started = time.perf_counter()
+    assert data.read_records(path).columns == columns
+    assert time.perf_counter() - started < 5  # it is a tenth of a second; a count for each column took minutes
+
+
+@pytest.mark.parametrize("suffix, quoting", [(".csv", False), (".tsv", True), (".tsv", False), (".jsonl", False)])
+def test_what_is_written_is_read_again(write, suffix, quoting):
+    """By us and by Python's csv."""
+    cells = ["plain", "", '"', 'he said "ok"', "a,b", "=1+1", "@x", " padded ", "é–中", "0123"]
+    broken = [] if suffix == ".tsv" and not quoting else ["two\nlines", "re\rturn", "c\r\nd", "a\tb"]
+    rows = [{"a": cell, "b,c": cell[::-1], "d": "end"} for cell in cells + broken]
+    columns = ["a", "b,c", "d"]
+    content = data.format_records(columns, rows, suffix, quoting)
+    with (
+        pytest.warns(UserWarning, match="rows that span several lines")
+        if broken and suffix != ".jsonl"
+        else nullcontext()
+    ):
+        records = data.read_records(write(f"a{suffix}", content), quoting)
+    assert records.columns == columns and records.rows == rows
+    if suffix != ".jsonl":
+        how = {
+            "delimiter": "\t" if suffix == ".tsv" else ",",
+            "quoting": csv.QUOTE_MINIMAL if broken else csv.QUOTE_NONE,
+        }
+        by_csv = list(csv.reader(io.StringIO(content, newline=""), **how))
+        assert by_csv == [columns, *(list(row.values()) for row in rows)]
+
+
+def test_values_that_are_no_texts_in_a_delimited_file():
+    rows = [{"a": 1.5, "b": ["x", None], "c": None}, {"c": "é"}]
+    assert data.format_records([*"abc"], rows, ".tsv") == 'a\tb\tc\n1.5\t["x", null]\t\n\t\té\n'
+    for value, message in [
+        ("a\tb", "row 1 has a tab"),
+        ("a\nb", "row 1 has a tab or a line break"),
+        ("\ud83d", "half a"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            data.format_records(["a"], [{"a": value}], ".tsv")
+    assert data.format_records(["a"], [{"a": "\ud83d"}], ".jsonl") == '{"a": "\\ud83d"}\n'
+
+
+def test_empty_texts(write):
+    """Texts to learn from must not be empty; texts to label may be."""
+    records = data.read_records(write("a.jsonl", '{"t": "x"}\n{"t": null}\n{"l": "a"}\n{"t": " "}\n'))
+    with pytest.warns(UserWarning, match="empty texts: 3, the first in row 2, line 2"):
+        assert data.column_of(records, "t", "text_column", empty=True) == ["x", "", "", ""]
+    with pytest.raises(ValueError, match="row 2, line 2: 't' is null"):
+        data.column_of(records, "t", "text_column")
+    with pytest.raises(ValueError, match="text_column is 'text', which .* has 't'"):
+        data.column_of(records, "text", "text_column", empty=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    os.symlink("/dev/null", tmp_path / "device.csv")
+    os.symlink("loop.csv", tmp_path / "loop.csv")
+    for name, message in [
+        ("pipe", "is a pipe"),
+        ("folder", "is a folder"),
+        ("device", "is a device"),
+        ("loop", "loop.csv"),
+    ]:
+        with pytest.raises((ValueError, OSError), match=message):
+            data.read_records(tmp_path / f"{name}.csv")
+
+
+def test_a_file_without_permission_is_not_called_missing(write, monkeypatch):
+    def refuse(path, **how):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write("a.csv", CSV)
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        data.read_records(path)
+
+
+def test_labels_and_their_numbers():
     names = data.label_names(["pos", "neg", "pos", "mixed"])
     assert names == ["mixed", "neg", "pos"]
     numbers = data.encode_labels(["pos", "mixed"], names)
@@ -474,7 +580,12 @@ def test_labels_are_texts_and_their_numbers(write):
         ("a.csv", "text,label\nx,y\n  ,y\n", "row 2, line 3: 'text' is empty"),
         ("a.csv", "text,label\nx, \n", "row 1, line 2: 'label' is empty"),
         ("a.csv", 'text,label\n"x,y\n', "line 2: not well formed"),
-        ("a.tsv", 'text\tlabel\n"x" y\tz\n', "line 2: not well formed"),
+        ("a.csv", 'text,label\n"x" y,z\n', "line 2: not well formed"),
+        ("a.csv", 'text,label\nx,y\n"z,y\n\n', "line 4: not well formed: unexpected end"),
+        ("a.csv", "text,label\nx,y,,z\n", "row 1, line 2: 4 columns; expected 2"),
+        ("a.tsv", '"text"\tlabel\nx\ty\n', "if quotes enclose its cells, use --quoting"),
+        ("a.tsv", 'text\tlabel\n"x\ty"\tz\n', "3 columns; .* if quotes enclose its cells, use --quoting"),
+        ("a.jsonl", '{"text": "a", "label": NaN}', "row 1, line 1: 'label' is NaN; expected a string"),
         ("a.csv", b"text,label\nx,y\ncaf\xe9,y\n", "line 3: byte 0xe9 is not UTF-8"),
         ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,y\n", "line 2: byte 0xe9 is not UTF-8"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "row 2, line 2: list; expected an object"),

@@ -245,6 +245,7 @@ finetune --data {w}/data/rows.csv --text t --label l --base {w}/base --out {w}/m
     --test {w}/data/rows.tsv
 finetune --text-file {w}/data/corpus.txt --base {w}/base --out {w}/made/x --epochs 1 --rank 2 --targets q_proj
 predict --model {w}/classes --data {w}/data/rows.jsonl --text t
+evaluate --model {w}/classes --data {w}/data/rows.jsonl --text t --label l --json {w}/made/x.json
 generate --model {w}/full --prompt the --tokens 3 --temperature 1 --top-k 3 --top-p 0.9 --repetition-penalty 1.1
     --seed 1
 generate --adapter {w}/one --prompt the --tokens 3 --weights 1
@@ -306,6 +307,7 @@ READING = {  # command -> patterns of the files that it reads
     "predict --model {w}/classes --data {w}/data/rows.csv --text t": "data/rows.csv",
     "predict --model {w}/classes --data {w}/data/rows.tsv --text t": "data/rows.tsv",
     "predict --model {w}/classes --data {w}/data/rows.jsonl --text t": "data/rows.jsonl",
+    "evaluate --model {w}/classes --data {w}/data/rows.csv --json {w}/made/x.json": "classes/* base/* data/rows.csv",
     "generate --prompt the --tokens 4 --model {w}/full": "full/*",
     "generate --prompt the --tokens 4 --adapter {w}/one base {w}/two": "one/* two/* base/*",
     "mix {w}/one {w}/two --weights 0.5 0.5 --out {w}/made/x": "one/* two/*",
@@ -356,7 +358,7 @@ def damage(rng, reader):
         return fuzz.damage(rng, reader._replace(files={path: data}))
     if kind < 0.1:
         return f"{path.name}: {fuzz.change_folder(rng, path, {path: data})}"
-    if kind < 0.4 or path.suffix == ".npy":
+    if kind < 0.4 or path.suffix in (".npy", ".png"):
         new, change = fuzz.change_bytes(rng, data)
     elif path.suffix == ".ipynb":
         new, change = fuzz.change_json(rng, data.decode("utf-8"), "notebook")

@@ -79,10 +79,10 @@ def keep_saved(patch):
     patch.setattr(start, "attach", keep_made)
     for module in (classifier, language_model):
 
-        def keep(folder, task, *rest, save=module.save_task):
+        def keep(folder, task, *rest, save=module.save_task, **more):
             params, adapter = made[-1]
             saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
-            save(folder, task, *rest)
+            save(folder, task, *rest, **more)
 
         patch.setattr(module, "save_task", keep)
     return saved

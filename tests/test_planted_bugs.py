@@ -54,7 +54,9 @@ ALL = {name: function for folder in ("ops", "adapters", "model") for name, funct
 # distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
 # computes the gradient.
 BACKWARD = r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients|cross_entropy_forward)$"
-TESTED_ELSEWHERE = {"adapters.vera.projections", "ops.blocks.blocks"}  # test_variants.py, test_blocks.py
+TESTED_ELSEWHERE = {  # in test_variants.py, test_blocks.py, test_training.py
+    *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights")
+}
 
 
 def backward_functions():
@@ -166,6 +168,8 @@ SAME = "is the same number"
 READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
+    ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* whatever", SAME),
+    ("cross_entropy_forward", r"weights is not None never|^weights = .* left out", SAME),
     ("cross_entropy_forward", r"^gradients is \[dlogits\] whatever|condition dx is dropped", IN_VAIN),
     ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
     ("layer_norm_backward", r"^through_variance has dx and cache.x_hat exchanged", SAME),
@@ -265,8 +269,8 @@ BY_HAND = [
     Bug("a repeated id counted once", "ops.embedding", "np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)",
         "dy.reshape(-1, dy.shape[-1])[order][starts]", "weight"),
     Bug("a tied head's gradient added twice", "ops.embedding", "is None else into", "is None else 2.0 * into"),
-    Bug("class 0 taken for padding", "ops.cross_entropy", "(real / real.", "((targets > 0) / real.", "logits"),
-    Bug("ignored targets count", "ops.cross_entropy", "(real / real.", "(np.ones(real.shape) / real.", "logits"),
+    Bug("class 0 taken for padding", "ops.cross_entropy", "(counts / counts.", "((targets > 0) / counts.", "logits"),
+    Bug("ignored targets count", "ops.cross_entropy", "(counts / counts.", "(np.ones(real.shape) / counts.", "logits"),
     Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
     Bug("heads not transposed", "ops.attention", "split_heads(dcontext, probs.shape[1])",
         "dcontext.reshape(*probs.shape[:3], -1)", "v"),

@@ -328,7 +328,7 @@ DATA = {
     "stream: got 1 tokens, expected at least 2": lambda: data.language_batches(STREAM[:1], 4, 10),
     "stream: got shape (2, 5)": lambda: data.language_batches(STREAM.reshape(2, 5), 4, 2),
     "labels: got 1 class(es), 'pos', expected at least two": lambda: data.label_names(["pos"] * 2),
-    "labels: got 'bad', expected … 'neg', 'pos'": lambda: data.encode_labels(["bad"], ["neg", "pos"]),
+    "labels: got 'bad' in 1 of 1 rows, expected … 'neg', 'pos'": lambda: data.encode_labels(["bad"], ["neg", "pos"]),
     "3 distinct texts of 2 classes, too few to give test its fraction of 0.1": lambda: data.split_table(
         TABLE, (0.4, 0.5, 0.1), seed=0
     ),

@@ -132,6 +132,31 @@ def test_evaluation_by_hand(config, random_params, random_batch, random_adapter)
         assert again == scores | {"loss": pytest.approx(scores["loss"])}
 
 
+def test_class_weights(classifier, random_params, random_batch):
+    """The weighted mean, in a batch as in its shards and in an evaluation, whose accuracy has no weights."""
+    params, weights = random_params(classifier), np.array([0.2, 1.0, 3.0, 1.7])
+    batches = [random_batch(classifier, B=B, seed=B) for B in (7, 4)]
+    losses, own = [], []
+    for batch in batches:
+        logits = forward(params, batch.ids, classifier, lengths=batch.lengths)[0]
+        losses.append(np.log(np.exp(logits).sum(axis=-1)) - logits[np.arange(len(logits)), batch.targets])
+        own.append(weights[batch.targets])
+    objective = model_objective(params, classifier, class_weights=weights)
+    whole, shards = (
+        mean_over_shards([objective(params, shard, None) for shard in split_batch(batches[0], n)]) for n in (1, 3)
+    )
+    assert whole[0] == pytest.approx(np.average(losses[0], weights=own[0]), rel=1e-12)
+    assert shards[0] == pytest.approx(whole[0], rel=1e-12)
+    for name, grad in whole[1].items():
+        np.testing.assert_allclose(shards[1][name], grad, atol=1e-12)
+    scores = evaluate(params, batches, classifier, None, weights)
+    expected = np.average(np.concatenate(losses), weights=np.concatenate(own))
+    assert scores == {**evaluate(params, batches, classifier), "loss": pytest.approx(expected, rel=1e-12)}
+    for wrong in (weights[:3], weights * 0, weights * np.nan):
+        with pytest.raises(ValueError, match="weights: got .* expected a positive number for each of the 4 classes"):
+            evaluate(params, batches, classifier, None, wrong)
+
+
 # ------------------------------------------------------------------ the loop
 
 

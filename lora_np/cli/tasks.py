@@ -1,24 +1,29 @@
-"""Commands for a user's own files: finetune, predict, generate, mix, merge, export, import, inspect."""
+"""Commands for a user's own files: finetune, predict, evaluate, generate, mix, merge, export, import, inspect."""
 
-import json
 import math
+from pathlib import Path
 
 import numpy as np
 
 from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
 from ..checked import one_of, shown, whole_number
-from ..data import read_table
-from ..formats import PRETRAINED, check_file, check_target, save_task, write_text
+from ..data import read_records
+from ..formats import PRETRAINED, check_target, save_task
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
-from ..tasks.classifier import finetune, load_classifier, predict
+from ..tasks.classifier import CLASS_WEIGHTS, finetune
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
+from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
 from ..tasks.language_model import finetune_text
+from ..tasks.report import format_report
 from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
+
+QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
+ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
 
 def add_commands(command):
@@ -29,6 +34,7 @@ def add_commands(command):
     source.add_argument("--text-file", metavar="FILE", help=text)
     tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
     tuning.add_argument("--label", metavar="COLUMN", help="the column of labels in --data")
+    tuning.add_argument("--quoting", action="store_true", default=None, help=QUOTING)
     tuning.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     tuning.add_argument("--test", metavar="FILE", help="a separate file to test on (default: a tenth of --data)")
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
@@ -37,10 +43,12 @@ def add_commands(command):
     tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
-    'blocks.0.*' (default q_proj v_proj; all-linear for a language model)"""
+    'blocks.0.*' (default all-linear)"""
     tuning.add_argument("--targets", nargs="+", metavar="LAYER", help=text)
     tuning.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the model (default 0)")
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
+    text = "balanced: a text counts the more, the rarer its class (default none)"
+    tuning.add_argument("--class-weights", choices=CLASS_WEIGHTS, help=text)
     text = "peak learning rate (default depends on the method)"
     tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
     tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
@@ -54,8 +62,21 @@ def add_commands(command):
     predict.add_argument("--base", metavar="DIR", help=moved)
     predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
-    predict.add_argument("--text", metavar="COLUMN", help="its column of texts")
-    predict.add_argument("--out", metavar="FILE", help="write text, label and probability as JSONL")
+    predict.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
+    predict.add_argument("--quoting", action="store_true", help=QUOTING)
+    predict.add_argument("--proba", action="store_true", help="give the probability of every class")
+    text = "write all columns, label and probability as .csv, .tsv or .jsonl"
+    predict.add_argument("--out", metavar="FILE", help=text)
+
+    judging = command("evaluate", run_evaluate, "compare a classifier with the labels of a file")
+    judging.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
+    judging.add_argument("--base", metavar="DIR", help=moved)
+    judging.add_argument("--data", required=True, metavar="FILE", help="a CSV, TSV or JSONL file")
+    judging.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
+    judging.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
+    judging.add_argument("--quoting", action="store_true", help=QUOTING)
+    judging.add_argument("--json", metavar="FILE", help="also write the report as JSON")
+    judging.add_argument("--out", metavar="FILE", help="draw the confusion matrix as a .png")
 
     write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
     write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
@@ -107,15 +128,17 @@ def run_finetune(arguments):
     # An option that is not given has the default of `finetune` or `finetune_text`.
     names = ("method", "learning_rate", "epochs", "batch_size", "seed", "base", "dropout")
     settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    settings["adapter_config"] = adapter_config(arguments, ("all-linear",) if is_text else ("q_proj", "v_proj"))
+    settings["adapter_config"] = adapter_config(arguments)
     if is_text:
-        check_unset(arguments, ["text", "label", "test"], "needs --data; a --text-file has its own test part")
+        names = ["text", "label", "test", "class_weights", "quoting"]
+        check_unset(arguments, names, "needs --data; a --text-file has its own test part")
         result = finetune_text(arguments.text_file, arguments.out, **settings)
     else:
         for name in ("text", "label"):
             if getattr(arguments, name) is None:
                 raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
         table = arguments.data, arguments.text, arguments.label
+        settings |= {"class_weights": arguments.class_weights or "none", "quoting": bool(arguments.quoting)}
         result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
@@ -125,15 +148,15 @@ def offered_variants():
     return [variant for variant in VARIANTS if variant != "loftq"]
 
 
-def adapter_config(arguments, targets):
-    """The AdapterConfig for the options; `targets` are used if the options name none."""
+def adapter_config(arguments):
+    """The AdapterConfig for the options."""
     one_of("variant", arguments.variant, offered_variants())
     if arguments.variant != "lora" and arguments.method != "lora":
         raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
     config = AdapterConfig(
         r=arguments.rank,
         alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
-        targets=tuple(arguments.targets or targets),
+        targets=tuple(arguments.targets or ("all-linear",)),
         dropout=arguments.lora_dropout,
     )
     config = variant_config(arguments.variant, config)
@@ -156,29 +179,40 @@ def report(result, arguments):
         lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
     if longer:
         lines.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
-    accuracy, share = 100 * result["test_accuracy"], 100 * result["commonest_label_share"]
-    test = f"test accuracy {accuracy:.1f} % (always predicting the commonest label: {share:.1f} %)"
-    return [*lines, trained, test]
+    lines += [trained, ""]
+    if "tf-idf" not in result["test"]["others"]:
+        lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
+    if not (Path(arguments.out) / "confusion.png").is_file():
+        lines.append("there is no confusion.png, because matplotlib is not installed")
+    advice = ADVICE if result["class_weights"] == "none" else ""
+    return [*lines, format_report(result["test"], advice), ""]
 
 
 def run_predict(arguments):
     if bool(arguments.texts) == bool(arguments.data):
-        raise ValueError("give either texts to classify or --data FILE with --text COLUMN")
-    if arguments.data and not arguments.text:
-        raise ValueError("--data also needs --text, the name of its column of texts")
-    if arguments.out:
-        check_file(arguments.out, "out")
-    texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
-    classifier = load_classifier(arguments.model, arguments.base)
-    with answers_of(arguments.model):
-        answers = predict(classifier, texts)
-    if arguments.out:
-        rows = [{"text": text, "label": label, "probability": round(p, 6)} for text, (label, p) in zip(texts, answers)]
-        write_text(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        print(f"{len(texts)} texts; saved in {arguments.out}")
+        raise ValueError("give either texts to classify or --data FILE")
+    column, settings = arguments.text, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
+    if arguments.texts:
+        check_unset(arguments, ["text"], "needs --data")
+        records, column = text_records(arguments.texts), TEXT_COLUMN
     else:
-        for text, (label, p) in zip(texts, answers):
-            print(f"{shown(label)}\t{p:.3f}\t{shown(' '.join(text.split()), 100)}")
+        records = read_records(arguments.data, arguments.quoting)
+    texts, labels, probabilities = label_records(arguments.model, records, column, *settings)
+    if arguments.out:
+        print(f"{len(texts)} texts; saved in {arguments.out}")
+        return
+    names = list(map(shown, labels))
+    for text, p in zip(texts, probabilities):
+        every = [" ".join(f"{name}={x:.3f}" for name, x in zip(names, p))] if arguments.proba else []
+        print(names[p.argmax()], f"{p.max():.3f}", *every, shown(" ".join(text.split()), 100), sep="\t")
+
+
+def run_evaluate(arguments):
+    columns, settings = (arguments.text, arguments.label), (arguments.out, arguments.quoting, arguments.base)
+    write_as_json = json_writer(arguments.json, [arguments.data, *read_from(arguments.model, arguments.base)])
+    report = judge_file(arguments.model, arguments.data, *columns, *settings)
+    print(format_report(report))
+    write_as_json(report)
 
 
 def run_generate(arguments):

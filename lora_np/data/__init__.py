@@ -2,6 +2,7 @@
 
 from .batches import IGNORE_INDEX, Batch, class_batches, language_batches, pad_sequences, token_stream
 from .licences import corpus_digest, load_licences
+from .records import Records, column_of, format_records, read_records, table_suffix
 from .reviews import Labelled, Splits, load_reviews, text_digest
 from .table import Table, encode_labels, label_names, read_table, split_table
 from .texts import read_texts

@@ -1,70 +1,45 @@
-"""A user's own labelled texts: a CSV, TSV or JSONL file with a column of texts and one of labels.
+"""A user's own labelled texts: read from two columns of a file, and split into parts."""
 
-Every error in such a file is reported with its place.
-"""
-
-import csv
-import difflib
-import io
-import json
-from pathlib import Path
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
+from .records import column_of, quoted, read_records
 from .reviews import Splits, text_digest
-from .texts import read_utf8
-from .tokenizer import has_surrogate
-
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 class Table(NamedTuple):
-    """Texts and their labels, in the same order; without a label column `labels` is empty."""
+    """Texts and their labels, in the same order."""
 
     texts: list[str]
     labels: list[str]
 
 
-def read_table(path, text_column, label_column):
+def read_table(path, text_column, label_column, quoting=False):
     """Read the texts and labels of a file.
 
     Parameters
     ----------
-    path : str or Path, of a ``.csv`` or ``.tsv`` with a header line, or a ``.jsonl`` with an object on each line; in
-        UTF-8, with or without a byte-order mark
-    text_column, label_column : str, names of two columns or keys of the objects; label_column may be None, to read
-        texts alone
+    path, quoting : see `read_records`
+    text_column, label_column : str, names of two columns or keys of the objects
 
     Returns
     -------
     Table
-        Labels are str, stripped of white space; JSON integers and booleans become ``"1"``, ``"true"``.
+        Labels are str, stripped of white space; JSON numbers and booleans become their JSON text: ``"1"``, ``"0.5"``,
+        ``"true"``.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the suffix is another one, the file is not UTF-8 or not well formed, has no rows or lacks a column, or a text
-        or label is empty. The message names the row and line.
+    OSError, ValueError
+        As `read_records`, or if a column is missing, or a text or label is empty. The message names the row and line.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"path: got {str(path)!r}, expected a file whose name ends in {', '.join(SUFFIXES)}")
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; expected two columns")
-
-    texts, labels = [], []
-    read = json_records if suffix == ".jsonl" else delimited_records
-    for place, values in read(path, read_utf8(path)):
-        texts.append(cell(path, place, values, text_column, "text_column"))
-        if label_column is not None:
-            labels.append(cell(path, place, values, label_column, "label_column").strip())
-    if not texts:
-        raise ValueError(f"{path} has no rows; expected at least one text")
-    return Table(texts, labels)
+    records = read_records(path, quoting)
+    labels = column_of(records, label_column, "label_column")
+    return Table(column_of(records, text_column, "text_column"), [label.strip() for label in labels])
 
 
 def label_names(labels):
@@ -84,9 +59,10 @@ def encode_labels(labels, names):
         If a label is not in `names`, such as a class that occurs in the test part alone.
     """
     number = {name: k for k, name in enumerate(names)}
-    unknown = sorted(set(labels) - set(number))
+    unknown = Counter(label for label in labels if label not in number)
     if unknown:
-        raise ValueError(f"labels: got {quoted(unknown)}, expected the classes known from training: {quoted(names)}")
+        known = f"expected the classes known from training: {quoted(names)}"
+        raise ValueError(f"labels: got {quoted(sorted(unknown))} in {unknown.total()} of {len(labels)} rows, {known}")
     return np.array([number[label] for label in labels], dtype=np.int64)
 
 
@@ -146,66 +122,3 @@ def split_table(table, fractions, seed):
         splits[part_of[digest]].texts.append(text)
         splits[part_of[digest]].labels.append(label)
     return splits
-
-
-def delimited_records(path, content):
-    """Yield ("row 2, line 3", its values by column) for the rows of a CSV or TSV; blank lines are skipped.
-
-    The reader is strict, because a stray quote would otherwise silently swallow rows.
-    """
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    rows = filter(None, reader)
-    try:
-        header = next(rows, [])
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise ValueError(f"{path} has more than one column of the name {quoted(repeated)}")
-        for row, values in enumerate(rows, start=1):
-            place = f"row {row}, line {reader.line_num}"
-            if len(values) != len(header):
-                expected = f"expected {len(header)}, as the header has: {quoted(header)}"
-                raise ValueError(f"{path}, {place}: {len(values)} columns; {expected}")
-            yield place, dict(zip(header, values))
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not well formed: {error}") from error
-
-
-def json_records(path, content):
-    """Yield ("row 2, line 3", its values by key) for the objects of a JSONL file; blank lines are skipped."""
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-    for row, (number, line) in enumerate(lines, start=1):
-        place = f"row {row}, line {number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also: an integer of thousands of digits, deep nesting
-            raise ValueError(f"{path}, {place}: not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}, {place}: {type(values).__name__}; expected an object {{...}} on each line")
-        yield place, values
-
-
-def cell(path, place, values, column, argument):
-    """The value of one column as a str that is not blank."""
-    if column not in values:
-        near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{argument} is {column!r}, which {path}, {place} does not have; it has {quoted(values)}{hint}"
-        )
-    value = values[column]
-    if isinstance(value, (bool, int)) and argument == "label_column":
-        value = json.dumps(value)
-    if not isinstance(value, str):
-        raise ValueError(f"{path}, {place}: {column!r} is {json.dumps(value)}; expected a string")
-    if not value.strip():
-        raise ValueError(f"{path}, {place}: {column!r} is empty")
-    if has_surrogate(value):  # JSON can write what UTF-8 cannot
-        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is no character")
-    return value
-
-
-def quoted(names):
-    """Names for a message: at most ten, quoted."""
-    names = list(names)
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -47,7 +47,7 @@ class Task(NamedTuple):
     files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
 
 
-def save_task(folder, task, base, about, dtype=None):
+def save_task(folder, task, base, about, dtype=None, beside=None):
     """Write a task. The file without which it cannot be read is written last.
 
     Parameters
@@ -57,6 +57,7 @@ def save_task(folder, task, base, about, dtype=None):
     base : folder of the adapter's base
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
+    beside : dict of more files to write, see `write_pair`
     """
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
@@ -65,9 +66,10 @@ def save_task(folder, task, base, about, dtype=None):
         about = {"adapter_sha256": hashlib.sha256(tensor_bytes(weights)).hexdigest(), **about}
         params, _ = with_classes(task.params, task.config, len(task.labels or ()))
         check = partial(load_adapter, params=params)
-        save_adapter(folder, task.adapter._replace(weights=weights), None, {"task.json": about}, check)
+        beside = {**(beside or {}), "task.json": about}
+        save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
     else:
-        save_model(folder, task.params, task.config, beside={**files_of(task), "task.json": about})
+        save_model(folder, task.params, task.config, beside={**files_of(task), **(beside or {}), "task.json": about})
 
 
 def files_of(task):

@@ -4,17 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
+from ..ops import cross_entropy_backward, cross_entropy_forward, target_weights
 from .passes import backward, forward
 
 
 class Objective(NamedTuple):
     loss: float  # mean over the real targets, in nats
-    n_targets: int  # number of real targets: the weight of this mean in a mean over several batches
+    n_targets: float  # number of real targets, or the sum of their weights: what this mean counts among several
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
-def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None):
+def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None, class_weights=None):
     """The loss of one batch and the gradients of the wanted parameters.
 
     Parameters
@@ -25,6 +25,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     adapter : Adapter or None
     wanted : names of the parameters whose gradients to compute
     masks : dict from `draw_masks`, or None
+    class_weights : array (n_classes,), see `cross_entropy_forward`, or None
 
     Returns
     -------
@@ -33,8 +34,10 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     logits, cache = forward(
         params, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=wanted, masks=masks
     )
-    loss, loss_cache = cross_entropy_forward(logits, batch.targets, wanted=("logits",) if wanted else ())
-    n_targets = int(np.count_nonzero(batch.targets != IGNORE_INDEX))
+    loss, loss_cache = cross_entropy_forward(
+        logits, batch.targets, wanted=("logits",) if wanted else (), weights=class_weights
+    )
+    n_targets = target_weights(batch.targets, class_weights).sum().item()
     grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
     return Objective(float(loss), n_targets, grads)
 

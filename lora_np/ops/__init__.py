@@ -6,7 +6,7 @@ cache keeps only what those need, the backward pass computes only those, and the
 """
 
 from .attention import attention_backward, attention_forward, attention_scores
-from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
+from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward, target_weights
 from .dropout import dropout_backward, dropout_forward, dropout_mask
 from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, averaged over the real targets."""
+"""Softmax cross-entropy, averaged over the real targets, each class with its weight."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,11 @@ class CrossEntropyGrads(NamedTuple):
     dlogits: np.ndarray  # (..., K)
 
 
-def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",)):
+def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("logits",), weights=None):
     """Mean of −log softmax(logits)[target] over the targets that are not `ignore_index`.
+
+    With a weight w_k for each class k it is the weighted mean Σ_n w_{t_n} loss_n / Σ_n w_{t_n}, as PyTorch's. Equal
+    weights change nothing; w_k = N / (K N_k), with N_k of the N targets in class k, let every class count the same.
 
     log p_t = (x_t − max) − log Σ_j exp(x_j − max). In this form no huge logit overflows, and no tiny probability
     becomes log 0.
@@ -31,6 +34,7 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     targets : int array (...,) with values in 0 … K−1, or ignore_index
     ignore_index : int
     wanted : ("logits",), or () if no gradient is needed
+    weights : array (K,), positive, or None for 1 each
 
     Returns
     -------
@@ -40,7 +44,8 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     Raises
     ------
     ValueError
-        If a target is outside 0 … K−1, or if all are ignored: the mean over no targets is undefined.
+        If a target is outside 0 … K−1, or if all are ignored: the mean over no targets is undefined; or if the weights
+        are not K positive numbers.
     """
     K = logits.shape[-1]
     real = targets != ignore_index  # (...,)
@@ -52,7 +57,12 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
         )
     if not real.any():
         raise ValueError(f"targets: every one is {ignore_index} (ignored); expected a real one")
-    weight = (real / real.sum()).astype(logits.dtype)[..., None]  # (..., 1), each row's weight in the mean
+    if weights is not None:
+        weights = np.asarray(weights, logits.dtype)
+        if weights.shape != (K,) or not np.isfinite(weights).all() or weights.min() <= 0:
+            raise ValueError(f"weights: got {weights}, expected a positive number for each of the {K} classes")
+    counts = target_weights(targets, weights, ignore_index)  # (...,)
+    weight = (counts / counts.sum()).astype(logits.dtype)[..., None]  # (..., 1), each row's weight in the mean
     picked = np.where(real, targets, 0)[..., None]  # (..., 1)
     target_logits = np.take_along_axis(logits, picked, axis=-1)  # (..., 1)
     losses = np.empty_like(target_logits, order="C")  # (..., 1)
@@ -70,16 +80,24 @@ def cross_entropy_forward(logits, targets, ignore_index=IGNORE_INDEX, wanted=("l
     if dlogits is not None:
         at_target = np.take_along_axis(dlogits, picked, axis=-1) - weight
         np.put_along_axis(dlogits, picked, at_target, axis=-1)
-    return losses[real].mean(), CrossEntropyCache(dlogits)
+    mean = losses[real].mean() if weights is None else np.average(losses[real, 0], weights=counts[real])
+    return mean, CrossEntropyCache(dlogits)
+
+
+def target_weights(targets, weights=None, ignore_index=IGNORE_INDEX):
+    """How much each target counts in the mean, (...,): 0 if it is ignored, else 1 or its class's weight."""
+    real = targets != ignore_index
+    return real if weights is None else np.where(real, weights[np.where(real, targets, 0)], 0)
 
 
 def cross_entropy_backward(dloss, cache):
     """Gradient of the mean cross-entropy.
 
     One row's loss is log Σ_j exp(x_j) − x_t, so its derivative is softmax(x)_i − δ_it. The mean over N real targets
-    divides by N. Ignored rows get zeros.
+    divides by N; the weighted mean multiplies by the target's weight and divides by the sum of these. Ignored rows
+    get zeros.
 
-        dx = dloss · (p − onehot(t)) / N
+        dx = dloss · (p − onehot(t)) / N        or  dloss · (p − onehot(t)) w_t / Σ w_t
 
     Parameters
     ----------

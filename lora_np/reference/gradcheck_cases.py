@@ -151,13 +151,13 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
     return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
 
-def whole_model(rng, n_classes=0, dropout=0.0, kind=None):
+def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None):
     """Every trained parameter: the adapter's if there is one, else the model's own."""
     config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind)
 
     def run(wanted, batch, masks, base=None, **trained):
         weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
-        loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks)
+        loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks, class_weights)
         return loss, lambda dloss: {name: dloss * grad for name, grad in grads.items()}
 
     trained, frozen = (adapter.weights, {"base": params}) if adapter else (params, {})
@@ -204,6 +204,7 @@ DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
 X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
 SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids of a table of 7 rows, without 2 and 4
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
+CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
@@ -215,6 +216,7 @@ OPERATIONS = {  # case -> arguments of `operation`
     "attention: Tq < Tk": {"shapes": {"q": (2, 4, 12), "k": (2, 7, 12), "v": (2, 7, 12)}, "n_heads": 3},
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
+    "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
     "scale": {"shapes": {"x": X, "factor": (5,)}},
     "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
@@ -235,6 +237,7 @@ CASES = {  # name -> function of a generator, to a Case
     "language model: activations": partial(activations, dropout=0.2),
     **{f"language model: {kind}": partial(whole_model, dropout=0.2, kind=kind) for kind in KINDS},
     "classifier": partial(whole_model, n_classes=3, dropout=0.2),
+    "classifier: class weights": partial(whole_model, n_classes=5, class_weights=CLASS_WEIGHTS),
     "classifier: activations": partial(activations, n_classes=3, kind="lora"),
     **{f"classifier: {kind}": partial(whole_model, n_classes=3, dropout=0.2, kind=kind) for kind in KINDS},
 }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..checked import quoted
+from ..checked import one_of, quoted
 from ..data import (
     class_batches,
     encode,
@@ -19,11 +19,19 @@ from ..data import (
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, evaluate, stream, train
+from ..training import blas_threads, classifier_training, stream, train
+from .baseline import word_classifier
+from .report import class_report, confusion_picture
 from .start import end_training, load_base, start_training, training_settings
 
 # The default learning rate of each method, and the adapter that it trains.
-METHODS = {"lora": (3e-3, AdapterConfig()), "full": (5e-4, None), "head": (1e-2, AdapterConfig(targets=()))}
+METHODS = {
+    "lora": (3e-3, AdapterConfig(targets=("all-linear",))),
+    "full": (5e-4, None),
+    "head": (1e-2, AdapterConfig(targets=())),
+}
+CLASS_WEIGHTS = ("none", "balanced")
+WORD = r"\w+|[^\w\s]"  # a word or a mark, so that no text is without one
 EVALUATION_BATCH = 32  # rows at once when nothing is trained; small arrays stay in the processor's cache
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 FRACTIONS_WITHOUT_TEST = (0.9, 0.1, 0.0)  # if the test part is a file of its own
@@ -43,12 +51,14 @@ def finetune(
     base=PRETRAINED,
     dropout=0.0,
     test_data=None,
+    class_weights="none",
+    quoting=False,
 ):
     """Train a classifier on a table of texts and labels, and save it.
 
     The rows are split into a training, a validation (which chooses the best weights) and a test part. "lora" and
     "head" save only the adapter, a few kilobytes; "full" saves the whole model. Texts are cut after the base's
-    n_positions tokens.
+    n_positions tokens. Beside the model are `task.json`, with all that is returned, and `confusion.png`.
 
     Parameters
     ----------
@@ -56,31 +66,38 @@ def finetune(
     text_column, label_column : str
     out : folder to write
     method : "lora", "full" or "head"
-    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on q and v. PiSSA and OLoRA are saved
-        as LoRA of twice the rank, which fits the unchanged base
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers. PiSSA and OLoRA are
+        saved as LoRA of twice the rank, which fits the unchanged base
     learning_rate : float; None: the method's default
     epochs, batch_size, seed : int
     base : folder of the model to start from
     dropout : float, during training
     test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left
         out. None: test on a tenth of `data`
+    class_weights : "none", or "balanced": a training or validation text of class c counts n / (n_classes n_c) in the
+        loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
+        weights are those with the lowest balanced loss
+    quoting : bool, of a TSV; see `read_records`
 
     Returns
     -------
-    dict: labels, rows of each part, number of texts longer than n_positions tokens, validation and test accuracy,
-    share of the commonest label in the test part, trainable parameters
+    dict: labels, rows of each part, number of texts longer than n_positions tokens, trainable parameters, "validation"
+        (step, loss and accuracy of every evaluation), validation and test accuracy, share of the commonest label in
+        the test part, and "test", a `class_report`, in which "tf-idf" is logistic regression on words, trained on the
+        same rows (absent without scikit-learn)
     """
+    one_of("class_weights", class_weights, CLASS_WEIGHTS)
     sources = [path for path in (base, data, test_data) if path is not None]
     adapter_config, settings = training_settings(
         METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources
     )
     params, config, tokenizer = load_base(base, dropout, adapter_config)
-    table = read_table(data, text_column, label_column)
+    table = read_table(data, text_column, label_column, quoting)
     n_rows = len(table.texts)
     if test_data is None:
         splits = split_table(table, FRACTIONS, seed)
     else:
-        test = read_table(test_data, text_column, label_column)
+        test = read_table(test_data, text_column, label_column, quoting)
         table = without_texts(table, test.texts)
         if not table.texts:
             raise ValueError(f"test_data: every text of {data} is also in {test_data}; nothing is left to train on")
@@ -96,23 +113,36 @@ def finetune(
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
     batches = class_batches(*validation, EVALUATION_BATCH, pad)
+    settings["class_weights"] = balanced_weights(training[1]) if class_weights == "balanced" else None
     state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
     model, adapter, facts = end_training(params, frozen, start, state)
+    task = Task(model, config, adapter, tokenizer, labels, model_files(base))
+    others = word_answers(splits, training[1], validation[1], class_weights)
+    report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
     result = {
         "method": method,
         "labels": labels,
+        "text_column": text_column,
+        "label_column": label_column,
         "rows": {**rows, "left_out": n_rows - len(table.texts)},
         "longer_texts": longer,
         "n_positions": config.n_positions,
         # of the saved weights, which have the lowest validation loss
         "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
-        "test_accuracy": evaluate(model, class_batches(*test, EVALUATION_BATCH, pad), config, adapter)["accuracy"],
-        "commonest_label_share": float(np.bincount(test[1]).max() / len(test[1])),
+        "test_accuracy": report["accuracy"],
+        "commonest_label_share": report["commonest_share"],
         "learning_rate": settings["learning_rate"],
+        "class_weights": class_weights,
         **facts,
+        "validation": {name: state.history[f"eval_{name}"].tolist() for name in ("step", "loss", "accuracy")},
+        "test": report,
     }
-    save_task(out, Task(model, config, adapter, tokenizer, labels, model_files(base)), base, result)
+    try:
+        pictures = {"confusion.png": confusion_picture(report)}
+    except ModuleNotFoundError:  # without matplotlib
+        pictures = {}
+    save_task(out, task, base, result, beside=pictures)
     return result
 
 
@@ -125,6 +155,28 @@ def without_padding(sequences, config):
     if pad is None:
         return sequences
     return [ids[: np.append(0, np.flatnonzero(ids != pad))[-1] + 1] for ids in sequences]
+
+
+def balanced_weights(classes):
+    """The weight n / (K n_c) of each of K classes, (K,), by how many n_c of n texts have it; as scikit-learn's."""
+    counts = np.bincount(classes)
+    return len(classes) / (len(counts) * counts)
+
+
+def word_answers(splits, training, validation, class_weights):
+    """What logistic regression on tf-idf weights answers to the test part: {"tf-idf": classes}.
+
+    `splits` are those of `finetune`; training and validation are the classes of the first two. Without scikit-learn
+    the dict is empty.
+    """
+    train, tuning = (splits.train.texts, training), (splits.validation.texts, validation)
+    class_weight = None if class_weights == "none" else class_weights
+    try:
+        with blas_threads(1):
+            words = word_classifier(train, tuning, WORD, (True,), (1, 10, 100), class_weight)
+    except ModuleNotFoundError:
+        return {}
+    return {"tf-idf": words.predict(splits.test.texts)}
 
 
 def without_texts(table, texts):
@@ -176,14 +228,17 @@ def predict(classifier, texts):
     FloatingPointError
         If the model's logits are not finite.
     """
+    return [(classifier.labels[p.argmax()], float(p.max())) for p in class_probabilities(classifier, texts)]
+
+
+def class_probabilities(classifier, texts):
+    """The probability of each class for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels, _ = classifier
     sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
-    no_labels = np.zeros(len(texts), dtype=np.int64)
+    no_labels = np.zeros(len(sequences), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
-    answers = [None] * len(texts)
+    probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1):
         for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter)):
-            probs, _ = softmax_forward(logits)  # (B, n_classes)
-            for row, p in zip(batch.rows, probs):
-                answers[row] = (labels[p.argmax()], float(p.max()))
-    return answers
+            probabilities[batch.rows], _ = softmax_forward(logits)  # (B, K)
+    return probabilities

@@ -11,7 +11,9 @@ from .trainer import TrainConfig
 EVALUATION_BATCH = 16  # windows in a batch of an evaluation
 
 
-def classifier_training(params, config, adapter, texts, validation, pad_id, *, batch_size=32, **settings):
+def classifier_training(
+    params, config, adapter, texts, validation, pad_id, *, batch_size=32, class_weights=None, **settings
+):
     """What `train` needs to train a classifier on texts with labels: `train(**classifier_training(...))`.
 
     Parameters
@@ -21,6 +23,7 @@ def classifier_training(params, config, adapter, texts, validation, pad_id, *, b
     validation : list of Batch, which choose the best weights by their loss
     pad_id : int, the token that pads short texts
     batch_size : int
+    class_weights : array (n_classes,) or None, of the training and of the validation loss; see `cross_entropy_forward`
 
     Returns
     -------
@@ -31,9 +34,9 @@ def classifier_training(params, config, adapter, texts, validation, pad_id, *, b
         return class_batches(*texts, batch_size, pad_id, rng)
 
     def measure(model, attached):
-        return evaluate(model, validation, config, attached)
+        return evaluate(model, validation, config, attached, class_weights)
 
-    return fine_tuning(params, config, adapter, epoch_batches, measure, **settings)
+    return fine_tuning(params, config, adapter, epoch_batches, measure, class_weights=class_weights, **settings)
 
 
 def language_training(params, config, adapter, tokens, validation, *, batch_size=16, also=None, **settings):
@@ -68,7 +71,18 @@ def language_loss(params, config, tokens, adapter=None):
 
 
 def fine_tuning(
-    params, config, adapter, epoch_batches, measure, *, learning_rate, epochs, evaluations=None, seed=0, progress=None
+    params,
+    config,
+    adapter,
+    epoch_batches,
+    measure,
+    *,
+    learning_rate,
+    epochs,
+    evaluations=None,
+    seed=0,
+    progress=None,
+    class_weights=None,
 ):
     """What `train` needs to fine-tune a model, or an adapter of it.
 
@@ -86,6 +100,7 @@ def fine_tuning(
     evaluations : int, about how many evaluations in all; None: two an epoch
     seed : int
     progress : str, the progress bar's text; None: no bar
+    class_weights : array (n_classes,) or None, of the training loss
 
     Returns
     -------
@@ -105,7 +120,7 @@ def fine_tuning(
         select_from=settled_from(adapter, steps),
         seed=seed,
     )
-    objective, adjust = allocating(model_objective(params, config, adapter), adapter, steps)
+    objective, adjust = allocating(model_objective(params, config, adapter, class_weights), adapter, steps)
     return {
         "trainable": trainable_arrays(params, adapter),
         "objective": objective,

@@ -29,7 +29,7 @@ def attach(params, adapter, trainable):
     return params, Adapter(adapter.config, {**adapter.weights, **trainable})
 
 
-def model_objective(params, config, adapter=None):
+def model_objective(params, config, adapter=None, class_weights=None):
     """The objective for `train`: loss and gradients of the trainable arrays on one shard.
 
     Parameters
@@ -37,6 +37,7 @@ def model_objective(params, config, adapter=None):
     params : dict of the base weights
     config : ModelConfig
     adapter : Adapter at its start, or None if base weights themselves are trained
+    class_weights : array (n_classes,), see `cross_entropy_forward`, or None
 
     Returns
     -------
@@ -47,7 +48,7 @@ def model_objective(params, config, adapter=None):
         model, attached = attach(params, adapter, trainable)
         dtype = params["tok_emb.weight"].dtype
         masks = draw_masks(config, batch.ids.shape, rng, attached, dtype)
-        return loss_and_gradients(model, batch, config, attached, tuple(trainable), masks)
+        return loss_and_gradients(model, batch, config, attached, tuple(trainable), masks, class_weights)
 
     return objective
 

@@ -128,18 +128,21 @@ def test_attention(seed, n_queries, n_keys, scale):
 @pytest.mark.parametrize("extremes", [EXTREMES * 0, EXTREMES], ids=["near", "far"])
 @pytest.mark.parametrize("ignore_index", [-100, 0, 4])
 @pytest.mark.parametrize("shape", [(B, T), (B,)], ids=str)
-def test_cross_entropy(seed, extremes, ignore_index, shape):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy(seed, extremes, ignore_index, shape, weighted):
     rng = np.random.default_rng(seed)
     logits = rng.choice(extremes, size=(*shape, V)) + rng.normal(size=(*shape, V))
     targets = rng.integers(0, V, shape)
     targets.flat[0], targets.flat[1] = V - 1, ignore_index
     targets[..., -1] = ignore_index
 
-    def oracle(logits):
-        rows = logits.flatten(0, -2)
-        return F.cross_entropy(rows, torch.tensor(targets).flatten(), ignore_index=ignore_index)
+    weights = rng.uniform(0.1, 5.0, V) if weighted else None
 
-    constants = {"targets": targets, "ignore_index": ignore_index}
+    def oracle(logits):
+        rows, its = logits.flatten(0, -2), None if weights is None else torch.tensor(weights)
+        return F.cross_entropy(rows, torch.tensor(targets).flatten(), its, ignore_index=ignore_index)
+
+    constants = {"targets": targets, "ignore_index": ignore_index, "weights": weights}
     check_op("cross_entropy", oracle, {"logits": logits}, rng, **constants)
 
 

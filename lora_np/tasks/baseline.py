@@ -1,0 +1,52 @@
+"""A classifier without a neural network: logistic regression on tf-idf weights, which knows words and no order."""
+
+from typing import NamedTuple
+
+STRENGTHS = (1, 3, 10, 30, 100)  # scikit-learn's C, inverse strengths of the regularisation
+
+
+class WordClassifier(NamedTuple):
+    """The best of the settings that were tried, and what it was on the validation part."""
+
+    words: object  # scikit-learn's TfidfVectorizer, fitted
+    model: object  # its LogisticRegression on these
+    settings: dict  # sublinear_tf, C
+    validation_accuracy: float
+
+    def predict(self, texts):
+        """The class of each text, (N,) of the type that it was fitted on."""
+        return self.model.predict(self.words.transform(texts))
+
+
+def word_classifier(train, validation, token_pattern, sublinear=(False, True), strengths=STRENGTHS, class_weight=None):
+    """Fit a logistic regression on words and pairs of words, weighted by tf-idf.
+
+    Parameters
+    ----------
+    train, validation : (list of N str, (N,) classes); the second chooses the setting with the best accuracy
+    token_pattern : regular expression of a word
+    sublinear : the counts to try: False, as they are; True, logarithmic
+    strengths : the values of C to try
+    class_weight : None or "balanced", as for scikit-learn's LogisticRegression
+
+    Returns
+    -------
+    WordClassifier
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If scikit-learn is not installed.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    tried = []
+    for logarithmic in sublinear:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=logarithmic, token_pattern=token_pattern)
+        weights, of_validation = words.fit_transform(train[0]), words.transform(validation[0])
+        for c in strengths:
+            model = LogisticRegression(C=c, max_iter=1000, class_weight=class_weight).fit(weights, train[1])
+            accuracy = float(model.score(of_validation, validation[1]))
+            tried.append(WordClassifier(words, model, {"sublinear_tf": logarithmic, "C": c}, accuracy))
+    return max(tried, key=lambda classifier: classifier.validation_accuracy)

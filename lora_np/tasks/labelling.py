@@ -1,0 +1,122 @@
+"""Apply a saved classifier to a file: label its texts, or compare the answers with its own labels."""
+
+from ..data import Records, column_of, encode_labels, format_records, read_records, table_suffix
+from ..formats import check_file, task_base, task_folder, write_text
+from ..formats.atomic import write_atomically
+from ..formats.task import read_task
+from .classifier import class_probabilities, load_classifier
+from .report import class_report, confusion_picture
+from .start import answers_of
+
+TEXT_COLUMN = "text"  # of texts that come from no file
+
+
+def text_records(texts):
+    """Texts that come from no file as Records."""
+    places = [f"text {i}" for i in range(len(texts))]
+    return Records("TEXT", [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
+
+
+def label_records(model, records, text_column, out=None, proba=False, quoting=False, base=None):
+    """Label the texts of a file.
+
+    Parameters
+    ----------
+    model : folder of a classifier
+    records : Records, of the file; an empty text column is an empty text
+    text_column : str, or None: the one that the model was trained with
+    out : path of a .csv, .tsv or .jsonl to write, with all columns of `records` and the answers behind them; or None
+    proba : bool, whether to write the probability of every class, and not that of the answer alone
+    quoting : bool, of a TSV; see `format_records`
+    base : folder of the model's base, if it has moved, or None
+
+    Returns
+    -------
+    texts : list of N str
+    labels : list of K str
+    probabilities : (N, K)
+
+    Raises
+    ------
+    ValueError
+        If `out` has another suffix, is a file that is read, or cannot hold the columns: before the model is read.
+    """
+    if out is not None:
+        suffix = table_suffix("out", out)
+        check_file(out, "out", [records.path, *read_from(model, base)])
+        format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
+    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    classifier = load_classifier(model, base)
+    with answers_of(model):
+        probabilities = class_probabilities(classifier, texts)
+    if out is not None:
+        columns = answer_columns(records.columns, classifier.labels if proba else ())
+        answers = []
+        for p in probabilities:
+            values = [classifier.labels[p.argmax()], round(float(p.max()), 6), *(round(float(x), 6) for x in p)]
+            answers.append(dict(zip(columns, values)))  # without `proba` there are two columns
+        rows = [row | answer for row, answer in zip(records.rows, answers)]
+        write_text(out, format_records([*records.columns, *columns], rows, suffix, quoting))
+    return texts, classifier.labels, probabilities
+
+
+def answer_columns(taken, labels):
+    """Names of the columns of answers: label, probability and p_… of each of the labels.
+
+    A name that is taken gets "predicted_" in front.
+    """
+    columns, taken = [], set(taken)
+    for name in ("label", "probability", *(f"p_{label}" for label in labels)):
+        while name in taken:
+            name = f"predicted_{name}"
+        columns.append(name)
+    return columns
+
+
+def judge_file(model, data, text_column=None, label_column=None, picture=None, quoting=False, base=None):
+    """Compare the answers of a saved classifier with the labels of a file.
+
+    Parameters
+    ----------
+    model : folder of a classifier
+    data : path of a CSV, TSV or JSONL file
+    text_column, label_column : str, or None: those that the model was trained with
+    picture : path of a PNG of the confusion matrix to write, or None
+    quoting : bool, of a TSV; see `read_records`
+    base : folder of the model's base, if it has moved, or None
+
+    Returns
+    -------
+    dict from `class_report`
+
+    Raises
+    ------
+    ValueError
+        If the file has a label that the model does not know.
+    """
+    if picture is not None:
+        check_file(picture, "out", [data, *read_from(model, base)])
+    records = read_records(data, quoting)
+    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
+    classifier = load_classifier(model, base)
+    true = encode_labels([label.strip() for label in labels], classifier.labels)
+    with answers_of(model):
+        answers = class_probabilities(classifier, texts).argmax(axis=1)
+    report = class_report(classifier.labels, true, answers)
+    if picture is not None:
+        write_atomically(picture, confusion_picture(report))
+    return report
+
+
+def read_from(model, base=None):
+    """The folders of a model and of its base, in which nothing may be written."""
+    return task_folder(model), base or task_base(model)
+
+
+def trained_column(model, name):
+    """The text_column or label_column that a model was trained with; ValueError if its task.json does not say."""
+    folder, about = read_task(model)
+    if name not in about:
+        raise ValueError(f"{name}: is missing, and {folder / 'task.json'} does not name it; give the column's name")
+    return about[name]
