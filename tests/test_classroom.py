@@ -526,10 +526,12 @@ def test_what_has_almost_the_form_of_a_notebook(tmp_path, capsys):
     for cell in notebook["cells"]:
         cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
     other.write_text("no notebook")
-    del notebook["cells"][0]["cell_type"]
+    no_type = {name: value for name, value in notebook["cells"][0].items() if name != "cell_type"}
+    for cell in (no_type, notebook["cells"][0] | {"source": "\ud800", "metadata": {}}):
+        odd.write_text(json.dumps(notebook | {"cells": [cell]}))
+        assert main(["classroom", "release", str(tmp_path / "more"), "--source", str(odd.parent)]) == 2
+        assert "a is not a whole notebook" in capsys.readouterr().err and not (tmp_path / "more").exists()
     odd.write_text(json.dumps(notebook))
-    assert main(["classroom", "release", str(tmp_path / "more"), "--source", str(odd.parent)]) == 2
-    assert "a is not a whole notebook" in capsys.readouterr().err and not (tmp_path / "more").exists()
     assert main(["classroom", "grade", str(odd), str(other)]) == 1
     said = capsys.readouterr().out
     assert "a.ipynb cannot be graded" in said and "other.ipynb is not a Jupyter notebook" in said

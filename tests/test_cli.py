@@ -16,7 +16,7 @@ import pytest
 from lora_np.adapters import AdapterConfig
 from lora_np.classroom.release import SOURCES
 from lora_np.cli import main
-from lora_np.data import encode
+from lora_np.data import encode, model_files
 from lora_np.experiments.recipes import RECIPES
 from lora_np.formats import (
     PRETRAINED,
@@ -734,7 +734,7 @@ def test_prompts_and_tokenizers_that_cannot_be_used(tiny_base, tmp_path, fails):
     params, config = load_model(tiny_base)
     save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
     shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
-    message = "tokenizer.json has 8000 tokens, expected at most the model's vocab_size = 50"
+    message = "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = 50"
     fails("generate", "--prompt", "the", "--model", tmp_path, says=[message])
 
 
@@ -750,23 +750,43 @@ def test_half_a_character_waits(taught):
         assert "".join(cut).rstrip("\ufffd").strip() == "a" and "\ufffd" not in "".join(cut[:-1])
 
 
-def test_a_text_ends_at_the_end_token(taught):
+END_IS_0 = {"model_type": "gpt2", "eos_token_id": 0}
+ENDS = [  # generation_config.json, the fields that came with the model, whether token 0 ends a text
+    ({"eos_token_id": 0}, {}, True),
+    ({"eos_token_id": [5, 0]}, {}, True),
+    ({"bos_token_id": 0}, END_IS_0, False),
+    (None, END_IS_0, True),
+    (None, END_IS_0 | {"eos_token_id": 50256}, False),
+    (None, {"model_type": "gpt2"}, False),
+    (None, {}, True),  # a model that was saved before it had the file ends at <|endoftext|>
+]
+
+
+@pytest.mark.parametrize("generation, extra, ends", ENDS)
+def test_a_text_ends_where_the_model_says(generation, extra, ends, taught):
     task = load_task(taught / "full")
+    files = {} if generation is None else {"generation_config.json": json.dumps(generation).encode()}
+    task = task._replace(config=replace(task.config, extra=extra), files=files)
     head = np.zeros_like(task.params["tok_emb.weight"])
     head[0] = 1.0  # with ln_f's bias of ones, the end of a text is the likeliest token
     task = task._replace(params=task.params | {"tok_emb.weight": head, "ln_f.bias": np.ones(16, np.float32)})
-    assert "".join(write_text_from(task, "the end", 9)) == "the end"
+    assert len(list(write_text_from(task, "the end", 9))) == (2 if ends else 10)
     assert len(list(write_text_from(task, "the end", 9, ignore_end=True))) == 10
 
 
 def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, run):
-    """Some models round their vocabulary up."""
+    """Some models round their vocabulary up, and a vocabulary may have gaps."""
     task = load_task(taught / "full")
-    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 9, np.float32)])
-    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest by far
-    save_model(tmp_path, task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064))
-    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
-    assert run("generate", "--model", tmp_path, "--prompt", "the", "--tokens", 5).startswith("the")
+    fields = read_json(PRETRAINED / "tokenizer.json")
+    vocab = fields["model"]["vocab"]
+    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 10, np.float32)])
+    table[[vocab["Ġfilm"], 8063]] = [[11], [9]]
+    vocab["Ġfilm"] = 8063
+    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest, and "film" is next
+    params, config = task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064)
+    save_model(tmp_path, params, config, beside={"tokenizer.json": fields})
+    settings = ["generate", "--model", tmp_path, "--prompt", "the", "--tokens", 3]
+    assert run(*settings) == run(*settings, "--temperature", 0) == "the film film film\n"
 
 
 # ---------------------------------------------------------------- mix and merge
@@ -909,21 +929,62 @@ def test_a_base_without_a_tokenizer(own, tmp_path, run, fails):
     run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
 
 
-def test_a_tokenizer_as_gpt2_has_it(taught, own, tmp_path, run):
-    """Without a padding token, and with nothing put in front of a text."""
-    path = own("hf") / "tokenizer.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["post_processor"] = None
-    fields["added_tokens"] = [token for token in fields["added_tokens"] if token["content"] != "<|pad|>"]
-    fields["model"]["vocab"].pop("<|pad|>")
-    path.write_text(json.dumps(fields), encoding="utf-8")
-    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
-    command = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--epochs", 1]
-    run(*command, "--base", tmp_path / "ours", "--out", tmp_path / "task")
-    run("predict", "--model", tmp_path / "task", "the quick fox")
-    ids = encode(load_task(tmp_path / "ours").tokenizer, ["the quick", ""])
-    assert ids[0].tolist() == encode(load_task(taught / "one").tokenizer, ["the quick"])[0].tolist()
-    assert ids[1].tolist() == [0]
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
+def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fails):
+    """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came."""
+    hf = own("hf")
+    fields = read_json(hf / "tokenizer.json")
+    for name in model_files(hf):
+        (hf / name).unlink()
+    model = fields["model"]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i > 1}  # without <|endoftext|> and <|pad|>
+    if form == "vocab.json":
+        write_json(hf / form, model["vocab"])
+        merges = "\n".join(" ".join(pair) for pair in model["merges"])
+        (hf / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    else:
+        kept_fields = {"post_processor": None, "added_tokens": [], "normalizer": None}
+        (hf / form).write_text(json.dumps(fields | kept_fields), encoding="utf-8")
+    ours, task, text, full = (tmp_path / name for name in ("ours", "task", "text", "full"))
+    run("import", hf, "--from", "hf", "--out", ours)
+    assert [ids.tolist() for ids in encode(load_task(ours).tokenizer, ["the<|endoftext|>", ""])][1] == []
+    common = ["--base", ours, "--epochs", 1]
+    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", *common]
+    run(*table, "--out", task)
+    run(*table, "--out", full, "--method", "full")
+    run("finetune", "--text-file", taught / "corpus.txt", *common, "--out", text)
+    assert run("generate", "--adapter", text, "--prompt", "the", "--tokens", 3).startswith("the")
+    assert run("predict", "--model", task, "the quick fox") != ""
+    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "puts none around"])
+    assert run("predict", "--model", taught / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
+    run("export", task, "--to", "merged", "--out", tmp_path / "merged")
+    run("export", full, "--to", "hf", "--out", tmp_path / "back")
+    run("merge", task, "--out", tmp_path / "whole")
+    for folder in (ours, full, tmp_path / "merged", tmp_path / "back", tmp_path / "whole"):
+        assert model_files(folder) == model_files(hf) != {}
+    ids = [encode(load_task(folder).tokenizer, ["Naïve <b>films"])[0].tolist() for folder in (ours, full, task)]
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_an_imported_tokenizer_keeps_its_files(own, tmp_path, run):
+    """Byte for byte, however they are written; with a tokenizer from elsewhere, a model keeps its own end of a text."""
+    hf, out = own("hf"), [tmp_path / "ours", tmp_path / "back"]
+    for path in hf.glob("*.json"):
+        if path.name != "config.json":
+            path.write_bytes(b"\n" + path.read_bytes() + b" \n")
+    (hf / "chat_template.jinja").write_bytes(b"{{ messages }}\r\n")
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        (hf / name).write_text("{}")
+    for more in ([], ["--tokenizer", PRETRAINED]):
+        run("import", hf, "--from", "hf", "--out", out[0], *more)
+        run("export", out[0], "--to", "hf", "--out", out[1])
+        expected = {
+            **model_files(more[-1] if more else hf),
+            "generation_config.json": model_files(hf)["generation_config.json"],
+        }
+        assert model_files(out[0]) == model_files(out[1]) == expected and len(expected) > 2
+        shutil.rmtree(out[0])
+        shutil.rmtree(out[1])
 
 
 def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):

@@ -50,10 +50,12 @@ def read_notebook(path):
 
 
 def notebook_text(notebook):
-    """What a notebook's file holds."""
+    """What a notebook's file holds; UnicodeEncodeError for half a surrogate pair, which JSON can have and UTF-8 not."""
     import nbformat
 
-    return nbformat.writes(notebook) + "\n"
+    text = nbformat.writes(notebook) + "\n"
+    text.encode("utf-8")
+    return text
 
 
 def write_notebook(path, notebook):

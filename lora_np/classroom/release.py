@@ -73,7 +73,8 @@ def release(folder, source=None, nbgrader=False, force=False):
             else:
                 texts[folder / "student" / f"{name}.ipynb"] = notebook_text(for_students(notebook, name))
                 texts[folder / "solutions" / f"{name}.ipynb"] = notebook_text(solved(notebook))
-        except (AttributeError, KeyError, TypeError) as error:  # nbformat reads what has almost the form of a notebook
+        # nbformat reads what has almost the form of a notebook.
+        except (AttributeError, KeyError, TypeError, UnicodeEncodeError) as error:
             raise ValueError(f"source: {name} is not a whole notebook ({type(error).__name__}: {error})") from None
     texts |= {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
     for path in texts:

@@ -11,7 +11,16 @@ import numpy as np
 from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
-from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
+from ..data import (
+    corpus_digest,
+    encode,
+    language_batches,
+    load_licences,
+    load_reviews,
+    load_tokenizer,
+    model_files,
+    token_stream,
+)
 from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
 from ..formats.atomic import is_in
 from ..model import ModelConfig, initial_params
@@ -40,7 +49,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
 
     Parameters
     ----------
-    out : folder for model.safetensors (float16), config.json, tokenizer.json and training_log.json
+    out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs : int, passes over the training reviews
     seed : int
     threads : int, shards of a batch computed in parallel; changes the time and no number
@@ -113,8 +122,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "training_log.json": log}
-    save_model(out, state.best, MODEL, "float16", beside, CARRY)
+    save_model(out, state.best, MODEL, "float16", {**model_files(PRETRAINED), "training_log.json": log}, CARRY)
     return log
 
 

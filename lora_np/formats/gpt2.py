@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data import END_OF_TEXT, pad_id
+from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import kind_of
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import ModelConfig, parameter_shapes
 from .atomic import of_one_version
 from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
@@ -68,7 +69,7 @@ transformers_version _name_or_path n_ctx""".split()
 KNOWN = """attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id gradient_checkpointing
 initializer_range is_decoder layer_types output_attentions output_hidden_states output_past pad_token_id
 problem_type reorder_and_upcast_attn resid_pdrop return_dict summary_activation summary_first_dropout
-summary_proj_to_labels summary_type summary_use_proj task_specific_params use_cache""".split()
+summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class use_cache""".split()
 
 
 class GPT2(NamedTuple):
@@ -203,6 +204,7 @@ def config_from_fields(path, fields, n_classes, tensors):
         d_ff = 4 * values["d_model"] if isinstance(values["d_model"], int) else values["d_model"]
     extra = {n: v for n, v in fields.items() if n not in {*SIZES, *optional, *FIXED, *WRITTEN, "n_inner"}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
+    extra["model_type"] = "gpt2"  # by which `load_tokenizer` and `special_ids` know whose habits to follow
     try:
         return ModelConfig(**values, d_ff=d_ff, n_classes=n_classes, extra=extra)
     except (TypeError, ValueError) as error:
@@ -265,7 +267,7 @@ def layout(config):
 # ---------------------------------------------------------------- writing
 
 
-def save_gpt2(folder, params, config, tokenizer=None, labels=None):
+def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
     """Write a model for `transformers`: a GPT2LMHeadModel or GPT2ForSequenceClassification.
 
     Parameters
@@ -275,6 +277,7 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     config : ModelConfig
     tokenizer : the tokenizer of `load_tokenizer`, or None
     labels : list of str, a classifier's, or None
+    files : dict of the tokenizer's files, name -> bytes, as in `Task`; None: those of a new tokenizer
     """
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
@@ -282,27 +285,40 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     for theirs, names, _, is_transposed in layout(config):
         joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
-    special, beside = {}, {}
-    if tokenizer is not None:
-        end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
-        special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-        # With this file transformers uses the tokenizer unchanged.
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
-        about |= {name.removesuffix("_id"): tokenizer.id_to_token(token) for name, token in special.items()}
-        about["clean_up_tokenization_spaces"] = False
-        beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": about}
-    fields = gpt2_fields(config, labels, special)
+    files = files or (new_files(tokenizer) if tokenizer is not None else {})
+    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
+        files = {SETTINGS: new_settings(tokenizer), **files}
+    fields = gpt2_fields(config, labels, special_ids(config, tokenizer, files))
     names = "model.safetensors", "config.json"
-    write_pair(folder, names, tensors, fields, None, beside, {"format": "pt"}, check=reader(load_gpt2, params))
+    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_gpt2, params))
+
+
+def special_ids(config, tokenizer, files):
+    """The ids of a model's special tokens, as transformers' `generate` finds them.
+
+    Returns
+    -------
+    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
+    """
+    if GENERATION in files:
+        fields = json_object(GENERATION, files[GENERATION])
+    elif "model_type" in config.extra:
+        fields = config.extra
+    else:  # a model of ours that came without the file
+        end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
+        fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
 def gpt2_fields(config, labels, special):
-    """The fields of `config.json`; `special` has the ids of special tokens."""
+    """The fields of `config.json`; `special` has the ids of special tokens, which those of an import replace."""
     fields = {
         "attn_pdrop": 0.0,  # we have no dropout inside attention
         "bos_token_id": None,
         "eos_token_id": None,
         "embd_pdrop": config.dropout,
+        **special,
         **config.extra,
         "architectures": ["GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -312,7 +328,6 @@ def gpt2_fields(config, labels, special):
         "layer_norm_epsilon": config.layer_norm_eps,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
-        **special,
     }
     if config.n_classes:
         labels = labels or default_labels(config.n_classes)

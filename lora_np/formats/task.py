@@ -1,8 +1,8 @@
 """A task's folder, which `finetune` saves and the other commands read.
 
 `task.json` says what was trained on which base. Beside it is either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder with a whole model
-and no `task.json` is a task too.
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and what belongs to it). A folder
+with a whole model and no `task.json` is a task too.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..adapters import HEAD, Adapter
 from ..checked import quoted, shown
-from ..data import load_tokenizer
+from ..data import load_tokenizer, model_files, new_files
 from ..model import ModelConfig
 from .atomic import of_one_version
 from .checkpoint import (
@@ -44,6 +44,7 @@ class Task(NamedTuple):
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
@@ -68,8 +69,13 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         beside = {**(beside or {}), "task.json": about}
         save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
     else:
-        tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
-        save_model(folder, task.params, task.config, beside={**tokenizer, **(beside or {}), "task.json": about})
+        beside = {**files_of(task), **(beside or {}), "task.json": about}
+        save_model(folder, task.params, task.config, beside=beside)
+
+
+def files_of(task):
+    """The files beside a whole model that `model_files` reads, name -> bytes."""
+    return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
 
 
 def base_name(base, folder):
@@ -112,7 +118,7 @@ def load_task(name, base=None):
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
-    return Task(params, config, None, tokenizer_of(folder, config), labels)
+    return Task(params, config, None, tokenizer_of(folder, config), labels, model_files(folder))
 
 
 @of_one_version
@@ -136,15 +142,12 @@ def put_on(name, base, model=None):
         raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
     remedy = "give its base with --base, or for generate with --model"
     try:
-        params, config = load_model(base) if model is None else model[:2]  # before the digest of a file of any size
-        sha256 = model_sha256(base)
+        model, sha256 = read_base(base, model)
     except OSError as error:
         fault = f"its base cannot be read, {error}"
         raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
-    if model is None:
-        model = Task(params, config, None, tokenizer_of(base, config), None)
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
@@ -152,7 +155,16 @@ def put_on(name, base, model=None):
     if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
         remedy = "copy the whole folder again, or train it anew"
         raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
-    return Task(params, config, adapter, model.tokenizer, labels)
+    return model._replace(params=params, config=config, adapter=adapter, labels=labels)
+
+
+@of_one_version
+def read_base(base, model=None):
+    """The Task of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
+    if model is None:
+        params, config = load_model(base)  # before the digest of a file of any size
+        model = Task(params, config, None, tokenizer_of(base, config), None, model_files(base))
+    return model, model_sha256(base)
 
 
 def with_classes(params, config, n_classes):
@@ -196,14 +208,8 @@ def shipped_adapters():
 
 
 def tokenizer_of(path, config):
-    """The tokenizer in a file or a model's folder. Raises ValueError if it has more tokens than the model."""
-    path = Path(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    tokenizer = load_tokenizer(path)
-    n_tokens = tokenizer.get_vocab_size()
-    if n_tokens > config.vocab_size:
-        raise ValueError(f"{path} has {n_tokens} tokens, expected at most the model's vocab_size = {config.vocab_size}")
-    return tokenizer
+    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have."""
+    return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size})
 
 
 def read_task(name):

@@ -3,8 +3,19 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..checked import one_of
-from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..checked import one_of, quoted
+from ..data import (
+    class_batches,
+    encode,
+    encode_labels,
+    label_names,
+    model_files,
+    pad_id,
+    read_table,
+    split_table,
+    text_digest,
+    truncate,
+)
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
@@ -94,9 +105,9 @@ def finetune(
     labels = label_names(splits.train.labels)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
-        sequences = encode(tokenizer, split.texts, config.n_positions + 1)
+        sequences = encode_whole(tokenizer, split.texts)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        cut = without_padding([ids[: config.n_positions] for ids in sequences], config)
+        cut = without_padding(truncate(tokenizer, sequences, config.n_positions), config)
         encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
@@ -105,7 +116,7 @@ def finetune(
     settings["class_weights"] = balanced_weights(training[1]) if class_weights == "balanced" else None
     state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
     model, adapter, facts = end_training(params, frozen, start, state)
-    task = Task(model, config, adapter, tokenizer, labels)
+    task = Task(model, config, adapter, tokenizer, labels, model_files(base))
     others = word_answers(splits, training[1], validation[1], class_weights)
     report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
     rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
@@ -141,8 +152,9 @@ def without_padding(sequences, config):
     A classifier answers at the last token, and for transformers every token with that id at the end is padding.
     """
     pad = config.extra.get("pad_token_id")
-    real = [np.flatnonzero(ids != pad) for ids in sequences]
-    return [ids[: max(places, default=0) + 1] for ids, places in zip(sequences, real)] if pad is not None else sequences
+    if pad is None:
+        return sequences
+    return [ids[: np.append(0, np.flatnonzero(ids != pad))[-1] + 1] for ids in sequences]
 
 
 def balanced_weights(classes):
@@ -172,6 +184,20 @@ def without_texts(table, texts):
     seen = {text_digest(text) for text in texts}
     rows = [row for row in zip(*table) if text_digest(row[0]) not in seen]
     return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
+
+
+def encode_whole(tokenizer, texts):
+    """Token ids of each text, at least one: a classifier reads a text's last token.
+
+    An empty text has one if the tokenizer puts a token around each text. Where it does not, we invent none:
+    transformers fails there too.
+    """
+    sequences = encode(tokenizer, texts)
+    for row, (text, ids) in enumerate(zip(texts, sequences)):
+        if not len(ids):
+            reason = "has no tokens, and this model's tokenizer puts none around a text"
+            raise ValueError(f"text {row}: got {quoted(text, 100)}, which {reason}; leave the text out")
+    return sequences
 
 
 def load_classifier(folder, base=None):
@@ -207,9 +233,9 @@ def predict(classifier, texts):
 
 def class_probabilities(classifier, texts):
     """The probability of each class for each of N texts, (N, K); see `predict`."""
-    params, config, adapter, tokenizer, labels = classifier
-    sequences = without_padding(encode(tokenizer, texts, config.n_positions), config)
-    no_labels = np.zeros(len(sequences), dtype=np.int64)
+    params, config, adapter, tokenizer, labels, _ = classifier
+    sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
+    no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1):

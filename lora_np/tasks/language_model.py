@@ -3,7 +3,7 @@
 import math
 
 from ..adapters import AdapterConfig
-from ..data import encode, read_texts, token_stream
+from ..data import encode, model_files, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
 from ..training import blas_threads, language_loss, language_training, train
 from .start import answers_of, end_training, load_base, start_training, training_settings
@@ -68,7 +68,7 @@ def finetune_text(
         "learning_rate": settings["learning_rate"],
         **facts,
     }
-    save_task(out, Task(model, config, adapter, tokenizer, None), base, result)
+    save_task(out, Task(model, config, adapter, tokenizer, None, model_files(base)), base, result)
     return result
 
 

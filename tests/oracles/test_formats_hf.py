@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
-from lora_np.data import Batch, encode, load_reviews, load_tokenizer, normalise
+from lora_np.data import Batch, encode, load_reviews, load_tokenizer, model_files, normalise
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -169,19 +169,26 @@ def file_bytes(folder, name="adapter_model.safetensors"):
 # ---------------------------------------------------------------- GPT-2
 
 
-def test_transformers_reads_texts_as_we_do(tmp_path):
+@pytest.mark.parametrize("form", ["shipped", "new", "of a folder with tokenizer.json alone"])
+def test_transformers_reads_texts_as_we_do(form, tmp_path):
     """The shipped model with its tokenizer: the same ids, and the same greedy text."""
     params, config = load_pretrained()
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
-    save_gpt2(tmp_path, params, config, tokenizer)
-    texts = ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
+    tokenizer = load_tokenizer(PRETRAINED)
+    files = model_files(PRETRAINED) if form != "new" else {}
+    if form not in ("shipped", "new"):
+        files = {"tokenizer.json": files["tokenizer.json"]}
+        tokenizer.encode_special_tokens = False
+    save_gpt2(tmp_path, params, config, tokenizer, None, files)
+    texts = ["", "a <|endoftext|> in<|pad|>side"]
+    texts += ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
     texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
     with no_warnings():
         model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         assert theirs(texts)["input_ids"] == [ids.tolist() for ids in encode(tokenizer, texts)]
         for text, ids in zip(texts, encode(tokenizer, texts)):
-            assert theirs.decode(ids, skip_special_tokens=True) == normalise(tokenizer, text)
+            if tokenizer.encode_special_tokens or "<|" not in text:
+                assert theirs.decode(ids, skip_special_tokens=True) == normalise(tokenizer, text)
         assert theirs.pad_token_id == 1 and theirs.eos_token_id == 0
         prompt = theirs("the film", return_tensors="pt")
         text = model.generate(**prompt, max_new_tokens=12, do_sample=False)
