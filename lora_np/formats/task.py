@@ -69,7 +69,8 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         beside = {**(beside or {}), "task.json": about}
         save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
     else:
-        save_model(folder, task.params, task.config, beside={**files_of(task), **(beside or {}), "task.json": about})
+        beside = {**files_of(task), **(beside or {}), "task.json": about}
+        save_model(folder, task.params, task.config, beside=beside)
 
 
 def files_of(task):

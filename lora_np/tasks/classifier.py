@@ -235,7 +235,7 @@ def class_probabilities(classifier, texts):
     """The probability of each class for each of N texts, (N, K); see `predict`."""
     params, config, adapter, tokenizer, labels, _ = classifier
     sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
-    no_labels = np.zeros(len(sequences), dtype=np.int64)
+    no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1):

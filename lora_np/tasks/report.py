@@ -179,7 +179,7 @@ def verdicts(report, advice=""):
     lines = []
     for name, its in report["others"].items():
         ahead = [measure for measure in MEASURES if its[measure] > report[measure]]
-        lines += [f"{shown(name, 34)} wins in {comparison(measure, its, report)}" for measure in ahead]
+        lines += [f"{shown(name, 30)} wins in {comparison(measure, its, report)}" for measure in ahead]
     counts = np.array(report["confusion"])
     silent = [
         (label, its["texts"])
