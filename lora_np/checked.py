@@ -6,6 +6,17 @@ from numbers import Real
 import numpy as np
 
 
+def shown(text, most=200):
+    """A name or text from a file, for a message: escaped where it cannot be printed, and at most `most` characters."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def quoted(value, most=200):
+    """Any other value from a file, for a message: what `repr` gives, at most `most` characters of it."""
+    return shown(repr(value), most)
+
+
 def whole_number(name, value, least=1, most=None, why=""):
     """The value as an int.
 
@@ -24,7 +35,7 @@ def whole_number(name, value, least=1, most=None, why=""):
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: got {value!r}, expected a whole number {bounds}{why and ', ' + why}")
+        raise ValueError(f"{name}: got {quoted(value)}, expected a whole number {bounds}{why and ', ' + why}")
     return int(value)
 
 
@@ -57,14 +68,14 @@ def finite_number(name, value, *, above=None, least=None, below=None, most=None)
             limits = f"a number above {above:g}" if above is not None else f"a number of at least {least:g}"
         else:
             limits = "a finite number"
-        raise ValueError(f"{name}: got {value!r}, expected {limits}")
+        raise ValueError(f"{name}: got {quoted(value)}, expected {limits}")
     return float(value)
 
 
 def one_of(name, value, choices):
     """The value, if it is one of the choices (an iterable of str); ValueError if not."""
     if value not in tuple(choices):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
+        raise ValueError(f"{name}: got {quoted(value)}, expected one of {', '.join(choices)}")
     return value
 
 

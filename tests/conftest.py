@@ -1,7 +1,6 @@
 """Models, batches, adapters and commands that the tests share; `tiny.py` makes them."""
 
 import os
-import shutil
 
 # Before NumPy is imported: products this small only wait for one another on several threads.
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -11,7 +10,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from lora_np.cli import main  # noqa: E402
-from lora_np.data import Batch  # noqa: E402
+from lora_np.data import Batch, model_files  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
 from lora_np.model import ModelConfig, initial_params  # noqa: E402
 
@@ -53,7 +52,8 @@ def tiny_base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     config = ModelConfig(8000, 24, 16, 1, 2, 32)
     save_model(folder, initial_params(config, np.random.default_rng(0)), config)
-    shutil.copy(PRETRAINED / "tokenizer.json", folder)
+    for name, content in model_files(PRETRAINED).items():
+        (folder / name).write_bytes(content)
     return folder
 
 

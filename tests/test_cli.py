@@ -16,7 +16,7 @@ import pytest
 from lora_np.adapters import AdapterConfig
 from lora_np.classroom.release import SOURCES
 from lora_np.cli import main
-from lora_np.data import encode
+from lora_np.data import encode, model_files
 from lora_np.experiments.recipes import RECIPES
 from lora_np.formats import (
     PRETRAINED,
@@ -28,6 +28,7 @@ from lora_np.formats import (
     read_tensors,
     save_model,
     shipped_adapters,
+    task_base,
     write_json,
     write_tensors,
 )
@@ -53,6 +54,7 @@ def taught(tiny_base, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("taught")
     (folder / "corpus.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text("{}")
     for name, content in (("blank", b" \n\t\n"), ("latin", b"good\nbad \xff\n"), ("short", b"too short")):
         (folder / f"{name}.txt").write_bytes(content)
     for name, labels in (("rows", "abc"), ("same", "a"), ("unheard", "abcd")):
@@ -200,7 +202,7 @@ def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets
 def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
     params, config = load_model(tiny_base)
     broken = tmp_path / "broken"
-    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(1e38)}, config)
+    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(3e38)}, config)
     shutil.copy(PRETRAINED / "tokenizer.json", broken)
     with np.errstate(all="ignore"):
         fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
@@ -256,8 +258,9 @@ def test_teaching_a_text(taught, tiny_base, tmp_path, run):
     assert load_task(taught / "full").adapter is None
 
 
-TEXT = "finetune --text-file {taught}/corpus.txt --base {base} --out {out}"
-TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --base {base} --out {out}"
+BARE_TEXT = "finetune --text-file {taught}/corpus.txt --out {out}"
+BARE_TABLE = "finetune --data {taught}/rows.jsonl --text t --label l --out {out}"
+TEXT, TABLE = f"{BARE_TEXT} --base {{base}}", f"{BARE_TABLE} --base {{base}}"
 WRITE = "generate --prompt the"
 REFUSALS = [
     (f"{TEXT} --text t", "text: needs --data"),
@@ -289,6 +292,37 @@ REFUSALS = [
     (f"{WRITE} --adapter base {{taught}}/one --weights 1 1", "'base' is not an adapter"),
     (f"{WRITE} --adapter {{taught}}/one {{taught}}/two --weights 1", "weights: got 1, expected one for each of 2"),
     (f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one", "trained on another base"),
+    (
+        f"{WRITE} --model {PRETRAINED} --adapter {{taught}}/one",
+        "give its base with --base, or for generate with --model",
+    ),
+    *[
+        (
+            f"{command} {{taught}}/hf{rest}",
+            "hf: this is a Hugging Face model; read it first with: python -m lora_np import",
+        )
+        for command, rest in (
+            (f"{WRITE} --model", ""),
+            (f"{WRITE} --adapter {{taught}}/one --model", ""),
+            (f"{BARE_TABLE} --base", ""),
+            (f"{BARE_TEXT} --base", ""),
+            ("predict x --model", ""),
+            ("predict x --model {taught}/classes --base", ""),
+            ("mix {taught}/one --out {out} --base", ""),
+            ("import {taught}/peft --from peft --out {out} --base", ""),
+            ("export --to hf --out {out}", ""),
+            ("export {taught}/one --to hf --out {out} --base", ""),
+        )
+    ],
+    (f"{WRITE} --model {{taught}}/hf/model.safetensors", "(it is a file), expected a model's folder"),
+    (f"{WRITE} --model {{taught}}/model.safetensors.index.json", "this is a Hugging Face model"),
+    ("predict x --model {taught}", "no task.json and no config.json (blank.txt, classes, "),
+    ("predict x --model {taught}/full --base {base}", "full is a whole model, which needs none"),
+    ("predict x --model {taught}/classes --base {taught}/full", "trained on another base than the model in"),
+    ("merge {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan or infinite"),
+    ("mix {taught}/one --weights 1e39 --rank 1 --out {out}", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
+    (f"{WRITE} --adapter {{taught}}/one --weights 1e39", "weights: blocks.0.attn.q_proj.lora_B becomes nan"),
     # It would be easy to lose the adapter without a word.
     (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
@@ -316,7 +350,7 @@ REFUSALS = [
     ("predict --model x --data y.csv", "--text"),
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
-    ("inspect {taught}", "no adapter.safetensors and no"),
+    ("inspect {taught}/none", "no such folder"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 
@@ -328,6 +362,176 @@ def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
+LOOPS = [
+    f"{BARE_TABLE} --base LOOP", TEXT.replace("{out}", "LOOP"), "predict x --model LOOP", "inspect LOOP",
+    "predict x --model {taught}/classes --base LOOP",
+    "predict x --model {taught}/classes --out LOOP", "generate --prompt x --model LOOP",
+    "inspect {taught}/one --json LOOP", "mix {taught}/one --out LOOP", "merge {taught}/one --base LOOP --out {out}",
+    "export {taught}/one --to hf --out LOOP/x", "import LOOP --from hf --out {out}", "run --quick --store LOOP",
+    "import {taught}/hf --from hf --out LOOP",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+@pytest.mark.parametrize("command", LOOPS)
+def test_a_link_to_itself(command, taught, tiny_base, tmp_path, fails):
+    loop = tmp_path / "LOOP"
+    loop.symlink_to(loop)
+    command = command.format(taught=taught, base=tiny_base, out=tmp_path / "out").replace("LOOP", str(loop))
+    fails(*command.split(), says=[str(loop)])
+    assert loop.is_symlink() and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- models that are damaged, huge or elsewhere
+
+
+def test_a_base_that_has_moved(words, tiny_base, tmp_path, run, fails):
+    shutil.copytree(tiny_base, tmp_path / "base")
+    run(*words("--epochs", "1", base=tmp_path / "base"))
+    command = ["predict", "--model", tmp_path / "out", "thank you"]
+    answer = run(*command)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    for again in (command, ["export", tmp_path / "out", "--to", "hf", "--out", tmp_path / "hf"]):
+        fails(
+            *again, says=["task.json: its base cannot be read, ", "no such folder; if it has moved, give its base with"]
+        )
+        assert run(*again, "--base", tmp_path / "moved") in (
+            answer,
+            f"a classifier of 2 classes; saved in {tmp_path}/hf\n",
+        )
+
+
+@pytest.mark.parametrize(
+    "command, says, factor",
+    [
+        ("predict x --model {broken}", "the logits became nan or infinite", 3e38),
+        ("generate --prompt x --model {broken}", "the logits of the next token are not finite", 3e38),
+        ("generate --prompt x --temperature 0 --model {broken}", "the logits of the next token are not finite", 3e38),
+        (f"{BARE_TEXT} --base {{broken}}", "the logits became nan or infinite", 3e38),
+        (f"{BARE_TEXT} --base {{broken}}", "the perplexity, e to the", 1e5),
+    ],
+)
+def test_answers_that_are_not_finite(command, says, factor, taught, tiny_base, tmp_path, fails):
+    params, config = load_model(tiny_base)
+    params = {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(factor)}
+    if "predict" in command:
+        params, config = {**params, "head.weight": np.ones((2, 16), np.float32)}, replace(config, n_classes=2)
+    save_model(tmp_path / "broken", params, config)
+    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path / "broken")
+    places = {"taught": taught, "base": tiny_base, "broken": tmp_path / "broken", "out": tmp_path / "out"}
+    fails(*command.format(**places).split(), says=[f"broken: {says}"])
+    assert not (tmp_path / "out").exists()
+
+
+SPARSE = {  # what a file that has no bytes on the disk promises, and what is said
+    "20 GB": ({"tok_emb.weight": ("F32", [320_000_000, 16])}, 0, "there is not enough memory for its 20.5 GB"),
+    "20 GB in bfloat16": ({"tok_emb.weight": ("BF16", [640_000_000, 16])}, 0, "there is not enough memory"),
+    "a header of terabytes": ({"a": ("F32", [4])}, 2**43, "not a complete safetensors file"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
+@pytest.mark.parametrize("command", ["generate --prompt x --model", "inspect"])
+@pytest.mark.parametrize("name", SPARSE)
+def test_files_that_no_memory_holds(command, name, tiny_base, tmp_path):
+    tensors, length, says = SPARSE[name]
+    (key, (dtype, shape)), *_ = tensors.items()
+    size = shape[0] * (shape[1] if shape[1:] else 1) * (4 if dtype == "F32" else 2)
+    header = json.dumps({key: {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    shutil.copytree(tiny_base, tmp_path / "m")
+    with open(tmp_path / "m" / "model.safetensors", "wb") as file:
+        file.write((length or len(header)).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); import sys;"
+    limited += "from lora_np.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", limited, *command.split(), str(tmp_path / "m")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and says in done.stderr
+
+
+HOSTILE = "\x1b[2J\r\n\u202e" + "a" * 10_000
+
+
+def hostile_names(folder):
+    """{place: (function that plants HOSTILE there, command)}."""
+    model, adapter, hf, peft, classes = (folder / name for name in ("full", "one", "hf", "peft", "classes"))
+    tensor = lambda tensors: tensors | {HOSTILE: np.ones((2, 2), np.float32)}  # noqa: E731
+    prompt = ["generate", "--prompt", "x", "--tokens", "1"]
+    return {
+        "tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), [*prompt, "--model", model]),
+        "adapter's tensor": (
+            lambda: edit_tensors(adapter / "adapter.safetensors", tensor),
+            [*prompt, "--adapter", adapter],
+        ),
+        "GPT-2's tensor": (lambda: edit_tensors(hf / "model.safetensors", tensor), ["import", hf, "--from", "hf"]),
+        "PEFT's tensor": (
+            lambda: edit_tensors(peft / "adapter_model.safetensors", tensor),
+            ["import", peft, "--from", "peft"],
+        ),
+        "inspected tensor": (lambda: edit_tensors(model / "model.safetensors", tensor), ["inspect", model]),
+        "metadata": (
+            lambda: write_tensors(model / "model.safetensors", {"a": np.ones(1)}, {HOSTILE: HOSTILE}),
+            ["inspect", model],
+        ),
+        "field": (lambda: edit_fields(hf / "config.json", **{HOSTILE: 1}), ["import", hf, "--from", "hf"]),
+        "value": (lambda: edit_fields(hf / "config.json", model_type=HOSTILE), ["import", hf, "--from", "hf"]),
+        "value of ours": (lambda: edit_fields(model / "config.json", d_model=HOSTILE), [*prompt, "--model", model]),
+        "kind": (lambda: edit_fields(adapter / "adapter.json", kind=HOSTILE), [*prompt, "--adapter", adapter]),
+        "target": (lambda: edit_fields(adapter / "adapter.json", targets=[HOSTILE]), [*prompt, "--adapter", adapter]),
+        "pattern": (
+            lambda: edit_fields(peft / "adapter_config.json", rank_pattern={"(" + HOSTILE: 1}),
+            ["import", peft, "--from", "peft"],
+        ),
+        "index": (
+            lambda: write_json(hf / "model.safetensors.index.json", {"weight_map": {HOSTILE: HOSTILE}}),
+            ["import", hf / "model.safetensors.index.json", "--from", "hf"],
+        ),
+        "labels": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, HOSTILE]),
+            ["predict", "x", "--model", classes],
+        ),
+        "label": (
+            lambda: edit_fields(classes / "task.json", labels=[HOSTILE, "\x1b[2J", "\r"]),
+            ["predict", "x", "--model", classes],
+        ),
+        "text": (lambda: None, ["predict", HOSTILE, "--model", classes]),
+        "imported label": (
+            lambda: edit_fields(
+                folder / "classes_hf" / "config.json", id2label=dict(zip("012", [HOSTILE, "b", "c"])), label2id={}
+            ),
+            ["import", folder / "classes_hf", "--from", "hf"],
+        ),
+        "label of a table": (
+            lambda: (folder / "h.jsonl").write_text(
+                "".join(json.dumps({"t": s, "l": [HOSTILE, "b"][i % 2]}) + "\n" for i, s in enumerate(SENTENCES))
+            ),
+            ["finetune", "--data", folder / "h.jsonl", "--text", "t", "--label", "l", "--epochs", "1"],
+        ),
+        "path": (lambda: None, ["predict", "x", "--model", folder / HOSTILE[:40]]),
+        "name of an adapter": (lambda: adapter.rename(folder / HOSTILE[:40]), ["mix", folder / HOSTILE[:40]]),
+        "repeated name": (
+            lambda: (model / "config.json").write_text(f"{{{json.dumps(HOSTILE)}: 1, {json.dumps(HOSTILE)}: 2}}"),
+            [*prompt, "--model", model],
+        ),
+    }
+
+
+@pytest.mark.parametrize("place", hostile_names(Path()))
+def test_names_from_files_are_printed_with_escapes(place, taught, tiny_base, tmp_path, capsys):
+    shutil.copytree(taught, tmp_path / "t")
+    (tmp_path / tiny_base.name).symlink_to(tiny_base)  # where the copies look for their base
+    plant, command = hostile_names(tmp_path / "t")[place]
+    plant()
+    command += ["--base", tiny_base] if "peft" in command or "--data" in command else []
+    command += ["--out", tmp_path / "out"] if command[0] in ("import", "mix", "finetune") else []
+    main([str(word) for word in command])
+    said = capsys.readouterr()
+    for line in [*said.out.split("\n"), *said.err.split("\n")]:
+        assert line.isprintable() or line.replace("\t", " ").isprintable(), line
+        assert "a" * 220 not in line and len(line) < 3000
+    assert "\\x1b[2J" in said.out + said.err and said.err.count("\n") <= 1
+
+
 # ---------------------------------------------------------------- generate
 
 
@@ -336,7 +540,7 @@ def test_one_text_for_each_adapter(taught, run):
     one, two = taught / "one", taught / "two"
     settings = ["--prompt", "the quick", "--tokens", 8, "--seed", 3, "--ignore-end"]
     together = run("generate", *settings, "--adapter", one, "base", two)
-    model = read_json(one / "task.json")["base"]
+    model = task_base(one)
     ways = ("--adapter", one), ("--model", model), ("--adapter", two)
     alone = [run("generate", *settings, *way) for way in ways]
     assert together == "".join(f"[{name}]\n{text}" for name, text in zip((one, "base", two), alone))
@@ -355,7 +559,7 @@ def test_prompts_and_tokenizers_that_cannot_be_used(tiny_base, tmp_path, fails):
     params, config = load_model(tiny_base)
     save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
     shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
-    message = "tokenizer.json has 8000 tokens, expected at most the model's vocab_size = 50"
+    message = "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = 50"
     fails("generate", "--prompt", "the", "--model", tmp_path, says=[message])
 
 
@@ -371,23 +575,43 @@ def test_half_a_character_waits(taught):
         assert "".join(cut).rstrip("\ufffd").strip() == "a" and "\ufffd" not in "".join(cut[:-1])
 
 
-def test_a_text_ends_at_the_end_token(taught):
+END_IS_0 = {"model_type": "gpt2", "eos_token_id": 0}
+ENDS = [  # generation_config.json, the fields that came with the model, whether token 0 ends a text
+    ({"eos_token_id": 0}, {}, True),
+    ({"eos_token_id": [5, 0]}, {}, True),
+    ({"bos_token_id": 0}, END_IS_0, False),
+    (None, END_IS_0, True),
+    (None, END_IS_0 | {"eos_token_id": 50256}, False),
+    (None, {"model_type": "gpt2"}, False),
+    (None, {}, True),  # a model that was saved before it had the file ends at <|endoftext|>
+]
+
+
+@pytest.mark.parametrize("generation, extra, ends", ENDS)
+def test_a_text_ends_where_the_model_says(generation, extra, ends, taught):
     task = load_task(taught / "full")
+    files = {} if generation is None else {"generation_config.json": json.dumps(generation).encode()}
+    task = task._replace(config=replace(task.config, extra=extra), files=files)
     head = np.zeros_like(task.params["tok_emb.weight"])
     head[0] = 1.0  # with ln_f's bias of ones, the end of a text is the likeliest token
     task = task._replace(params=task.params | {"tok_emb.weight": head, "ln_f.bias": np.ones(16, np.float32)})
-    assert "".join(write_text_from(task, "the end", 9)) == "the end"
+    assert len(list(write_text_from(task, "the end", 9))) == (2 if ends else 10)
     assert len(list(write_text_from(task, "the end", 9, ignore_end=True))) == 10
 
 
 def test_rows_of_the_table_without_a_token_are_never_drawn(taught, tmp_path, run):
-    """Some models round their vocabulary up."""
+    """Some models round their vocabulary up, and a vocabulary may have gaps."""
     task = load_task(taught / "full")
-    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 9, np.float32)])
-    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest by far
-    save_model(tmp_path, task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064))
-    shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
-    assert run("generate", "--model", tmp_path, "--prompt", "the", "--tokens", 5).startswith("the")
+    fields = read_json(PRETRAINED / "tokenizer.json")
+    vocab = fields["model"]["vocab"]
+    table = np.concatenate([task.params["tok_emb.weight"], np.full((64, 16), 10, np.float32)])
+    table[[vocab["Ġfilm"], 8063]] = [[11], [9]]
+    vocab["Ġfilm"] = 8063
+    bias = {"ln_f.bias": np.ones(16, np.float32)}  # the rows without a token are the likeliest, and "film" is next
+    params, config = task.params | bias | {"tok_emb.weight": table}, replace(task.config, vocab_size=8064)
+    save_model(tmp_path, params, config, beside={"tokenizer.json": fields})
+    settings = ["generate", "--model", tmp_path, "--prompt", "the", "--tokens", 3]
+    assert run(*settings) == run(*settings, "--temperature", 0) == "the film film film\n"
 
 
 # ---------------------------------------------------------------- mix and merge
@@ -453,6 +677,16 @@ def test_a_task_written_over_another_is_the_new_one(taught, tmp_path, run):
     assert load_task(tmp_path / "out").adapter is not None
 
 
+def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
+    run(*words("--epochs", "1", "--variant", "vera"))
+    command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
+    fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
+    run(*command, "merged")
+    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "back")
+    answers = [run("predict", "--model", tmp_path / name, "thank you") for name in ("out", "back")]
+    assert answers[0] == answers[1]
+
+
 def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
     """The base has no head: none is made up for it."""
     run("mix", taught / "classes", "--weights", 0.5, "--out", tmp_path / "half")
@@ -467,7 +701,7 @@ def test_half_of_a_classifier_is_half_of_its_head(taught, tmp_path, run):
 @pytest.mark.parametrize("name, peft", [("one", "peft"), ("classes", "classes_peft")])
 def test_there_and_back(name, peft, taught, tmp_path, run):
     """Base and adapter out, base and adapter in: every tensor's bytes, and the same answers."""
-    task, base = load_task(taught / name), read_json(taught / name / "task.json")["base"]
+    task, base = load_task(taught / name), task_base(taught / name)
     assert read_json(taught / "peft" / "adapter_config.json")["base_model_name_or_path"] == "some/base"
     run("export", taught / name, "--to", "hf", "--out", tmp_path / "base")
     out = run("import", tmp_path / "base", "--from", "hf", "--out", tmp_path / "ours")
@@ -520,21 +754,62 @@ def test_a_base_without_a_tokenizer(own, tmp_path, run, fails):
     run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
 
 
-def test_a_tokenizer_as_gpt2_has_it(taught, own, tmp_path, run):
-    """Without a padding token, and with nothing put in front of a text."""
-    path = own("hf") / "tokenizer.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["post_processor"] = None
-    fields["added_tokens"] = [token for token in fields["added_tokens"] if token["content"] != "<|pad|>"]
-    fields["model"]["vocab"].pop("<|pad|>")
-    path.write_text(json.dumps(fields), encoding="utf-8")
-    run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "ours")
-    command = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", "--epochs", 1]
-    run(*command, "--base", tmp_path / "ours", "--out", tmp_path / "task")
-    run("predict", "--model", tmp_path / "task", "the quick fox")
-    ids = encode(load_task(tmp_path / "ours").tokenizer, ["the quick", ""])
-    assert ids[0].tolist() == encode(load_task(taught / "one").tokenizer, ["the quick"])[0].tolist()
-    assert ids[1].tolist() == [0]
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
+def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fails):
+    """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came."""
+    hf = own("hf")
+    fields = read_json(hf / "tokenizer.json")
+    for name in model_files(hf):
+        (hf / name).unlink()
+    model = fields["model"]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i > 1}  # without <|endoftext|> and <|pad|>
+    if form == "vocab.json":
+        write_json(hf / form, model["vocab"])
+        merges = "\n".join(" ".join(pair) for pair in model["merges"])
+        (hf / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    else:
+        kept_fields = {"post_processor": None, "added_tokens": [], "normalizer": None}
+        (hf / form).write_text(json.dumps(fields | kept_fields), encoding="utf-8")
+    ours, task, text, full = (tmp_path / name for name in ("ours", "task", "text", "full"))
+    run("import", hf, "--from", "hf", "--out", ours)
+    assert [ids.tolist() for ids in encode(load_task(ours).tokenizer, ["the<|endoftext|>", ""])][1] == []
+    common = ["--base", ours, "--epochs", 1]
+    table = ["finetune", "--data", taught / "rows.jsonl", "--text", "t", "--label", "l", *common]
+    run(*table, "--out", task)
+    run(*table, "--out", full, "--method", "full")
+    run("finetune", "--text-file", taught / "corpus.txt", *common, "--out", text)
+    assert run("generate", "--adapter", text, "--prompt", "the", "--tokens", 3).startswith("the")
+    assert run("predict", "--model", task, "the quick fox") != ""
+    fails("predict", "--model", task, "fox", "", says=["text 1: got '', which has no tokens", "puts none around"])
+    assert run("predict", "--model", taught / "classes", "fox", "").count("\n") == 2, "ours has an initial token"
+    run("export", task, "--to", "merged", "--out", tmp_path / "merged")
+    run("export", full, "--to", "hf", "--out", tmp_path / "back")
+    run("merge", task, "--out", tmp_path / "whole")
+    for folder in (ours, full, tmp_path / "merged", tmp_path / "back", tmp_path / "whole"):
+        assert model_files(folder) == model_files(hf) != {}
+    ids = [encode(load_task(folder).tokenizer, ["Naïve <b>films"])[0].tolist() for folder in (ours, full, task)]
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_an_imported_tokenizer_keeps_its_files(own, tmp_path, run):
+    """Byte for byte, however they are written; with a tokenizer from elsewhere, a model keeps its own end of a text."""
+    hf, out = own("hf"), [tmp_path / "ours", tmp_path / "back"]
+    for path in hf.glob("*.json"):
+        if path.name != "config.json":
+            path.write_bytes(b"\n" + path.read_bytes() + b" \n")
+    (hf / "chat_template.jinja").write_bytes(b"{{ messages }}\r\n")
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        (hf / name).write_text("{}")
+    for more in ([], ["--tokenizer", PRETRAINED]):
+        run("import", hf, "--from", "hf", "--out", out[0], *more)
+        run("export", out[0], "--to", "hf", "--out", out[1])
+        expected = {
+            **model_files(more[-1] if more else hf),
+            "generation_config.json": model_files(hf)["generation_config.json"],
+        }
+        assert model_files(out[0]) == model_files(out[1]) == expected and len(expected) > 2
+        shutil.rmtree(out[0])
+        shutil.rmtree(out[1])
 
 
 def test_a_warning_is_one_line(own, tiny_base, tmp_path, run, capsys):

@@ -135,6 +135,23 @@ FIELDS = {
         ({"layer_norm_epsilon": 1e300}, r"layer_norm_eps: got 1e.300, expected 0 < layer_norm_eps < 1"),
         ({"n_inner": None}, r"h.0.mlp.c_fc.weight has shape \(12, 20\), expected \(12, 48\)"),
         ({"id2label": {"0": "a"}}, "id2label is .*, expected a text for each of 4 classes"),
+        ({"id2label": dict(zip("0123", "wxyx"))}, "id2label is .*, expected another name for each class"),
+        ({"label2id": {"w": 1, "x": 0, "y": 2, "z": 3}}, "label2id is .*, which contradicts id2label"),
+        *[
+            ({"problem_type": p}, f"problem_type is '{p}', expected")
+            for p in ("regression", "multi_label_classification")
+        ],
+        # tests/oracles shows that transformers computes something else with these.
+        ({"is_causal": False}, "is_causal is False, expected True"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected False"),
+        ({"sliding_window": 4}, "sliding_window is 4, expected None"),
+        ({"attention_chunk_size": 4}, "attention_chunk_size is 4, expected None"),
+        ({"layer_types": ["sliding_attention"] * 2}, "layer_types is .*, expected 'full_attention' in every layer"),
+        ({"per_layer_config": {"0": {"n_inner": 7}}}, "per_layer_config is .*, expected None or {}"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, but n_head is 3; expected one size"),
+        ({"num_hidden_layers": 1}, "num_hidden_layers is 1, but n_layer is 2"),
+        ({"hidden_size": 24}, "hidden_size is 24, but n_embd is 12"),
+        ({"max_position_embeddings": 6}, "max_position_embeddings is 6, but n_positions is 7"),
     ],
     "peft": [
         ({"peft_type": "absent"}, "peft_type is missing, expected 'LORA'"),
@@ -152,15 +169,26 @@ FIELDS = {
         ({"lora_alpha": float("nan")}, "the alpha of .* is nan, expected a finite number"),
         ({"rank_pattern": [1]}, r"rank_pattern is \[1\], expected an object"),
         ({"alpha_pattern": {"(c_attn": 1}}, r"alpha_pattern has '\(c_attn', which is not a pattern"),
-        ({"alpha_pattern": {"(a+)+$": 1}}, r"alpha_pattern has the pattern '\(a\+\)\+\$', which is too complex"),
+        ({"rank_pattern": {"(" * 5000: 1}}, r"rank_pattern has '\(\(\(.*…, which is not a pattern"),
+        (
+            {"layers_to_transform": 0, "layers_pattern": "a{9,1}", "target_modules": ["mlp"]},
+            "layers_pattern has 'a.9,1.', which is not a pattern",
+        ),
         ({"lora_dropout": 1.5}, "dropout: got 1.5"),
         ({"target_modules": ["c_attn"]}, "an adapter on transformer.h.0.attn.c_proj, which is not a target"),
         ({"target_modules": 5}, "target_modules is 5, expected a text or a list of texts"),
-        ({"target_modules": "(a+)+"}, "target_modules has the pattern .* too complex"),
+        ({"target_modules": "(a+)+"}, "an adapter on transformer.h.0.attn.c_attn, which is not a target"),
+        ({"target_modules": None}, "an adapter on transformer.h.0.attn.c_proj, which is not a target"),
+        ({"modules_to_save": ["score", "m.p"]}, "an adapter on transformer.h.0.mlp.c_fc, which is not a target"),
+        ({"modules_to_save": [3]}, "modules_to_save is .*, expected a text or a list of texts"),
         ({"exclude_modules": ["mlp.c_fc"]}, "an adapter on transformer.h.0.mlp.c_fc, which is not a target"),
         ({"layers_to_transform": 1}, "an adapter on transformer.h.0.attn.c_attn, which is not a target"),
         ({"layers_to_transform": "1"}, "layers_to_transform is '1', expected a whole number"),
-        ({"rank_pattern": {".?" * 30 + "X": 3}}, "too complex to match safely"),
+        (
+            {"rank_pattern": {r"((\w|\.|[a-z])+)+X": 3, "c_fc": 2}},
+            "rank_pattern has .*X', which takes too long to match",
+        ),
+        ({"target_modules": r"(.+.+)+\1\d\dX"}, "target_modules has .*X', which takes too long to match"),
     ],
     # PEFT would leave the magnitudes out, and the adapter would be another.
     "dora": [({"use_dora": False}, "unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of lay")],
@@ -168,7 +196,8 @@ FIELDS = {
 
 
 @rows(FIELDS, "changes", "message")
-def test_fields_that_do_not_fit(saved, changes, message):
+def test_fields_that_do_not_fit(saved, changes, message, monkeypatch):
+    monkeypatch.setattr("lora_np.formats.patterns.SECONDS", 1.0)
     edit_fields(saved.fields, **changes)
     with pytest.raises(ValueError, match=message):
         saved.read()
@@ -193,6 +222,9 @@ def test_configurations_that_are_no_json_object(saved):
         saved.fields.write_bytes(content)
         with pytest.raises(ValueError, match=f"{saved.fields.name}: .*{message}"):
             saved.read()
+    os.truncate(saved.fields, 20 * 10**9)  # without a byte on the disk
+    with pytest.raises(ValueError, match=f"{saved.fields.name}: has 20.0 GB, expected a JSON file of at most 1 GB"):
+        saved.read()
     saved.fields.write_bytes(b"{}")
     with pytest.raises(ValueError, match="vocab_size|peft_type|adapter.safetensors: .*has shape"):
         saved.read()
@@ -273,7 +305,7 @@ TENSORS = {
         (put(WTE, lambda a: a * np.inf), f"wte.weight {NOT_FINITE}"),
         (put(SCORE, lambda a: a.astype(np.int32)), "score.weight has dtype int32"),
         (put(SCORE, lambda a: np.float32(1)), r"score.weight has shape \(\), expected"),
-        (put(SCORE, lambda a: a[:1]), "n_classes: got 1"),
+        (put(SCORE, lambda a: a[:1]), "the model has one class, as for regression; expected at least two"),
         (lambda t: t | {"lora": t[SCORE]}, "unexpected tensor lora"),
     ],
     "peft": [
@@ -295,6 +327,10 @@ TENSORS = {
         (
             lambda t: t | {n.replace("transformer.", ""): 5 * t[n] for n in (FC_A, FC_B)},
             "repeated layer .*h.0.mlp.c_fc, which the file also has under another name",
+        ),
+        (
+            lambda t: {n.replace("transformer.", "") if "h.1" in n else n: a for n, a in t.items()},
+            "adapters on h.1.attn.c_attn and transformer.h.0.attn.c_attn, which no one model has",
         ),
         (
             lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()},

@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,22 +153,162 @@ def test_no_two_reviews_are_equal_after_normalisation(reviews, tokenizer):
     assert len({data.normalise(tokenizer, text) for text in texts}) == len(texts) == 33429
 
 
-def test_tokenizer_files(tmp_path):
-    def load(content):
-        (tmp_path / "file.json").write_text(json.dumps(content), encoding="utf-8")
-        return data.load_tokenizer(tmp_path / "file.json")
+@pytest.fixture
+def write_files(tmp_path):
+    """Function (name -> content) that writes the files of a tokenizer and returns their folder."""
 
-    with pytest.raises(ValueError, match="file.json', which is not a tokenizer file"):
-        load({})
-    content = json.loads(TOKENIZER.read_text(encoding="utf-8"))
-    assert data.pad_id(load(content)) == PAD_ID
-    content["added_tokens"] = content["added_tokens"][:1]
-    content["model"]["vocab"].pop(data.PAD)
-    assert data.pad_id(load(content)) == 0  # as GPT-2's own, which has no such token
-    content["added_tokens"] = []
-    content["model"]["vocab"].pop(data.END_OF_TEXT)
-    with pytest.raises(ValueError, match=r"has no token <\|endoftext\|>"):
-        load(content)
+    def make(files):
+        for name, content in files.items():
+            text = content if isinstance(content, str) else json.dumps(content)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return make
+
+
+def small(vocab=None, merges=(), **fields):
+    """The fields of a tokenizer.json that knows the letters of "a bc"; other letters vanish."""
+    model = {"type": "BPE", "vocab": vocab or {"a": 0, "b": 1, "c": 2, "Ġ": 3, "bc": 9}, "merges": ["b c", *merges]}
+    splitter = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    parts = {"pre_tokenizer": splitter, "decoder": splitter, "post_processor": None, "normalizer": None}
+    return {"version": "1.0", "added_tokens": [], "model": model, **parts, **fields}
+
+
+def initial(text, i):
+    """A post-processor that puts a token in front."""
+    single = [{"SpecialToken": {"id": text, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    names = {text: {"id": text, "ids": [i], "tokens": [text]}}
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": names}
+
+
+def token(text, i):
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": i, "content": text, **plain}
+
+
+END = data.END_OF_TEXT
+GPT2 = {"model_type": "gpt2", "vocab_size": 10}
+BIG = small({"a": 0, "b": 1, "c": 2, "bc": 3, "Ġ": 2**31})
+LETTERS = small()["model"]["vocab"]
+# The files, and the ids of "a bc<|endoftext|>"; tests/oracles compares more of them with transformers itself.
+READ = {
+    "nothing is added": ({"tokenizer.json": small()}, [0, 3, 9]),
+    "a token in front": ({"tokenizer.json": small(post_processor=initial("a", 0))}, [0, 0, 3, 9]),
+    "a special token": ({"tokenizer.json": small(added_tokens=[token(END, 5)])}, [0, 3, 9, 5]),
+    "GPT2Tokenizer adds it": ({"tokenizer.json": small(), "config.json": GPT2}, [0, 3, 9, 5]),
+    "as our config.json has it": ({"tokenizer.json": small(), "config.json": {"extra": GPT2}}, [0, 3, 9, 5]),
+    "GPT2Tokenizer has its own pipeline": (
+        {"tokenizer.json": small(normalizer={"type": "Replace", "pattern": {"String": "b"}, "content": "a"})}
+        | {"tokenizer_config.json": {"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}},
+        [3, 0, 3, 9, 5],
+    ),
+    "special tokens are characters": (
+        {
+            "tokenizer.json": small(added_tokens=[token("bc", 9)]),
+            "tokenizer_config.json": {"split_special_tokens": True},
+        },
+        [0, 3, 9],
+    ),
+    "vocab.json": ({"vocab.json": LETTERS, "merges.txt": "#version: 0.2\nb c\n"}, [0, 3, 9, 5]),
+    "vocab.json, and its own initial token": (
+        {"vocab.json": LETTERS, "merges.txt": "b c", "special_tokens_map.json": {"bos_token": "a"}}
+        | {"tokenizer_config.json": {"add_bos_token": True}, "added_tokens.json": {"a": 0}},
+        [0, 0, 3, 9, 5],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_tokenizer_is_read_from_its_files(case, write_files):
+    files, expected = READ[case]
+    folder = write_files(files)
+    assert data.encode(data.load_tokenizer(folder), [f"a bc{END}"])[0].tolist() == expected
+
+
+def test_a_default_token_that_the_model_has_no_row_for(write_files):
+    """GPT2Tokenizer would give <|endoftext|> the id 12, beyond the table: here its text is read as characters."""
+    vocab = {letter: i for i, letter in enumerate("bc<|endoftx>")}
+    folder = write_files({"vocab.json": vocab, "merges.txt": ""})
+    first, second = (data.encode(data.load_tokenizer(folder, {"vocab_size": n}), [f"b{END}"])[0] for n in (12, 13))
+    assert first.tolist() == [0, *(vocab[letter] for letter in END)] and second.tolist() == [0, 12]
+
+
+MODEL = {"config.json": GPT2}
+REFUSED = {
+    "is not a tokenizer file": {"tokenizer.json": {}},
+    "not a JSON file": {"tokenizer.json": "{"},
+    "got a JSON list": {"tokenizer.json": small(), "tokenizer_config.json": []},
+    "id 2147483648, expected ids below 2147483648": {"tokenizer.json": BIG},
+    "id 2147483649, expected ids": {"tokenizer.json": small(added_tokens=[token(END, 2**31 + 1)])},
+    "id 4294967297, expected": {"vocab.json": {"a": 2**32 + 1}, "merges.txt": ""},
+    "id 9, expected ids below the model's vocab_size = 8": {
+        "tokenizer.json": small(), "config.json": {"vocab_size": 8}
+    },
+    "id 4, expected ids below the model's vocab_size = 4": {
+        "tokenizer.json": small({"a": 0, "b": 1, "c": 2, "bc": 3}), "config.json": GPT2 | {"vocab_size": 4},
+        "tokenizer_config.json": {"added_tokens_decoder": {"9": {"content": END}}},
+    },
+    "id 10, expected ids below the model's vocab_size = 10": {
+        "tokenizer.json": small(post_processor=initial("a", 10)), **MODEL
+    },
+    "tokenizer_class is 'LlamaTokenizer', expected one of GPT2Tokenizer": {
+        "tokenizer.json": small(), "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}
+    },
+    "tokenizer_config.json has truncation_side = 'left', expected 'right'": {
+        "tokenizer.json": small(), "tokenizer_config.json": {"truncation_side": "left"}
+    },
+    "its model is 'WordLevel'": {"tokenizer.json": small(model={"type": "WordLevel", "vocab": {"a": 0}}), **MODEL},
+    "no tokenizer.json, and no vocab.json with merges.txt": {"vocab.json": LETTERS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_tokenizer_that_is_refused(message, write_files, capfd):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        data.load_tokenizer(write_files(REFUSED[message]))
+    assert capfd.readouterr().err == "", "nor does the library say anything"
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+REPLACE = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
+
+
+@pytest.mark.parametrize("part", [{"pre_tokenizer": SPLIT}, {"normalizer": REPLACE}], ids=str)
+def test_a_regular_expression_that_takes_too_long(part, write_files, capfd):
+    """One line, and not the library's panic, which is no Exception, nor its report on stderr."""
+    tokenizer = data.load_tokenizer(write_files({"tokenizer.json": small(**part)}))
+    assert len(data.encode(tokenizer, ["aab"])[0]) == 3
+    uses = {"text 1": lambda: data.encode(tokenizer, ["a", "a" * 40 + "b", "b"])}
+    uses |= {"text": lambda: data.normalise(tokenizer, "a" * 40 + "b")} if "normalizer" in part else {}
+    for text, use in uses.items():
+        with pytest.raises(ValueError, match=f"^{text}: the tokenizer cannot .*retry-limit-in-match over"):
+            use()
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard", "the stream is back"
+
+
+def test_only_ids_with_a_token_are_decoded(write_files):
+    """The library alone would skip the others."""
+    tokenizer = data.load_tokenizer(write_files({"tokenizer.json": small()}))
+    assert data.decode(tokenizer, [0, 3, 9]) == "a bc"
+    for wrong in (4, 10, -1, 2**40):
+        with pytest.raises(ValueError, match=f"ids: got {wrong}, which has no token"):
+            data.decode(tokenizer, [0, wrong])
+
+
+def test_padding_needs_no_token(write_files, tokenizer):
+    assert data.pad_id(tokenizer) == PAD_ID
+    assert data.pad_id(data.load_tokenizer(write_files({"tokenizer.json": small()}))) == 0
+
+
+def test_a_new_tokenizer_keeps_both_of_its_habits(reviews, write_files):
+    """An initial token, and special tokens in a text that are characters."""
+    tokenizer = data.train_tokenizer(reviews["rotten_tomatoes"].train.texts[:200], 300)
+    texts = ["a film", "", f"{END} film{data.PAD}"]
+    expected = [ids.tolist() for ids in data.encode(tokenizer, texts)]
+    assert [ids.count(0) for ids in expected] == [1, 1, 1] and expected[1] == [0]
+    folder = write_files({name: content.decode() for name, content in data.new_files(tokenizer).items()})
+    assert [ids.tolist() for ids in data.encode(data.load_tokenizer(folder), texts)] == expected
 
 
 # ------------------------------------------------------------------ batches
@@ -216,7 +358,7 @@ def test_order_of_class_batches(snippets):
 
 
 def test_token_stream():
-    stream = data.token_stream([np.array([0, 7, 8]), np.array([0, 9])])
+    stream = data.token_stream([np.array([0, 7, 8]), np.array([], dtype=int), np.array([0, 9])])
     assert stream.dtype == np.uint16 and stream.tolist() == [0, 7, 8, 0, 9]
     assert data.token_stream([np.array([0, 65535])]).dtype == np.uint16
     wide = data.token_stream([np.array([0, 65536])])
@@ -378,19 +520,25 @@ def test_split_table_keeps_repeats_together_and_rare_classes_in_train():
     assert "rare" in splits.train.labels
 
 
-@pytest.mark.parametrize("template", [None, "$A <|endoftext|>", "$A"])
-def test_a_file_that_pads_truncates_ends_or_normalises_otherwise(template, tokenizer, tmp_path):
-    """transformers writes the padding and the length that it last used into the file; our ids are the same."""
+@pytest.mark.parametrize("template", ["<|endoftext|> $A", "$A <|endoftext|>", "$A"])
+def test_a_file_that_pads_truncates_or_normalises_otherwise(template, tokenizer, tmp_path):
+    """transformers writes the padding and the length that it last used into the file; our ids are the same.
+
+    What comes after a text stays where the text is cut.
+    """
     from tokenizers import Tokenizer, processors
 
     other = Tokenizer.from_str(tokenizer.to_str())
+    other.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(data.END_OF_TEXT, 0)])
     other.enable_padding(direction="left", pad_id=1, pad_token=data.PAD, length=40)
     other.enable_truncation(max_length=3)
-    if template is not None:
-        other.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(data.END_OF_TEXT, 0)])
     other.save(str(tmp_path / "tokenizer.json"))
     texts = ["a film that is long enough to be cut", "short", ""]
-    got, expected = (data.encode(t, texts) for t in (data.load_tokenizer(tmp_path / "tokenizer.json"), tokenizer))
-    assert [ids.tolist() for ids in got] == [ids.tolist() for ids in expected]
+    loaded = data.load_tokenizer(tmp_path / "tokenizer.json")
+    before, after = ([0] if END in part else [] for part in template.split("$A"))
+    expected = [[*before, *ids[1:].tolist(), *after] for ids in data.encode(tokenizer, texts)]
+    assert [ids.tolist() for ids in data.encode(loaded, texts)] == expected
+    cut = [[*ids[: 4 - len(after)], *after] if len(ids) > 4 else ids for ids in expected]
+    assert [ids.tolist() for ids in data.encode(loaded, texts, 4)] == cut
     content = {**json.loads(tokenizer.to_str()), "normalizer": None}
     assert data.normalise(Tokenizer.from_str(json.dumps(content)), "As It IS") == "As It IS"

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import stat
+import time
 from dataclasses import fields, replace
 from functools import partial
 
@@ -31,6 +33,7 @@ from lora_np.formats import (
     write_tensors,
 )
 from lora_np.formats.fused import join_factors, split_factors
+from lora_np.formats.patterns import match_patterns
 from lora_np.model import cache_bytes, forward, parameter_shapes
 
 from .tiny import edit_fields, edit_tensors
@@ -206,8 +209,13 @@ def test_an_adapter_without_a_task_is_not_put_on_a_model(saved_adapter):
 
 def test_an_adapter_that_is_a_head_alone(classifier, random_params, tmp_path):
     params = random_params(classifier, np.float32)
-    save_adapter(tmp_path, init_adapter(params, AdapterConfig(targets=()), np.random.default_rng(0)))
-    assert list(load_adapter(tmp_path, params).weights) == ["head.weight"]
+    adapter = init_adapter(params, AdapterConfig(targets=()), np.random.default_rng(0))
+    save_adapter(tmp_path / "ours", adapter)
+    assert list(load_adapter(tmp_path / "ours", params).weights) == ["head.weight"]
+    save_peft(tmp_path / "peft", adapter, params, classifier)
+    back = load_peft(tmp_path / "peft", params)
+    assert_same_arrays(back.weights, adapter.weights)
+    assert back.config.targets == ()
 
 
 AWKWARD = {
@@ -261,20 +269,6 @@ def test_the_files_can_be_read_by_the_group(tmp_path):
 
 
 # ------------------------------------------------------------------ nothing is half-written
-
-
-def test_a_kill_between_the_two_files_leaves_nothing_that_loads(saved_adapter, monkeypatch):
-    """A new adapter of the same shapes beside the old one's alpha would be loaded with a wrong scale."""
-    folder, adapter, params = saved_adapter
-
-    def killed(path, value):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lora_np.formats.checkpoint.write_json", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_adapter(folder, adapter._replace(config=replace(adapter.config, alpha=99.0)))
-    with pytest.raises(FileNotFoundError, match="adapter.json"):
-        load_adapter(folder, params)
 
 
 def test_an_adapter_that_is_not_finite_is_not_saved(saved_adapter):
@@ -385,6 +379,18 @@ def test_a_head_that_is_not_tied(language, random_params, tmp_path):
     edit_tensors(path, lambda t: t | {"lm_head.weight": 2 * params["tok_emb.weight"]})
     with pytest.raises(ValueError, match="lm_head.weight is not wte.weight; expected a head tied to the embedding"):
         load_gpt2(tmp_path)
+    edit_tensors(path, lambda t: {name: array for name, array in t.items() if name != "lm_head.weight"})
+    edit_fields(tmp_path / "config.json", tie_word_embeddings=False)
+    with pytest.raises(ValueError, match="lm_head.weight is missing, but config.json does not tie it"):
+        load_gpt2(tmp_path)
+
+
+def test_sizes_under_their_other_names(language, random_params, tmp_path):
+    params = random_params(language, np.float32)
+    save_gpt2(tmp_path, params, language)
+    edit_fields(tmp_path / "config.json", n_head="absent", num_attention_heads=3, hidden_size=12)
+    back = load_gpt2(tmp_path)
+    assert back.config == language and not back.config.extra.keys() & {"num_attention_heads", "hidden_size"}
 
 
 def test_bfloat16_is_read_to_the_last_bit(tmp_path):
@@ -422,10 +428,71 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
 def test_targets_that_are_not_named(saved_peft):
     """The oracle tests have all that PEFT itself writes."""
     folder, params = saved_peft
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a for n, a in t.items() if "c_attn" in n})
+    edit_fields(folder / "adapter_config.json", target_modules=["c_attn"])
     expected = load_peft(folder, params).weights
     for changes in ({"layers_to_transform": []}, {"target_modules": None}, {"target_modules": "absent"}):
         edit_fields(folder / "adapter_config.json", **changes)
         assert_same_arrays(load_peft(folder, params).weights, expected)
+
+
+IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then
+    ({"base_model.model.transformer.h.1": "transformer.h.1"}, {}, "ignore transformer.h.1.attn.c_attn.lora_A.weight, "),
+    ({"base_model.model.score": "score"}, {}, "ignore score.weight; it needs 'base_model.model.' in front"),
+    ({"score": "classifier"}, {}, "ignore base_model.model.classifier.weight; "),
+    ({}, {"task_type": None, "modules_to_save": None}, "ignore base_model.model.score.weight; .*modules_to_save"),
+]
+
+
+@pytest.mark.parametrize("names, changes, message", IGNORED)
+def test_what_peft_would_ignore_is_said(names, changes, message, saved_peft):
+    folder, params = saved_peft
+    expected = load_peft(folder, params).weights
+    (old, new), *_ = [*names.items(), ("", "")]
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n.replace(old, new): a for n, a in t.items()})
+    edit_fields(folder / "adapter_config.json", **changes)
+    with pytest.warns(UserWarning, match=message):
+        assert_same_arrays(load_peft(folder, params).weights, expected)
+
+
+NAMES = [f"transformer.h.{i}.{layer}" for i in range(12) for layer in ("attn.c_attn", "mlp.c_fc", "mlp.c_proj")]
+EXPRESSIONS = [
+    "c_attn",
+    r"h\.1\.mlp.c_fc",
+    ".*",
+    "(?:.*)c_(fc|attn)",
+    "(?i).*C_FC",
+    r".*\.(?=mlp).*",
+    r".*(1)\1.*",
+    "|",
+]
+EXPRESSIONS += [
+    r"(?<!mlp\.)c_proj",
+    r".*h\.(?!1)\d+\..{4}\.(c_(?:fc|proj))",
+    "[^m]{5,}(mlp)?.*",
+    "((((.)*)))",
+    "x" * 10_000,
+    "é",
+]
+
+
+@pytest.mark.parametrize("how", ["match", "fullmatch"])
+@pytest.mark.parametrize("pattern", EXPRESSIONS, ids=lambda pattern: pattern[:40])
+def test_patterns_match_as_pythons_do(pattern, how):
+    """In the child process as here; several patterns take one child."""
+    before, after = ("", "") if pattern.startswith("(?i)") else (r"(.*\.)?(", ")$")
+    expected = [name for name in NAMES if getattr(re, how)(before + pattern + after, name)]
+    for others in ([], ["(a|b)*"] * 3):
+        found = match_patterns([(one, before, after, how) for one in [*others, pattern]], NAMES)
+        assert len(found) == len(others) + 1 and list(found[-1]) == expected
+
+
+def test_many_patterns_do_not_take_long(saved_peft):
+    folder, params = saved_peft
+    edit_fields(folder / "adapter_config.json", alpha_pattern={f"c_{i}": 1 for i in range(5000)})
+    started = time.monotonic()
+    load_peft(folder, params)
+    assert time.monotonic() - started < 4
 
 
 WEIGHTS = [np.zeros((4, 5))] * 3  # of q, k and v: only their shapes matter here
@@ -463,6 +530,7 @@ def test_other_scales_side_by_side(scales):
     joined, scale = join_factors(split, WEIGHTS[:2])
     expected = np.concatenate([s * own["lora_B"] @ own["lora_A"] for own, s in split])
     np.testing.assert_allclose(scale * joined["lora_B"] @ joined["lora_A"], expected, rtol=0, atol=1e-14)
+    assert [len(own["lora_A"]) for own in split_factors(joined, ["q", "k"]).values()] == [2, 2], "no layer is lost"
 
 
 def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_path):
@@ -483,7 +551,7 @@ def test_an_adapter_of_another_kind_is_not_written(kind, saved_peft, classifier,
         adapter = Adapter(AdapterConfig(kind=kind), random_adapter(params).weights)
     else:
         adapter = random_adapter(params, kind=kind)
-    with pytest.raises(ValueError, match=f"adapter: got kind '{kind}', expected 'lora' or 'dora'; `compress` converts"):
+    with pytest.raises(ValueError, match=f"adapter: got kind '{kind}', expected 'lora' or 'dora'; .* --to merged, or "):
         save_peft(tmp_path / "out", adapter, params, classifier)
     assert not (tmp_path / "out").exists()
     if kind != "other":  # what the message says helps: at its own rank nothing is lost

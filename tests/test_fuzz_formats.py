@@ -27,7 +27,8 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import Adapter
-from lora_np.data.tokenizer import END_OF_TEXT, PAD, normalizer
+from lora_np.data import END_OF_TEXT, PAD, load_tokenizer, new_files
+from lora_np.data.tokenizer import normalizer
 from lora_np.formats import (
     Task,
     load_adapter,
@@ -201,9 +202,23 @@ def make_task(folder):
     """A task that is an adapter, in `task`, on a language model in `base`."""
     make_model(folder / "base")
     tiny_tokenizer().save(str(folder / "base" / "tokenizer.json"))
-    adapter = random_adapter({**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}, targets=("q_proj",))
-    task = Task(BASES[0], tiny_config(n_classes=2), adapter, tiny_tokenizer(), ["no", "yes"])
+    params = {**BASES[0], "head.weight": np.zeros((2, 12), np.float32)}
+    adapter = random_adapter(params, targets=("q_proj",))
+    task = Task(params, tiny_config(n_classes=2), adapter, tiny_tokenizer(), ["no", "yes"])
     save_task(folder / "task", task, folder / "base", {"method": "lora", "seed": 0})
+
+
+def make_tokenizer(folder, **settings):
+    """A tokenizer with all the files that name tokens, in `base`."""
+    token = {"content": "<s>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    about = {"add_prefix_space": True, "split_special_tokens": False, "extra_special_tokens": ["<u>"], **settings}
+    files = {"config": {"model_type": "gpt2", "vocab_size": 13}}
+    files |= {"special_tokens_map": {"bos_token": token, "eos_token": "a"}, "added_tokens": {"<s>": 11}}
+    files |= {"tokenizer_config": about, "tokenizer": json.loads(new_files(tiny_tokenizer())["tokenizer.json"])}
+    files["tokenizer"]["model"]["vocab"] = {"a": 0, "b": 1, "c": 2, "ab": 6, "abc": 7}
+    files["tokenizer"]["added_tokens"] = []
+    for name, fields in files.items():
+        write_json(folder / "base" / f"{name}.json", fields)
 
 
 def make_whole_task(folder):
@@ -257,6 +272,12 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "load_peft, DoRA": (PEFT, make_peft, {"kind": "dora", "targets": ("q_proj", "v_proj")}),
     "load_task, adapter": (TASK, make_task, {}),
     "load_task, whole": (TASK, make_whole_task, {}),
+    "load_tokenizer": (of("base", load_tokenizer), make_tokenizer, {}),
+    "load_tokenizer, newer": (
+        of("base", load_tokenizer),
+        make_tokenizer,
+        {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {"9": {"content": "<x>"}}},
+    ),
     "inspect_file, ours": (inspect, make_adapter, PATTERNS),
     "inspect_file, AdaLoRA": (inspect, make_adapter, {"kind": "adalora"}),
     "inspect_file, DoRA": (inspect, make_peft, {"kind": "dora", **PATTERNS}),
@@ -305,6 +326,7 @@ FIELDS = {  # to add to one kind of file
     "adapter": "rank_pattern alpha_pattern targets",
     "tokenizer": "padding truncation normalizer pre_tokenizer post_processor continuing_subword_prefix "
     "end_of_word_suffix unk_token dropout fuse_unk byte_fallback ignore_merges vocab merges type",
+    "tokenizer_config": "added_tokens_decoder extra_special_tokens tokenizer_class bos_token x_token unk_token",
     "header": "__metadata__",
     "any": "extra dropout n_inner n_classes n_layers d_model n_layer targets kind init rslora train_head alpha_pattern "
     "use_rslora use_dora bias peft_type base rate_factors norm_gradient projection_seed base_sha256 labels method "

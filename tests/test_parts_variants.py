@@ -159,7 +159,7 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
         back = load_peft(tmp_path / "peft", task.params)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)
     else:
-        message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; `compress` converts it to LoRA"
+        message = f"adapter: got kind '{KIND[variant]}', expected 'lora' or 'dora'; export it with --to merged"
         assert message in fails(*export) and not (tmp_path / "peft").exists()
 
 

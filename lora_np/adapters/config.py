@@ -4,7 +4,7 @@ import fnmatch
 import math
 from dataclasses import dataclass, field, replace
 
-from ..checked import finite_number, one_of, whole_number
+from ..checked import finite_number, one_of, quoted, whole_number
 
 INITS = ("kaiming", "gaussian", "pissa", "olora", "loftq")
 
@@ -58,25 +58,28 @@ class AdapterConfig:
 
     def __post_init__(self):
         if isinstance(self.targets, str):
-            raise ValueError(f"targets: got the text {self.targets!r}, expected a tuple: ({self.targets!r},)")
+            text = quoted(self.targets)
+            raise ValueError(f"targets: got the text {text}, expected a tuple: ({text},)")
         if not isinstance(self.targets, (tuple, list)) or not all(isinstance(t, str) for t in self.targets):
-            raise ValueError(f"targets: got {self.targets!r}, expected a tuple of texts")
+            raise ValueError(f"targets: got {quoted(self.targets)}, expected a tuple of texts")
         object.__setattr__(self, "targets", tuple(self.targets))
         if not isinstance(self.kind, str):
-            raise ValueError(f"kind: got {self.kind!r}, expected a text")
+            raise ValueError(f"kind: got {quoted(self.kind)}, expected a text")
         for name in ("rank_pattern", "alpha_pattern", "rate_factors"):
             if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected a dict of name -> number")
+                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected a dict of name -> number")
         for name in ("rslora", "norm_gradient", "train_head"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected True or False")
+                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected True or False")
         if not isinstance(self.extra, dict):
-            raise ValueError(f"extra: got {self.extra!r}, expected a dict")
+            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
         if not self.targets and not self.train_head:
             raise ValueError("targets: got none, and no head to train; expected at least one layer to adapt")
-        ranks = {key: whole_number(f"rank_pattern[{key!r}]", rank) for key, rank in self.rank_pattern.items()}
-        alphas = {key: finite_number(f"alpha_pattern[{key!r}]", a) for key, a in self.alpha_pattern.items()}
-        factors = {key: finite_number(f"rate_factors[{key!r}]", f, least=0) for key, f in self.rate_factors.items()}
+        ranks = {key: whole_number(f"rank_pattern[{quoted(key)}]", rank) for key, rank in self.rank_pattern.items()}
+        alphas = {key: finite_number(f"alpha_pattern[{quoted(key)}]", a) for key, a in self.alpha_pattern.items()}
+        factors = {
+            key: finite_number(f"rate_factors[{quoted(key)}]", f, least=0) for key, f in self.rate_factors.items()
+        }
         numbers = {
             "r": whole_number("r", self.r),
             "alpha": finite_number("alpha", self.alpha),
@@ -130,7 +133,7 @@ def adapted_modules(config, params):
         if not any(matches(module, target) for module in modules):
             names = ", ".join(dict.fromkeys(module.rpartition(".")[2] for module in modules))
             raise ValueError(
-                f"{argument}: {target!r} fits no layer; expected one of {names}, "
+                f"{argument}: {quoted(target)} fits no layer; expected one of {names}, "
                 f"all-linear, or a pattern over names such as {modules[0] if modules else 'none'!r}"
             )
     return [m for m in modules if any(matches(m, target) for target in config.targets)]

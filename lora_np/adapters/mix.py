@@ -117,12 +117,14 @@ def compress(params, adapter, r):
     Raises
     ------
     ValueError
-        If r is not a whole number of at least 1, or the adapter does not fit the base.
+        If r is not a whole number of at least 1, the adapter does not fit the base, or its update is not finite.
     """
     r = whole_number("r", r)
     compressed, ranks, lost, energy = {}, {}, {}, {}  # the last two: sums of squares
     for name, delta in adapter_deltas(params, adapter).items():
         module = name.removesuffix(".weight")
+        if not np.isfinite(delta).all():
+            raise ValueError(f"{module}: ΔW holds values that are not finite, expected finite ones alone")
         factors, sigma = svd_factors(delta, r, scale=1.0)
         compressed |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
         ranks[module] = len(factors["lora_A"])

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 from .. import __version__
+from ..checked import shown
 from . import classroom, measuring, reference, tasks
 from .shared import Parser, subcommands
 
@@ -34,6 +35,8 @@ def main(argv=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
+            # NumPy's, of numbers that become infinite or nan: whatever is answered or saved is checked.
+            warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)
             # One line, without the place in the source.
             warnings.showwarning = lambda message, *place: say(f"warning: {message}")
             try:
@@ -93,7 +96,7 @@ def settle(stream):
 
 def say(text):
     """Print one line to stderr, short and without characters that a terminal obeys, if anybody reads it."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = shown(text, 10**6)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
     try:

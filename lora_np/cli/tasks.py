@@ -1,19 +1,21 @@
 """Commands for a user's own files: finetune, predict, generate, mix, merge, export, import, inspect."""
 
 import json
+import math
 
 import numpy as np
 
-from ..adapters import VARIANTS, AdapterConfig, merge, merge_errors, variant_config
-from ..checked import one_of, whole_number
+from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
+from ..checked import one_of, shown, whole_number
 from ..data import read_table
-from ..formats import PRETRAINED, check_file, check_folder, save_task, write_text
+from ..formats import PRETRAINED, check_file, check_target, save_task, write_text
 from ..model import Sampling
-from ..tasks.adapter_set import forward_times, load_adapter_set, mixed
+from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import finetune, load_classifier, predict
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.language_model import finetune_text
+from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer
@@ -48,6 +50,8 @@ def add_commands(command):
 
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
+    moved = "its base, if that has moved (default: the folder that it was trained on)"
+    predict.add_argument("--base", metavar="DIR", help=moved)
     predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
     predict.add_argument("--text", metavar="COLUMN", help="its column of texts")
@@ -82,6 +86,7 @@ def add_commands(command):
     text = "peft: the adapter only; hf: its base; merged: the base with the adapter in its weights"
     exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
     exporting.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    exporting.add_argument("--base", metavar="DIR", help=moved)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
     importing = command("import", run_import, "read a Hugging Face GPT-2 or a PEFT adapter")
@@ -145,7 +150,7 @@ def report(result, arguments):
         data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
         return [data, trained, f"test perplexity {after:.1f} (before: {before:.1f})"]
     n, longer = result["rows"], result["longer_texts"]
-    lines = [f"labels: {', '.join(result['labels'])}"]
+    lines = [f"labels: {', '.join(map(shown, result['labels']))}"]
     lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
     if n["left_out"]:
         lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
@@ -164,14 +169,16 @@ def run_predict(arguments):
     if arguments.out:
         check_file(arguments.out, "out")
     texts = read_table(arguments.data, arguments.text, None).texts if arguments.data else arguments.texts
-    answers = predict(load_classifier(arguments.model), texts)
+    classifier = load_classifier(arguments.model, arguments.base)
+    with answers_of(arguments.model):
+        answers = predict(classifier, texts)
     if arguments.out:
         rows = [{"text": text, "label": label, "probability": round(p, 6)} for text, (label, p) in zip(texts, answers)]
         write_text(arguments.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{len(texts)} texts; saved in {arguments.out}")
     else:
         for text, (label, p) in zip(texts, answers):
-            print(f"{label}\t{p:.3f}\t{' '.join(text.split())[:100]}")
+            print(f"{shown(label)}\t{p:.3f}\t{shown(' '.join(text.split()), 100)}")
 
 
 def run_generate(arguments):
@@ -181,44 +188,46 @@ def run_generate(arguments):
     adapters = loaded.adapters or {"base": None}
     if arguments.weights is not None:
         adapters = {"mix": mixed(loaded, arguments.weights)[0]}
-    with blas_threads(1):
-        for name, adapter in adapters.items():
+    for name, adapter in adapters.items():
+        with blas_threads(1), answers_of(name if adapter is not None else loaded.base):
             if len(adapters) > 1:
-                print(f"[{name}]")
+                print(f"[{shown(name)}]")
             rng = np.random.default_rng(arguments.seed)
             text = arguments.prompt, arguments.tokens
-            for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
-                print(piece, end="", flush=True)
-            print()
+            try:
+                for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
+                    print(piece, end="", flush=True)
+            finally:
+                print()
 
 
 def run_mix(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     weights = arguments.weights or [1.0] * len(loaded.adapters)
     adapter, error = mixed(loaded, weights, arguments.rank)
     about = {"method": "lora", "mixed_from": dict(zip(loaded.adapters, weights))}
     save_task(arguments.out, loaded.task._replace(adapter=adapter), loaded.base, about)
     quality = f"relative error of ΔW {error:.2e}" if arguments.rank else "exact"
-    terms = [f"{weight:g} {name}" for name, weight in about["mixed_from"].items()]
+    terms = [f"{weight:g} {shown(name)}" for name, weight in about["mixed_from"].items()]
     print(f"{' + '.join(terms)}: rank {adapter.config.r}, {quality}")
     print(f"saved in {arguments.out}")
 
 
 def run_merge(arguments):
     loaded = load_adapter_set(arguments.adapters, arguments.base)
-    check_folder(arguments.out, "out", loaded.folders)
+    check_target(arguments.out, "out", loaded.folders)
     adapter = next(iter(loaded.adapters.values()))
     if len(loaded.adapters) > 1 or arguments.weights is not None or adapter is None:
         adapter, _ = mixed(loaded, arguments.weights)
     params = loaded.task.params
+    task = loaded.task._replace(params=merged(loaded, adapter))
     errors = {name: merge_errors(params, adapter, name) for name in ("float32", "float16")}
-    merged = loaded.task._replace(params=merge(params, adapter))
-    save_task(arguments.out, merged, None, {"method": "full", "merged_from": list(loaded.adapters)})
+    save_task(arguments.out, task, None, {"method": "full", "merged_from": list(loaded.adapters)})
     print(f"{'saved as':<9}{'error of W + ΔW':>17}{'of ΔW':>10}{'of W, unmerged':>16}")
     for name, error in errors.items():
         numbers = f"{error.merged:>17.1e}{error.update:>10.1e}{error.restored:>16.1e}"
-        print(f"{name:<9}" + (numbers if np.isfinite(error).all() else f"{'not possible':>17}"))
+        print(f"{name:<9}{numbers if math.isfinite(sum(error)) else '  some values are too large':>17}")
     if arguments.time:
         for name, (seconds, ratio) in forward_times(loaded, adapter).items():
             print(f"{name:<9}{1e3 * seconds:8.1f} ms   {ratio:.2f} of the base's")
@@ -228,7 +237,7 @@ def run_merge(arguments):
 def run_export(arguments):
     if arguments.to != "peft":
         check_unset(arguments, ["base_name"], f"needs --to peft, got --to {arguments.to}")
-    task = export(arguments.task, arguments.to, arguments.out, arguments.base_name)
+    task = export(arguments.task, arguments.to, arguments.out, arguments.base_name, arguments.base)
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes"
     what = f"an adapter of {kind}" if arguments.to == "peft" else kind
     print(f"{what}; saved in {arguments.out}")
@@ -246,7 +255,7 @@ def run_import(arguments):
     if task.adapter is not None:
         print(f"adapter of rank {task.adapter.config.r} on {', '.join(task.adapter.config.targets) or 'no layer'}")
     if task.labels is not None:
-        print(f"labels: {', '.join(task.labels)}")
+        print(f"labels: {', '.join(map(shown, task.labels))}")
     if task.tokenizer is None:
         print("no tokenizer: finetune and generate will need one (--tokenizer FILE)")
     print(f"saved in {arguments.out}")

@@ -5,4 +5,5 @@ from .licences import corpus_digest, load_licences
 from .reviews import Labelled, Splits, load_reviews, text_digest
 from .table import Table, encode_labels, label_names, read_table, split_table
 from .texts import read_texts
-from .tokenizer import END_OF_TEXT, PAD, decode, encode, load_tokenizer, normalise, pad_id, train_tokenizer
+from .tokenizer import decode, encode, normalise, pad_id, train_tokenizer, truncate
+from .tokenizer_files import END_OF_TEXT, FILES, PAD, load_tokenizer, model_files, new_files

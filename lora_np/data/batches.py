@@ -107,13 +107,14 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
 def token_stream(sequences):
     """All sequences end to end, (N,), in uint16 if the ids fit and in int32 otherwise.
 
-    `encode` puts ``<|endoftext|>`` before each text, so it also separates texts in the stream.
+    What is between two texts is what the tokenizer put around each, such as ``<|endoftext|>``, or nothing.
 
     Raises
     ------
     ValueError, TypeError
-        For sequences as in `pad_sequences`, or an id that is negative or too large.
+        For sequences as in `pad_sequences`, except that some may be empty, or an id that is negative or too large.
     """
+    sequences = [sequence for sequence in sequences if len(sequence)]
     sequence_lengths(sequences)
     highest = max(int(np.max(sequence)) for sequence in sequences)
     lowest = min(int(np.min(sequence)) for sequence in sequences)

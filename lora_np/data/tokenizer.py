@@ -1,8 +1,7 @@
 """Byte-level BPE: text to token ids and back.
 
-The Hugging Face `tokenizers` library does the work, and one standard ``tokenizer.json`` has all of it: normalisation,
-merges, special tokens. Every program that loads this file (transformers'
-``PreTrainedTokenizerFast(tokenizer_file=...)``, Rust, JavaScript) gets the same ids as this module.
+The Hugging Face `tokenizers` library does the work. What is put around a text, and whether special tokens in a text are
+read as such, is up to the tokenizer, and so to a model's files (`tokenizer_files.py`). Nothing is added here.
 
 Byte-level means that the 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
 section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenizers.Tokenizer` throughout.
@@ -11,10 +10,7 @@ section 2.2; byte-pair merges: Sennrich et al. 2016). A tokenizer is a `tokenize
 import numpy as np
 
 from ..checked import integer_vector, whole_number
-from .texts import existing_file
-
-END_OF_TEXT = "<|endoftext|>"  # id 0: before each text, and so also between two
-PAD = "<|pad|>"  # id 1: pads rows to a common length, on the right
+from .tokenizer_files import END_OF_TEXT, PAD, library
 
 SPACED_MARKS = '.,;:!?"()*'  # the marks that the Rotten Tomatoes snippets have between spaces
 CHUNK = 1024  # texts encoded at a time, to limit the memory of the library's Encoding objects
@@ -37,7 +33,7 @@ def train_tokenizer(texts, vocab_size=8000):
     ValueError, TypeError
         If `vocab_size` is too small, there are no texts, or `texts` is a single str or has anything but str.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     check_texts(texts)
     if len(texts) == 0:
@@ -57,7 +53,15 @@ def train_tokenizer(texts, vocab_size=8000):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return with_end_in_front(tokenizer, 0)
+    # Its habits: <|endoftext|> is in front of each text, and one in a text is plain characters, so no text can forge an
+    # end. The first is written into tokenizer.json, the second beside it; see `new_files`.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A",
+        pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
+        special_tokens=[(END_OF_TEXT, 0)],
+    )
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def normalizer():
@@ -90,62 +94,16 @@ def normalizer():
     )
 
 
-def load_tokenizer(path):
-    """Load a ``tokenizer.json``, from `train_tokenizer` or from a GPT-2.
-
-    The tokenizer puts ``<|endoftext|>`` before each text and nothing after it, and neither pads nor truncates, whatever
-    the file says: transformers writes the padding and the longest length that it last used into it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not a tokenizer, or has no ``<|endoftext|>``.
-    """
-    from tokenizers import Tokenizer
-
-    path = existing_file(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception for errors in a file, or panics
-        raise ValueError(f"path: got {str(path)!r}, which is not a tokenizer file: {error}") from error
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    if end is None:
-        raise ValueError(f"path: got {str(path)!r}, which has no token {END_OF_TEXT}")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return with_end_in_front(tokenizer, end)
-
-
-def with_end_in_front(tokenizer, end):
-    """Make the tokenizer put ``<|endoftext|>``, whose id is `end`, before each text.
-
-    It encodes an ``<|endoftext|>`` in a text as plain characters, so no text can forge an end.
-    """
-    from tokenizers import processors
-
-    tokenizer.encode_special_tokens = True
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{END_OF_TEXT} $A",
-        pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B:1",
-        special_tokens=[(END_OF_TEXT, end)],
-    )
-    return tokenizer
-
-
 def pad_id(tokenizer):
-    """The id of the padding; that of ``<|endoftext|>`` in a vocabulary without a padding token, such as GPT-2's."""
-    pad = tokenizer.token_to_id(PAD)
-    return tokenizer.token_to_id(END_OF_TEXT) if pad is None else pad
+    """The id of the padding; 0 in a vocabulary without our padding token: padding is never read, so any id will do."""
+    return tokenizer.token_to_id(PAD) or 0
 
 
 def normalise(tokenizer, text):
     """The text as the model sees it; a word baseline that splits it at spaces sees the same words."""
     check_texts([text])
-    return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
+    with library("text: the tokenizer cannot normalise it"):
+        return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
 
 
 def encode(tokenizer, texts, max_length=None):
@@ -155,26 +113,50 @@ def encode(tokenizer, texts, max_length=None):
     ----------
     tokenizer : Tokenizer
     texts : sequence of str
-    max_length : int, at least 1, or None: the longest sequence, with its ``<|endoftext|>``; longer ones are truncated
-        on the right
+    max_length : int, at least 1, or None: the longest sequence; longer ones are truncated, see `truncate`
 
     Returns
     -------
-    list of (T,) int64 arrays, one for each text, each starting with ``<|endoftext|>``
+    list of (T,) int64 arrays, one for each text, with the tokens that the tokenizer puts around it; a text without any
+    is empty
 
     Raises
     ------
     ValueError, TypeError
-        If `max_length` is below 1, or `texts` is a single str or has anything but str.
+        If `max_length` is below 1, `texts` is a single str or has anything but str, or the tokenizer fails, such as at
+        a regular expression that takes too long.
     """
     check_texts(texts)
     if max_length is not None:
         max_length = whole_number("max_length", max_length)
     sequences = []
     for start in range(0, len(texts), CHUNK):
-        encodings = tokenizer.encode_batch_fast(list(texts[start : start + CHUNK]))
-        sequences += [np.array(encoding.ids[:max_length], dtype=np.int64) for encoding in encodings]
-    return sequences
+        encodings = encodings_of(tokenizer, list(texts[start : start + CHUNK]), start)
+        sequences += [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+    return sequences if max_length is None else truncate(tokenizer, sequences, max_length)
+
+
+def encodings_of(tokenizer, texts, start):
+    """The library's encodings of some texts; ValueError for the first that it fails at, counted from `start`."""
+    try:
+        with library(f"text {start}: the tokenizer cannot encode it"):
+            return tokenizer.encode_batch_fast(texts)
+    except ValueError:
+        if len(texts) == 1:
+            raise
+        return [encodings_of(tokenizer, [text], row)[0] for row, text in enumerate(texts, start)]
+
+
+def truncate(tokenizer, sequences, max_length):
+    """Cut long sequences from `encode` on the right, but not the tokens that the tokenizer puts after each text."""
+    with library("the tokenizer cannot encode a letter"):
+        is_added = tokenizer.encode("a").special_tokens_mask
+    n_last = next((i for i, added in enumerate(reversed(is_added)) if not added), 0)
+
+    def cut(ids):
+        return np.concatenate([ids[: max(0, max_length - n_last)], ids[len(ids) - n_last :]])[:max_length]
+
+    return [ids if len(ids) <= max_length else cut(ids) for ids in sequences]
 
 
 def decode(tokenizer, ids):
@@ -183,13 +165,14 @@ def decode(tokenizer, ids):
     Raises
     ------
     ValueError, TypeError
-        If an id is outside the vocabulary (the library alone would skip it), or `ids` is not a vector of integers.
+        If an id has no token (the library alone would skip it), or `ids` is not a vector of integers.
     """
     ids = integer_vector("ids", ids)
-    vocab_size = tokenizer.get_vocab_size()
-    if ids.size and not (0 <= ids.min() and ids.max() < vocab_size):
-        raise ValueError(f"ids: got values from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}")
-    return tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+    for token in np.unique(ids).tolist():
+        if not 0 <= token < 2**32 or tokenizer.id_to_token(token) is None:
+            raise ValueError(f"ids: got {token}, which has no token in this vocabulary")
+    with library("ids: the tokenizer cannot decode them"):
+        return tokenizer.decode(ids.tolist(), skip_special_tokens=True)
 
 
 def check_texts(texts):

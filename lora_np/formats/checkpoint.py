@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ import numpy as np
 from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
+from ..checked import quoted, shown
 from ..model import ModelConfig, parameter_shapes
-from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
+from .atomic import of_one_version, write_folder
+from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def save_model(folder, params, config, dtype=None, beside=None):
-    """Write `model.safetensors` and `config.json`.
+def save_model(folder, params, config, dtype=None, beside=None, carry=()):
+    """Write `model.safetensors` and `config.json` as a folder, in place of an earlier one.
 
     Parameters
     ----------
@@ -24,11 +27,15 @@ def save_model(folder, params, config, dtype=None, beside=None):
     params : dict of the weights
     config : ModelConfig
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
-    beside : dict of more files to write, see `write_pair`
+    beside, carry : see `write_pair`
     """
-    write_pair(folder, "model.safetensors", params, "config.json", config_fields(config), dtype, beside)
+    names = "model.safetensors", "config.json"
+    write_pair(
+        folder, names, params, config_fields(config), dtype, beside, check=reader(load_model, params), carry=carry
+    )
 
 
+@of_one_version
 def load_model(folder, dtype=np.float32):
     """Read what `save_model` wrote.
 
@@ -47,6 +54,7 @@ def load_model(folder, dtype=np.float32):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the tensors do not match the configuration.
     """
+    check_is_model(folder)
     folder = Path(folder)
     config = read_config(folder / "config.json", ModelConfig)
     path = folder / "model.safetensors"
@@ -55,25 +63,53 @@ def load_model(folder, dtype=np.float32):
     return read_as(path, tensors, parameter_shapes(config), dtype), config
 
 
+def check_is_model(folder):
+    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of a model of ours."""
+    folder = Path(folder)
+    if not folder.is_dir() and not folder.is_file():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    config, index = folder / "config.json", folder / "model.safetensors.index.json"
+    is_foreign = (
+        index.is_file() or folder.name == index.name or (config.is_file() and "model_type" in read_object(config))
+    )
+    if is_foreign:
+        remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
+        raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model's folder"
+        )
+
+
+def contents(folder):
+    """What is at a path that is not as it should be, for a message."""
+    if not folder.is_dir():
+        return "it is a file"
+    names = sorted(shown(path.name, 50) for path in folder.iterdir())
+    return f"{', '.join(names[:10]) or 'nothing'} found"
+
+
 def load_pretrained(dtype=np.float32):
     """The language model that comes with the package, trained on IMDb reviews: params and config as in `load_model`."""
     return load_model(PRETRAINED, dtype)
 
 
-def save_adapter(folder, adapter, dtype=None, beside=None):
-    """Write `adapter.safetensors` and `adapter.json`.
+def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
+    """Write `adapter.safetensors` and `adapter.json` as a folder, in place of an earlier one.
 
     Parameters
     ----------
     folder : folder to write; created if needed
     adapter : Adapter. If its init changed the base (PiSSA, OLoRA, LoftQ), convert it with `on_given_base` first
-    dtype, beside : see `save_model`
+    dtype, beside, check : see `write_pair`
     """
     check_init(adapter.config)
-    settings = config_fields(adapter.config)
-    write_pair(folder, "adapter.safetensors", adapter.weights, "adapter.json", settings, dtype, beside)
+    names = "adapter.safetensors", "adapter.json"
+    write_pair(folder, names, adapter.weights, config_fields(adapter.config), dtype, beside, check=check)
 
 
+@of_one_version
 def load_adapter(folder, params):
     """Read what `save_adapter` wrote.
 
@@ -116,7 +152,7 @@ def check_init(config):
 def check_depth(path, field, n_layers, tensors):
     """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
-        raise ValueError(f"{path}: {field} is {n_layers}, but the model has only {len(tensors)} tensors")
+        raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
 
 def config_fields(config):
@@ -124,21 +160,32 @@ def config_fields(config):
     return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
-def write_pair(folder, tensors_name, tensors, config_name, values, dtype=None, beside=None, metadata=None):
-    """Write tensors and their configuration, replacing an earlier pair.
+def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
+    """Write tensors and their configuration as a folder, in place of an earlier one; see `write_folder`.
 
-    `beside` has more files of the folder, written in between: {name: text or JSON value}.
-
-    The old configuration is removed first and the new one written last. If the process is killed in between,
-    the folder has no configuration and is refused; new tensors are never read with old settings.
+    Parameters
+    ----------
+    names : of the file of tensors and of the configuration, whose fields are `values`
+    beside : dict of name -> bytes, text or JSON value: more files
+    metadata : dict of str -> str in the file of tensors, or None
+    check : function of the new folder's path that reads it; None: only both files are read
     """
-    folder = Path(folder)
-    tensors = cast(folder / tensors_name, tensors, dtype)
-    (folder / config_name).unlink(missing_ok=True)
-    write_tensors(folder / tensors_name, tensors, metadata)
-    for name, content in {**(beside or {}), config_name: values}.items():
-        write = write_text if isinstance(content, str) else write_json
-        write(folder / name, content)
+
+    def readable(new):
+        return read_tensors(new / names[0]), read_object(new / names[1])
+
+    tensors = cast(Path(folder) / names[0], tensors, dtype)
+    files = {names[0]: tensor_bytes(tensors, metadata), names[1]: json_bytes(values)}
+    for name, content in (beside or {}).items():
+        content = content.encode("utf-8") if isinstance(content, str) else content
+        files[name] = content if isinstance(content, bytes) else json_bytes(content)
+    write_folder(folder, files, check or readable, carry)
+
+
+def reader(load, params):
+    """The function that reads a folder with `load`, in a dtype that can hold these arrays."""
+    is_double = any(array.dtype == np.float64 for array in params.values())
+    return partial(load, dtype=np.float64 if is_double else np.float32)
 
 
 def read_object(path):
@@ -168,7 +215,7 @@ def read_config(path, kind):
 def warn_of_unknown(path, names):
     """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {', '.join(names)} are ignored, but saved again", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but saved again", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
@@ -185,7 +232,7 @@ def read_as(path, tensors, shapes, dtype):
             raise ValueError(f"{path}: {name} has shape {tensors[name].shape}, expected {tuple(shape)}")
     for name in tensors:
         if name not in shapes:
-            raise ValueError(f"{path}: unexpected tensor {name}")
+            raise ValueError(f"{path}: unexpected tensor {shown(name)}")
     return cast(path, {name: tensors[name] for name in shapes}, dtype)
 
 
@@ -199,9 +246,10 @@ def cast(path, tensors, dtype=None):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"params: {name} is a {type(array).__name__}, expected an array; np.asarray dequantises it")
         if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected floating point")
+            raise ValueError(f"{path}: {shown(name)} has dtype {array.dtype}, expected floating point")
         with np.errstate(over="ignore", invalid="ignore"):
             arrays[name] = array.astype(dtype or array.dtype, copy=False)
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{path}: {name} has values that are not finite or too large for {arrays[name].dtype}")
+            fault = f"has values that are not finite or too large for {arrays[name].dtype}"
+            raise ValueError(f"{path}: {shown(name)} {fault}")
     return arrays

@@ -8,7 +8,8 @@ The layers have the same input x, and their outputs are concatenated: the fused 
   the layers' order, as after joining, each layer gets just its own components.
 
 Both are exact: only zeros are added. The one exception is layers with different scales: an adapter has one scale, so
-the B's of the others are multiplied by the ratio, which rounds.
+the B's of the others are multiplied by the ratio, which rounds. A ratio of 0 goes to A instead: splitting recognises
+a layer by its B.
 
 DoRA's magnitudes m, one for each output, are concatenated too. A layer without an adapter next to one with an adapter
 gets its base's row norms, which do not change it; splitting recognises such a layer by them.
@@ -65,13 +66,13 @@ def join_factors(adapted, weights):
         joined = {"lora_A": first["lora_A"], "lora_B": np.concatenate([own["lora_B"] for own, _ in present])}
     else:
         scale = next((s for _, s in present if s), 0.0)
-        lora_A = np.concatenate([own["lora_A"] for own, _ in present])  # (Σr, in)
+        lora_A = np.concatenate([own["lora_A"] * (s != 0 or scale == 0) for own, s in present])  # (Σr, in)
         blocks, column = [], 0
         for pair, weight in zip(adapted, weights):
             blocks.append(np.zeros((weight.shape[0], len(lora_A)), dtype=lora_A.dtype))  # (out, Σr)
             if pair:
                 own, s = pair[0]["lora_B"], pair[1]  # (out, r)
-                blocks[-1][:, column : column + own.shape[1]] = own if s == scale else (s / scale) * own
+                blocks[-1][:, column : column + own.shape[1]] = own if s in (0, scale) else (s / scale) * own
                 column += own.shape[1]
         joined = {"lora_A": lora_A, "lora_B": np.concatenate(blocks)}
     if MAGNITUDE in first:

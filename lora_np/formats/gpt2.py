@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import END_OF_TEXT, pad_id
+from ..checked import quoted, shown
+from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import kind_of
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
 from ..model import ModelConfig, parameter_shapes
-from .checkpoint import check_depth, read_as, read_object, warn_of_unknown, write_pair
+from .atomic import of_one_version
+from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
 from .tensors import read_tensors
 
 # The linear layers of a GPT-2 block, and the layers of ours that each contains.
@@ -39,6 +42,12 @@ FIXED = {
     "add_cross_attention": (False,),
     "quantization_config": (None,),
     "pruned_heads": (None, {}),
+    "is_causal": (True,),
+    "is_encoder_decoder": (False,),
+    "per_layer_config": (None, {}),
+    # These limit what transformers' cache remembers, so they change what it generates.
+    "sliding_window": (None,),
+    "attention_chunk_size": (None,),
 }
 SIZES = {
     "vocab_size": "vocab_size",
@@ -47,14 +56,20 @@ SIZES = {
     "n_head": "n_heads",
     "n_positions": "n_positions",
 }
+ALIASES = {  # GPT2Config.attribute_map: other names of sizes, which transformers prefers
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 # Fields that `save_gpt2` computes from the model.
 WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
 transformers_version _name_or_path n_ctx""".split()
 # Other fields of transformers that have no effect here. They are saved again, without a warning.
 KNOWN = """attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id gradient_checkpointing
-initializer_range is_decoder is_encoder_decoder output_attentions output_hidden_states output_past pad_token_id
+initializer_range is_decoder layer_types output_attentions output_hidden_states output_past pad_token_id
 problem_type reorder_and_upcast_attn resid_pdrop return_dict summary_activation summary_first_dropout
-summary_proj_to_labels summary_type summary_use_proj task_specific_params use_cache""".split()
+summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class use_cache""".split()
 
 
 class GPT2(NamedTuple):
@@ -68,6 +83,7 @@ class GPT2(NamedTuple):
 # ---------------------------------------------------------------- reading
 
 
+@of_one_version
 def load_gpt2(path, dtype=np.float32):
     """Read a GPT-2 language model or sequence classifier.
 
@@ -95,8 +111,11 @@ def load_gpt2(path, dtype=np.float32):
     if head is not None and head.ndim != 2:
         raise ValueError(f"{file}: score.weight has shape {head.shape}, expected (n_classes, n_embd)")
     config = config_from_fields(fields_path, fields, 0 if head is None else len(head), tensors)
-    if "lm_head.weight" in tensors and head is None:
-        lm_head = tensors.pop("lm_head.weight")
+    if head is None:
+        is_tied = fields.get("tie_word_embeddings", True)
+        lm_head = tensors.pop("lm_head.weight", tensors.get("wte.weight") if is_tied else None)
+        if lm_head is None:
+            raise ValueError(f"{file}: lm_head.weight is missing, but config.json does not tie it to wte.weight")
         if not np.array_equal(lm_head, tensors.get("wte.weight")):
             raise ValueError(f"{file}: lm_head.weight is not wte.weight; expected a head tied to the embedding")
     tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in layout(config)}, dtype)
@@ -121,29 +140,29 @@ def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json"
     files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
     if files:
         return files[0]
-    present = ", ".join(sorted(p.name for p in path.iterdir())[:10]) or "nothing"
-    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({present} found); pickle is never read")
+    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
 
 
 def read_sharded(index):
     """The tensors of all files that an index names, as {name: array}."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise ValueError(f"{index}: weight_map is {places!r}, expected an object of tensor -> file")
+        raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object of tensor -> file")
     folder, tensors = os.path.realpath(index.parent), {}
     for file in dict.fromkeys(places.values()):
         shard = index.parent / file
         is_plain_name = file.isprintable() and "\\" not in file and Path(file).name == file
         if not is_plain_name or os.path.dirname(os.path.realpath(shard)) != folder:
-            raise ValueError(f"{index}: names the file {file!r}, which is not in its directory")
+            raise ValueError(f"{index}: names the file {quoted(file)}, which is not in its directory")
         arrays, _ = read_tensors(shard)
         for name in arrays:
             if places.get(name) != file:
-                raise ValueError(f"{shard}: unexpected tensor {name}; {index.name} says it is in {places.get(name)}")
+                place = shown(str(places.get(name)))
+                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says it is in {place}")
         tensors |= arrays
     for name in places:
         if name not in tensors:
-            raise ValueError(f"{index}: {name} is not in {places[name]}")
+            raise ValueError(f"{index}: {shown(name)} is not in {shown(places[name])}")
     return tensors
 
 
@@ -153,7 +172,7 @@ def bare_names(path, tensors):
     for name, array in tensors.items():
         short = name.removeprefix(PREFIX)
         if short in bare:
-            raise ValueError(f"{path}: repeated name {short}, with and without {PREFIX!r}")
+            raise ValueError(f"{path}: repeated name {shown(short)}, with and without {PREFIX!r}")
         if not MASK_BUFFER.fullmatch(short):
             bare[short] = array
     return bare
@@ -163,10 +182,20 @@ def config_from_fields(path, fields, n_classes, tensors):
     """Our configuration from the fields of a GPT-2 `config.json`."""
     for name, values in FIXED.items():
         if name in fields and fields[name] not in values:
-            raise ValueError(f"{path}: {name} is {fields[name]!r}, expected {' or '.join(map(repr, values))}")
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
+    layers = fields.get("layer_types") or ()
+    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
+    for alias, name in ALIASES.items():
+        first, second = fields.get(alias), fields.get(name)
+        if alias in fields and name in fields and first != second:
+            raise ValueError(f"{path}: {alias} is {quoted(first)}, but {name} is {quoted(second)}; expected one size")
+    fields = {ALIASES.get(name, name): value for name, value in fields.items()}
     for name in SIZES:
         if name not in fields:
             raise ValueError(f"{path}: {name} is missing")
+    if n_classes == 1:
+        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
     optional = {"layer_norm_epsilon": "layer_norm_eps", "resid_pdrop": "dropout"}
     values = {ours: fields[name] for name, ours in {**SIZES, **optional}.items() if name in fields}
     check_depth(path, "n_layer", values["n_layers"], tensors)
@@ -175,6 +204,7 @@ def config_from_fields(path, fields, n_classes, tensors):
         d_ff = 4 * values["d_model"] if isinstance(values["d_model"], int) else values["d_model"]
     extra = {n: v for n, v in fields.items() if n not in {*SIZES, *optional, *FIXED, *WRITTEN, "n_inner"}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
+    extra["model_type"] = "gpt2"  # by which `load_tokenizer` and `special_ids` know whose habits to follow
     try:
         return ModelConfig(**values, d_ff=d_ff, n_classes=n_classes, extra=extra)
     except (TypeError, ValueError) as error:
@@ -190,12 +220,22 @@ def label_list(path, fields, config):
     """A classifier's labels in the order of its classes."""
     if not config.n_classes:
         return None
+    problem = fields.get("problem_type")
+    if problem not in (None, "single_label_classification"):
+        expected = "expected 'single_label_classification', one label for each text"
+        raise ValueError(f"{path}: problem_type is {quoted(problem)}, {expected}")
     default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
     named = fields.get("id2label") or default
     fits = isinstance(named, dict) and set(named) == set(default)
     if not fits or not all(isinstance(label, str) for label in named.values()):
-        raise ValueError(f"{path}: id2label is {named!r}, expected a text for each of {config.n_classes} classes")
-    return [named[str(k)] for k in range(config.n_classes)]
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a text for each of {config.n_classes} classes")
+    labels = [named[str(k)] for k in range(config.n_classes)]
+    ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected another name for each class")
+    if ids != {label: k for k, label in enumerate(labels)}:
+        raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
+    return labels
 
 
 # ---------------------------------------------------------------- names and layout
@@ -227,7 +267,7 @@ def layout(config):
 # ---------------------------------------------------------------- writing
 
 
-def save_gpt2(folder, params, config, tokenizer=None, labels=None):
+def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
     """Write a model for `transformers`: a GPT2LMHeadModel or GPT2ForSequenceClassification.
 
     Parameters
@@ -237,6 +277,7 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     config : ModelConfig
     tokenizer : the tokenizer of `load_tokenizer`, or None
     labels : list of str, a classifier's, or None
+    files : dict of the tokenizer's files, name -> bytes, as in `Task`; None: those of a new tokenizer
     """
     if labels is not None and len(labels) != config.n_classes:
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
@@ -244,26 +285,40 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None):
     for theirs, names, _, is_transposed in layout(config):
         joined = np.concatenate([params[name] for name in names])  # (out, in) or (out,)
         tensors[theirs if theirs == "score.weight" else PREFIX + theirs] = joined.T if is_transposed else joined
-    special, beside = {}, {}
-    if tokenizer is not None:
-        end, pad = tokenizer.token_to_id(END_OF_TEXT), pad_id(tokenizer)
-        special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-        # With this file transformers uses the tokenizer unchanged.
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_positions}
-        about |= {name.removesuffix("_id"): tokenizer.id_to_token(token) for name, token in special.items()}
-        about["clean_up_tokenization_spaces"] = False
-        beside = {"tokenizer.json": tokenizer.to_str(pretty=True), "tokenizer_config.json": about}
-    fields = gpt2_fields(config, labels, special)
-    write_pair(folder, "model.safetensors", tensors, "config.json", fields, None, beside, {"format": "pt"})
+    files = files or (new_files(tokenizer) if tokenizer is not None else {})
+    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
+        files = {SETTINGS: new_settings(tokenizer), **files}
+    fields = gpt2_fields(config, labels, special_ids(config, tokenizer, files))
+    names = "model.safetensors", "config.json"
+    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load_gpt2, params))
+
+
+def special_ids(config, tokenizer, files):
+    """The ids of a model's special tokens, as transformers' `generate` finds them.
+
+    Returns
+    -------
+    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
+    """
+    if GENERATION in files:
+        fields = json_object(GENERATION, files[GENERATION])
+    elif "model_type" in config.extra:
+        fields = config.extra
+    else:  # a model of ours that came without the file
+        end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
+        fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
 def gpt2_fields(config, labels, special):
-    """The fields of `config.json`; `special` has the ids of special tokens."""
+    """The fields of `config.json`; `special` has the ids of special tokens, which those of an import replace."""
     fields = {
         "attn_pdrop": 0.0,  # we have no dropout inside attention
         "bos_token_id": None,
         "eos_token_id": None,
         "embd_pdrop": config.dropout,
+        **special,
         **config.extra,
         "architectures": ["GPT2ForSequenceClassification" if config.n_classes else "GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -273,7 +328,6 @@ def gpt2_fields(config, labels, special):
         "layer_norm_epsilon": config.layer_norm_eps,
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
-        **special,
     }
     if config.n_classes:
         labels = labels or default_labels(config.n_classes)

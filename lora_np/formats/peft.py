@@ -7,7 +7,11 @@ Factors that are transposed or exchanged do not have the shapes that the rank an
 refused. The one exception is r = in = out: all factors are square then, and the mistake cannot be seen.
 """
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..adapters import (
     HEAD,
@@ -21,21 +25,25 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
+from ..checked import shown
+from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import join_factors, split_factors
 from .gpt2 import PREFIX, block_layers
-from .peft_config import KNOWN, READ, alpha_of, is_target, rank_and_scale, read_fields
+from .peft_config import KNOWN, READ, alpha_of, as_list, is_target, match_fields, rank_and_scale, read_fields
 from .tensors import read_tensors
 
 BASE = "base_model.model."
 FACTORS = ("lora_A", "lora_B")
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
+HEADS = ("score.weight", "classifier.weight", HEAD)
 LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
 
 
 # ---------------------------------------------------------------- reading
 
 
+@of_one_version
 def load_peft(folder, params):
     """Read an adapter that PEFT saved.
 
@@ -58,23 +66,28 @@ def load_peft(folder, params):
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     fields = read_fields(fields_path)
     kind, table = "dora" if fields.get("use_dora") else "lora", params["tok_emb.weight"]
-    factors, head = by_layer(path, cast(path, read_tensors(path)[0], table.dtype), LEAVES[kind])
+    tensors = cast(path, read_tensors(path)[0], table.dtype)
+    factors, head = by_layer(path, tensors, LEAVES[kind])
     adapted, alphas = {}, {}
     # PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
     fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
     layers = {PREFIX + name: ours for name, ours in fused.items()} | fused | {n: [n] for n in linear_layers(params)}
+    found = match_fields(fields_path, fields, layers)
     for module, joined in factors.items():
         if module not in layers:
-            raise ValueError(f"{path}: {module} is not a linear layer of the base")
+            raise ValueError(f"{path}: {shown(module)} is not a linear layer of the base")
         names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
-        rank, scale = rank_and_scale(fields_path, fields, module)
+        rank, scale = rank_and_scale(fields_path, fields, found, module)
         check_factors(path, module, joined, rank, [weight.shape for weight in frozen])
         for name, own in split_factors(joined, names, frozen).items():
             if name in adapted:
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
             adapted[name] = own
             alphas[name] = alpha_of(scale, len(own["lora_A"]), fields.get("use_rslora", False))
-    check_targets(fields_path, fields, list(factors), layers)
+    check_targets(fields_path, fields, found, list(factors), layers)
+    is_zero = not any(array.any() for own in adapted.values() for array in own.values())
+    if is_zero and head is not None:  # a head alone, as `save_peft` writes it
+        adapted, alphas = {}, {}
     order = [name for name in linear_layers(params) if name in adapted]
     weights = {f"{name}.{leaf}": adapted[name][leaf] for name in order for leaf in LEAVES[kind]}
     if head is not None:
@@ -89,6 +102,7 @@ def load_peft(folder, params):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder}: {error}") from None
     warn_of_unknown(fields_path, [name for name in adapter.config.extra if name not in KNOWN])
+    warn_of_ignored(path, fields, tensors)
     return adapter
 
 
@@ -102,33 +116,54 @@ def by_layer(path, tensors, leaves):
         module, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in leaves and name == f"{module}.{leaf}{SUFFIX[leaf]}":
             if leaf in factors.setdefault(module, {}):
-                raise ValueError(f"{path}: repeated name {name}, with and without {BASE!r}")
+                raise ValueError(f"{path}: repeated name {shown(name)}, with and without {BASE!r}")
             factors[module][leaf] = array
-        elif name in ("score.weight", "classifier.weight", HEAD) and head is None:
+        elif name in HEADS and head is None:
             head = array
             if head.ndim != 2 or len(head) < 2:
-                raise ValueError(f"{path}: {key} has shape {head.shape}, expected (n_classes, d_model)")
+                raise ValueError(f"{path}: {shown(key)} has shape {head.shape}, expected (n_classes, d_model)")
         else:
             expected = ", ".join(leaves)
-            raise ValueError(f"{path}: unexpected tensor {key}; expected {expected} of layers, and score.weight")
+            raise ValueError(f"{path}: unexpected tensor {shown(key)}; expected {expected} of layers, and score.weight")
     for module, arrays in factors.items():
         for leaf in leaves:
             if leaf not in arrays:
-                raise ValueError(f"{path}: {module}.{leaf}{SUFFIX[leaf]} is missing")
+                raise ValueError(f"{path}: {shown(module)}.{leaf}{SUFFIX[leaf]} is missing")
     return factors, head
 
 
-def check_targets(path, fields, modules, layers):
+def warn_of_ignored(path, fields, tensors):
+    """Warn of tensors that PEFT would leave out without a word, because of their names or of `modules_to_save`."""
+    saved = as_list(fields.get("modules_to_save") or [])
+    saved += ["classifier", "score"] if fields.get("task_type") == "SEQ_CLS" else []
+    is_ours = any(name.removeprefix(BASE).startswith("blocks.") for name in tensors)  # a port that kept our names
+
+    def is_read(name):
+        module = name.removeprefix(BASE).removesuffix(".weight")
+        is_head = name.removeprefix(BASE) in HEADS
+        return name.startswith(BASE) and (
+            not is_head or (is_ours or module == "score") and any(module.endswith(ending) for ending in saved)
+        )
+
+    ignored = ", ".join(name for name in tensors if not is_read(name))
+    if ignored:
+        expected = f"it needs {BASE!r} in front of every name, and a head 'score' that modules_to_save lists"
+        warnings.warn(f"{path}: PEFT would ignore {shown(ignored)}; {expected}", stacklevel=3)
+
+
+def check_targets(path, fields, found, modules, layers):
     """Raise ValueError unless the file has exactly the layers that the configuration targets.
 
     PEFT would ignore the tensors of other layers, and initialise targets without tensors from scratch.
     """
-    for module in modules:
-        if not is_target(fields, module):
-            raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
     root = modules[0].partition(".")[0] if modules else None  # "transformer", "h" or "blocks", as this file has it
+    for module in modules:
+        if module.partition(".")[0] != root:
+            raise ValueError(f"{path}: the file has adapters on {modules[0]} and {module}, which no one model has")
+        if not is_target(fields, found, module):
+            raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
     for module in layers if fields.get("target_modules") else ():
-        if module.partition(".")[0] == root and module not in modules and is_target(fields, module):
+        if module.partition(".")[0] == root and module not in modules and is_target(fields, found, module):
             raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
 
 
@@ -193,7 +228,8 @@ def save_peft(folder, adapter, params, config, base=None):
     settings = adapter.config
     if settings.kind not in LEAVES:
         expected = " or ".join(map(repr, LEAVES))
-        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; `compress` converts it to LoRA")
+        remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
     check_init(settings)
     factors = fitting_arrays(params, adapter)
     tensors, ranks, alphas = {}, {}, {}
@@ -204,10 +240,20 @@ def save_peft(folder, adapter, params, config, base=None):
             tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
             ranks[module] = len(joined["lora_A"])
             alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
+    if not tensors:  # PEFT needs a layer: one whose A and B are zero changes nothing
+        module, names = next(iter(block_layers(config.n_layers).items()))
+        weights = [params[f"{name}.weight"] for name in names]
+        zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]
+        tensors = {
+            f"{BASE}{PREFIX}{module}.{leaf}.weight": array.astype(weights[0].dtype)
+            for leaf, array in zip(FACTORS, zeros)
+        }
+        settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, config, base)
-    write_pair(folder, "adapter_model.safetensors", tensors, "adapter_config.json", fields, metadata={"format": "pt"})
+    names = "adapter_model.safetensors", "adapter_config.json"
+    write_pair(folder, names, tensors, fields, metadata={"format": "pt"}, check=lambda new: load_peft(new, params))
 
 
 def peft_fields(settings, ranks, alphas, config, base):
@@ -219,8 +265,8 @@ def peft_fields(settings, ranks, alphas, config, base):
     def number(value):
         return int(value) if value == int(value) else value
 
-    r, rank_pattern = compact_pattern(ranks, name) if ranks else (settings.r, {})
-    alpha, alpha_pattern = compact_pattern(alphas, name) if ranks else (settings.alpha, {})
+    r, rank_pattern = compact_pattern(ranks, name)
+    alpha, alpha_pattern = compact_pattern(alphas, name)
     fields = {
         **settings.extra,
         "peft_type": "LORA",

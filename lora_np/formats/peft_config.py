@@ -6,9 +6,11 @@ defaults for missing fields.
 
 import math
 import re
-import warnings
+from itertools import zip_longest
 
+from ..checked import quoted, shown
 from .checkpoint import read_object
+from .patterns import match_patterns
 
 # Fields that change what the adapter computes in ways that we do not support; they must be off.
 OFF = """lora_bias layer_replication use_qalora trainable_token_indices alora_invocation_tokens
@@ -28,15 +30,23 @@ TYPES = {  # of fields that may be missing or null: the type of the value, or of
     "target_modules": (str, "a text or a list of texts"),
     "exclude_modules": (str, "a text or a list of texts"),
     "layers_pattern": (str, "a text or a list of texts"),
+    "modules_to_save": (str, "a text or a list of texts"),
     "layers_to_transform": (int, "a whole number or a list of them"),
 }
-READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "modules_to_save", "task_type"}
+READ = {*OFF, *VALUES, *TYPES, "r", "lora_alpha", "lora_dropout", "task_type"}
 # Fields of PEFT that have no effect here. They are saved again, without a warning.
 KNOWN = """auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode loftq_config
 lora_ga_config megatron_config megatron_core peft_version qalora_group_size revision velora_config""".split()
-# Matching time grows like length ** repeats and alternatives ** groups, so the numbers of these are limited.
-MOST, MOST_CHARACTERS = {r"[*+?{]": 3, r"\(": 2, r"\|": 20}, 300
-INVOLVED = re.compile(r"\)[*+?{]|\(\?|\\[1-9]")  # a repeated or special group, or a back-reference
+# The fields with regular expressions: what PEFT puts before and after one, and the function of `re` that it calls.
+PATTERNS = {
+    "target_modules": ("", "", "fullmatch"),
+    "exclude_modules": ("", "", "fullmatch"),
+    "modules_to_save": (r"(^|.*\.)", r"($|\..*)", "match"),
+    "layers_pattern": (r"(?:^|.*?\.)", r"\.(?P<idx>\d+)\.", "match"),
+    "rank_pattern": (r"(.*\.)?(", ")$", "match"),
+    "alpha_pattern": (r"(.*\.)?(", ")$", "match"),
+}
+DEFAULT_TARGETS = ["c_attn"]  # PEFT's for a GPT-2
 
 
 def read_fields(path):
@@ -44,7 +54,7 @@ def read_fields(path):
     fields = read_object(path)
 
     def refuse(name, expected):
-        raise ValueError(f"{path}: {name} is {fields[name]!r}, expected {expected}")
+        raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {expected}")
 
     if "peft_type" not in fields:
         raise ValueError(f"{path}: peft_type is missing, expected 'LORA'")
@@ -62,68 +72,80 @@ def read_fields(path):
         items = [value] if kind is dict else as_list(value)
         if not all(type(item) is kind for item in items):
             refuse(name, expected)
-        is_pattern = isinstance(value, (str, dict)) or name == "layers_pattern"
-        for pattern in (value if kind is dict else items) if is_pattern else ():
-            check_pattern(path, name, pattern)
     return fields
 
 
-def check_pattern(path, field, pattern):
-    """Raise ValueError for a text that is not a regular expression, or that could take very long to match."""
-    bare = pattern.replace("(?:", "(")
-    too_many = any(len(re.findall(token, bare)) > most for token, most in MOST.items())
-    if too_many or len(bare) > MOST_CHARACTERS or INVOLVED.search(bare):
-        raise ValueError(f"{path}: {field} has the pattern {pattern[:80]!r}, which is too complex to match safely")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python warns about syntax that a later version reads differently
-            re.compile(pattern)
-            re.compile(rf"(.*\.)?({pattern})$")
-    except (re.error, ValueError, OverflowError, RecursionError, Warning) as error:
-        raise ValueError(f"{path}: {field} has {pattern!r}, which is not a pattern ({error})") from None
+def match_fields(path, fields, names):
+    """Match all patterns of the configuration.
+
+    Returns
+    -------
+    dict, (field, pattern) -> {name that it matches: number of its block, for "layers_pattern", as text}
+
+    Raises
+    ------
+    ValueError
+        For a pattern that is not a regular expression, or takes too long.
+    """
+    keys = []
+    for field in PATTERNS:
+        value = fields.get(field)
+        # A list of target_modules has names, and a single text is a pattern.
+        is_pattern = isinstance(value, (str, dict)) or field in ("modules_to_save", "layers_pattern")
+        keys += [(field, pattern) for pattern in as_list(value if value is not None else []) if is_pattern]
+    found = match_patterns([(pattern, *PATTERNS[field]) for field, pattern in keys], list(names))
+    for (field, pattern), rows in zip_longest(keys, found):
+        if rows is None or isinstance(rows, str):
+            fault = "takes too long to match" if rows is None else f"is not a pattern ({shown(rows)})"
+            raise ValueError(f"{path}: {field} has {quoted(pattern)}, which {fault}")
+    return dict(zip(keys, found))
 
 
-def is_target(fields, module):
-    """Whether the configuration targets a layer of the base. Without target_modules, it targets every layer."""
-    if named_by(fields.get("exclude_modules"), module):
+def is_target(fields, found, module):
+    """Whether the configuration targets a layer of the base; `found` is what `match_fields` returned."""
+
+    def named_by(field, names):  # a text is a pattern for the whole name; a list has names, or ends of names
+        if isinstance(names, str):
+            return module in found[field, names]
+        return any(module == name or module.endswith(f".{name}") for name in names)
+
+    if named_by("exclude_modules", fields.get("exclude_modules") or []):
         return False
-    targets = fields.get("target_modules")
-    if targets is None or targets == "all-linear":
+    if any(module in found["modules_to_save", name] for name in as_list(fields.get("modules_to_save") or [])):
+        return False
+    targets = DEFAULT_TARGETS if fields.get("target_modules") is None else fields["target_modules"]
+    if targets == "all-linear":
         return True
-    if not named_by(targets, module):
+    if not named_by("target_modules", targets):
         return False
     layers = fields.get("layers_to_transform")
     if isinstance(targets, str) or module in targets or layers is None or layers == []:
         return True
-    patterns = fields.get("layers_pattern") or []
-    numbered = [r".*?\.[^.]*"] if not patterns else [rf"(?:^|.*?\.)(?:{p})" for p in as_list(patterns)]
-    match = next((m for pattern in numbered if (m := re.match(rf"{pattern}\.(?P<block>\d+)\.", module))), None)
-    return match is not None and int(match["block"]) in as_list(layers)
-
-
-def named_by(names, module):
-    """A text is a pattern for the whole name; a list has names, or ends of names."""
-    if isinstance(names, str):
-        return re.fullmatch(names, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in names or ())
+    matches = [found["layers_pattern", pattern] for pattern in as_list(fields.get("layers_pattern") or [])]
+    if not matches:
+        default = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+        matches = [{module: default[1]}] if default else []
+    block = next((blocks[module] for blocks in matches if module in blocks), None)
+    return block is not None and int(block) in as_list(layers)
 
 
 def as_list(value):
-    return value if isinstance(value, list) else [value]
+    return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
 
 
-def rank_and_scale(path, fields, module):
-    """The rank r of a layer's adapter and its scale s, α/r or for rsLoRA α/√r."""
+def rank_and_scale(path, fields, found, module):
+    """The rank r of a layer's adapter and its scale s, α/r or for rsLoRA α/√r; for `found` see `is_target`."""
 
-    def pick(pattern, default):
-        keys = (fields.get(pattern) or {}).items()
-        return next((value for key, value in keys if re.match(rf"(.*\.)?({key})$", module)), default)
+    def pick(field, default):
+        pattern = fields.get(field) or {}
+        return next((value for key, value in pattern.items() if module in found[field, key]), default)
 
     rank, alpha = pick("rank_pattern", fields.get("r", 8)), pick("alpha_pattern", fields.get("lora_alpha", 8))
+    layer = shown(module)
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"{path}: the rank of {module} is {rank!r}, expected a whole number of at least 1")
+        raise ValueError(f"{path}: the rank of {layer} is {quoted(rank)}, expected a whole number of at least 1")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e30:
-        raise ValueError(f"{path}: the alpha of {module} is {alpha!r}, expected a finite number")
+        raise ValueError(f"{path}: the alpha of {layer} is {quoted(alpha)}, expected a finite number")
     return rank, alpha / (math.sqrt(rank) if fields.get("use_rslora", False) else rank)
 
 

@@ -1,23 +1,37 @@
 """A task's folder, which `finetune` saves and the other commands read.
 
 `task.json` says what was trained on which base. Beside it is either an adapter (`adapter.safetensors`,
-`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json`). A folder with a whole model
-and no `task.json` is a task too.
+`adapter.json`) or a whole model (`model.safetensors`, `config.json`, `tokenizer.json` and what belongs to it). A folder
+with a whole model and no `task.json` is a task too.
 """
 
 import hashlib
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import HEAD, Adapter
-from ..data import load_tokenizer
+from ..checked import quoted, shown
+from ..data import load_tokenizer, model_files, new_files
 from ..model import ModelConfig
-from .checkpoint import PRETRAINED, load_adapter, load_model, read_object, save_adapter, save_model
+from .atomic import of_one_version
+from .checkpoint import (
+    PRETRAINED,
+    cast,
+    check_is_model,
+    contents,
+    load_adapter,
+    load_model,
+    read_object,
+    save_adapter,
+    save_model,
+)
 from .gpt2 import default_labels
+from .tensors import tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -30,6 +44,7 @@ class Task(NamedTuple):
     adapter: Adapter | None
     tokenizer: object
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
 
 
 def save_task(folder, task, base, about, dtype=None):
@@ -45,20 +60,40 @@ def save_task(folder, task, base, about, dtype=None):
     """
     about = {"labels": task.labels, **about}
     if task.adapter is not None:
-        base_name = "pretrained" if Path(base).resolve() == PRETRAINED.resolve() else str(Path(base).resolve())
-        about = {"base": base_name, "base_sha256": model_sha256(base), **about}
-        save_adapter(folder, task.adapter, dtype, {"task.json": about})
+        about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
+        weights = cast(folder, task.adapter.weights, dtype)
+        about = {"adapter_sha256": hashlib.sha256(tensor_bytes(weights)).hexdigest(), **about}
+        params, _ = with_classes(task.params, task.config, len(task.labels or ()))
+        check = partial(load_adapter, params=params)
+        save_adapter(folder, task.adapter._replace(weights=weights), None, {"task.json": about}, check)
     else:
-        tokenizer = {} if task.tokenizer is None else {"tokenizer.json": task.tokenizer.to_str(pretty=True)}
-        save_model(folder, task.params, task.config, beside={**tokenizer, "task.json": about})
+        save_model(folder, task.params, task.config, beside={**files_of(task), "task.json": about})
 
 
-def load_task(name):
+def files_of(task):
+    """The files beside a whole model that `model_files` reads, name -> bytes."""
+    return task.files if task.files or task.tokenizer is None else new_files(task.tokenizer)
+
+
+def base_name(base, folder):
+    """The base as the task's file names it: relative to the task's folder, if they are on one drive."""
+    base, folder = os.path.realpath(base), os.path.realpath(folder)
+    if base == os.path.realpath(PRETRAINED):
+        return "pretrained"
+    try:
+        return Path(os.path.relpath(base, folder)).as_posix()
+    except ValueError:  # Windows, on two drives
+        return base
+
+
+@of_one_version
+def load_task(name, base=None):
     """Read a task.
 
     Parameters
     ----------
     name : the task's folder, or the name of an adapter that comes with the package
+    base : folder of the adapter's base; None: the one that `task.json` names
 
     Returns
     -------
@@ -70,16 +105,20 @@ def load_task(name):
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
     folder, about = read_task(name)
-    if not about and not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder}: no task.json and no config.json, expected a task or a model")
     if "base" in about:
-        return put_on(folder, about["base"])
+        return put_on(folder, base or about["base"])
+    if base is not None:
+        raise ValueError(f"base: {folder} is a whole model, which needs none")
+    if not about and not (folder / "config.json").exists():
+        fault = f"no task.json and no config.json ({contents(folder)})"
+        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
     params, config = load_model(folder)
     labels = about["labels"] if about else default_labels(config.n_classes) or None
     check_labels(folder, labels, config)
-    return Task(params, config, None, tokenizer_of(folder, config), labels)
+    return Task(params, config, None, tokenizer_of(folder, config), labels, model_files(folder))
 
 
+@of_one_version
 def put_on(name, base, model=None):
     """The task of an adapter on a model, which must be exactly the one that it was trained on.
 
@@ -98,19 +137,31 @@ def put_on(name, base, model=None):
     if "base" not in about:
         expected = "expected an adapter, in a folder that finetune, mix or import wrote"
         raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
+    remedy = "give its base with --base, or for generate with --model"
     try:
-        sha256 = model_sha256(base)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in some versions of Python
-        raise ValueError(f"{folder / 'task.json'}: its base cannot be read: {error}") from None
+        model, sha256 = read_base(base, model)
+    except OSError as error:
+        fault = f"its base cannot be read, {error}"
+        raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
-        raise ValueError(f"{folder}: trained on another base than the model in {base}; the adapter does not fit")
-    if model is None:
-        params, config = load_model(base)
-        model = Task(params, config, None, tokenizer_of(base, config), None)
+        raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
     labels = about["labels"]
     params, config = with_classes(model.params, model.config, len(labels or ()))
     check_labels(folder, labels, config)
-    return Task(params, config, load_adapter(folder, params), model.tokenizer, labels)
+    adapter = load_adapter(folder, params)
+    if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
+        remedy = "copy the whole folder again, or train it anew"
+        raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
+    return model._replace(params=params, config=config, adapter=adapter, labels=labels)
+
+
+@of_one_version
+def read_base(base, model=None):
+    """The Task of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
+    if model is None:
+        params, config = load_model(base)  # before the digest of a file of any size
+        model = Task(params, config, None, tokenizer_of(base, config), None, model_files(base))
+    return model, model_sha256(base)
 
 
 def with_classes(params, config, n_classes):
@@ -138,6 +189,8 @@ def task_folder(name):
     folder = Path(name)
     if not folder.exists() and str(name) in shipped_adapters():
         return SHIPPED / str(name)
+    if folder.is_file():
+        check_is_model(folder)
     if not folder.is_dir():
         shipped = ", ".join(shipped_adapters())
         raise FileNotFoundError(f"{folder}: no such folder; adapters that come with the package: {shipped}")
@@ -152,14 +205,8 @@ def shipped_adapters():
 
 
 def tokenizer_of(path, config):
-    """The tokenizer in a file or a model's folder. Raises ValueError if it has more tokens than the model."""
-    path = Path(path)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    tokenizer = load_tokenizer(path)
-    n_tokens = tokenizer.get_vocab_size()
-    if n_tokens > config.vocab_size:
-        raise ValueError(f"{path} has {n_tokens} tokens, expected at most the model's vocab_size = {config.vocab_size}")
-    return tokenizer
+    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have."""
+    return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size})
 
 
 def read_task(name):
@@ -178,12 +225,14 @@ def read_task(name):
     if labels is not None:
         are_texts = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         if not are_texts or not 2 <= len(labels) == len(set(labels)):
-            raise ValueError(f"{path}: labels is {labels!r}, expected a list of at least two different texts, or null")
+            expected = "expected a list of at least two different texts, or null"
+            raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
-            raise ValueError(f"{path}: {name} is {about[name]!r}, expected a text")
+            raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
-        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(about["base"])
+        named = os.path.normpath(Path(os.path.realpath(folder)) / about["base"])
+        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(named)
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
@@ -191,7 +240,15 @@ def read_task(name):
 
 def model_sha256(base):
     """The SHA-256 of a base's file of weights."""
-    path = Path(base) / "model.safetensors"
+    return file_sha256(Path(base) / "model.safetensors")
+
+
+def file_sha256(path):
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

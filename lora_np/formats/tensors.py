@@ -1,96 +1,32 @@
 """Single files: named tensors (safetensors) and JSON. A write replaces the whole file or changes nothing."""
 
 import json
-import os
+import math
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ..data.texts import existing_file, kind_of
+from ..checked import quoted, shown
+from ..data.texts import existing_file
+from .atomic import write_atomically
 
-
-def write_atomically(path, data):
-    """Write bytes so that `path` holds either the old content or the new one, even if the process is killed.
-
-    The bytes go to a temporary file in the same folder, which is flushed to the disk and then renamed.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)  # it can only be read by setting it
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp gives 0600; make it a normal file
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def check_folder(path, argument, sources=()):
-    """Check before a long job that a folder, which need not exist yet, can be written to.
-
-    Raises ValueError, which names the caller's `argument`, if it cannot or it is or holds one of the `sources`: files
-    and folders that are read and must not be overwritten.
-    """
-    path = Path(path)
-    existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
-    if not existing.exists():
-        raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
-    if not existing.is_dir():
-        raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"{argument}: {existing} cannot be written to")
-    for source in sources:
-        if is_in(source, path):
-            what = "is" if is_in(path, source) else f"holds {source}, which is"
-            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
-
-
-def check_file(path, argument, sources=()):
-    """Check before a long job that a file can be written, and is no source and in none; see `check_folder`."""
-    path = Path(path)
-    if is_there(path) and not path.is_file():  # such as a device, which the rename would replace
-        raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
-    for source in sources:
-        if is_in(path, source):
-            where = f"in {source}, which is " if Path(source).is_dir() else ""
-            raise ValueError(f"{argument}: {path} is {where}also read from; expected another place")
-    check_folder(path.parent, argument)
-
-
-def is_there(path):
-    """Whether anything is at a path, be it a link that leads nowhere. OSError for a path that cannot be looked at."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def is_in(path, place):
-    """Whether a path is a file or folder, or inside the folder, by whatever names, links and hard links."""
-    path, place = Path(os.path.realpath(path)), Path(os.path.realpath(place))
-    if place in (path, *path.parents):
-        return True
-    if not path.is_file() or path.stat().st_nlink == 1:
-        return False
-    return any(file.is_file() and file.samefile(path) for file in (place, *place.rglob("*")))
+MOST_JSON = 2**30  # bytes of a JSON file; the largest tokenizers have some 20 million
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "C64": "<c8", "BOOL": "?"}  # of safetensors
+DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
 
 
 def write_tensors(path, tensors, metadata=None):
     """Write a flat dict, name -> array, as safetensors; `metadata` is a dict of str -> str, or None."""
+    write_atomically(path, tensor_bytes(tensors, metadata))
+
+
+def tensor_bytes(tensors, metadata=None):
+    """The bytes of such a file."""
     from safetensors.numpy import save
 
     # safetensors writes an array's buffer as it is, so a transposed view has to be copied first.
-    rows = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    write_atomically(path, save(rows, metadata or None))
+    return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata or None)
 
 
 def read_tensors(path):
@@ -106,24 +42,34 @@ def read_tensors(path):
     FileNotFoundError
     ValueError
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
+    MemoryError
     """
-    from safetensors import SafetensorError, deserialize, safe_open
+    from safetensors import SafetensorError, safe_open
 
     existing_file(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-            tensors = {name: file.get_tensor(name) for name, dtype in dtypes.items() if dtype != "BF16"}
-        for name, view in deserialize(Path(path).read_bytes()) if "BF16" in dtypes.values() else ():
-            if dtypes[name] == "BF16":  # whose 16 bits are the upper half of a float32
-                bits = np.frombuffer(view["data"], dtype="<u2").astype(np.uint32) << 16
-                tensors[name] = bits.view(np.float32).reshape(view["shape"])
-        return tensors, metadata
+        with safe_open(path, framework="numpy") as checked:  # the header is sound, and promises what the file has
+            names, metadata = list(checked.keys()), dict(checked.metadata() or {})
+        with open(path, "rb") as file:
+            start = int.from_bytes(file.read(8), "little") + 8
+            header = json.loads(file.read(start - 8))
+            return {name: read_tensor(file, start, header[name]) for name in names}, metadata
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
-    except (TypeError, AttributeError, ValueError) as error:  # float8, or 65 axes
-        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({error})") from None
+        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
+    except (KeyError, ValueError) as error:  # float8, or 65 axes
+        raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
+    except MemoryError:
+        size = Path(path).stat().st_size / 1e9
+        raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
+
+
+def read_tensor(file, start, entry):
+    """One tensor, by its entry in the header of a safetensors file; its bytes are counted from `start`."""
+    file.seek(start + entry["data_offsets"][0])
+    array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":  # its 16 bits are the upper half of a float32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array
 
 
 def write_text(path, text):
@@ -133,10 +79,15 @@ def write_text(path, text):
 
 def write_json(path, value):
     """Write a value as JSON, indented by 2, with each list of numbers on one line."""
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value):
+    """The bytes of such a file."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     # Nothing inside a string can match: JSON writes a string's own line breaks as \n.
     text = re.sub(r"\[\n[-+.\deE,\s]+\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
-    write_text(path, text + "\n")
+    return (text + "\n").encode("utf-8")
 
 
 def read_json(path):
@@ -148,11 +99,13 @@ def read_json(path):
     ValueError
         If it is not JSON or not UTF-8, a name is repeated, or a whole number needs more than 64 bits.
     """
+    if (size := existing_file(path).stat().st_size) > MOST_JSON:
+        raise ValueError(f"{path}: has {size / 1e9:.1f} GB, expected a JSON file of at most 1 GB")
     try:
-        text = existing_file(path).read_bytes().decode("utf-8")
+        text = Path(path).read_bytes().decode("utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
+        raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
 
 
 def whole_number(digits):
@@ -167,6 +120,6 @@ def without_repeats(pairs):
     values = {}
     for name, value in pairs:
         if name in values:
-            raise ValueError(f"repeated name {name!r}")
+            raise ValueError(f"repeated name {quoted(name)}")
         values[name] = value
     return values

@@ -22,7 +22,9 @@ def generate(params, ids, config, n_new, adapter=None, **settings):
     return np.concatenate([ids.astype(np.int64), np.stack(list(new), axis=1)], axis=1)
 
 
-def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), slide=False):
+def generate_tokens(
+    params, ids, config, n_new, adapter=None, *, sampling=GREEDY, rng=None, stop=(), never=(), slide=False
+):
     """Continue each row, and yield each new token as soon as it is chosen.
 
     Parameters
@@ -35,6 +37,7 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     sampling : Sampling; by default the most probable token is chosen
     rng : np.random.Generator, needed unless sampling.temperature is 0; each step draws B numbers from it
     stop : ids of tokens that end a row; generation stops when every row has ended
+    never : ids of tokens that are never chosen, such as those that the tokenizer does not have
     slide : bool, whether a text may be longer than the position table. If it may, only the last n_positions tokens
         of a prompt are read, and whenever the table is full, the last n_positions // 2 tokens are read again, as if
         the text began there.
@@ -47,8 +50,8 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
     ------
     TypeError, ValueError
         At the call: for a classifier, an empty prompt, an n_new below 1, more tokens than the model has positions
-        (unless slide), stop ids outside the vocabulary, or a missing rng. At the first step: for prompt ids outside
-        the vocabulary.
+        (unless slide), stop or never ids outside the vocabulary, or a missing rng. At the first step: for prompt ids
+        outside the vocabulary.
     FloatingPointError
         If logits are not finite.
     """
@@ -60,9 +63,7 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
         raise ValueError(f"n_new: {T} tokens and {n_new} new ones are more than n_positions = {config.n_positions}")
     if sampling.temperature > 0 and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {rng!r}, expected a np.random.Generator to draw tokens with")
-    stop = np.array(stop if np.iterable(stop) else [stop])
-    if stop.size and not (np.issubdtype(stop.dtype, np.integer) and 0 <= stop.min() <= stop.max() < config.vocab_size):
-        raise ValueError(f"stop: got {stop.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
+    stop, never = known_ids("stop", stop, config), known_ids("never", never, config)
     # Merging each adapter into a decoder of its own takes memory for the adapted weights, but no time per token.
     if adapter is None or isinstance(adapter, Adapter):
         readers = [(slice(None), make_decoder(params, config, adapter))]
@@ -70,13 +71,21 @@ def generate_tokens(params, ids, config, n_new, adapter=None, *, sampling=GREEDY
         by_adapter = rows_by_adapter(adapter, len(ids))
         readers = [(rows, make_decoder(params, config, its_adapter)) for rows, its_adapter in by_adapter]
     text = prompt.astype(np.int64)  # a narrow type may be too small for the new tokens
-    return continued(readers, text, config, n_new, sampling, rng, stop)
+    return continued(readers, text, config, n_new, sampling, rng, stop, never)
 
 
-def continued(readers, text, config, n_new, sampling, rng, stop):
+def known_ids(name, ids, config):
+    """Token ids as an array (n,); ValueError for one that is outside the vocabulary."""
+    ids = np.array(ids if np.iterable(ids) else [ids])
+    if ids.size and not (np.issubdtype(ids.dtype, np.integer) and 0 <= ids.min() <= ids.max() < config.vocab_size):
+        raise ValueError(f"{name}: got {ids.tolist()}, expected ids from 0 to {config.vocab_size - 1}")
+    return ids.astype(np.int64)
+
+
+def continued(readers, text, config, n_new, sampling, rng, stop, never):
     """The loop of `generate_tokens`, on checked arguments.
 
-    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop (n,) int64.
+    `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never (n,) int64.
     """
     unread = text  # (B, ...), the tokens that are in no past yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
@@ -89,7 +98,10 @@ def continued(readers, text, config, n_new, sampling, rng, stop):
         for i, (rows, decoder) in enumerate(readers):
             logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
         if not np.isfinite(logits).all():
-            raise FloatingPointError("the logits of the next token are not finite; are the weights?")
+            raise FloatingPointError(
+                "the logits of the next token are not finite; the weights are damaged or far too large"
+            )
+        logits[:, never] = -np.inf
         new = choose(logits, text, sampling, rng)  # (B,)
         new = np.where(ended, text[:, -1], new) if stop.size else new
         yield new

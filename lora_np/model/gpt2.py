@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..checked import check_fields, finite_number, whole_number
+from ..checked import check_fields, finite_number, quoted, whole_number
 from ..ops import add
 from .module import Module, with_depths
 
@@ -68,7 +68,7 @@ class ModelConfig:
         if self.n_classes == 1:
             raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
         if not isinstance(self.extra, dict):
-            raise ValueError(f"extra: got {self.extra!r}, expected a dict")
+            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
 
 
 @lru_cache(maxsize=32)

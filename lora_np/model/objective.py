@@ -45,7 +45,14 @@ def predict_logits(params, batches, config, adapter=None):
     Returns
     -------
     iterator of (logits, targets), one pair for each batch
+
+    Raises
+    ------
+    FloatingPointError
+        If logits are not finite.
     """
     for batch in batches:
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
         yield logits, batch.targets

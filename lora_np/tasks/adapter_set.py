@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, compress, merge, mix
+from ..checked import quoted
 from ..formats import PRETRAINED, Task, load_task, put_on, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
@@ -54,7 +55,7 @@ def load_adapter_set(names, base=None):
         tasks[name] = put_on(name, base, task)
         labels, first = tasks[name].labels, tasks[adapted[0]].labels
         if labels != first:
-            raise ValueError(f"adapter: {name} has the labels {labels}, but {adapted[0]} has {first}")
+            raise ValueError(f"adapter: {name} has the labels {quoted(labels)}, but {adapted[0]} has {quoted(first)}")
     adapters = {name: tasks[name].adapter if name in tasks else None for name in names}
     task = tasks[adapted[0]]._replace(adapter=None) if adapted else task
     return LoadedAdapters(task, adapters, base, [base, *map(task_folder, adapted)])
@@ -81,10 +82,24 @@ def mixed(loaded, weights=None, rank=None):
     if len(weights) != len(adapters):
         raise ValueError(f"weights: got {len(weights)}, expected one for each of {len(adapters)} adapters")
     exact = mix(loaded.task.params, adapters, dict(zip(adapters, weights)))
+    check_finite(exact.weights)
     if rank is None:
         return exact, 0.0
     reduced = compress(loaded.task.params, exact, rank)
     return reduced.adapter, reduced.error
+
+
+def merged(loaded, adapter):
+    """The base's weights with the adapter's update in them; ValueError if one of them is not finite."""
+    params = merge(loaded.task.params, adapter)
+    check_finite(params)
+    return params
+
+
+def check_finite(arrays):
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"weights: {name} becomes nan or infinite; expected smaller weights or adapters")
 
 
 def forward_times(loaded, adapter):

@@ -3,7 +3,19 @@
 import numpy as np
 
 from ..adapters import AdapterConfig
-from ..data import class_batches, encode, encode_labels, label_names, pad_id, read_table, split_table, text_digest
+from ..checked import quoted
+from ..data import (
+    class_batches,
+    encode,
+    encode_labels,
+    label_names,
+    model_files,
+    pad_id,
+    read_table,
+    split_table,
+    text_digest,
+    truncate,
+)
 from ..formats import PRETRAINED, Task, load_task, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
@@ -76,9 +88,10 @@ def finetune(
     labels = label_names(splits.train.labels)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
-        sequences = encode(tokenizer, split.texts, config.n_positions + 1)
+        sequences = encode_whole(tokenizer, split.texts)
         longer += sum(len(ids) > config.n_positions for ids in sequences)
-        encoded.append(([ids[: config.n_positions] for ids in sequences], encode_labels(split.labels, labels)))
+        cut = without_padding(truncate(tokenizer, sequences, config.n_positions), config)
+        encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
@@ -99,8 +112,19 @@ def finetune(
         "learning_rate": settings["learning_rate"],
         **facts,
     }
-    save_task(out, Task(model, config, adapter, tokenizer, labels), base, result)
+    save_task(out, Task(model, config, adapter, tokenizer, labels, model_files(base)), base, result)
     return result
+
+
+def without_padding(sequences, config):
+    """The ids of each text up to the last one that is not `pad_token_id`, if an imported model has such a field.
+
+    A classifier answers at the last token, and for transformers every token with that id at the end is padding.
+    """
+    pad = config.extra.get("pad_token_id")
+    if pad is None:
+        return sequences
+    return [ids[: np.append(0, np.flatnonzero(ids != pad))[-1] + 1] for ids in sequences]
 
 
 def without_texts(table, texts):
@@ -110,12 +134,26 @@ def without_texts(table, texts):
     return table._replace(texts=[text for text, _ in rows], labels=[label for _, label in rows])
 
 
-def load_classifier(folder):
+def encode_whole(tokenizer, texts):
+    """Token ids of each text, at least one: a classifier reads a text's last token.
+
+    An empty text has one if the tokenizer puts a token around each text. Where it does not, we invent none:
+    transformers fails there too.
+    """
+    sequences = encode(tokenizer, texts)
+    for row, (text, ids) in enumerate(zip(texts, sequences)):
+        if not len(ids):
+            reason = "has no tokens, and this model's tokenizer puts none around a text"
+            raise ValueError(f"text {row}: got {quoted(text, 100)}, which {reason}; leave the text out")
+    return sequences
+
+
+def load_classifier(folder, base=None):
     """Read a classifier that `finetune`, `import` or `merge` saved; see `load_task`.
 
     Raises ValueError for a language model.
     """
-    task = load_task(folder)
+    task = load_task(folder, base)
     if task.labels is None:
         raise ValueError(f"{folder}: got a language model, expected a classifier; use `generate` to write with it")
     return task
@@ -132,9 +170,14 @@ def predict(classifier, texts):
     Returns
     -------
     list of (label, probability), in the order of the texts
+
+    Raises
+    ------
+    FloatingPointError
+        If the model's logits are not finite.
     """
-    params, config, adapter, tokenizer, labels = classifier
-    sequences = encode(tokenizer, texts, config.n_positions)
+    params, config, adapter, tokenizer, labels, _ = classifier
+    sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     answers = [None] * len(texts)

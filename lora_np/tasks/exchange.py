@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ..adapters import HEAD, fitting_arrays, merge
 from ..checked import one_of
+from ..data import model_files
+from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
 from ..formats import (
     PRETRAINED,
     Task,
-    check_folder,
+    check_target,
     load_gpt2,
     load_peft,
     load_task,
@@ -24,7 +26,7 @@ from ..formats.task import with_classes
 FORMATS = ("peft", "hf", "merged")
 
 
-def export(name, to, out, base_name=None):
+def export(name, to, out, base_name=None, base=None):
     """Write a task for `transformers` or PEFT.
 
     Parameters
@@ -34,14 +36,15 @@ def export(name, to, out, base_name=None):
         with the adapter merged into its weights
     out : folder to write, other than the task's and its base's
     base_name : str or None, where PEFT will find the base, for the adapter's configuration
+    base : folder of the adapter's base, if it has moved, or None
 
     Returns
     -------
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_folder(out, "out", (task_folder(name), task_base(name)))
-    task = load_task(name)
+    check_target(out, "out", (task_folder(name), base or task_base(name)))
+    task = load_task(name, base)
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
@@ -51,7 +54,7 @@ def export(name, to, out, base_name=None):
     if task.adapter is not None:
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
-    save_gpt2(out, params, task.config, task.tokenizer, task.labels)
+    save_gpt2(out, params, task.config, task.tokenizer, task.labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
@@ -62,18 +65,22 @@ def import_gpt2(path, out, tokenizer=None):
     ----------
     path : see `load_gpt2`
     out : folder to write, other than the one that is read
-    tokenizer : path of a tokenizer.json; None: the one beside the model, if there is one
+    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one beside the model, if there is one
 
     Returns
     -------
     Task; its tokenizer is None if there is none
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    check_folder(out, "out", (folder, tokenizer or folder))
+    check_target(out, "out", (folder, tokenizer or folder))
     params, config, labels = load_gpt2(path)
-    if tokenizer is not None or (folder / "tokenizer.json").is_file():
-        tokenizer = tokenizer_of(tokenizer or folder, config)
-    task = Task(params, config, None, tokenizer, labels)
+    files = model_files(folder)
+    if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
+        place = tokenizer or folder
+        tokenizer = tokenizer_of(place, config)
+        own = {name: content for name, content in files.items() if name == GENERATION}  # the model's, not a tokenizer's
+        files = {name: content for name, content in model_files(place).items() if name != GENERATION} | own
+    task = Task(params, config, None, tokenizer, labels, files)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
 
@@ -93,7 +100,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     -------
     Task
     """
-    check_folder(out, "out", (folder, base))
+    check_target(out, "out", (folder, base))
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
@@ -107,6 +114,6 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
         raise ValueError(f"labels: got {', '.join(labels)}; expected {expected}")
     params, config = with_classes(task.params, task.config, n_classes)
     fitting_arrays(params, adapter)
-    task = Task(params, config, adapter, task.tokenizer, labels)
+    task = task._replace(params=params, config=config, adapter=adapter, labels=labels)
     save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})
     return task

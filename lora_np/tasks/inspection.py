@@ -8,16 +8,16 @@ import numpy as np
 from ..adapters import AdapterConfig, module_config, scaling
 from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
+from ..checked import shown
 from ..formats import read_tensors, task_folder
 from ..formats.checkpoint import read_config
 from ..formats.gpt2 import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
-from ..formats.peft_config import rank_and_scale, read_fields
+from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
 SINGULAR_VALUES = "lora_E"  # of AdaLoRA's B diag(E) A
 LEAVES = (*FACTORS, SINGULAR_VALUES, MAGNITUDE)
 LARGEST = 1e40  # above this, the square of a product of three factors overflows
-MOST_CHARACTERS = 80  # of a layer's name; patterns of a file are not matched against longer ones
 FILES = ["adapter.safetensors", "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"]
 FILES += ["*.safetensors"]  # the first in the alphabet
 
@@ -40,12 +40,14 @@ def inspect_file(path):
     """
     file = tensor_file(place_of(path), FILES)
     tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
-    layers, scale_of = {}, scales(file.parent)
+    layers = {}
     for name, array in tensors.items():
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
-    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items() if fit(arrays)]
+    layers = {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
+    scale_of = scales(file.parent, layers)
+    adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
 
@@ -102,14 +104,13 @@ def describe_adapter(layer, arrays, scale):
     }
 
 
-def scales(folder):
-    """A function, layer -> its scale s, or None if no configuration in the folder gives it."""
+def scales(folder, layers):
+    """A function, one of these layers -> its scale s, or None if no configuration in the folder gives it."""
     ours, theirs = folder / "adapter.json", folder / "adapter_config.json"
 
     def scale(layer):
-        name = layer.removeprefix(BASE)
         try:
-            return rank_and_scale(theirs, fields, name)[1] if len(name) <= MOST_CHARACTERS else None
+            return rank_and_scale(theirs, fields, found, layer.removeprefix(BASE))[1]
         except ValueError:
             return None
 
@@ -118,6 +119,7 @@ def scales(folder):
             config = read_config(ours, AdapterConfig)
             return lambda layer: scaling(module_config(config, layer))
         fields = read_fields(theirs)
+        found = match_fields(theirs, fields, [layer.removeprefix(BASE) for layer in layers])
         return scale
     except (ValueError, FileNotFoundError):  # an adapter that we do not support can still be described
         return lambda layer: None
@@ -127,21 +129,22 @@ def format_inspection(inspected):
     """The description as text."""
     tensors, adapters = inspected["tensors"], inspected["adapters"]
     total = sum(math.prod(row["shape"]) for row in tensors)
-    lines = [f"{inspected['file']}: {len(tensors)} tensors, {total:,} numbers"]
+    lines = [f"{shown(inspected['file'])}: {len(tensors)} tensors, {total:,} numbers"]
     if inspected["metadata"]:
-        lines.append("metadata: " + ", ".join(f"{key}={value[:60]}" for key, value in inspected["metadata"].items()))
+        pairs = (f"{shown(key, 60)}={shown(value, 60)}" for key, value in inspected["metadata"].items())
+        lines.append(f"metadata: {shown(', '.join(pairs), 1000)}")
     table = [("tensor", "dtype", "shape", "norm", "rms")]
     for row in tensors:
         shape = "×".join(map(str, row["shape"])) or "number"
         norm, rms = ("not finite" if row[key] is None else f"{row[key]:.4g}" for key in ("norm", "rms"))
-        table.append((row["name"], row["dtype"], shape, norm, rms))
+        table.append((shown(row["name"]), row["dtype"], shape, norm, rms))
     lines += ["", *aligned(table)]
     table = [("adapter", "rank", "out×in", "s", "‖A‖", "‖B‖", "‖ΔW‖", "stable", "effective rank")]
     for row in adapters:
         scale = "?" if row["scale"] is None else f"{row['scale']:.3g}"
         norms = (f"{row[key]:.3g}" for key in ("norm_A", "norm_B", "norm_update"))
         ranks = (f"{row[key]:.1f}" for key in ("stable_rank", "effective_rank"))
-        table.append((row["layer"], str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
+        table.append((shown(row["layer"]), str(row["rank"]), f"{row['out']}×{row['in']}", scale, *norms, *ranks))
     lines += ["", *aligned(table)] if adapters else []
     if any(row["scale"] is None for row in adapters):
         lines.append("No configuration gives s, so ‖ΔW‖ is the norm of B A.")

@@ -3,10 +3,10 @@
 import math
 
 from ..adapters import AdapterConfig
-from ..data import encode, read_texts, token_stream
+from ..data import encode, model_files, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
 from ..training import blas_threads, language_loss, language_training, train
-from .start import end_training, load_base, start_training, training_settings
+from .start import answers_of, end_training, load_base, start_training, training_settings
 
 METHODS = {"lora": (4e-3, AdapterConfig(targets=("all-linear",))), "full": (4e-4, None)}  # as in classifier.py
 TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its start; the rest is the test part
@@ -53,18 +53,27 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
+    with blas_threads(1), answers_of(base):
+        before = perplexity(language_loss(params, config, test))
     frozen, start = start_training(params, adapter_config, seed)
     state = train(**language_training(frozen, config, start, training, validation, **settings))
     model, adapter, facts = end_training(params, frozen, start, state)
     with blas_threads(1):
-        before, after = language_loss(params, config, test), language_loss(model, config, test, adapter)
+        after = perplexity(language_loss(model, config, test, adapter))
     result = {
         "method": method,
         "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
-        "test_perplexity_before": math.exp(before),
-        "test_perplexity": math.exp(after),
+        "test_perplexity_before": before,
+        "test_perplexity": after,
         "learning_rate": settings["learning_rate"],
         **facts,
     }
-    save_task(out, Task(model, config, adapter, tokenizer, None), base, result)
+    save_task(out, Task(model, config, adapter, tokenizer, None, model_files(base)), base, result)
     return result
+
+
+def perplexity(loss):
+    """e to the loss in nats per token; FloatingPointError if no float can hold it."""
+    if not loss < 700:
+        raise FloatingPointError(f"the perplexity, e to the {loss:.4g}, is too large")
+    return math.exp(loss)

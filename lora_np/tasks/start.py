@@ -1,5 +1,6 @@
 """What `finetune` and `finetune_text` share."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import finite_number, one_of, whole_number
-from ..formats import check_folder, load_model, tokenizer_of
+from ..formats import check_target, load_model, tokenizer_of
 from ..training import attach, stream
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
@@ -29,7 +30,7 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
     whole_number("epochs", epochs, most=MOST_EPOCHS)
     whole_number("batch_size", batch_size)
     whole_number("seed", seed, least=0, most=2**63 - 1)
-    check_folder(out, "out", sources)
+    check_target(out, "out", sources)
     rate, default = methods[method]
     rate = finite_number("learning_rate", rate if learning_rate is None else learning_rate, least=SMALLEST)
     adapter_config = adapter_config or methods["lora"][1]
@@ -51,6 +52,15 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
         "progress": f"fine-tuning ({method})",
     }
     return adapter_config if method == "lora" else default, settings
+
+
+@contextmanager
+def answers_of(model):
+    """Put the model's name in front of an error about its numbers."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{model}: {error}") from None
 
 
 def load_base(base, dropout, adapter_config):

@@ -1,10 +1,10 @@
 """Generate text piece by piece."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from ..data import END_OF_TEXT, decode, encode
+from ..checked import quoted
+from ..data import decode, encode
+from ..formats.gpt2 import special_ids
 from ..model import GREEDY, generate_tokens
 
 UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to
@@ -24,7 +24,7 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     adapter : Adapter or None
     sampling : Sampling
     rng : np.random.Generator, unless sampling.temperature is 0
-    ignore_end : bool, continue after ``<|endoftext|>``, which otherwise ends the text
+    ignore_end : bool, continue after the model's end-of-text token (see `special_ids`), which otherwise ends the text
 
     Returns
     -------
@@ -36,13 +36,25 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
         raise ValueError("prompt: is empty, expected at least one word")
     tokenizer = task.tokenizer
     ids = encode(tokenizer, [prompt])[0][None]  # (1, T)
-    # Some models round their vocabulary size up. Without those rows of the embedding, which is also the output layer,
-    # a token that the tokenizer does not have can never be drawn.
-    config = replace(task.config, vocab_size=tokenizer.get_vocab_size())
-    params = {**task.params, "tok_emb.weight": task.params["tok_emb.weight"][: config.vocab_size]}
-    stop = () if ignore_end else (tokenizer.token_to_id(END_OF_TEXT),)
-    new = generate_tokens(params, ids, config, n_new, adapter, sampling=sampling, rng=rng, stop=stop, slide=True)
+    if not ids.size:
+        raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
+    vocab_size = task.config.vocab_size
+    settings = {
+        "sampling": sampling,
+        "rng": rng,
+        "stop": () if ignore_end else end_ids(task),
+        # Vocabularies have gaps, and some models round their size up.
+        "never": np.setdiff1d(np.arange(vocab_size), list(tokenizer.get_vocab().values())),
+    }
+    new = generate_tokens(task.params, ids, task.config, n_new, adapter, slide=True, **settings)
     return pieces(tokenizer, ids[0].tolist(), new)
+
+
+def end_ids(task):
+    """The ids that end a text of a model."""
+    end = special_ids(task.config, task.tokenizer, task.files).get("eos_token_id")
+    ids = end if isinstance(end, list) else [end]
+    return tuple(i for i in ids if isinstance(i, int) and 0 <= i < task.config.vocab_size)
 
 
 def pieces(tokenizer, text, new):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
-from lora_np.data import Batch, encode, load_reviews, load_tokenizer, normalise
+from lora_np.data import Batch, encode, load_reviews, load_tokenizer, model_files, normalise
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -30,9 +30,10 @@ from lora_np.model import (
     loss_and_gradients,
     next_probabilities,
 )
+from lora_np.tasks.classifier import without_padding
 from lora_np.training import TrainConfig, model_objective, train
 
-from ..tiny import random_params
+from ..tiny import edit_fields, random_params
 from .comparison import GRADIENT, LARGEST, OUTPUT, check, check_all
 
 torch = pytest.importorskip("torch")
@@ -57,6 +58,7 @@ ADAPTERS = {
         "alpha_pattern": {"blocks.0.mlp.*": 1.0},
     },
     "one layer": {"targets": ("blocks.1.attn.k_proj",), "r": 4, "alpha": 4.0},
+    "head alone": {"targets": ()},
     "other scales side by side": {"targets": ("all-linear",), "r": 4, "rank_pattern": {"v_proj": 2}},
     "DoRA": {"targets": ("all-linear",), "r": 3, "alpha": 6.0, "kind": "dora"},
     "DoRA on q,v": {"targets": ("q_proj", "v_proj"), "r": 4, "alpha": 2.0, "kind": "dora", "rslora": True},
@@ -167,19 +169,26 @@ def file_bytes(folder, name="adapter_model.safetensors"):
 # ---------------------------------------------------------------- GPT-2
 
 
-def test_transformers_reads_texts_as_we_do(tmp_path):
+@pytest.mark.parametrize("form", ["shipped", "new", "of a folder with tokenizer.json alone"])
+def test_transformers_reads_texts_as_we_do(form, tmp_path):
     """The shipped model with its tokenizer: the same ids, and the same greedy text."""
     params, config = load_pretrained()
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
-    save_gpt2(tmp_path, params, config, tokenizer)
-    texts = ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
+    tokenizer = load_tokenizer(PRETRAINED)
+    files = model_files(PRETRAINED) if form != "new" else {}
+    if form not in ("shipped", "new"):
+        files = {"tokenizer.json": files["tokenizer.json"]}
+        tokenizer.encode_special_tokens = False
+    save_gpt2(tmp_path, params, config, tokenizer, None, files)
+    texts = ["", "a <|endoftext|> in<|pad|>side"]
+    texts += ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
     texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
     with no_warnings():
         model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         assert theirs(texts)["input_ids"] == [ids.tolist() for ids in encode(tokenizer, texts)]
         for text, ids in zip(texts, encode(tokenizer, texts)):
-            assert theirs.decode(ids, skip_special_tokens=True) == normalise(tokenizer, text)
+            if tokenizer.encode_special_tokens or "<|" not in text:
+                assert theirs.decode(ids, skip_special_tokens=True) == normalise(tokenizer, text)
         assert theirs.pad_token_id == 1 and theirs.eos_token_id == 0
         prompt = theirs("the film", return_tensors="pt")
         text = model.generate(**prompt, max_new_tokens=12, do_sample=False)
@@ -241,6 +250,53 @@ def test_any_gpt2_directory(how, dtype, tmp_path):
     agree("GPT-2 imported", forward(params, ids, config)[0], h @ params["tok_emb.weight"].T)
 
 
+OTHER_MODELS = [  # fields with which transformers computes or generates something else, and which we refuse
+    {"is_causal": False}, {"sliding_window": 3}, {"attention_chunk_size": 3}, {"tie_word_embeddings": False},
+    {"layer_types": ["sliding_attention"] * 3, "sliding_window": 3}, {"num_attention_heads": 5},
+    {"num_hidden_layers": 2}, {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True},
+]  # fmt: skip
+THIS_MODEL = [  # and fields that change nothing, or only rounding
+    {"num_attention_heads": 3, "n_head": "absent"}, {"hidden_size": 15}, {"layer_types": ["full_attention"] * 3},
+    {"attn_implementation": "eager", "reorder_and_upcast_attn": True}, {"chunk_size_feed_forward": 2}, {"n_ctx": 3},
+    {"is_decoder": False}, {"use_cache": False}, {"summary_type": "mean"}, {"initializer_range": 9.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", OTHER_MODELS + THIS_MODEL, ids=str)
+def test_fields_that_change_what_a_gpt2_computes(changes, tmp_path):
+    random_gpt2(0, torch.float32).save_pretrained(tmp_path)
+    params, config, _ = load_gpt2(tmp_path)
+    ids = random_ids(config, np.random.default_rng(0), 1, 5)
+    logits, _ = forward(params, ids, config)
+    text = generate(params, ids, config, 6)
+    edit_fields(tmp_path / "config.json", **changes)
+    torch.manual_seed(0)  # of a head that the file does not have
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    same = np.allclose(hf_logits(model, ids), logits, atol=1e-4)
+    same = same and model.generate(torch.tensor(ids), **options).tolist() == text.tolist()
+    assert same == (changes in THIS_MODEL)
+    if same:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = load_gpt2(tmp_path)
+        assert again.config == config and np.array_equal(forward(again.params, ids, again.config)[0], logits)
+    else:
+        with pytest.raises(ValueError, match="expected|missing"):
+            load_gpt2(tmp_path)
+
+
+def test_a_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
+    """Also where a text itself ends with that token, or consists of it."""
+    model = random_gpt2(4, torch.float32)
+    model.save_pretrained(tmp_path)
+    params, config, _ = load_gpt2(tmp_path)
+    ids = np.array([[3, 7, 0, 4, 9], [3, 7, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 0, 0]])  # pad_token_id is 0
+    lengths = [len(row) for row in without_padding(list(ids), config)]
+    assert lengths == [5, 2, 3, 1]
+    agree("GPT-2 imported", forward(params, ids, config, lengths=np.array(lengths))[0], hf_logits(model, ids))
+
+
 # ---------------------------------------------------------------- PEFT
 
 
@@ -249,6 +305,8 @@ def test_any_gpt2_directory(how, dtype, tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_peft_loads_an_adapter_that_was_trained_here(dtype, name, n_classes, tmp_path):
     """The same logits, merged or not; in float64 to the last digits. Back here, the same bytes."""
+    if name == "head alone" and not n_classes:
+        pytest.skip("a language model has no head to train")
     config, rng = odd_config(n_classes), np.random.default_rng(0)
     params = random_params(config, dtype, spread=0.2)
     adapter = trained_here(params, config, ADAPTERS[name], rng)
@@ -289,6 +347,17 @@ PEFT_CONFIGS = {
     "DoRA, rsLoRA": {"r": 4, "lora_alpha": 2, "target_modules": ["c_attn"], "use_dora": True, "use_rslora": True},
     "DoRA, one projection": {"target_modules": ["c_attn", "mlp.c_proj"], "use_dora": True},
     "a pattern": {"target_modules": r".*\.(0|1)\.attn\.c_attn|.*c_fc"},
+    "groups": {"target_modules": r"(transformer\.)?h\.(\d)\.(attn|mlp)\.(c_(attn|fc))"},
+    "look-ahead": {"target_modules": r".*\.h\.(?!0)\d\.(?:attn|mlp)\.c_(?=attn|proj).*"},
+    "any case": {"target_modules": "(?i).*C_ATTN", "exclude_modules": r".*(1)\.attn\..*"},
+    "a back-reference": {"target_modules": r".*\.c_(.)(.)\2.*"},
+    "patterns of ranks": {
+        "target_modules": ALL,
+        "rank_pattern": {r"(attn|mlp)\.c_proj": 1, r"h\.(0|7)\.(?:\w+\.)+c_\w+": 3},  # PEFT saves them sorted
+        "alpha_pattern": {r"(?!transformer).*c_fc": 9, r"c_[a-f]{1,4}t+n": 5},
+    },
+    "blocks by groups": {"target_modules": ["c_fc"], "layers_to_transform": [1], "layers_pattern": ["x|y", "(h)+"]},
+    "a saved module": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": [r"mlp\.c_proj"]},
     "all-linear": {"target_modules": "all-linear"},
     "one block": {"target_modules": ["c_attn", "c_fc"], "layers_to_transform": 1},
     "blocks by pattern": {"target_modules": ["c_attn"], "layers_to_transform": [0], "layers_pattern": "h"},

@@ -1,0 +1,276 @@
+"""A model's tokenizer from its files, as transformers reads them.
+
+Which ids a text has is decided by ``tokenizer.json`` and by a few fields of the files beside it. `load_tokenizer` does
+what ``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does with the folder of a GPT-2. One of its habits is
+easily missed: the class ``GPT2Tokenizer``, which a GPT-2 has unless ``tokenizer_class`` names another, takes only the
+vocabulary, merges and post-processor of ``tokenizer.json``; ``PreTrainedTokenizerFast`` takes the whole file.
+"""
+
+import json
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..checked import quoted, shown
+from .texts import existing_file
+
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token, and ours
+PAD = "<|pad|>"  # of our own tokenizer; pads rows to a common length, on the right
+
+TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of a tokenizer.json
+NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older parts of SETTINGS
+GENERATION = "generation_config.json"  # where transformers' `generate` finds the id that ends a text
+FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, "chat_template.jinja", GENERATION)
+
+WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
+GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
+# Other fields of SETTINGS that change ids, with the values that we support.
+FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
+TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
+NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+
+LARGEST = 2**31  # with such an id, the library aborts when it writes the tokenizer
+STDERR = 2
+stderr_lock = threading.RLock()
+
+
+def load_tokenizer(path, fields=None):
+    """Load a tokenizer as transformers does.
+
+    It neither pads nor truncates, whatever its file says: transformers writes the padding and the longest length that
+    it last used into it.
+
+    Parameters
+    ----------
+    path : a folder with ``tokenizer.json``, or with ``vocab.json`` and ``merges.txt``; or a ``tokenizer.json``, which
+        is read with the files beside it; or such a file with another name, which is read alone
+    fields : dict, of the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` matter. None:
+        those of ``config.json`` in the same folder
+
+    Returns
+    -------
+    Tokenizer
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a file is damaged, an id is not below ``vocab_size``, or a file asks for something that changes ids and is
+        not supported.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(path)
+    files = model_files(path if path.is_dir() else existing_file(path))
+    name = TOKENIZER if TOKENIZER in files else VOCABULARY
+    if not files.keys() >= ({TOKENIZER} if name == TOKENIZER else {VOCABULARY, MERGES}):
+        raise FileNotFoundError(f"{path}: no {TOKENIZER}, and no {VOCABULARY} with {MERGES}")
+    where = path / name if path.is_dir() else path
+    if fields is None:
+        fields = model_fields(where.parent / "config.json") if where.name == name else {}
+    vocab_size = min(fields.get("vocab_size", LARGEST), LARGEST)
+    settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
+    rebuilds = is_gpt2(where, settings, fields)
+    content = json_object(where, files[name])
+    if name == VOCABULARY:
+        lines = files[MERGES].decode("utf-8", "replace").split("\n")
+        merges = [line.removesuffix("\r") for line in lines if line and not line.startswith("#version")]
+        content = {"model": {"type": "BPE", "vocab": content, "merges": merges}}
+    with library(f"path: got {str(where)!r}, which is not a tokenizer file"):
+        ids = ids_in(content)
+    check_ids(where, ids, vocab_size)
+    with library(f"path: got {str(where)!r}, which is not a tokenizer file"):
+        text = json.dumps(gpt2_content(content, settings)) if rebuilds else files[name].decode("utf-8")
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        add_special_tokens(tokenizer, content, settings, files, vocab_size if rebuilds else None)
+        tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens"))
+        ids = [*tokenizer.get_vocab().values(), *tokenizer.encode("").ids]
+    check_ids(where, ids, vocab_size)
+    return tokenizer
+
+
+def model_files(path):
+    """The files that a tokenizer and `generate` depend on, name -> bytes; the path is one for `load_tokenizer`."""
+    path = Path(path)
+    if not path.is_dir() and path.name != TOKENIZER:
+        return {TOKENIZER: path.read_bytes()}
+    folder = path if path.is_dir() else path.parent
+    return {name: existing_file(folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+
+
+def new_files(tokenizer):
+    """The files of a tokenizer that has none yet, name -> bytes: transformers and `load_tokenizer` get it from them."""
+    return {TOKENIZER: tokenizer.to_str(pretty=True).encode("utf-8"), SETTINGS: new_settings(tokenizer)}
+
+
+def new_settings(tokenizer):
+    """The bytes of a ``tokenizer_config.json`` for a tokenizer whose ``tokenizer.json`` is to be used as it is."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
+    settings = {"tokenizer_class": WHOLE_FILE[0], "split_special_tokens": tokenizer.encode_special_tokens}
+    settings |= {name: text for name, text in names.items() if text in added}
+    return (json.dumps(settings, indent=2) + "\n").encode("utf-8")
+
+
+def model_fields(path):
+    """The fields of a `config.json`, transformers' or ours, which has in `extra` what it took over from the other."""
+    fields = json_object(path, path.read_bytes() if path.is_file() else None)
+    extra = fields.get("extra")
+    fields = {**(extra if isinstance(extra, dict) else {}), **fields}
+    if not isinstance(fields.get("vocab_size", 0), int):
+        raise ValueError(f"{path}: vocab_size is {quoted(fields['vocab_size'])}, expected a whole number")
+    return fields
+
+
+def is_gpt2(where, settings, fields):
+    """Whether transformers reads the files with GPT2Tokenizer. Raises ValueError for what is not supported."""
+    for field, values in FIXED.items():
+        if settings.get(field) not in values:
+            raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
+    is_old = where.name == VOCABULARY
+    usual = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
+    kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or usual[0]
+    supported = GPT2_CLASS if is_old else (*GPT2_CLASS, *WHOLE_FILE)
+    if kind not in supported:
+        raise ValueError(f"{where}: tokenizer_class is {quoted(kind)}, expected one of {', '.join(supported)}")
+    return kind in GPT2_CLASS
+
+
+def gpt2_content(content, settings):
+    """What GPT2Tokenizer takes from a ``tokenizer.json``, and what it puts in place of the rest."""
+    model, splitter = content["model"], {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {GPT2_CLASS[0]} has 'BPE'")
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {**splitter, "add_prefix_space": bool(settings.get("add_prefix_space"))},
+        "post_processor": content.get("post_processor"),
+        "decoder": {**splitter, "add_prefix_space": True},
+        "model": {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]},
+    }
+
+
+def add_special_tokens(tokenizer, content, settings, files, vocab_size):
+    """Add the tokens that the files name and the tokenizer lacks, in transformers' order, which decides their ids.
+
+    GPT2Tokenizer, for which `vocab_size` is given, adds ``<|endoftext|>`` to every vocabulary.
+    """
+    from tokenizers import processors
+
+    is_old = "added_tokens_decoder" not in settings
+    if is_old:
+        settings = {**settings, **json_object(NAMES, files.get(NAMES))}
+    if content.get("padding"):
+        settings = {"pad_token": content["padding"]["pad_token"], **settings}
+    more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    if isinstance(more, dict):
+        settings, more = {**settings, **more}, []
+    named = dict.fromkeys(NAMED) | dict.fromkeys(NAMED[:3], END_OF_TEXT if vocab_size else None)
+    named |= {name: value for name, value in settings.items() if name.endswith("_token")}
+    special = [as_token(value, special=True) for value in [*named.values(), *more] if isinstance(value, (str, dict))]
+    texts = {token.content for token in special}
+    if is_old:
+        plain = json_object(ADDED, files.get(ADDED)).items()
+        declared = {i: as_token(text, special=text in texts, normalized=text not in texts) for text, i in plain}
+        declared |= {token["id"]: as_token(token) for token in content.get("added_tokens") or ()}
+    else:
+        declared = {int(i): as_token(token) for i, token in settings["added_tokens_decoder"].items()}
+    present = tokenizer.get_added_tokens_decoder().values()
+    present, known = {token.content for token in present}, set(map(repr, present))
+    new = [token for _, token in sorted(declared.items()) if repr(token) not in known]
+    present |= {token.content for token in new}
+    by_default = {END_OF_TEXT} - present if vocab_size else set()
+    for token in special:
+        if token.content not in present:
+            present.add(token.content)
+            new.append(token)
+    for token in new:
+        token.special = token.special or token.content in texts
+        is_new = tokenizer.token_to_id(token.content) is None
+        # If the model has no row for it, transformers cannot read a text with this token either.
+        if not (token.content in by_default and is_new and next_id(tokenizer) >= vocab_size):
+            tokenizer.add_tokens([token])
+    if TOKENIZER not in files:
+        around = [settings.get(f"add_{name}") and named[name] for name in ("bos_token", "eos_token")]
+        first, last = ([as_token(value).content] if value else [] for value in around)
+        ids = [(text, tokenizer.token_to_id(text)) for text in {*first, *last}]
+        tokenizer.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=ids)
+
+
+def as_token(value, **more):
+    """The AddedToken that a file names by its text or by its fields."""
+    from tokenizers import AddedToken
+
+    fields = {"content": value} if isinstance(value, str) else {name: value[name] for name in TOKEN if name in value}
+    return AddedToken(**{**fields, **more})
+
+
+def next_id(tokenizer):
+    """The id that the library gives to a new token."""
+    return max(tokenizer.get_vocab_size(with_added_tokens=False) - 1, *tokenizer.get_added_tokens_decoder(), -1) + 1
+
+
+def ids_in(content):
+    """The ids in a ``tokenizer.json``; what is not a number the library refuses itself."""
+    vocab, added = content["model"].get("vocab"), content.get("added_tokens") or ()
+    ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(token["id"] for token in added)]
+    return [i for i in ids if isinstance(i, int)]
+
+
+def check_ids(where, ids, vocab_size):
+    """Raise ValueError for an id that is not below the model's `vocab_size`."""
+    if max(ids, default=0) >= vocab_size:
+        expected = vocab_size if vocab_size == LARGEST else f"the model's vocab_size = {vocab_size}"
+        raise ValueError(f"{where}: has a token with id {max(ids)}, expected ids below {expected}")
+
+
+def json_object(path, data):
+    """The fields of a JSON file from its bytes; without a file, None, no fields."""
+    try:
+        fields = {} if data is None else json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({shown(str(error))})") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: got a JSON {type(fields).__name__}, expected an object")
+    return fields
+
+
+@contextmanager
+def library(problem):
+    """Run the tokenizers library: what it raises becomes a ValueError that begins with the `problem`.
+
+    It panics where a regular expression takes too many steps, for example. Rust then prints a report of its own to the
+    standard error stream, whatever Python does with the exception; it goes nowhere.
+    """
+    try:
+        with stderr_lock, quiet_stderr():
+            yield
+    except BaseException as error:  # a panic is no Exception
+        is_its = isinstance(error, Exception) and not isinstance(error, MemoryError)
+        if not is_its and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{problem}: {shown(str(error))}") from None
+
+
+@contextmanager
+def quiet_stderr():
+    """Lead the process's standard error stream to nowhere; one that is closed stays closed."""
+    try:
+        saved = os.dup(STDERR)
+    except OSError:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, STDERR)
+        yield
+    finally:
+        os.dup2(saved, STDERR)
+        os.close(saved)
+        os.close(nowhere)

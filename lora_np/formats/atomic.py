@@ -1,0 +1,282 @@
+"""Replace a file or a folder as a whole: at every moment the old one is there, or the new one.
+
+New content goes to a temporary place in the same folder, is flushed to the disk, and is renamed. A folder's content is
+also read back first. One process at a time writes in a folder. Its lock ends with the process, so whoever has the lock
+knows that temporary files in this folder belong to dead processes, and removes them.
+"""
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+
+from ..data.texts import kind_of
+
+TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
+# All that is ever written into the folder of a model, an adapter or a task. Other files in it are the user's.
+MODEL_FILES = """model.safetensors config.json generation_config.json adapter.safetensors adapter.json task.json
+confusion.png adapter_model.safetensors adapter_config.json tokenizer.json tokenizer_config.json special_tokens_map.json
+added_tokens.json vocab.json merges.txt chat_template.jinja training_log.json .DS_Store""".split()
+
+
+# ---------------------------------------------------------------- one file
+
+
+def write_atomically(path, data):
+    """Write the bytes of a file. An OSError, such as that of a full disk, names it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        remove_leftovers(path.parent)
+        handle, temporary = tempfile.mkstemp(**TEMPORARY, dir=path.parent)
+        try:
+            with naming(path):
+                write_through(handle, data)
+                os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; make it a normal file
+                os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_through(file, data):
+    """Write bytes to a new file, a path or an open handle, and flush them to the disk."""
+    with os.fdopen(file, "wb") if isinstance(file, int) else open(file, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def naming(path):
+    """Let an OSError name the file that was to be written, and not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def umask():
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def locked(folder):
+    """Wait until no other process writes in a folder, and keep them from it until the end of the block."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which cannot lock a folder
+        from filelock import FileLock
+
+        with FileLock(folder / ".lora_np.lock"):
+            yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives have no locks; a rename is still atomic there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder):
+    """Remove temporary files and folders of processes that were killed; the caller has the folder's lock."""
+    for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def write_folder(folder, files, check=None, carry=()):
+    """Replace a folder by a new one with these files.
+
+    Parameters
+    ----------
+    folder : the folder; its parents are created if needed
+    files : dict of name -> bytes
+    check : function that reads the new folder, whose path it gets, before the folder is put in place
+    carry : names of files and folders that are taken over from the old folder
+
+    Raises
+    ------
+    ValueError
+        If the folder has files that this package does not write; see `check_target`.
+    OSError
+        If it cannot be written. The old folder is then unchanged.
+    """
+    folder = Path(os.path.realpath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recover(folder)
+    with locked(folder.parent):
+        check_target(folder, "folder", carry=carry)
+        remove_leftovers(folder.parent)
+        new = Path(tempfile.mkdtemp(**TEMPORARY, dir=folder.parent))
+        try:
+            for name, data in files.items():
+                with naming(folder / name):
+                    write_through(new / name, data)
+            for path in [folder / name for name in carry if (folder / name).exists()]:
+                with naming(path):
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)
+            if check is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of fields that are stored and have no effect
+                    check(new)
+            os.chmod(new, folder.stat().st_mode if folder.exists() else 0o777 & ~umask())
+            put_in_place(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)  # after an exchange, the old folder
+
+
+def put_in_place(new, folder):
+    """Give a new folder the name of an old one, if there is one. The caller has the lock and removes what is left."""
+    if folder.exists() and not exchange(new, folder):
+        shutil.rmtree(aside(folder), ignore_errors=True)  # of a process that was killed after both renames
+        os.rename(folder, aside(folder))  # until the next rename there is no folder; see `recover`
+    if not folder.exists():
+        os.rename(new, folder)
+    shutil.rmtree(aside(folder), ignore_errors=True)
+
+
+def exchange(a, b):
+    """Exchange two folders in one step; False if the system or the drive cannot."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        a, b = os.fsencode(a), os.fsencode(b)
+        if sys.platform == "darwin":
+            return libc.renamex_np(a, b, 2) == 0  # RENAME_SWAP
+        return libc.renameat2(-100, a, -100, b, 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    except (AttributeError, OSError, TypeError):  # no such function; TypeError: Windows
+        return False
+
+
+def aside(folder):
+    """Where a folder is between the two renames that replace it where nothing can be exchanged."""
+    folder = Path(os.path.realpath(folder))
+    return folder.parent / f"{TEMPORARY['prefix']}{folder.name}.old"
+
+
+def recover(folder):
+    """Take back a folder whose replacement was interrupted between two renames."""
+    folder = Path(os.path.realpath(folder))
+    if not folder.exists() and aside(folder).exists():
+        with locked(folder.parent):
+            if not folder.exists() and aside(folder).exists():
+                os.rename(aside(folder), folder)
+
+
+def of_one_version(read):
+    """Decorate a function that reads a folder, its first argument: all that it reads is from the same version.
+
+    If the folder was replaced in the meantime, it is read again.
+    """
+
+    @wraps(read)
+    def call(folder, *args, **kwargs):
+        while True:
+            recover(folder)
+            before = version(folder), version(aside(folder))
+            try:
+                result, error = read(folder, *args, **kwargs), None
+            except (OSError, ValueError) as raised:
+                result, error = None, raised
+            after = version(folder), version(aside(folder))
+            is_between_renames = after[0] is None and after[1] is not None
+            if before == after and not is_between_renames:
+                if error is not None:
+                    raise error
+                return result
+
+    return call
+
+
+def version(folder):
+    """What tells a folder from one that had its name before; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+# ---------------------------------------------------------------- checks before a long job
+
+
+def check_folder(path, argument, sources=()):
+    """Check before a long job that a folder, which need not exist yet, can be written to.
+
+    Raises ValueError, which names the caller's `argument`, if it cannot or it is or holds one of the `sources`: files
+    and folders that are read and must not be overwritten.
+    """
+    path = Path(path)
+    existing = next(folder for folder in (path, *path.absolute().parents) if is_there(folder))
+    if not existing.exists():
+        raise ValueError(f"{argument}: {existing} is a link that leads nowhere, expected a folder")
+    if not existing.is_dir():
+        raise ValueError(f"{argument}: {existing} is {kind_of(existing)}, expected a folder")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"{argument}: {existing} cannot be written to")
+    for source in sources:
+        if is_in(source, path):
+            what = "is" if is_in(path, source) else f"holds {source}, which is"
+            raise ValueError(f"{argument}: {path} {what} also read from; expected another folder")
+
+
+def check_target(path, argument, sources=(), carry=()):
+    """Check before a long job that a folder can be replaced as a whole; see `check_folder` and `write_folder`.
+
+    Raises ValueError also if it has files that this package does not write, is a drive's own folder or the current one.
+    """
+    check_folder(path, argument, sources)
+    path = Path(os.path.realpath(path))
+    check_folder(path.parent, argument)
+    if path == Path.cwd():  # whose shell would be left in the old one
+        raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; name another one")
+    others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []
+    if others:
+        expected = "expected a new folder, or one with nothing except a model"
+        raise ValueError(f"{argument}: {path} has other files, such as {others[0]!r}; {expected}")
+    if path.is_mount():
+        raise ValueError(f"{argument}: {path} is a drive's own folder, which cannot be replaced; name one inside it")
+
+
+def check_file(path, argument, sources=()):
+    """Check before a long job that a file can be written, and is no source and in none; see `check_folder`."""
+    path = Path(path)
+    if is_there(path) and not path.is_file():  # such as a device, which the rename would replace
+        raise ValueError(f"{argument}: {path} is {kind_of(path)}, expected a file")
+    for source in sources:
+        if is_in(path, source):
+            where = f"in {source}, which is " if Path(source).is_dir() else ""
+            raise ValueError(f"{argument}: {path} is {where}also read from; expected another place")
+    check_folder(path.parent, argument)
+
+
+def is_there(path):
+    """Whether anything is at a path, be it a link that leads nowhere. OSError for a path that cannot be looked at."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_in(path, place):
+    """Whether a path is a file or folder, or inside the folder, by whatever names, links and hard links."""
+    path, place = Path(os.path.realpath(path)), Path(os.path.realpath(place))
+    if place in (path, *path.parents):
+        return True
+    if not path.is_file() or path.stat().st_nlink == 1:
+        return False
+    return any(file.is_file() and file.samefile(path) for file in (place, *place.rglob("*")))

@@ -1,0 +1,69 @@
+"""Which names the regular expressions of a file match: exactly as Python's `re` says, and within a time limit.
+
+`re` cannot be interrupted, and a pattern such as `(a|a)*b` can take years. A few patterns of literal characters are
+matched here; all others in a child process, which is this file as a script and is ended when its time is up.
+"""
+
+import json
+import re
+import sys
+import warnings
+
+SECONDS = 5.0  # for all patterns of a file together
+LITERAL = re.compile(r"(\w|-|\.|\\\.)*", re.ASCII)
+CHEAP = 10**7  # patterns × characters of all names × characters of the longest name
+
+
+def match_patterns(patterns, names):
+    """The names that each pattern matches.
+
+    Parameters
+    ----------
+    patterns : list of (pattern, before, after, how): `re`'s function `how`, "match" or "fullmatch", gets
+        before + pattern + after
+    names : list of str
+
+    Returns
+    -------
+    list with an entry for each pattern: a dict, name -> what the group "idx" matched, or None; or a str, what is wrong
+    with the pattern. The list ends before the first pattern that the time limit did not allow.
+    """
+    whole = [(before + pattern + after, how) for pattern, before, after, how in patterns]
+    work = len(whole) * sum(map(len, names)) * max(map(len, names), default=0)
+    if work <= CHEAP and all(LITERAL.fullmatch(pattern) for pattern, *_ in patterns):
+        found = [matched(*one, names) for one in whole]
+    else:
+        found = in_a_child(whole, names)
+    return [rows if isinstance(rows, str) else {names[i]: block for i, block in rows} for rows in found]
+
+
+def matched(pattern, how, names):
+    """[(index of a name, its group "idx")] for the names that match, or what is wrong with the pattern."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            match = getattr(re.compile(pattern), how)
+        found = [(i, match(name)) for i, name in enumerate(names)]
+        return [(i, one.groupdict().get("idx")) for i, one in found if one]
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        return str(error)
+
+
+def in_a_child(patterns, names):
+    """`matched` of each pattern, up to the first for which there is no time or no memory."""
+    import subprocess
+
+    command = [sys.executable, "-I", "-S", __file__]
+    try:
+        text = json.dumps([patterns, names]).encode()
+        out = subprocess.run(command, input=text, capture_output=True, timeout=SECONDS).stdout
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout or b""
+    return [json.loads(line) for line in out.split(b"\n")[:-1]]  # the last line may be incomplete
+
+
+if __name__ == "__main__":
+    all_patterns, all_names = json.load(sys.stdin)
+    for one in all_patterns:
+        sys.stdout.write(json.dumps(matched(*one, all_names)) + "\n")
+        sys.stdout.flush()

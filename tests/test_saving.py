@@ -1,0 +1,387 @@
+"""Saving a folder: whatever happens, the old model answers or the new one does, never a mixture, never none."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from lora_np.formats import (
+    Task,
+    atomic,
+    load_adapter,
+    load_gpt2,
+    load_model,
+    load_peft,
+    load_task,
+    read_json,
+    read_tensors,
+    save_adapter,
+    save_gpt2,
+    save_model,
+    save_peft,
+    save_task,
+    write_json,
+    write_tensors,
+)
+
+from .test_fuzz_formats import tiny_tokenizer
+from .tiny import edit_fields, random_adapter, random_params, tiny_config
+
+CLASSES = tiny_config(n_classes=4)
+BASE = random_params(CLASSES, np.float32)
+VERSIONS = (0, 1)
+LABELS = {0: list("abcd"), 1: list("efgh")}
+
+
+class Kind(NamedTuple):
+    """Something that is saved: functions (path, version) that writes it, and (path) that reads its numbers."""
+
+    save: object
+    load: object
+    file: str = ""  # what is in the folder; "" for a single file
+
+
+def version_of(arrays, *others):
+    """The version that arrays and what is saved beside them belong to, which has to be one and the same."""
+    versions = {int(array.flat[0]) for array in arrays.values()} | set(others)
+    assert len(versions) == 1, f"a mixture: {versions}"
+    return versions.pop()
+
+
+def filled(arrays, version):
+    """Arrays of the same shapes whose first entry is the version, and large enough to fill several pages."""
+    changed = {name: np.array(array) for name, array in arrays.items()}
+    for array in changed.values():
+        array.flat[0] = version
+    return changed
+
+
+def adapter_of(version):
+    """An adapter whose alpha and arrays tell its version."""
+    adapter = random_adapter(BASE, alpha=float(version + 1), r=8, targets=("all-linear",))
+    return adapter._replace(weights=filled(adapter.weights, version))
+
+
+def task_of(version, adapted):
+    params = BASE if adapted else filled(BASE, version)
+    return Task(params, CLASSES, adapter_of(version) if adapted else None, tiny_tokenizer(), LABELS[version])
+
+
+def save_beside_base(path, version):
+    """A task that is an adapter, and its base in the folder beside it."""
+    base = path.parent / "base"
+    if not base.exists():
+        save_model(base, BASE, CLASSES, beside={"tokenizer.json": tiny_tokenizer().to_str()})
+    save_task(path, task_of(version, True), base, {"method": "lora"})
+
+
+def read_task(path):
+    task = load_task(path)
+    arrays = task.params if task.adapter is None else task.adapter.weights
+    return version_of(arrays, *(v for v in VERSIONS if LABELS[v] == task.labels))
+
+
+def read_adapter(path):
+    adapter = load_adapter(path, BASE)
+    return version_of(adapter.weights, int(adapter.config.alpha) - 1)
+
+
+def read_peft(path):
+    adapter = load_peft(path, BASE)
+    return version_of(adapter.weights, int(adapter.config.alpha) - 1)
+
+
+def read_gpt2(path):
+    params, _, labels = load_gpt2(path)
+    return int(params["tok_emb.weight"].flat[0]) if labels in LABELS.values() else None
+
+
+KINDS = {
+    "model": Kind(
+        lambda path, v: save_model(path, filled(BASE, v), CLASSES),
+        lambda path: version_of(load_model(path)[0]),
+        "model.safetensors",
+    ),
+    "adapter": Kind(lambda path, v: save_adapter(path, adapter_of(v)), read_adapter, "adapter.safetensors"),
+    "whole task": Kind(
+        lambda path, v: save_task(path, task_of(v, False), None, {"method": "full"}), read_task, "task.json"
+    ),
+    "task": Kind(save_beside_base, read_task, "task.json"),
+    "hf": Kind(
+        lambda path, v: save_gpt2(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_gpt2, "model.safetensors"
+    ),
+    "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),
+    "tensors": Kind(
+        lambda path, v: write_tensors(path, {"a": np.full(5000, v)}), lambda path: version_of(read_tensors(path)[0])
+    ),
+    "json": Kind(lambda path, v: write_json(path, [v] * 5000), lambda path: set(read_json(path)).pop()),
+}
+
+
+def beside(folder):
+    """The names in a folder, without that of a task's base."""
+    return set(os.listdir(folder)) - {"base"}
+
+
+FOLDERS = [name for name, kind in KINDS.items() if kind.file]
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+every_folder = pytest.mark.parametrize("kind", [KINDS[name] for name in FOLDERS], ids=FOLDERS)
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def renaming(request, monkeypatch):
+    """With and without a system that can exchange two folders."""
+    if request.param == "two renames":
+        monkeypatch.setattr(atomic, "exchange", lambda a, b: False)
+    return request.param
+
+
+# ------------------------------------------------------------------ failures
+
+
+@every_folder
+def test_a_new_folder_replaces_all_of_the_old_one(kind, tmp_path, renaming):
+    path = tmp_path / "out"
+    kind.save(path, 0)
+    for name in ("adapter.json", "task.json", "training_log.json"):
+        if not (path / name).exists():
+            write_json(path / name, {"of": "an earlier run"})
+    before = os.stat(path)
+    kind.save(path, 1)
+    assert kind.load(path) == 1 and os.stat(path).st_mode == before.st_mode
+    names = os.listdir(path)
+    kind.save(tmp_path / "fresh", 1)
+    assert sorted(names) == sorted(os.listdir(tmp_path / "fresh"))
+    assert beside(tmp_path) == {"fresh", "out"}
+
+
+def failing(monkeypatch, name, error, after):
+    """Let a function of `os` or `shutil` fail, after some calls that work."""
+    module, calls = (os if hasattr(os, name) else atomic), []
+    real = getattr(module, name)
+
+    def call(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > after:
+            raise error
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, call)
+
+
+MOMENTS = {  # function -> after how many calls it fails, in the save of a folder and in that of a single file
+    name: [("fsync", 0), ("fsync", 1), ("put_in_place", 0)] if kind.file else [("fsync", 0), ("replace", 0)]
+    for name, kind in KINDS.items()
+}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+@pytest.mark.parametrize("name, moment, after", [(name, *moment) for name in KINDS for moment in MOMENTS[name]])
+def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(name, moment, after, error, tmp_path, monkeypatch):
+    path, kind = tmp_path / "out", KINDS[name]
+    kind.save(path, 0)
+    with monkeypatch.context() as patch:
+        failing(patch, moment, error, after)
+        with pytest.raises(type(error)) as raised:
+            kind.save(path, 1)
+    if moment == "fsync" and isinstance(error, OSError):
+        assert "No space left on device" in str(raised.value) and str(path) in str(raised.value)
+    assert kind.load(path) == 0 and beside(tmp_path) == {"out"}
+
+
+@every_folder
+def test_a_folder_that_cannot_be_read_back_is_not_put_in_place(kind, tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    kind.save(path, 0)
+    real = atomic.write_through
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_through", lambda file, data: real(file, data[:-40]))
+        with pytest.raises(ValueError, match="not a"):
+            kind.save(path, 1)
+    assert kind.load(path) == 0 and beside(tmp_path) == {"out"}
+
+
+@every_folder
+@pytest.mark.parametrize("opening", ["load", "save"])
+def test_the_next_opening_takes_back_what_was_killed_between_two_renames(kind, opening, tmp_path):
+    path = tmp_path / "out"
+    kind.save(path, 0)
+    os.rename(path, atomic.aside(path))  # what a kill leaves
+    if opening == "save":
+        kind.save(path, 1)
+    assert kind.load(path) == (opening == "save") and beside(tmp_path) == {"out"}
+
+
+@every_kind
+def test_leftovers_of_dead_processes_are_removed_by_the_next_save(kind, tmp_path):
+    prefix, suffix = atomic.TEMPORARY.values()
+    (tmp_path / f"{prefix}a{suffix}").mkdir()
+    (tmp_path / f"{prefix}a{suffix}" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / f"{prefix}b{suffix}").write_bytes(b"half")
+    kind.save(tmp_path / "out", 0)
+    assert beside(tmp_path) == {"out"}
+
+
+@every_folder
+def test_files_of_the_user_are_never_replaced(kind, tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    kind.save(path, 0)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="out has other files, such as 'notes.txt'; expected a new folder"):
+        kind.save(path, 1)
+    assert kind.load(path) == 0 and (path / "notes.txt").read_text() == "mine"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="here is the current folder"):
+        kind.save(Path(), 1)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real", target_is_directory=True)
+    kind.save(link, 1)
+    assert link.is_symlink() and kind.load(link) == kind.load(tmp_path / "real") == 1
+
+
+@every_folder
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path, monkeypatch, renaming):
+    """Its files would be of two versions otherwise."""
+    path = tmp_path / "out"
+    kind.save(path, 0)
+    from lora_np.formats import checkpoint, gpt2, peft
+
+    def replaced_first(path_of_tensors):
+        if not replaced:
+            replaced.append(True)
+            kind.save(path, 1)
+        return read_tensors(path_of_tensors)
+
+    replaced = []
+    for module in (checkpoint, gpt2, peft):
+        monkeypatch.setattr(module, "read_tensors", replaced_first)
+    assert kind.load(path) == 1 and replaced
+
+
+# ------------------------------------------------------------------ an adapter and its base
+
+
+def test_a_task_and_its_base_move_together(tmp_path):
+    save_beside_base(tmp_path / "all" / "task", 1)
+    os.rename(tmp_path / "all", tmp_path / "moved")
+    (tmp_path / "link").symlink_to(tmp_path / "moved" / "task", target_is_directory=True)
+    for folder in (tmp_path / "moved" / "task", tmp_path / "link"):
+        assert read_task(folder) == 1 and read_json(folder / "task.json")["base"] == "../base"
+
+
+def test_an_adapter_and_a_task_file_of_two_trainings_are_refused(tmp_path):
+    for name, version in (("old", 1), ("task", 0)):
+        save_beside_base(tmp_path / name, version)
+    shutil.copy(tmp_path / "old" / "adapter.safetensors", tmp_path / "task")
+    with pytest.raises(ValueError, match="not the one that task.json describes; copy the whole folder again"):
+        load_task(tmp_path / "task")
+    edit_fields(tmp_path / "task" / "task.json", adapter_sha256="absent")  # as older versions wrote it
+    assert load_task(tmp_path / "task").labels == LABELS[0]
+
+
+# ------------------------------------------------------------------ stress
+
+SAVER = """
+import sys
+from pathlib import Path
+from tests import test_saving as here
+kind, path, way, n = here.KINDS[sys.argv[1]], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+if way == "renames":
+    here.atomic.exchange = lambda a, b: False
+print("ready", flush=True)
+for line in sys.stdin if n < 0 else map(str, range(n)):
+    kind.save(path, int(line) % 2)
+    print("saved", flush=True)
+"""
+
+
+def saver(kind, path, way="exchange", n=10**9):
+    """A process that saves version 0, 1, 0, … as often as told; with n < 0 the version that each line tells."""
+    command = [sys.executable, "-c", SAVER, kind, str(path), way, str(n)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+def test_killed_at_sixty_random_moments(tmp_path):
+    moments, seen = random.Random(0), set()
+    ways = [(kind, way) for kind in KINDS for way in ("exchange", "renames")]
+    for number in range(-(-60 // len(ways)) * len(ways)):
+        kind, way = ways[number % len(ways)]
+        path = tmp_path / f"{kind} {way}" / "out"
+        KINDS[kind].save(path, 0)
+        process = saver(kind, path, way)
+        time.sleep(moments.uniform(0.0, 0.3))
+        process.kill()
+        process.communicate()
+        version = KINDS[kind].load(path)
+        assert version in VERSIONS
+        seen.add(version)
+        KINDS[kind].save(path, 0)
+        assert beside(path.parent) == {"out"}, "the next save removes what the kill left"
+    assert seen == set(VERSIONS)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_at_every_write(kind, tmp_path):
+    """A drive with room for a little more each time, from none until the save succeeds."""
+    drive, path = tmp_path / "drive", tmp_path / "drive" / "out"
+    drive.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(drive)], capture_output=True).returncode:
+        pytest.skip("only root can make a small drive")
+    try:
+        failures = 0
+        for version in VERSIONS:
+            KINDS[kind].save(path, 1 - version)
+            for free in range(0, 400):
+                room = os.statvfs(drive).f_bavail * os.statvfs(drive).f_bsize - 4096 * free
+                with open(drive / "ballast", "wb") as ballast:
+                    os.posix_fallocate(ballast.fileno(), 0, max(1, room))
+                try:
+                    KINDS[kind].save(path, version)
+                except OSError as error:
+                    failures += 1
+                    assert error.errno == 28 and "drive" in str(error)
+                    assert KINDS[kind].load(path) == 1 - version
+                else:
+                    assert KINDS[kind].load(path) == version
+                    break
+                finally:
+                    (drive / "ballast").unlink()
+                assert beside(drive) == {"out"}
+        assert failures >= 4 and KINDS[kind].load(path) == VERSIONS[-1]
+    finally:
+        subprocess.run(["umount", str(drive)], check=True)
+
+
+@pytest.mark.stress
+def test_three_hundred_pairs_of_synchronised_writers(tmp_path):
+    """Two processes are told at the same moment to save different versions, and a third one reads all the while."""
+    path, kinds, seen = tmp_path / "out", ["whole task", "task", "hf"], []
+    for kind in kinds:
+        KINDS[kind].save(path, 0)
+        writers = [saver(kind, path, way, -1) for way in ("exchange", "renames")]
+        for pair in range(100):
+            for version, writer in zip(VERSIONS if pair % 2 else VERSIONS[::-1], writers):
+                writer.stdin.write(f"{version}\n")
+                writer.stdin.flush()
+            for _ in range(5):
+                assert KINDS[kind].load(path) in VERSIONS
+            for writer in writers:
+                assert writer.stdout.readline() == "saved\n"
+            seen.append(KINDS[kind].load(path))
+        for writer in writers:
+            writer.communicate()
+        assert beside(tmp_path) == {"out"}
+    assert len(seen) == 300 and set(seen) == set(VERSIONS)
