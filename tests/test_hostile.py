@@ -216,7 +216,7 @@ TO_FILE = [*NO_PATH, "{w}/nowhere", "{w}/pipe", "/dev/null", "{w}/data", "{w}/da
 BAD = {  # by option, or by the place of a word in braces
     **dict.fromkeys(("--epochs", "--batch-size", "--tokens", "--top-k", "--jobs", "--seeds", "--reviews"), WHOLE),
     **dict.fromkeys(("--rounds", "--threads"), WHOLE),
-    "--rank": [*WHOLE, str(10**9)],
+    "--rank": WHOLE,
     "--seed": SEED,
     "--lr": [*POSITIVE, "-1"],
     "--alpha": POSITIVE,
