@@ -216,7 +216,7 @@ TO_FILE = [*NO_PATH, "{w}/nowhere", "{w}/pipe", "/dev/null", "{w}/data", "{w}/da
 BAD = {  # by option, or by the place of a word in braces
     **dict.fromkeys(("--epochs", "--batch-size", "--tokens", "--top-k", "--jobs", "--seeds", "--reviews"), WHOLE),
     **dict.fromkeys(("--rounds", "--threads"), WHOLE),
-    "--rank": [*WHOLE, str(10**9)],
+    "--rank": WHOLE,
     "--seed": SEED,
     "--lr": [*POSITIVE, "-1"],
     "--alpha": POSITIVE,
@@ -354,10 +354,11 @@ def damage(rng, reader):
     if kind < 0.01:
         os.truncate(path, 20 * 2**30)  # takes no place on the disk
         return f"{path.name}: 20 GB"
-    if path.suffix in (".safetensors", ".json"):
-        return fuzz.damage(rng, reader._replace(files={path: data}))
+    known = {path: data for path, data in reader.files.items() if path.suffix in (".safetensors", ".json")}
+    if path in known:
+        return fuzz.damage(rng, reader._replace(files=known))
     if kind < 0.1:
-        return f"{path.name}: {fuzz.change_folder(rng, path, {path: data})}"
+        return f"{path.name}: {fuzz.change_folder(rng, path, reader.files)}"
     if kind < 0.4 or path.suffix in (".npy", ".png"):
         new, change = fuzz.change_bytes(rng, data)
     elif path.suffix == ".ipynb":
