@@ -88,7 +88,7 @@ def column_of(records, column, argument, empty=False):
     records : Records
     column : str
     argument : "text_column" or "label_column", for messages; labels may be numbers and booleans
-    empty : bool, whether a missing or blank value is an empty text, which a warning counts, and not an error
+    empty : bool, whether a missing or blank value is an empty text, and not an error
 
     Returns
     -------
@@ -98,9 +98,6 @@ def column_of(records, column, argument, empty=False):
     if not (empty and column in records.columns):
         return [cell(records.path, place, values, column, argument) for place, values in rows]
     blank = [values.get(column) is None or not str(values[column]).strip() for _, values in rows]
-    if any(blank):
-        place = records.places[blank.index(True)]
-        warnings.warn(f"{records.path}: empty texts: {sum(blank)}, the first in {place}", stacklevel=2)
     return ["" if b else cell(records.path, *row, column, argument) for b, row in zip(blank, rows)]
 
 
