@@ -26,7 +26,7 @@ QUOTING_HINT = "; if quotes enclose its cells, use --quoting"
 class Records(NamedTuple):
     """All rows of a file."""
 
-    path: Path | str  # a str that names no file for texts that come from none
+    path: Path
     columns: list[str]  # in their order; of JSONL, the keys of all objects
     rows: list[dict]  # the values of each row by column: str, or of JSONL any value
     places: list[str]  # of each row, such as "row 2, line 3"
@@ -88,7 +88,7 @@ def column_of(records, column, argument, empty=False):
     records : Records
     column : str
     argument : "text_column" or "label_column", for messages; labels may be numbers and booleans
-    empty : bool, whether a missing or blank value is an empty text, which a warning counts, and not an error
+    empty : bool, whether a missing or blank value is an empty text, and not an error
 
     Returns
     -------
@@ -98,9 +98,6 @@ def column_of(records, column, argument, empty=False):
     if not (empty and column in records.columns):
         return [cell(records.path, place, values, column, argument) for place, values in rows]
     blank = [values.get(column) is None or not str(values[column]).strip() for _, values in rows]
-    if any(blank) and isinstance(records.path, Path):  # in a file it may be a slip
-        place = records.places[blank.index(True)]
-        warnings.warn(f"{records.path}: empty texts: {sum(blank)}, the first in {place}", stacklevel=2)
     return ["" if b else cell(records.path, *row, column, argument) for b, row in zip(blank, rows)]
 
 

@@ -1,5 +1,7 @@
 """Apply a saved classifier to a file: label its texts, or compare the answers with its own labels."""
 
+import warnings
+
 from ..data import Records, column_of, encode_labels, format_records, read_records, table_suffix
 from ..formats import check_file, task_base, task_folder, write_text
 from ..formats.atomic import write_atomically
@@ -8,13 +10,13 @@ from .classifier import class_probabilities, load_classifier
 from .report import class_report, confusion_picture
 from .start import answers_of
 
-TEXT_COLUMN = "text"  # of texts that come from no file
+TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path of texts that come from no file
 
 
 def text_records(texts):
     """Texts that come from no file as Records."""
     places = [f"text {i}" for i in range(len(texts))]
-    return Records("TEXT", [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
+    return Records(NO_FILE, [TEXT_COLUMN], [{TEXT_COLUMN: text} for text in texts], places)
 
 
 def label_records(model, records, text_column, out=None, proba=False, quoting=False, base=None):
@@ -45,7 +47,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
         suffix = table_suffix("out", out)
         check_file(out, "out", [records.path, *read_from(model, base)])
         format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
-    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    texts = texts_to_label(model, records, text_column)
     classifier = load_classifier(model, base)
     with answers_of(model):
         probabilities = class_probabilities(classifier, texts)
@@ -97,7 +99,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     if picture is not None:
         check_file(picture, "out", [data, *read_from(model, base)])
     records = read_records(data, quoting)
-    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    texts = texts_to_label(model, records, text_column)
     labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
     classifier = load_classifier(model, base)
     true = encode_labels([label.strip() for label in labels], classifier.labels)
@@ -107,6 +109,15 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     if picture is not None:
         write_atomically(picture, confusion_picture(report))
     return report
+
+
+def texts_to_label(model, records, text_column=None):
+    """The texts of a file, of the column that the model was trained with or another; a warning counts empty ones."""
+    texts = column_of(records, text_column or trained_column(model, "text_column"), "text_column", empty=True)
+    if "" in texts and records.path != NO_FILE:
+        place = records.places[texts.index("")]
+        warnings.warn(f"{records.path}: empty texts: {texts.count('')}, the first in {place}", stacklevel=2)
+    return texts
 
 
 def read_from(model, base=None):
