@@ -26,7 +26,7 @@ from .start import end_training, load_base, start_training, training_settings
 
 # The default learning rate of each method, and the adapter that it trains.
 METHODS = {
-    "lora": (3e-3, AdapterConfig(targets=("all-linear",))),
+    "lora": (2e-3, AdapterConfig(targets=("all-linear",))),
     "full": (5e-4, None),
     "head": (1e-2, AdapterConfig(targets=())),
 }
