@@ -101,7 +101,8 @@ def continued(readers, text, config, n_new, sampling, rng, stop, never):
             raise FloatingPointError(
                 "the logits of the next token are not finite; the weights are damaged or far too large"
             )
-        logits[:, never] = -np.inf
+        if never.size:
+            logits[:, never] = -np.inf
         new = choose(logits, text, sampling, rng)  # (B,)
         new = np.where(ended, text[:, -1], new) if stop.size else new
         yield new
