@@ -183,7 +183,7 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("backward_layers", r"lacks steps", READER),
     ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
-    ("objective", r"^n_targets|float\(loss\) and n_targets exchanged", "is no gradient"),
+    ("objective", r"^n_targets (has the|has mean|lacks|reads)|float\(loss\) and n_targets exchanged", "is no gradient"),
 ]
 
 

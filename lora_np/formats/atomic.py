@@ -240,7 +240,8 @@ def check_target(path, argument, sources=(), carry=()):
     """
     check_folder(path, argument, sources)
     path = Path(os.path.realpath(path))
-    check_folder(path.parent, argument)
+    if path.exists() and not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{argument}: {path.parent} cannot be written to, and a new {path.name} is made there first")
     if path == Path.cwd():  # whose shell would be left in the old one
         raise ValueError(f"{argument}: {path} is the current folder, which cannot be replaced; name another one")
     others = sorted(set(os.listdir(path)) - {*MODEL_FILES, *carry}) if path.exists() else []
