@@ -22,7 +22,7 @@ from ..data import (
     token_stream,
 )
 from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
-from ..formats.atomic import is_in
+from ..formats.paths import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
