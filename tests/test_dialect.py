@@ -23,6 +23,7 @@ SENTENCE = "the copyright holder grants to any person a free and perpetual licen
 # ---------------------------------------------------------------- licence texts
 
 
+@pytest.mark.slow
 def test_a_limited_domain_begins_as_the_whole_one():
     some, whole = dialect_run.load_domain("critics", 50), dialect_run.load_domain("critics")
     assert all(np.array_equal(one, other[:50]) for one, other in zip(some, whole))

@@ -486,6 +486,7 @@ def test_a_planted_fault_is_seen(said):
     assert fault(Answer(0, "", ""), False, {}, {}) == "succeeds"
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_or_dies_is_replaced():
     worker = Worker()
     try:

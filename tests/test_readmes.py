@@ -81,6 +81,7 @@ for name in ("task", "merged"):
 """
 
 
+@pytest.mark.slow
 def test_the_kind_that_a_readme_adds_is_right_and_known_to_the_commands(tiny_base, tmp_path):
     rows = [{"t": f"the {a} {v} the dog", "l": v} for a in ("fox", "cat", "hen", "owl") for v in ("likes", "hates")]
     source = tmp_path / "rows.jsonl"
