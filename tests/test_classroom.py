@@ -215,6 +215,7 @@ WILD = [None, [None], (None, None), "text", 1j, Odd(), np.nan, -np.inf, 5e-324, 
 WILD += [np.ma.masked, np.array(["a"]), np.array([None]), np.zeros(0), np.array(True), range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ITEMS)
 def test_a_check_survives_whatever_is_returned(name, capsys):
     """In every place alone and in all places, and it says so on stdout alone."""

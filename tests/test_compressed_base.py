@@ -234,6 +234,7 @@ def test_the_watch_sees_what_is_kept(base, alive_at_once):
     assert alive_at_once == [1, 2, 3] and len(alive) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["nf4", "int8"])
 def test_memory_of_training_on_a_quantised_base(form):
     """The base takes `held_bytes`, and training's peak beside it is that on a dense base and one dense layer more."""

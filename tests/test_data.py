@@ -115,6 +115,7 @@ PIECES = [*' \t\n\x85\xa0.,;:!?"()*-–…“‘`<>/aBİJ\u030ce\u0301é😀你\
 PIECES += [data.PAD, data.END_OF_TEXT]
 
 
+@pytest.mark.slow
 def test_encoding_and_decoding_is_normalisation(reviews, tokenizer):
     """Of every snippet, of other scripts and of random strings, more than are encoded at a time."""
     draw = random.Random(0)

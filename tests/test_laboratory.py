@@ -334,6 +334,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_every_file_that_a_run_executes_is_in_its_digest(kind):
     """Except for reading files. And not much more: neither the checks of gradients nor the commands."""

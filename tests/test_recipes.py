@@ -526,6 +526,7 @@ def turns(starts, batch, rounds):
     return {name: {"step": [2.0 + i, 9.0, 1.0], "passes": [1.0 + i] * 3} for i, name in enumerate(starts)}
 
 
+@pytest.mark.slow
 def test_made_up_numbers_are_those_of_a_run(small):
     of_dialects = DialectRun("critics", "lora_r4", 0, 1e-3, 1, limit=300)
     for run in (small_run(None), small_run(None, test=False), PlantedRun(1, 1, 0, steps=2), of_dialects):
