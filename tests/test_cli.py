@@ -1306,6 +1306,9 @@ def test_the_shipped_base_is_replaced_by_force_alone(tmp_path, fails, monkeypatc
             main(["pretrain", *words, "--force"])
     with pytest.raises(Begun):
         main(["pretrain", "--out", "other"])
+    (tmp_path / "mine" / "critics").mkdir(parents=True)
+    (tmp_path / "mine" / "critics" / "notes.txt").touch()  # found before the training, and not after it
+    fails("pretrain", "--adapters", "--out", "mine", says=["has other files, such as 'notes.txt'"])
 
 
 # ---------------------------------------------------------------- streams that are closed or full, and little memory

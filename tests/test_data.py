@@ -522,6 +522,12 @@ def test_values_that_are_no_texts_in_a_delimited_file():
     assert data.format_records(["a"], [{"a": "\ud83d"}], ".jsonl") == '{"a": "\\ud83d"}\n'
 
 
+def test_long_names_of_columns_are_shortened(write):
+    path = write("a.csv", f"{'n' * 5000},t\nx,y\n")
+    with pytest.raises(ValueError, match="text_column is 'text', .*it has 'n{100,200}…, 't'"):
+        data.column_of(data.read_records(path), "text", "text_column")
+
+
 def test_empty_texts(write):
     """Texts to learn from must not be empty; texts to label may be."""
     records = data.read_records(write("a.jsonl", '{"t": "x"}\n{"t": null}\n{"l": "a"}\n{"t": " "}\n'))

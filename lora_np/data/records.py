@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from ..checked import quoted, shown
 from .texts import read_utf8
 from .tokenizer import has_surrogate
 
@@ -161,13 +162,13 @@ def delimited_records(path, content, tabs, quoting):
         header = without_empty_end(next(rows, []), 0)
         repeated = sorted(name for name, n in Counter(header).items() if n > 1)
         if repeated:
-            raise ValueError(f"{path} has more than one column of the name {quoted(repeated)}")
+            raise ValueError(f"{path} has more than one column of the name {listed(repeated)}")
         for row, values in enumerate(rows, start=1):
             place = f"row {row}, line {reader.line_num}"
             values = without_empty_end(values, len(header))
             if len(values) != len(header):
                 hint = "" if quoting or '"' not in "".join(values) else QUOTING_HINT
-                expected = f"expected {len(header)}, as the header has: {quoted(header)}"
+                expected = f"expected {len(header)}, as the header has: {listed(header)}"
                 raise ValueError(f"{path}, {place}: {len(values)} columns; {expected}{hint}")
             yield place, dict(zip(header, values))
     except csv.Error as error:
@@ -214,18 +215,18 @@ def cell(path, place, values, column, argument):
     """The value of one column as a str that is not blank."""
     if column not in values:
         near = difflib.get_close_matches(column, list(values), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {quoted(near[0])}?" if near else ""
         if f'"{column}"' in values:
             hint = QUOTING_HINT
         raise ValueError(
-            f"{argument} is {column!r}, which {path}, {place} does not have; it has {quoted(values)}{hint}"
+            f"{argument} is {column!r}, which {path}, {place} does not have; it has {listed(values)}{hint}"
         )
     value = values[column]
     number = isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)
     if number and argument == "label_column":
         value = json.dumps(value)
     if not isinstance(value, str):
-        raise ValueError(f"{path}, {place}: {column!r} is {json.dumps(value)}; expected a string")
+        raise ValueError(f"{path}, {place}: {column!r} is {shown(json.dumps(value))}; expected a string")
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
     if has_surrogate(value):  # JSON can write what UTF-8 cannot
@@ -233,7 +234,7 @@ def cell(path, place, values, column, argument):
     return value
 
 
-def quoted(names):
-    """Names for a message: at most ten, quoted."""
+def listed(names):
+    """Names from a file, for a message: at most ten, quoted."""
     names = list(names)
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(quoted, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import column_of, quoted, read_records
+from .records import column_of, listed, read_records
 from .reviews import Splits, text_digest
 
 
@@ -46,7 +46,7 @@ def label_names(labels):
     """The distinct labels, sorted: entry k is the name of class k. ValueError if there are fewer than two."""
     names = sorted(set(labels))
     if len(names) < 2:
-        raise ValueError(f"labels: got {len(names)} class(es), {quoted(names)}, expected at least two to tell apart")
+        raise ValueError(f"labels: got {len(names)} class(es), {listed(names)}, expected at least two to tell apart")
     return names
 
 
@@ -61,8 +61,8 @@ def encode_labels(labels, names):
     number = {name: k for k, name in enumerate(names)}
     unknown = Counter(label for label in labels if label not in number)
     if unknown:
-        known = f"expected the classes known from training: {quoted(names)}"
-        raise ValueError(f"labels: got {quoted(sorted(unknown))} in {unknown.total()} of {len(labels)} rows, {known}")
+        known = f"expected the classes known from training: {listed(names)}"
+        raise ValueError(f"labels: got {listed(sorted(unknown))} in {unknown.total()} of {len(labels)} rows, {known}")
     return np.array([number[label] for label in labels], dtype=np.int64)
 
 

@@ -21,7 +21,7 @@ from ..data import (
     model_files,
     token_stream,
 )
-from ..formats import PRETRAINED, Task, check_folder, check_target, save_model, save_task
+from ..formats import PRETRAINED, Task, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
@@ -64,8 +64,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
         if value is not None:
             whole_number(name, value)
     out = Path(out)
-    check_target(out, "out", carry=CARRY)
-    check_start([out], seed, force)
+    check_start([out], seed, force, CARRY)
     reviews = load_reviews("imdb")
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     tokens = token_stream(encode(tokenizer, reviews.train.texts[:max_reviews]))
@@ -126,11 +125,11 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     return log
 
 
-def check_start(folders, seed, force):
-    """Raise ValueError if the folders cannot be written to, or are the package's own without `force`."""
+def check_start(folders, seed, force, carry=()):
+    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own and `force` is not given."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
-        check_folder(folder, "out")
+        check_target(folder, "out", carry=carry)
         if is_in(folder, PRETRAINED) and not force:
             raise ValueError(f"out: {folder} comes with the package; give another folder, or --force to replace it")
 

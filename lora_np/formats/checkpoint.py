@@ -29,10 +29,8 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
-    names = "model.safetensors", "config.json"
-    write_pair(
-        folder, names, params, config_fields(config), dtype, beside, check=reader(load_model, params), carry=carry
-    )
+    names, check = ("model.safetensors", "config.json"), reader(load_model, params)
+    write_pair(folder, names, params, config_fields(config), dtype, beside, check=check, carry=carry)
 
 
 @of_one_version
@@ -69,17 +67,14 @@ def check_is_model(folder):
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
     config, index = folder / "config.json", folder / "model.safetensors.index.json"
-    is_foreign = (
-        index.is_file() or folder.name == index.name or (config.is_file() and "model_type" in read_object(config))
-    )
-    if is_foreign:
+    is_index = index.is_file() or folder.name == index.name
+    if is_index or config.is_file() and "model_type" in read_object(config):
         remedy = f"read it first with: python -m lora_np import {shown(str(folder))} --from hf --out DIR"
         raise ValueError(f"{folder}: this is a Hugging Face model; {remedy}")
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
-        raise FileNotFoundError(
-            f"{folder}: no {' and no '.join(missing)} ({contents(folder)}), expected a model's folder"
-        )
+        fault = f"no {' and no '.join(missing)} ({contents(folder)})"
+        raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
 
 
 def contents(folder):

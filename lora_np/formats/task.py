@@ -48,7 +48,7 @@ class Task(NamedTuple):
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
-    """Write a task. The file without which it cannot be read is written last.
+    """Write a task as a folder, in place of an earlier one.
 
     Parameters
     ----------
