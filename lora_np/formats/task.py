@@ -30,7 +30,7 @@ from .checkpoint import (
     save_adapter,
     save_model,
 )
-from .gpt2 import default_labels
+from .hugging_face import default_labels
 from .tensors import tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package

@@ -4,9 +4,9 @@
     for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
     logits = head(norm_f(x))
 
-What differs from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation, no position table, because queries
-and keys are rotated by their positions, fewer key and value heads than query heads, a gated MLP, and usually no biases
-(Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `run` and `back` are explained in `gpt2.py`.
+What differs from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
+by their positions instead of a position table; fewer key and value heads than query heads; a gated MLP; and usually no
+biases (Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
 """
 
 import math

@@ -2,9 +2,9 @@
 
 The four projections around it are separate linear layers, because LoRA adapts those.
 
-H query heads may share fewer key and value heads, K of them (grouped-query attention, Ainslie et al. 2023): query head h
-reads key head h // (H/K). Here the queries of a group are stacked as further rows of one matrix, so the products are
-those of plain attention, and the sum over a group in dk and dv is part of a product.
+H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h reads key
+head h // (H/K). Here the queries of a group are stacked as further rows of one matrix. So the products are those of
+plain attention, and the sum over a group in dk and dv is part of a product.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The head of a language model and its loss in one operation, in chunks of rows.
 
-With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and their gradient as much again. Here the
-logits of a chunk of positions are computed, used and dropped. Positions whose target is ignored have none at all.
+With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and their gradient as much again. Here
+the logits of a chunk of positions are computed, used and dropped. Positions whose target is ignored have none at all.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, section 3.2): queries and keys turned by an angle that grows with position.
+"""Rotary position embedding (Su et al. 2021, section 3.2): queries and keys turned by angles that grow with position.
 
 A head's D numbers are D/2 points in the plane. At position p, point j turns by p · θ^(−2j/D). The product of a query at
-p with a key at p′ then depends on their contents and on p − p′ alone. A point's coordinates are numbers j and j + D/2 of
-the head, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
+p with a key at p′ then depends on their contents and on p − p′ alone. A point's coordinates are the numbers j and
+j + D/2 of the head, as in Hugging Face's Llama; the paper pairs 2j and 2j + 1.
 """
 
 from functools import lru_cache

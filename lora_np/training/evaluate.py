@@ -53,5 +53,5 @@ def mean_loss(results):
     if not total:
         raise ValueError("batches: got none, expected at least one to evaluate on")
     if not math.isfinite(loss_sum):
-        raise FloatingPointError("the loss became nan or infinite; the weights are damaged or far too large")
+        raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
     return loss_sum / total
