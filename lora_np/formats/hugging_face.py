@@ -135,9 +135,7 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
     extra = {n: v for n, v in fields.items() if n not in {*names, *used, *WRITTEN, "model_type"}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
-    extra["model_type"] = fields[
-        "model_type"
-    ]  # by which `load_tokenizer` and `special_ids` know whose habits to follow
+    extra["model_type"] = fields["model_type"]  # whose habits `load_tokenizer` and `special_ids` follow
     try:
         return kind(**{**values, **more}, n_classes=0 if head is None else len(head), extra=extra)
     except (TypeError, ValueError) as error:
