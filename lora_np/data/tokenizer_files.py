@@ -22,7 +22,8 @@ TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of a tokenizer.json
 NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older parts of SETTINGS
 GENERATION = "generation_config.json"  # where transformers' `generate` finds the id that ends a text
-FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, "chat_template.jinja", GENERATION)
+TEMPLATE = "chat_template.jinja"
+FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERATION)
 
 WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
