@@ -63,9 +63,8 @@ def gguf_tokenizer_files(fields):
     pairs = [merge.partition(" ")[::2] for merge in dict.fromkeys(merges)]  # of a repeated merge, the first counts
     for first, second in pairs:
         if not (first in vocab and second in vocab and first + second in vocab):
-            raise ValueError(
-                f"{PREFIX}merges has {quoted(f'{first} {second}')}, whose tokens are not all in its tokens"
-            )
+            merge = quoted(f"{first} {second}")
+            raise ValueError(f"{PREFIX}merges has {merge}, whose parts or whole are not in {PREFIX}tokens")
 
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {ours: token_id(fields, f"{name}_token_id", len(tokens)) for ours, name in names.items()}
