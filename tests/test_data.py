@@ -256,8 +256,8 @@ REFUSED = {
     "id 10, expected ids below the model's vocab_size = 10": {
         "tokenizer.json": small(post_processor=initial("a", 10)), **MODEL
     },
-    "tokenizer_class is 'LlamaTokenizer', expected one of GPT2Tokenizer": {
-        "tokenizer.json": small(), "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}
+    "tokenizer_class is 'T5Tokenizer', expected one of GPT2Tokenizer": {
+        "tokenizer.json": small(), "tokenizer_config.json": {"tokenizer_class": "T5Tokenizer"}
     },
     "tokenizer_config.json has truncation_side = 'left', expected 'right'": {
         "tokenizer.json": small(), "tokenizer_config.json": {"truncation_side": "left"}

@@ -1,9 +1,10 @@
 """A model's tokenizer from its files, as transformers reads them.
 
 Which ids a text has is decided by ``tokenizer.json`` and by a few fields of the files beside it. `load_tokenizer` does
-what ``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does with the folder of a GPT-2. One of its habits is
-easily missed: the class ``GPT2Tokenizer``, which a GPT-2 has unless ``tokenizer_class`` names another, takes only the
-vocabulary, merges and post-processor of ``tokenizer.json``; ``PreTrainedTokenizerFast`` takes the whole file.
+what ``AutoTokenizer.from_pretrained(folder)`` of transformers 5 does with the folder of a GPT-2 or a Llama. One of its
+habits is easily missed: the class ``GPT2Tokenizer``, which a GPT-2 has unless ``tokenizer_class`` names another, takes
+only the vocabulary, merges and post-processor of ``tokenizer.json``; ``PreTrainedTokenizerFast``, which a Llama has,
+takes the whole file. ``LlamaTokenizer`` takes the whole file if it is byte-level, and else as little.
 """
 
 import json
@@ -22,14 +23,22 @@ TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"  # the older form of a tokenizer.json
 NAMES, ADDED = "special_tokens_map.json", "added_tokens.json"  # older parts of SETTINGS
 GENERATION = "generation_config.json"  # where transformers' `generate` finds the id that ends a text
-FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, "chat_template.jinja", GENERATION)
+TEMPLATE = "chat_template.jinja"
+FILES = (TOKENIZER, SETTINGS, NAMES, ADDED, VOCABULARY, MERGES, TEMPLATE, GENERATION)
 
 WHOLE_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")  # values of tokenizer_class
 GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
+LLAMA_CLASS = ("LlamaTokenizer", "LlamaTokenizerFast")
 # Other fields of SETTINGS that change ids, with the values that we support.
 FIXED = {"truncation_side": (None, "right"), "fast_tokenizer_files": (None,)}
 TOKEN = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")  # the fields of an AddedToken
 NAMED = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+DEFAULTS = {  # the tokens that a class adds to every vocabulary
+    WHOLE_FILE: {},
+    GPT2_CLASS: dict.fromkeys(NAMED[:3], END_OF_TEXT),
+    LLAMA_CLASS: dict(zip(NAMED, ("<s>", "</s>", "<unk>"))),
+}
+SPACE = "\u2581"  # how sentencepiece writes a space
 
 LARGEST = 2**31  # with such an id, the library aborts when it writes the tokenizer
 STDERR = 2
@@ -73,7 +82,7 @@ def load_tokenizer(path, fields=None):
         fields = model_fields(where.parent / "config.json") if where.name == name else {}
     vocab_size = min(fields.get("vocab_size", LARGEST), LARGEST)
     settings = json_object(where.parent / SETTINGS, files.get(SETTINGS))
-    rebuilds = is_gpt2(where, settings, fields)
+    reader = class_of(where, settings, fields, files[name])
     content = json_object(where, files[name])
     if name == VOCABULARY:
         lines = files[MERGES].decode("utf-8", "replace").split("\n")
@@ -83,11 +92,11 @@ def load_tokenizer(path, fields=None):
         ids = ids_in(content)
     check_ids(where, ids, vocab_size)
     with library(f"path: got {str(where)!r}, which is not a tokenizer file"):
-        text = json.dumps(gpt2_content(content, settings)) if rebuilds else files[name].decode("utf-8")
+        text = files[name].decode("utf-8") if reader == WHOLE_FILE else json.dumps(rebuilt(content, settings, reader))
         tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        add_special_tokens(tokenizer, content, settings, files, vocab_size if rebuilds else None)
+        add_special_tokens(tokenizer, content, settings, files, vocab_size, DEFAULTS[reader])
         tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens"))
         ids = [*tokenizer.get_vocab().values(), *tokenizer.encode("").ids]
     check_ids(where, ids, vocab_size)
@@ -127,39 +136,52 @@ def model_fields(path):
     return fields
 
 
-def is_gpt2(where, settings, fields):
-    """Whether transformers reads the files with GPT2Tokenizer. Raises ValueError for what is not supported."""
+def class_of(where, settings, fields, data):
+    """Which class of transformers reads the files, by its names. Raises ValueError for what is not supported."""
     for field, values in FIXED.items():
         if settings.get(field) not in values:
             raise ValueError(f"{where}: {SETTINGS} has {field} = {quoted(settings[field])}, expected {values[-1]!r}")
     is_old = where.name == VOCABULARY
     usual = GPT2_CLASS if is_old or fields.get("model_type") == "gpt2" else WHOLE_FILE
     kind = settings.get("tokenizer_class") or fields.get("tokenizer_class") or usual[0]
-    supported = GPT2_CLASS if is_old else (*GPT2_CLASS, *WHOLE_FILE)
-    if kind not in supported:
-        raise ValueError(f"{where}: tokenizer_class is {quoted(kind)}, expected one of {', '.join(supported)}")
-    return kind in GPT2_CLASS
+    supported = (GPT2_CLASS,) if is_old else (GPT2_CLASS, LLAMA_CLASS, WHOLE_FILE)
+    for names in supported:
+        if kind in names:
+            return WHOLE_FILE if names == LLAMA_CLASS and b'"ByteLevel"' in data else names
+    raise ValueError(f"{where}: tokenizer_class is {quoted(kind)}, expected one of {', '.join(sum(supported, ()))}")
 
 
-def gpt2_content(content, settings):
-    """What GPT2Tokenizer takes from a ``tokenizer.json``, and what it puts in place of the rest."""
-    model, splitter = content["model"], {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+def rebuilt(content, settings, reader):
+    """What GPT2Tokenizer or LlamaTokenizer takes from a ``tokenizer.json``, and what it puts in place of the rest."""
+    model, prefix = content["model"], settings.get("add_prefix_space")
     if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {GPT2_CLASS[0]} has 'BPE'")
+        raise ValueError(f"its model is {quoted(model['type'])}, and tokenizer_class {reader[0]} has 'BPE'")
+    if reader == GPT2_CLASS:
+        splitter = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+        before, after = {**splitter, "add_prefix_space": bool(prefix)}, {**splitter, "add_prefix_space": True}
+        flags = {}
+    else:
+        prefix = prefix is None or prefix
+        scheme = ("always" if settings.get("legacy") else "first") if prefix else "never"
+        before = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
+        steps = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}]
+        steps += [{"type": "Fuse"}, *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else ())]
+        after = {"type": "Sequence", "decoders": steps}
+        flags = {"fuse_unk": True, "byte_fallback": True}
     return {
         "version": "1.0",
         "added_tokens": [],
-        "pre_tokenizer": {**splitter, "add_prefix_space": bool(settings.get("add_prefix_space"))},
+        "pre_tokenizer": before,
         "post_processor": content.get("post_processor"),
-        "decoder": {**splitter, "add_prefix_space": True},
-        "model": {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]},
+        "decoder": after,
+        "model": {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"], **flags},
     }
 
 
-def add_special_tokens(tokenizer, content, settings, files, vocab_size):
+def add_special_tokens(tokenizer, content, settings, files, vocab_size, defaults):
     """Add the tokens that the files name and the tokenizer lacks, in transformers' order, which decides their ids.
 
-    GPT2Tokenizer, for which `vocab_size` is given, adds ``<|endoftext|>`` to every vocabulary.
+    `defaults` has the names that the files may leave out.
     """
     from tokenizers import processors
 
@@ -171,7 +193,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size):
     more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     if isinstance(more, dict):
         settings, more = {**settings, **more}, []
-    named = dict.fromkeys(NAMED) | dict.fromkeys(NAMED[:3], END_OF_TEXT if vocab_size else None)
+    named = dict.fromkeys(NAMED) | defaults
     named |= {name: value for name, value in settings.items() if name.endswith("_token")}
     special = [as_token(value, special=True) for value in [*named.values(), *more] if isinstance(value, (str, dict))]
     texts = {token.content for token in special}
@@ -185,7 +207,7 @@ def add_special_tokens(tokenizer, content, settings, files, vocab_size):
     present, known = {token.content for token in present}, set(map(repr, present))
     new = [token for _, token in sorted(declared.items()) if repr(token) not in known]
     present |= {token.content for token in new}
-    by_default = {END_OF_TEXT} - present if vocab_size else set()
+    by_default = set(defaults.values()) - present
     for token in special:
         if token.content not in present:
             present.add(token.content)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from lora_np.data import FILES, encode, load_tokenizer
+from lora_np.data import FILES, decode, encode, gguf_tokenizer_files, load_tokenizer
 from lora_np.formats import load_task
 from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export, import_gpt2
@@ -123,6 +123,59 @@ OTHERS = {  # of which only the ids are compared
 }
 
 
+def digits(folder):
+    """As in SmolLM2: from the metadata of a GGUF file, with tokens of every type and one at each end of a text."""
+    content = json.loads(trained().to_str())["model"]
+    tokens = [*SPECIAL, *sorted(content["vocab"], key=content["vocab"].get)]
+    metadata = {
+        "model": "gpt2",
+        "pre": "smollm",
+        "tokens": tokens,
+        "token_type": [3, 3, 4, 3, 2, 4] + [1] * (len(tokens) - 6),
+    }
+    metadata |= {"merges": [" ".join(pair) for pair in content["merges"]], "bos_token_id": 1, "eos_token_id": 0}
+    metadata |= {"unknown_token_id": 4, "add_bos_token": True, "add_eos_token": True}
+    for name, data in gguf_tokenizer_files(
+        {f"tokenizer.ggml.{name}": value for name, value in metadata.items()}
+    ).items():
+        (folder / name).write_bytes(data)
+
+
+def sentencepiece(folder):
+    """As in Llama 2: spaces are letters, and unknown characters are bytes."""
+    rng = random.Random(1)
+    corpus = [" ".join(rng.choices(WORDS, k=12)) for _ in range(60)]
+    learner = tokenizers.SentencePieceBPETokenizer()
+    learner.train_from_iterator(corpus, vocab_size=330, limit_alphabet=40, show_progress=False)
+    learned = json.loads(learner._tokenizer.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    order = [*names, *(token for token in sorted(learned["vocab"], key=learned["vocab"].get) if token not in names)]
+    model = {**learned, "vocab": {token: i for i, token in enumerate(order)}, "byte_fallback": True, "fuse_unk": True}
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(learner._tokenizer.to_str()), "model": model}))
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("\u2581"), tokenizers.normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.pre_tokenizer = None
+    tokenizer.add_special_tokens(names[:3])
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+LLAMAS = {
+    "as in a GGUF file": digits,
+    "byte-level, LlamaTokenizer": changed(digits, tokenizer_class="LlamaTokenizerFast"),
+    "byte-level, GPT2Tokenizer": changed(digits, tokenizer_class="GPT2Tokenizer"),
+    "byte-level, no class": changed(initial, tokenizer_class=None),
+    "sentencepiece, the whole file": sentencepiece,
+    "sentencepiece, rebuilt": changed(sentencepiece, tokenizer_class="LlamaTokenizerFast", add_bos_token=False),
+    "sentencepiece, rebuilt, legacy": changed(sentencepiece, tokenizer_class="LlamaTokenizer", legacy=True),
+    "sentencepiece, rebuilt, no prefix": changed(
+        sentencepiece, tokenizer_class="LlamaTokenizer", add_prefix_space=False, pad_token="<|pad|>"
+    ),
+    "an old GPT2Tokenizer": changed(old, tokenizer_class="GPT2Tokenizer", eos_token="the"),
+}
+
+
 def make_model(folder, make, n_classes=0, vocab_size=520):
     """A random GPT-2 that transformers saved, with a tokenizer; some 30 ids end a text."""
     torch.manual_seed(0)
@@ -159,6 +212,20 @@ def test_ids_and_files(name, tmp_path):
         assert kept(tmp_path / folder) == kept(tmp_path / "hf")
     cut = theirs(sample, truncation=True, max_length=9)["input_ids"]
     assert [ids.tolist() for ids in encode(ours, sample, 9)] == cut
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_the_folder_of_a_llama(name, tmp_path):
+    """The same ids, and the same text again."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 1000}))
+    LLAMAS[name](tmp_path)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
+    sample = [*texts(200), ""]
+    expected = theirs(sample)["input_ids"]
+    assert [ids.tolist() for ids in encode(ours, sample)] == expected
+    assert [decode(ours, np.array(ids, dtype=int)) for ids in expected] == theirs.batch_decode(
+        expected, skip_special_tokens=True
+    )
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
