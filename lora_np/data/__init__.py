@@ -1,6 +1,7 @@
 """Real texts: load them, turn them into token ids, cut them into batches."""
 
 from .batches import IGNORE_INDEX, Batch, class_batches, language_batches, pad_sequences, token_stream
+from .chats import Chats, read_chats
 from .gguf_tokenizer import gguf_tokenizer_files
 from .licences import corpus_digest, load_licences
 from .records import Records, column_of, format_records, read_records, table_suffix

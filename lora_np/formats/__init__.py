@@ -1,5 +1,6 @@
 """Files of tensors, models, adapters and tasks, in our format, Hugging Face's and PEFT's. Pickle is never read."""
 
+from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
 from .gpt2 import load_gpt2, save_gpt2
 from .llama import load_llama

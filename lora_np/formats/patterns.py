@@ -33,7 +33,7 @@ def match_patterns(patterns, names):
     if work <= CHEAP and all(LITERAL.fullmatch(pattern) for pattern, *_ in patterns):
         found = [matched(*one, names) for one in whole]
     else:
-        found = in_a_child(whole, names)
+        found = in_a_child(__file__, [whole, names], SECONDS)
     return [rows if isinstance(rows, str) else {names[i]: block for i, block in rows} for rows in found]
 
 
@@ -49,14 +49,16 @@ def matched(pattern, how, names):
         return str(error)
 
 
-def in_a_child(patterns, names):
-    """`matched` of each pattern, up to the first for which there is no time or no memory."""
+def in_a_child(script, value, seconds):
+    """The lines of JSON that a script of the standard library writes in time, in a process of its own.
+
+    It gets the value as JSON. Its last lines are missing if it runs out of time or memory.
+    """
     import subprocess
 
-    command = [sys.executable, "-I", "-S", __file__]
+    command = [sys.executable, "-I", "-S", script]
     try:
-        text = json.dumps([patterns, names]).encode()
-        out = subprocess.run(command, input=text, capture_output=True, timeout=SECONDS).stdout
+        out = subprocess.run(command, input=json.dumps(value).encode(), capture_output=True, timeout=seconds).stdout
     except subprocess.TimeoutExpired as late:
         out = late.stdout or b""
     return [json.loads(line) for line in out.split(b"\n")[:-1]]  # the last line may be incomplete

@@ -161,6 +161,12 @@ def sentencepiece(folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def without_added(folder):
+    sentencepiece(folder)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"added_tokens": []}), "utf-8")
+
+
 LLAMAS = {
     "as in a GGUF file": digits,
     "byte-level, LlamaTokenizer": changed(digits, tokenizer_class="LlamaTokenizerFast"),
@@ -172,6 +178,7 @@ LLAMAS = {
     "sentencepiece, rebuilt, no prefix": changed(
         sentencepiece, tokenizer_class="LlamaTokenizer", add_prefix_space=False, pad_token="<|pad|>"
     ),
+    "sentencepiece, rebuilt, its tokens by default": changed(without_added, tokenizer_class="LlamaTokenizer"),
     "an old GPT2Tokenizer": changed(old, tokenizer_class="GPT2Tokenizer", eos_token="the"),
 }
 

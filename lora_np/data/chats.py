@@ -1,0 +1,71 @@
+"""A user's own conversations from a file: prompts with completions, or messages."""
+
+from typing import NamedTuple
+
+from ..checked import quoted
+from .records import listed, read_records
+from .tokenizer import has_surrogate
+
+ROLES = ("system", "user", "assistant")
+
+
+class Chats(NamedTuple):
+    conversations: list[list[dict]]  # the messages of each, with role and content
+    places: list[str]  # of each, such as "chats.jsonl, row 2, line 3"
+
+
+def read_chats(path):
+    """Read conversations to train on.
+
+    Parameters
+    ----------
+    path : str or Path, of a file as in `read_records`, usually ``.jsonl``. A row has either ``prompt`` and
+        ``completion``, both texts, or ``messages``, a list of objects with ``role`` (system, user or assistant) and
+        ``content``. Other fields of a row are not read; those of a message are for the chat template
+
+    Returns
+    -------
+    Chats; a prompt and its completion are a message of the user and one of the assistant
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        See `read_records`; or if a row has none of the two forms, or no answer to learn. The message names the line.
+    """
+    records = read_records(path)
+    places = [f"{records.path}, {place}" for place in records.places]
+    return Chats([messages_of(row, place) for row, place in zip(records.rows, places)], places)
+
+
+def messages_of(row, place):
+    """The messages of a row; ValueError with what is wrong."""
+    if ("messages" in row) == ("prompt" in row or "completion" in row):
+        raise ValueError(f"{place}: has {listed(row)}; expected either prompt and completion, or messages")
+    if "messages" not in row:
+        prompt, completion = (content_of(row.get(name), name, place) for name in ("prompt", "completion"))
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    else:
+        messages = row["messages"]
+        if not isinstance(messages, list):
+            raise ValueError(f"{place}: messages is {quoted(messages)}, expected a list of objects")
+        for i, message in enumerate(messages):
+            if not isinstance(message, dict):
+                raise ValueError(f"{place}: messages[{i}] is {quoted(message)}, expected an object")
+            if message.get("role") not in ROLES:
+                role = quoted(message["role"]) if "role" in message else "none"
+                raise ValueError(f"{place}: messages[{i}] has role {role}, expected system, user or assistant")
+            content_of(message.get("content"), f"messages[{i}]: content", place)
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
+        raise ValueError(f"{place}: has no answer to learn; expected a completion, or a message of the assistant")
+    return messages
+
+
+def content_of(value, name, place):
+    """The value, if it is a text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a text")
+    if has_surrogate(value):
+        raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
+    return value

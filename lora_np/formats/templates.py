@@ -1,0 +1,102 @@
+"""Render chat templates: the script that `chat.py` runs in a process of its own, because a template is a program.
+
+It comes from a file that anyone may have written. Jinja's sandbox keeps it from Python's internals and from changing
+its arguments; the process limits memory and the length of its texts, and whoever starts it limits time. Templates get
+what transformers gives them (``utils/chat_template_utils.py``).
+"""
+
+import json
+import sys
+from datetime import datetime  # to write a date that the caller gives; this file never reads the clock
+
+MEMORY = 2**30  # bytes, where the system has such a limit
+
+
+def compiled(text, now):
+    """The template as a function of its variables. Without a time, `strftime_now` is undefined."""
+    import jinja2
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %}`` marks the answers for transformers; we find them in another way."""
+
+        tags = {"generation"}
+
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+    class Namespace(jinja2.utils.Namespace):
+        def __init__(*args, **fields):
+            self, *args = args
+            fields = dict(*args, **fields)
+            list(map(public, fields))
+            jinja2.utils.Namespace.__init__(self, fields)
+
+        def __setitem__(self, name, value):
+            jinja2.utils.Namespace.__setitem__(self, public(name), value)
+
+    def public(name):
+        if str(name).startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a namespace has no place for {name!r}")
+        return name
+
+    def raise_exception(message):
+        raise jinja2.exceptions.TemplateError(message)
+
+    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals |= {"raise_exception": raise_exception, "namespace": Namespace}
+    environment.globals["dict"] = lambda *args, **fields: dict(*args, **fields)
+    if now:
+        environment.globals["strftime_now"] = datetime.fromisoformat(now).strftime
+    return environment.from_string(text).generate
+
+
+def limit_memory():
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    except (ImportError, ValueError, OSError):
+        pass  # a system without such a limit
+
+
+def texts(template, special, now, jobs, longest):
+    """Yield the text of each job, up to the first that fails: then, as a list, what is wrong.
+
+    Parameters
+    ----------
+    template : str
+    special : dict, name -> text of a special token
+    now : str, a date and time in ISO 8601, or None
+    jobs : list of (messages, whether to add what the answer begins with)
+    longest : int, characters of all texts together
+    """
+    try:
+        generate = compiled(template, now)
+        for messages, begins_answer in jobs:
+            pieces = []
+            for piece in generate(messages=messages, add_generation_prompt=begins_answer, **special):
+                pieces.append(piece)
+                longest -= len(piece)
+                if longest < 0:
+                    raise MemoryError("it writes too much")
+            yield "".join(pieces)
+    except Exception as error:
+        yield [type(error).__name__, str(error)[:500]]
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    sys.path[:] = given.pop("path")
+    limit_memory()
+    for line in texts(**given):
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
