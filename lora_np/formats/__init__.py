@@ -5,4 +5,4 @@ from .gpt2 import load_gpt2, save_gpt2
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
 from .task import Task, load_task, put_on, save_task, shipped_adapters, task_base, task_folder, tokenizer_of
-from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
+from .tensors import read_json, read_metadata, read_tensors, write_json, write_tensors, write_text

@@ -84,6 +84,46 @@ def locked(folder):
         os.close(handle)
 
 
+@contextmanager
+def only_process(folder):
+    """Keep other processes from a folder that a long job will write, until the end of the block.
+
+    Raises ValueError if another process is in such a block. Its lock is a file beside the folder, which is removed.
+    """
+    folder = Path(os.path.realpath(folder))
+    path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
+    busy = ValueError(f"out: another process is about to write {folder}; wait until it ends, or name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout:
+            raise busy from None
+        return
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise busy from None
+        except OSError:  # some network drives have no locks
+            pass
+        if version(path) == version(handle):  # and not a file that the last process has just removed
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
 def remove_leftovers(folder):
     """Remove temporary files and folders of processes that were killed; the caller has the folder's lock."""
     for path in folder.glob(f"{TEMPORARY['prefix']}*{TEMPORARY['suffix']}"):

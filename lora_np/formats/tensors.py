@@ -44,23 +44,34 @@ def read_tensors(path):
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
     MemoryError
     """
-    from safetensors import SafetensorError, safe_open
-
-    existing_file(path)
+    names, metadata = read_names(path)
     try:
-        with safe_open(path, framework="numpy") as checked:  # the header is sound, and promises what the file has
-            names, metadata = list(checked.keys()), dict(checked.metadata() or {})
         with open(path, "rb") as file:
             start = int.from_bytes(file.read(8), "little") + 8
             header = json.loads(file.read(start - 8))
             return {name: read_tensor(file, start, header[name]) for name in names}, metadata
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
     except (KeyError, ValueError) as error:  # float8, or 65 axes
         raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
     except MemoryError:
         size = Path(path).stat().st_size / 1e9
         raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
+
+
+def read_metadata(path):
+    """The metadata of a safetensors file, without its tensors. Errors as in `read_tensors`."""
+    return read_names(path)[1]
+
+
+def read_names(path):
+    """The names of a file's tensors, and its metadata, if its header is sound and promises what the file has."""
+    from safetensors import SafetensorError, safe_open
+
+    existing_file(path)
+    try:
+        with safe_open(path, framework="numpy") as checked:
+            return list(checked.keys()), dict(checked.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
 
 
 def read_tensor(file, start, entry):
