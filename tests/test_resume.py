@@ -484,6 +484,44 @@ def pairwise(values, first):
     return zip(values, [first, *values])
 
 
+# `finetune` as a program that saves a state as often as it can; with sys.argv its words.
+FINETUNE = """
+    import sys
+    from lora_np.cli import main
+    from lora_np.tasks import resuming
+    from lora_np.training import state
+
+    resuming.SAVE_SECONDS = state.MOST_OFTEN = 0.0
+    print("ready", flush=True)
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+@pytest.mark.parametrize("options", [TUNINGS["adalora"], TUNINGS["full"]], ids=["adalora", "full"])
+def test_a_fine_tuning_that_is_killed_at_random_moments_resumes_bit_for_bit(tuning, options, tiny_base):
+    options = options.replace("--epochs ", "--epochs 1")
+    assert tuning(options)[0] == 0
+    expected, resumed = contents("out"), 0
+    shutil.rmtree("out")
+    command = [sys.executable, "-c", textwrap.dedent(FINETUNE), "finetune", *options.split(), "--out", "out"]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for delay in [*np.random.default_rng().uniform(0.2, 1.5, 12), None]:
+        with subprocess.Popen(
+            [*command, "--base", str(tiny_base)], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+            process.kill()
+            resumed += "resuming at step" in process.stdout.read()
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0 and resumed > 1 and contents("out") == expected
+    assert set(os.listdir()) == {"rows.jsonl", "out"}
+
+
 def test_a_short_training_saves_no_state(tuning, monkeypatch):
     monkeypatch.setattr("lora_np.training.state.save_state", None)
     assert tuning(TUNINGS["lora"], seconds=60.0)[0] == 0

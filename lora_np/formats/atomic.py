@@ -24,7 +24,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Write the bytes of a file. An OSError, such as that of a full disk, names it."""
+    """Write a file: its bytes, or an iterable of pieces. An OSError, such as that of a full disk, names it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
@@ -41,9 +41,9 @@ def write_atomically(path, data):
 
 
 def write_through(file, data):
-    """Write bytes to a new file, a path or an open handle, and flush them to the disk."""
+    """Write bytes, or pieces of them, to a new file, a path or an open handle, and flush them to the disk."""
     with os.fdopen(file, "wb") if isinstance(file, int) else open(file, "xb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
 

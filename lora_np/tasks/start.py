@@ -96,11 +96,19 @@ def announce(report, params, config, adapter, given, batch_size, length):
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
     report(f"training {share} in {given['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
-        step, copy = step_bytes(config, batch_size, length), sum(array.nbytes for array in params.values())
-        activations = sum(step.activations.values()) + step.loss
-        total = step.parameters + step.gradients + step.optimiser + activations + 2 * copy
-        what = f"the weights, those in training and the best; gradients; two moments; {activations / 1e9:.1f} GB of "
-        report(f"memory: about {total / 1e9:.1f} GB ({what}activations)")
+        memory = memory_of_full(config, batch_size, length)
+        share = (
+            f"weights before, during and at their best, gradients, two moments; {memory[1] / 1e9:.1f} GB activations"
+        )
+        report(f"memory: about {memory[0] / 1e9:.1f} GB ({share})")
+
+
+def memory_of_full(config, batch_size, length):
+    """Bytes in use when a whole model is trained, and those of the activations among them."""
+    step = step_bytes(config, batch_size, length)
+    activations = sum(step.activations.values()) + step.loss
+    # Three times the weights: the base's, those in training, and the best so far.
+    return 3 * step.parameters + step.gradients + step.optimiser + activations, activations
 
 
 def end_training(params, frozen, start, state):
