@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import Hollow, hollow
 from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
-from lora_np.training import AdamW, adamw_update
+from lora_np.tasks.start import memory_of_full
+from lora_np.training import AdamW, adamw_update, fine_tuning, train
 
 # ------------------------------------------------------------------ counting matrix products as they happen
 
@@ -355,6 +357,22 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
     shapes = adapter_shapes(hollow_arrays(parameter_shapes(classifier)), adapter_config)
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
+
+
+def test_memory_that_full_fine_tuning_is_said_to_need(random_params, random_batch):
+    """It is what Python and NumPy ask for at the peak, except for arrays of a moment."""
+    config = ModelConfig(900, 32, 160, n_layers=3, n_heads=4, d_ff=640)
+    tracemalloc.start()
+    try:
+        params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)
+        given = fine_tuning(
+            params, config, None, lambda rng: [batch], lambda *model: {"loss": 1.0}, learning_rate=1e-3, epochs=3
+        )
+        train(**given)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.85 * peak < memory_of_full(config, 4, 32)[0] < peak
 
 
 # ------------------------------------------------------------------ beside the measured times

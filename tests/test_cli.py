@@ -407,7 +407,7 @@ def test_answers_do_not_replace_what_is_read_through_a_link(taught, tmp_path, fa
 def test_teaching_a_text(taught, tiny_base, tmp_path, run):
     command = ["finetune", "--text-file", taught / "corpus.txt", "--base", tiny_base, "--epochs", 2]
     out = run(*command, "--rank", 2, "--lr", 0.03, "--out", tmp_path / "out")
-    assert "trained 448 parameters" in out and "test perplexity" in out
+    assert "training 448 parameters" in out and "test perplexity" in out
     about = read_json(tmp_path / "out" / "task.json")
     assert about["labels"] is None and about["test_perplexity"] < about["test_perplexity_before"]
     assert sum(about["tokens"].values()) == sum(len(ids) for ids in encode(load_task(tiny_base).tokenizer, SENTENCES))

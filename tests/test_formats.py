@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import time
+import tracemalloc
 from dataclasses import fields, replace
 from functools import partial
 
@@ -34,6 +35,7 @@ from lora_np.formats import (
 )
 from lora_np.formats.fused import join_factors, split_factors
 from lora_np.formats.patterns import match_patterns
+from lora_np.formats.tensors import DTYPES, tensor_bytes
 from lora_np.model import cache_bytes, forward, parameter_shapes
 
 from .tiny import edit_fields, edit_tensors
@@ -243,6 +245,21 @@ def test_awkward_arrays_are_saved_right(tmp_path, kind):
     back = loaded["näme/ x.y"]
     assert back.shape == array.shape and back.dtype == array.dtype.newbyteorder("=")
     assert np.ascontiguousarray(back).tobytes() == array.astype(back.dtype).tobytes()
+
+
+def test_the_bytes_are_those_of_the_library_and_large_arrays_are_not_copied(tmp_path):
+    from safetensors.numpy import save
+
+    arrays = {**AWKWARD, **{kind: np.arange(3).astype(kind) for kind in DTYPES.values()}}
+    expected = save({n: a.astype(a.dtype.newbyteorder("="), order="C") for n, a in arrays.items()}, {"näme": 'a "b"\n'})
+    assert tensor_bytes(arrays, {"näme": 'a "b"\n'}) == expected
+    array = np.ones(10**6)
+    tracemalloc.start()
+    try:
+        write_tensors(tmp_path / "t", {"a": array})
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_metadata_comes_back(tmp_path):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
+from lora_np.cli import main
 from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_tensors
+from lora_np.formats.atomic import only_process
 from lora_np.model import initial_params
 from lora_np.training import (
     AdamW,
@@ -39,8 +42,9 @@ from lora_np.training import (
     train,
     trainable_arrays,
 )
+from lora_np.training import trainer as trainer_module
 
-from .tiny import tiny_config
+from .tiny import edit_tensors, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = ("trainable", "m", "v", "best", "history", "memory")
@@ -404,3 +408,198 @@ def test_killed_at_twenty_random_moments(trainer, tmp_path, unkilled):
     for _ in range(20):
         kill("chain.safetensors", moments.uniform(0, run_time / 10))
     assert_same_run(run(make_task(LORA), KILLED, tmp_path / "chain.safetensors"), unkilled)
+
+
+# ------------------------------------------------------------------ finetune
+
+TUNINGS = {  # options of `finetune`, with steps, evaluations and epochs that end within and between each other
+    "lora": "--data rows.jsonl --text t --label l --lr 0.01 --epochs 3 --batch-size 9",
+    "adalora": "--data rows.jsonl --text t --label l --variant adalora --rank 3 --lora-dropout 0.2 --epochs 3",
+    "head": "--data rows.jsonl --text t --label l --method head --class-weights balanced --epochs 5",
+    "text": "--text-file rows.jsonl --variant pissa --rank 2 --epochs 3",
+    "full": "--text-file rows.jsonl --method full --dropout 0.1 --epochs 2 --batch-size 4",
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    topics = {"parcel": ("where is it", "it never came", "it broke"), "thanks": ("so kind", "great help", "lovely")}
+    rows = [{"t": f"{text} {i}", "l": label} for i in range(12) for label, texts in topics.items() for text in texts]
+    return "\n".join(map(json.dumps, rows))
+
+
+@pytest.fixture
+def tuning(tmp_path, tiny_base, rows, monkeypatch, capsys):
+    """Function (options, seconds=0, stop=None, error=KeyboardInterrupt) -> exit code, stdout and stderr of `finetune`.
+
+    It works in `tmp_path`, which has nothing except rows.jsonl, and writes "out". A state is saved after every step, or
+    after some seconds. It is interrupted in step `stop`.
+    """
+    (tmp_path / "rows.jsonl").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lora_np.training.state.MOST_OFTEN", 0)
+    step_of = trainer_module.train_step
+
+    def call(options, seconds=0.0, stop=None, error=KeyboardInterrupt):
+        def train_step(state, *rest):
+            if state.step + 1 == stop:
+                state.trainable.popitem()[1][...] = 7.0  # in the middle of a step
+                raise error
+            return step_of(state, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("lora_np.tasks.resuming.SAVE_SECONDS", seconds)
+            patch.setattr(trainer_module, "train_step", train_step)
+            base = [] if "--base" in options else ["--base", str(tiny_base)]
+            code = main(["finetune", *options.split(), "--out", "out", *base])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize("options", TUNINGS.values(), ids=TUNINGS)
+def test_an_interrupted_fine_tuning_resumes_bit_for_bit(tuning, options):
+    """Interrupted in its first step, twice in one, in its last and at random; each time it says where it resumes."""
+    code, said, _ = tuning(options)
+    assert code == 0 and "resuming" not in said and set(os.listdir()) == {"rows.jsonl", "out"}
+    steps, expected = int(said.partition(" steps")[0].split()[-1]), contents("out")
+    shutil.rmtree("out")
+    middle = random.sample(range(2, steps), 2)
+    for stop, before in pairwise([1, *sorted([*middle, middle[0]]), steps, None], first=0):
+        code, said, error = tuning(options, stop=stop)
+        assert ("resuming" in said) == (before > 1)
+        assert before <= 1 or f"resuming at step {before - 1} of {steps}\n" in said
+        if stop is not None:
+            resumes = f"; the same command resumes at step {stop - 1} of {steps}" if stop > 1 else ""
+            assert code == 130 and error == f"stopped{resumes}\n"
+            assert set(os.listdir()) == {"rows.jsonl", *["out.training.safetensors"] * (stop > 1)}
+    assert code == 0 and set(os.listdir()) == {"rows.jsonl", "out"} and contents("out") == expected
+
+
+def pairwise(values, first):
+    return zip(values, [first, *values])
+
+
+# `finetune` as a program that saves a state as often as it can; with sys.argv its words.
+FINETUNE = """
+    import sys
+    from lora_np.cli import main
+    from lora_np.tasks import resuming
+    from lora_np.training import state
+
+    resuming.SAVE_SECONDS = state.MOST_OFTEN = 0.0
+    print("ready", flush=True)
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signal 9 is POSIX")
+@pytest.mark.parametrize("options", [TUNINGS["adalora"], TUNINGS["full"]], ids=["adalora", "full"])
+def test_a_fine_tuning_that_is_killed_at_random_moments_resumes_bit_for_bit(tuning, options, tiny_base):
+    options = options.replace("--epochs ", "--epochs 1")
+    assert tuning(options)[0] == 0
+    expected, resumed = contents("out"), 0
+    shutil.rmtree("out")
+    command = [sys.executable, "-c", textwrap.dedent(FINETUNE), "finetune", *options.split(), "--out", "out"]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for delay in [*np.random.default_rng().uniform(0.2, 1.5, 12), None]:
+        with subprocess.Popen(
+            [*command, "--base", str(tiny_base)], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+            process.kill()
+            resumed += "resuming at step" in process.stdout.read()
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0 and resumed > 1 and contents("out") == expected
+    assert set(os.listdir()) == {"rows.jsonl", "out"}
+
+
+def test_a_short_training_saves_no_state(tuning, monkeypatch):
+    monkeypatch.setattr("lora_np.training.state.save_state", None)
+    assert tuning(TUNINGS["lora"], seconds=60.0)[0] == 0
+    code, _, error = tuning(TUNINGS["lora"], seconds=60.0, stop=3)
+    assert code == 130 and error == "stopped\n" and set(os.listdir()) == {"rows.jsonl", "out"}
+
+
+def change_the_data():
+    lines = Path("rows.jsonl").read_text().replace("great help 3", "great help 33")
+    Path("rows.jsonl").write_text(lines)
+
+
+OTHERS = {  # what a second run does otherwise -> its options, and what it does before
+    "learning_rate": ("--lr 0.02", None),
+    "seed, data": ("--seed 1", None),
+    "epochs": ("--epochs 3", None),
+    "batch_size": ("--batch-size 8", None),
+    "adapter": ("--rank 3", None),
+    "method, adapter, learning_rate": ("--method head", None),
+    "class_weights": ("--class-weights balanced", None),
+    "model": ("--dropout 0.1", None),
+    "base": ("--base other", None),
+    "data": ("", change_the_data),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_the_state_of_another_run_is_not_used_and_stays_until_the_first_save(tuning, tiny_base, what):
+    options, before = OTHERS[what]
+    shutil.copytree(tiny_base, "other")
+    edit_tensors(Path("other/model.safetensors"), lambda tensors: {n: 1.5 * array for n, array in tensors.items()})
+    first = "--data rows.jsonl --text t --label l"
+    tuning(first, stop=3)
+    state = Path("out.training.safetensors").read_bytes()
+    if before is not None:
+        before()
+    code, said, _ = tuning(f"{first} {options}", seconds=60.0)
+    assert code == 0 and f"out.training.safetensors is of a run with another {what}; the first save" in said
+    assert Path("out.training.safetensors").read_bytes() == state
+    expected = contents("out")
+    assert tuning(f"{first} {options}", stop=4)[0] == 130 and Path("out.training.safetensors").read_bytes() != state
+    assert "resuming at step 3 of" in tuning(f"{first} {options}")[1]
+    assert contents("out") == expected and set(os.listdir()) == {"rows.jsonl", "out", "other"}
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.write_text("my notes"), write], ids=["dir", "text", "w"]
+)
+def test_what_is_no_state_is_refused_before_the_training_and_stays(tuning, make):
+    path = Path("out.training.safetensors")
+    make(path)
+    before = path.is_file() and path.read_bytes()
+    code, said, error = tuning(TUNINGS["lora"])
+    assert code == 2 and said == "" and error.startswith("error: out: ") and error.count("\n") == 1
+    assert set(os.listdir()) == {"rows.jsonl", path.name} and (path.is_file() and path.read_bytes()) == before
+
+
+def test_a_second_training_for_the_same_folder_is_refused(tuning):
+    """As long as the first runs; what a killed one leaves refuses nothing."""
+    Path(".lora_np-out.lock").touch()
+    with only_process("../" + Path.cwd().name + "/out"):
+        code, _, error = tuning(TUNINGS["lora"])
+        assert code == 2 and error.startswith("error: out: another process is about to write ")
+        assert not Path("out").exists()
+    assert tuning(TUNINGS["lora"])[0] == 0 and set(os.listdir()) == {"rows.jsonl", "out"}
+
+
+def test_a_full_disk_ends_a_training_that_then_resumes(tuning, monkeypatch):
+    tuning(TUNINGS["lora"])
+    expected = contents("out")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for function in ("replace", "rename"):  # of the state's first save, and of the task
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full)
+            patch.setattr("lora_np.formats.atomic.exchange", lambda *_: False)
+            code, _, error = tuning(TUNINGS["lora"])
+        assert code == 2 and "no space left" in error and contents("out") == expected
+    assert "resuming at step" in tuning(TUNINGS["lora"])[1] and contents("out") == expected

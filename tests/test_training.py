@@ -4,9 +4,11 @@ oracles/test_training_torch.py compares the arithmetic of AdamW, clipping, sched
 """
 
 import math
+import re
 import sys
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from lora_np.training import (
     mean_over_shards,
     model_objective,
     process_environment,
-    progress_bar,
+    progress,
     shard_threads,
     split_batch,
     stream,
@@ -397,11 +399,55 @@ def test_without_threadpoolctl_one_warning_says_so(monkeypatch):
         threads.threadpool_limits.cache_clear()
 
 
-def test_without_tqdm_there_is_no_bar_on_a_terminal(monkeypatch):
+@pytest.fixture
+def slow_training(language, run, random_batch, monkeypatch, capsys):
+    """Function (is_terminal) -> what a run of 12 steps wrote to stderr, in which a step takes 7 s and reads 14 tokens.
+
+    Every third step is evaluated, which takes 70 s.
+    """
+    now, setup, batch = [0.0], run(language), random_batch(language)
+    batch.lengths[:] = 6, 5, 3
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def taking(seconds, result):
+        now[0] += seconds
+        return result
+
+    def call(is_terminal):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+        objective, settings = (lambda *given: taking(7.0, setup.objective(*given))), TrainConfig(12, 1e-3, eval_every=3)
+        measure = lambda arrays: taking(70.0, {"loss": 1.0})  # noqa: E731
+        train(setup.trainable, objective, lambda rng: [batch], settings, measure, progress="tuning")
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("is_terminal", [False, True], ids=["no terminal", "no tqdm"])
+def test_a_line_a_minute_says_how_fast_and_how_long(slow_training, monkeypatch, is_terminal):
+    """Three steps and their evaluation take 91 s. Tokens are not padding, and are not read in evaluations."""
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with progress_bar(3, "training") as on_step:
-        assert on_step is None
+    lines = [re.sub(r"loss [0-9.]+", "loss", line) for line in slow_training(is_terminal).splitlines()]
+    assert lines == [
+        "tuning: step 4 of 12, loss, 2 tokens/s, 4 min 03 s left",  # 8 / 3 of 91 s
+        "tuning: step 7 of 12, loss, 2 tokens/s, 2 min 32 s left",
+        "tuning: step 10 of 12, loss, 2 tokens/s, 1 min 01 s left",
+    ]
+
+
+def test_a_bar_says_the_same_and_when_it_evaluates(slow_training):
+    pytest.importorskip("tqdm")
+    drawn = slow_training(True).split("\r")
+    bar = r"tuning:  58%\|.*\| step 7 of 12, loss [0-9.]+, 2 tokens/s, 2 min 32 s left *"
+    assert len([text for text in drawn if re.fullmatch(bar, text)]) == 1
+    evaluating = [text.partition(" step ")[2].split()[0] for text in drawn if "evaluating" in text]
+    assert evaluating == ["3", "6", "9", "12"]
+
+
+def test_training_is_silent_in_its_first_minute(language, run, capsys, random_batch):
+    setup = run(language)._replace(epoch_batches=lambda rng: [random_batch(language)])
+    train(*setup, TrainConfig(3, 1e-3), progress="tuning")
+    assert capsys.readouterr().err == ""
 
 
 # ------------------------------------------------------------------ random streams

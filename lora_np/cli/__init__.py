@@ -51,8 +51,8 @@ def main(argv=None):
             return READER_GONE
         say(f"error: {in_words(error)}")
         return 2
-    except KeyboardInterrupt:
-        say("stopped")
+    except KeyboardInterrupt as stop:
+        say("; ".join(["stopped", *map(str, stop.args)]))
         return 130
     finally:  # the interpreter flushes both once more when it ends
         settle(sys.stdout)

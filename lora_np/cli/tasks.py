@@ -20,7 +20,7 @@ from ..tasks.report import format_report
 from ..tasks.start import answers_of
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
-from .shared import check_unset, json_writer
+from .shared import check_unset, json_writer, print_now
 
 QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
@@ -132,14 +132,14 @@ def run_finetune(arguments):
     if is_text:
         names = ["text", "label", "test", "class_weights", "quoting"]
         check_unset(arguments, names, "needs --data; a --text-file has its own test part")
-        result = finetune_text(arguments.text_file, arguments.out, **settings)
+        result = finetune_text(arguments.text_file, arguments.out, **settings, report=print_now)
     else:
         for name in ("text", "label"):
             if getattr(arguments, name) is None:
                 raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
         table = arguments.data, arguments.text, arguments.label
         settings |= {"class_weights": arguments.class_weights or "none", "quoting": bool(arguments.quoting)}
-        result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
+        result = finetune(*table, arguments.out, test_data=arguments.test, **settings, report=print_now)
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
@@ -166,12 +166,11 @@ def adapter_config(arguments):
 
 
 def report(result, arguments):
-    """Lines about the data, the training and the test of `finetune` or `finetune_text`."""
-    trained = f"trained {result['trainable']:,} parameters ({result['percent']:.3f} %)"
+    """Lines about the data and the test of `finetune` or `finetune_text`."""
     if "tokens" in result:
         n, before, after = result["tokens"], result["test_perplexity_before"], result["test_perplexity"]
         data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
-        return [data, trained, f"test perplexity {after:.1f} (before: {before:.1f})"]
+        return [data, f"test perplexity {after:.1f} (before: {before:.1f})"]
     n, longer = result["rows"], result["longer_texts"]
     lines = [f"labels: {', '.join(map(shown, result['labels']))}"]
     lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
@@ -179,7 +178,7 @@ def report(result, arguments):
         lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
     if longer:
         lines.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
-    lines += [trained, ""]
+    lines.append("")
     if "tf-idf" not in result["test"]["others"]:
         lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")
     if not (Path(arguments.out) / "confusion.png").is_file():

@@ -153,7 +153,7 @@ def train_shipped(folder, seed=0, force=False):
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
         given = base, config, start, domain.train, domain.validation
-        state = train(**language_training(*given, **settings, progress=name))
+        state = train(**language_training(*given, **settings), progress=name)
         # Measure what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)

@@ -8,4 +8,4 @@ from .model import Task, load_pretrained, model_place, read_model, tokenizer_of
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
 from .task import load_task, put_on, save_task, shipped_adapters, task_base, task_folder
-from .tensors import read_json, read_tensors, write_json, write_tensors, write_text
+from .tensors import read_json, read_metadata, read_tensors, write_json, write_tensors, write_text

@@ -24,7 +24,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 
 def write_atomically(path, data):
-    """Write the bytes of a file. An OSError, such as that of a full disk, names it."""
+    """Write a file: its bytes, or an iterable of pieces. An OSError, such as that of a full disk, names it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
@@ -41,9 +41,9 @@ def write_atomically(path, data):
 
 
 def write_through(file, data):
-    """Write bytes to a new file, a path or an open handle, and flush them to the disk."""
+    """Write bytes, or pieces of them, to a new file, a path or an open handle, and flush them to the disk."""
     with os.fdopen(file, "wb") if isinstance(file, int) else open(file, "xb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
 
@@ -81,6 +81,46 @@ def locked(folder):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        os.close(handle)
+
+
+@contextmanager
+def only_process(folder):
+    """Keep other processes from a folder that a long job will write, until the end of the block.
+
+    Raises ValueError if another process is in such a block. Its lock is a file beside the folder, which is removed.
+    """
+    folder = Path(os.path.realpath(folder))
+    path = folder.parent / f"{TEMPORARY['prefix']}{folder.name}.lock"
+    busy = ValueError(f"out: another process is about to write {folder}; wait until it ends, or name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(path, timeout=0):
+                yield
+        except Timeout:
+            raise busy from None
+        return
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise busy from None
+        except OSError:  # some network drives have no locks
+            pass
+        if version(path) == version(handle):  # and not a file that the last process has just removed
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
         os.close(handle)
 
 

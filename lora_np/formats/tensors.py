@@ -12,21 +12,34 @@ from ..data.texts import existing_file
 from .atomic import write_atomically
 
 MOST_JSON = 2**30  # bytes of a JSON file; the largest tokenizers have some 20 million
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "C64": "<c8", "BOOL": "?"}  # of safetensors
-DTYPES |= {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
+DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
+DTYPES |= {"U32": "<u4", "F32": "<f4", "C64": "<c8", "F64": "<f8", "I64": "<i8", "U64": "<u8"}  # in safetensors' order
 
 
 def write_tensors(path, tensors, metadata=None):
     """Write a flat dict, name -> array, as safetensors; `metadata` is a dict of str -> str, or None."""
-    write_atomically(path, tensor_bytes(tensors, metadata))
+    write_atomically(path, tensor_pieces(tensors, metadata))
 
 
 def tensor_bytes(tensors, metadata=None):
     """The bytes of such a file."""
-    from safetensors.numpy import save
+    return b"".join(tensor_pieces(tensors, metadata))
 
-    # safetensors writes an array's buffer as it is, so a transposed view has to be copied first.
-    return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata or None)
+
+def tensor_pieces(tensors, metadata=None):
+    """Its pieces, the header and each array, with the bytes that safetensors writes. Nothing large is copied."""
+    kinds = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "BF16"}
+    arrays = {n: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for n, a in tensors.items()}
+    names = sorted(sorted(arrays), key=lambda name: list(kinds).index(arrays[name].dtype), reverse=True)
+    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    for name in names:
+        array, start, end = arrays[name], end, end + arrays[name].nbytes
+        header[name] = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield arrays[name].data
 
 
 def read_tensors(path):
@@ -44,23 +57,34 @@ def read_tensors(path):
         If the file is truncated, is not safetensors, or has a dtype that NumPy lacks.
     MemoryError
     """
-    from safetensors import SafetensorError, safe_open
-
-    existing_file(path)
+    names, metadata = read_names(path)
     try:
-        with safe_open(path, framework="numpy") as checked:  # the header is sound, and promises what the file has
-            names, metadata = list(checked.keys()), dict(checked.metadata() or {})
         with open(path, "rb") as file:
             start = int.from_bytes(file.read(8), "little") + 8
             header = json.loads(file.read(start - 8))
             return {name: read_tensor(file, start, header[name]) for name in names}, metadata
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
     except (KeyError, ValueError) as error:  # float8, or 65 axes
         raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
     except MemoryError:
         size = Path(path).stat().st_size / 1e9
         raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
+
+
+def read_metadata(path):
+    """The metadata of a safetensors file, without its tensors. Errors as in `read_tensors`."""
+    return read_names(path)[1]
+
+
+def read_names(path):
+    """The names of a file's tensors, and its metadata, if its header is sound and promises what the file has."""
+    from safetensors import SafetensorError, safe_open
+
+    existing_file(path)
+    try:
+        with safe_open(path, framework="numpy") as checked:
+            return list(checked.keys()), dict(checked.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
 
 
 def read_tensor(file, start, entry):

@@ -22,7 +22,8 @@ from ..ops import softmax_forward
 from ..training import blas_threads, classifier_training, stream, train
 from .baseline import word_classifier
 from .report import class_report, confusion_picture
-from .start import end_training, load_base, start_training, training_settings
+from .resuming import resumable
+from .start import announce, end_training, load_base, silent, start_training, training_settings
 
 # The default learning rate of each method, and the adapter that it trains.
 METHODS = {
@@ -53,6 +54,7 @@ def finetune(
     test_data=None,
     class_weights="none",
     quoting=False,
+    report=silent,
 ):
     """Train a classifier on a table of texts and labels, and save it.
 
@@ -78,6 +80,7 @@ def finetune(
         loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
         weights are those with the lowest balanced loss
     quoting : bool, of a TSV; see `read_records`
+    report : function of a line of text about the training, called before it
 
     Returns
     -------
@@ -113,36 +116,41 @@ def finetune(
     params, config = add_head(params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
     batches = class_batches(*validation, EVALUATION_BATCH, pad)
-    settings["class_weights"] = balanced_weights(training[1]) if class_weights == "balanced" else None
-    state = train(**classifier_training(frozen, config, start, training, batches, pad, **settings))
-    model, adapter, facts = end_training(params, frozen, start, state)
-    task = Task(model, config, adapter, tokenizer, labels, model_files(base))
-    others = word_answers(splits, training[1], validation[1], class_weights)
-    report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
-    rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
-    result = {
-        "method": method,
-        "labels": labels,
-        "text_column": text_column,
-        "label_column": label_column,
-        "rows": {**rows, "left_out": n_rows - len(table.texts)},
-        "longer_texts": longer,
-        "n_positions": config.n_positions,
-        # of the saved weights, which have the lowest validation loss
-        "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
-        "test_accuracy": report["accuracy"],
-        "commonest_label_share": report["commonest_share"],
-        "learning_rate": settings["learning_rate"],
-        "class_weights": class_weights,
-        **facts,
-        "validation": {name: state.history[f"eval_{name}"].tolist() for name in ("step", "loss", "accuracy")},
-        "test": report,
-    }
-    try:
-        pictures = {"confusion.png": confusion_picture(report)}
-    except ModuleNotFoundError:  # without matplotlib
-        pictures = {}
-    save_task(out, task, base, result, beside=pictures)
+    weights = balanced_weights(training[1]) if class_weights == "balanced" else None
+    given = classifier_training(frozen, config, start, training, batches, pad, class_weights=weights, **settings)
+    facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
+    data = [array for split in encoded for array in split]
+    announce(report, params, config, start, given, batch_size, max(map(len, training[0])))
+    with resumable(out, given, base, data, facts, report) as more:
+        state = train(**given, **more)
+        model, adapter, trained = end_training(params, frozen, start, state)
+        task = Task(model, config, adapter, tokenizer, labels, model_files(base))
+        others = word_answers(splits, training[1], validation[1], class_weights)
+        test_report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
+        rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
+        result = {
+            "method": method,
+            "labels": labels,
+            "text_column": text_column,
+            "label_column": label_column,
+            "rows": {**rows, "left_out": n_rows - len(table.texts)},
+            "longer_texts": longer,
+            "n_positions": config.n_positions,
+            # of the saved weights, which have the lowest validation loss
+            "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
+            "test_accuracy": test_report["accuracy"],
+            "commonest_label_share": test_report["commonest_share"],
+            "learning_rate": settings["learning_rate"],
+            "class_weights": class_weights,
+            **trained,
+            "validation": {name: state.history[f"eval_{name}"].tolist() for name in ("step", "loss", "accuracy")},
+            "test": test_report,
+        }
+        try:
+            pictures = {"confusion.png": confusion_picture(test_report)}
+        except ModuleNotFoundError:  # without matplotlib
+            pictures = {}
+        save_task(out, task, base, result, beside=pictures)
     return result
 
 

@@ -6,7 +6,8 @@ from ..adapters import AdapterConfig
 from ..data import encode, model_files, read_texts, token_stream
 from ..formats import PRETRAINED, Task, save_task
 from ..training import blas_threads, language_loss, language_training, train
-from .start import answers_of, end_training, load_base, start_training, training_settings
+from .resuming import resumable
+from .start import announce, answers_of, end_training, load_base, silent, start_training, training_settings
 
 METHODS = {"lora": (4e-3, AdapterConfig(targets=("all-linear",))), "full": (4e-4, None)}  # as in classifier.py
 TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its start; the rest is the test part
@@ -23,6 +24,7 @@ def finetune_text(
     seed=0,
     base=PRETRAINED,
     dropout=0.0,
+    report=silent,
 ):
     """Fine-tune a language model on a text, and save the adapter or, for "full", the model.
 
@@ -35,7 +37,7 @@ def finetune_text(
     out : folder to write
     method : "lora" or "full"
     adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers
-    learning_rate, epochs, batch_size, seed, base, dropout : as in `finetune`
+    learning_rate, epochs, batch_size, seed, base, dropout, report : as in `finetune`
 
     Returns
     -------
@@ -56,19 +58,23 @@ def finetune_text(
     with blas_threads(1), answers_of(base):
         before = perplexity(language_loss(params, config, test))
     frozen, start = start_training(params, adapter_config, seed)
-    state = train(**language_training(frozen, config, start, training, validation, **settings))
-    model, adapter, facts = end_training(params, frozen, start, state)
-    with blas_threads(1):
-        after = perplexity(language_loss(model, config, test, adapter))
-    result = {
-        "method": method,
-        "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
-        "test_perplexity_before": before,
-        "test_perplexity": after,
-        "learning_rate": settings["learning_rate"],
-        **facts,
-    }
-    save_task(out, Task(model, config, adapter, tokenizer, None, model_files(base)), base, result)
+    given = language_training(frozen, config, start, training, validation, **settings)
+    facts = {"method": method, "adapter": adapter_config, "model": config, **settings}
+    announce(report, params, config, start, given, batch_size, config.n_positions)
+    with resumable(out, given, base, [training, validation, test], facts, report) as more:
+        state = train(**given, **more)
+        model, adapter, trained = end_training(params, frozen, start, state)
+        with blas_threads(1):
+            after = perplexity(language_loss(model, config, test, adapter))
+        result = {
+            "method": method,
+            "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
+            "test_perplexity_before": before,
+            "test_perplexity": after,
+            "learning_rate": settings["learning_rate"],
+            **trained,
+        }
+        save_task(out, Task(model, config, adapter, tokenizer, None, model_files(base)), base, result)
     return result
 
 

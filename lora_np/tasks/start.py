@@ -7,11 +7,14 @@ import numpy as np
 
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
+from ..analysis import step_bytes
 from ..checked import finite_number, one_of, whole_number
 from ..formats import check_target, read_model
 from ..training import attach, stream
+from .resuming import check_state
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
+LARGE = 50_000_000  # trained parameters, from which on memory is worth a line
 MOST_EPOCHS = 100_000  # more is a slip of the finger, and would take years
 
 
@@ -31,6 +34,7 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
     whole_number("batch_size", batch_size)
     whole_number("seed", seed, least=0, most=2**63 - 1)
     check_target(out, "out", sources)
+    check_state(out)
     rate, default = methods[method]
     rate = finite_number("learning_rate", rate if learning_rate is None else learning_rate, least=SMALLEST)
     adapter_config = adapter_config or methods["lora"][1]
@@ -44,14 +48,12 @@ def training_settings(methods, method, learning_rate, adapter_config, epochs, ba
         )
     if init in STARTS and kind != "lora":
         raise ValueError(f"init: {init!r} needs kind 'lora' here, got {kind!r}: see `on_given_base`")
-    settings = {
-        "learning_rate": rate,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "progress": f"fine-tuning ({method})",
-    }
+    settings = {"learning_rate": rate, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     return adapter_config if method == "lora" else default, settings
+
+
+def silent(line):
+    """A `report` that says nothing."""
 
 
 @contextmanager
@@ -76,6 +78,36 @@ def start_training(params, adapter_config, seed):
     if adapter_config is None:
         return params, None
     return start_adapter(params, adapter_config, stream(seed, "adapter"))
+
+
+def announce(report, params, config, adapter, given, batch_size, length):
+    """Say what will be trained in how many steps, and what memory the training of a large model needs.
+
+    Parameters
+    ----------
+    report : function of a line of text
+    params, config : the model
+    adapter : Adapter, or None if the whole model is trained
+    given : dict of `train`'s arguments
+    batch_size, length : int, of the largest batch
+    """
+    trained = trainable_report(params, given["trainable"])
+    share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
+    report(f"training {share} in {given['config'].steps:,} steps")
+    if adapter is None and trained.trainable > LARGE:
+        memory = memory_of_full(config, batch_size, length)
+        share = (
+            f"weights before, during and at their best, gradients, two moments; {memory[1] / 1e9:.1f} GB activations"
+        )
+        report(f"memory: about {memory[0] / 1e9:.1f} GB ({share})")
+
+
+def memory_of_full(config, batch_size, length):
+    """Bytes in use when a whole model is trained, and those of the activations among them."""
+    step = step_bytes(config, batch_size, length)
+    activations = sum(step.activations.values()) + step.loss
+    # Three times the weights: the base's, those in training, and the best so far.
+    return 3 * step.parameters + step.gradients + step.optimiser + activations, activations
 
 
 def end_training(params, frozen, start, state):

@@ -81,7 +81,6 @@ def fine_tuning(
     epochs,
     evaluations=None,
     seed=0,
-    progress=None,
     class_weights=None,
 ):
     """What `train` needs to fine-tune a model, or an adapter of it.
@@ -99,7 +98,6 @@ def fine_tuning(
     epochs : int
     evaluations : int, about how many evaluations in all; None: two an epoch
     seed : int
-    progress : str, the progress bar's text; None: no bar
     class_weights : array (n_classes,) or None, of the training loss
 
     Returns
@@ -128,5 +126,4 @@ def fine_tuning(
         "config": settings,
         "evaluate": lambda arrays: measure(*attach(params, adapter, arrays)),
         "adjust": adjust,
-        "progress": progress,
     }

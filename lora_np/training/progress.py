@@ -1,30 +1,77 @@
-"""A progress bar on a terminal, and silence everywhere else."""
+"""How far a training is: a bar on a terminal, and a line a minute everywhere else."""
 
 import sys
-from contextlib import contextmanager
+import time
+from collections import deque
+from contextlib import contextmanager, nullcontext, suppress
+
+BAR_EVERY, LINE_EVERY = 0.1, 60.0  # seconds
+BAR = "{desc}: {percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}{postfix}"
 
 
-@contextmanager
-def progress_bar(total, label):
-    """Yield a function (step, measured) for `train`'s on_step, or None without a label, a terminal or tqdm.
+class Progress:
+    """What `train` says of its steps.
 
     Parameters
     ----------
-    total : int, steps in all
-    label : str or None, the text beside the bar
+    show : function (step, text); None: nothing is shown
+    pause : float, seconds between two calls of `show`, and before the first
+    step, total : int, steps done before, and steps in all
+    window : int, how many of the last steps tell the speed. If an evaluation comes every `window` steps, the time left
+        includes the evaluations.
     """
-    if label is None or not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    with tqdm(total=total, desc=label, unit="step", leave=False) as bar:
 
-        def on_step(step, measured):
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{measured['loss']:.3f}", refresh=False)
+    def __init__(self, show, pause, step, total, window):
+        self.show, self.pause, self.total = show, pause, total
+        self.shown = time.monotonic()
+        self.between = 0.0  # seconds of evaluations and saves, in all
+        self.marks = deque([(step, self.shown, 0.0, 0)], maxlen=window + 1)  # step, time, between, tokens
 
-        yield on_step
+    def stepped(self, step, loss, batch, evaluates):
+        """After a step on a `Batch`, before its evaluation if one comes."""
+        if self.show is None:
+            return
+        now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
+        self.marks.append((step, now, self.between, tokens))
+        if now - self.shown < self.pause:
+            return
+        steps, seconds, between, tokens = (new - old for new, old in zip(self.marks[-1], self.marks[0]))
+        speed, left = tokens / max(seconds - between, 1e-9), in_words((self.total - step) * seconds / steps)
+        self.show(step, f"loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left{', evaluating' if evaluates else ''}")
+        self.shown = now
+
+    def resumes(self):
+        """Before the next step."""
+        self.between += time.monotonic() - self.marks[-1][1]
+
+
+@contextmanager
+def progress_of(label, step, total, window):
+    """A context that gives a `Progress` on stderr, which shows nothing if the label, the text in front, is None."""
+    bar = None
+    if label is not None and sys.stderr.isatty():
+        with suppress(ImportError):
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, initial=step, desc=label, bar_format=BAR, leave=False)
+
+    def draw(step, text):
+        bar.n = step
+        bar.set_postfix_str(text)
+
+    def say(step, text):
+        with suppress(OSError):  # nobody reads it any more, which is no reason to stop
+            print(f"{label}: step {step} of {total}, {text}", file=sys.stderr, flush=True)
+
+    with bar or nullcontext():
+        show, pause = (say, LINE_EVERY) if bar is None else (draw, BAR_EVERY)
+        yield Progress(show if label is not None else None, pause, step, total, window)
+
+
+def in_words(seconds):
+    """A time such as "6 min 34 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

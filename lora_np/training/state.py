@@ -1,12 +1,15 @@
 """The whole state of a training run, on disk, so that an interrupted run resumes bit for bit."""
 
 import json
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..formats import read_tensors, write_tensors
+from ..formats import read_metadata, read_tensors, write_tensors
+
+MOST_OFTEN = 20  # saves take at most a twentieth of the time
 
 
 class TrainState(NamedTuple):
@@ -40,6 +43,43 @@ def save_state(path, state, label=""):
     write_tensors(path, tensors, {"step": str(step), "label": json.dumps(label)})
 
 
+class Saver:
+    """When the states of a run are saved, and the saving.
+
+    Parameters
+    ----------
+    path, label : see `save_state`; without a path nothing is saved
+    every : int, steps between two saves; there is one after the last step, too
+    seconds : float, seconds from one save to the next, or MOST_OFTEN times as long as a save takes if that is longer;
+        then `every` has no effect. None: see `every`
+    """
+
+    def __init__(self, path, label, every, seconds=None):
+        self.path, self.label, self.every, self.seconds = path, label, every, seconds
+        self.saved, self.pause = time.monotonic(), seconds
+
+    def is_due(self, step, last):
+        """Whether the state after this step is to be saved."""
+        if self.path is None or self.seconds is None:
+            return self.path is not None and (last or step % self.every == 0)
+        return time.monotonic() - self.saved >= self.pause
+
+    def save(self, state):
+        started = time.monotonic()
+        save_state(self.path, state, self.label)
+        self.saved = time.monotonic()
+        self.pause = max(self.seconds or 0.0, MOST_OFTEN * (self.saved - started))
+
+
+def saved_run(path):
+    """The step and the label of a saved state. Raises ValueError if the file is none."""
+    metadata = read_metadata(path)
+    try:
+        return int(metadata["step"]), json.loads(metadata["label"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a saved training state ({error!r})") from None
+
+
 def load_state(path, label="", trainable=None):
     """Read what `save_state` wrote.
 
@@ -58,11 +98,8 @@ def load_state(path, label="", trainable=None):
     """
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, expected a saved training state")
-    tensors, metadata = read_tensors(path)
-    try:
-        step, saved = int(metadata["step"]), json.loads(metadata["label"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a saved training state ({error!r})") from None
+    step, saved = saved_run(path)
+    tensors, _ = read_tensors(path)
     if saved != label:
         raise ValueError(f"{path}: saved by a run with other settings\n  saved: {saved}\n  this run: {label}")
     groups = {group: {} for group in TrainState._fields[1:]}

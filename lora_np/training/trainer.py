@@ -12,9 +12,9 @@ from ..checked import check_fields, finite_number, one_of, whole_number
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm
-from .progress import progress_bar
+from .progress import progress_of
 from .schedule import SCHEDULES, learning_rate_at
-from .state import TrainState, load_state, save_state
+from .state import Saver, TrainState, load_state
 from .streams import stream
 from .threads import blas_threads, shard_threads
 
@@ -80,6 +80,8 @@ def train(
     label="",
     adjust=None,
     progress=None,
+    save_seconds=None,
+    resume=True,
 ):
     """Train a flat dict of arrays. Each matrix product uses one BLAS thread; see `threads.py`.
 
@@ -94,12 +96,15 @@ def train(
     evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays are the run's
         own, and its next step writes into them
     on_step : function (step, dict of floats), called after each step, for a log
-    state_path : where to save the state; if a state is there already, the run resumes from it
+    state_path : where to save the state; if a state is there already, the run resumes from it, see `resume`
     label : str, what else the run depends on (data, model), in any words. It is saved with the settings, and a state
         with another label is refused.
     adjust : function (step, trainable, grads, memory), called after each step's update. It may write into trainable
         and into memory, a dict of arrays that is saved with the state; see `allocating`
-    progress : str, the text beside a progress bar; None: no bar
+    progress : str, the text in front of a progress bar or of a line a minute, see `progress.py`; None: neither
+    save_seconds : float, save whenever that many seconds have passed since the last save, and seldom enough that saves
+        take at most a twentieth of the time; None: save every config.save_every steps, and after the last step
+    resume : bool, whether the run resumes; False: it starts anew, and its first save replaces the state that is there
 
     Returns
     -------
@@ -113,8 +118,8 @@ def train(
     FloatingPointError
         If the loss, the gradient or an evaluation is no longer finite.
     """
-    label = repr(replace(config, threads=1, save_every=1)) + label  # the two that change no number
-    if state_path is not None and os.path.exists(state_path):
+    label = whole_label(config, label)
+    if resume and state_path is not None and os.path.exists(state_path):
         state = load_state(state_path, label, trainable)
     else:
         state = initial_state(trainable)
@@ -128,7 +133,9 @@ def train(
     if not n_batches:
         raise ValueError("epoch_batches: got no batches, expected at least one")
 
-    with blas_threads(1), shard_threads(config.threads) as run, progress_bar(config.steps, progress) as show:
+    saver = Saver(state_path, label, config.save_every, save_seconds)
+    showing = progress_of(progress, state.step, config.steps, config.eval_every or config.steps)
+    with blas_threads(1), shard_threads(config.threads) as run, showing as show:
         while state.step < config.steps:
             epoch, index = divmod(state.step, n_batches)
             batches = batches_of(epoch)
@@ -141,7 +148,10 @@ def train(
                 history.setdefault(name, []).append(value)
 
             last = state.step == config.steps
-            if evaluate is not None and (last or (config.eval_every and state.step % config.eval_every == 0)):
+            is_time = config.eval_every and state.step % config.eval_every == 0
+            evaluates = evaluate is not None and (last or is_time)
+            show.stepped(state.step, measured["loss"], batches[index], evaluates)
+            if evaluates:
                 scores = evaluate(state.trainable)
                 if improves(scores, history, state.step, config):
                     state = state._replace(best={name: array.copy() for name, array in state.trainable.items()})
@@ -151,15 +161,20 @@ def train(
                 measured |= scores
             elif last and evaluate is None:
                 state = state._replace(best=state.trainable)
-            save = state_path is not None and (last or state.step % config.save_every == 0)
+            save = saver.is_due(state.step, last)
             if last or save:  # only now, because the history grows with every step
                 state = state._replace(history={name: np.array(values) for name, values in history.items()})
             if save:
-                save_state(state_path, state, label)
-            for tell in (show, on_step):
-                if tell is not None:
-                    tell(state.step, measured)
+                saver.save(state)
+            if on_step is not None:
+                on_step(state.step, measured)
+            show.resumes()
     return state
+
+
+def whole_label(config, label):
+    """The label with which `train` saves its state: its settings, except the two that change no number, and `label`."""
+    return repr(replace(config, threads=1, save_every=1)) + label
 
 
 def improves(scores, history, step, config):
