@@ -252,7 +252,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path
     """Its files would be of two versions otherwise."""
     path = tmp_path / "out"
     kind.save(path, 0)
-    from lora_np.formats import checkpoint, gpt2, peft
+    from lora_np.formats import checkpoint, hugging_face, peft
 
     def replaced_first(path_of_tensors):
         if not replaced:
@@ -261,7 +261,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path
         return read_tensors(path_of_tensors)
 
     replaced = []
-    for module in (checkpoint, gpt2, peft):
+    for module in (checkpoint, hugging_face, peft):
         monkeypatch.setattr(module, "read_tensors", replaced_first)
     assert kind.load(path) == 1 and replaced
 

@@ -9,6 +9,7 @@ from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
 from ..checked import one_of, shown, whole_number
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task
+from ..formats.model import WEIGHTS
 from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
@@ -17,7 +18,7 @@ from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
 from ..tasks.language_model import finetune_text
 from ..tasks.report import format_report
-from ..tasks.start import answers_of
+from ..tasks.start import answers_of, is_large
 from ..tasks.writing import write_text_from
 from ..training import blas_threads
 from .shared import check_unset, json_writer, print_now
@@ -40,7 +41,7 @@ def add_commands(command):
     tuning.add_argument("--method", choices=("lora", "full", "head"), default="lora")
     text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
     tuning.add_argument("--variant", default="lora", metavar="NAME", help=text)
-    tuning.add_argument("--rank", type=int, default=8, metavar="R", help="LoRA's rank (default 8)")
+    tuning.add_argument("--rank", type=int, metavar="R", help="LoRA's rank (default 8; 4 for a large base)")
     tuning.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha (default twice the rank)")
     text = """layers that LoRA adapts: q_proj k_proj v_proj o_proj up_proj down_proj, all-linear, or a pattern such as
     'blocks.0.*' (default all-linear)"""
@@ -51,10 +52,20 @@ def add_commands(command):
     tuning.add_argument("--class-weights", choices=CLASS_WEIGHTS, help=text)
     text = "peak learning rate (default depends on the method)"
     tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
-    tuning.add_argument("--epochs", type=int, default=4, metavar="N", help="(default 4)")
-    tuning.add_argument("--batch-size", type=int, metavar="N", help="(default 32; 16 for a language model)")
+    tuning.add_argument("--epochs", type=int, metavar="N", help="(default 4; 1 for a large base)")
+    text = "(default 32; 16 for a language model or a large base, 8 for both)"
+    tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
     tuning.add_argument("--seed", type=int, default=0, metavar="N")
-    tuning.add_argument("--base", metavar="DIR", help="model to start from (default: the shipped one)")
+    text = "model to start from: smollm2, a GGUF file, or a folder (default: the shipped one)"
+    tuning.add_argument("--base", metavar="DIR", help=text)
+    text = "of a GGUF file: dense arrays (default), or blocks as in the file, for less memory and more time"
+    tuning.add_argument("--weights", choices=WEIGHTS, help=text)
+    text = "compute each block's activations twice, for less memory and more time"
+    tuning.add_argument("--recompute", action="store_true", default=None, help=text)
+    text = "processor cores to use (default 1; all for a large base)"
+    tuning.add_argument("--threads", type=int, metavar="N", help=text)
+    text = "read at most N tokens of a text (default: as many as the model can, and at most 512 with a large base)"
+    tuning.add_argument("--max-tokens", type=int, metavar="N", help=text)
 
     predict = command("predict", run_predict, "classify new texts with a model from finetune")
     predict.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
@@ -127,6 +138,7 @@ def run_finetune(arguments):
     is_text = arguments.text_file is not None
     # An option that is not given has the default of `finetune` or `finetune_text`.
     names = ("method", "learning_rate", "epochs", "batch_size", "seed", "base", "dropout")
+    names += ("weights", "recompute", "threads", "max_tokens")
     settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     settings["adapter_config"] = adapter_config(arguments)
     if is_text:
@@ -153,9 +165,12 @@ def adapter_config(arguments):
     one_of("variant", arguments.variant, offered_variants())
     if arguments.variant != "lora" and arguments.method != "lora":
         raise ValueError(f"variant: {arguments.variant!r} needs --method lora, got --method {arguments.method}")
+    rank = arguments.rank
+    if rank is None:
+        rank = 4 if is_large(arguments.base or PRETRAINED) else 8
     config = AdapterConfig(
-        r=arguments.rank,
-        alpha=2.0 * arguments.rank if arguments.alpha is None else arguments.alpha,
+        r=rank,
+        alpha=2.0 * rank if arguments.alpha is None else arguments.alpha,
         targets=tuple(arguments.targets or ("all-linear",)),
         dropout=arguments.lora_dropout,
     )
@@ -177,7 +192,7 @@ def report(result, arguments):
     if n["left_out"]:
         lines.append(f"      {n['left_out']} of {arguments.data} left out, because their texts are in {arguments.test}")
     if longer:
-        lines.append(f"      {longer} texts have more than {result['n_positions']} tokens and are cut there")
+        lines.append(f"      {longer} texts have more than {result['max_tokens']} tokens and are cut there")
     lines.append("")
     if "tf-idf" not in result["test"]["others"]:
         lines.append("tf-idf is left out of the comparison, because scikit-learn is not installed")

@@ -52,7 +52,7 @@ def pad_sequences(sequences, pad_id):
 
 
 def class_batches(sequences, labels, batch_size, pad_id, rng=None):
-    """One epoch of labelled texts: every row once, texts of similar length together.
+    """One epoch of texts with labels or targets: every row once, texts of similar length together.
 
     With `rng` (training) the rows are shuffled, sorted by length within chunks of 16 batches and cut into batches, and
     the batches are shuffled. Sorting saves work on padding; sorting within chunks leaves it random which rows meet.
@@ -67,7 +67,8 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     Parameters
     ----------
     sequences : sequence of N arrays (T_n,) of integers
-    labels : (N,) integers; without labels (prediction) pass zeros
+    labels : (N,) integers; without labels (prediction) pass zeros. For a language model a list of N arrays (T_n,), the
+        target of each token or `IGNORE_INDEX`; they are padded with that
     batch_size : int, rows in a batch; one batch has fewer if it does not divide N
     pad_id : int
     rng : numpy.random.Generator or None
@@ -82,8 +83,13 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
         For sequences as in `pad_sequences`, labels of another number or dtype, or a `batch_size` below 1.
     """
     lengths = sequence_lengths(sequences)
-    labels = integer_vector("labels", labels)
-    same_shape("labels", labels, lengths)
+    is_list = isinstance(labels, list) and len(labels) and np.ndim(labels[0]) == 1
+    if is_list:
+        if not np.array_equal(sequence_lengths(labels), lengths):
+            raise ValueError("labels: the targets of some row are not as many as its tokens")
+    else:
+        labels = integer_vector("labels", labels)
+        same_shape("labels", labels, lengths)
     batch_size = whole_number("batch_size", batch_size)
 
     if rng is None:
@@ -100,7 +106,11 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     batches = []
     for rows in groups:
         ids, row_lengths = pad_sequences([sequences[row] for row in rows], pad_id)
-        batches.append(Batch(ids, labels[rows].astype(np.int64), row_lengths, rows))
+        if is_list:
+            targets, _ = pad_sequences([labels[row] for row in rows], IGNORE_INDEX)  # (B, T)
+        else:
+            targets = labels[rows].astype(np.int64)  # (B,)
+        batches.append(Batch(ids, targets, row_lengths, rows))
     return batches
 
 

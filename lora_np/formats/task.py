@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import HEAD
-from ..checked import quoted, shown
+from ..checked import quoted, shown, whole_number
 from ..data import new_files
 from .atomic import of_one_version
 from .checkpoint import (
@@ -28,7 +28,7 @@ from .checkpoint import (
     save_model,
 )
 from .hugging_face import default_labels
-from .model import PACKAGED, Task, file_sha256, model_place, model_sha256, read_model, weights_file
+from .model import PACKAGED, file_sha256, model_place, model_sha256, read_model, weights_file
 from .tensors import tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
@@ -111,7 +111,7 @@ def load_task(name, base=None, weights="dense"):
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else default_labels(task.config.n_classes) or None
     check_labels(folder, labels, task.config)
-    return task._replace(labels=labels)
+    return task._replace(labels=labels, max_tokens=about.get("max_tokens"))
 
 
 def is_model_file(name):
@@ -154,7 +154,8 @@ def put_on(name, base, model=None, weights="dense"):
     if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
         remedy = "copy the whole folder again, or train it anew"
         raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
-    return model._replace(params=params, config=config, adapter=adapter, labels=labels)
+    more = {"labels": labels, "max_tokens": about.get("max_tokens")}
+    return model._replace(params=params, config=config, adapter=adapter, **more)
 
 
 @of_one_version
@@ -222,13 +223,17 @@ def read_task(name):
         if not are_texts or not 2 <= len(labels) == len(set(labels)):
             expected = "expected a list of at least two different texts, or null"
             raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
+    if "max_tokens" in about:
+        whole_number(f"{path}: max_tokens", about["max_tokens"])
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
         named = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
         is_packaged = about["base"] in PACKAGED and not named.exists()
-        about["base"] = PRETRAINED if about["base"] == "pretrained" else model_place(about["base"]) if is_packaged else named
+        about["base"] = (
+            PRETRAINED if about["base"] == "pretrained" else model_place(about["base"]) if is_packaged else named
+        )
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about

@@ -59,8 +59,10 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     return Objective(float(loss), n_targets, grads)
 
 
-def predict_logits(params, batches, config, adapter=None):
+def predict_logits(params, batches, config, adapter=None, run=map):
     """Logits and targets of every batch, without dropout and without a cache for gradients.
+
+    `run` is `map`, or a pool's `map` to work on several batches at a time.
 
     Returns
     -------
@@ -71,8 +73,11 @@ def predict_logits(params, batches, config, adapter=None):
     FloatingPointError
         If logits are not finite.
     """
-    for batch in batches:
+
+    def answered(batch):
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
-        yield logits, batch.targets
+        return logits, batch.targets
+
+    return run(answered, batches)

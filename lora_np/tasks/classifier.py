@@ -9,28 +9,39 @@ from ..data import (
     encode,
     encode_labels,
     label_names,
-    model_files,
     pad_id,
     read_table,
     split_table,
     text_digest,
     truncate,
 )
-from ..formats import PRETRAINED, Task, load_task, save_task
+from ..formats import PRETRAINED, Task, load_task, model_place, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, stream, train
+from ..training import blas_threads, classifier_training, shard_threads, stream, train, worthwhile_threads
 from .baseline import word_classifier
 from .report import class_report, confusion_picture
 from .resuming import resumable
-from .start import announce, end_training, load_base, silent, start_training, training_settings
+from .start import (
+    Defaults,
+    announce,
+    computing,
+    end_training,
+    is_large,
+    load_base,
+    most_tokens,
+    silent,
+    start_training,
+    training_settings,
+)
 
-# The default learning rate of each method, and the adapter that it trains.
-METHODS = {
-    "lora": (2e-3, AdapterConfig(targets=("all-linear",))),
-    "full": (5e-4, None),
-    "head": (1e-2, AdapterConfig(targets=())),
-}
+ALL, HEAD_ALONE = ("all-linear",), AdapterConfig(targets=())
+SMALL_BASE = Defaults(
+    {"lora": (2e-3, AdapterConfig(targets=ALL)), "full": (5e-4, None), "head": (1e-2, HEAD_ALONE)}, 4, 32
+)
+LARGE_BASE = Defaults(
+    {"lora": (5e-4, AdapterConfig(4, 8.0, targets=ALL)), "full": (5e-5, None), "head": (1e-3, HEAD_ALONE)}, 1, 16
+)
 CLASS_WEIGHTS = ("none", "balanced")
 WORD = r"\w+|[^\w\s]"  # a word or a mark, so that no text is without one
 EVALUATION_BATCH = 32  # rows at once when nothing is trained; small arrays stay in the processor's cache
@@ -46,21 +57,25 @@ def finetune(
     method="lora",
     adapter_config=None,
     learning_rate=None,
-    epochs=4,
-    batch_size=32,
+    epochs=None,
+    batch_size=None,
     seed=0,
     base=PRETRAINED,
     dropout=0.0,
     test_data=None,
     class_weights="none",
     quoting=False,
+    weights="dense",
+    recompute=False,
+    threads=None,
+    max_tokens=None,
     report=silent,
 ):
     """Train a classifier on a table of texts and labels, and save it.
 
     The rows are split into a training, a validation (which chooses the best weights) and a test part. "lora" and
-    "head" save only the adapter, a few kilobytes; "full" saves the whole model. Texts are cut after the base's
-    n_positions tokens. Beside the model are `task.json`, with all that is returned, and `confusion.png`.
+    "head" save only the adapter, a few kilobytes; "full" saves the whole model. Beside it are `task.json`, with
+    all that is returned, and `confusion.png`.
 
     Parameters
     ----------
@@ -68,11 +83,11 @@ def finetune(
     text_column, label_column : str
     out : folder to write
     method : "lora", "full" or "head"
-    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers. PiSSA and OLoRA are
-        saved as LoRA of twice the rank, which fits the unchanged base
-    learning_rate : float; None: the method's default
-    epochs, batch_size, seed : int
-    base : folder of the model to start from
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA on all linear layers, of rank 8, or of rank 4 for a
+        large base. PiSSA and OLoRA are saved as LoRA of twice the rank, which fits the unchanged base
+    learning_rate, epochs, batch_size : float, int, int; None: the method's and the base's defaults
+    seed : int
+    base : the model to start from, see `lora_np.formats.read_model`
     dropout : float, during training
     test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left
         out. None: test on a tenth of `data`
@@ -80,21 +95,28 @@ def finetune(
         loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
         weights are those with the lowest balanced loss
     quoting : bool, of a TSV; see `read_records`
+    weights : "dense", or "blocks" to leave a GGUF file's weights in their blocks; see `lora_np.formats.read_model`
+    recompute : bool, less memory for more time; see `lora_np.model.forward`
+    threads : int; None: one, or for a large base all cores
+    max_tokens : int, of a text; longer ones are cut. None: n_positions, or for a large base at most 512
     report : function of a line of text about the training, called before it
 
     Returns
     -------
-    dict: labels, rows of each part, number of texts longer than n_positions tokens, trainable parameters, "validation"
+    dict: labels, rows of each part, number of texts longer than max_tokens, trainable parameters, "validation"
         (step, loss and accuracy of every evaluation), validation and test accuracy, share of the commonest label in
         the test part, and "test", a `class_report`, in which "tf-idf" is logistic regression on words, trained on the
         same rows (absent without scikit-learn)
     """
     one_of("class_weights", class_weights, CLASS_WEIGHTS)
+    base = model_place(base)
     sources = [path for path in (base, data, test_data) if path is not None]
+    defaults = LARGE_BASE if is_large(base) else SMALL_BASE
     adapter_config, settings = training_settings(
-        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources
+        defaults, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources
     )
-    params, config, tokenizer = load_base(base, dropout, adapter_config)
+    model = load_base(base, dropout, adapter_config, weights)
+    config, tokenizer, longest = model.config, model.tokenizer, most_tokens(model.config, base, max_tokens)
     table = read_table(data, text_column, label_column, quoting)
     n_rows = len(table.texts)
     if test_data is None:
@@ -109,22 +131,24 @@ def finetune(
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
         sequences = encode_whole(tokenizer, split.texts)
-        longer += sum(len(ids) > config.n_positions for ids in sequences)
-        cut = without_padding(truncate(tokenizer, sequences, config.n_positions), config)
+        longer += sum(len(ids) > longest for ids in sequences)
+        cut = without_padding(truncate(tokenizer, sequences, longest), config)
         encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
-    params, config = add_head(params, config, len(labels), stream(seed, "head"))
+    params, config = add_head(model.params, config, len(labels), stream(seed, "head"))
     frozen, start = start_training(params, adapter_config, seed)
     batches = class_batches(*validation, EVALUATION_BATCH, pad)
-    weights = balanced_weights(training[1]) if class_weights == "balanced" else None
-    given = classifier_training(frozen, config, start, training, batches, pad, class_weights=weights, **settings)
+    settings |= computing(base, settings["batch_size"], max(map(len, training[0])), threads, recompute)
+    balance = balanced_weights(training[1]) if class_weights == "balanced" else None
+    given = classifier_training(frozen, config, start, training, batches, pad, class_weights=balance, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
+    facts |= {"weights": weights}
     data = [array for split in encoded for array in split]
-    announce(report, params, config, start, given, batch_size, max(map(len, training[0])))
+    announce(report, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
     with resumable(out, given, base, data, facts, report) as more:
         state = train(**given, **more)
-        model, adapter, trained = end_training(params, frozen, start, state)
-        task = Task(model, config, adapter, tokenizer, labels, model_files(base))
+        params, adapter, trained = end_training(params, frozen, start, state)
+        task = Task(params, config, adapter, tokenizer, labels, model.files, longest)
         others = word_answers(splits, training[1], validation[1], class_weights)
         test_report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
         rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
@@ -135,7 +159,7 @@ def finetune(
             "label_column": label_column,
             "rows": {**rows, "left_out": n_rows - len(table.texts)},
             "longer_texts": longer,
-            "n_positions": config.n_positions,
+            "max_tokens": longest,
             # of the saved weights, which have the lowest validation loss
             "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
             "test_accuracy": test_report["accuracy"],
@@ -225,7 +249,7 @@ def predict(classifier, texts):
     Parameters
     ----------
     classifier : Task with labels
-    texts : list of str; each is cut after the model's n_positions tokens
+    texts : list of str; each is cut after the most tokens that the model was trained on
 
     Returns
     -------
@@ -241,12 +265,13 @@ def predict(classifier, texts):
 
 def class_probabilities(classifier, texts):
     """The probability of each class for each of N texts, (N, K); see `predict`."""
-    params, config, adapter, tokenizer, labels, _ = classifier
-    sequences = without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), config.n_positions), config)
+    params, config, adapter, tokenizer, labels, _, longest = classifier
+    sequences = encode_whole(tokenizer, texts)
+    sequences = without_padding(truncate(tokenizer, sequences, longest or config.n_positions), config)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     probabilities = np.empty((len(sequences), len(labels)))
-    with blas_threads(1):
-        for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter)):
+    with blas_threads(1), shard_threads(worthwhile_threads(params)) as run:
+        for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter, run)):
             probabilities[batch.rows], _ = softmax_forward(logits)  # (B, K)
     return probabilities

@@ -3,13 +3,28 @@
 import math
 
 from ..adapters import AdapterConfig
-from ..data import encode, model_files, read_texts, token_stream
-from ..formats import PRETRAINED, Task, save_task
+from ..data import encode, read_texts, token_stream
+from ..formats import PRETRAINED, model_place, save_task
 from ..training import blas_threads, language_loss, language_training, train
 from .resuming import resumable
-from .start import announce, answers_of, end_training, load_base, silent, start_training, training_settings
+from .start import (
+    Defaults,
+    announce,
+    answers_of,
+    computing,
+    end_training,
+    is_large,
+    load_base,
+    most_tokens,
+    silent,
+    start_training,
+    training_settings,
+)
 
-METHODS = {"lora": (4e-3, AdapterConfig(targets=("all-linear",))), "full": (4e-4, None)}  # as in classifier.py
+ALL = ("all-linear",)
+SMALL_BASE = Defaults({"lora": (4e-3, AdapterConfig(targets=ALL)), "full": (4e-4, None)}, 4, 16)
+LARGE_BASE = Defaults({"lora": (5e-4, AdapterConfig(4, 8.0, targets=ALL)), "full": (5e-5, None)}, 1, 8)
+WINDOW = 256  # tokens that a large model reads at a time, unless more are wanted
 TRAIN, VALIDATION = 0.8, 0.1  # shares of a text file, from its start; the rest is the test part
 
 
@@ -19,11 +34,15 @@ def finetune_text(
     method="lora",
     adapter_config=None,
     learning_rate=None,
-    epochs=4,
-    batch_size=16,
+    epochs=None,
+    batch_size=None,
     seed=0,
     base=PRETRAINED,
     dropout=0.0,
+    weights="dense",
+    recompute=False,
+    threads=None,
+    max_tokens=None,
     report=silent,
 ):
     """Fine-tune a language model on a text, and save the adapter or, for "full", the model.
@@ -36,36 +55,44 @@ def finetune_text(
     text_file : path of a UTF-8 text; see `read_texts`
     out : folder to write
     method : "lora" or "full"
-    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA of rank 8 on all linear layers
-    learning_rate, epochs, batch_size, seed, base, dropout, report : as in `finetune`
+    adapter_config : AdapterConfig of LoRA or a variant; None: LoRA on all linear layers, of rank 8, or of rank 4 for a
+        large base
+    max_tokens : int, of a window, the piece of text that is read at a time. None: n_positions, or for a large base 256
+    learning_rate, epochs, batch_size, seed, base, dropout, weights, recompute, threads, report : as in `finetune`
 
     Returns
     -------
     dict: tokens of each part, test perplexity before and after, trainable parameters
     """
+    base = model_place(base)
+    defaults = LARGE_BASE if is_large(base) else SMALL_BASE
     adapter_config, settings = training_settings(
-        METHODS, method, learning_rate, adapter_config, epochs, batch_size, seed, out, (base, text_file)
+        defaults, method, learning_rate, adapter_config, epochs, batch_size, seed, out, (base, text_file)
     )
-    params, config, tokenizer = load_base(base, dropout, adapter_config)
+    model = load_base(base, dropout, adapter_config, weights)
+    params, config = model.params, model.config
     if config.n_classes:
         raise ValueError(f"base: {base} is a classifier, expected a language model")
-    tokens = token_stream(encode(tokenizer, read_texts(text_file)))
+    length = most_tokens(config, base, WINDOW if max_tokens is None and is_large(base) else max_tokens)
+    tokens = token_stream(encode(model.tokenizer, read_texts(text_file)))
     ends = [0, int(TRAIN * len(tokens)), int((TRAIN + VALIDATION) * len(tokens)), len(tokens)]
-    if ends[1] <= config.n_positions or ends[2] - ends[1] < 2:
-        needed = math.ceil((config.n_positions + 1) / TRAIN)
+    if ends[1] <= length or ends[2] - ends[1] < 2:
+        needed = math.ceil((length + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
+    settings |= computing(base, settings["batch_size"], length, threads, recompute)
+    reading = {"length": length, "threads": settings["threads"]}
     with blas_threads(1), answers_of(base):
-        before = perplexity(language_loss(params, config, test))
+        before = perplexity(language_loss(params, config, test, **reading))
     frozen, start = start_training(params, adapter_config, seed)
-    given = language_training(frozen, config, start, training, validation, **settings)
-    facts = {"method": method, "adapter": adapter_config, "model": config, **settings}
-    announce(report, params, config, start, given, batch_size, config.n_positions)
+    given = language_training(frozen, config, start, training, validation, length=length, **settings)
+    facts = {"method": method, "adapter": adapter_config, "model": config, "weights": weights, **settings}
+    announce(report, params, config, start, given, settings["batch_size"], length)
     with resumable(out, given, base, [training, validation, test], facts, report) as more:
         state = train(**given, **more)
-        model, adapter, trained = end_training(params, frozen, start, state)
+        params, adapter, trained = end_training(params, frozen, start, state)
         with blas_threads(1):
-            after = perplexity(language_loss(model, config, test, adapter))
+            after = perplexity(language_loss(params, config, test, adapter, **reading))
         result = {
             "method": method,
             "tokens": {"train": len(training), "validation": len(validation), "test": len(test)},
@@ -74,7 +101,7 @@ def finetune_text(
             "learning_rate": settings["learning_rate"],
             **trained,
         }
-        save_task(out, Task(model, config, adapter, tokenizer, None, model_files(base)), base, result)
+        save_task(out, model._replace(params=params, adapter=adapter), base, result)
     return result
 
 

@@ -1,7 +1,9 @@
 """What `finetune` and `finetune_text` share."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,31 +12,48 @@ from ..adapters.starts import STARTS
 from ..analysis import step_bytes
 from ..checked import finite_number, one_of, whole_number
 from ..formats import check_target, read_model
-from ..training import attach, stream
+from ..formats.model import model_place, weights_file
+from ..training import attach, available_cores, stream
 from .resuming import check_state
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
-LARGE = 50_000_000  # trained parameters, from which on memory is worth a line
+LARGE = 50_000_000  # parameters of a base, or bytes of its file, from which on time and memory matter
+LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works on; more need more memory
+MOST_TOKENS = 512  # of a text that a large model reads, unless more are wanted
 MOST_EPOCHS = 100_000  # more is a slip of the finger, and would take years
 
 
-def training_settings(methods, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources):
+class Defaults(NamedTuple):
+    """What a fine-tuning does where nothing else is asked for."""
+
+    methods: dict  # method -> (learning rate, AdapterConfig or None)
+    epochs: int
+    batch_size: int
+
+
+def is_large(base):
+    """Whether a model's file is so large that a training takes minutes on a laptop; False if there is none."""
+    file = weights_file(model_place(base))
+    return file.is_file() and file.stat().st_size > LARGE
+
+
+def training_settings(defaults, method, learning_rate, adapter_config, epochs, batch_size, seed, out, sources):
     """Check the arguments of a fine-tuning before anything is read.
 
-    `methods` has the default learning rate and adapter of each method; `sources` are the files and folders that will be
-    read.
+    `defaults` are the Defaults; `sources` are the files and folders that will be read.
 
     Returns
     -------
     adapter_config : that of the method; None for "full"
     settings : dict for `classifier_training` or `language_training`
     """
-    one_of("method", method, methods)
-    whole_number("epochs", epochs, most=MOST_EPOCHS)
-    whole_number("batch_size", batch_size)
+    one_of("method", method, defaults.methods)
+    epochs = whole_number("epochs", defaults.epochs if epochs is None else epochs, most=MOST_EPOCHS)
+    batch_size = whole_number("batch_size", defaults.batch_size if batch_size is None else batch_size)
     whole_number("seed", seed, least=0, most=2**63 - 1)
     check_target(out, "out", sources)
     check_state(out)
+    methods = defaults.methods
     rate, default = methods[method]
     rate = finite_number("learning_rate", rate if learning_rate is None else learning_rate, least=SMALLEST)
     adapter_config = adapter_config or methods["lora"][1]
@@ -66,11 +85,37 @@ def answers_of(model):
 
 
 def load_base(base, dropout, adapter_config, weights="dense"):
-    """The model to start from, a Task, which the adapter's settings must fit."""
+    """The model to start from, a Task, which the adapter's settings must fit; without one all weights are trained."""
+    if adapter_config is None and weights != "dense":
+        raise ValueError(f"weights: got {weights!r}, expected 'dense': whole weights can only be trained as arrays")
     task = read_model(base, weights=weights)
     if adapter_config is not None:
         check_ranks(task.params, adapter_config)
     return task._replace(config=replace(task.config, dropout=dropout))
+
+
+def most_tokens(config, base, asked=None):
+    """How many tokens of a text are read: all that the model can, or with a large one MOST_TOKENS, or as asked."""
+    if asked is None:
+        return min(config.n_positions, MOST_TOKENS) if is_large(base) else config.n_positions
+    return whole_number("max_tokens", asked, most=config.n_positions, why="the model's n_positions")
+
+
+def computing(base, batch_size, longest, threads=None, recompute=False):
+    """How the steps of a training are computed: a dict with shards, threads and recompute.
+
+    The batches of a large model are split into shards, one for each thread, or more where texts are long.
+
+    Parameters
+    ----------
+    base : of the training
+    batch_size, longest : int, rows of a batch, and tokens of the longest row
+    threads : int; None: one, or for a large model all cores
+    recompute : bool, see `lora_np.model.forward`
+    """
+    threads = (available_cores() if is_large(base) else 1) if threads is None else whole_number("threads", threads)
+    pieces = math.ceil(batch_size * longest / LARGEST_SHARD) if is_large(base) else 1
+    return {"shards": min(batch_size, max(threads, pieces)), "threads": threads, "recompute": recompute}
 
 
 def start_training(params, adapter_config, seed):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
+LARGE = 50_000_000  # parameters
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -54,6 +55,11 @@ def shard_threads(n):
 def available_cores():
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worthwhile_threads(params):
+    """How many batches to compute at a time: one for a small model, which is quick, and one a core for a large one."""
+    return available_cores() if sum(weight.size for weight in params.values()) > LARGE else 1
 
 
 def process_environment(blas_threads=1):

@@ -29,15 +29,16 @@ def attach(params, adapter, trainable):
     return params, Adapter(adapter.config, {**adapter.weights, **trainable})
 
 
-def model_objective(params, config, adapter=None, class_weights=None):
+def model_objective(params, config, adapter=None, class_weights=None, recompute=False):
     """The objective for `train`: loss and gradients of the trainable arrays on one shard.
 
     Parameters
     ----------
     params : dict of the base weights
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
     adapter : Adapter at its start, or None if base weights themselves are trained
     class_weights : array (n_classes,), see `cross_entropy_forward`, or None
+    recompute : bool, see `lora_np.model.forward`
 
     Returns
     -------
@@ -48,7 +49,7 @@ def model_objective(params, config, adapter=None, class_weights=None):
         model, attached = attach(params, adapter, trainable)
         dtype = params["tok_emb.weight"].dtype
         masks = draw_masks(config, batch.ids.shape, rng, attached, dtype)
-        return loss_and_gradients(model, batch, config, attached, tuple(trainable), masks, class_weights)
+        return loss_and_gradients(model, batch, config, attached, tuple(trainable), masks, class_weights, recompute)
 
     return objective
 
