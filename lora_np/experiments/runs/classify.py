@@ -9,14 +9,14 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...checked import one_of
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
-from ...data import PAD, Batch, class_batches, encode, load_reviews, load_tokenizer
-from ...formats import PRETRAINED
+from ...data import Batch, class_batches, encode, load_reviews, load_tokenizer, pad_id
+from ...formats import PRETRAINED, read_model
 from ...model import add_head, initial_params
 from ...training import attach, blas_threads, classifier_training, evaluate, settled_from, stream, train
 from . import load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
-BASES = (*COMPRESSED, "random")
+BASES = (*COMPRESSED, "random", "smollm2")
 BATCH_SIZE = 32
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
 LOSS_POINTS = 50  # the training loss is noted as the means of so many parts of the run
@@ -47,23 +47,30 @@ class Snippets(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def load_snippets(limit=None):
+def load_snippets(limit=None, base=""):
     """The snippets of all three splits as token ids.
 
     Parameters
     ----------
     limit : int or None, at most so many snippets of each split
+    base : "smollm2" for the ids of that model; otherwise they are those of the shipped base
 
     Returns
     -------
     Snippets
     """
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    tokenizer = load_smollm2().tokenizer if base == "smollm2" else load_tokenizer(PRETRAINED / "tokenizer.json")
     splits = [
         Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
         for split in load_reviews("rotten_tomatoes")
     ]
-    return Snippets(*splits, pad_id=tokenizer.token_to_id(PAD))
+    return Snippets(*splits, pad_id=pad_id(tokenizer))
+
+
+@lru_cache(maxsize=1)
+def load_smollm2():
+    """SmolLM2 with dense weights, a Task, read once a process."""
+    return read_model("smollm2")
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ class ClassifyRun:
     epochs : int, passes over the training snippets
     batch_size : int
     examples : int, how many training snippets there are, drawn by the seed; None: all
-    base : one of BASES, what is done to the linear layers before training; "random": the whole model starts from
-        random weights
+    base : one of BASES, what is done to the shipped base's linear layers before training; "random": the whole model
+        starts from random weights; "smollm2": that model is the base
     evaluations : int, about how many along the way; None: two a pass. The best, by validation loss, is tested
     test : bool, read the test split; False while learning rates are chosen
     keep : bool, whether the result includes the trained arrays
@@ -136,7 +143,7 @@ def starting_point(run):
     config : its ModelConfig
     adapter : Adapter; None: the whole model is trained
     """
-    params, config = load_base()
+    params, config = load_smollm2()[:2] if run.base == "smollm2" else load_base()
     if run.base == "random":
         params = initial_params(config, stream(run.seed, "weights"))
     else:
@@ -179,7 +186,7 @@ def classify_run(run):
     FloatingPointError
         When training diverges; see `train`.
     """
-    snippets = load_snippets(run.limit)
+    snippets = load_snippets(run.limit, *(["smollm2"] if run.base == "smollm2" else []))
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
