@@ -43,6 +43,11 @@ class BlockWeight(QuantisedWeight):
         n_out, n_bytes = self.blocks.shape
         return n_out, n_bytes // BLOCK_BYTES[self.format] * BLOCK
 
+    def is_finite(self):
+        """Whether all its numbers are finite. That takes no more than a look at the scales and offsets."""
+        headers = self.blocks.reshape(-1, BLOCK_BYTES[self.format])[:, : HEADERS[self.format]]
+        return bool(np.isfinite(headers.view("<f2")).all())
+
     def dequantise(self):
         """The dense matrix, (out, in) of `dtype`, fresh."""
         return expand(self.blocks, self.format).astype(self.dtype, copy=False)

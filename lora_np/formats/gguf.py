@@ -1,11 +1,8 @@
-"""GGUF, the files of llama.cpp: fields (settings, tokenizer), then tensors (docs/gguf.md of ggml).
-
-The reader is our own, because the `gguf` package takes 2.8 s and 300 MB only to open SmolLM2's file of 98 MB.
-"""
+"""GGUF, the files of llama.cpp (docs/gguf.md of ggml), read by our own means because the `gguf` package takes 2.8 s and
+300 MB only to open SmolLM2's file of 98 MB."""
 
 import math
 import mmap
-from functools import partial
 
 import numpy as np
 
@@ -20,8 +17,9 @@ TYPES = {  # of tensors: weights and bytes of a block, and a function (bytes of 
     0: (1, 4, lambda rows: rows.view("<f4")),
     1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
     30: (1, 2, lambda rows: from_bfloat16(rows.view("<u2"))),
-    **{i: (BLOCK, BLOCK_BYTES[q], partial(BlockWeight, format=q)) for i, q in ((2, "q4_0"), (3, "q4_1"), (8, "q8_0"))},
 }
+for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
+    TYPES[number] = (BLOCK, BLOCK_BYTES[name], lambda rows, name=name: BlockWeight(rows, name))
 
 
 def read_gguf(path):
@@ -104,6 +102,8 @@ def read_content(reader):
             raise ValueError(f"got the shape {tuple(shape)}, expected rows of a multiple of {block} weights")
         start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
         weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
+        if not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):
+            raise ValueError("has numbers that are not finite")
         tensors[name] = weight if weight.shape == tuple(shape) else np.asarray(weight).reshape(shape)
     return fields, tensors
 
@@ -117,4 +117,4 @@ def tensor_type(kind):
     except ImportError:
         raise ValueError(f"has type {kind}, which needs the gguf package: pip install gguf") from None
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one
-    return *GGML_QUANT_SIZES[kind], partial(quants.dequantize, qtype=kind)
+    return *GGML_QUANT_SIZES[kind], lambda rows: quants.dequantize(rows, kind)
