@@ -19,7 +19,7 @@ PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command t
 
 @cache
 def packaged_model(name="smollm2"):
-    """The path of a model's GGUF file in an installed package, which is not imported: it would need packages of its own.
+    """The path of a model's GGUF file in its package, which is not imported, because it would need others.
 
     Raises
     ------
