@@ -43,6 +43,11 @@ class BlockWeight(QuantisedWeight):
         n_out, n_bytes = self.blocks.shape
         return n_out, n_bytes // BLOCK_BYTES[self.format] * BLOCK
 
+    def is_finite(self):
+        """Whether all its numbers are finite. That takes no more than a look at the scales and offsets."""
+        headers = self.blocks.reshape(-1, BLOCK_BYTES[self.format])[:, : HEADERS[self.format]]
+        return all(np.isfinite(column).all() for column in headers.view("<f2").T)
+
     def dequantise(self):
         """The dense matrix, (out, in) of `dtype`, fresh."""
         return expand(self.blocks, self.format).astype(self.dtype, copy=False)
@@ -63,15 +68,15 @@ def expand(rows, format):
     for start in range(0, len(blocks), PIECE):
         piece, out = blocks[start : start + PIECE], numbers[start : start + PIECE]
         header, codes = np.split(piece, [HEADERS[format]], axis=1)
-        scales = header.view("<f2").astype(np.float32)  # (n, 1), or (n, 2) with offsets
+        d, *m = (column.astype(np.float32)[:, None] for column in header.view("<f2").T)  # (n, 1) each
         if format != "q8_0":
             codes = halves(codes)  # (n, 32)
         if format == "q4_0":
             codes -= 8  # below 0 the byte wraps round, as an int8 does
         out[:] = codes.view(np.int8)
-        out *= scales[:, :1]
-        if format == "q4_1":
-            out += scales[:, 1:]
+        out *= d
+        if m:
+            out += m[0]
     return dense
 
 

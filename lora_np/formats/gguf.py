@@ -1,41 +1,39 @@
-"""GGUF, the files of llama.cpp: fields (settings, tokenizer), then tensors (docs/gguf.md of ggml).
-
-The reader is our own, because the `gguf` package takes 2.8 s and 300 MB only to open SmolLM2's file of 98 MB.
-"""
+"""GGUF, the files of llama.cpp (docs/gguf.md of ggml), read by our own means because the `gguf` package takes 2.8 s and
+300 MB only to open SmolLM2's file of 98 MB."""
 
 import math
 import mmap
-from functools import partial
 
 import numpy as np
 
 from ..checked import quoted, whole_number
 from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
 from ..data.texts import existing_file
-from .tensors import from_bfloat16
 
-UINT32, BOOL, TEXT, ARRAY, UINT64 = 4, 7, 8, 9, 10  # types of fields; those that are numbers:
-NUMBERS = dict(enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 u1".split())) | {10: "<u8", 11: "<i8", 12: "<f8"}
+UINT32, TEXT, ARRAY, UINT64 = 4, 8, 9, 10  # types of fields; those that are numbers:
+NUMBERS = {i: np.dtype(t) for i, t in enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 ? - - <u8 <i8 <f8".split()) if t != "-"}
 TYPES = {  # of tensors: weights and bytes of a block, and a function (bytes of rows) -> float32 or BlockWeight
     0: (1, 4, lambda rows: rows.view("<f4")),
     1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
-    30: (1, 2, lambda rows: from_bfloat16(rows.view("<u2"))),
-    **{i: (BLOCK, BLOCK_BYTES[q], partial(BlockWeight, format=q)) for i, q in ((2, "q4_0"), (3, "q4_1"), (8, "q8_0"))},
+    30: (1, 2, lambda rows: (rows.view("<u2").astype("<u4") << 16).view("<f4")),
 }
+for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
+    TYPES[number] = (BLOCK, BLOCK_BYTES[name], lambda rows, name=name: BlockWeight(rows, name))
 
 
 def read_gguf(path):
     """Read a GGUF file: (fields, tensors), two dicts. The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
-    a layer, or a BlockWeight of that shape. The `gguf` package expands types that are not in `TYPES`.
-    Raises ValueError if the file is damaged, truncated or cannot be read; the message names the field or tensor.
+    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
         try:
             reader.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return read_content(reader)
+        except ImportError:
+            raise ValueError(f"{path}: {reader.thing}: its type needs the gguf package: pip install gguf") from None
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{path}: {reader.thing}: {error}") from None
 
@@ -56,20 +54,24 @@ class Reader:
         """The next `count` numbers of a type, an array of their own."""
         if kind not in NUMBERS:
             raise ValueError(f"got the type {kind}, expected one from 0 to 12, and no array in an array")
-        dtype = np.dtype(NUMBERS[kind])
-        array = np.frombuffer(self.content, dtype, count, self.advance(count * dtype.itemsize))
-        return array != 0 if kind == BOOL else array.copy()
+        return np.frombuffer(self.content, NUMBERS[kind], count, self.advance(count * NUMBERS[kind].itemsize)).copy()
+
+    def texts(self, count=1):
+        """A list of the next `count` texts: a length and UTF-8 each."""
+        texts, content, end = [], self.content, self.position
+        while len(texts) < count and end < len(content):
+            start = end + 8
+            end = start + int.from_bytes(content[end:start], "little")
+            texts.append(str(content[start:end], "utf-8"))
+        self.advance(end - self.position if len(texts) == count else len(content))
+        return texts
 
     def value(self, kind=UINT32):
         """The next value of a type."""
-        if kind == TEXT:  # its length, then UTF-8
-            start = self.position + 8
-            self.advance(8 + int.from_bytes(self.content[start - 8 : start], "little"))
-            return str(self.content[start : self.position], "utf-8")
         if kind == ARRAY:
             kind, count = self.value(), self.value(UINT64)
-            return [self.value(TEXT) for _ in range(count)] if kind == TEXT else self.numbers(kind, count)
-        return self.numbers(kind).item()
+            return self.texts(count) if kind == TEXT else self.numbers(kind, count)
+        return self.texts()[0] if kind == TEXT else self.numbers(kind).item()
 
 
 @np.errstate(all="ignore")  # damaged scales
@@ -82,7 +84,7 @@ def read_content(reader):
     for kind, named, n in (("field", fields, n_fields), ("tensor", places, n_tensors)):
         for i in range(n):
             reader.thing = f"{kind} {i + 1} of {n}"
-            name = reader.value(TEXT)
+            name = reader.texts()[0]
             reader.thing = f"{kind} {quoted(name)}"
             if name in named:
                 raise ValueError("is there twice")
@@ -99,22 +101,20 @@ def read_content(reader):
         reader.thing, reader.position = f"tensor {quoted(name)}", first + offset
         if offset % alignment or reader.position < end:
             raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} from {end:,} on")
-        block, block_bytes, decode = tensor_type(kind)
+        block, block_bytes, decode = TYPES.get(kind) or foreign_type(kind)
         if min(shape) < 1 or shape[-1] % block:
             raise ValueError(f"got the shape {tuple(shape)}, expected rows of a multiple of {block} weights")
         start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
         weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
+        if not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):
+            raise ValueError("has numbers that are not finite")
         tensors[name] = weight if weight.shape == tuple(shape) else np.asarray(weight).reshape(shape)
     return fields, tensors
 
 
-def tensor_type(kind):
-    """What `TYPES` has for a type, or would have for another one of the `gguf` package's."""
-    if kind in TYPES:
-        return TYPES[kind]
-    try:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-    except ImportError:
-        raise ValueError(f"has type {kind}, which needs the gguf package: pip install gguf") from None
+def foreign_type(kind):
+    """What `TYPES` would have for another type, which the `gguf` package expands."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+
     kind = GGMLQuantizationType(kind)  # ValueError for an unknown one
-    return *GGML_QUANT_SIZES[kind], partial(quants.dequantize, qtype=kind)
+    return *GGML_QUANT_SIZES[kind], lambda rows: quants.dequantize(rows, kind)

