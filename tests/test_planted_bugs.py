@@ -272,7 +272,7 @@ BY_HAND = [
     Bug("class 0 taken for padding", "ops.cross_entropy", "(counts / counts.", "((targets > 0) / counts.", "logits"),
     Bug("ignored targets count", "ops.cross_entropy", "(counts / counts.", "(np.ones(real.shape) / counts.", "logits"),
     Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
-    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, probs.shape[1])",
+    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, n_heads)",
         "dcontext.reshape(*probs.shape[:3], -1)", "v"),
     Bug("columns dealt out to the heads in turn", "ops.attention", "n_heads, C // n_heads).transpose(0, 2, 1, 3)",
         "C // n_heads, n_heads).transpose(0, 3, 1, 2)", "v"),

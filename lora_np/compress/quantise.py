@@ -5,12 +5,14 @@ import math
 import numpy as np
 
 from ..checked import one_of, same_shape
+from .ggml import quantise_q4_0, quantise_q4_1, quantise_q8_0
 from .int8 import quantise_int8
 from .nf4 import quantise_nf4
 from .weight import QuantisedWeight
 
 # A format is a function (matrix, **settings) -> QuantisedWeight.
 FORMATS = {"nf4": quantise_nf4, "int8": quantise_int8}
+FORMATS |= {"q8_0": quantise_q8_0, "q4_0": quantise_q4_0, "q4_1": quantise_q4_1}
 
 
 def quantise(params, names, format="nf4", **settings):

@@ -45,7 +45,7 @@ STDERR = 2
 stderr_lock = threading.RLock()
 
 
-def load_tokenizer(path, fields=None):
+def load_tokenizer(path, fields=None, files=None):
     """Load a tokenizer as transformers does.
 
     It neither pads nor truncates, whatever its file says: transformers writes the padding and the longest length that
@@ -57,6 +57,7 @@ def load_tokenizer(path, fields=None):
         is read with the files beside it; or such a file with another name, which is read alone
     fields : dict, of the model's configuration; ``vocab_size``, ``model_type`` and ``tokenizer_class`` matter. None:
         those of ``config.json`` in the same folder
+    files : dict of the files' bytes by name, if they are not at the path, which then only appears in messages
 
     Returns
     -------
@@ -73,7 +74,7 @@ def load_tokenizer(path, fields=None):
     from tokenizers import Tokenizer
 
     path = Path(path)
-    files = model_files(path if path.is_dir() else existing_file(path))
+    files = model_files(path if path.is_dir() else existing_file(path)) if files is None else files
     name = TOKENIZER if TOKENIZER in files else VOCABULARY
     if not files.keys() >= ({TOKENIZER} if name == TOKENIZER else {VOCABULARY, MERGES}):
         raise FileNotFoundError(f"{path}: no {TOKENIZER}, and no {VOCABULARY} with {MERGES}")

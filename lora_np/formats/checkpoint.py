@@ -11,11 +11,12 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..checked import quoted, shown
-from ..model import ModelConfig, parameter_shapes
+from ..model import LlamaConfig, ModelConfig, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
+ARCHITECTURES = {"gpt2": ModelConfig, "llama": LlamaConfig}
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -25,7 +26,7 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     ----------
     folder : folder to write; created if needed
     params : dict of the weights
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
     dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
@@ -45,7 +46,7 @@ def load_model(folder, dtype=np.float32):
     Returns
     -------
     params : dict of arrays, in execution order
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
 
     Raises
     ------
@@ -54,7 +55,7 @@ def load_model(folder, dtype=np.float32):
     """
     check_is_model(folder)
     folder = Path(folder)
-    config = read_config(folder / "config.json", ModelConfig)
+    config = read_config(folder / "config.json")
     path = folder / "model.safetensors"
     tensors, _ = read_tensors(path)
     check_depth(folder / "config.json", "n_layers", config.n_layers, tensors)
@@ -83,11 +84,6 @@ def contents(folder):
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
     return f"{', '.join(names[:10]) or 'nothing'} found"
-
-
-def load_pretrained(dtype=np.float32):
-    """The language model that comes with the package, trained on IMDb reviews: params and config as in `load_model`."""
-    return load_model(PRETRAINED, dtype)
 
 
 def save_adapter(folder, adapter, dtype=None, beside=None, check=None):
@@ -152,7 +148,8 @@ def check_depth(path, field, n_layers, tensors):
 
 def config_fields(config):
     """A configuration dataclass as a dict for JSON."""
-    return {name: value for name, value in asdict(config).items() if name != "extra" or value}
+    kind = {"architecture": "llama"} if isinstance(config, LlamaConfig) else {}
+    return kind | {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
@@ -191,12 +188,19 @@ def read_object(path):
     return values
 
 
-def read_config(path, kind):
-    """A configuration dataclass from its JSON file.
+def read_config(path, kind=None):
+    """A configuration dataclass from its JSON file; without a `kind`, that of the model's architecture.
 
     Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
     """
-    values, known = read_object(path), {field.name for field in fields(kind)}
+    values = read_object(path)
+    if kind is None:
+        name = values.pop("architecture", "gpt2")
+        if name not in ARCHITECTURES:
+            expected = f"expected one of {', '.join(ARCHITECTURES)}"
+            raise ValueError(f"{path}: architecture is {quoted(name)}, {expected}")
+        kind = ARCHITECTURES[name]
+    known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..data.texts import kind_of
 
 # All that is ever written into the folder of a model, an adapter or a task. Other files in it are the user's.
-MODEL_FILES = """model.safetensors config.json generation_config.json adapter.safetensors adapter.json task.json
+MODEL_FILES = """model.safetensors model.gguf config.json generation_config.json adapter.safetensors adapter.json task.json
 confusion.png adapter_model.safetensors adapter_config.json tokenizer.json tokenizer_config.json special_tokens_map.json
 added_tokens.json vocab.json merges.txt chat_template.jinja training_log.json .DS_Store""".split()
 

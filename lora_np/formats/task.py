@@ -10,14 +10,12 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import HEAD, Adapter
+from ..adapters import HEAD
 from ..checked import quoted, shown
-from ..data import load_tokenizer, model_files, new_files
-from ..model import ModelConfig
+from ..data import new_files
 from .atomic import of_one_version
 from .checkpoint import (
     PRETRAINED,
@@ -25,26 +23,15 @@ from .checkpoint import (
     check_is_model,
     contents,
     load_adapter,
-    load_model,
     read_object,
     save_adapter,
     save_model,
 )
-from .gpt2 import default_labels
+from .hugging_face import default_labels
+from .model import PACKAGED, Task, file_sha256, model_place, model_sha256, read_model, weights_file
 from .tensors import tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
-
-
-class Task(NamedTuple):
-    """A model that is ready to use."""
-
-    params: dict  # of the base, without the adapter
-    config: ModelConfig
-    adapter: Adapter | None
-    tokenizer: object
-    labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
-    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
 
 
 def save_task(folder, task, base, about, dtype=None, beside=None):
@@ -54,7 +41,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     ----------
     folder : folder to write; created if needed
     task : Task; if it has an adapter, only the adapter is written
-    base : folder of the adapter's base
+    base : folder or GGUF file of the adapter's base
     about : dict of plain values to store in `task.json`
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     beside : dict of more files to write, see `write_pair`
@@ -83,6 +70,9 @@ def base_name(base, folder):
     base, folder = os.path.realpath(base), os.path.realpath(folder)
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
+    for name in PACKAGED:
+        if Path(base).suffix == ".gguf" and base == os.path.realpath(model_place(name)):
+            return name
     try:
         return Path(os.path.relpath(base, folder)).as_posix()
     except ValueError:  # Windows, on two drives
@@ -90,13 +80,14 @@ def base_name(base, folder):
 
 
 @of_one_version
-def load_task(name, base=None):
+def load_task(name, base=None, weights="dense"):
     """Read a task.
 
     Parameters
     ----------
     name : the task's folder, or the name of an adapter that comes with the package
-    base : folder of the adapter's base; None: the one that `task.json` names
+    base : the adapter's base, see `read_model`; None: the one that `task.json` names
+    weights : see `read_model`
 
     Returns
     -------
@@ -107,29 +98,37 @@ def load_task(name, base=None):
     FileNotFoundError, ValueError
         If a file is missing or damaged, or the base is not the one that the adapter was trained on.
     """
+    if is_model_file(name):
+        return read_model(name, weights=weights)
     folder, about = read_task(name)
     if "base" in about:
-        return put_on(folder, base or about["base"])
+        return put_on(folder, base or about["base"], weights=weights)
     if base is not None:
         raise ValueError(f"base: {folder} is a whole model, which needs none")
-    if not about and not (folder / "config.json").exists():
+    if not about and not (folder / "config.json").exists() and not (folder / "model.gguf").exists():
         fault = f"no task.json and no config.json ({contents(folder)})"
         raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
-    params, config = load_model(folder)
-    labels = about["labels"] if about else default_labels(config.n_classes) or None
-    check_labels(folder, labels, config)
-    return Task(params, config, None, tokenizer_of(folder, config), labels, model_files(folder))
+    task = read_model(folder, weights=weights)
+    labels = about["labels"] if about else default_labels(task.config.n_classes) or None
+    check_labels(folder, labels, task.config)
+    return task._replace(labels=labels)
+
+
+def is_model_file(name):
+    """Whether a name means a GGUF file, by its path or as a packaged model."""
+    return str(name) in PACKAGED and not Path(name).exists() or weights_file(name) == Path(name)
 
 
 @of_one_version
-def put_on(name, base, model=None):
+def put_on(name, base, model=None, weights="dense"):
     """The task of an adapter on a model, which must be exactly the one that it was trained on.
 
     Parameters
     ----------
     name : the adapter's folder, or the name of an adapter that comes with the package
-    base : the model's folder
+    base : the model, see `read_model`
     model : Task of the base, if it is already in memory; its weights are shared, not copied. None: read it
+    weights : see `read_model`
 
     Raises
     ------
@@ -142,7 +141,7 @@ def put_on(name, base, model=None):
         raise ValueError(f"{folder}: got {'a whole model' if about else 'no task.json'}, {expected}")
     remedy = "give its base with --base, or for generate with --model"
     try:
-        model, sha256 = read_base(base, model)
+        model, sha256 = read_base(base, model, weights)
     except OSError as error:
         fault = f"its base cannot be read, {error}"
         raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
@@ -159,12 +158,10 @@ def put_on(name, base, model=None):
 
 
 @of_one_version
-def read_base(base, model=None):
+def read_base(base, model=None, weights="dense"):
     """The Task of an adapter's base, read if it is not in memory, and the SHA-256 of its weights."""
-    if model is None:
-        params, config = load_model(base)  # before the digest of a file of any size
-        model = Task(params, config, None, tokenizer_of(base, config), None, model_files(base))
-    return model, model_sha256(base)
+    model = read_model(base, weights=weights) if model is None else model  # before the digest of a file of any size
+    return model, model_sha256(model_place(base))
 
 
 def with_classes(params, config, n_classes):
@@ -207,11 +204,6 @@ def shipped_adapters():
     return sorted(path.parent.name for path in SHIPPED.glob("*/task.json"))
 
 
-def tokenizer_of(path, config):
-    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have."""
-    return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size})
-
-
 def read_task(name):
     """A task's folder and the fields of its `task.json`, with the base as a path; no fields without such a file."""
     folder = task_folder(name)
@@ -234,24 +226,9 @@ def read_task(name):
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
-        named = os.path.normpath(Path(os.path.realpath(folder)) / about["base"])
-        about["base"] = PRETRAINED if about["base"] == "pretrained" else Path(named)
+        named = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
+        is_packaged = about["base"] in PACKAGED and not named.exists()
+        about["base"] = PRETRAINED if about["base"] == "pretrained" else model_place(about["base"]) if is_packaged else named
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about
-
-
-def model_sha256(base):
-    """The SHA-256 of a base's file of weights."""
-    return file_sha256(Path(base) / "model.safetensors")
-
-
-def file_sha256(path):
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

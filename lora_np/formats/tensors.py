@@ -67,9 +67,12 @@ def read_tensor(file, start, entry):
     """One tensor, by its entry in the header of a safetensors file; its bytes are counted from `start`."""
     file.seek(start + entry["data_offsets"][0])
     array = np.fromfile(file, DTYPES[entry["dtype"]], math.prod(entry["shape"])).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":  # its 16 bits are the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array
+    return from_bfloat16(array) if entry["dtype"] == "BF16" else array
+
+
+def from_bfloat16(bits):
+    """bfloat16, which NumPy lacks, in float32: its 16 bits, here a uint16, are the upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def write_text(path, text):

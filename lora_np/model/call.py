@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import Adapter, fitting_arrays
-from .gpt2 import ModelConfig, modules
+from .architectures import modules
 from .rows import RowGroup, row_groups
 
 
@@ -15,7 +15,7 @@ class Call(NamedTuple):
     """What all layers of one forward pass share."""
 
     params: dict  # base weights; whole weights that the adapter carries replace the base's
-    config: ModelConfig
+    config: object  # ModelConfig or LlamaConfig
     modules: dict  # name -> Module
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
@@ -62,7 +62,7 @@ def check_ids(ids, config):
         raise ValueError(f"ids: got shape {ids.shape}, expected (B, T) with T at least 1")
     if ids.shape[1] > config.n_positions:
         raise ValueError(
-            f"ids: a sequence of {ids.shape[1]} tokens is longer than the position table "
+            f"ids: a sequence of {ids.shape[1]} tokens is longer than the model's context "
             f"(expected at most n_positions = {config.n_positions})"
         )
 

@@ -3,7 +3,7 @@
 Under a causal mask a token's keys and values depend only on that token and earlier ones, so they never change. Each new
 token then costs one row through the model, instead of the whole text again.
 
-The path through the model is `compute_logits`, as in training, with a shorter `run` that keeps nothing for a backward
+The path through the model is `compute_hidden`, as in training, with a shorter `run` that keeps nothing for a backward
 pass. The adapter is merged: each token reads every weight for a single product, so further products would take
 noticeable time.
 """
@@ -14,13 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from ..adapters import merge
-from ..ops import embedding_forward
+from ..ops import consecutive_tables, embedding_forward
 from ..ops.attention import attend
 from ..ops.gelu import gelu
 from ..ops.layer_norm import layer_norm
+from ..ops.rms_norm import rms_norm
+from ..ops.rope import rotate
+from ..ops.swiglu import sigmoid
+from .architectures import architecture, modules
 from .call import check_ids
-from .gpt2 import ModelConfig, modules
-from .passes import compute_logits
+from .passes import compute_hidden
 
 
 class Decoder(NamedTuple):
@@ -28,7 +31,7 @@ class Decoder(NamedTuple):
 
     dtype: np.dtype  # of the weights
     layers: dict[str, Callable]  # name -> function of the Reading and the layer's inputs
-    config: ModelConfig
+    config: object  # ModelConfig or LlamaConfig
 
 
 class Past(NamedTuple):
@@ -37,8 +40,8 @@ class Past(NamedTuple):
     To continue one text in several ways, copy both arrays for each of them.
     """
 
-    keys: np.ndarray  # (n_layers, B, room, C)
-    values: np.ndarray  # (n_layers, B, room, C)
+    keys: np.ndarray  # (n_layers, B, room, K·D); GPT-2's K·D is C
+    values: np.ndarray  # (n_layers, B, room, K·D)
     length: int  # number of tokens in them
 
 
@@ -48,7 +51,7 @@ def make_decoder(params, config, adapter=None):
     Parameters
     ----------
     params : dict of a language model's weights; they are not changed
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
     adapter : Adapter or None
 
     Returns
@@ -74,24 +77,28 @@ class Reading(NamedTuple):
     """What the layers share while they read tokens. Between the layers, arrays are (BT, C)."""
 
     shape: tuple[int, int]  # (B, T) of the new tokens
-    blocks: Iterator  # each block's keys and values, both (B, all tokens, C), with room for the new ones at the end
+    start: int  # the position of the first
+    blocks: Iterator  # each block's keys and values, both (B, all tokens, K·D), with room for the new ones at the end
 
 
 def layer(module, params, config):
     """The function of one of the model's layers."""
     weight, bias = (params.get(f"{module.parameters}.{leaf}") for leaf in ("weight", "bias"))
     function = {
-        "embedding": lambda reading, ids: embedding_forward(ids, weight, ())[0],
-        "embed": lambda reading, tok, pos: (tok + pos).reshape(-1, config.d_model),
+        "embedding": lambda reading, ids: embedding_forward(ids.reshape(-1), weight, ())[0],
+        "embed": lambda reading, tok, pos: (tok.reshape(*reading.shape, -1) + pos).reshape(tok.shape),
         "layer_norm": lambda reading, x: layer_norm(x, weight, bias, config.layer_norm_eps),
+        "rms_norm": lambda reading, x: rms_norm(x, weight, config.rms_norm_eps),
         "linear": lambda reading, x: linear(x, weight, bias),
+        "rope": lambda reading, x: rope(reading, x, config),
         "attention": lambda reading, q, k, v: attention(reading, q, k, v, config.n_heads),
         "gelu": lambda reading, x: gelu(x),
+        "swiglu": lambda reading, gate, up: gate * sigmoid(gate) * up,
         "residual": lambda reading, x, branch: x + branch,
     }[module.operation]
     if module.name == "pos_emb":  # positions, unlike ids, are always inside the table
         return lambda reading, positions: weight[positions]
-    if module.name == "ln_f":  # only the last token's logits are needed
+    if module.name == architecture(config).FINAL_NORM:  # only the last token's logits are needed
         return lambda reading, x: function(reading, x.reshape(*reading.shape, -1)[:, -1])  # (B, C)
     return function
 
@@ -102,9 +109,16 @@ def linear(x, weight, bias):
     return y if bias is None else np.add(y, bias, order="C")
 
 
+def rope(reading, x, config):
+    """The queries or keys of the new tokens, rotated by their positions."""
+    T = reading.shape[1]
+    tables = consecutive_tables(reading.start, reading.start + T, config.head_size, config.rope_theta, x.dtype)
+    return rotate(x.reshape(*reading.shape, -1), *tables).reshape(x.shape)
+
+
 def attention(reading, q, k, v, n_heads):
     """The context of the new tokens, which see each other and all earlier ones."""
-    q, k, v = (array.reshape(*reading.shape, -1) for array in (q, k, v))  # (B, T, C)
+    q, k, v = (array.reshape(*reading.shape, -1) for array in (q, k, v))  # (B, T, H·D), (B, T, K·D)
     keys, values = next(reading.blocks)
     new = slice(-k.shape[1], None)
     keys[:, new], values[:, new] = k, v
@@ -115,12 +129,13 @@ def attention(reading, q, k, v, n_heads):
 def empty_past(decoder, batch_size):
     """The past before the first token."""
     config, dtype = decoder.config, decoder.dtype
-    shape = (config.n_layers, batch_size, 0, config.d_model)
+    width = modules(config)["blocks.0.attn.k_proj"].shape[0]
+    shape = (config.n_layers, batch_size, 0, width)
     return Past(np.empty(shape, dtype), np.empty(shape, dtype), 0)
 
 
 def with_room(past, length, n_positions):
-    """The past with room for `length` tokens. A full past doubles, up to the size of the position table."""
+    """The past with room for `length` tokens. A full past doubles, up to n_positions."""
     room = past.keys.shape[2]
     if length <= room:
         return past
@@ -158,6 +173,7 @@ def next_logits(decoder, ids, past):
     if end > config.n_positions:
         raise ValueError(f"ids: {start} tokens and {T} more are more than n_positions = {config.n_positions}")
     past = with_room(past, end, config.n_positions)
-    reading = Reading((B, T), iter(zip(past.keys[:, :, :end], past.values[:, :, :end])))
-    logits = compute_logits(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)
+    reading = Reading((B, T), start, iter(zip(past.keys[:, :, :end], past.values[:, :, :end])))
+    h = compute_hidden(ids, config, lambda name, *inputs: layers[name](reading, *inputs), start)  # (B, C)
+    logits = layers["head"](reading, h)
     return logits, past._replace(length=end)

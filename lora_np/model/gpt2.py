@@ -21,6 +21,7 @@ from ..ops import add
 from .module import Module, with_depths
 
 INITIAL_STD = 0.02  # of the initial weights (Radford et al. 2019, section 2.3)
+FINAL_NORM = "ln_f"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def modules(config):
             Module(f"{mlp}.down_proj", "linear", (C, F), branch_std, one_position=last),
             Module(f"{mlp}.residual", "residual", width=C, one_position=last),
         ]
-    layers += [Module("ln_f", "layer_norm", (C,), one_position=one)]
+    layers += [Module(FINAL_NORM, "layer_norm", (C,), one_position=one)]
     if config.n_classes:
         layers += [Module("pooled", "pool", one_position=True)]
         layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .gpt2 import modules
+from .architectures import modules
 
 
 def parameter_shapes(config):

@@ -15,6 +15,7 @@ from ..ops import (
     attention_backward,
     attention_forward,
     attention_scores,
+    consecutive_tables,
     dropout_backward,
     dropout_forward,
     embedding_backward,
@@ -26,7 +27,14 @@ from ..ops import (
     linear_backward,
     linear_forward,
     present,
+    rms_norm_backward,
+    rms_norm_forward,
+    rope_backward,
+    rope_forward,
+    rope_tables,
     softmax_forward,
+    swiglu_backward,
+    swiglu_forward,
 )
 from .rows import rows_forward
 
@@ -50,7 +58,7 @@ def forward_layers(cache, record=None):
     cache : ForwardCache, whose `ops` and `shapes` are filled
     record : dict that `run` fills, name -> activation; or None
     """
-    call, ops, shapes = cache
+    call, ops, shapes, _ = cache
 
     def run(name, *inputs):
         module = call.modules[name]
@@ -78,7 +86,7 @@ def backward_layers(cache, grads, record=None):
     grads : dict that `back` fills, name of a wanted parameter -> gradient
     record : dict that `back` fills, name of an activation -> gradient; or None
     """
-    call, ops, shapes = cache
+    call, ops, shapes, _ = cache
 
     def back(name, dy):
         module = call.modules[name]
@@ -136,6 +144,11 @@ def layer_norm(call, module, x):
     return layer_norm_forward(x, weight, bias, call.config.layer_norm_eps, call.wanted[module.name])
 
 
+def rms_norm(call, module, x):
+    weight = call.params[f"{module.name}.weight"]
+    return rms_norm_forward(x, weight, call.config.rms_norm_eps, call.wanted[module.name])
+
+
 def linear(call, module, x):
     if call.groups:
         return rows_forward(x, module.parameters, call), None
@@ -146,6 +159,13 @@ def linear(call, module, x):
     config = module_config(call.adapter_config, module.name)
     arrays, mask = call.adapter_arrays[module.name], call.masks.get(f"{module.name}.adapter")
     return KINDS[config.kind].forward(x, weight, bias, arrays, config, wanted, mask)
+
+
+def rope(call, module, x):
+    settings = call.config.head_size, call.config.rope_theta, x.dtype
+    if module.one_position:
+        return rope_forward(x, *rope_tables(call.read[:, None], *settings))  # x is (B, 1, H·D)
+    return rope_forward(x, *consecutive_tables(0, x.shape[1], *settings))
 
 
 def attention(call, module, q, k, v):
@@ -165,6 +185,11 @@ def query_positions(call, module):
 
 def gelu(call, module, x):
     return gelu_forward(x, call.wanted[module.name])
+
+
+def swiglu(call, module, gate, up):
+    wanted = [name for name in ("gate", "up") if call.wanted[f"{module.prefix}{name}_proj"]]
+    return swiglu_forward(gate, up, wanted)
 
 
 def embed(call, module, tok, pos):
@@ -197,9 +222,12 @@ OPERATIONS = {
     "embedding": Operation(embedding, embedding_backward, inputs=0, adds_up=True),
     "embed": Operation(embed, embed_backward, inputs=2),
     "layer_norm": Operation(layer_norm, layer_norm_backward),
+    "rms_norm": Operation(rms_norm, rms_norm_backward),
     "linear": Operation(linear, linear_backward),
+    "rope": Operation(rope, rope_backward),
     "attention": Operation(attention, attention_backward, inputs=3, inside=attention_inside, steps=("probs", "scores")),
     "gelu": Operation(gelu, gelu_backward),
+    "swiglu": Operation(swiglu, swiglu_backward, inputs=2),
     "residual": Operation(residual, residual_backward, inputs=2),
     "pool": Operation(pool, pool_backward),
 }

@@ -2,7 +2,7 @@
 
 from ..adapters import layer_arrays
 from ..ops import dropout_mask
-from .gpt2 import modules
+from .architectures import modules
 
 
 def draw_masks(config, shape, rng, adapter=None, dtype="float32"):

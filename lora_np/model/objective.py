@@ -1,10 +1,20 @@
-"""The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call."""
+"""The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
+
+A language model's head and cross-entropy are one operation, which never has the logits of all positions at once.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ..ops import cross_entropy_backward, cross_entropy_forward, target_weights
+from ..ops import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+    linear_cross_entropy_backward,
+    linear_cross_entropy_forward,
+    target_weights,
+)
+from .architectures import modules
 from .passes import backward, forward
 
 
@@ -14,30 +24,37 @@ class Objective(NamedTuple):
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
-def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None, class_weights=None):
+def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=None, class_weights=None, recompute=False):
     """The loss of one batch and the gradients of the wanted parameters.
 
     Parameters
     ----------
     params : dict of the base weights
     batch : an object with the fields ids (B, T), targets ((B, T) or (B,)) and lengths (B,)
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
     adapter : Adapter or None
     wanted : names of the parameters whose gradients to compute
     masks : dict from `draw_masks`, or None
-    class_weights : array (n_classes,), see `cross_entropy_forward`, or None
+    class_weights : array (n_classes,) of a classifier, see `cross_entropy_forward`, or None
+    recompute : bool, see `forward`
 
     Returns
     -------
     Objective
     """
-    logits, cache = forward(
-        params, batch.ids, config, lengths=batch.lengths, adapter=adapter, wanted=wanted, masks=masks
-    )
+    given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
+    n_targets = target_weights(batch.targets, class_weights).sum().item()
+    if not config.n_classes:
+        h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
+        table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
+        loss, loss_cache = linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
+        dh, dtable = linear_cross_entropy_backward(1.0, loss_cache)
+        grads = backward(dh, cache, head=False, grads={} if dtable is None else {table: dtable}) if wanted else {}
+        return Objective(float(loss), n_targets, grads)
+    logits, cache = forward(params, batch.ids, config, **given)
     loss, loss_cache = cross_entropy_forward(
         logits, batch.targets, wanted=("logits",) if wanted else (), weights=class_weights
     )
-    n_targets = target_weights(batch.targets, class_weights).sum().item()
     grads = backward(cross_entropy_backward(1.0, loss_cache).dlogits, cache) if wanted else {}
     return Objective(float(loss), n_targets, grads)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .architectures import architecture
 from .call import Call, begin
-from .gpt2 import block_backward, block_forward, embed_backward, embed_forward
 from .layers import backward_layers, forward_layers
 
 
@@ -20,16 +20,30 @@ class ForwardCache(NamedTuple):
     call: Call
     ops: dict  # layer -> its operation's cache
     shapes: dict  # layer that works at one position -> shapes of its inputs
+    inputs: list  # with recompute: the input of each block, (B, T, C)
 
 
-def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks=None, record=None, around=None):
+def forward(
+    params,
+    ids,
+    config,
+    *,
+    lengths=None,
+    adapter=None,
+    wanted=(),
+    masks=None,
+    record=None,
+    around=None,
+    head=True,
+    recompute=False,
+):
     """Run the model.
 
     Parameters
     ----------
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
-    config : ModelConfig
+    config : ModelConfig or LlamaConfig
     lengths : int array (B,), the number of real tokens in each row; a classifier reads the last of them.
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
@@ -38,61 +52,83 @@ def forward(params, ids, config, *, lengths=None, adapter=None, wanted=(), masks
     masks : dict of dropout masks from `draw_masks`, or None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
     around : function (run) -> run that wraps the computation of each layer, as `analysis/costs.py` does; or None
+    head : bool; False leaves out the last layer, for a loss that computes the logits itself, in chunks
+    recompute : bool, keep only each block's input, and let `backward` run the block again (Chen et al. 2016, Training
+        Deep Nets with Sublinear Memory Cost): a further forward pass in time, a fraction of the memory
 
     Returns
     -------
-    logits : array (B, T, V) of a language model, (B, n_classes) of a classifier
+    logits : array (B, T, V) of a language model, (B, n_classes) of a classifier; with head=False the head's input
     cache : ForwardCache
 
     Raises
     ------
     ValueError
-        If ids are outside the vocabulary, a sequence is longer than the position table, or a wanted name is unknown.
+        If ids are outside the vocabulary, a sequence is longer than n_positions, or a wanted name is unknown.
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
-    cache = ForwardCache(call, {}, {})
-    run = forward_layers(cache, record)
-    return compute_logits(ids, config, run if around is None else around(run)), cache
+    cache = ForwardCache(call, {}, {}, [])
+    around = around or (lambda run: run)
+
+    def block_run(x):
+        if not recompute:
+            return run
+        cache.inputs.append(x)
+        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # whose caches nothing keeps
+
+    run = around(forward_layers(cache, record))
+    h = compute_hidden(ids, config, run, block_run=block_run)
+    return run("head", h) if head else h, cache
 
 
-def compute_logits(ids, config, run, start=0):
-    """The path through the model: ids (B, T), the first at position `start`, to (B, T, V) or (B, n_classes)."""
-    x = embed_forward(ids, run, start)  # (B, T, C)
+def compute_hidden(ids, config, run, start=0, block_run=None):
+    """The path through the model up to the head's input: ids (B, T), the first at position `start`, to (B, T, C).
+
+    A classifier's is (B, C). `block_run` gives the `run` for a block with the input x; None: it is `run` everywhere.
+    """
+    model = architecture(config)
+    x = model.embed_forward(ids, run, start)  # (B, T, C)
     for i in range(config.n_layers):
-        x = block_forward(x, i, run)  # (B, T, C); (B, 1, C) after a classifier's last block
-    h = run("ln_f", x)  # x's shape
-    if config.n_classes:
-        h = run("pooled", h)  # (B, C)
-    return run("head", h)
+        x = model.block_forward(x, i, run if block_run is None else block_run(x))  # (B, 1, C) after a classifier's last
+    h = run(model.FINAL_NORM, x)  # x's shape
+    return run("pooled", h) if config.n_classes else h
 
 
-def backward(dlogits, cache, record=None, around=None):
+def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
     """Gradients of the wanted parameters, from the head back to the embeddings.
 
     Below the lowest trained layer gradients are None, and nothing is computed.
 
     Parameters
     ----------
-    dlogits : array of the logits' shape, the gradient of the loss with respect to them
+    dlogits : array of the forward pass's result, the gradient of the loss with respect to it
     cache : ForwardCache, from `forward`
     record : dict that is filled with the gradient of every activation, under the names of `forward`, in reverse
         order; or None. Gradients that no wanted parameter needs are left out.
     around : function (back) -> back, as in `forward`; or None
+    head : bool, as in `forward`
+    grads : dict of gradients that are known already, such as the head's; a tied table's is added to. None: there are
+        none
 
     Returns
     -------
     dict, parameter name -> gradient of its shape, for exactly the names in `wanted`
     """
-    grads, config = {}, cache.call.config
-    back = backward_layers(cache, grads, record)
-    back = back if around is None else around(back)
-    dh = back("head", dlogits)
+    grads, config = {} if grads is None else grads, cache.call.config
+    model, around = architecture(config), around or (lambda back: back)
+    back = around(backward_layers(cache, grads, record))
+    dh = back("head", dlogits) if head else dlogits
     if config.n_classes:
         dh = back("pooled", dh)  # (B, 1, C)
-    dx = back("ln_f", dh)
+    dx = back(model.FINAL_NORM, dh)
     for i in reversed(range(config.n_layers)):
-        dx = block_backward(dx, i, back)
-    embed_backward(dx, back)
+        if not cache.inputs:
+            dx = model.block_backward(dx, i, back)
+        elif dx is not None:
+            again = cache._replace(ops={}, shapes={})
+            model.block_forward(cache.inputs[i], i, forward_layers(again))
+            dx = model.block_backward(dx, i, around(backward_layers(again, grads, record)))
+    model.embed_backward(dx, back)
     return grads
 
 
@@ -121,7 +157,7 @@ def cached_arrays(cache):
 
     seen = {id(array) for parameter in cache.call.params.values() for _, array in arrays("", parameter)}
     by_name = {}
-    for layer, op_cache in cache.ops.items():
+    for layer, op_cache in {**cache.ops, "blocks": tuple(cache.inputs)}.items():
         for name, array in arrays(layer, op_cache):
             if id(array) not in seen:
                 seen.add(id(array))

@@ -12,7 +12,11 @@ from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
 from .layer_norm import layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
+from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
 from .low_rank import low_rank_backward, low_rank_forward
+from .rms_norm import rms_norm_backward, rms_norm_forward
+from .rope import consecutive_tables, rope_backward, rope_forward, rope_tables
 from .scale import scale_backward, scale_forward
 from .softmax import softmax_backward, softmax_forward
+from .swiglu import swiglu_backward, swiglu_forward
 from .wanted import add, operands_wanted, present

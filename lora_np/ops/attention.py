@@ -1,6 +1,10 @@
 """Causal multi-head attention (Vaswani et al. 2017, section 3.2) between projected q, k and v.
 
 The four projections around it are separate linear layers, because LoRA adapts those.
+
+H query heads may share K key and value heads (grouped-query attention, Ainslie et al. 2023): query head h reads key
+head h // (H/K). Here the queries of a group are stacked as further rows of one matrix. So the products are those of
+plain attention, and the sum over a group in dk and dv is part of a product.
 """
 
 import math
@@ -15,18 +19,19 @@ class AttentionCache(NamedTuple):
     """The heads' q, k and v are views of the inputs; only probs is new memory."""
 
     q: np.ndarray | None  # (B, H, Tq, D), read by dk
-    k: np.ndarray | None  # (B, H, Tk, D), read by dq
-    v: np.ndarray | None  # (B, H, Tk, D), read by dq and dk
+    k: np.ndarray | None  # (B, K, Tk, D), read by dq
+    v: np.ndarray | None  # (B, K, Tk, D), read by dq and dk
     probs: np.ndarray | None  # (B, H, Tq, Tk), read by all three
+    n_kv_heads: int  # K
     wanted: tuple[str, ...]
 
 
 class AttentionGrads(NamedTuple):
     """dprobs and dscores are intermediate steps, for readers who follow the chain rule number by number."""
 
-    dq: np.ndarray | None  # (B, Tq, C)
-    dk: np.ndarray | None  # (B, Tk, C)
-    dv: np.ndarray | None  # (B, Tk, C)
+    dq: np.ndarray | None  # (B, Tq, H·D)
+    dk: np.ndarray | None  # (B, Tk, K·D)
+    dv: np.ndarray | None  # (B, Tk, K·D)
     dprobs: np.ndarray | None  # (B, H, Tq, Tk)
     dscores: np.ndarray | None  # (B, H, Tq, Tk)
 
@@ -41,6 +46,16 @@ def merge_heads(x):
     """(B, H, T, D) -> (B, T, C), the inverse of split_heads."""
     B, H, T, D = x.shape
     return x.transpose(0, 2, 1, 3).reshape(B, T, H * D)
+
+
+def stack_groups(x, n_kv_heads):
+    """(B, H, T, N) -> (B, K, H/K · T, N): the query heads that share a key head, one below another."""
+    return x.reshape(x.shape[0], n_kv_heads, -1, x.shape[-1])
+
+
+def unstack_groups(x, n_heads):
+    """(B, K, H/K · T, N) -> (B, H, T, N), the inverse of stack_groups."""
+    return x.reshape(x.shape[0], n_heads, -1, x.shape[-1])
 
 
 def causal_mask(positions, n_keys, dtype):
@@ -60,17 +75,19 @@ def attention_scores(q, k, n_heads, positions=None):
 
     Parameters
     ----------
-    q : array (B, Tq, C); k : array (B, Tk, C)
-    n_heads : int, a divisor of C
+    q : array (B, Tq, H·D); k : array (B, Tk, K·D)
+    n_heads : int, H
     positions : see `attention_forward`
 
     Returns
     -------
     scores : array (B, H, Tq, Tk); −inf where the key comes after the query
     """
-    q, k = split_heads(q, n_heads), split_heads(k, n_heads)
+    q = split_heads(q, n_heads)
+    k = split_heads(k, k.shape[-1] // q.shape[-1])
     scale = 1.0 / math.sqrt(q.shape[-1])
-    scores = (q * scale) @ k.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
+    scores = stack_groups(q * scale, k.shape[1]) @ k.transpose(0, 1, 3, 2)  # (B, K, H/K · Tq, Tk)
+    scores = unstack_groups(scores, n_heads)  # (B, H, Tq, Tk)
     n_queries, n_keys = scores.shape[2:]
     if positions is not None:
         scores += causal_mask(positions[:, None], n_keys, scores.dtype)  # (B, 1, Tq, Tk), for all heads
@@ -80,9 +97,10 @@ def attention_scores(q, k, n_heads, positions=None):
 
 
 def attend(q, k, v, n_heads, positions=None):
-    """`attention_forward` without a cache: the context (B, Tq, C) and the probabilities (B, H, Tq, Tk)."""
+    """`attention_forward` without a cache: the context (B, Tq, H·D) and the probabilities (B, H, Tq, Tk)."""
     probs = softmax(attention_scores(q, k, n_heads, positions))  # (B, H, Tq, Tk)
-    return merge_heads(probs @ split_heads(v, n_heads)), probs
+    v = split_heads(v, n_heads * v.shape[-1] // q.shape[-1])  # (B, K, Tk, D)
+    return merge_heads(unstack_groups(stack_groups(probs, v.shape[1]) @ v, n_heads)), probs
 
 
 def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
@@ -90,23 +108,25 @@ def attention_forward(q, k, v, n_heads, wanted=("q", "k", "v"), positions=None):
 
     Parameters
     ----------
-    q : array (B, Tq, C); k, v : array (B, Tk, C) with Tk ≥ Tq (equal in training)
-    n_heads : int, a divisor of C
+    q : array (B, Tq, H·D); k, v : array (B, Tk, K·D) with Tk ≥ Tq (equal in training)
+    n_heads : int, H; a multiple of K
     wanted : names of the operands whose gradients the backward pass will compute
     positions : int array (B, Tq), the queries' positions among the keys; None: the last Tq
 
     Returns
     -------
-    context : array (B, Tq, C), the heads side by side
+    context : array (B, Tq, H·D), the heads side by side
     cache : AttentionCache
     """
-    context, probs = attend(q, k, v, n_heads, positions)  # (B, Tq, C)
+    context, probs = attend(q, k, v, n_heads, positions)  # (B, Tq, H·D)
+    n_kv_heads = n_heads * k.shape[-1] // q.shape[-1]
     scores_wanted = "q" in wanted or "k" in wanted
     cache = AttentionCache(
         q=split_heads(q, n_heads) if "k" in wanted else None,
-        k=split_heads(k, n_heads) if "q" in wanted else None,
-        v=split_heads(v, n_heads) if scores_wanted else None,
+        k=split_heads(k, n_kv_heads) if "q" in wanted else None,
+        v=split_heads(v, n_kv_heads) if scores_wanted else None,
         probs=probs if wanted else None,
+        n_kv_heads=n_kv_heads,
         wanted=tuple(wanted),
     )
     return context, cache
@@ -121,9 +141,12 @@ def attention_backward(dcontext, cache):
         dS = P ⊙ (dP − Σ_j dP ⊙ P)        (softmax_backward; 0 where P is 0, so the mask needs no extra step)
         dq = dS k / √D    dk = dSᵀ q / √D
 
+    If several query heads share a key head, their S, P, O and q are stacked, row below row. Then dv and dk sum over all
+    of them, as they should: k and v are read by each.
+
     Parameters
     ----------
-    dcontext : array (B, Tq, C)
+    dcontext : array (B, Tq, H·D)
     cache : AttentionCache
 
     Returns
@@ -133,19 +156,21 @@ def attention_backward(dcontext, cache):
     dq = dk = dv = dprobs = dscores = None
     if not cache.wanted:
         return AttentionGrads(dq, dk, dv, dprobs, dscores)
-    probs = cache.probs
-    d_out = split_heads(dcontext, probs.shape[1])  # (B, H, Tq, D)
+    probs, n_heads, n_kv_heads = cache.probs, cache.probs.shape[1], cache.n_kv_heads
+    d_out = split_heads(dcontext, n_heads)  # (B, H, Tq, D)
     scale = 1.0 / math.sqrt(d_out.shape[-1])
+    d_out = stack_groups(d_out, n_kv_heads)  # (B, K, H/K · Tq, D)
     # O = P v
     if "v" in cache.wanted:
-        dv = merge_heads(probs.transpose(0, 1, 3, 2) @ d_out)  # (B, Tk, C)
+        dv = merge_heads(stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2) @ d_out)  # (B, Tk, K·D)
     if "q" in cache.wanted or "k" in cache.wanted:
-        dprobs = d_out @ cache.v.transpose(0, 1, 3, 2)  # (B, H, Tq, Tk)
+        dprobs = unstack_groups(d_out @ cache.v.transpose(0, 1, 3, 2), n_heads)  # (B, H, Tq, Tk)
         # P = softmax(S)
         dscores = softmax_backward(dprobs, SoftmaxCache(probs)).dx  # (B, H, Tq, Tk)
+        stacked = stack_groups(dscores, n_kv_heads)  # (B, K, H/K · Tq, Tk)
     # S = q kᵀ / √D + mask
     if "q" in cache.wanted:
-        dq = merge_heads(dscores @ cache.k) * scale  # (B, Tq, C)
+        dq = merge_heads(unstack_groups(stacked @ cache.k, n_heads)) * scale  # (B, Tq, H·D)
     if "k" in cache.wanted:
-        dk = merge_heads(dscores.transpose(0, 1, 3, 2) @ cache.q) * scale  # (B, Tk, C)
+        dk = merge_heads(stacked.transpose(0, 1, 3, 2) @ stack_groups(cache.q, n_kv_heads)) * scale  # (B, Tk, K·D)
     return AttentionGrads(dq, dk, dv, dprobs, dscores)

@@ -11,7 +11,7 @@ import numpy as np
 from .. import ops
 from ..adapters import KINDS, Adapter, AdapterConfig, adalora, init_adapter
 from ..data import Batch
-from ..model import ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
+from ..model import LlamaConfig, ModelConfig, backward, draw_masks, forward, loss_and_gradients, parameter_shapes
 from ..model.layers import output_name
 from ..ops.attention import merge_heads, split_heads
 from ..ops.low_rank import low_rank_cache, low_rank_weight_backward
@@ -136,9 +136,19 @@ def adalora_orthogonality(rng):
 # ---------------------------------------------------------------- whole models
 
 
-def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
-    """(config, params, adapter or None, batch, masks), with weights of the size that training gives them."""
-    config = ModelConfig(7, 5, 6, n_layers, n_heads=3, d_ff=8, n_classes=n_classes, dropout=dropout)
+# Sizes that differ from one another, so that no axis can be taken for another. ε is as large as mean(x²).
+GPT2 = {"vocab_size": 7, "n_positions": 5, "d_model": 6, "n_heads": 3, "d_ff": 8}
+LLAMA = {"vocab_size": 7, "n_positions": 5, "d_model": 8, "head_size": 6, "d_ff": 9, "rope_theta": 3.0}
+LLAMA |= {"rms_norm_eps": 0.5, "n_heads": 2, "n_kv_heads": 1}
+
+
+def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2, llama=None):
+    """(config, params, adapter or None, batch, masks), with weights of the size that training gives them.
+
+    llama : dict of fields of a LlamaConfig other than those of LLAMA; None: the model is a GPT-2
+    """
+    of_model = {"n_layers": n_layers, "n_classes": n_classes, "dropout": dropout}
+    config = ModelConfig(**GPT2, **of_model) if llama is None else LlamaConfig(**LLAMA | llama, **of_model)
     shapes = parameter_shapes(config)
     params = {name: model.at_trained_size(name, rng.normal(size=shape)) for name, shape in shapes.items()}
     adapter = None
@@ -151,24 +161,24 @@ def draw_model(rng, n_classes=0, dropout=0.0, kind=None, n_layers=2):
     return config, params, adapter, batch, draw_masks(config, batch.ids.shape, rng, adapter, "float64")
 
 
-def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None):
+def whole_model(rng, n_classes=0, dropout=0.0, kind=None, class_weights=None, llama=None, recompute=False):
     """Every trained parameter: the adapter's if there is one, else the model's own."""
-    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind)
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, llama=llama)
 
     def run(wanted, batch, masks, base=None, **trained):
         weights, attached = (trained, None) if base is None else (base, Adapter(adapter.config, trained))
-        loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks, class_weights)
+        loss, _, grads = loss_and_gradients(weights, batch, config, attached, wanted, masks, class_weights, recompute)
         return loss, lambda dloss: {name: dloss * grad for name, grad in grads.items()}
 
     trained, frozen = (adapter.weights, {"base": params}) if adapter else (params, {})
     return Case(run, trained, {"batch": batch, "masks": masks, **frozen}, "all parameters")
 
 
-def activations(rng, n_classes=0, dropout=0.0, kind=None):
+def activations(rng, n_classes=0, dropout=0.0, kind=None, llama=None):
     """Every activation that has a name, nudged by an array that starts at 0."""
-    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1)
+    config, params, adapter, batch, masks = draw_model(rng, n_classes, dropout, kind, n_layers=1, llama=llama)
     settings = {"lengths": batch.lengths, "adapter": adapter, "masks": masks}
-    settings["wanted"] = ("tok_emb.weight", "pos_emb.weight")
+    settings["wanted"] = tuple(name for name in params if "emb" in name)
 
     def run(wanted, params, batch, **nudges):
         def nudged(layer):
@@ -201,22 +211,38 @@ ADAPTER_VARIANTS = {
     ": trained base": {"trained_base": True, "dropout": 0.4},
 }
 DORA_AS_IN_PAPER = {"kind": "dora", "trained_base": True, "given_norm": True}
+ROPE = ops.rope_tables(np.array([[4, 0, 7], [1, 2, 3]]), 6, 5.0, "float64")
+GROUPED = {"q": (2, 5, 24), "k": (2, 5, 8), "v": (2, 5, 8)}
 X, QKV = (2, 3, 5), {"q": (2, 5, 12), "k": (2, 5, 12), "v": (2, 5, 12)}
 SOME_TWICE = np.array([[3, 1, 3, 0], [6, 3, 1, 5]])  # ids of a table of 7 rows, without 2 and 4
 TARGETS = np.array([[4, ops.IGNORE_INDEX, 0], [2, 2, ops.IGNORE_INDEX]])
 CLASS_WEIGHTS = np.array([0.3, 2.0, 1.1, 0.7, 1.9])
+LLAMAS = {  # case -> fields of its configuration
+    "H/K = 1": {"n_heads": 2, "n_kv_heads": 2},
+    "H/K = 2": {"n_heads": 4, "n_kv_heads": 2},
+    "H/K = 3": {"n_heads": 3, "n_kv_heads": 1, "tied": False},
+    "untied, biases": {"tied": False, "attention_bias": True, "mlp_bias": True},
+}
 OPERATIONS = {  # case -> arguments of `operation`
     "linear": {"shapes": {"x": X, "weight": (4, 5), "bias": (4,)}},
     "linear: no bias": {"shapes": {"x": X, "weight": (4, 5)}},
     # ε is so large that a backward pass without it would show.
     "layer_norm": {"shapes": {"x": X, "weight": (5,), "bias": (5,)}, "eps": 0.1},
+    "rms_norm": {"shapes": {"x": X, "weight": (5,)}, "eps": 0.5},
+    "rope": {"shapes": {"x": (2, 3, 12)}, "selective": False, "cos": ROPE[0], "sin": ROPE[1]},
     "gelu": {"shapes": {"x": (3, 4, 5)}, "size": 2.0},
+    "swiglu": {"shapes": {"gate": (3, 4, 5), "up": (3, 4, 5)}, "size": 2.0},
     "softmax": {"shapes": {"x": X}, "selective": False},
     "attention": {"shapes": QKV, "n_heads": 3},
     "attention: Tq < Tk": {"shapes": {"q": (2, 4, 12), "k": (2, 7, 12), "v": (2, 7, 12)}, "n_heads": 3},
+    "attention: 3 query heads a key head": {"shapes": GROUPED, "n_heads": 6},
+    "attention: one key head": {"shapes": {"q": (2, 4, 18), "k": (2, 7, 6), "v": (2, 7, 6)}, "n_heads": 3},
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
     "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
+    # Chunks of 2, 2 and no rows: two of the six are ignored.
+    "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 14},
+    "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
     "scale": {"shapes": {"x": X, "factor": (5,)}},
     "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
@@ -240,4 +266,12 @@ CASES = {  # name -> function of a generator, to a Case
     "classifier: class weights": partial(whole_model, n_classes=5, class_weights=CLASS_WEIGHTS),
     "classifier: activations": partial(activations, n_classes=3, kind="lora"),
     **{f"classifier: {kind}": partial(whole_model, n_classes=3, dropout=0.2, kind=kind) for kind in KINDS},
+    **{f"llama: {name}": partial(whole_model, llama=changes) for name, changes in LLAMAS.items()},
+    "llama: recompute": partial(whole_model, llama={}, dropout=0.2, recompute=True),
+    "llama: activations": partial(activations, llama=LLAMAS["untied, biases"], dropout=0.2),
+    **{f"llama: {kind}": partial(whole_model, llama={}, dropout=0.2, kind=kind) for kind in KINDS},
+    "llama classifier": partial(whole_model, n_classes=3, llama=LLAMAS["H/K = 3"], dropout=0.2),
+    "llama classifier: activations": partial(activations, n_classes=3, llama=LLAMAS["H/K = 3"], kind="lora"),
+    "llama classifier: recompute": partial(whole_model, n_classes=3, llama={}, kind="lora", recompute=True),
+    **{f"llama classifier: {kind}": partial(whole_model, n_classes=3, llama={}, kind=kind) for kind in KINDS},
 }

@@ -20,7 +20,7 @@ from ..formats import (
     task_folder,
     tokenizer_of,
 )
-from ..formats.gpt2 import default_labels
+from ..formats.hugging_face import default_labels
 from ..formats.task import with_classes
 
 FORMATS = ("peft", "hf", "merged")

@@ -11,7 +11,7 @@ from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..checked import shown
 from ..formats import read_tensors, task_folder
 from ..formats.checkpoint import read_config
-from ..formats.gpt2 import read_sharded, tensor_file
+from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..checked import finite_number, one_of, whole_number
-from ..formats import check_target, load_model, tokenizer_of
+from ..formats import check_target, read_model
 from ..training import attach, stream
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
@@ -63,13 +63,12 @@ def answers_of(model):
         raise FloatingPointError(f"{model}: {error}") from None
 
 
-def load_base(base, dropout, adapter_config):
-    """The weights, configuration and tokenizer of the model to start from, which the adapter's settings must fit."""
-    params, config = load_model(base)
-    config = replace(config, dropout=dropout)
+def load_base(base, dropout, adapter_config, weights="dense"):
+    """The model to start from, a Task, which the adapter's settings must fit."""
+    task = read_model(base, weights=weights)
     if adapter_config is not None:
-        check_ranks(params, adapter_config)
-    return params, config, tokenizer_of(base, config)
+        check_ranks(task.params, adapter_config)
+    return task._replace(config=replace(task.config, dropout=dropout))
 
 
 def start_training(params, adapter_config, seed):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..checked import quoted
 from ..data import decode, encode
-from ..formats.gpt2 import special_ids
+from ..formats.hugging_face import special_ids
 from ..model import GREEDY, generate_tokens
 
 UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to

@@ -46,7 +46,9 @@ def draw_attend(rng, size):
 
 def right_attend(dcontext, probs, v):
     # k is read by dq alone, which nobody asks for here; any array of its shape will do.
-    grads = attention_backward(dcontext, AttentionCache(q=None, k=v, v=v, probs=probs, wanted=("q", "v")))
+    grads = attention_backward(
+        dcontext, AttentionCache(q=None, k=v, v=v, probs=probs, n_kv_heads=probs.shape[1], wanted=("q", "v"))
+    )
     return grads.dprobs, split_heads(grads.dv, probs.shape[1])
 
 

@@ -30,7 +30,7 @@ def draw_block(rng, size):
         part[name.split(".")[1]] = part_of(params, f"blocks.0.{name}")
     part["attention"] = lambda q, k, v: attention_forward(q, k, v, size.H)[0]
     part["gelu"] = lambda up: gelu_forward(up)[0]
-    part.run = forward_layers(ForwardCache(begin(params, np.zeros((size.B, size.T), int), config), {}, {}))
+    part.run = forward_layers(ForwardCache(begin(params, np.zeros((size.B, size.T), int), config), {}, {}, []))
     return {"x": normal(rng, size, "BTC"), "part": part}
 
 

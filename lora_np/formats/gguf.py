@@ -1,0 +1,120 @@
+"""GGUF, the files of llama.cpp: fields (settings, tokenizer), then tensors (docs/gguf.md of ggml).
+
+The reader is our own, because the `gguf` package takes 2.8 s and 300 MB only to open SmolLM2's file of 98 MB.
+"""
+
+import math
+import mmap
+from functools import partial
+
+import numpy as np
+
+from ..checked import quoted, whole_number
+from ..compress.ggml import BLOCK, BLOCK_BYTES, BlockWeight
+from ..data.texts import existing_file
+from .tensors import from_bfloat16
+
+UINT32, BOOL, TEXT, ARRAY, UINT64 = 4, 7, 8, 9, 10  # types of fields; those that are numbers:
+NUMBERS = dict(enumerate("u1 i1 <u2 <i2 <u4 <i4 <f4 u1".split())) | {10: "<u8", 11: "<i8", 12: "<f8"}
+TYPES = {  # of tensors: weights and bytes of a block, and a function (bytes of rows) -> float32 or BlockWeight
+    0: (1, 4, lambda rows: rows.view("<f4")),
+    1: (1, 2, lambda rows: rows.view("<f2").astype(np.float32)),
+    30: (1, 2, lambda rows: from_bfloat16(rows.view("<u2"))),
+    **{i: (BLOCK, BLOCK_BYTES[q], partial(BlockWeight, format=q)) for i, q in ((2, "q4_0"), (3, "q4_1"), (8, "q8_0"))},
+}
+
+
+def read_gguf(path):
+    """Read a GGUF file: (fields, tensors), two dicts. The file is mapped into memory, not copied.
+
+    A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
+    a layer, or a BlockWeight of that shape. The `gguf` package expands types that are not in `TYPES`.
+    Raises ValueError if the file is damaged, truncated or cannot be read; the message names the field or tensor.
+    """
+    with open(existing_file(path), "rb") as file:
+        reader = Reader()
+        try:
+            reader.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return read_content(reader)
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(f"{path}: {reader.thing}: {error}") from None
+
+
+class Reader:
+    """The bytes of a file, the position of what comes next (after the first 8), and what it is, for messages."""
+
+    content, position, thing = b"", 8, "header"
+
+    def advance(self, size):
+        """The position, which moves on by `size` bytes."""
+        start, self.position = self.position, self.position + size
+        if self.position > len(self.content):
+            raise ValueError(f"ends at byte {self.position:,}, but the file has {len(self.content):,}")
+        return start
+
+    def numbers(self, kind, count=1):
+        """The next `count` numbers of a type, an array of their own."""
+        if kind not in NUMBERS:
+            raise ValueError(f"got the type {kind}, expected one from 0 to 12, and no array in an array")
+        dtype = np.dtype(NUMBERS[kind])
+        array = np.frombuffer(self.content, dtype, count, self.advance(count * dtype.itemsize))
+        return array != 0 if kind == BOOL else array.copy()
+
+    def value(self, kind=UINT32):
+        """The next value of a type."""
+        if kind == TEXT:  # its length, then UTF-8
+            start = self.position + 8
+            self.advance(8 + int.from_bytes(self.content[start - 8 : start], "little"))
+            return str(self.content[start : self.position], "utf-8")
+        if kind == ARRAY:
+            kind, count = self.value(), self.value(UINT64)
+            return [self.value(TEXT) for _ in range(count)] if kind == TEXT else self.numbers(kind, count)
+        return self.numbers(kind).item()
+
+
+@np.errstate(all="ignore")  # damaged scales
+def read_content(reader):
+    """The fields, the tensors' shapes and places, and then each tensor. See `read_gguf`."""
+    if reader.content[:8] not in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"):
+        raise ValueError(f"got {reader.content[:8]}, expected b'GGUF' and version 2 or 3 in little-endian order")
+    n_tensors, n_fields = (whole_number("count", reader.value(UINT64), least=0, most=2**16) for _ in range(2))
+    fields, places, tensors = {}, {}, {}
+    for kind, named, n in (("field", fields, n_fields), ("tensor", places, n_tensors)):
+        for i in range(n):
+            reader.thing = f"{kind} {i + 1} of {n}"
+            name = reader.value(TEXT)
+            reader.thing = f"{kind} {quoted(name)}"
+            if name in named:
+                raise ValueError("is there twice")
+            if kind == "field":
+                named[name] = reader.value(reader.value())
+            else:
+                shape = reader.numbers(UINT64, whole_number("axes", reader.value(), most=4))[::-1].tolist()
+                named[name] = (shape, reader.value(), reader.value(UINT64))
+    reader.thing, alignment = "field 'general.alignment'", fields.get("general.alignment", 32)
+    if not (isinstance(alignment, int) and alignment > 0 and alignment.bit_count() == 1):
+        raise ValueError(f"got {quoted(alignment)}, expected a power of two")
+    first = end = -(-reader.position // alignment) * alignment
+    for name, (shape, kind, offset) in sorted(places.items(), key=lambda item: item[1][2]):
+        reader.thing, reader.position = f"tensor {quoted(name)}", first + offset
+        if offset % alignment or reader.position < end:
+            raise ValueError(f"begins at byte {reader.position:,}, expected a multiple of {alignment} from {end:,} on")
+        block, block_bytes, decode = tensor_type(kind)
+        if min(shape) < 1 or shape[-1] % block:
+            raise ValueError(f"got the shape {tuple(shape)}, expected rows of a multiple of {block} weights")
+        start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
+        weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
+        tensors[name] = weight if weight.shape == tuple(shape) else np.asarray(weight).reshape(shape)
+    return fields, tensors
+
+
+def tensor_type(kind):
+    """What `TYPES` has for a type, or would have for another one of the `gguf` package's."""
+    if kind in TYPES:
+        return TYPES[kind]
+    try:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+    except ImportError:
+        raise ValueError(f"has type {kind}, which needs the gguf package: pip install gguf") from None
+    kind = GGMLQuantizationType(kind)  # ValueError for an unknown one
+    return *GGML_QUANT_SIZES[kind], partial(quants.dequantize, qtype=kind)

@@ -1,0 +1,187 @@
+"""What Hugging Face's model directories have in common: files, labels, special tokens, and fields of `config.json`."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..checked import quoted, shown
+from ..data import END_OF_TEXT, PAD
+from ..data.texts import kind_of
+from ..data.tokenizer_files import GENERATION, json_object
+from .checkpoint import check_depth, contents, read_object, warn_of_unknown
+from .tensors import read_tensors
+
+FIXED = {  # fields that change what any model computes, with the values that we support
+    "quantization_config": (None,),
+    "is_causal": (True,),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": (None, {}),
+    "per_layer_config": (None, {}),
+    # These limit what transformers' cache remembers, so they change what it generates.
+    "sliding_window": (None,),
+    "attention_chunk_size": (None,),
+}
+# Fields that are computed from the model when it is written.
+WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
+transformers_version _name_or_path""".split()
+# Other fields of transformers that have no effect here. They are saved again, without a warning.
+KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
+gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
+output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
+summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
+tokenizer_class transformers.js_config unk_token_id use_cache""".split()
+
+
+class HFModel(NamedTuple):
+    """The contents of a model's directory, in our names and layout."""
+
+    params: dict[str, np.ndarray]
+    config: object  # ModelConfig or LlamaConfig
+    labels: list[str] | None  # of a classifier
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_hf_tensors(path):
+    """The file that a path means, see `tensor_file`, and the tensors in it or in all files that it names."""
+    file = tensor_file(Path(path))
+    return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
+
+
+def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
+    """The file of tensors, or the index of several, that a path means; in a folder the first of these names."""
+    if path.is_file():
+        if not path.name.endswith((".safetensors", ".index.json")):
+            raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")
+        return path
+    if not path.is_dir():
+        if path.exists():
+            raise ValueError(f"{path} is {kind_of(path)}, expected a file or a folder")
+        raise FileNotFoundError(f"{path}: no such file or directory")
+    files = [file for name in names for file in sorted(path.glob(name)) if file.is_file()]
+    if files:
+        return files[0]
+    raise FileNotFoundError(f"{path}: no {' and no '.join(names)} ({contents(path)}); pickle is never read")
+
+
+def read_sharded(index):
+    """The tensors of all files that an index names, as {name: array}."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f"{index}: weight_map is {quoted(places)}, expected an object of tensor -> file")
+    folder, tensors = os.path.realpath(index.parent), {}
+    for file in dict.fromkeys(places.values()):
+        shard = index.parent / file
+        is_plain_name = file.isprintable() and "\\" not in file and Path(file).name == file
+        if not is_plain_name or os.path.dirname(os.path.realpath(shard)) != folder:
+            raise ValueError(f"{index}: names the file {quoted(file)}, which is not in its directory")
+        arrays, _ = read_tensors(shard)
+        for name in arrays:
+            if places.get(name) != file:
+                place = shown(str(places.get(name)))
+                raise ValueError(f"{shard}: unexpected tensor {shown(name)}; {index.name} says it is in {place}")
+        tensors |= arrays
+    for name in places:
+        if name not in tensors:
+            raise ValueError(f"{index}: {shown(name)} is not in {shown(places[name])}")
+    return tensors
+
+
+# ---------------------------------------------------------------- config.json
+
+
+def check_fixed(path, fields, fixed):
+    """Raise ValueError for a field that changes what the model computes and has a value that we do not support.
+
+    Parameters
+    ----------
+    path : of the `config.json`, for the message
+    fields : dict of its fields
+    fixed : dict, name -> supported values
+    """
+    for name, values in fixed.items():
+        if name in fields and fields[name] not in values:
+            raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected {' or '.join(map(repr, values))}")
+    layers = fields.get("layer_types") or ()
+    if not isinstance(layers, (list, tuple)) or any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"{path}: layer_types is {quoted(layers)}, expected 'full_attention' in every layer")
+
+
+def our_config(kind, path, fields, names, tensors, used, **more):
+    """Our configuration from the fields of a `config.json`.
+
+    Parameters
+    ----------
+    kind : ModelConfig or LlamaConfig
+    path : of the `config.json`, for messages
+    fields : dict of its fields
+    names : dict, their name of a field -> ours; the first five are sizes, and required
+    tensors : dict, name -> array; a classifier has "score.weight"
+    used : names of further fields that have been read; all others are saved again, with a warning if they are unknown
+    more : further fields of ours
+    """
+    head = tensors.get("score.weight")
+    if head is not None and (head.ndim != 2 or len(head) < 2):
+        reason = "expected (n_classes, d_model) with at least two classes"
+        raise ValueError(f"{path}: score.weight has shape {head.shape}, {reason}")
+    for name in list(names)[:5]:
+        if name not in fields:
+            raise ValueError(f"{path}: {name} is missing")
+    values = {ours: fields[name] for name, ours in names.items() if name in fields}
+    check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
+    extra = {n: v for n, v in fields.items() if n not in {*names, *used, *WRITTEN, "model_type"}}
+    warn_of_unknown(path, [name for name in extra if name not in KNOWN])
+    extra["model_type"] = fields["model_type"]  # whose habits `load_tokenizer` and `special_ids` follow
+    try:
+        return kind(**{**values, **more}, n_classes=0 if head is None else len(head), extra=extra)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def default_labels(n_classes):
+    """The names that transformers gives to classes without labels."""
+    return [f"LABEL_{k}" for k in range(n_classes)]
+
+
+def label_list(path, fields, config):
+    """A classifier's labels in the order of its classes."""
+    if not config.n_classes:
+        return None
+    problem = fields.get("problem_type")
+    if problem not in (None, "single_label_classification"):
+        expected = "expected 'single_label_classification', one label for each text"
+        raise ValueError(f"{path}: problem_type is {quoted(problem)}, {expected}")
+    default = {str(k): label for k, label in enumerate(default_labels(config.n_classes))}
+    named = fields.get("id2label") or default
+    fits = isinstance(named, dict) and set(named) == set(default)
+    if not fits or not all(isinstance(label, str) for label in named.values()):
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a text for each of {config.n_classes} classes")
+    labels = [named[str(k)] for k in range(config.n_classes)]
+    ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected another name for each class")
+    if ids != {label: k for k, label in enumerate(labels)}:
+        raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
+    return labels
+
+
+def special_ids(config, tokenizer, files):
+    """The ids of a model's special tokens, as transformers' `generate` finds them.
+
+    Returns
+    -------
+    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
+    """
+    if GENERATION in files:
+        fields = json_object(GENERATION, files[GENERATION])
+    elif "model_type" in config.extra:
+        fields = config.extra
+    else:  # a model of ours that came without the file
+        end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
+        fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: fields[name] for name in names if fields.get(name) is not None}

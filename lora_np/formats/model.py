@@ -1,0 +1,132 @@
+"""A model from wherever it is: a folder of ours, a GGUF file, or the name of a model that a Python package brings."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..adapters import Adapter
+from ..checked import one_of
+from ..compress import BlockWeight
+from ..data import gguf_tokenizer_files, load_tokenizer, model_files
+from .atomic import of_one_version
+from .checkpoint import PRETRAINED, load_model
+from .gguf import read_gguf
+from .llama import llama_from_gguf
+from .smollm2 import packaged_model
+
+PACKAGED = ("smollm2",)  # names of models in Python packages
+WEIGHTS = ("dense", "blocks")
+THREADS = 2  # that expand blocks; with more, memory is the limit
+
+
+class Task(NamedTuple):
+    """A model that is ready to use."""
+
+    params: dict  # of the base, without the adapter
+    config: object  # ModelConfig or LlamaConfig
+    adapter: Adapter | None
+    tokenizer: object
+    labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
+    files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
+
+
+def model_place(name):
+    """The folder or GGUF file of a model by its path or name."""
+    return packaged_model(name) if str(name) in PACKAGED and not Path(name).exists() else Path(name)
+
+
+def weights_file(place):
+    """The file with the weights of a model in a folder of ours, or a GGUF file itself."""
+    place = Path(place)
+    if place.suffix == ".gguf":
+        return place
+    return next((file for file in [place / "model.gguf"] if file.is_file()), place / "model.safetensors")
+
+
+@of_one_version
+def read_model(name, dtype=np.float32, weights="dense"):
+    """Read a model with its tokenizer.
+
+    Parameters
+    ----------
+    name : a folder of ours, a GGUF file, or the name of a packaged model such as "smollm2"
+    dtype : np.float32 or np.float64
+    weights : of a GGUF file: "dense" expands all its matrices once; "blocks" keeps their codes, a view of the file, and
+        expands a matrix whenever it is used
+
+    Returns
+    -------
+    Task without adapter and labels
+    """
+    one_of("weights", weights, WEIGHTS)
+    place = model_place(name)
+    file = weights_file(place)
+    if file.suffix != ".gguf":
+        params, config = load_model(place, dtype)
+        return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
+    fields, tensors = read_gguf(file)
+    params, config = llama_from_gguf(file, fields, tensors, dtype)
+    try:
+        files = gguf_tokenizer_files(fields)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    task = Task(params, config, None, tokenizer_of(file, config, files), None, files)
+    return task if weights == "blocks" else task._replace(params=expanded(params))
+
+
+def expanded(params):
+    """The same weights without blocks, each an array of its own."""
+    blocks = {name: weight for name, weight in params.items() if isinstance(weight, BlockWeight)}
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {**params, **dict(zip(blocks, pool.map(np.asarray, blocks.values())))}
+
+
+def load_pretrained(name=PRETRAINED, dtype=np.float32, weights="dense"):
+    """A model that comes with the package or with another one.
+
+    Parameters
+    ----------
+    name : by default the small language model that was trained on IMDb reviews; or "smollm2", SmolLM2-135M-Instruct
+    dtype, weights : see `read_model`
+
+    Returns
+    -------
+    params, config : as in `load_model`
+    """
+    task = read_model(name, dtype, weights)
+    return task.params, task.config
+
+
+def tokenizer_of(path, config, files=None):
+    """The tokenizer of a model, from its folder or a file. Raises ValueError for an id that the model does not have.
+
+    `files` are the tokenizer's files, if they are not in the folder.
+    """
+    return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size}, files)
+
+
+def model_sha256(place):
+    """The SHA-256 of a base's file of weights."""
+    file = weights_file(place)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    status = file.stat()
+    return cached_sha256(file, status.st_mtime_ns, status.st_size) if file.suffix == ".gguf" else file_sha256(file)
+
+
+@lru_cache(maxsize=4)
+def cached_sha256(file, *_):
+    return file_sha256(file)
+
+
+def file_sha256(path):
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""Llama's architecture, described once: configuration, layers, forward and backward pass through a block.
+
+    x = tok_emb[ids]
+    for each block:  x = x + attention(norm1(x));  x = x + mlp(norm2(x))
+    logits = head(norm_f(x))
+
+What differs from GPT-2 (`gpt2.py`): RMS normalisation instead of layer normalisation; queries and keys that are rotated
+by their positions instead of a position table; fewer key and value heads than query heads; a gated MLP; and usually no
+biases (Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `gpt2.py` explains `run` and `back`.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+
+from ..checked import check_fields, finite_number, quoted, whole_number
+from ..ops import add
+from .module import Module, with_depths
+
+INITIAL_STD = 0.02  # of the initial weights; the branches' are smaller, as in `gpt2.py`
+FINAL_NORM = "norm_f"
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The configuration of a Llama-style decoder.
+
+    Parameters
+    ----------
+    vocab_size : int, V
+    n_positions : int, the longest sequence T
+    d_model : int, C
+    n_layers : int
+    n_heads : int, H, of queries
+    n_kv_heads : int, K, of keys and values; a divisor of n_heads
+    head_size : int, D, even; H · D need not be C
+    d_ff : int, F, the width of the MLP
+    n_classes : int, 0 for a language model, or at least 2 for a classifier that reads the last real token
+    dropout : float in [0, 1), on both residual branches, while training
+    rope_theta : float above 1, θ of the rotary positions
+    rms_norm_eps : float
+    tied : bool, whether a language model's head is the token embedding
+    attention_bias, mlp_bias : bool, whether the linear layers of these parts have biases
+    extra : dict, fields of a configuration file that this package does not use; they are written back
+
+    Raises
+    ------
+    ValueError
+        At construction, naming the field, what came and what was expected.
+    """
+
+    vocab_size: int
+    n_positions: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_size: int
+    d_ff: int
+    n_classes: int = 0
+    dropout: float = 0.0
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-5
+    tied: bool = True
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    extra: dict = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self):
+        sizes = "vocab_size n_positions d_model n_layers n_heads n_kv_heads head_size d_ff"
+        check_fields(self, whole_number, *sizes.split())
+        check_fields(self, whole_number, "n_classes", least=0)
+        check_fields(self, finite_number, "rms_norm_eps", above=0, below=1)
+        check_fields(self, finite_number, "rope_theta", above=1)
+        check_fields(self, finite_number, "dropout", least=0, below=1)
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_kv_heads: {self.n_kv_heads} does not divide n_heads = {self.n_heads}")
+        if self.head_size % 2:
+            raise ValueError(f"head_size: got {self.head_size}, expected an even number: half of a head is rotated")
+        if self.n_classes == 1:
+            raise ValueError("n_classes: got 1, expected 0 (language model) or at least 2")
+        for name in ("tied", "attention_bias", "mlp_bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: got {quoted(getattr(self, name))}, expected True or False")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra: got {quoted(self.extra)}, expected a dict")
+
+
+@lru_cache(maxsize=32)
+def modules(config):
+    """The model's layers in execution order, name -> Module; a classifier's last block as in `gpt2.modules`."""
+    V, C, F, one = config.vocab_size, config.d_model, config.d_ff, config.n_classes > 0
+    Q, KV = config.n_heads * config.head_size, config.n_kv_heads * config.head_size
+    std, branch_std = INITIAL_STD, INITIAL_STD / math.sqrt(2 * config.n_layers)
+    layers = [Module("tok_emb", "embedding", (V, C), std, bias=False)]
+    for i in range(config.n_layers):
+        attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+        bias, mlp_bias, last = config.attention_bias, config.mlp_bias, one and i == config.n_layers - 1
+        layers += [
+            Module(f"blocks.{i}.norm1", "rms_norm", (C,), bias=False),
+            Module(f"{attn}.q_proj", "linear", (Q, C), std, bias=bias, one_position=last),
+            Module(f"{attn}.k_proj", "linear", (KV, C), std, bias=bias),
+            Module(f"{attn}.v_proj", "linear", (KV, C), std, bias=bias),
+            Module(f"{attn}.q_rotated", "rope", one_position=last),
+            Module(f"{attn}.k_rotated", "rope"),
+            Module(f"{attn}.context", "attention", one_position=last),
+            Module(f"{attn}.o_proj", "linear", (C, Q), branch_std, bias=bias, one_position=last),
+            Module(f"{attn}.residual", "residual", width=C, one_position=last),
+            Module(f"blocks.{i}.norm2", "rms_norm", (C,), bias=False, one_position=last),
+            Module(f"{mlp}.gate_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
+            Module(f"{mlp}.up_proj", "linear", (F, C), std, bias=mlp_bias, one_position=last),
+            Module(f"{mlp}.swiglu", "swiglu", one_position=last),
+            Module(f"{mlp}.down_proj", "linear", (C, F), branch_std, bias=mlp_bias, one_position=last),
+            Module(f"{mlp}.residual", "residual", width=C, one_position=last),
+        ]
+    layers += [Module(FINAL_NORM, "rms_norm", (C,), bias=False, one_position=one)]
+    if config.n_classes:
+        layers += [Module("pooled", "pool", one_position=True)]
+        layers += [Module("head", "linear", (config.n_classes, C), std, bias=False, one_position=True)]
+    else:
+        tied_to = "tok_emb" if config.tied else None
+        layers += [Module("head", "linear", (V, C), std, bias=False, tied_to=tied_to)]
+    return MappingProxyType(with_depths(layers))  # read-only, because it is cached
+
+
+def embed_forward(ids, run, start=0):
+    """Token ids (B, T) to (B, T, C). Positions come in with the rotations, so `start` has no effect here."""
+    return run("tok_emb", ids)
+
+
+def embed_backward(dx, back):
+    """The gradient of the table."""
+    back("tok_emb", dx)
+
+
+def block_forward(x, i, run):
+    """x + attention(norm1(x)), then x + mlp(norm2(x)): (B, T, C) to (B, T, C); see `gpt2.block_forward`."""
+    attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+
+    h = run(f"blocks.{i}.norm1", x)
+    q = run(f"{attn}.q_proj", h)  # (B, T, H·D)
+    k = run(f"{attn}.k_proj", h)  # (B, T, K·D)
+    v = run(f"{attn}.v_proj", h)  # (B, T, K·D)
+    q = run(f"{attn}.q_rotated", q)
+    k = run(f"{attn}.k_rotated", k)
+    context = run(f"{attn}.context", q, k, v)  # (B, T, H·D)
+    branch = run(f"{attn}.o_proj", context)
+    x = run(f"{attn}.residual", x, branch)
+
+    h = run(f"blocks.{i}.norm2", x)
+    gate = run(f"{mlp}.gate_proj", h)  # (B, T, F)
+    up = run(f"{mlp}.up_proj", h)  # (B, T, F)
+    act = run(f"{mlp}.swiglu", gate, up)  # (B, T, F)
+    branch = run(f"{mlp}.down_proj", act)
+    return run(f"{mlp}.residual", x, branch)
+
+
+def block_backward(dx, i, back):
+    """The gradient of the block's input from that of its output: the lines of `block_forward` in reverse order."""
+    attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
+
+    # x = x + down_proj(swiglu(gate_proj(h), up_proj(h))), h = norm2(x)
+    dx, dbranch = back(f"{mlp}.residual", dx)
+    dact = back(f"{mlp}.down_proj", dbranch)  # (B, T, F)
+    dgate, dup = back(f"{mlp}.swiglu", dact)  # (B, T, F)
+    through_up = back(f"{mlp}.up_proj", dup)
+    through_gate = back(f"{mlp}.gate_proj", dgate)
+    dh = add(through_gate, through_up)
+    dx = add(dx, back(f"blocks.{i}.norm2", dh))
+
+    # x = x + o_proj(attention(rotated(q_proj(h)), rotated(k_proj(h)), v_proj(h))), h = norm1(x)
+    dx, dbranch = back(f"{attn}.residual", dx)
+    dcontext = back(f"{attn}.o_proj", dbranch)  # (B, T, H·D)
+    dq, dk, dv = back(f"{attn}.context", dcontext)
+    dk = back(f"{attn}.k_rotated", dk)
+    dq = back(f"{attn}.q_rotated", dq)
+    through_v = back(f"{attn}.v_proj", dv)
+    through_k = back(f"{attn}.k_proj", dk)
+    through_q = back(f"{attn}.q_proj", dq)
+    dh = add(through_q, through_k, through_v)
+    return add(dx, back(f"blocks.{i}.norm1", dh))

@@ -1,0 +1,91 @@
+"""The head of a language model and its loss in one operation, in chunks of rows.
+
+With a vocabulary of 49,152 tokens, the logits of 2,000 positions take 400 MB, and their gradient as much again. Here
+the logits of a chunk of positions are computed, used and dropped. Positions whose target is ignored have none at all.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .cross_entropy import IGNORE_INDEX, cross_entropy_backward, cross_entropy_forward
+from .linear import linear_backward, linear_forward
+
+CHUNK = 2**23  # the most logits at a time: 32 MB in float32
+
+
+class LinearCrossEntropyCache(NamedTuple):
+    """Keeps the gradients themselves: the forward pass has each chunk's logits only once."""
+
+    dx: np.ndarray | None  # (..., C)
+    dweight: np.ndarray | None  # (V, C)
+
+
+class LinearCrossEntropyGrads(NamedTuple):
+    dx: np.ndarray | None  # (..., C)
+    dweight: np.ndarray | None  # (V, C)
+
+
+def linear_cross_entropy_forward(x, weight, targets, ignore_index=IGNORE_INDEX, wanted=("x", "weight"), chunk=CHUNK):
+    """Mean of −log softmax(x Wᵀ)[target] over the targets that are not `ignore_index`.
+
+    The loss is that of `cross_entropy_forward` on the logits x Wᵀ. A mean over N rows is Σ (n/N) · mean over the n rows
+    of each chunk, and so is its gradient.
+
+    Parameters
+    ----------
+    x : array (..., C), the input of the head
+    weight : array (V, C), or an object that NumPy converts to one
+    targets : int array (...,) with values in 0 … V−1, or ignore_index
+    ignore_index : int
+    wanted : names of the operands whose gradients the backward pass will give
+    chunk : int, the most logits at a time
+
+    Returns
+    -------
+    loss : scalar of x's dtype, in nats per real target
+    cache : LinearCrossEntropyCache
+
+    Raises
+    ------
+    ValueError
+        As `cross_entropy_forward`.
+    """
+    weight = np.asanyarray(weight)  # once, not for each chunk
+    rows = x.reshape(-1, x.shape[-1])  # (N, C)
+    real = np.flatnonzero(targets != ignore_index)  # (n,)
+    dx = np.zeros_like(rows) if "x" in wanted else None
+    loss, dweight, step = 0.0, None, max(1, chunk // len(weight))
+    for start in range(0, max(1, len(real)), step):
+        piece = real[start : start + step]
+        share = len(piece) / max(1, len(real))
+        logits, of_head = linear_forward(rows[piece], weight, wanted=wanted)  # (n, V)
+        piece_loss, of_loss = cross_entropy_forward(
+            logits, targets.reshape(-1)[piece], ignore_index, ("logits",) if wanted else ()
+        )
+        loss += share * piece_loss
+        if wanted:
+            grads = linear_backward(cross_entropy_backward(share, of_loss).dlogits, of_head)
+            if dx is not None:
+                dx[piece] = grads.dx
+            if grads.dweight is not None:
+                dweight = grads.dweight if dweight is None else np.add(dweight, grads.dweight, out=dweight)
+    return loss, LinearCrossEntropyCache(None if dx is None else dx.reshape(x.shape), dweight)
+
+
+def linear_cross_entropy_backward(dloss, cache):
+    """Gradients of the mean cross-entropy of x Wᵀ: those of `ops/cross_entropy.py`, then those of `ops/linear.py`.
+
+    Parameters
+    ----------
+    dloss : float, the gradient with respect to the loss: 1.0 if the loss is the end of the model
+    cache : LinearCrossEntropyCache
+
+    Returns
+    -------
+    LinearCrossEntropyGrads, with None for each operand that was not wanted; if dloss is 1.0 they are the cache's own
+    arrays: do not write into them
+    """
+    if dloss == 1.0:
+        return LinearCrossEntropyGrads(*cache)
+    return LinearCrossEntropyGrads(*(None if grad is None else grad * float(dloss) for grad in cache))
