@@ -65,6 +65,12 @@ def test_the_answers_alone_are_learnt(name, tokenizer):
     assert result.rows[0][0].tolist() == whole[:-1]
 
 
+def test_the_template_alone_puts_tokens_around_a_conversation(tmp_path):
+    write_tokenizer(tmp_path, add_bos_token=True, add_eos_token=True)
+    rows = chat_rows(CONVERSATIONS[:1], load_tokenizer(tmp_path), Template(TEMPLATES["Llama 2"], SPECIAL), 99).rows
+    assert rows[0][0][:2].tolist() != [1, 1] and rows[0][0].tolist().count(2) == 0 and rows[0][1][-1] == 2
+
+
 def test_a_conversation_that_is_too_long(tokenizer):
     """It is cut on the right; where no part of an answer is left, it is left out."""
     template = Template(TEMPLATES["ChatML"], SPECIAL)
@@ -188,6 +194,8 @@ def test_a_prompt_and_its_completion(tokenizer, tmp_path):
     write_tokenizer(tmp_path, add_bos_token=True, add_eos_token=True)
     [row], *_ = chat_rows(chats, load_tokenizer(tmp_path), None, 99)
     assert row[0][0] == 1 and learnt(tokenizer, row) == [" Fine,  really!</s>"]
+    nothing = [[{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]]
+    assert chat_rows(nothing, tokenizer, None, 99) == ([], 0, 1), "the first token is nobody's target"
     with pytest.raises(ValueError, match="conversation 2: the model has no chat template; give a prompt and a comple"):
         chat_rows([*chats, CONVERSATIONS[1]], ours, None, 99)
 
