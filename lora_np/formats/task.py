@@ -28,8 +28,9 @@ from .checkpoint import (
     save_model,
 )
 from .hugging_face import default_labels
-from .model import PACKAGED, file_sha256, model_place, model_sha256, read_model, weights_file
-from .tensors import tensor_bytes
+from .model import is_packaged, model_place, model_sha256, read_model, weights_file
+from .smollm2 import PACKAGED, packaged_model
+from .tensors import file_sha256, tensor_bytes
 
 SHIPPED = PRETRAINED / "adapters"  # folders of adapters that come with the package
 
@@ -71,7 +72,7 @@ def base_name(base, folder):
     if base == os.path.realpath(PRETRAINED):
         return "pretrained"
     for name in PACKAGED:
-        if Path(base).suffix == ".gguf" and base == os.path.realpath(model_place(name)):
+        if Path(base).name == PACKAGED[name][1] and base == os.path.realpath(packaged_model(name)):
             return name
     try:
         return Path(os.path.relpath(base, folder)).as_posix()
@@ -116,7 +117,7 @@ def load_task(name, base=None, weights="dense"):
 
 def is_model_file(name):
     """Whether a name means a GGUF file, by its path or as a packaged model."""
-    return str(name) in PACKAGED and not Path(name).exists() or weights_file(name) == Path(name)
+    return is_packaged(name) or weights_file(name) == Path(name)
 
 
 @of_one_version
@@ -229,11 +230,12 @@ def read_task(name):
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")
     if is_adapter:
-        named = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
-        is_packaged = about["base"] in PACKAGED and not named.exists()
-        about["base"] = (
-            PRETRAINED if about["base"] == "pretrained" else model_place(about["base"]) if is_packaged else named
-        )
+        if about["base"] in PACKAGED:
+            about["base"] = packaged_model(about["base"])
+        elif about["base"] == "pretrained":
+            about["base"] = PRETRAINED
+        else:
+            about["base"] = Path(os.path.normpath(Path(os.path.realpath(folder)) / about["base"]))
         if os.path.realpath(about["base"]) == os.path.realpath(folder):
             raise ValueError(f"{path}: names its own folder as the base, expected a model's folder")
     return folder, about

@@ -1,5 +1,6 @@
 """Single files: named tensors (safetensors) and JSON. A write replaces the whole file or changes nothing."""
 
+import hashlib
 import json
 import math
 import re
@@ -147,3 +148,12 @@ def without_repeats(pairs):
             raise ValueError(f"repeated name {quoted(name)}")
         values[name] = value
     return values
+
+
+def file_sha256(path):
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
