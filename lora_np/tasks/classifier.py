@@ -120,7 +120,7 @@ def finetune(
     given = classifier_training(frozen, config, start, training, batches, pad, class_weights=weights, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
     data = [array for split in encoded for array in split]
-    announce(report, params, config, start, given, batch_size, max(map(len, training[0])))
+    announce(report, out, params, config, start, given, batch_size, max(map(len, training[0])))
     with resumable(out, given, base, data, facts, report) as more:
         state = train(**given, **more)
         model, adapter, trained = end_training(params, frozen, start, state)

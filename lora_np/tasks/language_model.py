@@ -60,7 +60,7 @@ def finetune_text(
     frozen, start = start_training(params, adapter_config, seed)
     given = language_training(frozen, config, start, training, validation, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, **settings}
-    announce(report, params, config, start, given, batch_size, config.n_positions)
+    announce(report, out, params, config, start, given, batch_size, config.n_positions)
     with resumable(out, given, base, [training, validation, test], facts, report) as more:
         state = train(**given, **more)
         model, adapter, trained = end_training(params, frozen, start, state)
