@@ -55,12 +55,12 @@ def finetune_text(
         needed = math.ceil((config.n_positions + 1) / TRAIN)
         raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {max(needed, 20)}")
     training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
-    with blas_threads(1), answers_of(base):
-        before = perplexity(language_loss(params, config, test))
     frozen, start = start_training(params, adapter_config, seed)
     given = language_training(frozen, config, start, training, validation, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, **settings}
     announce(report, out, params, config, start, given, batch_size, config.n_positions)
+    with blas_threads(1), answers_of(base):
+        before = perplexity(language_loss(params, config, test))
     with resumable(out, given, base, [training, validation, test], facts, report) as more:
         state = train(**given, **more)
         model, adapter, trained = end_training(params, frozen, start, state)

@@ -98,7 +98,7 @@ def announce(report, out, params, config, adapter, given, batch_size, length):
     report(f"training {share} in {given['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
         memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(config, batch_size, length))
-        report(f"this takes about {memory} of memory, and {saved} beside {shown(str(out))} for the state")
+        report(f"this takes at least {memory} of memory, and {saved} beside {shown(str(out))} for the state")
 
 
 def bytes_of_full(config, batch_size, length):
