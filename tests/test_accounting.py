@@ -15,7 +15,7 @@ from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import Hollow, hollow
 from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
-from lora_np.tasks.start import memory_of_full
+from lora_np.tasks.start import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
 
 # ------------------------------------------------------------------ counting matrix products as they happen
@@ -372,7 +372,7 @@ def test_memory_that_full_fine_tuning_is_said_to_need(random_params, random_batc
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 0.85 * peak < memory_of_full(config, 4, 32)[0] < peak
+    assert 0.85 * peak < bytes_of_full(config, 4, 32)[0] < peak
 
 
 # ------------------------------------------------------------------ beside the measured times

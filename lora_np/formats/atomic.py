@@ -43,7 +43,8 @@ def write_atomically(path, data):
 def write_through(file, data):
     """Write bytes, or pieces of them, to a new file, a path or an open handle, and flush them to the disk."""
     with os.fdopen(file, "wb") if isinstance(file, int) else open(file, "xb") as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
+        for piece in [data] if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

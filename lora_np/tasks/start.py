@@ -10,7 +10,7 @@ import numpy as np
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..analysis import step_bytes
-from ..checked import finite_number, one_of, whole_number
+from ..checked import finite_number, one_of, shown, whole_number
 from ..formats import check_target, read_model
 from ..formats.model import model_place, weights_file
 from ..training import attach, available_cores, stream
@@ -94,10 +94,10 @@ def load_base(base, dropout, adapter_config, weights="dense"):
     return task._replace(config=replace(task.config, dropout=dropout))
 
 
-def most_tokens(config, base, asked=None):
-    """How many tokens of a text are read: all that the model can, or with a large one MOST_TOKENS, or as asked."""
+def most_tokens(config, base, asked=None, most=MOST_TOKENS):
+    """How many tokens of a text are read: as asked, or all that the model can, which is cut to `most` if it is large."""
     if asked is None:
-        return min(config.n_positions, MOST_TOKENS) if is_large(base) else config.n_positions
+        return min(config.n_positions, most) if is_large(base) else config.n_positions
     return whole_number("max_tokens", asked, most=config.n_positions, why="the model's n_positions")
 
 
@@ -125,12 +125,13 @@ def start_training(params, adapter_config, seed):
     return start_adapter(params, adapter_config, stream(seed, "adapter"))
 
 
-def announce(report, params, config, adapter, given, batch_size, length):
-    """Say what will be trained in how many steps, and what memory the training of a large model needs.
+def announce(report, out, params, config, adapter, given, batch_size, length):
+    """Say what will be trained in how many steps, and what full fine-tuning of a large model takes.
 
     Parameters
     ----------
     report : function of a line of text
+    out : folder that will be written
     params, config : the model
     adapter : Adapter, or None if the whole model is trained
     given : dict of `train`'s arguments
@@ -140,19 +141,16 @@ def announce(report, params, config, adapter, given, batch_size, length):
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
     report(f"training {share} in {given['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
-        memory = memory_of_full(config, batch_size, length)
-        share = (
-            f"weights before, during and at their best, gradients, two moments; {memory[1] / 1e9:.1f} GB activations"
-        )
-        report(f"memory: about {memory[0] / 1e9:.1f} GB ({share})")
+        memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(config, batch_size, length))
+        report(f"this takes at least {memory} of memory, and {saved} beside {shown(str(out))} for the state")
 
 
-def memory_of_full(config, batch_size, length):
-    """Bytes in use when a whole model is trained, and those of the activations among them."""
+def bytes_of_full(config, batch_size, length):
+    """Bytes that training a whole model takes in memory, without arrays of a moment, and those of its saved state."""
     step = step_bytes(config, batch_size, length)
-    activations = sum(step.activations.values()) + step.loss
-    # Three times the weights: the base's, those in training, and the best so far.
-    return 3 * step.parameters + step.gradients + step.optimiser + activations, activations
+    trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
+    passing = step.gradients + sum(step.activations.values()) + step.loss
+    return step.parameters + trained + passing, trained
 
 
 def end_training(params, frozen, start, state):

@@ -36,7 +36,7 @@ class Progress:
         if now - self.shown < self.pause:
             return
         steps, seconds, between, tokens = (new - old for new, old in zip(self.marks[-1], self.marks[0]))
-        speed, left = tokens / max(seconds - between, 1e-9), in_words((self.total - step) * seconds / steps)
+        speed, left = tokens / max(seconds - between, 1e-9), duration((self.total - step) * seconds / steps)
         self.show(step, f"loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left{', evaluating' if evaluates else ''}")
         self.shown = now
 
@@ -68,7 +68,7 @@ def progress_of(label, step, total, window):
         yield Progress(show if label is not None else None, pause, step, total, window)
 
 
-def in_words(seconds):
+def duration(seconds):
     """A time such as "6 min 34 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
