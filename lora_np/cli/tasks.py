@@ -1,28 +1,24 @@
-"""Commands for a user's own files: finetune, predict, evaluate, generate, mix, merge, export, import, inspect."""
+"""Commands for a user's own files: finetune, predict, evaluate, mix, merge, export, import, inspect."""
 
 import math
 from pathlib import Path
 
-import numpy as np
-
 from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
-from ..checked import one_of, shown, whole_number
+from ..checked import one_of, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task
 from ..formats.model import WEIGHTS
-from ..model import Sampling
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
 from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
-from ..tasks.language_model import finetune_text
+from ..tasks.language_model import finetune_answers, finetune_text
 from ..tasks.report import format_report
-from ..tasks.start import answers_of, is_large
-from ..tasks.writing import write_text_from
-from ..training import blas_threads
+from ..tasks.start import is_large
 from .shared import check_unset, json_writer, print_now
 
+OF_TABLE = ["text", "label", "test", "class_weights", "quoting"]  # options of a table of labels alone
 QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
@@ -30,7 +26,9 @@ ADVICE = "  More texts of such a class help most; --class-weights balanced makes
 def add_commands(command):
     tuning = command("finetune", run_finetune, "train a classifier on your own table, or a language model on your text")
     source = tuning.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file, for a classifier")
+    text = """a CSV, TSV or JSONL file: texts and labels for a classifier; or without --text and --label conversations
+    for a language model, with columns prompt and completion, or messages"""
+    source.add_argument("--data", metavar="FILE", help=text)
     text = "a text, for a language model; separated by empty lines, or else by lines"
     source.add_argument("--text-file", metavar="FILE", help=text)
     tuning.add_argument("--text", metavar="COLUMN", help="the column of texts in --data")
@@ -89,20 +87,6 @@ def add_commands(command):
     judging.add_argument("--json", metavar="FILE", help="also write the report as JSON")
     judging.add_argument("--out", metavar="FILE", help="draw the confusion matrix as a .png")
 
-    write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
-    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
-    write.add_argument("--model", metavar="DIR", help="the language model (default: the shipped one)")
-    text = "an adapter's folder, critics or licences (shipped), or base for none; several write one text each"
-    write.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
-    write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
-    write.add_argument("--tokens", type=int, default=60, metavar="N", help="maximum number to generate (default 60)")
-    write.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: most likely (default 0.8)")
-    write.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
-    write.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
-    write.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: fewer repetitions")
-    write.add_argument("--ignore-end", action="store_true", help="continue after the end of a text")
-    write.add_argument("--seed", type=int, default=0, metavar="N")
-
     mixing = command("mix", run_mix, "combine several adapters into one, their weighted sum")
     merging = command("merge", run_merge, "write a model with an adapter, or a mix of several, merged into its weights")
     for both in (mixing, merging):
@@ -135,23 +119,25 @@ def add_commands(command):
 
 
 def run_finetune(arguments):
-    is_text = arguments.text_file is not None
-    # An option that is not given has the default of `finetune` or `finetune_text`.
+    # An option that is not given has the default of `finetune`, `finetune_text` or `finetune_answers`.
     names = ("method", "learning_rate", "epochs", "batch_size", "seed", "base", "dropout")
     names += ("weights", "recompute", "threads", "max_tokens")
     settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     settings["adapter_config"] = adapter_config(arguments)
-    if is_text:
-        names = ["text", "label", "test", "class_weights", "quoting"]
-        check_unset(arguments, names, "needs --data; a --text-file has its own test part")
-        result = finetune_text(arguments.text_file, arguments.out, **settings, report=print_now)
+    settings["report"] = print_now
+    if arguments.text_file is not None:
+        check_unset(arguments, OF_TABLE, "needs --data; a --text-file has its own test part")
+        result = finetune_text(arguments.text_file, arguments.out, **settings)
+    elif arguments.text is None and arguments.label is None:
+        check_unset(arguments, OF_TABLE, "needs --text and --label; without them --data is a file of conversations")
+        result = finetune_answers(arguments.data, arguments.out, **settings)
     else:
         for name in ("text", "label"):
             if getattr(arguments, name) is None:
-                raise ValueError(f"{name}: is missing; --data needs --text and --label, the names of its columns")
+                raise ValueError(f"{name}: is missing; a table needs --text and --label, the names of its columns")
         table = arguments.data, arguments.text, arguments.label
         settings |= {"class_weights": arguments.class_weights or "none", "quoting": bool(arguments.quoting)}
-        result = finetune(*table, arguments.out, test_data=arguments.test, **settings, report=print_now)
+        result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 
 
@@ -182,10 +168,14 @@ def adapter_config(arguments):
 
 def report(result, arguments):
     """Lines about the data and the test of `finetune` or `finetune_text`."""
-    if "tokens" in result:
-        n, before, after = result["tokens"], result["test_perplexity_before"], result["test_perplexity"]
-        data = f"tokens: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"
-        return [data, f"test perplexity {after:.1f} (before: {before:.1f})"]
+    for what in {"tokens", "conversations"} & result.keys():
+        n, before, after = result[what], result["test_perplexity_before"], result["test_perplexity"]
+        lines = [f"{what}: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
+        if result.get("cut"):
+            lines.append(f"      {result['cut']} are cut, because they are too long")
+        if result.get("left_out"):
+            lines.append(f"      {result['left_out']} are left out, because no part of an answer fits")
+        return [*lines, f"test perplexity {after:.1f} (before: {before:.1f})"]
     n, longer = result["rows"], result["longer_texts"]
     lines = [f"labels: {', '.join(map(shown, result['labels']))}"]
     lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")
@@ -227,26 +217,6 @@ def run_evaluate(arguments):
     report = judge_file(arguments.model, arguments.data, *columns, *settings)
     print(format_report(report))
     write_as_json(report)
-
-
-def run_generate(arguments):
-    whole_number("seed", arguments.seed, least=0)
-    sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
-    loaded = load_adapter_set(arguments.adapter, arguments.model)
-    adapters = loaded.adapters or {"base": None}
-    if arguments.weights is not None:
-        adapters = {"mix": mixed(loaded, arguments.weights)[0]}
-    for name, adapter in adapters.items():
-        with blas_threads(1), answers_of(name if adapter is not None else loaded.base):
-            if len(adapters) > 1:
-                print(f"[{shown(name)}]")
-            rng = np.random.default_rng(arguments.seed)
-            text = arguments.prompt, arguments.tokens
-            try:
-                for piece in write_text_from(loaded.task, *text, adapter, sampling, rng, arguments.ignore_end):
-                    print(piece, end="", flush=True)
-            finally:
-                print()
 
 
 def run_mix(arguments):

@@ -95,7 +95,7 @@ def load_base(base, dropout, adapter_config, weights="dense"):
 
 
 def most_tokens(config, base, asked=None, most=MOST_TOKENS):
-    """How many tokens of a text are read: as asked, or all that the model can, which is cut to `most` if it is large."""
+    """How many tokens of a text are read: as asked, or all that the model can, but of a large one at most `most`."""
     if asked is None:
         return min(config.n_positions, most) if is_large(base) else config.n_positions
     return whole_number("max_tokens", asked, most=config.n_positions, why="the model's n_positions")

@@ -1,9 +1,13 @@
 """Generate text piece by piece."""
 
+from datetime import datetime
+
 import numpy as np
 
 from ..checked import quoted
 from ..data import decode, encode
+from ..data.tokenizer import check_texts, library
+from ..formats import chat_template, render_chat
 from ..formats.hugging_face import special_ids
 from ..model import GREEDY, generate_tokens
 
@@ -13,7 +17,7 @@ UNFINISHED = "\ufffd"  # what incomplete bytes of a character decode to
 def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None, ignore_end=False):
     """Yield the prompt, and then its continuation piece by piece.
 
-    When the text reaches the end of the position table, generation continues from its last half; see
+    When the text reaches n_positions, generation continues from its last half; see
     `generate_tokens`.
 
     Parameters
@@ -30,24 +34,53 @@ def write_text_from(task, prompt, n_new, adapter=None, sampling=GREEDY, rng=None
     -------
     iterator of str; joined, they are the text
     """
-    if task.labels is not None:
-        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     if not prompt.strip():
         raise ValueError("prompt: is empty, expected at least one word")
-    tokenizer = task.tokenizer
-    ids = encode(tokenizer, [prompt])[0][None]  # (1, T)
+    ids = encode(task.tokenizer, [prompt])[0]
     if not ids.size:
         raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary; expected another text")
+    return continuation(task, ids, n_new, adapter, sampling, rng, ignore_end)
+
+
+def answer_from(task, messages, n_new, adapter=None, sampling=GREEDY, rng=None):
+    """Yield the answer to a conversation piece by piece.
+
+    Parameters
+    ----------
+    task : Task of a language model whose files have a chat template
+    messages : list of dict with role and content, the last of the user
+    n_new, adapter, sampling, rng : see `write_text_from`
+
+    Returns
+    -------
+    iterator of str
+    """
+    template = chat_template(task.files)
+    if template is None:
+        raise ValueError("model: has no chat template, expected one that was trained to chat, such as smollm2")
+    text = render_chat(template, messages, begins_answer=True, now=datetime.now())
+    check_texts([text])
+    with library("messages: the tokenizer cannot encode them"):
+        ids = np.array(task.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+    parts = continuation(task, ids, n_new, adapter, sampling, rng)
+    next(parts)  # the conversation itself
+    return parts
+
+
+def continuation(task, ids, n_new, adapter, sampling, rng, ignore_end=False):
+    """Yield the text of some ids, (T,), and then its continuation; see `write_text_from`."""
+    if task.config.n_classes:
+        raise ValueError("model: got a classifier, expected a language model; use `predict` to classify with it")
     vocab_size = task.config.vocab_size
     settings = {
         "sampling": sampling,
         "rng": rng,
         "stop": () if ignore_end else end_ids(task),
         # Vocabularies have gaps, and some models round their size up.
-        "never": np.setdiff1d(np.arange(vocab_size), list(tokenizer.get_vocab().values())),
+        "never": np.setdiff1d(np.arange(vocab_size), list(task.tokenizer.get_vocab().values())),
     }
-    new = generate_tokens(task.params, ids, task.config, n_new, adapter, slide=True, **settings)
-    return pieces(tokenizer, ids[0].tolist(), new)
+    new = generate_tokens(task.params, ids[None], task.config, n_new, adapter, slide=True, **settings)
+    return pieces(task.tokenizer, ids.tolist(), new)
 
 
 def end_ids(task):

@@ -1,0 +1,123 @@
+"""Commands that write: generate and chat."""
+
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..checked import shown, whole_number
+from ..model import Sampling
+from ..tasks.adapter_set import load_adapter_set, mixed
+from ..tasks.start import answers_of
+from ..tasks.writing import answer_from, write_text_from
+from ..training import blas_threads, worthwhile_threads
+
+TEXT_TOKENS, CHAT_TOKENS = 60, 400  # the most that are generated, unless others are asked for
+
+
+def add_commands(command):
+    write = command("generate", run_generate, "continue a prompt with the base, an adapter, or several adapters")
+    write.add_argument("--prompt", required=True, type=str, metavar="TEXT", help="start of the text")
+    write.add_argument("--chat", action="store_true", help="answer the prompt, through the model's chat template")
+    talk = command("chat", run_chat, "talk with a model on the terminal, line by line")
+    for both in (write, talk):
+        add_writing_options(both)
+    write.add_argument("--weights", nargs="+", type=float, metavar="W", help="mix the adapters with these weights")
+    write.add_argument("--ignore-end", action="store_true", help="continue after the end of a text")
+
+
+def add_writing_options(command):
+    """The options of `generate` and `chat`."""
+    text = "the language model: smollm2, a GGUF file, or a folder (default: the shipped one; of chat: smollm2)"
+    command.add_argument("--base", "--model", dest="model", metavar="DIR", help=text)
+    text = "an adapter's folder, critics or licences (shipped), or base for none; generate takes several"
+    command.add_argument("--adapter", nargs="+", action="extend", default=[], metavar="DIR", help=text)
+    command.add_argument("--system", metavar="TEXT", help="in a chat: what the model is told beforehand")
+    command.add_argument("--tokens", type=int, metavar="N", help="maximum number to generate (default 60, chat 400)")
+    command.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: most likely (default 0.8)")
+    command.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
+    command.add_argument("--top-p", type=float, metavar="P", help="sample from the most likely tokens that sum to P")
+    text = "above 1: fewer repetitions"
+    command.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help=text)
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+
+
+def run_generate(arguments):
+    if arguments.system is not None and not arguments.chat:
+        raise ValueError("system: needs --chat")
+    sampling = sampling_of(arguments)
+    loaded = load_adapter_set(arguments.adapter, arguments.model)
+    adapters = loaded.adapters or {"base": None}
+    if arguments.weights is not None:
+        adapters = {"mix": mixed(loaded, arguments.weights)[0]}
+    n_new = arguments.tokens or (CHAT_TOKENS if arguments.chat else TEXT_TOKENS)
+    for name, adapter in adapters.items():
+        with writing(name if adapter is not None else loaded.base, loaded.task):
+            if len(adapters) > 1:
+                print(f"[{shown(name)}]")
+            more = n_new, adapter, sampling, np.random.default_rng(arguments.seed)
+            if arguments.chat:
+                parts = answer_from(loaded.task, messages_before(arguments, arguments.prompt), *more)
+            else:
+                parts = write_text_from(loaded.task, arguments.prompt, *more, arguments.ignore_end)
+            print_parts(parts)
+
+
+def run_chat(arguments):
+    sampling, rng = sampling_of(arguments), np.random.default_rng(arguments.seed)
+    if len(arguments.adapter) > 1:
+        raise ValueError(f"adapter: got {len(arguments.adapter)}, expected one to talk with")
+    base = arguments.model or (None if arguments.adapter else "smollm2")
+    loaded = load_adapter_set(arguments.adapter, base)
+    adapter = next(iter(loaded.adapters.values()), None)
+    messages = messages_before(arguments)
+    while line := next_line():
+        messages.append({"role": "user", "content": line})
+        with writing(loaded.base, loaded.task):
+            n_new = arguments.tokens or CHAT_TOKENS
+            text = print_parts(answer_from(loaded.task, messages, n_new, adapter, sampling, rng))
+        messages.append({"role": "assistant", "content": text})
+
+
+def next_line():
+    """What the user types next; "" at the end of the input."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return ""
+        if line.strip():
+            return line
+
+
+def sampling_of(arguments):
+    """The Sampling for the options of `generate` and `chat`, which are checked."""
+    whole_number("seed", arguments.seed, least=0)
+    if arguments.tokens is not None:
+        whole_number("tokens", arguments.tokens)
+    return Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
+
+
+def messages_before(arguments, *prompts):
+    """The messages that a chat begins with: the system's, if there is one, and the user's."""
+    pairs = [("system", arguments.system)] * (arguments.system is not None) + [("user", text) for text in prompts]
+    return [{"role": role, "content": text} for role, text in pairs]
+
+
+@contextmanager
+def writing(name, task):
+    """The context of a generation: products of a small model's matrices are too short for two threads."""
+    with blas_threads(worthwhile_threads(task.params)), answers_of(name):
+        yield
+
+
+def print_parts(parts):
+    """Print the pieces of a text as they come, and return the text."""
+    text = ""
+    try:
+        for piece in parts:
+            text += piece
+            print(piece, end="", flush=True)
+    finally:
+        print()
+    return text
