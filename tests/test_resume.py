@@ -433,7 +433,7 @@ def tuning(tmp_path, tiny_base, rows, monkeypatch, capsys):
     """Function (options, seconds=0, stop=None, error=KeyboardInterrupt) -> exit code, stdout and stderr of `finetune`.
 
     It works in `tmp_path`, which has nothing except rows.jsonl, and writes "out". A state is saved after every step, or
-    after some seconds. It is interrupted in step `stop`.
+    after some seconds. It is interrupted in step `stop`. `began` is the step that its training began with.
     """
     (tmp_path / "rows.jsonl").write_text(rows)
     monkeypatch.chdir(tmp_path)
@@ -442,11 +442,13 @@ def tuning(tmp_path, tiny_base, rows, monkeypatch, capsys):
 
     def call(options, seconds=0.0, stop=None, error=KeyboardInterrupt):
         def train_step(state, *rest):
+            call.began = call.began or state.step + 1
             if state.step + 1 == stop:
                 state.trainable.popitem()[1][...] = 7.0  # in the middle of a step
                 raise error
             return step_of(state, *rest)
 
+        call.began = None
         with monkeypatch.context() as patch:
             patch.setattr("lora_np.tasks.resuming.SAVE_SECONDS", seconds)
             patch.setattr(trainer_module, "train_step", train_step)
@@ -471,7 +473,7 @@ def test_an_interrupted_fine_tuning_resumes_bit_for_bit(tuning, options):
     middle = random.sample(range(2, steps), 2)
     for stop, before in pairwise([1, *sorted([*middle, middle[0]]), steps, None], first=0):
         code, said, error = tuning(options, stop=stop)
-        assert ("resuming" in said) == (before > 1)
+        assert ("resuming" in said) == (before > 1) and tuning.began == max(before, 1)
         assert before <= 1 or f"resuming at step {before - 1} of {steps}\n" in said
         if stop is not None:
             resumes = f"; the same command resumes at step {stop - 1} of {steps}" if stop > 1 else ""
