@@ -208,6 +208,7 @@ REFUSED = {
 FOREIGN = {
     "no such type": (container(tensors=[("w", [256], 99, ZERO)]), "tensor 'w': 99 is not a valid"),
     "whole numbers": (container(tensors=[("w", [8], I32, ZERO)]), "tensor 'w': .*I32"),
+    "an infinite scale": (container(tensors=[("w", [256], Q4_K, b"\0\x7c" + ZERO)]), "tensor 'w': .*not finite"),
     "half a K-block": (container(tensors=[("w", [128], Q4_K, ZERO)]), r"'w': got the shape .*multiple of 256"),
 }
 

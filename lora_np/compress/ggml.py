@@ -22,7 +22,7 @@ from .weight import QuantisedWeight, check_weight, read_only
 BLOCK = 32  # weights
 HEADERS = {"q8_0": 2, "q4_0": 2, "q4_1": 4}  # bytes of a block's float16 numbers
 BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-PIECE = 2**13  # blocks that are expanded at a time, 1 MB of float32: they stay in a core's cache
+PIECE = 2**14  # blocks that are expanded at a time, to 2 MB: what is in between stays in a core's cache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
