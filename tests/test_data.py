@@ -359,22 +359,23 @@ def test_the_ids_of_special_tokens_in_a_gguf_file(changes, ends, tmp_path):
 # What is wrong, and in which field of the metadata.
 DAMAGED = {
     "model is 'llama', expected 'gpt2', which is byte-level BPE; import the model's Hugging Face": {"model": "llama"},
-    "model is missing, expected a str": {"model": None},
+    "model is missing, expected str": {"model": None},
     "pre is 'tekken', expected one of default, gpt-2, smollm, llama-bpe, qwen2; import the": {"pre": "tekken"},
     "pre is missing": {"pre": None},
     "tokens is missing, expected a list of str": {"tokens": None},
-    "tokens is something else": {"tokens": ["a", 3]},
+    "tokens has 3 at 1, expected str": {"tokens": ["a", 3]},
     "tokens has '<s>' twice, at 1 and 2": {"tokens": ["<unk>", "<s>", "<s>", *ALL[3:]]},
-    "token_type is something else, expected a list of int": {"token_type": ["3"] * len(ALL)},
+    "token_type has '3' at 0, expected int": {"token_type": ["3"] * len(ALL)},
     f"token_type has 3 entries, expected {len(ALL)}": {"token_type": [1, 1, 1]},
     "merges is missing": {"merges": None},
+    "merges is 3, expected a list of str": {"merges": 3},
     "merges has 'a zz', whose parts or whole": {"merges": ["l l", "a zz"]},
     "merges has 'a b', whose": {"merges": ["a b"]},
     "merges has 'ab ', whose": {"merges": ["ab"]},
     f"bos_token_id is {len(ALL)}, expected an id below": {"bos_token_id": len(ALL)},
     "unknown_token_id is -1, expected": {"unknown_token_id": -1},
-    "eot_token_id is '2', expected a int": {"eot_token_id": "2"},
-    "add_bos_token is 1, expected a bool": {"add_bos_token": 1},
+    "eot_token_id is '2', expected int": {"eot_token_id": "2"},
+    "add_bos_token is 1, expected bool": {"add_bos_token": 1},
     "add_bos_token is true, expected a bos_token_id beside it": {"add_bos_token": True, "bos_token_id": None},
 }
 

@@ -8,7 +8,7 @@ one. SmolLM2 lacks 21 bytes; 13 of them are in no text in UTF-8.
 
 import json
 
-from ..checked import quoted, shown
+from ..checked import quoted
 from .tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER, WHOLE_FILE
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -140,8 +140,8 @@ def of_type(fields, name, kind, default=None):
     """A field of the tokenizer; without a default it has to be there."""
     value = fields.get(PREFIX + name, default)
     if type(value) is not kind:
-        found = "missing" if value is None else shown(repr(value))
-        raise ValueError(f"{PREFIX}{name} is {found}, expected a {kind.__name__}; {REMEDY}")
+        found = "missing" if value is None else quoted(value)
+        raise ValueError(f"{PREFIX}{name} is {found}, expected {kind.__name__}; {REMEDY}")
     return value
 
 
@@ -150,9 +150,12 @@ def sequence(fields, name, kind):
     values = fields.get(PREFIX + name)
     if hasattr(values, "tolist"):  # an array
         values = values.tolist()
-    if not isinstance(values, (list, tuple)) or not all(type(value) is kind for value in values):
-        found = "missing" if values is None else "something else"
+    if not isinstance(values, (list, tuple)):
+        found = "missing" if values is None else quoted(values)
         raise ValueError(f"{PREFIX}{name} is {found}, expected a list of {kind.__name__}; {REMEDY}")
+    for i, value in enumerate(values):
+        if type(value) is not kind:
+            raise ValueError(f"{PREFIX}{name} has {quoted(value)} at {i}, expected {kind.__name__}; {REMEDY}")
     return list(values)
 
 

@@ -184,27 +184,25 @@ def rendered_texts(conversations, places, template, now):
     An answer begins where the text of the messages before it ends, with what an answer begins with; and it ends where
     the text of the messages up to it ends. Both must be beginnings of the whole text.
     """
+    answers = [
+        [k for k, message in enumerate(messages) if message["role"] == "assistant"] for messages in conversations
+    ]
     jobs, whose = [], []
-    for row, messages in enumerate(conversations):
-        answers = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
-        jobs += [(messages, False)]
-        jobs += [job for k in answers for job in ((messages[:k], True), (messages[: k + 1], False))]
-        whose += [(row, None)] + [(row, k) for k in answers for _ in range(2)]
-    rendered = render(template, jobs, now, [places[row] for row, _ in whose])
+    for messages, ks, place in zip(conversations, answers, places):
+        beginnings = [((messages[:k], True), (messages[: k + 1], False)) for k in ks]
+        jobs += [(messages, False), *sum(beginnings, ())]
+        whose += [place] * (1 + 2 * len(ks))
+    rendered = iter(render(template, jobs, now, whose))
     texts, spans = [], []
-    for (row, k), text in zip(whose, rendered):
-        if k is None:
-            texts.append(text)
-            spans.append([])
-            bounds = []
-        elif not texts[row].startswith(text):
-            raise ValueError(
-                f"{places[row]}: the chat template writes what is before or in the answer messages[{k}] in another way "
-                "when more follows; to train on answers alone it has to write a conversation from left to right"
-            )
-        else:
-            bounds.append(len(text))
-        if len(bounds) == 2:
-            spans[row].append(tuple(bounds))
-            bounds = []
+    for ks, place in zip(answers, places):
+        texts.append(next(rendered))
+        spans.append([])
+        for k in ks:
+            beginnings = next(rendered), next(rendered)
+            if not all(map(texts[-1].startswith, beginnings)):
+                raise ValueError(
+                    f"{place}: the chat template writes what is before or in the answer messages[{k}] in another way "
+                    "when more follows; to train on answers alone it has to write a conversation from left to right"
+                )
+            spans[-1].append(tuple(map(len, beginnings)))
     return texts, spans
