@@ -13,14 +13,13 @@ from lora_np.adapters import KINDS
 from lora_np.model import backward, forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
 from lora_np.reference import CASES, TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
-from lora_np.reference.gradcheck_cases import draw_model
+from lora_np.reference.gradcheck_cases import PARTS, WHOLE_MODELS, draw_model
 
 check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
 
 
 # A whole model takes a second or two, every index of it. The quick run has that for these two, and one seed.
-WHOLE_MODELS = [name for name in CASES if name.startswith(("language model", "classifier"))]
 NOT_QUICK = [name for name in WHOLE_MODELS if name not in ("language model", "classifier: lora")]
 QUICK = [name for name in CASES if name not in NOT_QUICK]
 
@@ -112,7 +111,7 @@ def test_what_is_wanted_comes_back_the_same_and_nothing_else(name):
         assert all(np.array_equal(grads[operand], together[operand]) for operand in wanted)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "model" not in name and "classifier" not in name])
+@pytest.mark.parametrize("name", PARTS)
 def test_float32_stays_float32(name):
     case, doutput = check.draw_case(name, 0)
     operands, constants = (

@@ -20,6 +20,8 @@ import pytest
 
 import lora_np
 
+from lora_np.reference.gradcheck_cases import PARTS, WHOLE_MODELS
+
 from .mutants import NEW_ARRAYS, mutants, name_of
 
 PACKAGE = Path(lora_np.__file__).parent
@@ -51,9 +53,12 @@ CACHES = []  # functions that empty them: no wrong result is to stay, nor a righ
 ALL = {name: function for folder in ("ops", "adapters", "model") for name, function in package_functions(folder)}
 
 # Beside the backward passes: GELU's slope, which its forward pass computes, and the gate that it reads; AdaLoRA's
-# distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
-# computes the gradient.
-BACKWARD = r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients|cross_entropy_forward)$"
+# distance from orthonormal, which comes with its gradient; the objective; the forward passes of cross-entropy, with
+# and without the head, and of SwiGLU, which compute the gradients or their factors.
+BACKWARD = (
+    r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients)$"
+    r"|\.((linear_)?cross_entropy|swiglu)_forward$"
+)
 TESTED_ELSEWHERE = {  # in test_variants.py, test_blocks.py, test_training.py
     *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights")
 }
@@ -81,8 +86,6 @@ def mutants_of(name):
 
 # ------------------------------------------------------------------ the judge
 
-WHOLE = [case for case in check.CASES if "model" in case or "classifier" in case]
-SINGLE = [case for case in check.CASES if case not in WHOLE]
 measure = check.measured_gradients
 
 
@@ -91,7 +94,7 @@ def right_gradients(case):
     """What the forward pass shows. A whole model's differences take a second: in their place is what its backward
     pass says, which test_gradcheck.py holds to them."""
     drawn, doutput = check.draw_case(case, 0)
-    return measure(drawn, doutput) if case in SINGLE else check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
+    return measure(drawn, doutput) if case in PARTS else check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
 
 
 @functools.cache
@@ -118,7 +121,7 @@ def cases_of(name):
     If so, wrong code is measured as it is. A whole model is not measured, and is no judge of such a function.
     """
     code = ALL[name].real.__code__
-    single, whole = ([case for case in cases if code in set.union(*called_by(case))] for cases in (SINGLE, WHOLE))
+    single, whole = ([case for case in cases if code in set.union(*called_by(case))] for cases in (PARTS, WHOLE_MODELS))
     goes_forward = any(code in called_by(case)[0] for case in single)
     whole.sort(key=lambda case: "activations" not in case)
     return single if goes_forward else single + whole, goes_forward
@@ -165,14 +168,25 @@ def outcomes(name, code):
 IN_VAIN = "computes more than is wanted, which test_accounting.py counts"
 OTHER = "is the gradient of another function, which the forward pass computes too"
 SAME = "is the same number"
+CHUNKS = f"{OTHER}; test_blocks.py holds it to cross_entropy_forward"
+LLAMA = f"{OTHER}; test_model.py holds it to a Llama by hand"
+RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recompute to what it promises"
 READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
     ("cross_entropy_forward", r"lacks ignore_index in|^picked reads counts|average.* whatever", SAME),
     ("cross_entropy_forward", r"weights is not None never|^weights = .* left out", SAME),
     ("cross_entropy_forward", r"^gradients is \[dlogits\] whatever|condition dx is dropped", IN_VAIN),
-    ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
-    ("layer_norm_backward", r"^through_variance has dx and cache.x_hat exchanged", SAME),
+    ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0|dloss == 1.0 never holds", SAME),
+    ("linear_cross_entropy_forward", r"^weight = .* left out|2 in place of 1, in line 5[89]", SAME),
+    ("linear_cross_entropy_forward", r"^(start (has 1|reads chunk)|share (has|lacks))|1.0 in place of 0.0", CHUNKS),
+    ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign", CHUNKS),
+    ("linear_cross_entropy_forward", r"whatever wanted|^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
+    ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat exchanged", SAME),
+    ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
+    ("swiglu.sigmoid", r"^sigma is set to 0.5", LLAMA),
+    ("swiglu_forward", r"^by_(gate|up) is .* whatever", IN_VAIN),
+    ("swiglu_forward", r"^outputs takes each array whatever", SAME),
     ("gelu.gate", r"^g is set to 0.5, .*g \*= 0.5", OTHER),
     ("row_mean", r"(lacks the divisor|2 in place of 1).*vecdot", OTHER),
     ("low_rank_backward", r"condition 'x' in wanted or 'A' in wanted or 'e' in wanted is dropped", IN_VAIN),
@@ -181,7 +195,9 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     ("backward_layers", r"(left out|skips getattr|weight' in|in a name|of module.prefix).*ion.steps", READER),
     ("backward_layers", r"lacks steps", READER),
-    ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
+    ("passes.backward", r"^(back|dx) skips around|ignores whether around", "counts costs: see test_accounting.py"),
+    ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
+    ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets (has the|has mean|lacks|reads)|float\(loss\) and n_targets exchanged", "is no gradient"),
 ]
@@ -291,11 +307,95 @@ BY_HAND = [
     Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
     Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
     Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
-    Bug("gradients from before", "model.", "({}, cache.call.config)",
-        "({name: np.ones_like(array) for name, array in cache.call.params.items()}, cache.call.config)", ALONE),
+    Bug("gradients from before", "model.", "({} if grads is None",
+        "({name: np.ones_like(array) for name, array in cache.call.params.items()} if grads is None", ALONE),
     Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
-    Bug("divided by the number of targets again", "model.", "cross_entropy_backward(1.0,",
-        "cross_entropy_backward(1.0 / n_targets,"),
+    Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
+        "linear_cross_entropy_backward(1.0 / n_targets,"),
+    Bug("divided by the number of texts again", "model.", "(cross_entropy_backward(1.0,",
+        "(cross_entropy_backward(1.0 / n_targets,"),
+    # Llama's operations
+    Bug("the mean of all rows", "ops.rms_norm", "row_mean(dx, cache.x_hat)", "(dx * cache.x_hat).mean()", "x"),
+    Bug("the mean subtracted, as in a layer norm", "ops.rms_norm", "dx *= cache.inv_rms",
+        "dx = (dx - row_mean(dx)) * cache.inv_rms", "x"),
+    Bug("ε forgotten", "ops.rms_norm", "inv_rms=inv_rms if", "inv_rms=1 / np.sqrt(row_mean(x, x)) if", "x"),
+    Bug("ε outside the root", "ops.rms_norm", "inv_rms=inv_rms if", "inv_rms=1 / (np.sqrt(row_mean(x, x)) + eps) if", "x"),
+    Bug("x in place of x̂", "ops.rms_norm", "x_hat=x_hat if", "x_hat=x if", "weight"),
+    Bug("dweight not summed over rows", "ops.rms_norm", "'nc,nc->c'", "'nc,nc->nc'", "weight"),
+    Bug("dweight averaged over rows", "ops.rms_norm", "'nc,nc->c'", "',nc,nc->c', C / dy.size", "weight"),
+    Bug("neighbours turned together", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy.reshape(*dy.shape[:-1], -1, cache.cos.shape[-1], 2).swapaxes(-1, -2).reshape(dy.shape), cache.cos, "
+        "-cache.sin).reshape(*dy.shape[:-1], -1, 2, cache.cos.shape[-1]).swapaxes(-1, -2).reshape(dy.shape)", "x"),
+    Bug("turned by the angles of the position before", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, np.roll(cache.cos, 1, -2), -np.roll(cache.sin, 1, -2))", "x"),
+    Bug("turned by the angles of the first row", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, cache.cos[:1], -cache.sin[:1])", "x"),
+    Bug("frequencies in reverse order", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, cache.cos[..., ::-1], -cache.sin[..., ::-1])", "x"),
+    Bug("σ′ alone", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu + a", "gate"),
+    Bug("σ′ = 1 − σ", "ops.swiglu", "slope *= silu", "slope *= a", "gate"),
+    Bug("a(1 − σ) forgotten", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu", "gate"),
+    Bug("the slope of ReLU", "ops.swiglu", "slope *= u", "slope[...] = (a > 0) * u", "gate"),
+    Bug("the sigmoid in place of silu", "ops.swiglu", "np.multiply(silu, u, out=y_piece)",
+        "np.multiply(silu, u, out=y_piece)\n        silu /= a", "up"),
+    Bug("query heads dealt out to the key heads in turn", "ops.attention", "d_out = stack_groups(d_out, n_kv_heads)",
+        "d_out = stack_groups(d_out.reshape(len(d_out), -1, n_kv_heads, *d_out.shape[2:]).swapaxes(1, 2), n_kv_heads)",
+        "v"),
+    Bug("dv of each group's first head alone", "ops.attention",
+        "stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2) @ d_out",
+        "stack_groups(probs, n_kv_heads)[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
+        "@ d_out[..., :probs.shape[2], :]", "v"),
+    Bug("dk of each group's first head alone", "ops.attention",
+        "stacked.transpose(0, 1, 3, 2) @ stack_groups(cache.q, n_kv_heads)",
+        "stacked[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
+        "@ stack_groups(cache.q, n_kv_heads)[..., :probs.shape[2], :]", "k"),
+    Bug("dv averaged over a group", "ops.attention", "dv = merge_heads(", "dv = n_kv_heads / n_heads * merge_heads(", "v"),
+    Bug("dk averaged over a group", "ops.attention", "dk = merge_heads(", "dk = n_kv_heads / n_heads * merge_heads(", "k"),
+    Bug("dv not summed over a group", "ops.attention", "dv = merge_heads(stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2)"
+        " @ d_out)", "dv = merge_heads(probs.transpose(0, 1, 3, 2) @ unstack_groups(d_out, n_heads))", "v"),
+    Bug("scaled by the key heads' width", "ops.attention", "sqrt(d_out.shape[-1])",
+        "sqrt(d_out.shape[-1] * n_kv_heads)", "q"),
+    Bug("the values of another key head", "ops.attention", "cache.v.transpose", "cache.v[:, ::-1].transpose", "q"),
+    Bug("the keys of another head", "ops.attention", "stacked @ cache.k", "stacked @ cache.k[:, ::-1]", "q"),
+    Bug("the softmax's gradient over the queries", "ops.attention", "softmax_backward(dprobs, SoftmaxCache(probs)).dx",
+        "softmax_backward(dprobs.swapaxes(2, 3), SoftmaxCache(probs.swapaxes(2, 3))).dx.swapaxes(2, 3)", "q"),
+    Bug("dweight of the last chunk alone", "ops.linear_cross", "dweight = grads.dweight if dweight is None else"
+        " np.add(dweight, grads.dweight, out=dweight)", "dweight = grads.dweight", "weight"),
+    Bug("dweight of the first chunk alone", "ops.linear_cross", "np.add(dweight, grads.dweight, out=dweight)", "dweight",
+        "weight"),
+    Bug("the gradient of the mean of the chunks' means", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(step / max(step, len(real)),", "x"),
+    Bug("a chunk's gradient not weighted", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(1.0,", "x"),
+    Bug("the gradient of a mean over ignored rows too", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(len(piece) / targets.size,", "x"),
+    Bug("no gradient from the last chunk", "ops.linear_cross", "if wanted:", "if wanted and start + step < len(real):"),
+    Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
+        "x"),
+    # Llama, and what it shares with GPT-2
+    Bug("a tied head's gradient lost", "model.objective", "{} if dtable is None else {table: dtable}", "{}"),
+    Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
+    Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
+    Bug("a tied table's gradient replaced by the embedding's", "model.layers", "(grads.get(f'{module.parameters}.weight'),)",
+        "(None,)"),
+    Bug("the input of another block", "model.passes", "cache.inputs[i]", "cache.inputs[i - 1]"),
+    Bug("recomputed without dropout", "model.passes", "again = cache._replace(",
+        "again = cache._replace(call=cache.call._replace(masks={}), "),
+    Bug("recomputed with other masks", "model.passes", "again = cache._replace(", "again = cache._replace(call=cache.call."
+        "_replace(masks={name: mask[::-1] for name, mask in cache.call.masks.items()}), "),
+    Bug("recomputed without the positions that are read", "model.passes", "again = cache._replace(",
+        "again = cache._replace(call=cache.call._replace(read=0 if cache.call.read is None else 0 * cache.call.read), "),
+    Bug("the first block's gradients lost", "model.passes", "elif dx is not None:", "elif dx is not None and i > 0:"),
+    Bug("each block's gradients in a dict of its own", "model.passes", "backward_layers(again, grads, record)",
+        "backward_layers(again, {}, record)"),
+    Bug("a block's input written into", "model.layers", "return (x + branch, cache)",
+        "return (np.add(x, branch, out=x), cache)"),
+    Bug("dv turned as dk is", "model.llama", "back(f'{attn}.v_proj', dv)",
+        "back(f'{attn}.v_proj', back(f'{attn}.k_rotated', dv))"),
+    Bug("the gradient through the gate alone", "model.llama", "add(through_gate, through_up)",
+        "add(through_gate, None)"),
+    Bug("the gate's gradient through up's weight", "model.llama", "back(f'{mlp}.up_proj', dup)",
+        "back(f'{mlp}.up_proj', dgate)"),
 ]
 # fmt: on
 
