@@ -54,7 +54,9 @@ def add_commands(command):
     tuning.add_argument("--as-words", nargs="?", const=QUESTION, metavar="QUESTION", help=text)
     text = "peak learning rate (default depends on the method)"
     tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
-    tuning.add_argument("--epochs", type=int, metavar="N", help="(default 4; 1 for a large base)")
+    tuning.add_argument(
+        "--epochs", type=int, metavar="N", help="(default 4; for a large base 1, or up to 4 if there are few texts)"
+    )
     text = "(default 32; 16 for a language model or a large base, 8 for both)"
     tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
     tuning.add_argument("--seed", type=int, default=0, metavar="N")

@@ -38,6 +38,7 @@ from .start import (
     is_large,
     load_base,
     most_tokens,
+    passes,
     silent,
     start_training,
     training_settings,
@@ -155,6 +156,7 @@ def finetune(
     elif config.n_classes:
         raise ValueError(f"base: {base} is a classifier, expected a language model, which can answer in words")
     frozen, start = start_training(params, adapter_config, seed)
+    settings |= passes(base, epochs, settings["batch_size"], len(training[0]))
     settings |= computing(base, settings["batch_size"], max(map(len, training[0])), threads, recompute)
     if as_words is None:
         balance = balanced_weights(training[1]) if class_weights == "balanced" else None
