@@ -23,7 +23,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LORA = {"adapter_config": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
-FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 12}  # which also learns to spell
+FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 20}  # which also learns to spell
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def in_words(base, table, tmp_path_factory):
 
 
 def test_a_classifier_answers_in_words(in_words):
-    """Its probabilities are those of the labels' first tokens at the end of the whole pass, and it writes its answer."""
+    """Its probabilities are those of the labels' first tokens after the question, and it writes its answer."""
     out, result = in_words
     assert result["test_accuracy"] > 0.9 and result["validation_accuracy"] > 0.9
-    task, texts = load_task(out), ["abxcd", "oabcd", "bbbbbbox"]
+    task, texts = load_task(out), ["abxcde", "edobca", "aaxeee"]
     assert task.config.n_classes == 0 and task.config.tied and "head.weight" not in task.params
     probabilities = class_probabilities(task, texts)
     for text, p in zip(texts, probabilities):
