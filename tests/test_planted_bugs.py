@@ -1,9 +1,10 @@
 """The gradient check can fail: it finds every wrong version of every backward pass.
 
-`mutants.py` derives the wrong versions. What no small change of a line says is written by hand, in `BY_HAND`.
+`mutants.py` derives the wrong versions. What no small change of a line says is written by hand, in `BACKWARD_BUGS`.
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 import inspect
@@ -19,9 +20,9 @@ import numpy as np
 import pytest
 
 import lora_np
-
 from lora_np.reference.gradcheck_cases import PARTS, WHOLE_MODELS
 
+from .bugs_by_hand import BACKWARD_BUGS, ELSEWHERE
 from .mutants import NEW_ARRAYS, mutants, name_of
 
 PACKAGE = Path(lora_np.__file__).parent
@@ -139,28 +140,36 @@ def compared(case):
     return [(row.operand, row.n_checked) for row in rows_of(case, lambda *_: right_gradients(case))]
 
 
-def outcomes(name, code):
-    """What each case says of a function with other code: which rows fail or are missing, or that it raises."""
-    real = ALL[name].real
+@contextlib.contextmanager
+def with_code(real, code):
+    """A function with the code of a text in the place of its own."""
     right, compiled = real.__code__, compile(code, real.__code__.co_filename, "exec")
     wrong = next(c for c in compiled.co_consts if isinstance(c, CodeType) and c.co_name == real.__name__)
+    try:
+        real.__code__ = wrong
+        for clear in CACHES:
+            clear()
+        yield
+    finally:
+        real.__code__ = right
+        for clear in CACHES:
+            clear()
+
+
+def outcomes(name, code):
+    """What each case says of a function with other code: which rows fail or are missing, or that it raises."""
     cases, goes_forward = cases_of(name)
     for case in cases:
         expected, gradients = compared(case), right_gradients(case)
         try:
-            real.__code__ = wrong
-            for clear in CACHES:
-                clear()
-            rows = rows_of(case, measure if goes_forward else lambda *_, gradients=gradients: gradients)
+            with with_code(ALL[name].real, code):
+                rows = rows_of(case, measure if goes_forward else lambda *_, gradients=gradients: gradients)
             complete = [(row.operand, row.n_checked) for row in rows] == expected
-            outcome = [row.operand for row in check.failures(rows)] + ["missing"] * (not complete)
+            yield [row.operand for row in check.failures(rows)] + ["missing"] * (not complete)
+        except SyntaxError:
+            raise
         except Exception:
-            outcome = ["raises"]
-        finally:
-            real.__code__ = right
-            for clear in CACHES:
-                clear()
-        yield outcome
+            yield ["raises"]
 
 
 # ------------------------------------------------------------------ mutants
@@ -263,150 +272,28 @@ def test_the_mutants_of_a_small_function():
 # ------------------------------------------------------------------ bugs by hand
 
 
-class Bug(NamedTuple):
-    what: str
-    where: str  # what the function's name begins with
-    right: str  # code that exists there once, as ast.unparse writes it
-    wrong: str
-    row: str | None = None  # that must show it; None: any
-
-
-ALONE = check.ALONE
-# fmt: off
-BY_HAND = [
-    Bug("rows flattened column by column", "ops.linear", "= dy.reshape(", "= dy.swapaxes(0, 1).reshape(", "weight"),
-    Bug("dweight averaged over rows", "ops.linear", "drows.T @", "drows.T / len(drows) @", "weight"),
-    Bug("the mean of all rows", "ops.layer_norm", "through_mean = row_mean(dx)", "through_mean = dx.mean()", "x"),
-    Bug("the unbiased variance", "ops.layer_norm", "(dx, cache.x_hat)", "(dx, cache.x_hat) * C / (C - 1)", "x"),
-    Bug("inv_std without ε", "ops.layer_norm", "inv_std=inv_std", "inv_std=1 / x.std(axis=-1, keepdims=True)", "x"),
-    Bug("the diagonal alone", "ops.softmax", "subtract(dp, expected,", "multiply(dp, 1.0 - p,", "x"),
-    Bug("digits lost", "ops.softmax", "np.empty_like(dprobs, order='C')", "np.empty_like(dprobs, np.float16)", "x"),
-    Bug("the gate of ReLU", "ops.gelu", "slope(x_piece, g, y_piece)", "slope(x_piece, x_piece > 0, y_piece)", "x"),
-    Bug("a repeated id counted once", "ops.embedding", "np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)",
-        "dy.reshape(-1, dy.shape[-1])[order][starts]", "weight"),
-    Bug("a tied head's gradient added twice", "ops.embedding", "is None else into", "is None else 2.0 * into"),
-    Bug("class 0 taken for padding", "ops.cross_entropy", "(counts / counts.", "((targets > 0) / counts.", "logits"),
-    Bug("ignored targets count", "ops.cross_entropy", "(counts / counts.", "(np.ones(real.shape) / counts.", "logits"),
-    Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
-    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, n_heads)",
-        "dcontext.reshape(*probs.shape[:3], -1)", "v"),
-    Bug("columns dealt out to the heads in turn", "ops.attention", "n_heads, C // n_heads).transpose(0, 2, 1, 3)",
-        "C // n_heads, n_heads).transpose(0, 3, 1, 2)", "v"),
-    Bug("scaled by the width", "ops.attention", "sqrt(d_out.shape[-1])", "sqrt(dcontext.shape[-1])", "k"),
-    Bug("softmax of something else", "ops.attention", "SoftmaxCache(probs)", "SoftmaxCache(probs * probs)", "scores"),
-    Bug("no dq without dv", "ops.attention", "if not cache.wanted", "if 'v' not in cache.wanted", ALONE),
-    Bug("w kept without e", "ops.low_rank", "wanted, mask, u, w)", "wanted, mask, u, u)", "lora_B"),
-    Bug("one operand for each gradient", "ops.wanted", "'').split()", "'').split()[:1]", ALONE),
-    Bug("dA masked only beside dB", "ops.low_rank", "dropout_forward(x, mask)[0]\n",
-        "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),
-    Bug("the base's dx through V", "adapters.dora", "x=left_out, weight=weight", "x=left_out, weight=V", "x"),
-    Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
-    Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
-    Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),
-    Bug("layers of one depth", "model.", "module.operation != previous", "module.operation == 'layer_norm'", ALONE),
-    Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
-    Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
-    Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
-    Bug("gradients from before", "model.", "({} if grads is None",
-        "({name: np.ones_like(array) for name, array in cache.call.params.items()} if grads is None", ALONE),
-    Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
-    Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
-        "linear_cross_entropy_backward(1.0 / n_targets,"),
-    Bug("divided by the number of texts again", "model.", "(cross_entropy_backward(1.0,",
-        "(cross_entropy_backward(1.0 / n_targets,"),
-    # Llama's operations
-    Bug("the mean of all rows", "ops.rms_norm", "row_mean(dx, cache.x_hat)", "(dx * cache.x_hat).mean()", "x"),
-    Bug("the mean subtracted, as in a layer norm", "ops.rms_norm", "dx *= cache.inv_rms",
-        "dx = (dx - row_mean(dx)) * cache.inv_rms", "x"),
-    Bug("ε forgotten", "ops.rms_norm", "inv_rms=inv_rms if", "inv_rms=1 / np.sqrt(row_mean(x, x)) if", "x"),
-    Bug("ε outside the root", "ops.rms_norm", "inv_rms=inv_rms if", "inv_rms=1 / (np.sqrt(row_mean(x, x)) + eps) if", "x"),
-    Bug("x in place of x̂", "ops.rms_norm", "x_hat=x_hat if", "x_hat=x if", "weight"),
-    Bug("dweight not summed over rows", "ops.rms_norm", "'nc,nc->c'", "'nc,nc->nc'", "weight"),
-    Bug("dweight averaged over rows", "ops.rms_norm", "'nc,nc->c'", "',nc,nc->c', C / dy.size", "weight"),
-    Bug("neighbours turned together", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
-        "rotate(dy.reshape(*dy.shape[:-1], -1, cache.cos.shape[-1], 2).swapaxes(-1, -2).reshape(dy.shape), cache.cos, "
-        "-cache.sin).reshape(*dy.shape[:-1], -1, 2, cache.cos.shape[-1]).swapaxes(-1, -2).reshape(dy.shape)", "x"),
-    Bug("turned by the angles of the position before", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
-        "rotate(dy, np.roll(cache.cos, 1, -2), -np.roll(cache.sin, 1, -2))", "x"),
-    Bug("turned by the angles of the first row", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
-        "rotate(dy, cache.cos[:1], -cache.sin[:1])", "x"),
-    Bug("frequencies in reverse order", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
-        "rotate(dy, cache.cos[..., ::-1], -cache.sin[..., ::-1])", "x"),
-    Bug("σ′ alone", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu + a", "gate"),
-    Bug("σ′ = 1 − σ", "ops.swiglu", "slope *= silu", "slope *= a", "gate"),
-    Bug("a(1 − σ) forgotten", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu", "gate"),
-    Bug("the slope of ReLU", "ops.swiglu", "slope *= u", "slope[...] = (a > 0) * u", "gate"),
-    Bug("the sigmoid in place of silu", "ops.swiglu", "np.multiply(silu, u, out=y_piece)",
-        "np.multiply(silu, u, out=y_piece)\n        silu /= a", "up"),
-    Bug("query heads dealt out to the key heads in turn", "ops.attention", "d_out = stack_groups(d_out, n_kv_heads)",
-        "d_out = stack_groups(d_out.reshape(len(d_out), -1, n_kv_heads, *d_out.shape[2:]).swapaxes(1, 2), n_kv_heads)",
-        "v"),
-    Bug("dv of each group's first head alone", "ops.attention",
-        "stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2) @ d_out",
-        "stack_groups(probs, n_kv_heads)[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
-        "@ d_out[..., :probs.shape[2], :]", "v"),
-    Bug("dk of each group's first head alone", "ops.attention",
-        "stacked.transpose(0, 1, 3, 2) @ stack_groups(cache.q, n_kv_heads)",
-        "stacked[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
-        "@ stack_groups(cache.q, n_kv_heads)[..., :probs.shape[2], :]", "k"),
-    Bug("dv averaged over a group", "ops.attention", "dv = merge_heads(", "dv = n_kv_heads / n_heads * merge_heads(", "v"),
-    Bug("dk averaged over a group", "ops.attention", "dk = merge_heads(", "dk = n_kv_heads / n_heads * merge_heads(", "k"),
-    Bug("dv not summed over a group", "ops.attention", "dv = merge_heads(stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2)"
-        " @ d_out)", "dv = merge_heads(probs.transpose(0, 1, 3, 2) @ unstack_groups(d_out, n_heads))", "v"),
-    Bug("scaled by the key heads' width", "ops.attention", "sqrt(d_out.shape[-1])",
-        "sqrt(d_out.shape[-1] * n_kv_heads)", "q"),
-    Bug("the values of another key head", "ops.attention", "cache.v.transpose", "cache.v[:, ::-1].transpose", "q"),
-    Bug("the keys of another head", "ops.attention", "stacked @ cache.k", "stacked @ cache.k[:, ::-1]", "q"),
-    Bug("the softmax's gradient over the queries", "ops.attention", "softmax_backward(dprobs, SoftmaxCache(probs)).dx",
-        "softmax_backward(dprobs.swapaxes(2, 3), SoftmaxCache(probs.swapaxes(2, 3))).dx.swapaxes(2, 3)", "q"),
-    Bug("dweight of the last chunk alone", "ops.linear_cross", "dweight = grads.dweight if dweight is None else"
-        " np.add(dweight, grads.dweight, out=dweight)", "dweight = grads.dweight", "weight"),
-    Bug("dweight of the first chunk alone", "ops.linear_cross", "np.add(dweight, grads.dweight, out=dweight)", "dweight",
-        "weight"),
-    Bug("the gradient of the mean of the chunks' means", "ops.linear_cross", "cross_entropy_backward(share,",
-        "cross_entropy_backward(step / max(step, len(real)),", "x"),
-    Bug("a chunk's gradient not weighted", "ops.linear_cross", "cross_entropy_backward(share,",
-        "cross_entropy_backward(1.0,", "x"),
-    Bug("the gradient of a mean over ignored rows too", "ops.linear_cross", "cross_entropy_backward(share,",
-        "cross_entropy_backward(len(piece) / targets.size,", "x"),
-    Bug("no gradient from the last chunk", "ops.linear_cross", "if wanted:", "if wanted and start + step < len(real):"),
-    Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
-        "x"),
-    # Llama, and what it shares with GPT-2
-    Bug("a tied head's gradient lost", "model.objective", "{} if dtable is None else {table: dtable}", "{}"),
-    Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
-    Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
-    Bug("a tied table's gradient replaced by the embedding's", "model.layers", "(grads.get(f'{module.parameters}.weight'),)",
-        "(None,)"),
-    Bug("the input of another block", "model.passes", "cache.inputs[i]", "cache.inputs[i - 1]"),
-    Bug("recomputed without dropout", "model.passes", "again = cache._replace(",
-        "again = cache._replace(call=cache.call._replace(masks={}), "),
-    Bug("recomputed with other masks", "model.passes", "again = cache._replace(", "again = cache._replace(call=cache.call."
-        "_replace(masks={name: mask[::-1] for name, mask in cache.call.masks.items()}), "),
-    Bug("recomputed without the positions that are read", "model.passes", "again = cache._replace(",
-        "again = cache._replace(call=cache.call._replace(read=0 if cache.call.read is None else 0 * cache.call.read), "),
-    Bug("the first block's gradients lost", "model.passes", "elif dx is not None:", "elif dx is not None and i > 0:"),
-    Bug("each block's gradients in a dict of its own", "model.passes", "backward_layers(again, grads, record)",
-        "backward_layers(again, {}, record)"),
-    Bug("a block's input written into", "model.layers", "return (x + branch, cache)",
-        "return (np.add(x, branch, out=x), cache)"),
-    Bug("dv turned as dk is", "model.llama", "back(f'{attn}.v_proj', dv)",
-        "back(f'{attn}.v_proj', back(f'{attn}.k_rotated', dv))"),
-    Bug("the gradient through the gate alone", "model.llama", "add(through_gate, through_up)",
-        "add(through_gate, None)"),
-    Bug("the gate's gradient through up's weight", "model.llama", "back(f'{mlp}.up_proj', dup)",
-        "back(f'{mlp}.up_proj', dgate)"),
-]
-# fmt: on
-
-
-@pytest.mark.parametrize("bug", BY_HAND, ids=lambda bug: f"{bug.where} {bug.what}")
-def test_a_bug_by_hand_is_found(bug):
-    codes = {name: ast.unparse(function.tree) for name, function in ALL.items() if name.startswith(bug.where)}
+def planted(bug, functions):
+    """The name of the function that has the bug, and its wrong code."""
+    codes = {name: ast.unparse(function.tree) for name, function in functions.items() if name.startswith(bug.where)}
     places = [name for name, code in codes.items() for _ in range(code.count(bug.right))]
     assert len(places) == 1, f"{bug.right!r} is in {places or 'no function'}"
-    wrong = outcomes(places[0], codes[places[0]].replace(bug.right, bug.wrong))
-    assert any(rows and "raises" not in rows and bug.row in (None, *rows) for rows in wrong)
+    return places[0], codes[places[0]].replace(bug.right, bug.wrong)
+
+
+@pytest.mark.parametrize("bug", BACKWARD_BUGS, ids=lambda bug: f"{bug.where} {bug.what}")
+def test_a_bug_by_hand_is_found(bug):
+    found = outcomes(*planted(bug, ALL))
+    assert any(rows and "raises" not in rows and bug.found_by in (None, *rows) for rows in found)
+
+
+@pytest.mark.parametrize("bug", ELSEWHERE, ids=lambda bug: f"{bug.where} {bug.what}")
+def test_a_bug_elsewhere_is_found(bug):
+    """By another test than the gradient check, because what goes forward is wrong too."""
+    functions = ALL | {name: f for folder in ("compress", "formats") for name, f in package_functions(folder)}
+    name, code = planted(bug, functions)
+    bug.found_by()
+    with with_code(functions[name].real, code), pytest.raises(AssertionError):
+        bug.found_by()
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if "linear" in n else pytest.mark.slow) for n in FUNCTIONS])
