@@ -437,7 +437,7 @@ REFUSALS = [
     (TABLE.replace("rows.jsonl", "none.csv"), "none.csv: there is no such file"),
     (TABLE.replace("rows.jsonl", "same.jsonl"), "labels: got 1 class(es), 'a', expected at least two"),
     (f"{TABLE} --test {{taught}}/unheard.jsonl", "labels: got 'd' in 1 of 4 rows, expected the classes known"),
-    ("finetune --data {taught}/rows.jsonl --out {out}", "text: is missing"),
+    ("finetune --data {taught}/rows.jsonl --out {out}", "for texts and labels, name their columns"),
     ("finetune --text-file {taught}/none.txt --base {base} --out {out}", "there is no such file"),
     ("finetune --text-file {taught}/blank.txt --base {base} --out {out}", "holds no text"),
     ("finetune --text-file {taught}/latin.txt --base {base} --out {out}", "line 2: byte 0xff is not UTF-8"),
