@@ -485,7 +485,7 @@ REFUSALS = [
     (f"{WRITE} --model {{taught}}/one", "one is an adapter, expected a model; give it as --adapter"),
     (f"{WRITE} --adapter {{taught}}/peft", "is a PEFT adapter"),
     (f"{WRITE} --top-k 0", "top_k: got 0"),
-    (f"{WRITE} --tokens 0", "n_new: got 0"),
+    (f"{WRITE} --tokens 0", "tokens: got 0"),
     (f"{WRITE} --seed -1", "seed: got -1"),
     ("mix {taught}/classes {taught}/one --out {out}", "has the labels"),
     ("mix {taught}/one {taught}/two --rank 0 --out {out}", "r: got 0"),

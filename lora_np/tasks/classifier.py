@@ -169,7 +169,7 @@ def finetune(
     facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
     facts |= {"weights": weights, "question": as_words}
     data = [array for split in encoded for array in split]
-    announce(report, out, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
+    announce(report, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
     with resumable(out, given, base, data, facts, report) as more:
         state = train(**given, **more)
         params, adapter, trained = end_training(params, frozen, start, state)
