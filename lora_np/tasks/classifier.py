@@ -177,6 +177,7 @@ def finetune(
         others = word_answers(splits, training[1], validation[1], class_weights)
         test_report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
         rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
+        measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in state.history]
         result = {
             "method": method,
             "labels": labels,
@@ -193,7 +194,7 @@ def finetune(
             "learning_rate": settings["learning_rate"],
             "class_weights": class_weights,
             **trained,
-            "validation": {name[5:]: values.tolist() for name, values in state.history.items() if name[:5] == "eval_"},
+            "validation": {name: state.history[f"eval_{name}"].tolist() for name in measures},
             "test": test_report,
         }
         try:
