@@ -16,9 +16,10 @@ from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from,
 from ..tasks.language_model import finetune_answers, finetune_text
 from ..tasks.report import format_report
 from ..tasks.start import is_large
+from ..tasks.words import QUESTION
 from .shared import check_unset, json_writer, print_now
 
-OF_TABLE = ["text", "label", "test", "class_weights", "quoting"]  # options of a table of labels alone
+OF_TABLE = ["text", "label", "test", "class_weights", "quoting", "as_words"]  # options of a table of labels alone
 QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
 ADVICE = "  More texts of such a class help most; --class-weights balanced makes them count more."
 
@@ -48,9 +49,14 @@ def add_commands(command):
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
     text = "balanced: a text counts the more, the rarer its class (default none)"
     tuning.add_argument("--class-weights", choices=CLASS_WEIGHTS, help=text)
+    text = """train the language model to answer with the label's name after each text and a question (default
+    'Label:' on a line of its own), without a new head"""
+    tuning.add_argument("--as-words", nargs="?", const=QUESTION, metavar="QUESTION", help=text)
     text = "peak learning rate (default depends on the method)"
     tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
-    tuning.add_argument("--epochs", type=int, metavar="N", help="(default 4; 1 for a large base)")
+    tuning.add_argument(
+        "--epochs", type=int, metavar="N", help="(default 4; for a large base 1, or up to 4 if there are few texts)"
+    )
     text = "(default 32; 16 for a language model or a large base, 8 for both)"
     tuning.add_argument("--batch-size", type=int, metavar="N", help=text)
     tuning.add_argument("--seed", type=int, default=0, metavar="N")
@@ -136,7 +142,11 @@ def run_finetune(arguments):
             if getattr(arguments, name) is None:
                 raise ValueError(f"{name}: is missing; a table needs --text and --label, the names of its columns")
         table = arguments.data, arguments.text, arguments.label
-        settings |= {"class_weights": arguments.class_weights or "none", "quoting": bool(arguments.quoting)}
+        settings |= {
+            "class_weights": arguments.class_weights or "none",
+            "quoting": bool(arguments.quoting),
+            "as_words": arguments.as_words,
+        }
         result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
 

@@ -32,6 +32,7 @@ class Task(NamedTuple):
     labels: list[str] | None  # of a classifier, in the order of its classes; None for a language model
     files: dict[str, bytes] = {}  # those of the tokenizer as they came, see `model_files`; none: it is a new one
     max_tokens: int | None = None  # of a text that a classifier reads; None: n_positions
+    question: str | None = None  # after which a language model names the label; None: a classifier has a head
 
 
 def model_place(name):

@@ -52,7 +52,7 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
         about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
         weights = cast(folder, task.adapter.weights, dtype)
         about = {"adapter_sha256": hashlib.sha256(tensor_bytes(weights)).hexdigest(), **about}
-        params, _ = with_classes(task.params, task.config, len(task.labels or ()))
+        params, _ = with_classes(task.params, task.config, task.labels, task.question)
         check = partial(load_adapter, params=params)
         beside = {**(beside or {}), "task.json": about}
         save_adapter(folder, task.adapter._replace(weights=weights), None, beside, check)
@@ -111,8 +111,8 @@ def load_task(name, base=None, weights="dense"):
         raise FileNotFoundError(f"{folder}: {fault}, expected a model's folder")
     task = read_model(folder, weights=weights)
     labels = about["labels"] if about else default_labels(task.config.n_classes) or None
-    check_labels(folder, labels, task.config)
-    return task._replace(labels=labels, max_tokens=about.get("max_tokens"))
+    check_labels(folder, labels, task.config, about)
+    return task._replace(labels=labels, max_tokens=about.get("max_tokens"), question=about.get("question"))
 
 
 def is_model_file(name):
@@ -148,14 +148,14 @@ def put_on(name, base, model=None, weights="dense"):
         raise ValueError(f"{folder / 'task.json'}: {fault}; if it has moved, {remedy}") from None
     if sha256 != about["base_sha256"]:
         raise ValueError(f"{folder}: trained on another base than the model in {shown(str(base))}; {remedy}")
-    labels = about["labels"]
-    params, config = with_classes(model.params, model.config, len(labels or ()))
-    check_labels(folder, labels, config)
+    labels, question = about["labels"], about.get("question")
+    params, config = with_classes(model.params, model.config, labels, question)
+    check_labels(folder, labels, config, about)
     adapter = load_adapter(folder, params)
     if about.get("adapter_sha256", (digest := file_sha256(folder / "adapter.safetensors"))) != digest:
         remedy = "copy the whole folder again, or train it anew"
         raise ValueError(f"{folder}: adapter.safetensors is not the one that task.json describes; {remedy}")
-    more = {"labels": labels, "max_tokens": about.get("max_tokens")}
+    more = {"labels": labels, "max_tokens": about.get("max_tokens"), "question": question}
     return model._replace(params=params, config=config, adapter=adapter, **more)
 
 
@@ -166,16 +166,22 @@ def read_base(base, model=None, weights="dense"):
     return model, model_sha256(model_place(base))
 
 
-def with_classes(params, config, n_classes):
-    """The model as a classifier of `n_classes`, with a head of zeros unless it already has a fitting one."""
+def with_classes(params, config, labels, question=None):
+    """The model as a classifier with these labels, with a head of zeros unless it already has a fitting one.
+
+    It stays a language model if there are no labels, or if it names them after a question.
+    """
+    n_classes = len(labels or ()) if question is None else 0
     if n_classes in (0, config.n_classes):
         return params, config
     head = np.zeros((n_classes, config.d_model), dtype=params["tok_emb.weight"].dtype)
     return {**params, HEAD: head}, replace(config, n_classes=n_classes)
 
 
-def check_labels(folder, labels, config):
-    """Raise ValueError unless there is a label for each class."""
+def check_labels(folder, labels, config, about):
+    """Raise ValueError unless there is a label for each class, or a question that the labels answer."""
+    if about.get("question") is not None and labels is not None and not config.n_classes:
+        return
     if config.n_classes != len(labels or ()):
         raise ValueError(f"{folder / 'task.json'}: {len(labels or ())} labels, expected n_classes = {config.n_classes}")
 
@@ -226,6 +232,8 @@ def read_task(name):
             raise ValueError(f"{path}: labels is {quoted(labels)}, {expected}")
     if "max_tokens" in about:
         whole_number(f"{path}: max_tokens", about["max_tokens"])
+    if not isinstance(about.get("question"), str | None):
+        raise ValueError(f"{path}: question is {quoted(about['question'])}, expected a text, or null")
     for name in texts:
         if not isinstance(about[name], str) or not about[name].isprintable() or not about[name]:
             raise ValueError(f"{path}: {name} is {quoted(about[name])}, expected a text")

@@ -18,7 +18,15 @@ from ..data import (
 from ..formats import PRETRAINED, Task, load_task, model_place, save_task
 from ..model import add_head, predict_logits
 from ..ops import softmax_forward
-from ..training import blas_threads, classifier_training, shard_threads, stream, train, worthwhile_threads
+from ..training import (
+    answer_training,
+    blas_threads,
+    classifier_training,
+    shard_threads,
+    stream,
+    train,
+    worthwhile_threads,
+)
 from .baseline import word_classifier
 from .report import class_report, confusion_picture
 from .resuming import resumable
@@ -30,10 +38,13 @@ from .start import (
     is_large,
     load_base,
     most_tokens,
+    passes,
     silent,
     start_training,
     training_settings,
 )
+from .words import answer_ids, answer_probabilities, answer_rows, prompt_ids
+from .writing import end_ids
 
 ALL, HEAD_ALONE = ("all-linear",), AdapterConfig(targets=())
 SMALL_BASE = Defaults(
@@ -65,6 +76,7 @@ def finetune(
     test_data=None,
     class_weights="none",
     quoting=False,
+    as_words=None,
     weights="dense",
     recompute=False,
     threads=None,
@@ -95,6 +107,8 @@ def finetune(
         loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
         weights are those with the lowest balanced loss
     quoting : bool, of a TSV; see `read_records`
+    as_words : str, a question such as "\nLabel:". The language model's own head is trained to answer it after each text
+        with the label, and there is no new head. None: a new head
     weights : "dense", or "blocks" to leave a GGUF file's weights in their blocks; see `lora_np.formats.read_model`
     recompute : bool, less memory for more time; see `lora_np.model.forward`
     threads : int; None: one, or for a large base all cores
@@ -109,6 +123,8 @@ def finetune(
         same rows (absent without scikit-learn)
     """
     one_of("class_weights", class_weights, CLASS_WEIGHTS)
+    if as_words is not None and (class_weights != "none" or method == "head" or not as_words.strip()):
+        raise ValueError("as_words: expected a question, and no class weights and no method 'head', which need a head")
     base = model_place(base)
     sources = [path for path in (base, data, test_data) if path is not None]
     defaults = LARGE_BASE if is_large(base) else SMALL_BASE
@@ -130,25 +146,34 @@ def finetune(
     labels = label_names(splits.train.labels)
     pad, longer, encoded = pad_id(tokenizer), 0, []
     for split in splits:
-        sequences = encode_whole(tokenizer, split.texts)
-        longer += sum(len(ids) > longest for ids in sequences)
-        cut = without_padding(truncate(tokenizer, sequences, longest), config)
+        longer += sum(len(ids) > longest for ids in encode(tokenizer, split.texts))
+        cut = sequences_of(model._replace(max_tokens=longest, question=as_words), split.texts)
         encoded.append((cut, encode_labels(split.labels, labels)))
     training, validation, test = encoded
-    params, config = add_head(model.params, config, len(labels), stream(seed, "head"))
+    params = model.params
+    if as_words is None:
+        params, config = add_head(params, config, len(labels), stream(seed, "head"))
+    elif config.n_classes:
+        raise ValueError(f"base: {base} is a classifier, expected a language model, which can answer in words")
     frozen, start = start_training(params, adapter_config, seed)
-    batches = class_batches(*validation, EVALUATION_BATCH, pad)
+    settings |= passes(base, epochs, settings["batch_size"], len(training[0]))
     settings |= computing(base, settings["batch_size"], max(map(len, training[0])), threads, recompute)
-    balance = balanced_weights(training[1]) if class_weights == "balanced" else None
-    given = classifier_training(frozen, config, start, training, batches, pad, class_weights=balance, **settings)
+    if as_words is None:
+        balance = balanced_weights(training[1]) if class_weights == "balanced" else None
+        batches = class_batches(*validation, EVALUATION_BATCH, pad)
+        given = classifier_training(frozen, config, start, training, batches, pad, class_weights=balance, **settings)
+    else:
+        answers = answer_ids(tokenizer, labels, end_ids(model))
+        rows = [answer_rows(*part, answers) for part in (training, validation)]
+        given = answer_training(frozen, config, start, *rows, pad, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
-    facts |= {"weights": weights}
+    facts |= {"weights": weights, "question": as_words}
     data = [array for split in encoded for array in split]
     announce(report, out, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
     with resumable(out, given, base, data, facts, report) as more:
         state = train(**given, **more)
         params, adapter, trained = end_training(params, frozen, start, state)
-        task = Task(params, config, adapter, tokenizer, labels, model.files, longest)
+        task = Task(params, config, adapter, tokenizer, labels, model.files, longest, as_words)
         others = word_answers(splits, training[1], validation[1], class_weights)
         test_report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
         rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
@@ -160,14 +185,15 @@ def finetune(
             "rows": {**rows, "left_out": n_rows - len(table.texts)},
             "longer_texts": longer,
             "max_tokens": longest,
+            "question": as_words,
             # of the saved weights, which have the lowest validation loss
-            "validation_accuracy": float(state.history["eval_accuracy"][state.history["eval_loss"].argmin()]),
+            "validation_accuracy": accuracy_of(task, state.history, splits.validation.texts, validation[1]),
             "test_accuracy": test_report["accuracy"],
             "commonest_label_share": test_report["commonest_share"],
             "learning_rate": settings["learning_rate"],
             "class_weights": class_weights,
             **trained,
-            "validation": {name: state.history[f"eval_{name}"].tolist() for name in ("step", "loss", "accuracy")},
+            "validation": {name[5:]: values.tolist() for name, values in state.history.items() if name[:5] == "eval_"},
             "test": test_report,
         }
         try:
@@ -176,6 +202,21 @@ def finetune(
             pictures = {}
         save_task(out, task, base, result, beside=pictures)
     return result
+
+
+def accuracy_of(task, history, texts, classes):
+    """The accuracy on the validation part of the weights with the lowest loss on it."""
+    if "eval_accuracy" in history:
+        return float(history["eval_accuracy"][history["eval_loss"].argmin()])
+    return float(np.mean(class_probabilities(task, texts).argmax(axis=1) == classes))
+
+
+def sequences_of(classifier, texts):
+    """The ids of each text as a classifier reads it, at most max_tokens: with the question behind, if it has one."""
+    tokenizer, longest = classifier.tokenizer, classifier.max_tokens or classifier.config.n_positions
+    if classifier.question is not None:
+        return prompt_ids(tokenizer, texts, classifier.question, longest)
+    return without_padding(truncate(tokenizer, encode_whole(tokenizer, texts), longest), classifier.config)
 
 
 def without_padding(sequences, config):
@@ -265,13 +306,19 @@ def predict(classifier, texts):
 
 def class_probabilities(classifier, texts):
     """The probability of each class for each of N texts, (N, K); see `predict`."""
-    params, config, adapter, tokenizer, labels, _, longest = classifier
-    sequences = encode_whole(tokenizer, texts)
-    sequences = without_padding(truncate(tokenizer, sequences, longest or config.n_positions), config)
+    params, config, adapter, tokenizer, labels, *_ = classifier
+    sequences = sequences_of(classifier, texts)
     no_labels = np.zeros(len(texts), dtype=np.int64)
     batches = class_batches(sequences, no_labels, EVALUATION_BATCH, pad_id(tokenizer))
     probabilities = np.empty((len(sequences), len(labels)))
     with blas_threads(1), shard_threads(worthwhile_threads(params)) as run:
-        for batch, (logits, _) in zip(batches, predict_logits(params, batches, config, adapter, run)):
-            probabilities[batch.rows], _ = softmax_forward(logits)  # (B, K)
+        if classifier.question is None:
+            answers = (
+                softmax_forward(logits)[0] for logits, _ in predict_logits(params, batches, config, adapter, run)
+            )
+        else:
+            words = answer_ids(tokenizer, labels)
+            answers = answer_probabilities(params, batches, config, adapter, words, run)
+        for batch, of_batch in zip(batches, answers):
+            probabilities[batch.rows] = of_batch  # (B, K)
     return probabilities

@@ -112,7 +112,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     elif len(set(labels)) != n_classes or len(labels) != n_classes:
         expected = f"{n_classes} different labels" if n_classes else "none, because the adapter has no head"
         raise ValueError(f"labels: got {', '.join(labels)}; expected {expected}")
-    params, config = with_classes(task.params, task.config, n_classes)
+    params, config = with_classes(task.params, task.config, labels)
     fitting_arrays(params, adapter)
     task = task._replace(params=params, config=config, adapter=adapter, labels=labels)
     save_task(out, task, base, {"method": "lora", "imported_from": str(folder)})

@@ -19,6 +19,7 @@ from .start import (
     is_large,
     load_base,
     most_tokens,
+    passes,
     silent,
     start_training,
     training_settings,
@@ -36,6 +37,7 @@ class Parts(NamedTuple):
     """What a language model is trained on, and tested on."""
 
     arrays: list  # all of it, for the digest of the run
+    n_rows: int  # to train on
     longest: int  # tokens of the longest row
     training: Callable  # (params, config, adapter, **settings) -> arguments of `train`
     test_loss: Callable  # (params, config, adapter, threads) -> float, in nats per token
@@ -74,7 +76,7 @@ def finetune_text(text_file, out, **settings):
             return language_loss(params, config, test, adapter, length, threads)
 
         counts = {"tokens": {"train": len(training), "validation": len(validation), "test": len(test)}}
-        return Parts([training, validation, test], length, plan, test_loss, counts)
+        return Parts([training, validation, test], len(training) // length, length, plan, test_loss, counts)
 
     return teach(text_file, out, read, WINDOW, **settings)
 
@@ -123,7 +125,7 @@ def finetune_answers(data, out, **settings):
         counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(names, parts)}}
         counts |= {"cut": n_cut, "left_out": n_empty}
         arrays = [array for part in parts for array in part]
-        return Parts(arrays, max(map(len, training[0])), plan, test_loss, counts)
+        return Parts(arrays, len(training[0]), max(map(len, training[0])), plan, test_loss, counts)
 
     return teach(data, out, read, MOST_TOKENS, **settings)
 
@@ -175,6 +177,7 @@ def teach(
     if config.n_classes:
         raise ValueError(f"base: {base} is a classifier, expected a language model")
     parts = read(model, most_tokens(config, base, max_tokens, most), seed)
+    settings |= passes(base, epochs, settings["batch_size"], parts.n_rows)
     settings |= computing(base, settings["batch_size"], parts.longest, threads, recompute)
     threads = settings["threads"]
     frozen, start = start_training(params, adapter_config, seed)

@@ -20,6 +20,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits
 LARGE = 50_000_000  # parameters of a base, or bytes of its file, from which on time and memory matter
 LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works on; more need more memory
 MOST_TOKENS = 512  # of a text that a large model reads, unless more are wanted
+LEAST_STEPS, MOST_PASSES = 100, 4  # of a large model, by default
 MOST_EPOCHS = 100_000  # more is a slip of the finger, and would take years
 
 
@@ -99,6 +100,13 @@ def most_tokens(config, base, asked=None, most=MOST_TOKENS):
     if asked is None:
         return min(config.n_positions, most) if is_large(base) else config.n_positions
     return whole_number("max_tokens", asked, most=config.n_positions, why="the model's n_positions")
+
+
+def passes(base, epochs, batch_size, n_rows):
+    """How often a training reads its rows: as asked, or of a large model's once, or of few rows up to four times."""
+    if epochs is not None or not is_large(base):
+        return {}
+    return {"epochs": min(MOST_PASSES, math.ceil(LEAST_STEPS * batch_size / n_rows))}
 
 
 def computing(base, batch_size, longest, threads=None, recompute=False):

@@ -2,6 +2,7 @@
 
 RECIPES = (
     "main_job",
+    "smollm2",
     "rank_sweep",
     "matrices",
     "subspace_ranks",

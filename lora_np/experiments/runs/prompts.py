@@ -1,0 +1,65 @@
+"""A run without training: SmolLM2 names a snippet's sentiment, with no or a few labelled snippets in its prompt."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data import class_batches, load_reviews, pad_id
+from ...tasks.words import answer_ids, answer_probabilities, prompt_ids
+from ...training import blas_threads, stream
+from .classify import load_smollm2
+
+QUESTION = "\nSentiment:"
+LABELS = ("negative", "positive")
+MOST_TOKENS = 2048  # of a prompt; none has as many
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class PromptRun:
+    """All that a run depends on.
+
+    Parameters
+    ----------
+    shots : int, labelled training snippets in front of each prompt, half of each class
+    seed : int, which draws them and their order
+    split : "validation" or "test"
+    limit : int, at most so many snippets of each split, for a quick look; None: all
+    """
+
+    shots: int
+    seed: int
+    split: str = "test"
+    limit: int | None = None
+
+    def carry_out(self):
+        return prompt_run(self)
+
+
+def examples(run, train):
+    """The labelled snippets that come first in each prompt, as text."""
+    rng, chosen = stream(run.seed, "sample"), []
+    for label in (0, 1):
+        chosen += rng.choice(np.flatnonzero(train.labels == label), run.shots // 2, replace=False).tolist()
+    order = rng.permutation(chosen)
+    return "".join(f"{train.texts[row].strip()}{QUESTION} {LABELS[train.labels[row]]}\n\n" for row in order)
+
+
+def prompt_run(run):
+    """Carry out one run, on one thread.
+
+    Returns
+    -------
+    numbers : dict with the accuracy on the split
+    arrays : an empty dict
+    """
+    reviews, model = load_reviews("rotten_tomatoes"), load_smollm2()
+    first, part = examples(run, reviews.train), getattr(reviews, run.split)
+    texts, labels = part.texts[: run.limit], part.labels[: run.limit]
+    prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
+    batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
+    answers = answer_ids(model.tokenizer, LABELS)
+    with blas_threads(1):
+        found = list(answer_probabilities(model.params, batches, model.config, None, answers))
+    right = sum(int((p.argmax(axis=1) == batch.targets).sum()) for p, batch in zip(found, batches))
+    return {f"{run.split}_accuracy": right / len(labels)}, {}
