@@ -21,7 +21,7 @@ def tiny_config(**changes):
 
 
 def tiny_llama(**changes):
-    """Configuration of a Llama language model: V = 13, C = 12, two blocks of 6 heads of 6 over 2 keys, F = 20, T ≤ 7."""
+    """Configuration of a Llama: V = 13, C = 12, two blocks of 6 heads of size 6 over 2 keys, F = 20, 7 positions."""
     sizes = {"vocab_size": 13, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 6, "n_kv_heads": 2}
     return LlamaConfig(**{**sizes, "head_size": 6, "d_ff": 20, **changes})
 

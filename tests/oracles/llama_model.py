@@ -71,7 +71,8 @@ def hf_config(config, **more):
             max_position_embeddings=config.n_positions, rms_norm_eps=config.rms_norm_eps,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             attention_bias=config.attention_bias, mlp_bias=config.mlp_bias, tie_word_embeddings=config.tied,
-            pad_token_id=0 if config.n_classes else None, bos_token_id=None, eos_token_id=None, use_cache=False, attn_implementation="eager",
+            pad_token_id=0 if config.n_classes else None, bos_token_id=None, eos_token_id=None,
+            use_cache=False, attn_implementation="eager",
         ) | more
     )  # fmt: skip
 

@@ -91,7 +91,7 @@ ADAPTERS = {
 def adapted(settings, name, n_classes, seed, start=False):
     """rng, config, params, batch, our adapter away from its start (or at it), and PEFT's model with it."""
     rng, config, params, batch = llama_case(name, n_classes, seed)
-    adapter = init_adapter(params, AdapterConfig(**settings), rng)
+    adapter = init_adapter(params, AdapterConfig(**settings, train_head=bool(n_classes)), rng)
     if not start:
         moved = {key: array + 0.3 * rng.normal(size=array.shape) for key, array in adapter.weights.items()}
         adapter = adapter._replace(weights=moved)
@@ -132,7 +132,7 @@ RUNS = {  # name -> (classes, adapter, sizes, recompute, clip_norm: near the mid
     "full, classifier, biases": (4, None, "H/K = 1, square, biases", False, 0.3),
     "LoRA, all seven, language model": (0, ADAPTERS["all seven"], "H/K = 3, tied", True, 1.6),
     "LoRA, q and v, and head": (4, QV, "one key, untied, attention's biases", True, 1.0),
-    "DoRA, all seven, language model": (0, ADAPTERS["all seven"] | {"kind": "dora"}, "H/K = 2, untied", False, 1.6),
+    "DoRA, all seven, language model": (0, ADAPTERS["all seven"] | {"kind": "dora"}, "H/K = 2, untied", False, 3.0),
 }
 
 
@@ -162,7 +162,7 @@ def test_100_steps(n_classes, settings, name, recompute, clip_norm, seed):
     check_all(f"{group}, losses, rates and norms", state.history, history, TRAINED)
 
 
-@SEEDS
+@pytest.mark.parametrize("seed", [2, 3])
 @SIZES
 @pytest.mark.parametrize("adapter", [None, PATTERNS], ids=["base", "adapter"])
 def test_greedy_text_is_transformers(adapter, name, seed):
