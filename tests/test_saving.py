@@ -102,7 +102,8 @@ def read_peft(path):
 
 def save_gguf(path, version):
     """A model from a GGUF file, which is in the folder of a base."""
-    file, config = path.resolve().parent / "base" / f"{version}.gguf", small_llama(n_layers=1)
+    path = path.resolve()  # or a link to a folder that is not there yet would be refused
+    file, config = path.parent / "base" / f"{version}.gguf", small_llama(n_layers=1)
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         write_gguf(file, filled(random_params(config, np.float32), version), config)
