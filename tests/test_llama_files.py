@@ -1,118 +1,123 @@
-"""Llamas from Hugging Face's directories and GGUF files, through the commands; `oracles/` compares their numbers."""
+"""Llamas in GGUF files: names, the order of q's and k's rows, blocks, and what we do not have."""
+
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lora_np.formats import load_llama, load_task, read_model
-from lora_np.formats.model import model_sha256
+from lora_np.compress import BlockWeight, quantise_q4_1, quantise_q8_0
+from lora_np.formats.llama import llama_from_gguf
+from lora_np.model import LlamaConfig, forward
 
-from .llama_files import small_llama, write_gguf, write_hf, written_gguf
-from .test_gguf import Q4_1
-from .tiny import edit_fields, edit_tensors, random_params, same_bits
+from .tiny import random_params, same_bits
 
-PROMPT = ("generate", "--prompt", "hello", "--tokens", 8, "--temperature", 0)
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """A folder with an untied language model `hf`, a classifier `classes`, and `file.gguf`. Not to be changed."""
-    folder = tmp_path_factory.mktemp("llamas")
-    config = small_llama()
-    write_hf(folder / "hf", random_params(config, np.float32), config)
-    config = small_llama(n_classes=3)
-    write_hf(folder / "classes", random_params(config, np.float32, 1), config, id2label=dict(zip("012", "abc")))
-    written_gguf(folder / "file.gguf", matrices=Q4_1)
-    (folder / "text.txt").write_text("hello yes\n\n12 hello\n\n" * 60)
-    return folder
-
-
-def test_a_hugging_face_llama_is_imported(files, tmp_path, run):
-    out = run("import", files / "hf", "--from", "hf", "--out", tmp_path / "ours")
-    assert "d_model 96, 2 layers, 6 heads, 275 tokens" in out and "no tokenizer" not in out
-    task, config = load_task(tmp_path / "ours"), small_llama()
-    assert task.config == config and same_bits(task.params, random_params(config, np.float32))
-    assert len(run(*PROMPT, "--base", tmp_path / "ours")) > len("hello\n")
-    out = run("import", files / "classes", "--from", "hf", "--out", tmp_path / "classes")
-    assert "labels: a, b, c" in out
-    assert run("predict", "--model", tmp_path / "classes", "hello")[0] in "abc"
-
-
-def test_a_gguf_file_is_imported_as_it_is(files, tmp_path, run):
-    """Into a folder that is read as the file is."""
-    source, ours = files / "file.gguf", tmp_path / "ours"
-    assert "d_model 96" in run("import", source, "--from", "gguf", "--out", ours)
-    assert (ours / "model.gguf").read_bytes() == source.read_bytes()
-    assert sorted(path.name for path in ours.iterdir()) == ["model.gguf", "task.json"]
-    for weights in ("dense", "blocks"):
-        task, expected = load_task(ours, weights=weights), read_model(source, weights=weights)
-        assert task.config == expected.config and task.files == expected.files and task.labels is None
-        assert {type(w) for w in task.params.values()} == {type(w) for w in expected.params.values()}
-        assert same_bits(*({n: np.asarray(w) for n, w in t.params.items()} for t in (task, expected)))
-    assert run(*PROMPT, "--base", ours) == run(*PROMPT, "--base", source)
-    run("import", ours / "model.gguf", "--from", "gguf", "--out", tmp_path / "again")
-    assert model_sha256(tmp_path / "again") == model_sha256(source)
+CONFIG = LlamaConfig(11, 16, 64, 2, 6, 2, 6, 96, rope_theta=777.0, rms_norm_eps=0.25, extra={"model_type": "llama"})
+NAMES = {
+    "tok_emb": "token_embd",
+    "norm_f": "output_norm",
+    "head": "output",
+    "norm1": "attn_norm",
+    "norm2": "ffn_norm",
+    "attn.q_proj": "attn_q",
+    "attn.k_proj": "attn_k",
+    "attn.v_proj": "attn_v",
+    "attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+FIELDS = {
+    "general.architecture": "llama",
+    "llama.context_length": 16,
+    "llama.embedding_length": 64,
+    "llama.block_count": 2,
+    "llama.feed_forward_length": 96,
+    "llama.attention.head_count": 6,
+    "llama.attention.head_count_kv": 2,
+    "llama.attention.key_length": 6,
+    "llama.attention.value_length": 6,
+    "llama.attention.layer_norm_rms_epsilon": 0.25,
+    "llama.rope.freq_base": 777.0,
+    "llama.rope.dimension_count": 6,
+}
 
 
-@pytest.mark.parametrize("base", ["hf", "gguf"])
-def test_an_adapter_of_an_imported_llama_is_merged(base, files, tmp_path, run, fails):
-    """A language model's own head is no part of it. The merged model is one of ours; other formats are refused."""
-    run("import", files / {"hf": "hf", "gguf": "file.gguf"}[base], "--from", base, "--out", tmp_path / "ours")
-    command = ["finetune", "--text-file", files / "text.txt", "--max-tokens", 8, "--epochs", 1, "--lr", 0.05]
-    run(*command, "--base", tmp_path / "ours", "--out", tmp_path / "adapter")
-    task = load_task(tmp_path / "adapter")
-    assert not task.config.tied and "head.weight" not in task.adapter.weights
-    assert len(task.adapter.weights) == 2 * 7 * 2  # of seven layers in two blocks
-    run("merge", tmp_path / "adapter", "--out", tmp_path / "merged")
-    texts = [run(*PROMPT, *which) for which in (
-        ("--adapter", tmp_path / "adapter"), ("--base", tmp_path / "merged"), ("--base", tmp_path / "ours")
-    )]  # fmt: skip
-    assert texts[0] == texts[1] != texts[2]
-    for name, to in (("adapter", "peft"), ("adapter", "merged"), ("ours", "hf")):
-        says = "got a Llama, expected a GPT-2: export does not have Llamas yet; merge --out DIR"
-        fails("export", tmp_path / name, "--to", to, "--out", tmp_path / "out", says=[says])
-    assert not (tmp_path / "out").exists()
+def theirs(name):
+    """GGUF's name of one of our parameters."""
+    layer, leaf = name.rsplit(".", 1)
+    block = re.fullmatch(r"blocks\.(\d+)\.(.*)", layer)
+    return f"blk.{block[1]}.{NAMES[block[2]]}.{leaf}" if block else f"{NAMES[layer]}.{leaf}"
 
 
-REFUSED = {  # what is imported, with which options -> part of the message
-    "a model of another type": ("hf", {"model_type": "mistral"}, "model_type is 'mistral', expected gpt2 or llama"),
-    "a type that is no text": ("hf", {"model_type": ["llama"]}, "model_type is ['llama'], expected gpt2 or llama"),
-    "without heads": ("hf", {"num_attention_heads": 0, "head_dim": None}, "n_heads: got 0"),
-    "a width that is no number": ("hf", {"hidden_size": "96", "head_dim": None}, "d_model: got '96'"),
-    "scaled positions": ("hf", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "expected unscaled rotary"),
-    "scaled, in new words": ("hf", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
-    "a window": ("hf", {"sliding_window": 4}, "sliding_window is 4, expected None"),
-    "a GGUF file with heads that do not fit": ("gguf", {"n_kv_heads": 3}, "blk.0.attn_k.weight has shape (12, 96)"),
-}  # fmt: skip
+def tensors_of(params, head_size=6):
+    """The tensors of a GGUF file: of each head of q and k, row i and row i + D/2 come one after the other."""
+    tensors = {}
+    for name, array in params.items():
+        if "q_proj" in name or "k_proj" in name:
+            half = head_size // 2
+            heads = range(0, len(array), head_size)
+            array = np.stack([array[h + j] for h in heads for i in range(half) for j in (i, i + half)])
+        tensors[theirs(name)] = array
+    return tensors
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_we_do_not_have_is_refused(name, files, tmp_path, fails):
-    kind, changes, says = REFUSED[name]
-    config = small_llama()
+@pytest.mark.parametrize("changes", [{}, {"tied": False, "attention_bias": True, "mlp_bias": True}])
+def test_a_file_becomes_the_model(changes):
+    config = replace(CONFIG, **changes)
     params = random_params(config, np.float32)
-    if kind == "hf":
-        source = write_hf(tmp_path / "source", params, config, **changes)
-    else:
-        source = write_gguf(tmp_path / "file.gguf", params, small_llama(**changes))
-    fails("import", source, "--from", kind, "--out", tmp_path / "out", says=[str(source), says])
-    assert not (tmp_path / "out").exists()
+    got, its_config = llama_from_gguf("f.gguf", FIELDS, tensors_of(params))
+    assert its_config == config and same_bits(got, params)
 
 
-def test_an_import_that_is_no_gguf_file(files, tmp_path, fails):
-    command = ["import", "--from", "gguf", "--out", tmp_path / "out"]
-    fails(*command, files / "hf", says=["hf: expected a file that ends in .gguf"])
-    fails(*command, files / "none.gguf", says=["none.gguf: there is no such file"])
-    (tmp_path / "half.gguf").write_bytes((files / "file.gguf").read_bytes()[:-100])
-    fails(*command, tmp_path / "half.gguf", says=["half.gguf: tensor ", "ends at byte"])
-    fails(*command, files / "file.gguf", "--tokenizer", "x", says=["tokenizer: needs --from hf"])
-    fails(*command, files / "file.gguf", "--base", "x", says=["base: needs --from peft"])
-    assert not (tmp_path / "out").exists()
+def test_blocks_stay_blocks_and_compute_the_same():
+    """Rows of q and k are put in order without expanding them."""
+    config = replace(CONFIG, n_heads=16, n_kv_heads=8)  # so that blocks divide all rows
+    fields = {**FIELDS, "llama.attention.head_count": 16, "llama.attention.head_count_kv": 8}
+    params = random_params(config, np.float32)
+    tensors = tensors_of(params)
+    for name, array in tensors.items():
+        if array.ndim == 2:
+            tensors[name] = (quantise_q8_0 if name == "token_embd.weight" else quantise_q4_1)(array)
+    blocks, _ = llama_from_gguf("f.gguf", fields, tensors)
+    dense, _ = llama_from_gguf("f.gguf", fields, {name: np.asarray(array) for name, array in tensors.items()})
+    assert all(isinstance(blocks[name], BlockWeight) for name, array in params.items() if array.ndim == 2)
+    ids = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(forward(blocks, ids, config)[0], forward(dense, ids, config)[0])
+    double, _ = llama_from_gguf("f.gguf", fields, tensors, np.float64)
+    assert double["blocks.0.attn.q_proj.weight"].dtype == np.float64
 
 
-def test_a_llama_directory_without_a_model_type(files, tmp_path):
-    config = small_llama()
-    folder = write_hf(tmp_path / "hf", random_params(config, np.float32), config)
-    edit_fields(folder / "config.json", model_type="absent")
-    assert load_llama(folder).config == config
-    edit_tensors(folder / "model.safetensors", lambda t: t | {"model.rotary_emb.inv_freq": t["model.norm.weight"]})
-    assert load_llama(folder).config == config
+ABSENT = object()
+
+
+@pytest.mark.parametrize(
+    "fields, tensors, says",
+    [
+        ({"general.architecture": "gpt2"}, {}, "general.architecture is 'gpt2', expected 'llama'"),
+        ({"general.architecture": ABSENT}, {}, "general.architecture is None"),
+        ({"llama.block_count": ABSENT}, {}, "llama.block_count is missing"),
+        ({"llama.block_count": 10**9}, {}, "llama.block_count is 1000000000, but the model has only 20 tensors"),
+        ({"llama.attention.head_count": 0}, {}, "n_heads: got 0"),
+        ({"llama.attention.head_count_kv": 4}, {}, "n_kv_heads: 4 does not divide n_heads = 6"),
+        ({"llama.attention.head_count": [6, 6]}, {}, "n_heads: got"),
+        ({"llama.rope.scaling.type": "yarn"}, {}, "llama.rope.scaling.type is 'yarn'"),
+        ({"llama.rope.scaling.factor": 4.0}, {}, "llama.rope.scaling.factor is 4.0"),
+        ({"llama.expert_count": 8}, {}, "llama.expert_count is 8"),
+        ({"llama.rope.dimension_count": 4}, {}, "llama.rope.dimension_count is 4, expected the head size 6"),
+        ({"llama.rope.freq_base": float("nan")}, {}, "rope_theta: got nan"),
+        ({}, {"rope_freqs.weight": np.ones(3, np.float32)}, "scaled rotary positions, which we do not have"),
+        ({}, {"token_embd.weight": ABSENT}, "token_embd.weight is missing"),
+        ({}, {"blk.1.ffn_up.weight": ABSENT}, "blk.1.ffn_up.weight is missing"),
+        ({}, {"blk.1.ffn_up.weight": np.ones((96, 63), np.float32)}, "has shape (96, 63), expected (96, 64)"),
+        ({}, {"blk.2.ffn_up.weight": np.ones((96, 64), np.float32)}, "unexpected tensor 'blk.2.ffn_up.weight'"),
+        ({}, {"token_embd.weight": np.float32(1)}, "token_embd.weight"),
+    ],
+)
+def test_what_we_do_not_have(fields, tensors, says):
+    fields = {name: value for name, value in {**FIELDS, **fields}.items() if value is not ABSENT}
+    all_tensors = {**tensors_of(random_params(CONFIG, np.float32)), **tensors}
+    all_tensors = {name: array for name, array in all_tensors.items() if array is not ABSENT}
+    with pytest.raises(ValueError, match="^f.gguf: ") as error:
+        llama_from_gguf("f.gguf", fields, all_tensors)
+    assert says in str(error.value) and "\n" not in str(error.value)

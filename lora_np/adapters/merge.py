@@ -105,12 +105,14 @@ def merge_errors(params, adapter, dtype):
     -------
     MergeErrors
     """
-    low, low_adapter = as_dtype(params, dtype), Adapter(adapter.config, as_dtype(adapter.weights, dtype))
+    names = [f"{module}.weight" for module in fitting_arrays(params, adapter)]
+    if not names:  # a trained head alone
+        return MergeErrors(0.0, 0.0, 0.0)
+    low = as_dtype({name: params[name] for name in names}, dtype)
+    low_adapter = Adapter(adapter.config, as_dtype(adapter.weights, dtype))
     merged, low_deltas = merge(low, low_adapter), adapter_deltas(low, low_adapter)
     W = as_dtype(low, np.float64)
     deltas = adapter_deltas(W, Adapter(adapter.config, as_dtype(low_adapter.weights, np.float64)))
-    if not deltas:  # a trained head alone
-        return MergeErrors(0.0, 0.0, 0.0)
 
     def norm(array_of):
         return math.hypot(*(np.linalg.norm(array_of(name)) for name in deltas))

@@ -42,7 +42,8 @@ def read_chats(path):
 def messages_of(row, place):
     """The messages of a row; ValueError with what is wrong."""
     if ("messages" in row) == ("prompt" in row or "completion" in row):
-        raise ValueError(f"{place}: has {listed(row)}; expected either prompt and completion, or messages")
+        expected = "expected either prompt and completion, or messages"
+        raise ValueError(f"{place}: has {listed(row)}; {expected}; for texts and labels, name their columns")
     if "messages" not in row:
         prompt, completion = (content_of(row.get(name), name, place) for name in ("prompt", "completion"))
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]

@@ -198,8 +198,9 @@ def config_from_gguf(path, fields, tensors):
         if fields.get(name, values["head_size"]) != values["head_size"]:
             raise ValueError(f"{path}: {name} is {quoted(fields[name])}, expected the head size {values['head_size']}")
     table = tensors.get("token_embd.weight")
-    if table is None:
-        raise ValueError(f"{path}: token_embd.weight is missing")
+    if table is None or len(table.shape) != 2:
+        found = "missing" if table is None else f"of shape {table.shape}"
+        raise ValueError(f"{path}: token_embd.weight is {found}, expected a matrix")
     try:
         return LlamaConfig(
             vocab_size=table.shape[0],

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..adapters import Adapter, compress, merge, mix
 from ..checked import quoted
-from ..formats import PRETRAINED, Task, load_task, put_on, task_base, task_folder
+from ..formats import PRETRAINED, Task, load_task, model_place, put_on, task_base, task_folder
 from ..model import forward
 from ..training import blas_threads
 
@@ -30,7 +30,7 @@ def load_adapter_set(names, base=None):
     Parameters
     ----------
     names : list of str, folders of adapters, names of adapters that come with the package, or "base"
-    base : folder of the base; None: the one that the first adapter was trained on, or the shipped one
+    base : the base, see `read_model`; None: the one that the first adapter was trained on, or the shipped one
 
     Returns
     -------
@@ -46,7 +46,7 @@ def load_adapter_set(names, base=None):
     if repeated:
         raise ValueError(f"adapter: {repeated[0]!r} is repeated, expected each name once")
     adapted = [name for name in names if name != BASE]
-    base = Path(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
+    base = model_place(base) if base is not None else task_base(adapted[0]) if adapted else PRETRAINED
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"model: {base} is an adapter, expected a model; give it as --adapter {base}")

@@ -169,7 +169,7 @@ def finetune(
     facts = {"method": method, "adapter": adapter_config, "model": config, "class_weights": class_weights, **settings}
     facts |= {"weights": weights, "question": as_words}
     data = [array for split in encoded for array in split]
-    announce(report, out, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
+    announce(report, params, config, start, given, settings["batch_size"], max(map(len, training[0])))
     with resumable(out, given, base, data, facts, report) as more:
         state = train(**given, **more)
         params, adapter, trained = end_training(params, frozen, start, state)
@@ -177,6 +177,7 @@ def finetune(
         others = word_answers(splits, training[1], validation[1], class_weights)
         test_report = class_report(labels, test[1], class_probabilities(task, splits.test.texts).argmax(axis=1), others)
         rows = {name: len(split.texts) for name, split in zip(splits._fields, splits)}
+        measures = [name for name in ("step", "loss", "accuracy") if f"eval_{name}" in state.history]
         result = {
             "method": method,
             "labels": labels,
@@ -193,7 +194,7 @@ def finetune(
             "learning_rate": settings["learning_rate"],
             "class_weights": class_weights,
             **trained,
-            "validation": {name[5:]: values.tolist() for name, values in state.history.items() if name[:5] == "eval_"},
+            "validation": {name: state.history[f"eval_{name}"].tolist() for name in measures},
             "test": test_report,
         }
         try:

@@ -11,7 +11,9 @@ from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..checked import shown
 from ..formats import read_tensors, task_folder
 from ..formats.checkpoint import read_config
+from ..formats.gguf import read_gguf
 from ..formats.hugging_face import read_sharded, tensor_file
+from ..formats.model import is_packaged, model_place, weights_file
 from ..formats.peft import BASE, FACTORS
 from ..formats.peft_config import match_fields, rank_and_scale, read_fields
 
@@ -27,8 +29,8 @@ def inspect_file(path):
 
     Parameters
     ----------
-    path : a .safetensors file, or the index of several; a folder with one; or the name of an adapter that comes with
-        the package
+    path : a .safetensors file, or the index of several; a GGUF file; a folder with one; or the name of an adapter that
+        comes with the package or of a packaged model
 
     Returns
     -------
@@ -38,8 +40,12 @@ def inspect_file(path):
         AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
         the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
     """
-    file = tensor_file(place_of(path), FILES)
-    tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
+    file = file_of(path)
+    if file.suffix == ".gguf":
+        fields, tensors = read_gguf(file)
+        metadata = {name: str(value) for name, value in fields.items() if np.isscalar(value)}
+    else:
+        tensors, metadata = (read_sharded(file), {}) if file.suffix == ".json" else read_tensors(file)
     layers = {}
     for name, array in tensors.items():
         layer, _, leaf = name.removesuffix(".weight").rpartition(".")
@@ -52,9 +58,16 @@ def inspect_file(path):
     return {"file": str(file), "metadata": metadata, "tensors": rows, "adapters": adapters}
 
 
+def file_of(path):
+    """The file that `inspect_file` reads."""
+    place = place_of(path)
+    gguf = weights_file(place)
+    return gguf if gguf.suffix == ".gguf" else tensor_file(place, FILES)
+
+
 def place_of(path):
     """The file or folder that `inspect_file` is given a path or a name of."""
-    return Path(path) if Path(path).exists() else task_folder(path)
+    return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
 def sources_of(path):
@@ -66,10 +79,11 @@ def sources_of(path):
 
 def describe(name, array):
     """One tensor's name, dtype, shape and size."""
+    kind, array = getattr(array, "format", None) or str(array.dtype), np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(np.abs(array).astype(np.float64))) if array.size else 0.0
     norm, rms = (norm, norm / math.sqrt(max(1, array.size))) if math.isfinite(norm) else (None, None)
-    return {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "norm": norm, "rms": rms}
+    return {"name": name, "dtype": kind, "shape": list(array.shape), "norm": norm, "rms": rms}
 
 
 def fit(arrays):

@@ -183,7 +183,7 @@ def teach(
     frozen, start = start_training(params, config, adapter_config, seed)
     given = parts.training(frozen, config, start, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, "weights": weights, **settings}
-    announce(report, out, params, config, start, given, settings["batch_size"], parts.longest)
+    announce(report, params, config, start, given, settings["batch_size"], parts.longest)
     with blas_threads(1), answers_of(base):
         before = perplexity(parts.test_loss(params, config, None, threads))
     with resumable(out, given, base, parts.arrays, facts, report) as more:

@@ -1,6 +1,7 @@
 """What `finetune` and `finetune_text` share."""
 
 import math
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,10 +11,11 @@ import numpy as np
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
 from ..adapters.starts import STARTS
 from ..analysis import step_bytes
-from ..checked import finite_number, one_of, shown, whole_number
+from ..checked import finite_number, one_of, whole_number
 from ..formats import check_target, read_model
 from ..formats.model import model_place, weights_file
-from ..training import attach, available_cores, stream
+from ..training import attach, available_cores, blas_threads, shard_threads, split_batch, stream
+from ..training.progress import duration
 from .resuming import check_state
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
@@ -135,13 +137,12 @@ def start_training(params, config, adapter_config, seed):
     return start_adapter(params, adapter_config, stream(seed, "adapter"))
 
 
-def announce(report, out, params, config, adapter, given, batch_size, length):
+def announce(report, params, config, adapter, given, batch_size, length):
     """Say what will be trained in how many steps, and what full fine-tuning of a large model takes.
 
     Parameters
     ----------
     report : function of a line of text
-    out : folder that will be written
     params, config : the model
     adapter : Adapter, or None if the whole model is trained
     given : dict of `train`'s arguments
@@ -152,14 +153,26 @@ def announce(report, out, params, config, adapter, given, batch_size, length):
     report(f"training {share} in {given['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
         memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(config, batch_size, length))
-        report(f"this takes at least {memory} of memory, and {saved} beside {shown(str(out))} for the state")
+        seconds = given["config"].steps * seconds_of_step(given)
+        report(f"this takes about {duration(seconds)} and at least {memory} of memory, and {saved} for the state")
+
+
+def seconds_of_step(given):
+    """How long a training step takes without the optimiser, from the first batch; `given` as in `announce`."""
+    config, started = given["config"], time.perf_counter()
+    batch = given["epoch_batches"](stream(config.seed, "shuffle", 0))[0]
+    with blas_threads(1), shard_threads(config.threads) as run:
+        shards = split_batch(batch, config.shards)
+        for _ in run(lambda shard: given["objective"](given["trainable"], shard, stream(0, "masks", 0)), shards):
+            pass
+    return time.perf_counter() - started
 
 
 def bytes_of_full(config, batch_size, length):
     """Bytes that training a whole model takes in memory, without arrays of a moment, and those of its saved state."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
-    passing = step.gradients + sum(step.activations.values()) + step.loss
+    passing = step.gradients + sum(step.activations.values())
     return step.parameters + trained + passing, trained
 
 

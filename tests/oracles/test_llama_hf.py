@@ -162,7 +162,7 @@ def test_100_steps(n_classes, settings, name, recompute, clip_norm, seed):
     check_all(f"{group}, losses, rates and norms", state.history, history, TRAINED)
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [3, 4])
 @SIZES
 @pytest.mark.parametrize("adapter", [None, PATTERNS], ids=["base", "adapter"])
 def test_greedy_text_is_transformers(adapter, name, seed):

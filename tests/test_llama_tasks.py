@@ -1,0 +1,159 @@
+"""A user's tasks on a Llama with a chat template: conversations, answers in words, and the options for large bases."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from lora_np.adapters import AdapterConfig
+from lora_np.data.tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER
+from lora_np.formats import load_task, read_model, save_model
+from lora_np.model import LlamaConfig, forward
+from lora_np.tasks.classifier import class_probabilities, finetune
+from lora_np.tasks.language_model import finetune_answers
+from lora_np.tasks.words import answer_ids, answer_rows, prompt_ids
+from lora_np.tasks.writing import answer_from, write_text_from
+
+from .tiny import random_params, same_bits
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LORA = {"adapter_config": AdapterConfig(4, 8.0, ("all-linear",)), "learning_rate": 2e-2, "batch_size": 8}
+FULL = {"method": "full", "learning_rate": 1e-2, "batch_size": 8, "epochs": 20}  # which also learns to spell
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a tiny Llama whose tokens are bytes, " c" and " n", with a chat template."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<|im_start|>", "<|im_end|>", *letters, "Ġc", "Ġn"])}
+    tokenizer = Tokenizer(models.BPE(vocab, [("Ġ", "c"), ("Ġ", "n")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in list(vocab)[:2]])
+    config = LlamaConfig(len(vocab), 160, 24, 2, 3, 1, 8, 32, rope_theta=1000.0, extra={"model_type": "llama"})
+    files = {
+        TOKENIZER: tokenizer.to_str(),
+        SETTINGS: json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}),
+        GENERATION: json.dumps({"eos_token_id": 1}),
+        TEMPLATE: CHATML,
+    }
+    folder = tmp_path_factory.mktemp("llama") / "base"
+    params = random_params(config, np.float32, spread=0.15)
+    params |= {name: np.ones_like(array) for name, array in params.items() if array.ndim == 1}
+    save_model(folder, params, config, beside=files)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A CSV whose texts have an "x" or an "o" in them, and a label that says which."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "table.csv"
+    rows = ["text,label"]
+    for _ in range(120):
+        mark, noise = rng.choice(["x", "o"]), "".join(rng.choice(list("abcde"), 5))
+        rows.append(f"{noise[:2]}{mark}{noise[2:]},{'cross' if mark == 'x' else 'nought'}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def in_words(base, table, tmp_path_factory):
+    """The folder of a classifier that answers in words, and what `finetune` returned."""
+    out = tmp_path_factory.mktemp("words") / "task"
+    return out, finetune(table, "text", "label", out, base=base, as_words="\nMark:", **FULL)
+
+
+def test_a_classifier_answers_in_words(in_words):
+    """Its probabilities are those of the labels' first tokens after the question, and it writes its answer."""
+    out, result = in_words
+    assert result["test_accuracy"] > 0.9 and result["validation_accuracy"] > 0.9
+    task, texts = load_task(out), ["abxcde", "edobca", "aaxeee"]
+    assert task.config.n_classes == 0 and task.config.tied and "head.weight" not in task.params
+    probabilities = class_probabilities(task, texts)
+    for text, p in zip(texts, probabilities):
+        ids = np.array(task.tokenizer.encode(text + "\nMark:").ids)[None]
+        logits, _ = forward(task.params, ids, task.config)
+        first = [task.tokenizer.encode(f" {label}").ids[0] for label in task.labels]
+        expected = np.exp(logits[0, -1, first] - logits[0, -1, first].max())
+        np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-4)
+        written = "".join(write_text_from(task, f"{text}\nMark:", 10))
+        assert written == f"{text}\nMark: {task.labels[p.argmax()]}"
+
+
+def test_labels_that_begin_alike_are_refused(base):
+    tokenizer = read_model(base).tokenizer
+    with pytest.raises(ValueError, match="labels: 'cat' begins with the same token as 'car'"):
+        answer_ids(tokenizer, ["car", "cat"])
+
+
+def test_a_long_text_keeps_its_question(base):
+    tokenizer = read_model(base).tokenizer
+    long, short = prompt_ids(tokenizer, ["a" * 50, " a "], "\nQ:", 12)
+    assert tokenizer.decode(long.tolist()) == "a" * 9 + "\nQ:" and tokenizer.decode(short.tolist()) == "a\nQ:"
+    (ids,), (targets,) = answer_rows([short], [1], answer_ids(tokenizer, ["b", "cd"], (1,)))
+    assert tokenizer.decode(ids.tolist()) == "a\nQ: cd"
+    assert targets.tolist() == [-100] * 3 + tokenizer.encode(" cd").ids + [1]
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    """A JSONL whose answers repeat the only letter of the question, between words in upper case."""
+    path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    rows = [{"prompt": f"say {letter}{'!' * k}", "completion": f"AY {letter}"} for letter in "abcdef" for k in range(8)]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def test_conversations_are_learnt_and_answered(base, chats, tmp_path, run, monkeypatch):
+    """In Python and on the command line, in one piece and line by line."""
+    result = finetune_answers(chats, tmp_path / "m", base=base, **FULL)
+    assert result["conversations"] == {"train": 38, "validation": 5, "test": 5}
+    assert result["test_perplexity"] < 1.5 < 20 < result["test_perplexity_before"]
+    task, messages = load_task(tmp_path / "m"), [{"role": "user", "content": "say d!!!!"}]
+    assert "".join(answer_from(task, messages, 20)) == "AY d"
+    out = run("generate", "--base", tmp_path / "m", "--chat", "--prompt", "say d!!!!", "--temperature", 0)
+    assert out == "AY d\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("say d!!!!\n\nsay a\n"))
+    assert run("chat", "--base", tmp_path / "m", "--temperature", 0).startswith("AY d\nAY")
+
+
+def test_recomputation_and_threads_change_no_bit(base, chats, tmp_path):
+    given = {"base": base, "epochs": 1, **LORA}
+    finetune_answers(chats, tmp_path / "1", **given, threads=2)
+    finetune_answers(chats, tmp_path / "2", **given, threads=2, recompute=True)
+    assert same_bits(load_task(tmp_path / "1").adapter.weights, load_task(tmp_path / "2").adapter.weights)
+
+
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        ("generate --base {base} --prompt a --system b", "system: needs --chat"),
+        ("generate --chat --prompt a", "model: has no chat template"),
+        ("chat --adapter critics licences", "adapter: got 2, expected one to talk with"),
+        (
+            "finetune --data {table} --out {out} --base {base}",
+            "row 1, line 2: has 'text', 'label'; expected either prompt",
+        ),
+        ("finetune --data {chats} --out {out} --base {base} --as-words", "as-words: needs --text and --label"),
+        ("finetune --data {table} --text text --out {out}", "label: is missing"),
+        ("finetune --text-file {table} --out {out} --method full --weights blocks", "weights: got 'blocks', expected"),
+        (
+            "finetune --data {table} --text text --label label --out {out} --as-words --method head",
+            "as_words: expected a question",
+        ),
+        ("finetune --data {chats} --out {out} --base {base} --max-tokens 161", "max_tokens: got 161, expected a whole"),
+        ("finetune --data {chats} --out {out} --base {base} --max-tokens 5 --rank 2", "expected at least 10 that fit"),
+        ("finetune --data {chats} --out {out} --base {base} --threads 0 --rank 2", "threads: got 0"),
+        ("generate --base {out}/none.gguf --prompt a", "none.gguf: there is no such file"),
+        ("generate --base {table} --prompt a", "table.csv"),
+    ],
+)
+def test_what_cannot_be_done(command, says, base, table, chats, tmp_path, fails):
+    places = {"base": base, "table": table, "chats": chats, "out": tmp_path / "out"}
+    fails(*(word.format(**places) for word in command.split(" ")), says=[says])
+    assert not (tmp_path / "out").exists()
