@@ -11,7 +11,7 @@ import numpy as np
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter
 from lora_np.analysis import random_directions
 from lora_np.formats import read_tensors, write_json, write_tensors
-from lora_np.model import ModelConfig, parameter_shapes
+from lora_np.model import LlamaConfig, ModelConfig, parameter_shapes
 
 
 def tiny_config(**changes):
@@ -20,12 +20,18 @@ def tiny_config(**changes):
     return ModelConfig(**{**sizes, **changes})
 
 
+def tiny_llama(**changes):
+    """Configuration of a Llama: V = 13, C = 12, two blocks of 6 heads of size 6 over 2 keys, F = 20, 7 positions."""
+    sizes = {"vocab_size": 13, "n_positions": 7, "d_model": 12, "n_layers": 2, "n_heads": 6, "n_kv_heads": 2}
+    return LlamaConfig(**{**sizes, "head_size": 6, "d_ff": 20, **changes})
+
+
 def random_params(config, dtype=np.float64, seed=0, spread=0.3):
-    """Parameters of a model, around 1 for the weights of layer norms and around 0 elsewhere."""
+    """Parameters of a model, around 1 for the weights of norms and around 0 elsewhere."""
     rng = np.random.default_rng(seed)
     params = {}
     for name, shape in parameter_shapes(config).items():
-        centre = 1.0 if name.endswith(("ln1.weight", "ln2.weight", "ln_f.weight")) else 0.0
+        centre = 1.0 if name.endswith("weight") and len(shape) == 1 else 0.0
         params[name] = (centre + spread * rng.standard_normal(shape)).astype(dtype)
     return params
 
