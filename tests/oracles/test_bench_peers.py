@@ -66,8 +66,8 @@ def with_change(change):
     return decoder
 
 
-def other_scale(model, adapter, right=torch_peer.adapted):
-    return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)))
+def other_scale(model, adapter, names, right=torch_peer.adapted):
+    return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)), names)
 
 
 def other_gelu(x, approximate, right=torch.nn.functional.gelu):
