@@ -3,7 +3,7 @@
 from statistics import geometric_mean, median
 from typing import NamedTuple
 
-from .case import WORKS, Rung, flops, format_rung, rung_numbers
+from .case import WORKS, Rung, flops, format_rung
 from .sides import OURS, PEAK_FLOPS
 
 RUNG = "C,layers,heads,T,B,V(,K,F)"
@@ -74,7 +74,7 @@ def summary(rows, peers):
             if middle:
                 lowest = min(middle, key=middle.get)
                 line = {"work": work, "peer": peer, "rungs": len(middle), "mean": geometric_mean(middle.values())}
-                lines.append(line | {"lowest": middle[lowest], "lowest_rung": rung_numbers(lowest)})
+                lines.append(line | {"lowest": middle[lowest], "lowest_rung": list(lowest)})
     return lines
 
 
@@ -88,8 +88,7 @@ def lora_shares(rows):
     timed = [row for row in rows if OURS in row.seconds]
     costs = {(row.rung, row.work): (median(row.seconds[OURS]), row.flops, row.activation_bytes) for row in timed}
     return [
-        {"rung": rung_numbers(rung), "work": work}
-        | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
+        {"rung": list(rung), "work": work} | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
         for (rung, work), cost in costs.items()
         if work.startswith("lora_") and (rung, "full") in costs
     ]
