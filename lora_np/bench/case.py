@@ -67,8 +67,10 @@ GENERATED_ROWS = {"generate_1": 1, "generate_8": 8}
 
 
 def parse_rung(text):
-    """A rung from its text: all its numbers, "64,2,4,64,32,2048", or only the width of one in RUNGS, "64"; or
-    "smollm2", also with another B and T, "smollm2,64,34".
+    """A rung from its text.
+
+    That is all its numbers, "64,2,4,64,32,2048"; or only the width of one in RUNGS, "64"; or "smollm2", also with
+    another B and T, "smollm2,64,34".
 
     Raises
     ------

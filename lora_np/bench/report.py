@@ -114,7 +114,7 @@ def to_dicts(rows, setting, peers):
 
 def format_row(row):
     """One row in a line."""
-    cells = [f"{format_rung(row.rung):<22} {row.work:<11}"]
+    cells = [f"{format_rung(row.rung):<22} {row.work:<14}"]
     if OURS in row.seconds:
         cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
     cells += [f"{label(peer)} {median(ratios):.2f}" for peer, ratios in row.ratios.items()]
