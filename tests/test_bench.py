@@ -20,6 +20,7 @@ from lora_np.bench.agreement import Agreement, Outcome, compare
 from lora_np.bench.case import GENERATED_ROWS, RUNGS, SMOLLM2, WORKS, Rung, flops, format_rung, in_blocks, make_case
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.turns import Process, WorkerError, side_environment
+from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.cli import main
 from lora_np.compress import BlockWeight, held_bytes
 
@@ -337,6 +338,16 @@ def test_the_last_words_of_a_worker_are_told(process):
     process.stdin.write("no JSON\n")
     with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
         process.ask("versions", timeout=60.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_the_peak_of_memory_is_that_since_it_was_forgotten():
+    np.ones(2**25)  # 256 MB
+    before = peak_bytes()
+    forget_peak()
+    anew = peak_bytes()
+    np.ones(2**25)
+    assert before - anew > 1e8 and peak_bytes() - anew > 1e8
 
 
 def test_what_a_library_prints_is_no_answer():
