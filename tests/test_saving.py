@@ -30,7 +30,9 @@ from lora_np.formats import (
     write_json,
     write_tensors,
 )
+from lora_np.tasks.exchange import import_gguf
 
+from .llama_files import small_llama, write_gguf
 from .test_fuzz_formats import tiny_tokenizer
 from .tiny import edit_fields, random_adapter, random_params, tiny_config
 
@@ -98,6 +100,16 @@ def read_peft(path):
     return version_of(adapter.weights, int(adapter.config.alpha) - 1)
 
 
+def save_gguf(path, version):
+    """A model from a GGUF file, which is in the folder of a base."""
+    path = path.resolve()  # or a link to a folder that is not there yet would be refused
+    file, config = path.parent / "base" / f"{version}.gguf", small_llama(n_layers=1)
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        write_gguf(file, filled(random_params(config, np.float32), version), config)
+    import_gguf(file, path)
+
+
 def read_gpt2(path):
     params, _, labels = load_gpt2(path)
     return int(params["tok_emb.weight"].flat[0]) if labels in LABELS.values() else None
@@ -117,6 +129,7 @@ KINDS = {
     "hf": Kind(
         lambda path, v: save_gpt2(path, filled(BASE, v), CLASSES, labels=LABELS[v]), read_gpt2, "model.safetensors"
     ),
+    "gguf": Kind(save_gguf, lambda path: version_of(load_task(path).params), "model.gguf"),
     "peft": Kind(lambda path, v: save_peft(path, adapter_of(v), BASE, CLASSES), read_peft, "adapter_config.json"),
     "tensors": Kind(
         lambda path, v: write_tensors(path, {"a": np.full(5000, v)}), lambda path: version_of(read_tensors(path)[0])
@@ -252,17 +265,21 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(kind, tmp_path
     """Its files would be of two versions otherwise."""
     path = tmp_path / "out"
     kind.save(path, 0)
-    from lora_np.formats import checkpoint, hugging_face, peft
+    from lora_np.formats import checkpoint, hugging_face, model, peft
 
-    def replaced_first(path_of_tensors):
-        if not replaced:
-            replaced.append(True)
-            kind.save(path, 1)
-        return read_tensors(path_of_tensors)
+    def replaced_first(read):
+        def call(path_of_tensors):
+            if not replaced:
+                replaced.append(True)
+                kind.save(path, 1)
+            return read(path_of_tensors)
+
+        return call
 
     replaced = []
     for module in (checkpoint, hugging_face, peft):
-        monkeypatch.setattr(module, "read_tensors", replaced_first)
+        monkeypatch.setattr(module, "read_tensors", replaced_first(read_tensors))
+    monkeypatch.setattr(model, "read_gguf", replaced_first(model.read_gguf))
     assert kind.load(path) == 1 and replaced
 
 

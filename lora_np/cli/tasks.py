@@ -10,7 +10,7 @@ from ..formats import PRETRAINED, check_target, save_task
 from ..formats.model import WEIGHTS
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
-from ..tasks.exchange import FORMATS, export, import_gpt2, import_peft
+from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
 from ..tasks.language_model import finetune_answers, finetune_text
@@ -111,9 +111,9 @@ def add_commands(command):
     exporting.add_argument("--base", metavar="DIR", help=moved)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
-    importing = command("import", run_import, "read a Hugging Face GPT-2 or a PEFT adapter")
-    importing.add_argument("source", metavar="PATH", help="the directory, or a file of a GPT-2")
-    importing.add_argument("--from", dest="kind", required=True, choices=("peft", "hf"))
+    importing = command("import", run_import, "read a Hugging Face GPT-2 or Llama, a GGUF file, or a PEFT adapter")
+    importing.add_argument("source", metavar="PATH", help="the directory, or a file of a model")
+    importing.add_argument("--from", dest="kind", required=True, choices=("peft", "hf", "gguf"))
     importing.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     importing.add_argument("--base", metavar="DIR", help="with --from peft: its base, after import")
     importing.add_argument("--labels", nargs="+", metavar="LABEL", help="with --from peft: a classifier's, in order")
@@ -272,9 +272,13 @@ def run_export(arguments):
 
 
 def run_import(arguments):
-    if arguments.kind == "hf":
+    if arguments.kind != "peft":
         check_unset(arguments, ["base", "labels"], "needs --from peft")
-        task = import_gpt2(arguments.source, arguments.out, arguments.tokenizer)
+    if arguments.kind == "gguf":
+        check_unset(arguments, ["tokenizer"], "needs --from hf; a GGUF file has its own")
+        task = import_gguf(arguments.source, arguments.out)
+    elif arguments.kind == "hf":
+        task = import_hf(arguments.source, arguments.out, arguments.tokenizer)
     else:
         check_unset(arguments, ["tokenizer"], "needs --from hf; an adapter has its base's")
         task = import_peft(arguments.source, arguments.out, arguments.base or PRETRAINED, arguments.labels)

@@ -10,6 +10,7 @@ from ..checked import quoted, shown
 from ..data import END_OF_TEXT, PAD
 from ..data.texts import kind_of
 from ..data.tokenizer_files import GENERATION, json_object
+from .atomic import of_one_version
 from .checkpoint import check_depth, contents, read_object, warn_of_unknown
 from .tensors import read_tensors
 
@@ -50,6 +51,12 @@ def read_hf_tensors(path):
     """The file that a path means, see `tensor_file`, and the tensors in it or in all files that it names."""
     file = tensor_file(Path(path))
     return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
+
+
+@of_one_version
+def model_type(path):
+    """The kind of a model, `model_type` of its `config.json`; GPT-2's old files have none."""
+    return read_object(tensor_file(Path(path)).parent / "config.json").get("model_type", "gpt2")
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):

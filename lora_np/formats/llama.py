@@ -80,7 +80,7 @@ def load_llama(path, dtype=np.float32):
     """Read a Llama language model or sequence classifier; parameters, result and errors as in `load_gpt2`."""
     file, tensors = read_hf_tensors(path)
     fields_path = file.parent / "config.json"
-    fields = read_object(fields_path)
+    fields = {"model_type": "llama"} | read_object(fields_path)
     config = config_from_fields(fields_path, fields, tensors)
     lm_head = tensors.get("lm_head.weight")
     if not config.n_classes and config.tied and lm_head is not None:
@@ -116,7 +116,7 @@ def config_from_fields(path, fields, tensors):
     fields = {name: value for name, value in fields.items() if name not in OPTIONAL or value is not None}
     heads, width = fields.get("num_attention_heads"), fields.get("hidden_size")
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
-    fields = {"num_key_value_heads": heads, **({"head_dim": width // heads} if whole else {}), **fields}
+    fields = {"num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
     used = (*HF_FIXED, *DEFAULTS, "rope_scaling", "rope_parameters")
     names = {"max_position_embeddings": "n_positions", "rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
     more = {ours: given[name] for name, ours in names.items()} | {"tied": fields.get("tie_word_embeddings", False)}

@@ -155,7 +155,7 @@ def finetune(
         params, config = add_head(params, config, len(labels), stream(seed, "head"))
     elif config.n_classes:
         raise ValueError(f"base: {base} is a classifier, expected a language model, which can answer in words")
-    frozen, start = start_training(params, adapter_config, seed)
+    frozen, start = start_training(params, config, adapter_config, seed)
     settings |= passes(base, epochs, settings["batch_size"], len(training[0]))
     settings |= computing(base, settings["batch_size"], max(map(len, training[0])), threads, recompute)
     if as_words is None:

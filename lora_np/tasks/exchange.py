@@ -1,9 +1,9 @@
-"""Export tasks to Hugging Face and PEFT, and import theirs."""
+"""Export tasks to Hugging Face and PEFT, and import theirs and llama.cpp's."""
 
 from pathlib import Path
 
 from ..adapters import HEAD, fitting_arrays, merge
-from ..checked import one_of
+from ..checked import one_of, quoted
 from ..data import model_files
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
 from ..formats import (
@@ -11,8 +11,11 @@ from ..formats import (
     Task,
     check_target,
     load_gpt2,
+    load_llama,
     load_peft,
     load_task,
+    model_place,
+    read_model,
     save_gpt2,
     save_peft,
     save_task,
@@ -20,10 +23,15 @@ from ..formats import (
     task_folder,
     tokenizer_of,
 )
-from ..formats.hugging_face import default_labels
+from ..formats.atomic import write_folder
+from ..formats.hugging_face import default_labels, model_type
+from ..formats.model import weights_file
 from ..formats.task import with_classes
+from ..formats.tensors import json_bytes
+from ..model import LlamaConfig
 
 FORMATS = ("peft", "hf", "merged")
+LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
 
 
 def export(name, to, out, base_name=None, base=None):
@@ -45,6 +53,7 @@ def export(name, to, out, base_name=None, base=None):
     one_of("to", to, FORMATS)
     check_target(out, "out", (task_folder(name), base or task_base(name)))
     task = load_task(name, base)
+    check_gpt2(name, task, "export", "merge --out DIR writes one with an adapter as a model of ours")
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
@@ -58,8 +67,14 @@ def export(name, to, out, base_name=None, base=None):
     return task._replace(params=params, adapter=None)
 
 
-def import_gpt2(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 and write it as a task, a classifier with its labels.
+def check_gpt2(name, task, what, remedy):
+    """Raise ValueError for a Llama, which these formats do not have yet."""
+    if isinstance(task.config, LlamaConfig):
+        raise ValueError(f"{name}: got a Llama, expected a GPT-2: {what} does not have Llamas yet; {remedy}")
+
+
+def import_hf(path, out, tokenizer=None):
+    """Read a Hugging Face GPT-2 or Llama and write it as a task, a classifier with its labels.
 
     Parameters
     ----------
@@ -73,7 +88,10 @@ def import_gpt2(path, out, tokenizer=None):
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     check_target(out, "out", (folder, tokenizer or folder))
-    params, config, labels = load_gpt2(path)
+    kind = model_type(path)
+    if kind not in list(LOADERS):
+        raise ValueError(f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
+    params, config, labels = LOADERS[kind](path)
     files = model_files(folder)
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
@@ -85,6 +103,29 @@ def import_gpt2(path, out, tokenizer=None):
     return task
 
 
+def import_gguf(path, out):
+    """Check a GGUF file and write it, byte for byte, as the model of a task.
+
+    Parameters
+    ----------
+    path : of the file, or the name of a packaged model
+    out : folder to write
+
+    Returns
+    -------
+    Task, with its weights in blocks
+    """
+    file = model_place(path)
+    if weights_file(file) != file:
+        raise ValueError(f"{path}: expected a file that ends in .gguf")
+    check_target(out, "out", (file,))
+    task = read_model(file, weights="blocks")
+    about = {"labels": None, "method": "full", "imported_from": str(path)}
+    files = {"model.gguf": file.read_bytes(), "task.json": json_bytes(about)}
+    write_folder(out, files, check=lambda new: load_task(new, weights="blocks"))
+    return task
+
+
 def import_peft(folder, out, base=PRETRAINED, labels=None):
     """Read a PEFT adapter and write it as a task on a base.
 
@@ -92,7 +133,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     ----------
     folder : the directory that PEFT's save_pretrained wrote
     out : folder to write, other than the two that are read
-    base : folder of the base, in our format (from `import_gpt2`)
+    base : folder of the base, in our format (from `import_hf`)
     labels : list of str, a classifier's, in the order of its classes; None: the base's labels if their number fits,
         otherwise LABEL_0, LABEL_1, …
 
@@ -104,6 +145,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
+    check_gpt2(f"base: {base}", task, "import --from peft", "finetune trains an adapter on it")
     adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:

@@ -180,7 +180,7 @@ def teach(
     settings |= passes(base, epochs, settings["batch_size"], parts.n_rows)
     settings |= computing(base, settings["batch_size"], parts.longest, threads, recompute)
     threads = settings["threads"]
-    frozen, start = start_training(params, adapter_config, seed)
+    frozen, start = start_training(params, config, adapter_config, seed)
     given = parts.training(frozen, config, start, **settings)
     facts = {"method": method, "adapter": adapter_config, "model": config, "weights": weights, **settings}
     announce(report, params, config, start, given, settings["batch_size"], parts.longest)

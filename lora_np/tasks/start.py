@@ -128,10 +128,12 @@ def computing(base, batch_size, longest, threads=None, recompute=False):
     return {"shards": min(batch_size, max(threads, pieces)), "threads": threads, "recompute": recompute}
 
 
-def start_training(params, adapter_config, seed):
+def start_training(params, config, adapter_config, seed):
     """The frozen weights, and the adapter to train on them; None if the weights themselves are to be trained."""
     if adapter_config is None:
         return params, None
+    if not config.n_classes:  # `train_head` is about a classifier's head; a language model may have one of its own, too
+        adapter_config = replace(adapter_config, train_head=False)
     return start_adapter(params, adapter_config, stream(seed, "adapter"))
 
 

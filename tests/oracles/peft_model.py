@@ -8,7 +8,7 @@ import torch
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 
 
-def lora_config(ours, n_classes=0, **more):
+def lora_config(ours, n_classes=0, head="head", **more):
     """PEFT's words for an AdapterConfig of kind "lora" or "dora", without dropout."""
 
     def regex(pattern):  # ours are shell patterns, and name linear layers alone
@@ -20,19 +20,19 @@ def lora_config(ours, n_classes=0, **more):
     return peft.LoraConfig(
         r=ours.r,
         lora_alpha=ours.alpha,
-        target_modules=LINEAR if ours.targets == ("all-linear",) else f".*({'|'.join(map(regex, ours.targets))})",
+        target_modules=".*_proj" if ours.targets == ("all-linear",) else f".*({'|'.join(map(regex, ours.targets))})",
         rank_pattern=by_regex(ours.rank_pattern),
         alpha_pattern=by_regex(ours.alpha_pattern),
         use_rslora=ours.rslora,
         use_dora=ours.kind == "dora",
-        modules_to_save=["head"] if n_classes else None,
+        modules_to_save=[head] if n_classes else None,
         **more,
     )
 
 
-def load_trained(model, weights):
+def load_trained(model, weights, trained=None):
     """Copy lora_np's arrays into what PEFT trains, which must be of the same names and sizes."""
-    trained = trained_parameters(model)
+    trained = trained_parameters(model) if trained is None else trained
     assert set(trained) == set(weights), f"PEFT trains others: {sorted(set(trained) ^ set(weights))}"
     with torch.no_grad():
         for name, parameter in trained.items():

@@ -9,7 +9,7 @@ import pytest
 from lora_np.data import FILES, decode, encode, gguf_tokenizer_files, load_tokenizer
 from lora_np.formats import load_task
 from lora_np.tasks.classifier import load_classifier, predict
-from lora_np.tasks.exchange import export, import_gpt2
+from lora_np.tasks.exchange import export, import_hf
 from lora_np.tasks.writing import write_text_from
 
 torch = pytest.importorskip("torch")
@@ -207,7 +207,7 @@ def kept(folder):
 def test_ids_and_files(name, tmp_path):
     """The same ids; and after import and export the same files, with which transformers has the same ids again."""
     _, theirs = make_model(tmp_path / "hf", (TOKENIZERS | OTHERS)[name])
-    import_gpt2(tmp_path / "hf", tmp_path / "task")
+    import_hf(tmp_path / "hf", tmp_path / "task")
     export(tmp_path / "task", "hf", tmp_path / "back")
     sample = [*texts(200), ""]
     expected = theirs(sample)["input_ids"]
@@ -238,7 +238,7 @@ def test_the_folder_of_a_llama(name, tmp_path):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_labels(name, tmp_path):
     model, theirs = make_model(tmp_path / "hf", TOKENIZERS[name], n_classes=7)
-    import_gpt2(tmp_path / "hf", tmp_path / "task")
+    import_hf(tmp_path / "hf", tmp_path / "task")
     sample = [text for text in texts(210) if theirs(text)["input_ids"]][:200]
     answers = predict(load_classifier(tmp_path / "task"), sample)
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_labels(name, tmp_path):
 def test_greedy_text(name, tmp_path):
     """Ids without a token are never chosen here; transformers is asked not to."""
     model, theirs = make_model(tmp_path / "hf", TOKENIZERS[name])
-    import_gpt2(tmp_path / "hf", tmp_path / "task")
+    import_hf(tmp_path / "hf", tmp_path / "task")
     task = load_task(tmp_path / "task")
     gaps = sorted(set(range(task.config.vocab_size)) - set(theirs.get_vocab().values()))
     fits = [text for text in texts(400) if text.strip() and 0 < len(theirs(text)["input_ids"]) <= POSITIONS - NEW]

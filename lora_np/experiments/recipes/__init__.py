@@ -2,7 +2,6 @@
 
 RECIPES = (
     "main_job",
-    "smollm2",
     "rank_sweep",
     "matrices",
     "subspace_ranks",
