@@ -10,7 +10,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from lora_np.cli import main  # noqa: E402
-from lora_np.data import Batch, model_files  # noqa: E402
+from lora_np.data import model_files  # noqa: E402
 from lora_np.formats import PRETRAINED, save_model  # noqa: E402
 from lora_np.model import ModelConfig, initial_params  # noqa: E402
 
@@ -40,10 +40,22 @@ def classifier():
     return tiny.tiny_config(n_classes=4)
 
 
-@pytest.fixture(params=["language", "classifier"])
+@pytest.fixture(params=tiny.CONFIGS)
 def config(request):
-    """Both configurations, one after the other."""
-    return request.getfixturevalue(request.param)
+    """A language model and a classifier of each architecture, one after the other."""
+    return tiny.CONFIGS[request.param]
+
+
+@pytest.fixture(params=tiny.LANGUAGES)
+def either_language(request):
+    """A language model of each architecture, one after the other."""
+    return tiny.CONFIGS[request.param]
+
+
+@pytest.fixture(params=tiny.CLASSIFIERS)
+def either_classifier(request):
+    """A classifier of each architecture, one after the other."""
+    return tiny.CONFIGS[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +77,8 @@ def random_params():
 
 @pytest.fixture(scope="session")
 def random_batch():
-    """Function (config, B=3, T=6, seed=0, padded=True) -> Batch, right-padded, as lora_np.data makes it."""
-
-    def make(config, B=3, T=6, seed=0, padded=True):
-        rng = np.random.default_rng(seed)
-        ids = rng.integers(0, config.vocab_size, (B, T))
-        lengths = np.full(B, T)
-        if padded:
-            lengths[1:] = rng.integers(2, T, B - 1)  # the first row fills its T positions
-        targets = rng.integers(0, config.n_classes or config.vocab_size, B if config.n_classes else (B, T))
-        if not config.n_classes:
-            targets[np.arange(T) >= lengths[:, None]] = -100
-        return Batch(ids, targets, lengths, np.arange(B))
-
-    return make
+    """Function (config, B=3, T=6, seed=0, padded=True) -> Batch; see `tiny.py`."""
+    return tiny.random_batch
 
 
 @pytest.fixture(scope="session")

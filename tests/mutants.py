@@ -215,6 +215,9 @@ def lists(node, facts):
     if any(isinstance(item, ast.Slice) for item in items) or name_of(node) in NEW_ARRAYS | NO_ARRAYS:
         return
     for i, item in enumerate(items):
+        if isinstance(item, ast.Starred) and isinstance(item.value, ast.Name) and len(items) == 1:
+            turned = ast.Starred(ast.Name(f"{text(item.value)}[::-1]"))
+            yield with_items(node, field, i, [turned]), f"has {text(item.value)} in the opposite order"
         if GRADIENT.fullmatch(text(item)) and isinstance(item.ctx, ast.Load) and text(item) != "dtype":
             yield with_items(node, field, i, [ast.Name(f"(-{text(item)})")]), f"has {text(item)} with the wrong sign"
     pairs = [] if STEP.search(name_of(node)) or name_of(node) in SYMMETRIC else list(zip(items, items[1:]))

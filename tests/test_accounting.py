@@ -13,10 +13,12 @@ from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter,
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import Hollow, hollow
-from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
+from lora_np.model import LlamaConfig, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.tasks.start import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
+
+from .tiny import CONFIGS, tiny_llama
 
 # ------------------------------------------------------------------ counting matrix products as they happen
 
@@ -93,6 +95,8 @@ MODELS = {
     "classifier": (ModelConfig(13, 7, 12, n_layers=2, n_heads=3, d_ff=20, n_classes=4), 3, 6),
     "classifier, one block": (ModelConfig(17, 8, 10, n_layers=1, n_heads=5, d_ff=9, n_classes=2, dropout=0.2), 5, 3),
     "classifier, deep": (ModelConfig(10, 12, 8, n_layers=3, n_heads=2, d_ff=24, n_classes=3), 2, 11),
+    "llama": (tiny_llama(dropout=0.3), 3, 6),
+    "llama classifier": (tiny_llama(n_heads=4, n_classes=4), 2, 5),
 }
 MODEL = pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
 
@@ -107,7 +111,7 @@ TRAININGS = {
     "LoRA, o_proj above": (AdapterConfig(r=2, targets=(LAST + "attn.o_proj",)), None),
     "head": (AdapterConfig(targets=()), None),
     "one base weight": (None, (LAST + "mlp.up_proj.weight",)),
-    "biases": (None, (LAST + "attn.q_proj.bias", LAST + "ln2.bias")),
+    "a weight and a norm": (None, (LAST + "attn.q_proj.weight", LAST + "{norm2}.weight")),
     "embeddings": (None, ("tok_emb.weight",)),
     "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
 }
@@ -130,12 +134,12 @@ for kind in KINDS:
 
 
 def training(name, config):
-    """(adapter configuration, wanted or None) with the number of the last block filled in."""
+    """(adapter configuration, wanted or None) with the number of the last block and its norm's name filled in."""
     adapter_config, wanted = TRAININGS[name]
-    last = config.n_layers - 1
+    names = {"last": config.n_layers - 1, "norm2": "ln2" if isinstance(config, ModelConfig) else "norm2"}
     if adapter_config is not None:
-        adapter_config = replace(adapter_config, targets=[t.format(last=last) for t in adapter_config.targets])
-    return adapter_config, wanted if wanted is None else tuple(n.format(last=last) for n in wanted)
+        adapter_config = replace(adapter_config, targets=[t.format(**names) for t in adapter_config.targets])
+    return adapter_config, wanted if wanted is None else tuple(n.format(**names) for n in wanted)
 
 
 @pytest.fixture
@@ -193,10 +197,10 @@ def test_counts_are_those_of_a_real_step(config, B, T, name, real_step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_parameter_alone_and_many_at_random(kind, language, classifier, real_step):
-    """Of LoRA every parameter of both models too; of the other kinds the adapter's own, in one."""
+def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
+    """Of LoRA every parameter of each model too; of the other kinds the adapter's own, in one."""
     rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
-    for config in (language, classifier) if kind == "lora" else (classifier,):
+    for config in CONFIGS.values() if kind == "lora" else (classifier,):
         shapes = parameter_shapes(config)
         own = [name for name in adapter_shapes(hollow_arrays(shapes), adapter_config) if name not in shapes]
         names = [*shapes, *own]
@@ -262,6 +266,16 @@ def test_terms_by_hand():
         "head.dx": head,
     }
     assert flops_by_phase(terms)["dweight"] == 2 * low
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_a_llama_by_hand(n_kv_heads):
+    """Its forward pass: 2 FLOPs for each number of a matrix and each token, and attention's two products."""
+    B, T, V, C, F, H, D = 3, 5, 11, 6, 10, 4, 2
+    config = LlamaConfig(V, 7, C, 2, H, n_kv_heads, D, F)
+    block = C * D * (2 * H + 2 * n_kv_heads) + 3 * C * F  # of q and o, of k and v, and of gate, up and down
+    matrices = 2 * B * T * (2 * block + C * V)
+    assert sum(step_flops(config, B, T, wanted=()).values()) == matrices + 2 * 2 * (2 * B * T * T * H * D)
 
 
 def test_the_other_kinds_by_hand():

@@ -20,10 +20,12 @@ from lora_np.adapters import (
     trainable_report,
     unmerge,
 )
-from lora_np.model import backward, draw_masks, forward, parameter_shapes
+from lora_np.model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
 
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-BLOCK = [f"attn.{name}" for name in ATTENTION] + ["mlp.up_proj", "mlp.down_proj"]
+ATTENTION = [f"attn.{name}_proj" for name in "qkvo"]
+BLOCKS = {ModelConfig: ATTENTION + ["mlp.up_proj", "mlp.down_proj"]}
+BLOCKS[LlamaConfig] = ATTENTION + ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+BLOCK = BLOCKS[ModelConfig]
 ALL = [f"blocks.{i}.{layer}" for i in range(2) for layer in BLOCK]
 
 
@@ -58,6 +60,11 @@ def test_targets_in_execution_order(language, random_params, targets, expected):
 def test_block_1_is_not_block_11():
     twelve = {f"blocks.{i}.attn.q_proj.weight": np.zeros((2, 2)) for i in range(12)}
     assert adapted_modules(AdapterConfig(targets=["blocks.1.attn.q_proj"]), twelve) == ["blocks.1.attn.q_proj"]
+
+
+def test_all_linear_is_every_layer_between_the_embedding_and_the_head(config, random_params):
+    expected = [f"blocks.{i}.{layer}" for i in range(2) for layer in BLOCKS[type(config)]]
+    assert adapted_modules(AdapterConfig(targets=("all-linear",)), random_params(config)) == expected
 
 
 def test_the_first_key_of_a_pattern_that_fits_a_layer_counts(language, random_params):
@@ -124,8 +131,8 @@ def test_a_fresh_adapter_changes_no_bit(init, kind, config, random_params, rando
 # ------------------------------------------------------------------ merging
 
 
-def test_merge_touches_its_targets_alone(classifier, random_params, random_adapter):
-    params = random_params(classifier)
+def test_merge_touches_its_targets_alone(either_classifier, random_params, random_adapter):
+    params = random_params(either_classifier)
     adapter = random_adapter(params, targets=("blocks.1.attn.v_proj",))
     merged = merge(params, adapter)
     changed = {name for name in params if merged[name] is not params[name]}
@@ -133,8 +140,8 @@ def test_merge_touches_its_targets_alone(classifier, random_params, random_adapt
 
 
 @pytest.mark.parametrize("dtype, unit", [(np.float32, 2.0**-24), (np.float64, 2.0**-53)])
-def test_unmerge_restores_to_rounding(classifier, random_params, random_adapter, dtype, unit):
-    params = random_params(classifier, dtype)
+def test_unmerge_restores_to_rounding(either_classifier, random_params, random_adapter, dtype, unit):
+    params = random_params(either_classifier, dtype)
     adapter = random_adapter(params)
     merged = merge(params, adapter)
     untouched = {name: array.copy() for name, array in merged.items()}
@@ -211,7 +218,13 @@ def test_the_dtype_of_the_parameters_is_that_of_everything(
     options = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "record": record}
     logits, cache = forward(params, batch.ids, config, **options)
     grads = backward(np.ones_like(logits), cache, record_back)
-    assert len(masks) == 5 + 12 and len(record) > 30 and len(record_back) > 30 and set(grads) == set(wanted)
+    n_places = 4 + ("embed" in record)  # two residuals of each block
+    assert (
+        len(masks) == n_places + 2 * len(BLOCKS[type(config)])
+        and len(record) > 30
+        and len(record_back) > 30
+        and set(grads) == set(wanted)
+    )
     produced = {
         "fresh": init_adapter(params, adapter.config, np.random.default_rng(0)).weights,
         "masks": masks,

@@ -108,6 +108,25 @@ def test_an_operation_by_blocks_has_the_same_bits(operation, shape, dtype, room,
     assert all(same_bits(a, b) for a, b in zip(whole, in_pieces))
 
 
+@pytest.mark.parametrize("chunk", [1, 2 * 13, 3 * 13, 10**6])
+def test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(chunk):
+    """Of 5 targets among 8 rows: chunks of one, of 2, 2 and 1, of 3 and 2, and of all."""
+    rng = np.random.default_rng(5)
+    x, weight, targets = rng.normal(size=(2, 4, 6)), rng.normal(size=(13, 6)), rng.integers(0, 13, (2, 4))
+    targets[[0, 1, 1], [2, 0, 3]] = ops.IGNORE_INDEX
+    logits, of_head = ops.linear_forward(x, weight)
+    loss, of_loss = ops.cross_entropy_forward(logits, targets)
+    expected = ops.linear_backward(ops.cross_entropy_backward(1.0, of_loss).dlogits, of_head)
+    got, cache = ops.linear_cross_entropy_forward(x, weight, targets, chunk=chunk)
+    np.testing.assert_allclose(got, loss, rtol=1e-14)
+    np.testing.assert_allclose(cache.dx, expected.dx, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(cache.dweight, expected.dweight, rtol=0, atol=1e-15)
+    alone, nothing = ops.linear_cross_entropy_forward(x, weight, targets, wanted=(), chunk=chunk)
+    assert alone == got and nothing == (None, None)
+    with pytest.raises(ValueError, match="targets: every one is -100"):
+        ops.linear_cross_entropy_forward(x, weight, np.full((2, 4), ops.IGNORE_INDEX), chunk=chunk)
+
+
 @pytest.mark.parametrize("room", [7, 10**6])
 @pytest.mark.parametrize("logits_order, targets_order", [("C", "F"), ("F", "C")])
 def test_operands_in_another_order_give_the_same_numbers(logits_order, targets_order, room, small):

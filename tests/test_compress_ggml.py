@@ -55,16 +55,16 @@ def test_blocks_are_read_as_the_layout_says(format):
     equal(np.asarray(long), np.tile(np.asarray(weight), (PIECE // 3, 1)))
 
 
-@pytest.mark.parametrize(
-    "format, row, codes",
-    [
-        # d = 1: halves go away from zero, and 0.49999997 + 0.5 would round to 1
-        ("q8_0", [127, 0.5, -0.5, 1.5, 2.5, -2.5, 0.49999997, -0.49999997], [127, 1, -1, 2, 3, -3, 0, 0]),
-        # d = −8 / −8 = 1, codes w + 8, halves upwards, and 8 gets the highest code, 15
-        ("q4_0", [-8, 0.5, -0.5, -1.5, 7.4, 7.5, 8, 0], [0, 9, 8, 7, 15, 15, 15, 8]),
-        ("q4_1", [-3, 12, 0.5, -0.5, 1.5, -2.5, 11.5, 0], [0, 15, 4, 3, 5, 1, 15, 3]),  # d = 1, m = −3
-    ],
-)
+ROUNDED = [
+    # d = 1: halves go away from zero, and 0.49999997 + 0.5 would round to 1
+    ("q8_0", [127, 0.5, -0.5, 1.5, 2.5, -2.5, 0.49999997, -0.49999997], [127, 1, -1, 2, 3, -3, 0, 0]),
+    # d = −8 / −8 = 1, codes w + 8, halves upwards, and 8 gets the highest code, 15
+    ("q4_0", [-8, 0.5, -0.5, -1.5, 7.4, 7.5, 8, 0], [0, 9, 8, 7, 15, 15, 15, 8]),
+    ("q4_1", [-3, 12, 0.5, -0.5, 1.5, -2.5, 11.5, 0], [0, 15, 4, 3, 5, 1, 15, 3]),  # d = 1, m = −3
+]
+
+
+@pytest.mark.parametrize("format, row, codes", ROUNDED)
 def test_rounding(format, row, codes):
     weight = FORMATS[format](np.array([row * 4], np.float32))
     header = [1.0, -3.0] if format == "q4_1" else [1.0]
@@ -74,7 +74,7 @@ def test_rounding(format, row, codes):
 
 
 @FORMAT
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_weight_is_off_by_half_a_step(format, dtype):
     W = normal((20, 96), dtype) * np.logspace(-4, 3, 20, dtype=dtype)[:, None]
     weight = FORMATS[format](W)

