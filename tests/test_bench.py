@@ -17,13 +17,16 @@ import pytest
 from lora_np.analysis import step_flops
 from lora_np.bench import bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
 from lora_np.bench.agreement import Agreement, Outcome, compare
-from lora_np.bench.case import GENERATED_ROWS, RUNGS, WORKS, Rung, flops, format_rung, make_case
+from lora_np.bench.case import GENERATED_ROWS, RUNGS, SMOLLM2, WORKS, Rung, flops, format_rung, in_blocks, make_case
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.turns import Process, WorkerError, side_environment
+from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.cli import main
+from lora_np.compress import BlockWeight, held_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Rung(16, 2, 2, 8, 4, 32)
+LLAMA = Rung(64, 2, 4, 8, 4, 37, 2, 96)
 
 
 @pytest.fixture(autouse=True)
@@ -37,33 +40,40 @@ def short_turns(monkeypatch):
 
 def test_a_rung_and_its_text():
     assert parse_rung("64") == RUNGS[0]
-    assert parse_rung(format_rung(TINY)) == TINY
+    assert parse_rung("smollm2") == SMOLLM2
+    assert parse_rung("smollm2,64,8") == SMOLLM2._replace(batch=64, length=8)
+    for rung in (TINY, LLAMA):
+        assert parse_rung(format_rung(rung)) == rung
 
 
+@pytest.mark.parametrize("rung", [TINY, LLAMA])
 @pytest.mark.parametrize("work", [work for work in WORKS if work not in GENERATED_ROWS])
-def test_flops_are_those_of_the_case_that_is_timed(work):
+def test_flops_are_those_of_the_case_that_is_timed(rung, work):
     """tests/test_accounting.py proves the counts themselves."""
-    case = make_case(TINY, work)
+    case = make_case(rung, work)
     settings = case.adapter and case.adapter.config
     terms = step_flops(case.config, *case.batch.ids.shape, settings, tuple(case.trained))
-    assert flops(TINY, work) == sum(terms.values()) > 0
+    assert flops(rung, work) == sum(terms.values()) > 0
 
 
-def test_flops_of_generation_are_those_of_its_passes():
-    C, layers, _, T, _, V = TINY
+@pytest.mark.parametrize("rung", [TINY, LLAMA])
+def test_flops_of_generation_are_those_of_its_passes(rung):
+    C, layers, H, T, _, V, K, F = rung
+    weights = 2 * C * C + 2 * C * C * K // H + 3 * C * F if K else 12 * C * C  # of a block
     prompt = T // 4
     passes = [(prompt, prompt)] + [(1, t) for t in range(prompt + 1, T)]  # new tokens, tokens that they look at
-    one_row = sum(layers * (24 * n * C * C + 4 * n * t * C) + 2 * C * V for n, t in passes)
-    assert flops(TINY, "generate_1") == one_row
-    assert flops(TINY, "generate_8") == 8 * one_row
+    one_row = sum(layers * (2 * n * weights + 4 * n * t * C) + 2 * C * V for n, t in passes)
+    assert flops(rung, "generate_1") == one_row
+    assert flops(rung, "generate_8") == 8 * one_row
 
 
 # ------------------------------------------------------------------ the case
 
 
+@pytest.mark.parametrize("rung", [TINY, LLAMA])
 @pytest.mark.parametrize("work", WORKS)
-def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(work):
-    case, again = make_case(TINY, work, seed=3), make_case(TINY, work, seed=3)
+def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(rung, work):
+    case, again = make_case(rung, work, seed=3), make_case(rung, work, seed=3)
     for name, array in case.arrays.items():
         assert array.dtype == np.float32 and np.array_equal(array, again.arrays[name])
         assert np.unique(array).size > 1, name
@@ -71,7 +81,17 @@ def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(work):
     assert bool(case.trained) == (work not in ("forward", *GENERATED_ROWS))
     assert (case.n_new == 6) == (work in GENERATED_ROWS)
     if work == "classifier":
-        assert case.batch.lengths.min() < TINY.length == case.batch.lengths.max()
+        assert case.batch.lengths.min() < rung.length == case.batch.lengths.max()
+
+
+def test_blocks_and_arrays_of_a_llama_are_the_same_numbers():
+    case = make_case(LLAMA, "lora_qv")
+    dense, again = case.dense().params, in_blocks(case.dense().params)
+    assert held_bytes(case.params) < held_bytes(dense) / 4
+    for name, weight in case.params.items():
+        assert isinstance(dense[name], np.ndarray)
+        assert isinstance(weight, BlockWeight) == (weight.ndim == 2), name
+        assert np.array_equal(again[name], dense[name]), name
 
 
 # ------------------------------------------------------------------ judging
@@ -127,7 +147,7 @@ def test_tokens_must_be_equal():
 def row(rung, work, ours, theirs, bytes_held=100, peak=(2.0 * 2048**3 / 1e11,)):
     seconds = {"lora_np": ours, "torch": theirs, "peak": peak}
     agreement = {"torch": Agreement("", 0.0, 0.0, "", 0.0)}
-    return make_row(rung, work, seconds, agreement, {}, bytes_held)
+    return make_row(rung, work, seconds, agreement, {}, bytes_held, {"lora_np": 3e6, "torch": None})
 
 
 def test_ratios_pair_the_rounds():
@@ -193,6 +213,13 @@ def test_the_command_without_peers(tmp_path, capsys):
         (["--peers", "--rungs", "65"], "rungs: got '65', expected one of 64, 128, 256, 512, 768"),
         (["--peers", "--rungs", "wide"], "rungs: .*whole numbers"),
         (["--peers", "--rungs", "64,2,4"], "rungs: .*six whole numbers"),
+        (["--peers", "--rungs", "64,2,4,64,32,2048,2"], "rungs: .*six whole numbers"),
+        (["--peers", "--rungs", "smollm2,16"], "rungs: .*smollm2,batch,length"),
+        (["--peers", "--rungs", "smollm2,16,0"], "rungs: .*at least 1"),
+        (["--peers", "--rungs", "64,2,4,64,32,2048,3,96"], "rungs: .*n_kv_heads to divide n_heads"),
+        (["--peers", "--rungs", "96,2,32,64,32,2048,32,96"], "rungs: .*even head size"),
+        (["--peers", "--rungs", "64,2,4,64,32,2048,2,100"], "rungs: .*multiples of 32"),
+        (["--peers", "--rungs", "64,2,16,64,32,2048,1,96"], "rungs: .*rank"),
         (["--peers", "--rungs", "64,2,4,64,32,0"], "rungs: .*at least 1"),
         (["--peers", "--rungs", "64,2,5,64,32,2048"], "rungs: .*n_heads to divide d_model"),
         (["--peers", "--rungs", "64,2,4,3,32,2048"], "rungs: .*length"),
@@ -213,6 +240,21 @@ def test_peers_that_are_not_installed(monkeypatch):
     assert parse_peers(["torch,compile", "torch"]) == (["torch", "compile"], [])
     with pytest.raises(ValueError, match="jax needs the package jax"):
         bench([TINY], ["full"], ["jax"])
+
+
+def test_lora_np_in_other_ways_is_a_peer():
+    peers = ["blocks", "recompute", "blocks-recompute"]
+    (llama,), setting = bench([LLAMA], ["lora_qv"], peers, threads=1, rounds=1)
+    assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
+    assert all(llama.peak_bytes[side] > 1e6 for side in ("lora_np", *peers))
+    tables = format_tables([llama], setting, peers)
+    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute\n", tables)
+
+
+@pytest.mark.parametrize("peer, rung, message", [("jax", LLAMA, "GPT-2's decoder alone"), ("blocks", TINY, "blocks")])
+def test_a_rung_that_a_peer_does_not_have(peer, rung, message):
+    with pytest.raises(ValueError, match=message):
+        sides.SIDES[peer](make_case(rung, "forward"), 1)
 
 
 def test_a_peer_that_disagrees_is_told_and_not_timed(monkeypatch):
@@ -296,6 +338,16 @@ def test_the_last_words_of_a_worker_are_told(process):
     process.stdin.write("no JSON\n")
     with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
         process.ask("versions", timeout=60.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_the_peak_of_memory_is_that_since_it_was_forgotten():
+    np.ones(2**25)  # 256 MB
+    before = peak_bytes()
+    forget_peak()
+    anew = peak_bytes()
+    np.ones(2**25)
+    assert before - anew > 1e8 and peak_bytes() - anew > 1e8
 
 
 def test_what_a_library_prints_is_no_answer():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..adapters import scaling
+from ..model import ModelConfig
 from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
@@ -10,6 +11,8 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 def make_side(case, threads):
     """The case in JAX, which has no setting for threads: it uses all cores that the process may run on."""
+    if not isinstance(case.config, ModelConfig):
+        raise ValueError("jax's side has GPT-2's decoder alone; leave jax out of --peers for a Llama")
     import jax
     import jax.numpy as jnp
 

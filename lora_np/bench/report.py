@@ -3,10 +3,10 @@
 from statistics import geometric_mean, median
 from typing import NamedTuple
 
-from .case import ADAPTERS, WORKS, Rung, flops, format_rung
+from .case import WORKS, Rung, flops, format_rung
 from .sides import OURS, PEAK_FLOPS
 
-RUNG = "C,layers,heads,T,B,V"
+RUNG = "C,layers,heads,T,B,V(,K,F)"
 COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, held
 
 # The largest `peak_spread` of a quiet machine. Other programs slow a side whose threads spin while they wait, as
@@ -27,6 +27,7 @@ class Row(NamedTuple):
     ratios: dict  # peer -> list of its seconds over lora_np's, one a round: above 1, lora_np is faster
     gflops: dict  # side -> billions of floating-point operations a second, of those that `flops` counts
     share_of_peak: dict  # side -> its gflops over what this machine reaches on one large product; {} without a peak
+    peak_bytes: dict  # side -> largest memory of its process in its turns, or None where the system does not tell
     peak_spread: float | None  # slowest round of the peak over its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property
@@ -43,7 +44,7 @@ class Row(NamedTuple):
         return reasons
 
 
-def make_row(rung, work, seconds, agreement, notes, activation_bytes):
+def make_row(rung, work, seconds, agreement, notes, activation_bytes, peak_bytes):
     """The Row of what was measured."""
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
@@ -54,7 +55,9 @@ def make_row(rung, work, seconds, agreement, notes, activation_bytes):
     if "peak" in seconds:
         shares = {name: speed / gflops["peak"] for name, speed in gflops.items()}
         spread = max(seconds["peak"]) / min(seconds["peak"])
-    return Row(rung, work, counted, activation_bytes, seconds, notes, agreement, ratios, gflops, shares, spread)
+    return Row(
+        rung, work, counted, activation_bytes, seconds, notes, agreement, ratios, gflops, shares, peak_bytes, spread
+    )
 
 
 def summary(rows, peers):
@@ -87,7 +90,7 @@ def lora_shares(rows):
     return [
         {"rung": list(rung), "work": work} | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
         for (rung, work), cost in costs.items()
-        if work in ADAPTERS and (rung, "full") in costs
+        if work.startswith("lora_") and (rung, "full") in costs
     ]
 
 
@@ -111,7 +114,7 @@ def to_dicts(rows, setting, peers):
 
 def format_row(row):
     """One row in a line."""
-    cells = [f"{format_rung(row.rung):<22} {row.work:<11}"]
+    cells = [f"{format_rung(row.rung):<22} {row.work:<14}"]
     if OURS in row.seconds:
         cells.append(f"{OURS} {milliseconds(row, OURS)} ms")
     cells += [f"{label(peer)} {median(ratios):.2f}" for peer, ratios in row.ratios.items()]
@@ -126,11 +129,18 @@ def format_tables(rows, setting, peers):
     ]
     ratio_header = ["work", "peer", "geometric mean", "lowest", "at"]
     shares = [[format_rung(s["rung"]), s["work"], *(f"{s[name]:.2f}" for name in COSTS)] for s in lora_shares(rows)]
+    held = [
+        [format_rung(row.rung), row.work, *(megabytes(row, side) for side in (OURS, *peers))]
+        for row in rows
+        if any(row.peak_bytes.values())
+    ]
+    held_header = [RUNG, "work", OURS, *map(label, peers)]
     share_header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
     blocks = [
         *(work_table(rows, work, peers) for work in WORKS),
         table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratio_header, ratios),
         table(f"{OURS}'s LoRA step as a share of its full step", share_header, shares),
+        table("largest memory of a side's process during its steps, in MB", held_header, held),
         "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
         setting_lines(setting),
     ]
@@ -175,6 +185,11 @@ def label(peer):
 
 def milliseconds(row, name):
     return f"{1e3 * median(row.seconds[name]):.4g}"
+
+
+def megabytes(row, side):
+    held = row.peak_bytes.get(side)
+    return f"{held / 1e6:.0f}" if held else "–"
 
 
 def table(title, header, body):

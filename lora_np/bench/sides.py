@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checked import one_of
+from ..compress import QuantisedWeight
 from ..model import cache_bytes, forward, generate
 from ..training import (
     AdamW,
@@ -23,7 +24,7 @@ from ..training import (
     train_step,
 )
 from . import jax_peer, torch_peer
-from .case import GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Side
+from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Side
 
 OURS = "lora_np"
 PEAK_SIZE = 2048
@@ -31,17 +32,9 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 
 class Peer(NamedTuple):
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # that it needs; () for lora_np itself in another way
     works: tuple[str, ...]
     make_side: Callable  # of a case and the number of threads
-
-
-STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
-PEERS = {
-    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_side),
-    "compile": Peer(("torch", "peft"), STEPS, partial(torch_peer.make_side, compiled=True)),
-    "jax": Peer(("jax",), STEPS, jax_peer.make_side),
-}
 
 
 def program_of(name):
@@ -74,7 +67,7 @@ def missing_packages(peer):
 
 
 def parse_peers(texts):
-    """The peers of a command line: names, or several with commas; None for all that are installed.
+    """The peers of a command line: names, or several with commas; None for all libraries that are installed.
 
     Returns
     -------
@@ -82,7 +75,7 @@ def parse_peers(texts):
     absent : list of those that are not installed, each with the reason; empty if peers were named
     """
     if texts is None:
-        missing = {name: missing_packages(peer) for name, peer in PEERS.items()}
+        missing = {name: missing_packages(peer) for name, peer in PEERS.items() if peer.packages}
         absent = [f"{name} (not installed: {', '.join(lacks)})" for name, lacks in missing.items() if lacks]
         return [name for name, lacks in missing.items() if not lacks], absent
     return list(dict.fromkeys(name for text in texts for name in text.split(",") if name)), []
@@ -91,21 +84,25 @@ def parse_peers(texts):
 # ---------------------------------------------------------------- lora_np and the machine
 
 
-def our_side(case, threads):
-    """lora_np's Side of a case.
+def our_side(case, threads, blocks=False, recompute=False):
+    """lora_np's Side of a case; with `blocks` the weights stay in blocks, for `recompute` see `lora_np.model.forward`.
 
     The threads share the rows of a batch. A generation has too few rows for that, so they share each matrix product.
     """
+    if not blocks:
+        case = case.dense()
+    elif not any(isinstance(weight, QuantisedWeight) for weight in case.params.values()):
+        raise ValueError("the weights of this rung are not in blocks; a Llama's are, such as smollm2's")
     blas_threads(threads if case.n_new else 1)  # from here on, because the process has no other work
     if case.n_new:
         generation = partial(generate, case.params, case.batch.ids, case.config, case.n_new)
         return Side(lambda: (0.0, {"tokens": generation()}), generation)
 
     run = map if threads == 1 else ThreadPoolExecutor(threads).map
-    objective = model_objective(case.params, case.config, case.adapter)
+    objective = model_objective(case.params, case.config, case.adapter, recompute=recompute)
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
-    given = {"lengths": case.batch.lengths, "adapter": case.adapter, "wanted": case.trained}
+    given = {"lengths": case.batch.lengths, "adapter": case.adapter, "wanted": case.trained, "recompute": recompute}
     whole_forward = partial(forward, case.params, case.batch.ids, case.config, **given)
 
     def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
@@ -145,4 +142,13 @@ def peak_side(case, threads):
     return Side(lambda: (0.0, {}), step)
 
 
+STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
+PEERS = {
+    "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_side),
+    "compile": Peer(("torch", "peft"), STEPS, partial(torch_peer.make_side, compiled=True)),
+    "jax": Peer(("jax",), STEPS, jax_peer.make_side),
+    "blocks": Peer((), (*ADAPTERS, "forward"), partial(our_side, blocks=True)),
+    "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_side, recompute=True)),
+    "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_side, blocks=True, recompute=True)),
+}
 SIDES = {OURS: our_side, "peak": peak_side, **{name: peer.make_side for name, peer in PEERS.items()}}

@@ -1,10 +1,14 @@
-"""PyTorch's side: the same decoder as an nn.Module, eager or under torch.compile, with PEFT's LoRA. Generation is
-transformers' GPT-2 with a key-value cache.
+"""PyTorch's side: the same decoder as an nn.Module, eager or under torch.compile, with PEFT's LoRA. A Llama, and
+GPT-2's generation with a key-value cache, are transformers' models.
 """
 
 import tempfile
 
+import numpy as np
+
 from ..formats import save_gpt2
+from ..formats.llama import layer_names
+from ..model import LlamaConfig
 from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 
@@ -15,14 +19,20 @@ def make_side(case, threads, compiled=False):
     torch.set_num_threads(threads)
     if case.n_new:
         return generation_side(case)
-    model = decoder(case.config)
-    model.load_state_dict({name: torch.tensor(array) for name, array in case.params.items()})
+    names, targets = {}, torch.tensor(case.batch.targets)
+    if isinstance(case.config, LlamaConfig):
+        names, model = layer_names(case.config, 0), llama(case)
+        inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
+    else:
+        model = decoder(case.config)
+        model.load_state_dict({name: torch.tensor(array) for name, array in case.params.items()})
+        inputs = {"ids": torch.tensor(case.batch.ids), "last": torch.tensor(case.batch.lengths - 1)}
     if case.adapter is not None:
-        model = adapted(model, case.adapter)
-    ids, targets, last = (torch.tensor(array) for array in (case.batch.ids, case.batch.targets, case.batch.lengths - 1))
+        model = adapted(model, case.adapter, names)
 
     def loss_and_logits():
-        logits = model(ids, last)
+        logits = model(**inputs)
+        logits = logits[0] if isinstance(logits, tuple) else logits  # transformers' models return tuples
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten()), logits
 
     def loss_alone():  # a compiler need not keep logits that nobody asks for
@@ -32,7 +42,7 @@ def make_side(case, threads, compiled=False):
     if compiled:
         wanted = torch.compile(wanted)
     if case.trained:
-        return training_side(model, wanted)
+        return training_side(model, wanted, names)
 
     @torch.inference_mode()
     def check():
@@ -42,11 +52,13 @@ def make_side(case, threads, compiled=False):
     return Side(check, check)
 
 
-def training_side(model, loss_of):
+def training_side(model, loss_of, names):
+    """The Side of a model that trains; `names` has those of its layers that are not lora_np's, as `renamed` takes."""
     import torch
 
-    # PEFT's L.lora_A.default.weight is lora_np's L.lora_A. All other names are the same.
+    # PEFT's L.lora_A.default.weight is lora_np's L.lora_A.
     trained = {name.removesuffix(".default.weight"): p for name, p in model.named_parameters() if p.requires_grad}
+    trained = renamed(trained, {theirs: ours for ours, theirs in names.items()})
     matrices = {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY}
     vectors = {"params": [p for p in trained.values() if p.ndim == 1], "weight_decay": 0.0}  # none with LoRA
     # `fused` is the fastest of PyTorch's three loops on a CPU, by a factor of 3 to 5.
@@ -70,13 +82,16 @@ def training_side(model, loss_of):
 
 
 def generation_side(case):
-    """Greedy generation with transformers' GPT-2, which has lora_np's weights; no token ends a text."""
+    """Greedy generation with transformers' model, which has lora_np's weights; no token ends a text."""
     import torch
     from transformers import GPT2LMHeadModel
 
-    with tempfile.TemporaryDirectory() as folder:
-        save_gpt2(folder, case.params, case.config)
-        model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    if isinstance(case.config, LlamaConfig):
+        model = llama(case).eval()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            save_gpt2(folder, case.params, case.config)
+            model = GPT2LMHeadModel.from_pretrained(folder).eval()
     prompt = torch.tensor(case.batch.ids)
     length = {"min_new_tokens": case.n_new, "max_new_tokens": case.n_new, "pad_token_id": 0, "eos_token_id": None}
     mask = torch.ones_like(prompt)
@@ -135,8 +150,51 @@ def decoder(config):
     return Decoder()
 
 
-def adapted(model, adapter):
-    """The model with PEFT's LoRA on it, holding lora_np's adapter; only the adapter is trained."""
+def llama(case):
+    """transformers' Llama with the case's weights: a language model or a classifier."""
+    import torch
+    import transformers
+
+    ours = case.config
+    config = transformers.LlamaConfig(
+        vocab_size=ours.vocab_size,
+        max_position_embeddings=ours.n_positions,
+        hidden_size=ours.d_model,
+        num_hidden_layers=ours.n_layers,
+        num_attention_heads=ours.n_heads,
+        num_key_value_heads=ours.n_kv_heads,
+        head_dim=ours.head_size,
+        intermediate_size=ours.d_ff,
+        rope_theta=ours.rope_theta,
+        rms_norm_eps=ours.rms_norm_eps,
+        tie_word_embeddings=True,
+        num_labels=ours.n_classes or 2,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    kind = transformers.LlamaForSequenceClassification if ours.n_classes else transformers.LlamaForCausalLM
+    model = kind(config)
+    weights = {name: torch.from_numpy(np.array(weight)) for name, weight in case.params.items()}
+    # A tied head has no tensor of its own. Whatever else were missing, the check of the logits would show it.
+    model.load_state_dict(renamed(weights, layer_names(ours, 0)), strict=False)
+    return model
+
+
+def padded(batch, config):
+    """The batch's ids (B, T), padded with a token that ends no row, because transformers reads the last other one."""
+    ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
+    config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
+    return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
+
+
+def renamed(arrays, names):
+    """The dict with other names of its layers: each key is a layer, a point, and what it is there."""
+    parts = ((*name.rpartition("."), array) for name, array in arrays.items())
+    return {f"{names.get(layer, layer)}.{leaf}": array for layer, _, leaf, array in parts}
+
+
+def adapted(model, adapter, names):
+    """The model with PEFT's LoRA on it, holding lora_np's adapter; only that is trained, and a head that it carries."""
     import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
@@ -144,6 +202,9 @@ def adapted(model, adapter):
     targets = sorted({name.split(".")[-2] for name in adapter.weights if "lora_" in name})  # such as q_proj
     lora = LoraConfig(r=config.r, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
     wrapped = get_peft_model(model, lora)
-    state = {f"base_model.model.{name}.weight": torch.tensor(array) for name, array in adapter.weights.items()}
-    set_peft_model_state_dict(wrapped, state)
-    return wrapped.get_base_model()  # spares each call PEFT's outer module
+    arrays = renamed({name: array for name, array in adapter.weights.items() if "lora_" in name}, names)
+    set_peft_model_state_dict(wrapped, {f"base_model.model.{n}.weight": torch.tensor(a) for n, a in arrays.items()})
+    model = wrapped.get_base_model()  # spares each call PEFT's outer module
+    if "head.weight" in adapter.weights:  # with the base's numbers
+        model.get_submodule(names.get("head", "head")).requires_grad_(True)
+    return model

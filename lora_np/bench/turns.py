@@ -19,7 +19,7 @@ from ..checked import one_of, whole_number
 from ..formats import read_tensors
 from ..training import available_cores, process_environment
 from .agreement import Outcome, compare
-from .case import RUNGS, WORKS
+from .case import DEFAULT_WORKS, RUNGS, WORKS, rung_numbers
 from .report import format_row, make_row
 from .sides import OURS, PEERS, check_peer, program_of
 
@@ -38,7 +38,7 @@ PINS += ("MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
 
 
 def bench(
-    rungs=RUNGS, works=tuple(WORKS), peers=(), threads=None, rounds=5, seed=0, as_set=False, report=lambda line: None
+    rungs=RUNGS, works=DEFAULT_WORKS, peers=(), threads=None, rounds=5, seed=0, as_set=False, report=lambda line: None
 ):
     """Time lora_np and its peers.
 
@@ -102,7 +102,7 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
     a factor of two for a forward pass.
     """
     names = [OURS, *(peer for peer in peers if peer not in PEERS or work in PEERS[peer].works), "peak"]
-    outcomes, seconds, notes, agreement = {}, {}, {}, {}
+    outcomes, seconds, peaks, notes, agreement = {}, {}, {}, {}, {}
     # All sides get ready at once: imports and compilers are not timed. The processes stop before the pool waits for
     # them, so that Ctrl-C does not wait for a compiler.
     with ThreadPoolExecutor(len(names)) as pool, ExitStack() as stack:
@@ -118,8 +118,8 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
             agreement = {name: compare(outcomes[name], ours) for name in outcomes if name not in (OURS, "peak")}
             notes |= {name: f"disagrees: {judged.problem}" for name, judged in agreement.items() if judged.problem}
             ready = {name: processes[name] for name in outcomes if name not in notes}
-            seconds = take_turns(ready, rounds, notes)
-    row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes)
+            seconds, peaks = take_turns(ready, rounds, notes)
+    row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes, peaks)
     return row, {name: outcome.versions for name, outcome in outcomes.items() if name != "peak"}
 
 
@@ -128,28 +128,30 @@ def prepare(process, rung, work, seed):
     ask, patience = process.ask, PATIENCE.get(process.side, DEFAULT_PATIENCE)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        answers = ask("make", timeout=patience, rung=list(rung), work=work, seed=seed)
+        answers = ask("make", timeout=patience, rung=rung_numbers(rung), work=work, seed=seed)
         answers |= ask("check", timeout=patience, file=file) | ask("versions", timeout=patience)
         arrays, _ = read_tensors(file)
     return Outcome(arrays=arrays, **answers)
 
 
 def take_turns(processes, rounds, notes):
-    """Median seconds of a step in each round, by side; a side that fails is left out, and `notes` gets the reason.
+    """Median seconds of a step in each round, and the peak of memory in bytes, each by side.
 
-    Every second round goes backwards, so that no side always follows the same other one. `processes` is a dict, side ->
-    Process.
+    A side that fails is left out, and `notes` gets the reason. Every second round goes backwards, so that no side
+    always follows the same other one. `processes` is a dict, side -> Process.
     """
-    seconds = {name: [] for name in processes}
+    seconds, peaks = {name: [] for name in processes}, {}
     for r in range(rounds):
         for name in list(seconds)[:: -1 if r % 2 else 1]:
             try:
-                seconds[name].append(median(processes[name].ask("turn", seconds=TURN)["seconds"]))
+                answer = processes[name].ask("turn", seconds=TURN)
+                seconds[name].append(median(answer["seconds"]))
+                peaks[name] = answer.get("peak_bytes")  # which older checkouts do not tell
             except WorkerError as error:
                 notes[name] = f"failed in round {r + 1}: {error}"
                 del seconds[name]
             time.sleep(PAUSE)
-    return seconds
+    return seconds, peaks
 
 
 def processor_name():
@@ -165,10 +167,10 @@ def processor_name():
 
 
 def side_environment(side, threads, as_set):
-    """The environment variables of a side's process: for a peer the user's, for lora_np those of its own workers."""
+    """The environment of a side's process: for another library the user's, for lora_np that of its own workers."""
     _, folder = program_of(side)
     inherited = {name: value for name, value in os.environ.items() if as_set or name not in PINS}
-    added = {"HF_HUB_OFFLINE": "1"} if side in PEERS else process_environment(threads)
+    added = {"HF_HUB_OFFLINE": "1"} if side in PEERS and PEERS[side].packages else process_environment(threads)
     search_path = [str(folder), os.environ.get("PYTHONPATH", "")]
     return {**inherited, **added, "PYTHONPATH": os.pathsep.join(filter(None, search_path))}
 

@@ -3,16 +3,17 @@
     {"do": "versions"}                                       -> {"versions": {...}}
     {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
-    {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...]}
+    {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
 `check` writes the side's arrays into the file and then, if a step trains, does three of them. `turn` does one step
-without timing it, which fills the caches, and then timed ones for so many seconds, at least one. An error is also an
-answer: {"error": "..."}.
+without timing it, which fills the caches, and then timed ones for so many seconds, at least one. Its "peak_bytes" are
+the largest memory of the process since `check` wrote its file. An error is also an answer: {"error": "..."}.
 
 The yardstick also starts the worker of another checkout of lora_np, so these commands stay as they are.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -84,6 +86,7 @@ class Worker:
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
         del arrays  # their memory is for the steps
+        forget_peak()
         return {"loss": loss, "losses": [self.side.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
@@ -93,7 +96,26 @@ class Worker:
             started = time.perf_counter()
             self.side.step()
             times.append(time.perf_counter() - started)
-        return {"seconds": times}
+        return {"seconds": times, "peak_bytes": peak_bytes()}
+
+
+def forget_peak():
+    """Give freed memory back and count the peak anew, so that it is the steps' and not that of making the case.
+
+    Linux with glibc can do that.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak_bytes():
+    """The largest memory that this process has had, or None where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return None
 
 
 if __name__ == "__main__":

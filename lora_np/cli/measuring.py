@@ -35,11 +35,14 @@ def add_commands(command):
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
-    text = "torch, compile, jax, NAME=DIR for another checkout of lora_np (default: those installed); none: no peer"
+    text = "torch, compile, jax (default: those installed); NAME=DIR, another checkout of lora_np; blocks, recompute, "
+    text += "blocks-recompute: lora_np in another way; none: no peer"
     timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
-    text = "model sizes: a width of the ladder (64 128 256 512 768), or C,layers,heads,T,B,V (default: the ladder)"
+    text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; of a Llama smollm2, "
+    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F (default: the ladder)"
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
-    timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help="kinds of work (default: all seven)")
+    text = "kinds of work (default: all but classifier_qv and classifier_all)"
+    timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
     timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one per core)")
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
@@ -131,7 +134,7 @@ def run_gradcheck(arguments):
 
 
 def run_bench(arguments):
-    from ..bench import RUNGS, WORKS, bench, format_tables, parse_peers, parse_rung, to_dicts
+    from ..bench import DEFAULT_WORKS, RUNGS, bench, format_tables, parse_peers, parse_rung, to_dicts
 
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
@@ -139,7 +142,7 @@ def run_bench(arguments):
     write_as_json = json_writer(arguments.json, checkouts)
     if absent:
         print_now("left out: " + "; ".join(absent))
-    what = rungs, arguments.work or tuple(WORKS), peers
+    what = rungs, arguments.work or DEFAULT_WORKS, peers
     how = arguments.threads, arguments.rounds, arguments.seed, arguments.as_set
     rows, setting = bench(*what, *how, report=print_now)
     write_as_json(to_dicts(rows, setting, peers))

@@ -20,6 +20,10 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.oracle
 
 TINY = Rung(24, 2, 3, 12, 5, 37)
+LLAMA = Rung(96, 3, 6, 12, 5, 37, 2, 64)
+RUNGS = {"gpt2": TINY, "llama": LLAMA}
+PEERS_OF = {"gpt2": ("torch", "jax", "recompute"), "llama": ("torch", "blocks", "recompute", "blocks-recompute")}
+COMPARED = [(kind, peer, work) for kind, peers in PEERS_OF.items() for peer in peers for work in PEERS[peer].works]
 
 
 def what(name, case, steps=3):
@@ -30,12 +34,12 @@ def what(name, case, steps=3):
     return Outcome(loss, arrays, [side.step() for _ in range(steps if case.trained else 0)])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("peer, work", [(peer, work) for peer in ("torch", "jax") for work in PEERS[peer].works])
-def test_a_peer_agrees(peer, work):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind, peer, work", COMPARED)
+def test_a_peer_agrees(kind, peer, work):
     if missing_packages(PEERS[peer]):
         pytest.skip(f"{peer} is not installed")
-    case = make_case(TINY, work)
+    case = make_case(RUNGS[kind], work)
     ours, theirs = what("lora_np", case), what(peer, case)
     if case.trained:
         assert set(ours.arrays) == set(case.trained)
@@ -66,26 +70,40 @@ def with_change(change):
     return decoder
 
 
-def other_scale(model, adapter, right=torch_peer.adapted):
-    return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)))
+def other_scale(model, adapter, names, right=torch_peer.adapted):
+    return right(model, adapter._replace(config=replace(adapter.config, alpha=15.0)), names)
 
 
 def other_gelu(x, approximate, right=torch.nn.functional.gelu):
     return right(x)
 
 
-WRONG = {  # work, where PyTorch's side gets something else in place of its own, and what the report says
-    "epsilon": ("full", torch_peer, "decoder", with_change(other_eps), ""),
-    "gelu": ("full", torch.nn.functional, "gelu", other_gelu, ""),
-    "a frozen bias": ("full", torch_peer, "decoder", with_change(frozen_bias), ""),
-    "the adapter's scale": ("lora_qv", torch_peer, "adapted", other_scale, ""),
-    "learning rate": ("full", torch_peer, "LEARNING_RATE", 2e-4, "first steps"),
+def other_theta(case, right=torch_peer.llama):
+    model = right(case)
+    model.model.rotary_emb.inv_freq *= 1.01
+    return model
+
+
+def padding_read(batch, config):
+    config.pad_token_id = -1
+    return batch.ids
+
+
+WRONG = {  # rung, work, where PyTorch's side gets something else in place of its own, and what the report says
+    "epsilon": (TINY, "full", torch_peer, "decoder", with_change(other_eps), ""),
+    "gelu": (TINY, "full", torch.nn.functional, "gelu", other_gelu, ""),
+    "a frozen bias": (TINY, "full", torch_peer, "decoder", with_change(frozen_bias), ""),
+    "the adapter's scale": (TINY, "lora_qv", torch_peer, "adapted", other_scale, ""),
+    "learning rate": (TINY, "full", torch_peer, "LEARNING_RATE", 2e-4, "first steps"),
+    "theta": (LLAMA, "lora_qv", torch_peer, "llama", other_theta, ""),
+    "the padding": (LLAMA, "classifier", torch_peer, "padded", padding_read, ""),
 }
 
 
-@pytest.mark.parametrize("work, module, name, wrong, words", WRONG.values(), ids=WRONG)
-def test_a_difference_is_reported(work, module, name, wrong, words, monkeypatch):
-    case = make_case(TINY, work)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("rung, work, module, name, wrong, words", WRONG.values(), ids=WRONG)
+def test_a_difference_is_reported(rung, work, module, name, wrong, words, monkeypatch):
+    case = make_case(rung, work)
     ours = what("lora_np", case)
     monkeypatch.setattr(module, name, wrong)
     problem = compare(what("torch", case), ours).problem
