@@ -157,3 +157,16 @@ def test_what_cannot_be_done(command, says, base, table, chats, tmp_path, fails)
     places = {"base": base, "table": table, "chats": chats, "out": tmp_path / "out"}
     fails(*(word.format(**places) for word in command.split(" ")), says=[says])
     assert not (tmp_path / "out").exists()
+
+
+def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path, run):
+    """Their question, and how much of a text they read, go with them."""
+    finetune(table, "text", "label", tmp_path / "task", base=base, as_words="\nMark:", max_tokens=12, epochs=1, **LORA)
+    run("mix", tmp_path / "task", "--out", tmp_path / "mixed")
+    run("merge", tmp_path / "task", "--out", tmp_path / "merged")
+    texts = ["abxcde", "edobca", "a" * 20 + "x"]
+    answers = [run("predict", "--model", tmp_path / name, *texts) for name in ("task", "mixed", "merged")]
+    assert answers[0] == answers[1] == answers[2]
+    for name in ("mixed", "merged"):
+        task = load_task(tmp_path / name)
+        assert (task.question, task.max_tokens, task.labels) == ("\nMark:", 12, ["cross", "nought"])

@@ -215,11 +215,11 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
         (AdapterConfig(r=2, kind="dora", init="pissa"), "init: 'pissa' needs kind 'lora' here, got 'dora'"),
         (AdapterConfig(r=2, init="loftq"), "init: got 'loftq', which needs a quantised base; expected another init"),
     ):
-        settings = tmp_path / "out", "lora", config
+        settings = {"adapter_config": config, "base": tiny_base}
         with pytest.raises(ValueError, match=message):
-            classifier.finetune(files / "rows.jsonl", "t", "l", *settings, base=tiny_base)
+            classifier.finetune(files / "rows.jsonl", "t", "l", tmp_path / "out", **settings)
         with pytest.raises(ValueError, match=message):
-            language_model.finetune_text(files / "corpus.txt", *settings, base=tiny_base)
+            language_model.finetune_text(files / "corpus.txt", tmp_path / "out", **settings)
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):

@@ -124,7 +124,7 @@ def fake_scores(monkeypatch, pairs):
     """Evaluations give these (loss, accuracy) in turn, then (0, 1). Returns the arrays that were evaluated."""
     scores, seen = iter(pairs), []
 
-    def evaluate(params, batches, config, adapter, class_weights=None):
+    def evaluate(params, batches, config, adapter, *more):
         seen.append({name: array.copy() for name, array in adapter.weights.items()})
         loss, accuracy = next(scores, (0.0, 1.0))
         return {"loss": loss, "accuracy": accuracy}

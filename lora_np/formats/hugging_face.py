@@ -132,9 +132,10 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     more : further fields of ours
     """
     head = tensors.get("score.weight")
-    if head is not None and (head.ndim != 2 or len(head) < 2):
-        reason = "expected (n_classes, d_model) with at least two classes"
-        raise ValueError(f"{path}: score.weight has shape {head.shape}, {reason}")
+    if head is not None and head.ndim != 2:
+        raise ValueError(f"{path}: score.weight has shape {head.shape}, expected (n_classes, d_model)")
+    if head is not None and len(head) == 1:
+        raise ValueError(f"{path}: the model has one class, as for regression; expected at least two classes")
     for name in list(names)[:5]:
         if name not in fields:
             raise ValueError(f"{path}: {name} is missing")

@@ -47,7 +47,8 @@ def save_task(folder, task, base, about, dtype=None, beside=None):
     dtype : of an adapter's file; "float16" halves it; None: the arrays' own dtype
     beside : dict of more files to write, see `write_pair`
     """
-    about = {"labels": task.labels, **about}
+    more = {"max_tokens": task.max_tokens, "question": task.question}
+    about = {"labels": task.labels, **about} | {n: v for n, v in more.items() if v is not None and n not in about}
     if task.adapter is not None:
         about = {"base": base_name(base, folder), "base_sha256": model_sha256(base), **about}
         weights = cast(folder, task.adapter.weights, dtype)

@@ -210,7 +210,7 @@ TABLE = (
      "model.gpt2:embed_forward", "start + ids.shape[1])", "start + ids.shape[1]) + 1"),
     ("the position embedding is not added",
      "model.layers:embed", "tok + pos", "tok",
-     "model.decoder:layer", "(tok + pos).reshape", "tok.reshape"),
+     "model.decoder:layer", " + pos).reshape(tok.", ").reshape(tok."),
     ("grad.pos_emb is the mean over the batch and not the sum",
      "model.layers:embed_backward", "dtok.sum(axis=0)", "dtok.mean(axis=0)"),
     ("x is not added to attention's output",

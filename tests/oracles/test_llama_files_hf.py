@@ -87,9 +87,10 @@ THIS_MODEL = [  # and fields that change nothing
 
 
 @pytest.mark.parametrize("changes", OTHER_MODELS + OTHER_NUMBERS + THIS_MODEL, ids=str)
-def test_fields_that_change_what_a_llama_computes(changes, tmp_path):
+def test_fields_that_change_what_a_llama_computes(changes, tmp_path, monkeypatch):
+    in_float64(monkeypatch)
     config = odd_llama("H/K = 3, tied")
-    params = random_params(config, np.float32)
+    params = random_params(config)
     hf_model(params, config).save_pretrained(tmp_path)
     ids = np.random.default_rng(0).integers(1, 17, (2, 9))
     first, _ = forward(params, ids, config)
@@ -100,9 +101,9 @@ def test_fields_that_change_what_a_llama_computes(changes, tmp_path):
         assert "\n" not in str(refusal.value)
         return
     theirs = hf_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path), ids)
-    ours = load_llama(tmp_path)
+    ours = load_llama(tmp_path, np.float64)
     logits, _ = forward(ours.params, ids, ours.config)
-    agree("Llama imported", logits, theirs)
+    check("Llama imported, logits", "logits", logits, theirs, OUTPUT)
     assert np.array_equal(logits, first) == (changes in THIS_MODEL)
 
 
