@@ -98,7 +98,11 @@ MODELS = {
     "llama": (tiny_llama(dropout=0.3), 3, 6),
     "llama classifier": (tiny_llama(n_heads=4, n_classes=4), 2, 5),
 }
-MODEL = pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
+DEEP = [name for name in MODELS if "deep" in name or "one block" in name]
+MODEL = pytest.mark.parametrize(
+    "config, B, T",
+    [pytest.param(*sizes, id=n, marks=pytest.mark.slow if n in DEEP else []) for n, sizes in MODELS.items()],
+)
 
 ALL_LINEAR = AdapterConfig(r=2, targets=("all-linear",))
 LAST = "blocks.{last}."

@@ -284,7 +284,9 @@ def test_another_checkout_is_a_peer_under_a_name_of_its_own(tmp_path):
         bench([TINY], ["full"], ["old=/nowhere"])
 
 
-@pytest.mark.parametrize("dies_at, note", [("make", "not available"), ("turn", "failed in round 1")])
+@pytest.mark.parametrize(
+    "dies_at, note", [pytest.param("make", "not available", marks=pytest.mark.slow), ("turn", "failed in round 1")]
+)
 def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
     """Whatever is lost with it, the times of the others are kept; and the next row starts it again."""
     real = Process.ask

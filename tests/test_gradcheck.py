@@ -20,7 +20,7 @@ STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside it
 
 
 # A whole model takes a second or two, every index of it. The quick run has that for these, and one seed.
-QUICK_MODELS = ("language model", "classifier: lora", "llama: H/K = 2", "llama classifier: recompute")
+QUICK_MODELS = ("language model", "llama classifier: recompute")
 NOT_QUICK = [name for name in WHOLE_MODELS if name not in QUICK_MODELS]
 QUICK = [name for name in CASES if name not in NOT_QUICK]
 

@@ -463,7 +463,10 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-@pytest.mark.parametrize("options", TUNINGS.values(), ids=TUNINGS)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(o, id=n, marks=[] if n in ("adalora", "text") else pytest.mark.slow) for n, o in TUNINGS.items()],
+)
 def test_an_interrupted_fine_tuning_resumes_bit_for_bit(tuning, options):
     """Interrupted in its first step, twice in one, in its last and at random; each time it says where it resumes."""
     code, said, _ = tuning(options)
@@ -548,7 +551,10 @@ OTHERS = {  # what a second run does otherwise -> its options, and what it does 
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
+QUICK_OTHERS = ("method, adapter, learning_rate", "base", "data")
+
+
+@pytest.mark.parametrize("what", [pytest.param(n, marks=[] if n in QUICK_OTHERS else pytest.mark.slow) for n in OTHERS])
 def test_the_state_of_another_run_is_not_used_and_stays_until_the_first_save(tuning, tiny_base, what):
     options, before = OTHERS[what]
     shutil.copytree(tiny_base, "other")
