@@ -305,7 +305,7 @@ TENSORS = {
         (put(WTE, lambda a: a * np.inf), f"wte.weight {NOT_FINITE}"),
         (put(SCORE, lambda a: a.astype(np.int32)), "score.weight has dtype int32"),
         (put(SCORE, lambda a: np.float32(1)), r"score.weight has shape \(\), expected"),
-        (put(SCORE, lambda a: a[:1]), r"score.weight has shape \(1, 12\), expected .* with at least two classes"),
+        (put(SCORE, lambda a: a[:1]), "the model has one class, as for regression; expected at least two classes"),
         (lambda t: t | {"lora": t[SCORE]}, "unexpected tensor lora"),
     ],
     "peft": [
