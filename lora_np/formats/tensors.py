@@ -67,8 +67,13 @@ def read_tensors(path):
     except (KeyError, ValueError) as error:  # float8, or 65 axes
         raise ValueError(f"{path}: has a dtype or shape that NumPy does not support ({shown(str(error))})") from None
     except MemoryError:
-        size = Path(path).stat().st_size / 1e9
-        raise MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors") from None
+        raise no_memory(path) from None
+
+
+def no_memory(path):
+    """The error of a file that is too large."""
+    size = Path(path).stat().st_size / 1e9
+    return MemoryError(f"{path}: there is not enough memory for its {size:.1f} GB of tensors")
 
 
 def read_metadata(path):
@@ -86,6 +91,8 @@ def read_names(path):
             return list(checked.keys()), dict(checked.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({shown(str(error))})") from None
+    except MemoryError:  # the file is mapped
+        raise no_memory(path) from None
 
 
 def read_tensor(file, start, entry):
