@@ -5,7 +5,9 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,14 +102,19 @@ def read_peft(path):
     return version_of(adapter.weights, int(adapter.config.alpha) - 1)
 
 
+SOURCES = tempfile.TemporaryDirectory()
+
+
+@cache
+def gguf_file(version):
+    """A GGUF file far from where anything is saved, which may be a drive that is full."""
+    file, config = Path(SOURCES.name) / f"{version}.gguf", small_llama(n_layers=1)
+    write_gguf(file, filled(random_params(config, np.float32), version), config)
+    return file
+
+
 def save_gguf(path, version):
-    """A model from a GGUF file, which is in the folder of a base."""
-    path = path.resolve()  # or a link to a folder that is not there yet would be refused
-    file, config = path.parent / "base" / f"{version}.gguf", small_llama(n_layers=1)
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        write_gguf(file, filled(random_params(config, np.float32), version), config)
-    import_gguf(file, path)
+    import_gguf(gguf_file(version), path.resolve())  # or a link to a folder that is not there yet would be refused
 
 
 def read_gpt2(path):
