@@ -50,7 +50,8 @@ def weights_file(place):
     place = Path(place)
     if place.suffix == ".gguf":
         return place
-    return next((file for file in [place / "model.gguf"] if file.is_file()), place / "model.safetensors")
+    gguf = place / "model.gguf"
+    return gguf if gguf.is_file() else place / "model.safetensors"
 
 
 @of_one_version

@@ -16,10 +16,10 @@ from ..formats import check_target, read_model
 from ..formats.model import model_place, weights_file
 from ..training import attach, available_cores, blas_threads, shard_threads, split_batch, stream
 from ..training.progress import duration
+from ..training.threads import LARGE  # parameters; also taken for the bytes of a base's file, which are soon known
 from .resuming import check_state
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
-LARGE = 50_000_000  # parameters of a base, or bytes of its file, from which on time and memory matter
 LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works on; more need more memory
 MOST_TOKENS = 512  # of a text that a large model reads, unless more are wanted
 LEAST_STEPS, MOST_PASSES = 100, 4  # of a large model, by default
