@@ -773,7 +773,7 @@ def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path
 def test_the_list_shows_every_experiment(capsys):
     assert main(["experiment", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(RECIPES) == 18
+    assert len(lines) == len(RECIPES) == 19
     for number, (name, line) in enumerate(zip(RECIPES, lines)):
         assert line.split(maxsplit=2) == [str(number), name, headline(name)]
 

@@ -11,6 +11,7 @@ import pytest
 
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.compress import Int8Weight, NF4Weight, held_bytes
+from lora_np.data import class_batches
 from lora_np.experiments import laboratory, methods, store
 from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, verdict
 from lora_np.experiments.laboratory import headline, recipe, runs_of
@@ -25,6 +26,7 @@ from lora_np.experiments.recipes import (
     low_data,
     main_job,
     planted_rank,
+    smollm2,
     subspace_ranks,
     subspace_seeds,
     truncation,
@@ -41,9 +43,10 @@ from lora_np.experiments.runs.classify import (
 )
 from lora_np.experiments.runs.dialect import DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
+from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
-from lora_np.model import ModelConfig, initial_params
+from lora_np.model import ModelConfig, initial_params, predict_logits
 from lora_np.training import attach, settled_from, trainable_arrays
 from lora_np.training import fine_tune as training
 
@@ -357,18 +360,20 @@ def test_a_recipe_says_what_it_is(name):
 def test_the_runs_of_a_recipe(name):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
     whole, quick = (list(runs_of(name, *of).values()) for of in ((FIVE, False), ([0, 1], True)))
-    assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun}
+    assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun, PromptRun}
     assert len({run_key(run) for run in whole}) == len(whole)
     json.dumps([run_key(run) for run in whole])
     assert bool(whole) == bool(quick) == (name != "cost")
     for run in quick:
         assert isinstance(run, PlantedRun) or run.limit is not None
-    counts = Counter(run_key(replace(run, seed=-1)) for run in whole)
+    counts = Counter(run_key(replace(run, seed=-1)) for run in whole if getattr(run, "shots", 1))
     if not name.startswith("subspace"):  # those compare a seed with the next
         assert set(counts.values()) <= {5} and {run.seed for run in whole} <= set(FIVE)
     for run in whole:
         if isinstance(run, ClassifyRun) and run.examples is None:
-            assert run.epochs == (main_job.PASSES if name == "main_job" else 1) and run.evaluations is None
+            small_in_full = name == "smollm2" and run.base == "dense"
+            assert run.epochs == (main_job.PASSES if name == "main_job" or small_in_full else 1)
+            assert run.evaluations is None
         assert getattr(run, "limit", None) is None
         assert getattr(run, "test", True) == (name != "learning_rate")
 
@@ -454,6 +459,8 @@ def made_up(run):
     rng = np.random.default_rng(list(run_key(run).encode()))
     if isinstance(run, PlantedRun):
         return {"base_loss": 0.1, "test_loss": 0.1 * (1e-5 if run.r >= run.k else 0.5), "seconds": 0.0}
+    if isinstance(run, PromptRun):
+        return {"test_accuracy": 0.7 + 0.1 * rng.random()}
     numbers = {"trainable": 100, "percent": 1.0, "validation_loss": 0.5 + 0.1 * rng.random(), "seconds": 0.0}
     if isinstance(run, DialectRun):
         far = np.log(201 if run.method == "full" else 1 + int(run.method.removeprefix("lora_r")))
@@ -516,6 +523,8 @@ def without_clock(small, monkeypatch):
     monkeypatch.setattr(dialect, "load_domain", lambda *_: flat)
     monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
     monkeypatch.setattr(dialect, "samples", lambda: {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}})
+    monkeypatch.setattr(smollm2, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(10) < 7))
+    monkeypatch.setattr(smollm2, "right_on_test", lambda _, run: run.keep * (np.arange(10) > run.seed))
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
     monkeypatch.setattr(cost, "take_turns", turns)
@@ -581,8 +590,24 @@ def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
     assert {line.count("|") for line in rows[table:]} == {5}
 
 
+def test_which_snippets_a_run_gets_right(small):
+    """In the order of the split, not in that of the batches: as each alone, and as many as the run says."""
+    run = small_run(lora(4, *QV), keep=True)
+    numbers, arrays = classify_run(run)
+    right = smollm2.right_on_test(MadeUpResults({0: run}, change=lambda *_: arrays), run)
+    assert right.mean() == numbers["test_accuracy"] and 0 < right.sum() < LIMIT
+    params, config, adapter = starting_point(run)
+    model, attached = attach(params, adapter, arrays)
+    for ids, label, its in zip(*load_snippets(LIMIT).test, right):
+        ((logits, _),) = predict_logits(model, class_batches([ids], np.array([label]), 1, 0), config, attached)
+        assert (logits[0].argmax() == label) == its
+
+
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 less full", "qv_r8", "full", "test_loss"),
+    ("smollm2", "LoRA less full", "lora", "full", "test_accuracy"),
+    ("smollm2", "LoRA less the small base", "lora", "small", "test_accuracy"),
+    ("smollm2", "LoRA less 8 examples", "lora", "shots_8", "test_accuracy"),
     ("rank_sweep", "q and v, r = 1 less r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
     ("rank_sweep", "q and v, r = 1 less r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
     ("rank_sweep", "q and v r = 8 less full", "qv_r8", "full", "test_loss"),
@@ -778,6 +803,8 @@ def test_costs_are_counted_and_set_beside_full(without_clock):
 
 @pytest.mark.slow
 def test_costs_are_really_measured(small, monkeypatch):
+    monkeypatch.setattr(smollm2, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(10) < 7))
+    monkeypatch.setattr(smollm2, "right_on_test", lambda _, run: run.keep * (np.arange(10) > run.seed))
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     of = cost.measure(None, {}, [0], True)["measured"]
     for method in of.values():

@@ -19,4 +19,5 @@ RECIPES = (
     "compression",
     "cost",
     "planted_rank",
+    "smollm2",
 )

@@ -8,12 +8,16 @@ what the model answers without training, with no and with 8 labelled snippets in
 main job's training, and tf-idf.
 """
 
+import numpy as np
+
 from ...formats import read_json
-from ..baseline import tfidf_baseline
+from ...model import predict_logits
+from ...training import attach, available_cores, blas_threads, shard_threads
+from ..baseline import tfidf_on_test
 from ..drawing import COLOURS, GREY, PALETTE, dots, mark_mean, panels
 from ..evidence import ahead, check
 from ..methods import METHODS, QUICK, SETTINGS, TUNE_SEEDS, by_method, lora, tuned_run
-from ..runs.classify import ClassifyRun
+from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..runs.prompts import PromptRun
 
 CLAIM = (
@@ -45,10 +49,11 @@ def runs(seeds, quick):
     limit = {"limit": QUICK["limit"]} if quick else {}
     for seed in seeds:
         for key in ("full", "lora", "head"):  # the long ones first
-            grid[key, seed] = run_of(key, seed, rates[f"smollm2, {key}"], **QUICK if quick else {})
+            more = QUICK if quick else {}
+            grid[key, seed] = run_of(key, seed, rates[f"smollm2, {key}"], keep=key == "lora", **more)
         grid["shots_8", seed] = PromptRun(8, seed, **limit)
-        grid["shots_0", seed] = PromptRun(0, 0, **limit)  # without examples nothing is drawn
         grid["small", seed] = tuned_run("full", seed, PASSES, keep=True, **limit)
+    grid["shots_0", seeds[0]] = PromptRun(0, seeds[0], **limit)  # without examples the seed draws nothing
     return grid
 
 
@@ -59,13 +64,16 @@ def run_of(key, seed, rate, **more):
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
-    baseline = tfidf_baseline(runs["lora", seeds[0]].limit)
+    baseline, words_right = tfidf_on_test(runs["lora", seeds[0]].limit)
     over_words = [value - 100 * baseline["test_accuracy"] for value in accuracy["lora"]]
+    right = np.mean([right_on_test(results, runs["lora", seed]) for seed in seeds], axis=0)  # of each snippet
+    of_snippets = np.round(100 * (right - words_right), 4).tolist()
     checks = [
         ahead("LoRA less full fine-tuning: test accuracy", accuracy, "lora", "full", by=-2.0),
         check("LoRA less tf-idf: test accuracy", over_words, at_least=8.0, unit="points"),
     ]
     asides = [
+        check("LoRA less tf-idf: test accuracy, interval over snippets", of_snippets, at_least=8.0, unit="points"),
         check("LoRA: test accuracy", accuracy["lora"], at_least=85.5, unit="%"),
         ahead("LoRA less the small base: test accuracy", accuracy, "lora", "small", by=8.0),
         ahead("LoRA less 8 examples in the prompt: test accuracy", accuracy, "lora", "shots_8"),
@@ -74,6 +82,19 @@ def measure(results, runs, seeds, quick):
     shares = {key: results[runs[key, seeds[0]]]["percent"] for key in METHOD}
     rest = {"accuracy": accuracy, "trainable": trained, "percent": shares, "baseline": baseline}
     return {"checks": checks, "asides": asides, **rest}
+
+
+def right_on_test(results, run):
+    """Which of the N test snippets the model of a run gets right, (N,) bool."""
+    params, config, adapter = starting_point(run)
+    model, attached = attach(params, adapter, results.arrays(run))
+    batches = load_snippets(run.limit, run.base).evaluation_batches("test")
+    right = np.empty(sum(len(batch.rows) for batch in batches), dtype=bool)
+    with blas_threads(1), shard_threads(available_cores()) as in_turn:
+        answers = predict_logits(model, batches, config, attached, in_turn)
+        for batch, (logits, targets) in zip(batches, answers):
+            right[batch.rows] = logits.argmax(axis=-1) == targets
+    return right
 
 
 def draw(outcome):
