@@ -34,8 +34,8 @@ PASSES = 3  # of the small base, as in the main job
 METHOD = {"head": METHODS["head"].adapter, "lora": lora(4, "all-linear"), "full": None}
 GUESSES = {"head": 2e-3, "lora": 5e-4, "full": 5e-5}
 SERIES = {  # name -> what it is called, and its colour
-    "shots_0": ("no training, no example", GREY),
-    "shots_8": ("no training, 8 examples in the prompt", GREY),
+    "shots_0": ("SmolLM2 as it is, no example", GREY),
+    "shots_8": ("SmolLM2 as it is, 8 examples in the prompt", GREY),
     "small": ("small base, full fine-tuning", PALETTE[4]),
     "head": ("SmolLM2, head only", COLOURS["head"]),
     "lora": ("SmolLM2, LoRA on all linear layers, r=4", COLOURS["lora_all"]),
@@ -107,7 +107,7 @@ def draw(outcome):
     dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
     words = 100 * outcome["baseline"]["test_accuracy"]
     mark_mean(axes, [words], COLOURS["tfidf"], f"tf-idf logistic regression, {words:.1f} %")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     return figure
 
 
