@@ -107,7 +107,7 @@ def draw(outcome):
     dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
     words = 100 * outcome["baseline"]["test_accuracy"]
     mark_mean(axes, [words], COLOURS["tfidf"], f"tf-idf logistic regression, {words:.1f} %")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
     return figure
 
 
