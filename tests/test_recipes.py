@@ -803,8 +803,6 @@ def test_costs_are_counted_and_set_beside_full(without_clock):
 
 @pytest.mark.slow
 def test_costs_are_really_measured(small, monkeypatch):
-    monkeypatch.setattr(smollm2, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(10) < 7))
-    monkeypatch.setattr(smollm2, "right_on_test", lambda _, run: run.keep * (np.arange(10) > run.seed))
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     of = cost.measure(None, {}, [0], True)["measured"]
     for method in of.values():

@@ -46,10 +46,9 @@ SERIES = {  # name -> what it is called, and its colour
 def runs(seeds, quick):
     """(name in SERIES, seed) -> run."""
     rates, grid = read_json(SETTINGS)["chosen"], {}
-    limit = {"limit": QUICK["limit"]} if quick else {}
+    more, limit = (QUICK, {"limit": QUICK["limit"]}) if quick else ({}, {})
     for seed in seeds:
         for key in ("full", "lora", "head"):  # the long ones first
-            more = QUICK if quick else {}
             grid[key, seed] = run_of(key, seed, rates[f"smollm2, {key}"], keep=key == "lora", **more)
         grid["shots_8", seed] = PromptRun(8, seed, **limit)
         grid["small", seed] = tuned_run("full", seed, PASSES, keep=True, **limit)
@@ -59,7 +58,7 @@ def runs(seeds, quick):
 
 def run_of(key, seed, rate, **more):
     """A training run on SmolLM2."""
-    return ClassifyRun(METHOD[key], seed, rate, **{"base": "smollm2", "batch_size": 16} | more)
+    return ClassifyRun(METHOD[key], seed, rate, base="smollm2", batch_size=16, **more)
 
 
 def measure(results, runs, seeds, quick):
