@@ -377,20 +377,28 @@ def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
 
 
-def test_memory_that_full_fine_tuning_is_said_to_need(random_params, random_batch):
+@pytest.mark.parametrize("shards", [1, 2])
+def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, random_batch):
     """It is what Python and NumPy ask for at the peak, except for arrays of a moment."""
     config = ModelConfig(900, 32, 160, n_layers=3, n_heads=4, d_ff=640)
     tracemalloc.start()
     try:
         params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)
         given = fine_tuning(
-            params, config, None, lambda rng: [batch], lambda *model: {"loss": 1.0}, learning_rate=1e-3, epochs=3
+            params,
+            config,
+            None,
+            lambda rng: [batch],
+            lambda *model: {"loss": 1.0},
+            learning_rate=1e-3,
+            epochs=3,
+            shards=shards,
         )
         train(**given)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 0.85 * peak < bytes_of_full(config, 4, 32)[0] < peak
+    assert 0.85 * peak < bytes_of_full(config, 4, 32, shards)[0] < peak
 
 
 # ------------------------------------------------------------------ beside the measured times

@@ -51,7 +51,7 @@ SMALL_BASE = Defaults(
     {"lora": (2e-3, AdapterConfig(targets=ALL)), "full": (5e-4, None), "head": (1e-2, HEAD_ALONE)}, 4, 32
 )
 LARGE_BASE = Defaults(
-    {"lora": (5e-4, AdapterConfig(4, 8.0, targets=ALL)), "full": (5e-5, None), "head": (1e-3, HEAD_ALONE)}, 1, 16
+    {"lora": (1e-3, AdapterConfig(4, 8.0, targets=ALL)), "full": (1e-4, None), "head": (4e-3, HEAD_ALONE)}, 1, 16
 )
 CLASS_WEIGHTS = ("none", "balanced")
 WORD = r"\w+|[^\w\s]"  # a word or a mark, so that no text is without one

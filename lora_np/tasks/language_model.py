@@ -27,7 +27,7 @@ from .start import (
 
 ALL = ("all-linear",)
 SMALL_BASE = Defaults({"lora": (4e-3, AdapterConfig(targets=ALL)), "full": (4e-4, None)}, 4, 16)
-LARGE_BASE = Defaults({"lora": (5e-4, AdapterConfig(4, 8.0, targets=ALL)), "full": (5e-5, None)}, 1, 8)
+LARGE_BASE = Defaults({"lora": (1e-3, AdapterConfig(4, 8.0, targets=ALL)), "full": (5e-5, None)}, 1, 8)
 WINDOW = 256  # tokens of a text that a large model reads at a time, unless more are wanted
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the data; the rest is the test part
 EVALUATION_BATCH = 16  # rows of an evaluation

@@ -152,7 +152,8 @@ def announce(report, params, config, adapter, given, batch_size, length):
     share = f"{trained.trainable:,} parameters ({trained.percent:.3f} %)"
     report(f"training {share} in {given['config'].steps:,} steps")
     if adapter is None and trained.trainable > LARGE:
-        memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(config, batch_size, length))
+        shards = given["config"].shards
+        memory, saved = (f"{n / 1e9:.1f} GB" for n in bytes_of_full(config, batch_size, length, shards))
         seconds = given["config"].steps * seconds_of_step(given)
         report(f"this takes about {duration(seconds)} and at least {memory} of memory, and {saved} for the state")
 
@@ -168,11 +169,12 @@ def seconds_of_step(given):
     return time.perf_counter() - started
 
 
-def bytes_of_full(config, batch_size, length):
+def bytes_of_full(config, batch_size, length, shards=1):
     """Bytes that training a whole model takes in memory, without arrays of a moment, and those of its saved state."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
-    passing = step.gradients + sum(step.activations.values())
+    gradients = shards + (shards > 1)  # each shard's, and their mean
+    passing = gradients * step.gradients + sum(step.activations.values())
     return step.parameters + trained + passing, trained
 
 
