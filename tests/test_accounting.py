@@ -384,17 +384,8 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     tracemalloc.start()
     try:
         params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)
-        given = fine_tuning(
-            params,
-            config,
-            None,
-            lambda rng: [batch],
-            lambda *model: {"loss": 1.0},
-            learning_rate=1e-3,
-            epochs=3,
-            shards=shards,
-        )
-        train(**given)
+        settings = {"learning_rate": 1e-3, "epochs": 3, "shards": shards}
+        train(**fine_tuning(params, config, None, lambda rng: [batch], lambda *model: {"loss": 1.0}, **settings))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
