@@ -169,7 +169,7 @@ def seconds_of_step(given):
     return time.perf_counter() - started
 
 
-def bytes_of_full(config, batch_size, length, shards=1):
+def bytes_of_full(config, batch_size, length, shards):
     """Bytes that training a whole model takes in memory, without arrays of a moment, and those of its saved state."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
