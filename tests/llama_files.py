@@ -4,7 +4,9 @@ import numpy as np
 
 from lora_np.compress import FORMATS
 from lora_np.formats import write_json, write_tensors
-from lora_np.formats.llama import layer_names
+from lora_np.formats.hugging_face import layout
+from lora_np.formats.names import layer_names
+from lora_np.model import parameter_shapes
 
 from .chat_templates import metadata, write_tokenizer
 from .test_gguf import BLOCK_TYPES, F16, F32, container, field
@@ -39,15 +41,17 @@ def write_hf(folder, params, config, **fields):
         **fields,
     }
     write_json(folder / "config.json", fields)
-    write_tensors(folder / "model.safetensors", {theirs: params[ours] for ours, theirs in names(config, 0)})
+    write_tensors(folder / "model.safetensors", {theirs: params[ours] for ours, theirs in names(config, "hf")})
     write_tokenizer(folder)
     return folder
 
 
 def names(config, which):
     """(our name, the file's) of every parameter, all of them weights."""
-    layers = layer_names(config, which).items()
-    return [(f"{ours}.weight", f"{theirs}.weight") for ours, theirs in layers if ours != "head" or not config.tied]
+    if which == "hf":
+        return [(ours, theirs) for theirs, (ours,), *_ in layout(config)]
+    layers = layer_names(parameter_shapes(config), which).items()
+    return [(f"{ours}.weight", f"{theirs}.weight") for theirs, (ours,) in layers]
 
 
 def write_gguf(path, params, config, matrices=F32):
@@ -66,7 +70,7 @@ def write_gguf(path, params, config, matrices=F32):
             fields.append((name, field(TEXT if isinstance(value, str) else UINT32, value)))
     fields.append(("general.architecture", field(TEXT, "llama")))
     tensors = []
-    for ours, theirs in names(config, 1):
+    for ours, theirs in names(config, "gguf"):
         array = params[ours].astype(np.float32)
         if "attn.q_proj" in ours or "attn.k_proj" in ours:  # as llama.cpp's converter does
             array = array.reshape(-1, 2, config.head_size // 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)

@@ -1,4 +1,5 @@
-"""What Hugging Face's model directories have in common: files, labels, special tokens, and fields of `config.json`."""
+"""What Hugging Face's model directories have in common: files, tensors, labels, special tokens, and fields of
+`config.json`."""
 
 import os
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data import END_OF_TEXT, PAD
+from ..data import END_OF_TEXT, PAD, new_files
 from ..data.texts import kind_of
-from ..data.tokenizer_files import GENERATION, json_object
+from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
+from ..model import parameter_shapes
 from .atomic import of_one_version
-from .checkpoint import check_depth, contents, read_object, warn_of_unknown
+from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
+from .names import PREFIXES, layer_names
 from .tensors import read_tensors
 
 FIXED = {  # fields that change what any model computes, with the values that we support
@@ -34,6 +37,7 @@ gradient_checkpointing initializer_range is_decoder is_llama_config layer_types 
 output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
 tokenizer_class transformers.js_config unk_token_id use_cache""".split()
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an import has some
 
 
 class HFModel(NamedTuple):
@@ -96,6 +100,84 @@ def read_sharded(index):
         if name not in tensors:
             raise ValueError(f"{index}: {shown(name)} is not in {shown(places[name])}")
     return tensors
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def layout(config):
+    """(its name in the file, our names, its shape, whether it is transposed) of each tensor, in execution order."""
+    shapes = parameter_shapes(config)
+    for layer, ours in layer_names(shapes, "hf").items():
+        is_transposed = layer.endswith((".c_attn", ".c_proj", ".c_fc"))  # GPT-2's are (in, out)
+        for leaf in ("weight", "bias"):
+            names = [f"{name}.{leaf}" for name in ours]
+            if names[0] in shapes:
+                n_out, *n_in = shapes[names[0]]
+                shape = (len(names) * n_out, *n_in)
+                theirs = "score" if layer == "lm_head" and config.n_classes else layer
+                yield f"{theirs}.{leaf}", names, shape[::-1] if is_transposed else shape, is_transposed
+
+
+def params_of(file, tensors, config, dtype):
+    """Our parameters from the tensors of a model, with or without a head; errors name the file."""
+    tensors, rows = bare_names(file, tensors), [(bare(theirs), *row) for theirs, *row in layout(config)]
+    table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
+    if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
+        raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
+    tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in rows}, dtype)
+    params = {}
+    for theirs, names, _, is_transposed in rows:
+        joined = tensors[theirs].T if is_transposed else tensors[theirs]  # (out, in) or (out,)
+        params |= zip(names, np.split(joined, len(names)))
+    return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
+
+
+def bare(name):
+    """A name without the prefix that models with a head have."""
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+
+
+def bare_names(path, tensors):
+    """The tensors by their bare names."""
+    short = {}
+    for name, array in tensors.items():
+        if bare(name) in short:
+            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without {PREFIXES}")
+        short[bare(name)] = array
+    return short
+
+
+def save_hf(folder, params, config, kind, defaults, fields, more, load):
+    """Write a model's directory.
+
+    Parameters
+    ----------
+    folder, params, config : see `save_gpt2`
+    kind : "GPT2" or "Llama", the first part of the class's name in transformers
+    defaults, fields : dicts of `config.json`; those of an import replace the defaults and not the fields
+    more : the tokenizer, labels and files, see `save_gpt2`
+    load : the function that reads such a directory
+    """
+    tokenizer, labels, files = more
+    if labels is not None and len(labels) != config.n_classes:
+        raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
+    tensors = {}
+    for theirs, names, _, is_transposed in layout(config):
+        joined = np.concatenate([params[name] for name in names]) if len(names) > 1 else params[names[0]]
+        tensors[theirs] = joined.T if is_transposed else joined
+    files = files or (new_files(tokenizer) if tokenizer is not None else {})
+    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
+        files = {SETTINGS: new_settings(tokenizer), **files}
+    head = "ForSequenceClassification" if config.n_classes else "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
+    special = special_ids(config, tokenizer, files)
+    fields = defaults | special | config.extra | {"architectures": [kind + head]} | fields
+    if config.n_classes:
+        labels = labels or default_labels(config.n_classes)
+        fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
+        fields["label2id"] = {label: k for k, label in enumerate(labels)}
+    names = "model.safetensors", "config.json"
+    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load, params))
 
 
 # ---------------------------------------------------------------- config.json

@@ -1,8 +1,8 @@
-"""Read a Llama from Hugging Face's files or from a GGUF file.
+"""Llamas: Hugging Face's files, read and written, and GGUF files, read.
 
-The three name the same layers, and only the q and k projections differ in layout: GGUF has the rows of each head in the
-order in which neighbours are rotated together, (0, D/2, 1, D/2 + 1, …); Hugging Face and we have (0, 1, 2, …). The rows
-are put back in order when they are read. That is exact, also for blocks of codes, which run along a row.
+Only the q and k projections differ in layout: GGUF has the rows of each head in the order in which neighbours are
+rotated together, (0, D/2, 1, D/2 + 1, …); Hugging Face and we have (0, 1, 2, …). The rows are put back in order when
+they are read. That is exact, also for blocks of codes, which run along a row.
 """
 
 import re
@@ -14,20 +14,20 @@ from ..checked import quoted
 from ..compress import BlockWeight
 from ..model import LlamaConfig, parameter_shapes
 from .atomic import of_one_version
-from .checkpoint import check_depth, read_as, read_object
-from .hugging_face import FIXED, HFModel, check_fixed, label_list, our_config, read_hf_tensors
+from .checkpoint import check_depth, read_object
+from .hugging_face import (
+    FIXED,
+    NO_IDS,
+    HFModel,
+    check_fixed,
+    label_list,
+    our_config,
+    params_of,
+    read_hf_tensors,
+    save_hf,
+)
+from .names import layer_names
 
-LAYERS = {  # of a block: ours -> (Hugging Face's, GGUF's)
-    "norm1": ("input_layernorm", "attn_norm"),
-    "attn.q_proj": ("self_attn.q_proj", "attn_q"),
-    "attn.k_proj": ("self_attn.k_proj", "attn_k"),
-    "attn.v_proj": ("self_attn.v_proj", "attn_v"),
-    "attn.o_proj": ("self_attn.o_proj", "attn_output"),
-    "norm2": ("post_attention_layernorm", "ffn_norm"),
-    "mlp.gate_proj": ("mlp.gate_proj", "ffn_gate"),
-    "mlp.up_proj": ("mlp.up_proj", "ffn_up"),
-    "mlp.down_proj": ("mlp.down_proj", "ffn_down"),
-}
 HF_FIXED = FIXED | {
     "model_type": ("llama",),
     "hidden_act": ("silu",),
@@ -47,6 +47,7 @@ OPTIONAL = {
     "attention_bias": "attention_bias",
     "mlp_bias": "mlp_bias",
 }
+NUMBERS = {"max_position_embeddings": "n_positions", "rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # LlamaConfig's
 ROPE = ("default", None)  # kinds of rotary positions that we have: unscaled ones
 GGUF_NUMBERS = {  # "llama." + name -> ours
@@ -59,19 +60,6 @@ GGUF_NUMBERS = {  # "llama." + name -> ours
 }
 
 
-def layer_names(config, which):
-    """Our name -> the files' name of every layer with parameters; `which` is 0 for Hugging Face, 1 for GGUF."""
-    block = ("model.layers.{}.{}", "blk.{}.{}")[which]
-    first, norm, head = (
-        {"tok_emb": ("model.embed_tokens", "token_embd")[which]},
-        {"norm_f": ("model.norm", "output_norm")[which]},
-        {"head": "score" if config.n_classes else ("lm_head", "output")[which]},
-    )
-    pairs = [(i, ours, block.format(i, names[which])) for i in range(config.n_layers) for ours, names in LAYERS.items()]
-    names = {f"blocks.{i}.{ours}": theirs for i, ours, theirs in pairs}
-    return first | names | norm | head
-
-
 # ---------------------------------------------------------------- Hugging Face
 
 
@@ -82,24 +70,8 @@ def load_llama(path, dtype=np.float32):
     fields_path = file.parent / "config.json"
     fields = {"model_type": "llama"} | read_object(fields_path)
     config = config_from_fields(fields_path, fields, tensors)
-    lm_head = tensors.get("lm_head.weight")
-    if not config.n_classes and config.tied and lm_head is not None:
-        if not np.array_equal(lm_head, tensors.get("model.embed_tokens.weight")):
-            expected = "expected the same, because config.json ties them"
-            raise ValueError(f"{file}: lm_head.weight is not model.embed_tokens.weight; {expected}")
-        del tensors["lm_head.weight"]
-    names = layer_names(config, 0)
     tensors = {n: a for n, a in tensors.items() if not n.endswith("rotary_emb.inv_freq")}  # which old files contain
-    theirs = {f"{names[layer]}.{leaf}": f"{layer}.{leaf}" for layer, leaf in leaves(config)}
-    shapes = parameter_shapes(config)
-    tensors = read_as(file, tensors, {name: shapes[ours] for name, ours in theirs.items()}, dtype)
-    params = {theirs[name]: array for name, array in tensors.items()}
-    return HFModel(params, config, label_list(fields_path, fields, config))
-
-
-def leaves(config):
-    """(layer, "weight" or "bias") of every parameter, in execution order."""
-    return [name.rsplit(".", 1) for name in parameter_shapes(config)]
+    return HFModel(params_of(file, tensors, config, dtype), config, label_list(fields_path, fields, config))
 
 
 def config_from_fields(path, fields, tensors):
@@ -118,9 +90,20 @@ def config_from_fields(path, fields, tensors):
     whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
     fields = {"num_key_value_heads": heads, "head_dim": width // heads if whole else 1, **fields}
     used = (*HF_FIXED, *DEFAULTS, "rope_scaling", "rope_parameters")
-    names = {"max_position_embeddings": "n_positions", "rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
-    more = {ours: given[name] for name, ours in names.items()} | {"tied": fields.get("tie_word_embeddings", False)}
+    more = {ours: given[name] for name, ours in NUMBERS.items()} | {"tied": fields.get("tie_word_embeddings", False)}
     return our_config(LlamaConfig, path, fields, SIZES | OPTIONAL, tensors, used, **more)
+
+
+def save_llama(folder, params, config, tokenizer=None, labels=None, files=None):
+    """Write a model for `transformers`: a LlamaForCausalLM or LlamaForSequenceClassification; see `save_gpt2`."""
+    fields = {
+        "model_type": "llama",
+        **{theirs: getattr(config, ours) for theirs, ours in (SIZES | OPTIONAL | NUMBERS).items()},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # of transformers 5, above is 4's
+        "hidden_act": "silu",
+        "tie_word_embeddings": config.tied,
+    }
+    save_hf(folder, params, config, "Llama", NO_IDS, fields, (tokenizer, labels, files), load_llama)
 
 
 # ---------------------------------------------------------------- GGUF
@@ -147,9 +130,9 @@ def llama_from_gguf(path, fields, tensors, dtype=np.float32):
         of a wrong shape.
     """
     config = config_from_gguf(path, fields, tensors)
-    names, params = layer_names(config, 1), {}
-    shapes = parameter_shapes(config)
-    expected = {f"{names[layer]}.{leaf}": f"{layer}.{leaf}" for layer, leaf in leaves(config)}
+    shapes, params = parameter_shapes(config), {}
+    names = {ours: theirs for theirs, (ours,) in layer_names(shapes, "gguf").items()}
+    expected = {f"{names[layer]}.{leaf}": f"{layer}.{leaf}" for layer, leaf in (n.rsplit(".", 1) for n in shapes)}
     unexpected = [name for name in tensors if name not in expected]
     if unexpected:
         raise ValueError(f"{path}: unexpected tensor {quoted(unexpected[0])}")

@@ -26,11 +26,23 @@ from ..adapters import (
 )
 from ..adapters.dora import MAGNITUDE
 from ..checked import shown
+from ..model import ModelConfig
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
 from .fused import join_factors, split_factors
-from .gpt2 import PREFIX, block_layers
-from .peft_config import KNOWN, READ, alpha_of, as_list, is_target, match_fields, rank_and_scale, read_fields
+from .hugging_face import bare
+from .names import is_llama, linear_names, short_names
+from .peft_config import (
+    DEFAULT_TARGETS,
+    KNOWN,
+    READ,
+    alpha_of,
+    as_list,
+    is_target,
+    match_fields,
+    rank_and_scale,
+    read_fields,
+)
 from .tensors import read_tensors
 
 BASE = "base_model.model."
@@ -50,7 +62,7 @@ def load_peft(folder, params):
     Parameters
     ----------
     folder : the directory that `save_pretrained` wrote
-    params : dict of the base's weights under our names (from `load_gpt2`)
+    params : dict of the base's weights under our names, a GPT-2's or a Llama's
 
     Returns
     -------
@@ -69,9 +81,11 @@ def load_peft(folder, params):
     tensors = cast(path, read_tensors(path)[0], table.dtype)
     factors, head = by_layer(path, tensors, LEAVES[kind])
     adapted, alphas = {}, {}
-    # PEFT's base may be GPT-2 with or without the prefix `transformer.`, or have our own names.
-    fused = block_layers(sum(name.endswith(".ln1.weight") for name in params))
-    layers = {PREFIX + name: ours for name, ours in fused.items()} | fused | {n: [n] for n in linear_layers(params)}
+    # PEFT's base may be a model with or without a head, which have other prefixes, or have our own names.
+    theirs = linear_names(params, "hf")
+    layers = theirs | {bare(name): ours for name, ours in theirs.items()} | {n: [n] for n in linear_layers(params)}
+    if fields.get("target_modules") is None:
+        fields["target_modules"] = DEFAULT_TARGETS["llama" if is_llama(params) else "gpt2"]
     found = match_fields(fields_path, fields, layers)
     for module, joined in factors.items():
         if module not in layers:
@@ -162,7 +176,7 @@ def check_targets(path, fields, found, modules, layers):
             raise ValueError(f"{path}: the file has adapters on {modules[0]} and {module}, which no one model has")
         if not is_target(fields, found, module):
             raise ValueError(f"{path}: the file has an adapter on {module}, which is not a target")
-    for module in layers if fields.get("target_modules") else ():
+    for module in layers:
         if module.partition(".")[0] == root and module not in modules and is_target(fields, found, module):
             raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
 
@@ -213,16 +227,16 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 
 
 def save_peft(folder, adapter, params, config, base=None):
-    """Write an adapter for PEFT, for the GPT-2 that `save_gpt2` writes.
+    """Write an adapter for PEFT, for the model that `save_gpt2` or `save_llama` writes.
 
     rate_factors and norm_gradient are not written: they only matter for training, and PEFT has no fields for them.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA or DoRA; the names in the file have the prefix `transformer.`
+    adapter : Adapter of LoRA or DoRA; the names in the file are those of a model with a head
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
-    config : ModelConfig of the base
+    config : ModelConfig or LlamaConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)
     """
     settings = adapter.config
@@ -232,35 +246,32 @@ def save_peft(folder, adapter, params, config, base=None):
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
     check_init(settings)
     factors = fitting_arrays(params, adapter)
-    tensors, ranks, alphas = {}, {}, {}
-    for module, names in block_layers(config.n_layers).items():
+    tensors, ranks, alphas, layers = {}, {}, {}, linear_names(params, "hf")
+    for module, names in layers.items():
         adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
         if any(adapted):
             joined, scale = join_factors(adapted, [params[f"{name}.weight"] for name in names])
-            tensors |= {f"{BASE}{PREFIX}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
+            tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
             ranks[module] = len(joined["lora_A"])
             alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if not tensors:  # PEFT needs a layer: one whose A and B are zero changes nothing
-        module, names = next(iter(block_layers(config.n_layers).items()))
+        module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
         zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]
         tensors = {
-            f"{BASE}{PREFIX}{module}.{leaf}.weight": array.astype(weights[0].dtype)
-            for leaf, array in zip(FACTORS, zeros)
+            f"{BASE}{module}.{leaf}.weight": array.astype(weights[0].dtype) for leaf, array in zip(FACTORS, zeros)
         }
         settings, ranks[module], alphas[module] = replace(settings, kind="lora"), 1, 1.0
     if config.n_classes:
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
-    fields = peft_fields(settings, ranks, alphas, config, base)
+    fields = peft_fields(settings, ranks, alphas, layers, config, base)
     names = "adapter_model.safetensors", "adapter_config.json"
     write_pair(folder, names, tensors, fields, metadata={"format": "pt"}, check=lambda new: load_peft(new, params))
 
 
-def peft_fields(settings, ranks, alphas, config, base):
+def peft_fields(settings, ranks, alphas, layers, config, base):
     """The fields of `adapter_config.json`, sorted as PEFT sorts them."""
-
-    def name(module):  # "attn.c_proj": c_proj alone would also mean the MLP's
-        return module.split(".", 2)[2]
+    name = short_names(layers).get
 
     def number(value):
         return int(value) if value == int(value) else value
@@ -280,8 +291,8 @@ def peft_fields(settings, ranks, alphas, config, base):
         "use_rslora": settings.rslora,
         "use_dora": settings.kind == "dora",
         "bias": "none",
-        "fan_in_fan_out": True,  # GPT-2 stores its weights as (in, out)
-        "target_modules": list(compact_targets(ranks, block_layers(config.n_layers), name)),
+        "fan_in_fan_out": isinstance(config, ModelConfig),  # GPT-2 stores its weights as (in, out)
+        "target_modules": list(compact_targets(ranks, layers, name)),
         "modules_to_save": ["score"] if config.n_classes else None,
         "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
         "inference_mode": True,

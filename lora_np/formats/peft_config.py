@@ -46,7 +46,7 @@ PATTERNS = {
     "rank_pattern": (r"(.*\.)?(", ")$", "match"),
     "alpha_pattern": (r"(.*\.)?(", ")$", "match"),
 }
-DEFAULT_TARGETS = ["c_attn"]  # PEFT's for a GPT-2
+DEFAULT_TARGETS = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}  # PEFT's
 
 
 def read_fields(path):
@@ -113,7 +113,7 @@ def is_target(fields, found, module):
         return False
     if any(module in found["modules_to_save", name] for name in as_list(fields.get("modules_to_save") or [])):
         return False
-    targets = DEFAULT_TARGETS if fields.get("target_modules") is None else fields["target_modules"]
+    targets = fields["target_modules"]
     if targets == "all-linear":
         return True
     if not named_by("target_modules", targets):
