@@ -334,7 +334,7 @@ TENSORS = {
         ),
         (
             lambda t: {n.replace("h.1.", "h.7."): a for n, a in t.items()},
-            "transformer.h.7.attn.c_attn is not a linear layer of the base",
+            "transformer.h.7.attn.c_attn is not a linear layer in the base's blocks",
         ),
     ],
     "dora": [

@@ -54,8 +54,8 @@ def test_a_gguf_file_is_imported_as_it_is(files, tmp_path, run):
 
 
 @pytest.mark.parametrize("base", ["hf", "gguf"])
-def test_an_adapter_of_an_imported_llama_is_merged(base, files, tmp_path, run, fails):
-    """A language model's own head is no part of it. The merged model is one of ours; other formats are refused."""
+def test_an_adapter_of_an_imported_llama_is_merged_and_exported(base, files, tmp_path, run):
+    """A language model's own head is no part of it. What is exported comes back bit for bit."""
     run("import", files / {"hf": "hf", "gguf": "file.gguf"}[base], "--from", base, "--out", tmp_path / "ours")
     command = ["finetune", "--text-file", files / "text.txt", "--max-tokens", 8, "--epochs", 1, "--lr", 0.05]
     run(*command, "--base", tmp_path / "ours", "--out", tmp_path / "adapter")
@@ -67,10 +67,15 @@ def test_an_adapter_of_an_imported_llama_is_merged(base, files, tmp_path, run, f
         ("--adapter", tmp_path / "adapter"), ("--base", tmp_path / "merged"), ("--base", tmp_path / "ours")
     )]  # fmt: skip
     assert texts[0] == texts[1] != texts[2]
-    for name, to in (("adapter", "peft"), ("adapter", "merged"), ("ours", "hf")):
-        says = "got a Llama, expected a GPT-2: export does not have Llamas yet; merge --out DIR"
-        fails("export", tmp_path / name, "--to", to, "--out", tmp_path / "out", says=[says])
-    assert not (tmp_path / "out").exists()
+
+    run("export", tmp_path / "adapter", "--to", "peft", "--out", tmp_path / "peft")
+    run("import", tmp_path / "peft", "--from", "peft", "--base", tmp_path / "ours", "--out", tmp_path / "adapter2")
+    assert same_bits(load_task(tmp_path / "adapter2").adapter.weights, task.adapter.weights)
+    for to, again in (("merged", "merged"), ("hf", "ours")):
+        run("export", tmp_path / "adapter", "--to", to, "--out", tmp_path / to / "theirs")
+        run("import", tmp_path / to / "theirs", "--from", "hf", "--out", tmp_path / to / "again")
+        theirs, ours = load_task(tmp_path / to / "again"), load_task(tmp_path / again)
+        assert same_bits(theirs.params, ours.params) and theirs.config == ours.config
 
 
 REFUSED = {  # what is imported, with which options -> part of the message

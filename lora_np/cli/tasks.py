@@ -6,13 +6,13 @@ from pathlib import Path
 from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
 from ..checked import one_of, shown
 from ..data import read_records
-from ..formats import PRETRAINED, check_target, save_task
+from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.model import WEIGHTS
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
-from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, read_from, text_records
+from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.language_model import finetune_answers, finetune_text
 from ..tasks.report import format_report
 from ..tasks.start import is_large
@@ -223,7 +223,7 @@ def run_predict(arguments):
 
 def run_evaluate(arguments):
     columns, settings = (arguments.text, arguments.label), (arguments.out, arguments.quoting, arguments.base)
-    write_as_json = json_writer(arguments.json, [arguments.data, *read_from(arguments.model, arguments.base)])
+    write_as_json = json_writer(arguments.json, [arguments.data, *task_places(arguments.model, arguments.base)])
     report = judge_file(arguments.model, arguments.data, *columns, *settings)
     print(format_report(report))
     write_as_json(report)

@@ -3,9 +3,9 @@
 from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
 from .gpt2 import load_gpt2, save_gpt2
-from .llama import load_llama
+from .llama import load_llama, save_llama
 from .model import Task, load_pretrained, model_place, read_model, tokenizer_of
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
-from .task import load_task, put_on, save_task, shipped_adapters, task_base, task_folder
+from .task import load_task, put_on, save_task, shipped_adapters, task_base, task_folder, task_places
 from .tensors import read_json, read_metadata, read_tensors, write_json, write_tensors, write_text

@@ -49,6 +49,7 @@ BASE = "base_model.model."
 FACTORS = ("lora_A", "lora_B")
 SUFFIX = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}  # of the names in the file
 HEADS = ("score.weight", "classifier.weight", HEAD)
+NOT_HERE = "embeddings, norms, biases and a language model's head are not adapted here"
 LEAVES = {"lora": FACTORS, "dora": (*FACTORS, MAGNITUDE)}  # by kind
 
 
@@ -89,7 +90,7 @@ def load_peft(folder, params):
     found = match_fields(fields_path, fields, layers)
     for module, joined in factors.items():
         if module not in layers:
-            raise ValueError(f"{path}: {shown(module)} is not a linear layer of the base")
+            raise ValueError(f"{path}: {shown(module)} is not a linear layer in the base's blocks; {NOT_HERE}")
         names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
         rank, scale = rank_and_scale(fields_path, fields, found, module)
         check_factors(path, module, joined, rank, [weight.shape for weight in frozen])
@@ -137,8 +138,8 @@ def by_layer(path, tensors, leaves):
             if head.ndim != 2 or len(head) < 2:
                 raise ValueError(f"{path}: {shown(key)} has shape {head.shape}, expected (n_classes, d_model)")
         else:
-            expected = ", ".join(leaves)
-            raise ValueError(f"{path}: unexpected tensor {shown(key)}; expected {expected} of layers, and score.weight")
+            expected = f"expected {', '.join(leaves)} of linear layers, and a classifier's score.weight"
+            raise ValueError(f"{path}: unexpected tensor {shown(key)}; {expected}; {NOT_HERE}")
     for module, arrays in factors.items():
         for leaf in leaves:
             if leaf not in arrays:

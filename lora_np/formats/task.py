@@ -193,6 +193,11 @@ def task_base(name):
     return about.get("base", folder)
 
 
+def task_places(name, base=None):
+    """The folders, or the file, that a task and its base are read from, in which nothing may be written."""
+    return (model_place(name),) if is_model_file(name) else (task_folder(name), base or task_base(name))
+
+
 def task_folder(name):
     """The folder of a task, or of an adapter that comes with the package, by its name."""
     folder = Path(name)

@@ -1,4 +1,4 @@
-"""Export tasks to Hugging Face and PEFT, and import theirs and llama.cpp's."""
+"""Export tasks to Hugging Face, PEFT and llama.cpp, and import theirs."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from ..formats import (
     model_place,
     read_model,
     save_gpt2,
+    save_llama,
     save_peft,
     save_task,
-    task_base,
-    task_folder,
+    task_places,
     tokenizer_of,
 )
 from ..formats.atomic import write_folder
@@ -28,10 +28,11 @@ from ..formats.hugging_face import default_labels, model_type
 from ..formats.model import weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
-from ..model import LlamaConfig
+from ..model import LlamaConfig, ModelConfig
 
 FORMATS = ("peft", "hf", "merged")
 LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
+SAVERS = {ModelConfig: save_gpt2, LlamaConfig: save_llama}
 
 
 def export(name, to, out, base_name=None, base=None):
@@ -51,9 +52,8 @@ def export(name, to, out, base_name=None, base=None):
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_target(out, "out", (task_folder(name), base or task_base(name)))
+    check_target(out, "out", task_places(name, base))
     task = load_task(name, base)
-    check_gpt2(name, task, "export", "merge --out DIR writes one with an adapter as a model of ours")
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
@@ -63,14 +63,8 @@ def export(name, to, out, base_name=None, base=None):
     if task.adapter is not None:
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
-    save_gpt2(out, params, task.config, task.tokenizer, task.labels, task.files)
+    SAVERS[type(task.config)](out, params, task.config, task.tokenizer, task.labels, task.files)
     return task._replace(params=params, adapter=None)
-
-
-def check_gpt2(name, task, what, remedy):
-    """Raise ValueError for a Llama, which these formats do not have yet."""
-    if isinstance(task.config, LlamaConfig):
-        raise ValueError(f"{name}: got a Llama, expected a GPT-2: {what} does not have Llamas yet; {remedy}")
 
 
 def import_hf(path, out, tokenizer=None):
@@ -145,7 +139,6 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
-    check_gpt2(f"base: {base}", task, "import --from peft", "finetune trains an adapter on it")
     adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:

@@ -3,7 +3,7 @@
 import warnings
 
 from ..data import Records, column_of, encode_labels, format_records, read_records, table_suffix
-from ..formats import check_file, task_base, task_folder, write_text
+from ..formats import check_file, task_places, write_text
 from ..formats.atomic import write_atomically
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
@@ -45,7 +45,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
     """
     if out is not None:
         suffix = table_suffix("out", out)
-        check_file(out, "out", [records.path, *read_from(model, base)])
+        check_file(out, "out", [records.path, *task_places(model, base)])
         format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
     texts = texts_to_label(model, records, text_column)
     classifier = load_classifier(model, base)
@@ -97,7 +97,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
         If the file has a label that the model does not know.
     """
     if picture is not None:
-        check_file(picture, "out", [data, *read_from(model, base)])
+        check_file(picture, "out", [data, *task_places(model, base)])
     records = read_records(data, quoting)
     texts = texts_to_label(model, records, text_column)
     labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
@@ -118,11 +118,6 @@ def texts_to_label(model, records, text_column=None):
         place = records.places[texts.index("")]
         warnings.warn(f"{records.path}: empty texts: {texts.count('')}, the first in {place}", stacklevel=2)
     return texts
-
-
-def read_from(model, base=None):
-    """The folders of a model and of its base, in which nothing may be written."""
-    return task_folder(model), base or task_base(model)
 
 
 def trained_column(model, name):
