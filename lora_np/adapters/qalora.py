@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compress.ggml import BLOCK
+from ..compress import BLOCK
 from ..ops import (
     add,
     dropout_backward,
