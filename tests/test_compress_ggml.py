@@ -182,7 +182,7 @@ def test_a_weight_in_a_dict_of_weights(format, tmp_path):
 def test_added_offsets(seed):
     """One block after the other: m′ is the sum, rounded once; all other bytes, and the weight itself, are as before."""
     rng, weight = np.random.default_rng(seed), random_blocks("q4_1", 3, 96, seed)
-    change = rng.standard_normal((3, 3)) * 10.0 ** rng.integers(-6, 3)
+    change = rng.standard_normal((3, 3)) * 10.0 ** rng.integers(-6, 3, (3, 3))
     before, got = weight.blocks.copy(), with_offsets_added(weight, change)
     assert type(got) is BlockWeight and (got.format, got.dtype) == ("q4_1", weight.dtype)
     for row, new_row, numbers in zip(weight.blocks, got.blocks, change):

@@ -391,8 +391,10 @@ def test_qalora_by_hand(n_in, g):
     change = qalora.delta(weight, adapter, settings)
     assert relative_error(change, expected) < 1e-15 * n_in
     assert np.ptp(change.reshape(n_out, L, g), axis=2).max() == 0.0
-    y, _ = qalora.forward(x, weight, None, adapter, settings)
-    assert relative_error(y, x @ (weight + expected).T) < 1e-14
+    for mask in (None, rng.integers(0, 2, x.shape) / 0.5):  # of the single inputs
+        y, _ = qalora.forward(x, weight, None, adapter, settings, mask=mask)
+        dropped = x if mask is None else x * mask
+        assert relative_error(y, x @ weight.T + dropped @ expected.T) < 1e-14
 
 
 # ------------------------------------------------------------------ AdaLoRA: the allocation by hand
