@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 from lora_np.reference.gradcheck import ALONE
 
-from . import test_blocks, test_compress_ggml, test_generate, test_llama_files, test_model
+from . import (
+    test_blocks,
+    test_compress_ggml,
+    test_compressed_base,
+    test_generate,
+    test_llama_files,
+    test_model,
+    test_variants,
+)
 from .tiny import CONFIGS, random_adapter, random_batch, random_params
 
 
@@ -195,6 +203,25 @@ def off_by_half_a_step():
         test_compress_ggml.test_a_weight_is_off_by_half_a_step(format, "float32")
 
 
+def pooled():
+    test_variants.test_qalora_by_hand(12, 4)
+
+
+def added_offsets():
+    for seed in range(5):
+        test_compress_ggml.test_added_offsets(seed)
+
+
+def into_offsets():
+    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
+    test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes(base, "qalora", 0)
+
+
+def quantised_again():
+    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
+    test_compressed_base.test_another_update_is_quantised_again_in_q4_1(base)
+
+
 def from_gguf():
     test_llama_files.test_a_file_becomes_the_model({"tied": False, "attention_bias": True, "mlp_bias": True})
 
@@ -312,6 +339,27 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
         "codes.astype(np.uint8) & 15", rounding),
     Bug("the halves packed in each other's place", "compress.ggml.packed", "codes[:, :16] | codes[:, 16:] << 4",
         "codes[:, 16:] | codes[:, :16] << 4", off_by_half_a_step),
+    # QA-LoRA, and its merge into Q4_1
+    Bug("a sum, not a mean", "adapters.qalora.pool", ".mean(axis=-1)", ".sum(axis=-1)", pooled),
+    Bug("every L-th input pooled", "adapters.qalora.pool", "x.shape[-1] // g, g).mean(axis=-1)",
+        "g, x.shape[-1] // g).mean(axis=-2)", pooled),
+    Bug("the paper's factor g", "adapters.qalora.forward", "scaling(config) * L", "scaling(config) * g", pooled),
+    Bug("no dropout", "adapters.qalora.forward", "dropout_forward(x, mask)", "dropout_forward(x, None)", pooled),
+    Bug("columns repeated as a whole", "adapters.qalora.delta", "np.repeat(", "(lambda M, g, axis: np.tile(M, g))(",
+        pooled),
+    Bug("ΔW without 1/g", "adapters.qalora.delta", "L / g", "L", pooled),
+    Bug("subtracted", "compress.ggml.with_offsets_added", "+ change", "- change", added_offsets),
+    Bug("written over the scales", "compress.ggml.with_offsets_added", "blocks[..., 2:4] = ", "blocks[..., :2] = ",
+        added_offsets),
+    Bug("rounded twice", "compress.ggml.with_offsets_added", "change.astype(np.float64)", "change.astype('<f2')",
+        added_offsets),
+    Bug("written into the base", "compress.ggml.with_offsets_added", "np.array(weight.blocks)", "weight.blocks",
+        added_offsets),
+    Bug("codes chosen anew", "adapters.merge.in_format", "base.format == 'q4_1'", "False", into_offsets),
+    Bug("an update that varies in its blocks", "adapters.merge.in_format", "np.all(blocks == blocks[..., :1])", "True",
+        quantised_again),
+    Bug("a mask forgotten", "adapters.merge.in_format", "mask is None and base.format", "base.format",
+        quantised_again),
     # names and rows of a Llama's files
     Bug("rows put in order the wrong way", "formats.llama.in_rotation_order",
         "reshape(-1, head_size // 2, 2)", "reshape(-1, 2, head_size // 2)", from_gguf),

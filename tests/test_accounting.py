@@ -293,6 +293,7 @@ def test_the_other_kinds_by_hand():
         return sum(flops for name, flops in terms.items() if name.startswith("blocks.1.attn.q_proj.")) - 2 * square
 
     assert added("lora") == added("adalora") == 6 * low  # E multiplies element by element
+    assert added("qalora") == 3 * low + 3 * low // 2  # A's products have half as many columns: blocks are of 2
     assert added("vera") == 4 * low  # no gradients of A and B
     assert added("dora") == 4 * low + 2 * made  # W + s B A is made in both passes
     assert added("dora", norm_gradient=True) == 4 * low + 4 * made
@@ -356,6 +357,10 @@ def test_what_a_step_keeps_by_hand():
     assert step_arrays(0, settings) == block(1, ln2=tokens * C, **gelu) | lora(1, "mlp.up_proj") | above
     vera = block(1, mlp__up_proj__product__u=tokens * r, mlp__up_proj__scaling__x=tokens * F)  # whatever `in` is
     assert step_arrays(0, replace(settings, kind="vera")) == vera | block(1, **gelu) | above
+    qalora = block(
+        1, mlp__up_proj__update__x=tokens * C // 2, mlp__up_proj__update__w=tokens * r
+    )  # x itself is not kept
+    assert step_arrays(0, replace(settings, kind="qalora")) == qalora | block(1, **gelu) | above
     for nothing in ((0, ALL_LINEAR, ()), (4, ALL_LINEAR, ()), (0, None, ("ln_f.bias",))):
         assert step_arrays(*nothing) == {}
     for head in ((AdapterConfig(targets=()), None), (None, ("head.weight",))):

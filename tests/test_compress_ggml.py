@@ -8,7 +8,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lora_np.compress import FORMATS, BlockWeight, held_bytes, quantisation_error, quantise, requantise
+from lora_np.compress import (
+    FORMATS,
+    BlockWeight,
+    held_bytes,
+    quantisation_error,
+    quantise,
+    requantise,
+    with_offsets_added,
+)
 from lora_np.compress.ggml import BLOCK_BYTES, PIECE
 
 FORMAT = pytest.mark.parametrize("format", ["q8_0", "q4_0", "q4_1"])
@@ -168,6 +176,38 @@ def test_a_weight_in_a_dict_of_weights(format, tmp_path):
     small["a"].blocks.tofile(tmp_path / "blocks")
     mapped = np.memmap(tmp_path / "blocks", mode="r").reshape(4, -1)
     equal(np.asarray(BlockWeight(mapped, format)), np.asarray(small["a"]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_added_offsets(seed):
+    """One block after the other: m′ is the sum, rounded once; all other bytes, and the weight itself, are as before."""
+    rng, weight = np.random.default_rng(seed), random_blocks("q4_1", 3, 96, seed)
+    change = rng.standard_normal((3, 3)) * 10.0 ** rng.integers(-6, 3, (3, 3))
+    before, got = weight.blocks.copy(), with_offsets_added(weight, change)
+    assert type(got) is BlockWeight and (got.format, got.dtype) == ("q4_1", weight.dtype)
+    for row, new_row, numbers in zip(weight.blocks, got.blocks, change):
+        for block, new, c in zip(row.reshape(-1, 20), new_row.reshape(-1, 20), numbers):
+            equal(new[[0, 1, *range(4, 20)]], block[[0, 1, *range(4, 20)]])
+            assert new[2:4].view("<f2")[0] == np.float16(float(block[2:4].view("<f2")[0]) + c)
+    equal(weight.blocks, before)
+    m = np.asarray(got) - np.asarray(weight)  # each block's, up to the rounding of m′ and of d q + m in float32
+    offsets = got.blocks.reshape(3, 3, 20)[..., 2:4].view("<f2").astype(float)
+    bound = np.abs(offsets) * 2.0**-11 + 2.0**-25 + 2.0**-22 * np.abs(np.asarray(weight)).max()
+    assert np.all(np.abs(m.reshape(3, 3, 32) - change[..., None]) <= bound)
+
+
+@pytest.mark.parametrize(
+    "weight, change, says",
+    [
+        (random_blocks("q4_0"), np.zeros((3, 3)), "weight: got q4_0, expected q4_1"),
+        (np.zeros((3, 96)), np.zeros((3, 3)), "weight: got ndarray, expected q4_1"),
+        (random_blocks("q4_1"), np.zeros((3, 96)), r"change: got shape \(3, 96\), expected \(3, 3\)"),
+        (random_blocks("q4_1"), np.full((3, 3), 7e4), "change: gives an offset of 7e.04, but float16 ends at 65504"),
+    ],
+)
+def test_offsets_that_cannot_be_added(weight, change, says):
+    with pytest.raises(ValueError, match=says):
+        with_offsets_added(weight, change)
 
 
 def test_offsets_make_q4_1_finer_for_weights_on_one_side_of_zero():

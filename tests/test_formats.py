@@ -566,9 +566,9 @@ def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_pa
     assert not any(delta.any() for delta in adapter_deltas(params, loaded).values())
 
 
-@pytest.mark.parametrize("kind", ["vera", "adalora", "other"])
+@pytest.mark.parametrize("kind", ["vera", "adalora", "qalora", "other"])
 def test_an_adapter_of_another_kind_is_not_written(kind, saved_peft, classifier, random_adapter, tmp_path):
-    """PEFT's VeRA takes its factors from another generator, and its AdaLoRA divides by r + 1e-5."""
+    """PEFT's VeRA takes its factors from another generator, its AdaLoRA divides by r + 1e-5; its QA-LoRA needs GPTQ."""
     params = saved_peft[1]
     if kind == "other":
         adapter = Adapter(AdapterConfig(kind=kind), random_adapter(params).weights)

@@ -280,6 +280,7 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     ),
     "inspect_file, ours": (inspect, make_adapter, PATTERNS),
     "inspect_file, AdaLoRA": (inspect, make_adapter, {"kind": "adalora"}),
+    "inspect_file, QA-LoRA": (inspect, make_adapter, {"kind": "qalora"}),
     "inspect_file, DoRA": (inspect, make_peft, {"kind": "dora", **PATTERNS}),
     "inspect_file, PEFT's": (inspect, make_peft, PATTERNS),
     "inspect_file, shards": (inspect, make_gpt2_shards, {}),

@@ -186,6 +186,21 @@ def test_inspect_counts_adalora_s_singular_values(taught, tmp_path, run):
         assert row["norm_update"] == pytest.approx(np.linalg.norm(row["scale"] * B @ np.diag(E) @ A))
 
 
+def test_inspect_does_not_take_a_column_of_qalora_s_A_for_an_input(taught, random_adapter, tmp_path, run):
+    """Neither in a file of ours nor in one of PEFT's, which we do not read."""
+    folder, _ = taught("qalora")
+    run("inspect", folder / "text", "--json", tmp_path / "report.json")
+    peft = tmp_path / "peft"
+    peft.mkdir()
+    (peft / "adapter_model.safetensors").write_bytes((folder / "text" / "adapter.safetensors").read_bytes())
+    for fields, n_layers in (({}, 6), ({"use_qalora": True, "qalora_group_size": 16}, 0)):
+        (peft / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **fields}))
+        run("inspect", peft, "--json", tmp_path / "peft.json")
+        assert len(read_json(tmp_path / "peft.json")["adapters"]) == n_layers
+    report = read_json(tmp_path / "report.json")
+    assert report["adapters"] == [] and len(report["tensors"]) == 12
+
+
 # ---------------------------------------------------------------- refused
 
 

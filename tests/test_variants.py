@@ -1,4 +1,4 @@
-"""Variants of LoRA: starts out of the base's weights, learning rates of single arrays, DoRA, VeRA and AdaLoRA."""
+"""Variants of LoRA: starts out of the base's weights, learning rates of single arrays; DoRA, VeRA, AdaLoRA, QA-LoRA."""
 
 import math
 from dataclasses import replace
@@ -22,6 +22,7 @@ from lora_np.adapters import (
     mix,
     module_config,
     on_given_base,
+    qalora,
     scaling,
     start_adapter,
     trained_weights,
@@ -86,6 +87,7 @@ def test_every_variant_is_what_its_paper_changes():
         "loftq": {"init": "loftq"},
         "vera": {"kind": "vera"},
         "adalora": {"kind": "adalora"},
+        "qalora": {"kind": "qalora"},
     }
     assert list(VARIANTS) == list(expected)
     chosen = AdapterConfig(r=5, alpha=7.0, targets=("k_proj",), rank_pattern={"k_proj": 2}, dropout=0.1)
@@ -104,9 +106,10 @@ def test_a_variant_leaves_nothing_of_another(other):
 
 
 def test_all_variants_of_one_layer_have_their_numbers_of_parameters(language, random_params):
-    """In the order of the table: C = 12, rank 3; VeRA trains r + out."""
+    """In the order of the table: C = 12, rank 3; VeRA trains r + out; QA-LoRA's A has a column for each 4 inputs."""
     params, expected = random_params(language), dict.fromkeys(VARIANTS, 2 * 3 * 12)
     expected |= {"lora-fa": 3 * 12, "dora": 2 * 3 * 12 + 12, "vera": 3 + 12, "adalora": 2 * 3 * 12 + 3}
+    expected |= {"qalora": 3 * 3 + 12 * 3}
     for variant in VARIANTS:
         settings = variant_config(variant, AdapterConfig(r=3, targets=("blocks.0.attn.q_proj",)))
         adapter = init_adapter(params, replace(settings, init="kaiming"), np.random.default_rng(0))
@@ -366,6 +369,32 @@ def test_veras_random_factors_cannot_be_written_to():
             assert np.array_equal(factor, exact.astype(dtype))
             with pytest.raises(ValueError, match="read-only"):
                 factor[0, 0] = 1.0
+
+
+# ------------------------------------------------------------------ QA-LoRA
+
+
+@pytest.mark.parametrize("n_in, g", [(96, 32), (64, 32), (12, 4), (6, 2), (5, 1)])
+def test_qalora_by_hand(n_in, g):
+    """Number after number: a block's inputs meet one number of A, and the update is the same at all of them."""
+    rng, settings, n_out = np.random.default_rng(0), AdapterConfig(2, 3.0, kind="qalora"), 4
+    weight, x, L = rng.normal(size=(n_out, n_in)), rng.normal(size=(3, n_in)), n_in // g
+    fresh = qalora.init(weight, settings, rng)
+    assert [array.shape for array in fresh.values()] == [(2, L), (n_out, 2)]
+    assert np.abs(fresh["lora_A"]).max() <= L**-0.5 and not fresh["lora_B"].any()
+    adapter = {name: rng.normal(size=array.shape) for name, array in fresh.items()}
+    A, B = adapter.values()
+    expected = np.zeros((n_out, n_in))
+    for i in range(n_out):
+        for j in range(n_in):
+            expected[i, j] = 1.5 * L / g * sum(B[i, k] * A[k, j // g] for k in range(2))
+    change = qalora.delta(weight, adapter, settings)
+    assert relative_error(change, expected) < 1e-15 * n_in
+    assert np.ptp(change.reshape(n_out, L, g), axis=2).max() == 0.0
+    for mask in (None, rng.integers(0, 2, x.shape) / 0.5):  # of the single inputs
+        y, _ = qalora.forward(x, weight, None, adapter, settings, mask=mask)
+        dropped = x if mask is None else x * mask
+        assert relative_error(y, x @ weight.T + dropped @ expected.T) < 1e-14
 
 
 # ------------------------------------------------------------------ AdaLoRA: the allocation by hand

@@ -10,6 +10,6 @@ Merging, compressing, spectra, gradient checks and costs use only these function
 `variants.py` names the variants, which are kinds with other settings.
 """
 
-from . import adalora, dora, lora, vera
+from . import adalora, dora, lora, qalora, vera
 
-KINDS = {"lora": lora, "dora": dora, "vera": vera, "adalora": adalora}
+KINDS = {"lora": lora, "dora": dora, "vera": vera, "adalora": adalora, "qalora": qalora}

@@ -2,8 +2,9 @@
 
 `merge` gives dense weights, so the adapted layers of a quantised base are no longer compressed, and those of a pruned
 base have lost their zeros. `merge_in_format` converts W′ back into W's format. An update is small compared with the
-distance between two codes, so most weights return to their old code, and much of the update may be lost. Both losses
-are measured.
+distance between two codes, so most weights return to their old code, and much of the update may be lost. An update that
+is constant in each block of a Q4_1 weight, such as QA-LoRA's, is added to the blocks' offsets. It loses only what
+rounding them to float16 takes away. The losses are measured.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compress import QuantisedWeight, requantise
+from ..compress import BLOCK, QuantisedWeight, requantise, with_offsets_added
 from .adapter import Adapter, adapter_deltas, adapter_kind, fitting_arrays, whole_weights
 from .config import module_config
 
@@ -129,9 +130,10 @@ def merge_errors(params, adapter, dtype):
 def merge_in_format(params, adapter, masks=None):
     """The model with the adapter's update added, each merged weight in the format of the base's weight.
 
-    A quantised matrix is quantised again, with the same settings. Zeros of a dense array stay zero, because they come
-    from pruning. Zeros of a quantised matrix may also be small weights that were rounded, so a matrix that is both
-    pruned and quantised needs a mask.
+    A quantised matrix is quantised again, with the same settings. But if it is in Q4_1, has no mask, and ΔW is constant
+    in each block, ΔW is added to the blocks' offsets, and all codes and scales stay as they are. Zeros of a dense array
+    stay zero, because they come from pruning. Zeros of a quantised matrix may also be small weights that were rounded,
+    so a matrix that is both pruned and quantised needs a mask.
 
     The lost share of the update is 1 if W′ equals W, and above 1 if converting W + ΔW into the format changes it by
     more than ΔW did. A layer whose update is zero does not change.
@@ -150,8 +152,8 @@ def merge_in_format(params, adapter, masks=None):
     Raises
     ------
     ValueError
-        For an adapter of another model, a sum W + ΔW that is not finite, or a mask of another shape or of a weight
-        that is not adapted.
+        For an adapter of another model, a sum W + ΔW that is not finite or exceeds the format, or a mask of another
+        shape or of a weight that is not adapted.
     """
     kind, by_layer = adapter_kind(adapter.config), fitting_arrays(params, adapter)
     masks = checked_masks({} if masks is None else masks, params, [f"{module}.weight" for module in by_layer])
@@ -164,7 +166,10 @@ def merge_in_format(params, adapter, masks=None):
         if not np.isfinite(wanted).all():
             raise ValueError(f"{name}: W + ΔW holds values that are not finite, expected finite ones alone")
         if delta.any():
-            merged[name] = in_format(wanted, base, masks.get(name))
+            try:
+                merged[name] = in_format(wanted, base, delta, masks.get(name))
+            except ValueError as error:
+                raise ValueError(f"{name}: W + ΔW does not fit into the base's format ({error})") from None
         errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - wanted))
         sums[name], updates[name] = float(np.linalg.norm(wanted)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}
@@ -172,10 +177,14 @@ def merge_in_format(params, adapter, masks=None):
     return MergedInFormat({**merged, **as_dtype(whole_weights(adapter), dtype)}, layers, overall)
 
 
-def in_format(dense, base, mask):
-    """A dense matrix in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
+def in_format(dense, base, delta, mask):
+    """W + ΔW in the base's format, zero where the mask is False or, without one, where a dense base is zero."""
     if mask is None and not isinstance(base, QuantisedWeight):
         mask = base != 0
+    if mask is None and base.format == "q4_1":
+        blocks = delta.reshape(len(delta), -1, BLOCK)  # (out, in/32, 32)
+        if np.all(blocks == blocks[..., :1]):
+            return with_offsets_added(base, blocks[..., 0])
     return requantise(dense if mask is None else np.where(mask, dense, 0.0), like=base)
 
 

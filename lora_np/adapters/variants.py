@@ -20,6 +20,7 @@ VARIANTS = {
     "loftq": {"init": "loftq"},
     "vera": {"kind": "vera"},
     "adalora": {"kind": "adalora"},
+    "qalora": {"kind": "qalora"},
 }
 
 

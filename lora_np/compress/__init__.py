@@ -2,7 +2,7 @@
 
 from .code_points import CODE_POINTS, expected_error, nearest_point, nf4_code_points
 from .double import DoubleQuantised, double_quantise
-from .ggml import BlockWeight, quantise_q4_0, quantise_q4_1, quantise_q8_0
+from .ggml import BLOCK, BlockWeight, quantise_q4_0, quantise_q4_1, quantise_q8_0, with_offsets_added
 from .int8 import Int8Weight, quantise_int8
 from .nf4 import NF4Weight, pack, quantise_nf4, unpack
 from .prune import magnitude_mask, n_of_m_mask, prune_magnitude, prune_n_of_m

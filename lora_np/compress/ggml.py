@@ -13,7 +13,7 @@ spread around 0: its 16 levels run from the block's smallest weight to its large
 llama.cpp; the results are those of the `gguf` package, bit for bit.)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -145,6 +145,40 @@ def quantise_q4_1(weight):
     d = (blocks.max(axis=1, keepdims=True) - m) / 15
     scales = np.concatenate([d, m], axis=1)  # (n, 2)
     return block_weight("q4_1", weight, scales, packed((blocks - m) * inverse(d) + np.float32(0.5)))
+
+
+def with_offsets_added(weight, change):
+    """A Q4_1 matrix with a number added to all weights of each block: m′ = m + c. No d and no code changes.
+
+    m′ is rounded to float16, which moves it by at most 2⁻¹¹ of itself. Nothing else is lost.
+
+    Parameters
+    ----------
+    weight : BlockWeight in Q4_1
+    change : array (out, in/32), c
+
+    Returns
+    -------
+    BlockWeight
+
+    Raises
+    ------
+    ValueError
+        If the weight has another format, the change another shape, or an offset exceeds float16.
+    """
+    format = getattr(weight, "format", type(weight).__name__)
+    if format != "q4_1":
+        raise ValueError(f"weight: got {format}, expected q4_1, which has offsets")
+    blocks = np.array(weight.blocks).reshape(len(weight.blocks), -1, BLOCK_BYTES["q4_1"])  # (out, in/32, 20), a copy
+    if change.shape != blocks.shape[:2]:
+        raise ValueError(f"change: got shape {change.shape}, expected {blocks.shape[:2]}")
+    m = blocks[..., 2:4].view("<f2")[..., 0] + change.astype(np.float64)  # (out, in/32)
+    with np.errstate(over="ignore"):
+        offsets = m.astype("<f2")
+    if not np.isfinite(offsets).all():
+        raise ValueError(f"change: gives an offset of {np.abs(m).max():.3g}, but float16 ends at 65504")
+    blocks[..., 2:4] = offsets[..., None].view(np.uint8)
+    return replace(weight, blocks=read_only(blocks.reshape(weight.blocks.shape)))
 
 
 def blocks_of(weight):

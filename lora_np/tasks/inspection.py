@@ -10,7 +10,7 @@ from ..adapters.dora import MAGNITUDE
 from ..analysis import effective_rank, product_singular_values, stable_rank
 from ..checked import shown
 from ..formats import read_tensors, task_folder
-from ..formats.checkpoint import read_config
+from ..formats.checkpoint import read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import read_sharded, tensor_file
 from ..formats.model import is_packaged, model_place, weights_file
@@ -38,7 +38,8 @@ def inspect_file(path):
         list of {layer, kind, rank, in, out, scale (None if no configuration gives it), norm_A, norm_B, norm_update,
         stable_rank, effective_rank}, without layers whose factors do not match, are not finite or are too large.
         AdaLoRA's A is diag(E) A, and its rank the number of non-zero singular values. DoRA's update is s B A, before
-        the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file.
+        the rows are rescaled. VeRA's layers are not listed, because its A and B are not in the file; nor are QA-LoRA's,
+        because the file does not say how many inputs are pooled into one.
     """
     file = file_of(path)
     if file.suffix == ".gguf":
@@ -52,6 +53,8 @@ def inspect_file(path):
         if leaf in LEAVES and np.issubdtype(array.dtype, np.floating):
             layers.setdefault(layer, {})[leaf] = array
     layers = {layer: arrays for layer, arrays in layers.items() if fit(arrays)}
+    if pools(file.parent):
+        layers = {}
     scale_of = scales(file.parent, layers)
     adapters = [describe_adapter(layer, arrays, scale_of(layer)) for layer, arrays in layers.items()]
     rows = [describe(name, array) for name, array in tensors.items()]
@@ -94,6 +97,17 @@ def fit(arrays):
     if arrays["lora_B"].shape[1] != r or arrays.get(SINGULAR_VALUES, np.empty(r)).size != r:
         return False
     return all(array.size and float(np.abs(array).max()) < LARGEST for array in arrays.values())
+
+
+def pools(folder):
+    """Whether an adapter's configuration says that it is QA-LoRA's, ours or PEFT's."""
+    for name, field, values in (("adapter.json", "kind", ["qalora"]), ("adapter_config.json", "use_qalora", [True])):
+        try:
+            if read_object(folder / name).get(field) in values:
+                return True
+        except (ValueError, FileNotFoundError):  # described all the same, as in `scales`
+            continue
+    return False
 
 
 def describe_adapter(layer, arrays, scale):

@@ -20,6 +20,7 @@ from lora_np.adapters import (
     linear_layers,
     merge,
     module_config,
+    qalora,
     scaling,
     start_adapter,
     unmerge,
@@ -42,10 +43,11 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from peft.tuners._buffer_dict import BufferDict  # noqa: E402
+from peft.tuners.lora.gptq import GPTQLoraLinear  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
 from .peft_model import LINEAR, load_trained, lora_config, our_name, trained_parameters  # noqa: E402
-from .torch_model import loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
+from .torch_model import Mask, loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,
@@ -198,7 +200,8 @@ def random_layer(kind, with_mask, with_bias, seed, B=3, T=5, n_in=12, n_out=20, 
     operands = {"x": rng.normal(size=(B, T, n_in)), "weight": rng.normal(size=(n_out, n_in))}
     if with_bias:
         operands["bias"] = rng.normal(size=n_out)
-    operands |= {"lora_A": rng.normal(size=(r, n_in)), "lora_B": rng.normal(size=(n_out, r))}
+    shapes = KINDS[kind].shapes(n_out, n_in, r)
+    operands |= {name: rng.normal(size=shapes[name]) for name in ("lora_A", "lora_B")}
     if kind == "dora":
         operands[dora.MAGNITUDE] = 1.0 + rng.random(n_out)
     mask = rng.integers(0, 2, (B, T, n_in)) / 0.5 if with_mask else None
@@ -238,6 +241,33 @@ def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
     y_tensor.backward(torch.tensor(dy))
     expected = {"x": x_tensor.grad, **{name: getattr(layer, name).grad for name in base}}
     expected |= {name.removeprefix("q_proj."): parameter.grad for name, parameter in trained.items()}
+    check_layer(operands, settings, mask, dy, y_tensor, expected)
+
+
+@pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
+@pytest.mark.parametrize("with_bias, rslora", [(True, False), (False, True)], ids=["bias", "no bias, rslora"])
+@pytest.mark.parametrize("n_in, g", [(12, 4), (96, 32)])
+def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask, seed):
+    """PEFT's layer for GPTQ, on a dense base. It cannot merge, so ΔW is read off its outputs for unit vectors."""
+    operands, mask, dy = random_layer("qalora", with_mask, with_bias, seed, n_in=n_in)
+    base = torch.nn.Linear(n_in, 20, bias=with_bias).double()
+    base.load_state_dict({name: torch.tensor(operands[name]) for name in ("weight", "bias")[: 1 + with_bias]})
+    settings = AdapterConfig(2, 3.0, rslora=rslora, kind="qalora")
+    words = peft.LoraConfig(use_qalora=True, qalora_group_size=g, use_rslora=rslora)
+    layer = GPTQLoraLinear(base, "default", words, r=2, lora_alpha=3.0)
+    trained = {name: getattr(layer, name)["default"].weight for name in ("lora_A", "lora_B")}
+    load_trained(layer, {name: operands[name] for name in trained}, trained)
+    update = layer(torch.eye(n_in, dtype=torch.float64)) - base(torch.eye(n_in, dtype=torch.float64))
+    change = qalora.delta(operands["weight"], {name: operands[name] for name in trained}, settings)
+    check("qalora, updates ΔW", "ΔW", change, update.T, OUTPUT)
+    if with_mask:
+        layer.lora_dropout["default"] = Mask()
+        layer.lora_dropout["default"].mask = torch.tensor(mask)
+    x_tensor = torch.tensor(operands["x"], requires_grad=True)
+    y_tensor = layer.train()(x_tensor)
+    y_tensor.backward(torch.tensor(dy))
+    expected = {"x": x_tensor.grad, **{name: parameter.grad for name, parameter in base.named_parameters()}}
+    expected |= {name: parameter.grad for name, parameter in trained.items()}
     check_layer(operands, settings, mask, dy, y_tensor, expected)
 
 

@@ -1,0 +1,120 @@
+"""QA-LoRA on one linear layer: an update that merges into 4-bit weights without changing a code (Xu et al. 2023).
+
+    y = x Wᵀ + b + s L (p Aᵀ) Bᵀ        A (r, L),  B (out, r),  s = α/r
+    p_j = mean of the g inputs of block j        L = in/g blocks
+
+Pooling hides from the adapter which input of a block is which. So ΔW has one number for each output and block: row i
+has s (L/g) (B A)_ij at all g inputs of block j, and rank at most min(r, L). llama.cpp's Q4_1 stores a block of 32
+weights as d q + m. The update changes m alone, and `merge_in_format` adds it there (section 3.3 of the paper, which
+does it with GPTQ's zero points).
+
+g is 32, or the largest power of two up to 32 that divides `in`. PEFT multiplies the mean by the number of blocks L, and
+so does this file. The paper's algorithm 1 multiplies it by g instead, which makes it a sum; that is the same as another
+α. The factor matters for the learning rate: because A is drawn for L inputs, the same change of B moves the weights
+L/√g times as far as in LoRA. That is 3.2 times at in = 576. (With a sum it would be √g = 5.7 times at every width.)
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..compress import BLOCK
+from ..ops import (
+    add,
+    dropout_backward,
+    dropout_forward,
+    linear_backward,
+    linear_forward,
+    low_rank_backward,
+    low_rank_forward,
+    operands_wanted,
+    present,
+)
+from ..ops.dropout import DropoutCache
+from ..ops.linear import LinearCache
+from ..ops.low_rank import LowRankCache
+from . import lora
+from .config import scaling
+
+
+class QALoRACache(NamedTuple):
+    base: LinearCache  # of x Wᵀ + b
+    update: LowRankCache  # of s L (p Aᵀ) Bᵀ; it keeps p, which is g times smaller than x
+    dropout: DropoutCache  # of x̃ = x ⊙ mask, before the pooling
+    g: int  # inputs in a block
+
+
+def shapes(n_out, n_in, r):
+    """Shapes of one layer's arrays: lora_A (r, L), lora_B (out, r); see `lora.shapes`."""
+    return lora.shapes(n_out, n_in // math.gcd(n_in, BLOCK), r)
+
+
+def init(weight, config, rng):
+    """LoRA's A and B for a layer of L inputs, as in PEFT, so A ~ U(±1/√L) and ΔW = 0; see `lora.init`."""
+    A, _ = shapes(*weight.shape, config.r).values()
+    return lora.init(np.empty((weight.shape[0], A[1]), weight.dtype), config, rng)
+
+
+def pool(x, g):
+    """The mean of each block of g inputs: (..., in) -> (..., L)."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // g, g).mean(axis=-1)
+
+
+def pool_backward(dp, g):
+    """The gradient of `pool`'s input: each of a block's g inputs contributes 1/g to p, so each receives dp/g.
+
+    Parameters
+    ----------
+    dp : array (..., L)
+    g : int
+
+    Returns
+    -------
+    array (..., in)
+    """
+    shares = np.ones(g, dp.dtype) / g
+    return (dp[..., None] * shares).reshape(*dp.shape[:-1], dp.shape[-1] * g)
+
+
+def forward(x, weight, bias, adapter, config, wanted=("x", "lora_A", "lora_B"), mask=None):
+    """The adapted layer's output (..., out), and its QALoRACache; parameters as in `lora.forward`.
+
+    As in PEFT, the mask multiplies the single inputs, before they are pooled.
+    """
+    A, B = adapter["lora_A"], adapter["lora_B"]
+    L = A.shape[1]
+    g = x.shape[-1] // L
+    y, base = linear_forward(x, weight, bias, wanted)  # x Wᵀ + b  (..., out)
+    dropped, dropout = dropout_forward(x, mask)  # x̃  (..., in)
+    p = pool(dropped, g)  # (..., L)
+    z, update = low_rank_forward(p, A, scaling(config) * L, B, operands_wanted(wanted, lora.OPERANDS))  # (..., out)
+    y += z
+    return y, QALoRACache(base, update, dropout, g)
+
+
+def backward(dy, cache):
+    """Gradients of the adapted layer: LoRA's with p in place of x, and on to x through the pooling. With u = p Aᵀ:
+
+        dB = s L dyᵀ u                    (out, r)
+        du = s L dy B                     (..., r)
+        dA = duᵀ p                        (r, L)
+        dp = du A                         (..., L)
+        dx̃ = dp_j / g in block j          (..., in)
+        dx = dy W + dx̃ ⊙ mask             (..., in)
+
+    Parameters and results as in `lora.backward`.
+    """
+    # y = x Wᵀ + b + s L (p Aᵀ) Bᵀ
+    dx_base, dW, db = linear_backward(dy, cache.base)
+    dp, dA, _, dB = low_rank_backward(dy, cache.update)
+    # p = pool(x ⊙ mask)
+    dx_update = None if dp is None else dropout_backward(pool_backward(dp, cache.g), cache.dropout).dx
+    return add(dx_base, dx_update), present({"weight": dW, "bias": db, "lora_B": dB, "lora_A": dA})
+
+
+def delta(weight, adapter, config):
+    """ΔW, (out, in): each column of s (L/g) B A, g times, so exactly constant inside each block."""
+    L = adapter["lora_A"].shape[1]
+    g = weight.shape[1] // L
+    return np.repeat(scaling(config) * L / g * (adapter["lora_B"] @ adapter["lora_A"]), g, axis=1)
