@@ -191,7 +191,7 @@ FIELDS = {
         ({"target_modules": r"(.+.+)+\1\d\dX"}, "target_modules has .*X', which takes too long to match"),
     ],
     # PEFT would leave the magnitudes out, and the adapter would be another.
-    "dora": [({"use_dora": False}, "unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of lay")],
+    "dora": [({"use_dora": False}, "unexpected tensor .*lora_magnitude_vector; expected lora_A, lora_B of linear lay")],
 }
 
 
@@ -347,7 +347,7 @@ TENSORS = {
         ),
         (
             lambda t: t | {f"{FC_M}.weight": t[FC_M]},
-            "unexpected tensor .*vector.weight; expected lora_A, lora_B, lora_magnitude_vector of layers",
+            "unexpected tensor .*vector.weight; expected lora_A, lora_B, lora_magnitude_vector of linear layers",
         ),
         (put(FC_M, lambda a: a * np.nan), NOT_FINITE),
     ],

@@ -8,6 +8,7 @@ from ..checked import one_of, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
 from ..formats.model import WEIGHTS
+from ..formats.to_gguf import TYPES
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
@@ -103,11 +104,12 @@ def add_commands(command):
     mixing.add_argument("--rank", type=int, metavar="R", help="reduce to this rank (default: the sum of the ranks)")
     merging.add_argument("--time", action="store_true", help="time a forward pass of the base and the merged model")
 
-    exporting = command("export", run_export, "write files for transformers or PEFT")
+    exporting = command("export", run_export, "write files for transformers, PEFT or llama.cpp")
     exporting.add_argument("task", metavar="DIR", help="a folder from finetune, a model, or a shipped adapter's name")
-    text = "peft: the adapter only; hf: its base; merged: the base with the adapter in its weights"
+    text = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     exporting.add_argument("--to", required=True, choices=FORMATS, help=text)
-    exporting.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    exporting.add_argument("--out", required=True, metavar="PATH", help="folder, or for GGUF the file, to write")
+    exporting.add_argument("--format", choices=TYPES, help="of a model's weights in GGUF (default f32)")
     exporting.add_argument("--base", metavar="DIR", help=moved)
     exporting.add_argument("--base-name", metavar="NAME", help="with --to peft: where PEFT will find the base")
 
@@ -265,9 +267,15 @@ def run_merge(arguments):
 def run_export(arguments):
     if arguments.to != "peft":
         check_unset(arguments, ["base_name"], f"needs --to peft, got --to {arguments.to}")
-    task = export(arguments.task, arguments.to, arguments.out, arguments.base_name, arguments.base)
+    if not arguments.to.startswith("gguf"):
+        check_unset(arguments, ["format"], f"needs --to gguf or gguf-merged, got --to {arguments.to}")
+    which = arguments.task, arguments.to, arguments.out
+    task = export(*which, arguments.base_name, arguments.base, arguments.format or "f32")
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes"
-    what = f"an adapter of {kind}" if arguments.to == "peft" else kind
+    what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
+    if task.question is not None:
+        labels = " or ".join(f" {shown(label)}" for label in task.labels)
+        print(f"ask it with a text and then {task.question!r}; it answers{labels}")
     print(f"{what}; saved in {arguments.out}")
 
 

@@ -9,3 +9,4 @@ from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
 from .task import load_task, put_on, save_task, shipped_adapters, task_base, task_folder, task_places
 from .tensors import read_json, read_metadata, read_tensors, write_json, write_tensors, write_text
+from .to_gguf import save_gguf, save_gguf_adapter

@@ -25,14 +25,24 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 
 def write_atomically(path, data):
     """Write a file: its bytes, or an iterable of pieces. An OSError, such as that of a full disk, names it."""
+    with replacing(path) as temporary:
+        write_through(temporary, data)
+
+
+@contextmanager
+def replacing(path):
+    """A temporary path; the file that is written there by the end of the block takes the place of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         remove_leftovers(path.parent)
         handle, temporary = tempfile.mkstemp(**TEMPORARY, dir=path.parent)
+        os.close(handle)
         try:
             with naming(path):
-                write_through(handle, data)
+                yield Path(temporary)
+                with open(temporary, "r+b") as file:
+                    os.fsync(file.fileno())
                 os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; make it a normal file
                 os.replace(temporary, path)
         except BaseException:
@@ -40,9 +50,9 @@ def write_atomically(path, data):
             raise
 
 
-def write_through(file, data):
-    """Write bytes, or pieces of them, to a new file, a path or an open handle, and flush them to the disk."""
-    with os.fdopen(file, "wb") if isinstance(file, int) else open(file, "xb") as file:
+def write_through(path, data):
+    """Write bytes, or pieces of them, to a file, and flush them to the disk."""
+    with open(path, "wb") as file:
         for piece in [data] if isinstance(data, bytes) else data:
             file.write(piece)
         file.flush()

@@ -49,6 +49,14 @@ ALIASES = {  # GPT2Config.attribute_map: other names of sizes, which transformer
     "num_hidden_layers": "n_layer",
 }
 OPTIONAL = {"layer_norm_epsilon": "layer_norm_eps", "resid_pdrop": "dropout"}
+GGUF_NUMBERS = {  # "gpt2." + name -> ours
+    "context_length": "n_positions",
+    "embedding_length": "d_model",
+    "block_count": "n_layers",
+    "attention.head_count": "n_heads",
+    "feed_forward_length": "d_ff",
+    "attention.layer_norm_epsilon": "layer_norm_eps",
+}
 
 
 # ---------------------------------------------------------------- reading
@@ -125,3 +133,8 @@ def save_gpt2(folder, params, config, tokenizer=None, labels=None, files=None):
     }
     defaults = {"attn_pdrop": 0.0, **NO_IDS, "embd_pdrop": config.dropout}  # we have no dropout inside attention
     save_hf(folder, params, config, "GPT2", defaults, fields, (tokenizer, labels, files), load_gpt2)
+
+
+def gguf_numbers(config):
+    """The fields ``gpt2.*`` of a GGUF file for a configuration."""
+    return {f"gpt2.{name}": getattr(config, ours) for name, ours in GGUF_NUMBERS.items()}

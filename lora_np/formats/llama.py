@@ -58,6 +58,14 @@ GGUF_NUMBERS = {  # "llama." + name -> ours
     "feed_forward_length": "d_ff",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
+GGUF_MORE = {  # that may be missing
+    "attention.head_count_kv": "n_kv_heads",
+    "attention.key_length": "head_size",
+    "attention.value_length": "head_size",
+    "rope.dimension_count": "head_size",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocab_size",
+}
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -142,19 +150,33 @@ def llama_from_gguf(path, fields, tensors, dtype=np.float32):
         weight = tensors[theirs]
         if weight.shape != shapes[ours]:
             raise ValueError(f"{path}: {theirs} has shape {weight.shape}, expected {shapes[ours]}")
-        if ".attn.q_proj." in ours or ".attn.k_proj." in ours:
+        if is_rotated(ours):
             weight = in_rotation_order(weight, config.head_size)
         is_block = isinstance(weight, BlockWeight)
         params[ours] = replace(weight, dtype=np.dtype(dtype)) if is_block else weight.astype(dtype, copy=False)
     return params, config
 
 
-def in_rotation_order(weight, head_size):
-    """The rows (or biases) of q or k in the order (0, 1, 2, …) of each head, from GGUF's (0, D/2, 1, D/2 + 1, …)."""
-    order = np.arange(weight.shape[0]).reshape(-1, head_size // 2, 2).swapaxes(1, 2).reshape(-1)
+def is_rotated(name):
+    """Whether a parameter's rows are in another order in GGUF."""
+    return ".attn.q_proj." in name or ".attn.k_proj." in name
+
+
+def in_rotation_order(weight, head_size, back=False):
+    """The rows (or biases) of q or k in the order (0, 1, 2, …) of each head, from GGUF's (0, D/2, 1, D/2 + 1, …).
+
+    `back` is the way back, to GGUF's order.
+    """
+    pairs = (2, head_size // 2) if back else (head_size // 2, 2)
+    order = np.arange(weight.shape[0]).reshape(-1, *pairs).swapaxes(1, 2).reshape(-1)
     if isinstance(weight, BlockWeight):
         return replace(weight, blocks=weight.blocks[order])
     return weight[order]
+
+
+def gguf_numbers(config):
+    """The fields ``llama.*`` of a configuration."""
+    return {f"llama.{name}": getattr(config, ours) for name, ours in (GGUF_NUMBERS | GGUF_MORE).items()}
 
 
 def config_from_gguf(path, fields, tensors):

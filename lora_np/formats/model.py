@@ -1,5 +1,6 @@
 """A model from wherever it is: a folder of ours, a GGUF file, or the name of a model that a Python package brings."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters import Adapter
+from ..adapters import HEAD, Adapter
 from ..checked import one_of
 from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
@@ -19,6 +20,7 @@ from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
 WEIGHTS = ("dense", "blocks")
+FINGERPRINT = "base_sha256"  # where an exported adapter has that of its base
 THREADS = 2  # that expand blocks; with more, memory is the limit
 
 
@@ -114,6 +116,17 @@ def tokenizer_of(path, config, files=None):
     `files` are the tokenizer's files, if they are not in the folder.
     """
     return load_tokenizer(path, {**config.extra, "vocab_size": config.vocab_size}, files)
+
+
+def fingerprint(params):
+    """A SHA-256 of a model's weights that does not depend on the kind of file: of their names, shapes and float32
+    bytes, without a head."""
+    digest = hashlib.sha256()
+    for name in sorted(params.keys() - {HEAD}):
+        weight = np.ascontiguousarray(params[name], "<f4")
+        digest.update(f"{name} {weight.shape} ".encode())
+        digest.update(weight.data)
+    return digest.hexdigest()
 
 
 def model_sha256(place):

@@ -227,7 +227,7 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 # ---------------------------------------------------------------- writing
 
 
-def save_peft(folder, adapter, params, config, base=None):
+def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter for PEFT, for the model that `save_gpt2` or `save_llama` writes.
 
     rate_factors and norm_gradient are not written: they only matter for training, and PEFT has no fields for them.
@@ -239,6 +239,7 @@ def save_peft(folder, adapter, params, config, base=None):
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : ModelConfig or LlamaConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)
+    metadata : dict of str -> str, more of it for the file of tensors, or None
     """
     settings = adapter.config
     if settings.kind not in LEAVES:
@@ -267,7 +268,8 @@ def save_peft(folder, adapter, params, config, base=None):
         tensors[f"{BASE}score.weight"] = adapter.weights.get(HEAD, params.get(HEAD))
     fields = peft_fields(settings, ranks, alphas, layers, config, base)
     names = "adapter_model.safetensors", "adapter_config.json"
-    write_pair(folder, names, tensors, fields, metadata={"format": "pt"}, check=lambda new: load_peft(new, params))
+    metadata = {"format": "pt", **(metadata or {})}
+    write_pair(folder, names, tensors, fields, metadata=metadata, check=lambda new: load_peft(new, params))
 
 
 def peft_fields(settings, ranks, alphas, layers, config, base):

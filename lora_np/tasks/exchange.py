@@ -1,14 +1,18 @@
 """Export tasks to Hugging Face, PEFT and llama.cpp, and import theirs."""
 
+import warnings
 from pathlib import Path
 
-from ..adapters import HEAD, fitting_arrays, merge
+from ..adapters import HEAD, fitting_arrays, merge, merge_in_format
 from ..checked import one_of, quoted
-from ..data import model_files
+from ..data import gguf_vocabulary, model_files
+from ..data.gguf_vocabulary import plain_text
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
 from ..formats import (
     PRETRAINED,
     Task,
+    chat_template,
+    check_file,
     check_target,
     load_gpt2,
     load_llama,
@@ -16,6 +20,8 @@ from ..formats import (
     load_task,
     model_place,
     read_model,
+    save_gguf,
+    save_gguf_adapter,
     save_gpt2,
     save_llama,
     save_peft,
@@ -24,40 +30,55 @@ from ..formats import (
     tokenizer_of,
 )
 from ..formats.atomic import write_folder
-from ..formats.hugging_face import default_labels, model_type
-from ..formats.model import weights_file
+from ..formats.gguf import read_gguf
+from ..formats.hugging_face import default_labels, model_type, special_ids
+from ..formats.model import FINGERPRINT, fingerprint, weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
 from ..model import LlamaConfig, ModelConfig
 
-FORMATS = ("peft", "hf", "merged")
+FORMATS = {
+    "peft": "the adapter",
+    "hf": "its base",
+    "merged": "the base with the adapter in its weights",
+    "gguf": "the adapter for llama.cpp, or a model without one",
+    "gguf-merged": "the model with the adapter in its weights for llama.cpp",
+}
+SAMPLE = "It's fine."
 LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
 SAVERS = {ModelConfig: save_gpt2, LlamaConfig: save_llama}
 
 
-def export(name, to, out, base_name=None, base=None):
-    """Write a task for `transformers` or PEFT.
+def export(name, to, out, base_name=None, base=None, format="f32"):
+    """Write a task for `transformers`, PEFT or llama.cpp.
 
     Parameters
     ----------
-    name : the task's folder, or the name of an adapter that comes with the package
-    to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); or "merged", the model
-        with the adapter merged into its weights
-    out : folder to write, other than the task's and its base's
+    name : the task's folder, the name of an adapter that comes with the package, a GGUF file or a packaged model
+    to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); "merged", the model
+        with the adapter merged into its weights; "gguf", the adapter, or a model that has none; or "gguf-merged"
+    out : folder to write, for GGUF a file, other than the task's and its base's
     base_name : str or None, where PEFT will find the base, for the adapter's configuration
     base : folder of the adapter's base, if it has moved, or None
+    format : of a model in GGUF: "f32", "f16", "q8_0" or "q4_1"
 
     Returns
     -------
     Task, as written
     """
     one_of("to", to, FORMATS)
-    check_target(out, "out", task_places(name, base))
+    places = task_places(name, base)
+    if to.startswith("gguf"):
+        if not str(out).endswith(".gguf"):
+            raise ValueError(f"out: got {str(out)!r}, expected a file that ends in .gguf")
+        check_file(out, "out", places)
+        return export_gguf(name, to == "gguf-merged", out, base, format)
+    check_target(out, "out", places)
     task = load_task(name, base)
     if to == "peft":
         if task.adapter is None:
             raise ValueError(f"{name}: got a whole model, expected an adapter; export it with --to hf")
-        save_peft(out, task.adapter, task.params, task.config, base_name)
+        save_peft(out, task.adapter, task.params, task.config, base_name, {FINGERPRINT: fingerprint(task.params)})
         return task
     params = task.params
     if task.adapter is not None:
@@ -65,6 +86,39 @@ def export(name, to, out, base_name=None, base=None):
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
     SAVERS[type(task.config)](out, params, task.config, task.tokenizer, task.labels, task.files)
     return task._replace(params=params, adapter=None)
+
+
+def export_gguf(name, is_merged, out, base, format):
+    """Write the adapter of a task, or a model, for llama.cpp; see `export`."""
+    task = load_task(name, base, weights="blocks")
+    if task.adapter is not None and not is_merged:
+        fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
+        save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
+        return task
+    params = task.params
+    if task.adapter is not None:
+        if any(getattr(weight, "format", None) == format for weight in params.values()):
+            params = merge_in_format(params, task.adapter).params  # where nothing changes, the codes stay
+        else:
+            params = merge(params, task.adapter)
+    save_gguf(out, params, task.config, gguf_fields(name, task, base), format)
+    return task._replace(params=params, adapter=None)
+
+
+def gguf_fields(name, task, base):
+    """The fields of a model's GGUF file: those of the file that it comes from, or else those of its tokenizer."""
+    file = weights_file(task_places(name, base)[-1])
+    if file.suffix == ".gguf":
+        return read_gguf(file)[0]
+    if task.tokenizer is None:
+        raise ValueError(f"{name}: has no tokenizer, and a GGUF file needs one")
+    special = special_ids(task.config, task.tokenizer, task.files)
+    vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
+    if not vocabulary.is_plain:
+        text = "llama.cpp does not change texts as this tokenizer does; give it normalised ones, such as"
+        warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
+    template = chat_template(task.files)
+    return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):

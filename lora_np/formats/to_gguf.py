@@ -1,0 +1,175 @@
+"""Write GGUF, the files of llama.cpp: language models, and LoRA adapters that it adds to one.
+
+llama.cpp has the matrices as (out, in), as we do, also those of a GPT-2. Of a Llama, it has the rows of q and k in
+another order (`llama.py`), and so the rows of their B: with a permutation P of rows, P (B A) = (P B) A.
+
+An adapter's file has one alpha for all layers, and llama.cpp takes each layer's scale as alpha / r, with r from the
+shape of B. A layer with another scale s gets s r / alpha times its B, which rounds if that is no power of two.
+"""
+
+import numpy as np
+
+from ..adapters import HEAD, compact_pattern, fitting_arrays, module_config, scaling
+from ..checked import one_of
+from ..compress import FORMATS, BlockWeight
+from ..compress.ggml import BLOCK
+from ..model import LlamaConfig, parameter_shapes
+from . import gpt2, llama
+from .atomic import replacing
+from .fused import join_factors
+from .gguf import read_gguf
+from .names import layer_names, linear_names
+
+TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
+TABLES = ("token_embd.weight", "output.weight")  # are finer than the other matrices of a file in Q4_1
+WHOLE = "position_embd.weight"  # stays in float32: llama.cpp adds its rows to others
+
+
+def save_gguf(path, params, config, fields, format="f32"):
+    """Write a language model.
+
+    Matrices have the given format, with two exceptions, which are llama.cpp's: rows that are no multiple of 32 are in
+    float16 where blocks are asked for, and in Q4_1 the embedding is in Q8_0. Blocks of the right format keep their
+    bytes.
+
+    Parameters
+    ----------
+    path : file to write
+    params : dict of the weights; BlockWeights are expanded one at a time
+    config : LlamaConfig or ModelConfig
+    fields : dict of more fields, such as those of the tokenizer or of the file that the model came from
+    format : "f32", "f16", "q8_0" or "q4_1"
+
+    Raises
+    ------
+    ValueError
+        For a classifier, or if a weight is too large for the format.
+    ImportError
+        Without the package gguf.
+    """
+    one_of("format", format, TYPES)
+    if config.n_classes:
+        raise ValueError("got a classifier, expected a language model: llama.cpp has no heads for classes")
+    is_llama = isinstance(config, LlamaConfig)
+    tensors, shapes = {}, parameter_shapes(config)
+    for layer, ours in layer_names(shapes, "gguf").items():
+        for leaf in ("weight", "bias"):
+            names = [f"{name}.{leaf}" for name in ours]
+            if names[0] in shapes:
+                weight = params[names[0]] if len(names) == 1 else np.concatenate([params[name] for name in names])
+                if is_llama and llama.is_rotated(names[0]):
+                    weight = llama.in_rotation_order(weight, config.head_size, back=True)
+                tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
+    numbers = (llama if is_llama else gpt2).gguf_numbers(config)
+    more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
+    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **numbers, **more}, tensors)
+
+
+def encoded(name, weight, format):
+    """A weight as an array of float32 or float16, or as a BlockWeight."""
+    if len(weight.shape) == 1 or name == WHOLE:
+        format = "f32"
+    if format == "q4_1" and name in TABLES:
+        format = "q8_0"
+    if format in FORMATS and weight.shape[1] % BLOCK:
+        format = "f16"
+    if getattr(weight, "format", None) == format:
+        return weight
+    dense = np.asarray(weight).astype(np.float32, copy=False)
+    try:
+        if format in FORMATS:
+            return FORMATS[format](dense)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    with np.errstate(over="ignore"):
+        array = dense.astype({"f32": np.float32, "f16": np.float16}[format], copy=False)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: has values that are not finite or too large for {format}")
+    return array
+
+
+def save_gguf_adapter(path, adapter, params, config, fields):
+    """Write an adapter of LoRA, in float32.
+
+    Parameters
+    ----------
+    path : file to write
+    adapter : Adapter
+    params : dict of the base's weights
+    config : LlamaConfig or ModelConfig of the base
+    fields : dict of more fields
+
+    Raises
+    ------
+    ValueError
+        For an adapter of another kind or with a trained head, which llama.cpp does not have.
+    ImportError
+        Without the package gguf.
+    """
+    settings = adapter.config
+    if settings.kind != "lora":
+        remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"
+        raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora', which llama.cpp has; {remedy}")
+    if HEAD in adapter.weights:
+        remedy = "train the classifier with --as-words, which needs no head"
+        raise ValueError(f"adapter: got one with a trained head, and llama.cpp has no heads for classes; {remedy}")
+    factors, joined = fitting_arrays(params, adapter), {}
+    for layer, names in linear_names(params, "gguf").items():
+        pairs = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
+        if any(pairs):
+            joined[layer] = names[0], *join_factors(pairs, [params[f"{name}.weight"] for name in names])
+    if not joined:
+        raise ValueError("adapter: got one without layers, expected at least one")
+    alphas = {layer: scale * len(own["lora_A"]) for layer, (_, own, scale) in joined.items()}
+    alpha = compact_pattern({layer: a for layer, a in alphas.items() if a} or {"": 1.0})[0]
+    tensors, is_llama = {}, isinstance(config, LlamaConfig)
+    for layer, (name, own, _) in joined.items():
+        lora_B = own["lora_B"]  # (out, r)
+        if is_llama and llama.is_rotated(f"{name}.weight"):
+            lora_B = llama.in_rotation_order(lora_B, config.head_size, back=True)
+        lora_B = lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B
+        pair = {"a": own["lora_A"], "b": lora_B}
+        tensors |= {f"{layer}.weight.lora_{x}": array.astype(np.float32) for x, array in pair.items()}
+    more = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
+    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **more}, tensors)
+
+
+def write_gguf(path, architecture, fields, tensors):
+    """Write a GGUF file and read it back, before it takes the place of an older one.
+
+    Parameters
+    ----------
+    fields : dict, name -> text, bool, whole number (written as uint32), float (float32), or a list or array of them
+    tensors : dict, name -> array of float32 or float16, or BlockWeight
+    """
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    with replacing(path) as temporary:
+        writer = GGUFWriter(temporary, architecture)
+        for name, value in fields.items():
+            if name != "general.architecture":
+                add_field(writer, name, value)
+        for name, weight in tensors.items():
+            if isinstance(weight, BlockWeight):
+                writer.add_tensor(name, weight.blocks, raw_dtype=GGMLQuantizationType[weight.format.upper()])
+            else:
+                writer.add_tensor(name, np.ascontiguousarray(weight))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        read_gguf(temporary)
+
+
+def add_field(writer, name, value):
+    """Add one field, of the type that llama.cpp expects."""
+    from gguf import GGUFValueType
+
+    if not isinstance(value, (list, np.ndarray)):
+        types = {bool: GGUFValueType.BOOL, int: GGUFValueType.UINT32, float: GGUFValueType.FLOAT32}
+        writer.add_key_value(name, value, types.get(type(value), GGUFValueType.STRING))
+    elif len(value):
+        is_text = isinstance(value[0], str)
+        kind = "STRING" if is_text else getattr(value, "dtype", np.dtype(np.int32)).name.upper()
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        writer.add_key_value(name, items, GGUFValueType.ARRAY, sub_type=GGUFValueType[kind])
