@@ -1,0 +1,130 @@
+// llama.cpp answers one request, through the package node-llama-cpp.
+//     node run.mjs < request.json > answer.json        or: node run.mjs request.json > answer.json
+//
+//     {"model": "model.gguf", "adapters": [{"file": "adapter.gguf", "scale": 1}], "context": 512, "threads": 1,
+//      "float32": true, "jobs": [...]}                            -> {"answers": [one for each job]}
+//
+// Prompts are token ids, to which nothing is added. A job is one of
+//     {"do": "greedy", "prompt": ids, "n": 48, "stop": ids}       -> {"ids": [...], "margins": [...]}
+//     {"do": "probabilities", "ids": ids, "out": "file"}          -> {"shape": [n, vocabulary]}
+//     {"do": "tokenize", "text": "...", "special": false}         -> {"ids": [...]}
+//     {"do": "detokenize", "ids": ids}                            -> {"text": "..."}
+//     {"do": "timing", "prompt": ids, "n": 32}                    -> {"prompt_seconds", "steps_seconds", "peak_bytes"}
+// An error is also an answer: {"error": "..."}, with what llama.cpp logged as an error.
+//
+// The packages are in the folder that LORA_NP_LLAMA_CPP names, or else beside this file.
+
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { json } from 'node:stream/consumers';
+import { setTimeout } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+
+console.log = console.info = console.error; // the standard output is for the answer
+const folder = path.resolve(process.env.LORA_NP_LLAMA_CPP || import.meta.dirname);
+const packages = createRequire(path.join(folder, 'package.json'));
+const { getLlama } = await import(pathToFileURL(packages.resolve('node-llama-cpp')));
+
+// ---- The model -----------------------------------------------------------------------------------------------------
+
+async function load(llama, { model: modelPath, adapters = [], context: contextSize, threads, float32 }) {
+  const model = await llama.loadModel({ modelPath });
+  const context = await model.createContext({
+    contextSize,
+    threads,
+    lora: { adapters: adapters.map(({ file, scale }) => ({ filePath: file, scale })) },
+    // By itself llama.cpp keeps keys and values in float16, and flash attention computes with float16 in any case.
+    ...(float32 && { flashAttention: false, experimentalKvCacheKeyType: 'F32', experimentalKvCacheValueType: 'F32' }),
+  });
+  const strategy = () => {
+    throw new Error(`more tokens than a context of ${contextSize} holds`);
+  };
+  return { model, sequence: context.getSequence({ contextShift: { strategy } }) };
+}
+
+// ---- Jobs ----------------------------------------------------------------------------------------------------------
+
+// Read ids. At temperature 0 nothing is left out of the vocabulary, and the most probable token comes first.
+const read = (sequence, ids, wanted, onTokenResult) =>
+  sequence.controlledEvaluate(
+    ids.map((id, position) => (wanted(position) ? [id, { generateNext: { token: true, probabilities: true } }] : id)),
+    { onTokenResult },
+  );
+
+async function greedy({ sequence }, { prompt, n, stop = [] }) {
+  const ids = [];
+  const margins = [];
+  for (let unread = prompt; ids.length < n && !stop.includes(ids.at(-1)); unread = ids.slice(-1)) {
+    const outputs = await read(sequence, unread, (position) => position === unread.length - 1);
+    const { token, probabilities } = outputs.at(-1).next;
+    const [first, second] = probabilities.values();
+    ids.push(token);
+    margins.push(Math.log(first / second)); // which is also the difference of the logits
+  }
+  return { ids, margins };
+}
+
+// Log-probabilities of the token after each of ids, as little-endian float32 in the order of the vocabulary.
+async function probabilities({ sequence }, { ids, out }) {
+  const rows = [];
+  await read(sequence, ids, () => true, (position, { next }) => {
+    rows[position] = logProbabilities(next.probabilities);
+    delete next.probabilities; // megabytes at each position
+  });
+  fs.writeFileSync(out, Buffer.concat(rows.map((row) => new Uint8Array(row.buffer))));
+  return { shape: [rows.length, rows[0].length] };
+}
+
+function logProbabilities(probabilities) {
+  let sum = 0; // off by 1e-4 from 1, because the addon added it up in float32
+  for (const probability of probabilities.values()) sum += probability;
+  const row = new Float32Array(probabilities.size);
+  for (const [id, probability] of probabilities) row[id] = Math.log(probability / sum);
+  return row;
+}
+
+const tokenize = ({ model }, { text, special = false }) => ({ ids: model.tokenize(text, special) });
+
+const detokenize = ({ model }, { ids }) => ({ text: model.detokenize(ids, true) });
+
+// Seconds until the first new token, and of n steps of one token each after it. The first job of a request is slower,
+// because the model's file is read into memory. So a request of its own, with the same job twice, is fair.
+async function timing({ sequence }, { prompt, n }) {
+  const tokens = sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true });
+  const started = performance.now();
+  await tokens.next();
+  const first = performance.now();
+  for (let step = 0; step < n; step++) await tokens.next();
+  const ended = performance.now();
+  await tokens.return();
+  return { prompt_seconds: (first - started) / 1e3, steps_seconds: (ended - first) / 1e3, peak_bytes: peakBytes() };
+}
+
+// The most memory of this process, with Node's own (about 85 MB) and the pages of the model's file that were read.
+// Not resourceUsage().maxRSS, which starts at the memory of the process that started this one.
+const peakBytes = () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
+
+// ---- The answer ----------------------------------------------------------------------------------------------------
+
+const jobs = { greedy, probabilities, tokenize, detokenize, timing };
+
+async function answer(request, log) {
+  const logger = (level, message) => log.push(message.trim());
+  const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
+  const loaded = await load(llama, request);
+  const answers = [];
+  for (const job of request.jobs) {
+    await loaded.sequence.clearHistory();
+    answers.push(await jobs[job.do](loaded, job));
+  }
+  return { answers };
+}
+
+const log = [];
+const request = await json(process.argv[2] ? fs.createReadStream(process.argv[2]) : process.stdin);
+const result = await answer(request, log).catch(async (error) => {
+  await setTimeout(100); // the log arrives later than the error
+  return { error: [error.message, ...log].join('\n') };
+});
+process.stdout.write(JSON.stringify(result));
