@@ -292,7 +292,8 @@ def test_a_failing_save_leaves_the_last_state(task, uninterrupted, tmp_path, mon
 # The trainer as a program of its own, `python trainer.py state_path [crash step]`. With a crash it kills itself with
 # signal 9 at one point of the save of that step.
 TRAINER = """
-    import os, signal, sys
+    import os, pathlib, signal, sys
+    from lora_np.formats import atomic
     from tests import test_resume as here
 
     path, crash, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -301,11 +302,11 @@ TRAINER = """
     def watched(name, real):
         def call(*args, **kwargs):
             global saves
-            saves += name == "fdopen"
+            saves += name == "write_pieces"
             dies = saves == step and here.CRASHES.get(crash) == name
             if dies and crash != "renamed":
                 if crash == "half-written":
-                    os.write(args[0], b"x" * 1000)
+                    pathlib.Path(args[0]).write_bytes(b"x" * 1000)
                 os.kill(os.getpid(), signal.SIGKILL)
             result = real(*args, **kwargs)
             if dies:
@@ -313,13 +314,13 @@ TRAINER = """
             return result
         return call
 
-    for name in ("fdopen", "fsync", "replace"):
-        setattr(os, name, watched(name, getattr(os, name)))
+    for place, name in ((atomic, "write_pieces"), (os, "fsync"), (os, "replace")):
+        setattr(place, name, watched(name, getattr(place, name)))
     print("ready", flush=True)
     here.run(here.make_task(here.LORA), here.KILLED, path)
 """
-CRASHES = {  # by the function of `os` at which the process dies, before it or, renamed, after it
-    "half-written": "fdopen",
+CRASHES = {  # by the function at which the process dies, before it or, renamed, after it
+    "half-written": "write_pieces",
     "written, not flushed": "fsync",
     "flushed, not renamed": "replace",
     "renamed": "replace",

@@ -220,9 +220,9 @@ def test_a_save_that_fails_leaves_the_old_one_and_nothing_else(name, moment, aft
 def test_a_folder_that_cannot_be_read_back_is_not_put_in_place(kind, tmp_path, monkeypatch):
     path = tmp_path / "out"
     kind.save(path, 0)
-    real = atomic.write_through
+    real = atomic.write_pieces
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "write_through", lambda file, data: real(file, data[:-40]))
+        patch.setattr(atomic, "write_pieces", lambda file, data: real(file, data[:-40]))
         with pytest.raises(ValueError, match="not a"):
             kind.save(path, 1)
     assert kind.load(path) == 0 and beside(tmp_path) == {"out"}

@@ -15,6 +15,7 @@ L/√g times as far as in LoRA. That is 3.2 times at in = 576. (With a sum it wo
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -118,3 +119,17 @@ def delta(weight, adapter, config):
     L = adapter["lora_A"].shape[1]
     g = weight.shape[1] // L
     return np.repeat(scaling(config) * L / g * (adapter["lora_B"] @ adapter["lora_A"]), g, axis=1)
+
+
+def as_lora(params, adapter):
+    """A QA-LoRA Adapter as one of LoRA with the same update, for programs that only have LoRA; others as they are.
+
+    s (L/g) B A with each column g times is s B A′, where A′ (r, in) is (L/g) A with each column g times.
+    """
+    if adapter.config.kind != "qalora":
+        return adapter
+    weights = dict(adapter.weights)
+    for name in [name for name in weights if name.endswith(".lora_A")]:
+        n_in, L = params[name.replace("lora_A", "weight")].shape[1], weights[name].shape[1]
+        weights[name] = np.repeat(weights[name] * (L * L / n_in), n_in // L, axis=1)
+    return adapter._replace(config=replace(adapter.config, kind="lora"), weights=weights)

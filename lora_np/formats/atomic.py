@@ -26,7 +26,7 @@ TEMPORARY = {"prefix": ".lora_np-", "suffix": ".tmp"}
 def write_atomically(path, data):
     """Write a file: its bytes, or an iterable of pieces. An OSError, such as that of a full disk, names it."""
     with replacing(path) as temporary:
-        write_through(temporary, data)
+        write_pieces(temporary, data)
 
 
 @contextmanager
@@ -41,8 +41,7 @@ def replacing(path):
         try:
             with naming(path):
                 yield Path(temporary)
-                with open(temporary, "r+b") as file:
-                    os.fsync(file.fileno())
+                flush(temporary)
                 os.chmod(temporary, 0o666 & ~umask())  # mkstemp gives 0600; make it a normal file
                 os.replace(temporary, path)
         except BaseException:
@@ -50,12 +49,16 @@ def replacing(path):
             raise
 
 
-def write_through(path, data):
-    """Write bytes, or pieces of them, to a file, and flush them to the disk."""
+def write_pieces(path, data):
+    """Write bytes, or pieces of them, to a file."""
     with open(path, "wb") as file:
         for piece in [data] if isinstance(data, bytes) else data:
             file.write(piece)
-        file.flush()
+
+
+def flush(path):
+    """Wait until a file is on the disk."""
+    with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
@@ -172,7 +175,8 @@ def write_folder(folder, files, check=None, carry=()):
         try:
             for name, data in files.items():
                 with naming(folder / name):
-                    write_through(new / name, data)
+                    write_pieces(new / name, data)
+                    flush(new / name)
             for path in [folder / name for name in carry if (folder / name).exists()]:
                 with naming(path):
                     (shutil.copytree if path.is_dir() else shutil.copy2)(path, new / path.name)

@@ -25,6 +25,7 @@ from ..adapters import (
     scaling,
 )
 from ..adapters.dora import MAGNITUDE
+from ..adapters.qalora import as_lora
 from ..checked import shown
 from ..model import ModelConfig
 from .atomic import of_one_version
@@ -235,12 +236,14 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA or DoRA; the names in the file are those of a model with a head
+    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the names in the file are
+        those of a model with a head
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : ModelConfig or LlamaConfig of the base
     base : str or None, where PEFT will find the base (base_model_name_or_path)
     metadata : dict of str -> str, more of it for the file of tensors, or None
     """
+    adapter = as_lora(params, adapter)
     settings = adapter.config
     if settings.kind not in LEAVES:
         expected = " or ".join(map(repr, LEAVES))

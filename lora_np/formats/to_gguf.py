@@ -10,6 +10,7 @@ shape of B. A layer with another scale s gets s r / alpha times its B, which rou
 import numpy as np
 
 from ..adapters import HEAD, compact_pattern, fitting_arrays, module_config, scaling
+from ..adapters.qalora import as_lora
 from ..checked import one_of
 from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
@@ -89,7 +90,7 @@ def encoded(name, weight, format):
 
 
 def save_gguf_adapter(path, adapter, params, config, fields):
-    """Write an adapter of LoRA, in float32.
+    """Write an adapter of LoRA, in float32; one of QA-LoRA as the LoRA with the same update.
 
     Parameters
     ----------
@@ -106,6 +107,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     ImportError
         Without the package gguf.
     """
+    adapter = as_lora(params, adapter)
     settings = adapter.config
     if settings.kind != "lora":
         remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"

@@ -211,8 +211,8 @@ def train_step(state, objective, batch, config, run=map, adjust=None):
     """
     step, shards = state.step, split_batch(batch, config.shards)
     generators = [stream(config.seed, "masks", step, index) for index in range(len(shards))]
-    results = list(run(objective, repeat(state.trainable), shards, generators))
-    loss, grads = mean_over_shards(results, run)
+    # The list is gone once there is a mean: of two shards, that is the memory of one more model.
+    loss, grads = mean_over_shards(list(run(objective, repeat(state.trainable), shards, generators)), run)
     grads, norm = clip_by_global_norm(grads, config.clip_norm, run)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(
