@@ -1,4 +1,4 @@
-"""Commands for a user's own files: finetune, predict, evaluate, mix, merge, export, import, inspect."""
+"""Commands for a user's own files: finetune, predict, evaluate, mix, merge, export, import, inspect, doctor."""
 
 import math
 from pathlib import Path
@@ -11,6 +11,8 @@ from ..formats.model import WEIGHTS
 from ..formats.to_gguf import TYPES
 from ..tasks.adapter_set import forward_times, load_adapter_set, merged, mixed
 from ..tasks.classifier import CLASS_WEIGHTS, finetune
+from ..tasks.doctor import base_place, diagnose
+from ..tasks.doctor_table import format_diagnosis
 from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_peft
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
@@ -124,6 +126,16 @@ def add_commands(command):
     looking = command("inspect", run_inspect, "show names, shapes and norms of tensors, and the ranks of adapters")
     looking.add_argument("path", metavar="PATH", help="a .safetensors file, its folder, or a shipped adapter's name")
     looking.add_argument("--json", metavar="FILE", help="also write the description as JSON")
+
+    doctor = command(
+        "doctor", run_doctor, "say what an adapter does on a base, layer by layer, and what is wrong with it"
+    )
+    text = "a folder of PEFT's or of finetune, a GGUF file, or a shipped adapter's name"
+    doctor.add_argument("path", metavar="ADAPTER", help=text)
+    text = "smollm2, a GGUF file, or a folder, also of Hugging Face's (default: the one that finetune used)"
+    doctor.add_argument("--base", metavar="DIR", help=text)
+    doctor.add_argument("--prompt", type=str, metavar="TEXT", help="after which the logits are compared")
+    doctor.add_argument("--json", metavar="FILE", help="also write the report as JSON")
 
 
 def run_finetune(arguments):
@@ -299,6 +311,15 @@ def run_import(arguments):
     if task.tokenizer is None:
         print("no tokenizer: finetune and generate will need one (--tokenizer FILE)")
     print(f"saved in {arguments.out}")
+
+
+def run_doctor(arguments):
+    sources = [*sources_of(arguments.path), base_place(arguments.path, arguments.base)]
+    write_as_json = json_writer(arguments.json, sources)
+    report = diagnose(arguments.path, arguments.base, arguments.prompt)
+    write_as_json(report)
+    print(format_diagnosis(report))
+    return 1 if report["faults"] else 0
 
 
 def run_inspect(arguments):

@@ -21,17 +21,18 @@ for number, name in {2: "q4_0", 3: "q4_1", 8: "q8_0"}.items():
     TYPES[number] = (BLOCK, BLOCK_BYTES[name], lambda rows, name=name: BlockWeight(rows, name))
 
 
-def read_gguf(path):
+def read_gguf(path, finite=True):
     """Read a GGUF file: (fields, tensors), two dicts. The file is mapped into memory, not copied.
 
     A field is an int, float, bool, str, list of str or array of numbers. A tensor is an array of float32, (out, in) for
-    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read.
+    a layer, or a BlockWeight. ValueError names the field or tensor that is damaged or cannot be read, or that has
+    numbers that are not finite, if they have to be.
     """
     with open(existing_file(path), "rb") as file:
         reader = Reader()
         try:
             reader.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return read_content(reader)
+            return read_content(reader, finite)
         except ImportError:
             raise ValueError(f"{path}: {reader.thing}: its type needs the gguf package: pip install gguf") from None
         except (ValueError, NotImplementedError) as error:
@@ -75,7 +76,7 @@ class Reader:
 
 
 @np.errstate(all="ignore")  # damaged scales
-def read_content(reader):
+def read_content(reader, finite=True):
     """The fields, the tensors' shapes and places, and then each tensor. See `read_gguf`."""
     if reader.content[:8] not in (b"GGUF\2\0\0\0", b"GGUF\3\0\0\0"):
         raise ValueError(f"got {reader.content[:8]}, expected b'GGUF' and version 2 or 3 in little-endian order")
@@ -106,7 +107,7 @@ def read_content(reader):
             raise ValueError(f"got the shape {tuple(shape)}, expected rows of a multiple of {block} weights")
         start, end = reader.advance(math.prod(shape) // block * block_bytes), reader.position
         weight = decode(np.frombuffer(reader.content, np.uint8)[start:end].reshape(math.prod(shape[:-1]), -1))
-        if not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):
+        if finite and not (weight.is_finite() if isinstance(weight, BlockWeight) else np.isfinite(weight).all()):
             raise ValueError("has numbers that are not finite")
         tensors[name] = weight if weight.shape == tuple(shape) else np.asarray(weight).reshape(shape)
     return fields, tensors
