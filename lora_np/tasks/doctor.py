@@ -11,11 +11,21 @@ from ..analysis import effective_rank, product_singular_values
 from ..checked import quoted
 from ..data import decode, encode, model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
-from ..formats import Task, load_adapter, model_place, put_on, read_model, read_tensors, task_base, tokenizer_of
+from ..formats import (
+    Task,
+    load_adapter,
+    load_model,
+    model_place,
+    put_on,
+    read_model,
+    read_tensors,
+    task_base,
+    tokenizer_of,
+)
 from ..formats.checkpoint import contents, read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import model_type
-from ..formats.model import fingerprint, model_sha256
+from ..formats.model import fingerprint, model_sha256, weights_file
 from ..formats.peft import FACTORS
 from ..formats.peft_config import read_fields
 from ..formats.task import read_task, with_classes
@@ -117,7 +127,9 @@ def examine(place, base):
     if config.kind not in KINDS:
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(KINDS)}")
     about = read_task(place)[1]
-    task = model = read_model(base)
+    if is_hugging_face(base):
+        raise ValueError(f"base: {base} is a Hugging Face model, expected the one in our format that it was trained on")
+    task = model = read_base(base)
     if about:
         params, classes = with_classes(task.params, task.config, about["labels"], about.get("question"))
         task = task._replace(params=params, config=classes)
@@ -140,17 +152,27 @@ def base_place(path, base=None):
 
 
 def read_base(place):
-    """The base, a Task, of a Hugging Face folder or whatever `read_model` reads."""
-    fields, index = place / "config.json", place / "model.safetensors.index.json"
-    if not index.is_file() and not (fields.is_file() and "model_type" in read_object(fields)):
+    """The base, a Task, of Hugging Face's folder or ours, or of a GGUF file; a folder need not have a tokenizer."""
+    if weights_file(place).suffix == ".gguf":
         return read_model(place)
-    kind = model_type(place)
-    if kind not in list(LOADERS):
-        raise ValueError(f"{fields}: model_type is {kind!r}, expected {' or '.join(LOADERS)}")
-    params, config, labels = LOADERS[kind](place)
+    fields, labels = place / "config.json", None
+    if is_hugging_face(place):
+        kind = model_type(place)
+        if kind not in list(LOADERS):
+            raise ValueError(f"{fields}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
+        params, config, labels = LOADERS[kind](place)
+    else:
+        params, config = load_model(place)
     files = model_files(place)
     tokenizer = tokenizer_of(place, config) if files.keys() & {TOKENIZER, VOCABULARY} else None
     return Task(params, config, None, tokenizer, labels, files)
+
+
+def is_hugging_face(place):
+    """Whether a model's folder is of Hugging Face's format."""
+    fields = place / "config.json"
+    has_index = (place / "model.safetensors.index.json").is_file()
+    return has_index or fields.is_file() and "model_type" in read_object(fields)
 
 
 def base_check(sha256, digest, named=None):

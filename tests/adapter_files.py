@@ -1,0 +1,76 @@
+"""Adapters of tiny models as PEFT's folders and as GGUF files, written without these libraries."""
+
+import numpy as np
+
+from lora_np.adapters.dora import MAGNITUDE, row_norms
+from lora_np.formats import write_json, write_tensors
+from lora_np.formats.names import is_llama, linear_names
+
+from .test_gguf import F32, container, field
+
+BASE = "base_model.model."
+R, ALPHA = 4, 8.0
+FLOAT, TEXT = 6, 8  # types of GGUF's fields
+
+
+def random_factors(params, ends, seed=0, file="hf", r=R, dora=False):
+    """{layer in the file: {"lora_A": (r, in), "lora_B": (out, r)}} for names that end so; for DoRA also m."""
+    rng, factors = np.random.default_rng(seed), {}
+    for name, ours in linear_names(params, file).items():
+        if name.endswith(tuple(ends)):
+            weight = np.concatenate([params[f"{layer}.weight"] for layer in ours])
+            shapes = {"lora_A": (r, weight.shape[1]), "lora_B": (len(weight), r)}
+            factors[name] = {leaf: 0.1 * rng.standard_normal(s).astype(np.float32) for leaf, s in shapes.items()}
+            if dora:
+                factors[name][MAGNITUDE] = row_norms(weight) * rng.uniform(0.9, 1.1, len(weight)).astype(np.float32)
+    return factors
+
+
+def peft_tensors(factors):
+    """Factors under PEFT's names."""
+    end = {"lora_A": ".weight", "lora_B": ".weight", MAGNITUDE: ""}
+    return {f"{BASE}{n}.{leaf}{end[leaf]}": a for n, own in factors.items() for leaf, a in own.items()}
+
+
+def write_peft(folder, tensors, metadata=None, **fields):
+    """A folder of PEFT's; `fields` are those of its configuration that are not the usual ones, "absent" for none."""
+    folder.mkdir(parents=True)
+    usual = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": R, "lora_alpha": ALPHA}
+    fields = {
+        name: value for name, value in {**usual, **fields}.items() if not isinstance(value, str) or value != "absent"
+    }
+    write_json(folder / "adapter_config.json", fields)
+    write_tensors(folder / "adapter_model.safetensors", tensors, {"format": "pt", **(metadata or {})})
+    return folder
+
+
+def gguf_tensors(factors, head_size):
+    """Factors under GGUF's names, with the rows of q's and k's B in its order."""
+    tensors = {}
+    for name, own in factors.items():
+        B = own["lora_B"]
+        if name.endswith(("attn_q", "attn_k")):  # as llama.cpp's converter does
+            B = B.reshape(-1, 2, head_size // 2, B.shape[1]).swapaxes(1, 2).reshape(B.shape)
+        tensors |= {f"{name}.weight.lora_a": own["lora_A"], f"{name}.weight.lora_b": B}
+    return tensors
+
+
+def write_gguf_adapter(path, tensors, **fields):
+    """A GGUF adapter; `fields` change its metadata, with _ for the dots in their names; None takes one out."""
+    usual = {"general_type": "adapter", "general_architecture": "llama", "adapter_type": "lora"}
+    fields = {**usual, "adapter_lora_alpha": ALPHA, **fields}
+    pairs = [
+        (name.replace("_", "."), field(TEXT if isinstance(value, str) else FLOAT, value))
+        for name, value in fields.items()
+        if value is not None
+    ]
+    arrays = {name: np.asarray(array, np.float32) for name, array in tensors.items()}
+    path.write_bytes(container(pairs, [(n, a.shape[::-1], F32, a.tobytes()) for n, a in arrays.items()]))
+    return path
+
+
+def by_our_names(params, factors, file="hf"):
+    """The factors of a Llama under our names, flat."""
+    assert is_llama(params)
+    names = linear_names(params, file)
+    return {f"{names[n][0]}.{leaf}": array for n, own in factors.items() for leaf, array in own.items()}
