@@ -115,7 +115,7 @@ def examine(place, base):
         return task, by_llama_cpp(fields, tensors, task), base_check(sha256, lambda: fingerprint(task.params))
     if (place / "adapter_config.json").is_file():
         path = place / "adapter_config.json"
-        fields, (tensors, metadata) = read_fields(path), read_tensors(place / "adapter_model.safetensors")
+        fields, (tensors, metadata) = read_fields(path), real_tensors(place / "adapter_model.safetensors")
         task = read_base(base)
         named, sha256 = fields.get("base_model_name_or_path"), metadata.get("base_sha256")
         return task, by_peft(path, fields, tensors, task), base_check(sha256, lambda: fingerprint(task.params), named)
@@ -123,7 +123,7 @@ def examine(place, base):
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
         raise ValueError(f"{place}: not an adapter ({contents(place)}), {expected}")
     config = read_config(place / "adapter.json", AdapterConfig)
-    tensors = read_tensors(place / "adapter.safetensors")[0]
+    tensors, _ = real_tensors(place / "adapter.safetensors")
     if config.kind not in KINDS:
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(KINDS)}")
     about = read_task(place)[1]
@@ -139,6 +139,12 @@ def examine(place, base):
     except ValueError as error:
         treatment = treatment._replace(refused=[str(error)])
     return task, treatment, base_check(about.get("base_sha256"), lambda: model_sha256(base))
+
+
+def real_tensors(path):
+    """What `read_tensors` gives, without the imaginary parts, which PyTorch drops too."""
+    tensors, metadata = read_tensors(path)
+    return {name: array.real for name, array in tensors.items()}, metadata
 
 
 def base_place(path, base=None):
@@ -242,6 +248,7 @@ def attach(treatment, dtype):
     return Adapter(config, weights), left_out
 
 
+@np.errstate(all="ignore")
 def compare(task, treatment, prompt=None):
     """How the logits after a prompt change.
 
@@ -257,8 +264,7 @@ def compare(task, treatment, prompt=None):
         head = adapter.weights[HEAD]
         params, config = {**params, HEAD: head}, replace(config, n_classes=len(head))
     text, ids = prompt_ids(task, prompt)
-    with np.errstate(all="ignore"):
-        pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
+    pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
     base, adapted = pair if config.n_classes else (logits[-1] for logits in pair)  # (n_classes,) or (V,)
 
     def likeliest(logits):
