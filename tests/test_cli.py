@@ -1,4 +1,4 @@
-"""The commands, as a user would run them: finetune, predict, generate, mix, merge, export, import, inspect."""
+"""The commands, as a user would run them: finetune, predict, generate, mix, merge, export, import, inspect, doctor."""
 
 import csv
 import json
@@ -526,6 +526,8 @@ REFUSALS = [
     ("--seeds 0", "seeds: got 0"),
     ("run --quick --jobs 0", "jobs: got 0"),
     ("inspect {taught}/none", "no such folder"),
+    ("doctor {taught}/peft", "base: is missing"),
+    ("doctor {taught}/one --json {taught}/one/x.json", "json: {taught}/one/x.json is in {taught}/one"),
     ("pretrain --adapters --epochs 1 --out {out}", "epochs: only applies to the base"),
 ]
 
@@ -539,6 +541,7 @@ def test_what_is_refused(command, message, taught, tiny_base, tmp_path, fails):
 
 LOOPS = [
     f"{BARE_TABLE} --base LOOP", TEXT.replace("{out}", "LOOP"), "predict x --model LOOP", "inspect LOOP",
+    "doctor LOOP", "doctor {taught}/one --base LOOP",
     "predict x --model {taught}/classes --base LOOP",
     "predict x --model {taught}/classes --out LOOP", "generate --prompt x --model LOOP",
     "inspect {taught}/one --json LOOP", "mix {taught}/one --out LOOP", "merge {taught}/one --base LOOP --out {out}",
@@ -1068,6 +1071,7 @@ def test_words_that_are_slips(taught, tiny_base, tmp_path, fails, monkeypatch):
         "export": "export {taught}/one --to peft --out {out} --base-name x",
         "import": "import {taught}/hf --from hf --out {out} --tokenizer {taught}/hf/tokenizer.json",
         "inspect": "inspect {taught}/one --json {out}",
+        "doctor": "doctor {taught}/one --base {base} --prompt x --json {out}",
         "run": "run --seeds 1 --out {out} --store {out} --json {out}",
         "experiment": "experiment main_job --out {out} --store {out}",
         "tune": "tune --out {out} --store {out}",

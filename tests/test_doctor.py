@@ -324,6 +324,16 @@ def test_a_healthy_adapter_has_no_fault(make, name, base, seed, bases, tmp_path,
     assert_healthy(make(name, base, folder, seed), tmp_path / "base", capsys)
 
 
+def test_a_head_alone_is_an_effect(bases, tmp_path, capsys):
+    adapter = gentle(PARAMS["gpt2 classifier"], 1, targets=())
+    save_peft(tmp_path / "a", adapter, PARAMS["gpt2 classifier"], CONFIGS["gpt2 classifier"])
+    for base in ("gpt2", "gpt2 classifier"):
+        report, code = examined(tmp_path / "a", bases / base, capsys)
+        assert code == 0 and report["prompt"]["left_out"] == ["score"]
+    edit_tensors(tmp_path / "a" / "adapter_model.safetensors", changed("score.weight", gone, ""))
+    assert examined(tmp_path / "a", bases / "gpt2", capsys)[1] == 1
+
+
 @pytest.mark.parametrize("base", ["llama", "untied"])
 @pytest.mark.parametrize("ends, settings", PEFT_LLAMAS)
 def test_a_healthy_peft_adapter_of_a_llama_has_no_fault(ends, settings, base, bases, tmp_path, capsys):
@@ -338,7 +348,7 @@ def test_a_healthy_gguf_adapter_has_no_fault(ends, fields, bases, tmp_path, caps
 
 def assert_healthy(path, base, capsys):
     report, code = examined(path, base, capsys)
-    assert code == 0 and report["prompt"]["change"] > 0 and not report["prompt"]["left_out"]
+    assert code == 0 and report["prompt"]["change"] > 0 and set(report["prompt"]["left_out"]) <= {"score", "head"}
     assert all(row["status"] == "applied" and not row["notes"] for row in report["layers"]), report["layers"]
 
 

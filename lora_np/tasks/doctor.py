@@ -1,15 +1,8 @@
 """What an adapter does on a base, layer by layer, in the program that would serve it, and why it does nothing."""
 
-import math
-from dataclasses import replace
-
-import numpy as np
-
-from ..adapters import HEAD, Adapter, AdapterConfig
-from ..adapters.dora import delta
-from ..analysis import effective_rank, product_singular_values
+from ..adapters import AdapterConfig
 from ..checked import quoted
-from ..data import decode, encode, model_files
+from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import (
     Task,
@@ -26,20 +19,14 @@ from ..formats.checkpoint import contents, read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import model_type
 from ..formats.model import fingerprint, model_sha256, weights_file
-from ..formats.peft import FACTORS
 from ..formats.peft_config import read_fields
 from ..formats.task import read_task, with_classes
-from ..model import forward
+from .adapter_effect import NOT_FINITE, compare, measure
 from .exchange import LOADERS
-from .inspection import LARGEST, place_of
+from .inspection import place_of
 from .peft_treatment import RANDOM, by_peft
-from .treatment import APPLIED, REFUSED, by_llama_cpp, by_us, is_linear
+from .treatment import APPLIED, REFUSED, by_llama_cpp, by_us
 
-PROMPT = "The quick brown fox jumps over the"
-N_IDS = 8  # of a prompt for a base without a tokenizer
-NOT_FINITE = "has NaN, infinite or far too large values"
-NO_A, NO_B = "A is zero", "B is zero, as before training"
-TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 KINDS = ("lora", "dora")  # that are diagnosed
 
 
@@ -187,108 +174,3 @@ def base_check(sha256, digest, named=None):
     `sha256` is what the adapter says of its base, `digest` the function that computes it for this one.
     """
     return {"same": None if sha256 is None else sha256 == digest(), "named": None if named is None else str(named)}
-
-
-# ---------------------------------------------------------------- how much it changes
-
-
-@np.errstate(all="ignore")
-def measure(layer, params, kind):
-    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, None without numbers; and notes about them."""
-    arrays = layer.arrays
-    if layer.status != APPLIED or not arrays or RANDOM in layer.notes:
-        return None, None, []
-    if not all(np.abs(x).max(initial=0) < LARGEST for x in (*arrays.values(), np.array(layer.scale or 0.0))):
-        return None, None, [NOT_FINITE]
-    leaf, *others = arrays
-    old = [params.get(f"{name}.{leaf if not others else 'weight'}") for name in layer.ours]
-    if old[0] is None or not others and old[0].shape != arrays[leaf].shape:
-        return None, None, []  # a head that the base does not have
-    old = np.concatenate(list(map(np.asarray, old)))
-    if not others:
-        return ratio(arrays[leaf] - old, old), None, []
-    A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
-    sigma = abs(layer.scale) * product_singular_values(B, A)
-    missing = " ".join(layer.notes)
-    zero = {"scale 0": not layer.scale, NO_A: not A.any() and "no lora_A" not in missing}
-    zero[NO_B] = not B.any() and "no lora_B" not in missing
-    notes = [note for note, is_so in zero.items() if is_so]
-    update = sigma
-    if kind == "dora":
-        config = AdapterConfig(r=layer.rank, alpha=layer.scale * layer.rank, kind=kind)
-        update = delta(old, {**arrays, "lora_A": A, "lora_B": B}, config)
-    change = ratio(update, old)
-    notes += [TOO_LARGE] if change is None or change > 1 else []
-    return change, effective_rank(sigma), notes
-
-
-def ratio(update, weight):
-    """‖ΔW‖/‖W‖; None if only W is zero."""
-    update, weight = float(np.linalg.norm(update)), float(np.linalg.norm(weight))
-    return update / weight if weight else None if update else 0.0
-
-
-def attach(treatment, dtype):
-    """The Adapter of the layers that are applied, and the names of those that our model cannot show."""
-    weights, ranks, alphas, left_out = {}, {}, {}, []
-    for layer in treatment.layers:
-        if layer.status != APPLIED:
-            continue
-        if layer.alone or not (is_linear(layer.ours) or len(layer.arrays) == 1):
-            left_out.append(layer.name)
-        elif len(layer.arrays) == 1:
-            weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
-        else:  # of several layers in one, all have the same A
-            for i, name in enumerate(layer.ours):
-                ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
-                for leaf, array in layer.arrays.items():
-                    own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
-                    weights[f"{name}.{leaf}"] = own.astype(dtype)
-    config = AdapterConfig(1, 1.0, tuple(ranks), rank_pattern=ranks, alpha_pattern=alphas, kind=treatment.kind)
-    return Adapter(config, weights), left_out
-
-
-@np.errstate(all="ignore")
-def compare(task, treatment, prompt=None):
-    """How the logits after a prompt change.
-
-    Returns
-    -------
-    dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit over the rms of the base's, or
-        None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
-        effect is not in it. A classifier's head is the adapter's on both sides.
-    """
-    params, config, table = task.params, task.config, task.params["tok_emb.weight"]
-    adapter, left_out = attach(treatment, table.dtype)
-    if any(layer.name == "score" and layer.status == APPLIED for layer in treatment.layers) and HEAD in adapter.weights:
-        head = adapter.weights[HEAD]
-        params, config = {**params, HEAD: head}, replace(config, n_classes=len(head))
-    text, ids = prompt_ids(task, prompt)
-    pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
-    base, adapted = pair if config.n_classes else (logits[-1] for logits in pair)  # (n_classes,) or (V,)
-
-    def likeliest(logits):
-        best = int(logits.argmax())
-        if config.n_classes:
-            return task.labels[best] if task.labels and len(task.labels) == len(logits) else f"class {best}"
-        return f"token {best}" if task.tokenizer is None else repr(decode(task.tokenizer, np.array([best])))
-
-    rms = float(np.sqrt(np.mean(base.astype(np.float64) ** 2)))
-    change = float(np.abs(adapted - base).max()) / (rms or 1.0)
-    values = {"change": change if math.isfinite(change) else None, "left_out": left_out}
-    return {"text": text, "ids": ids.tolist(), "base": likeliest(base), "adapter": likeliest(adapted), **values}
-
-
-def prompt_ids(task, prompt=None):
-    """The text of the prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it has no such words."""
-    n_positions, vocab_size = task.config.n_positions, task.config.vocab_size
-    if task.tokenizer is None and prompt is not None:
-        raise ValueError("prompt: the base has no tokenizer, expected none")
-    if task.tokenizer is not None:
-        text = PROMPT if prompt is None else prompt
-        ids = encode(task.tokenizer, [text], n_positions)[0]
-        if ids.size:
-            return text, ids
-        if prompt is not None:
-            raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary")
-    return None, np.arange(min(N_IDS, n_positions)) % vocab_size

@@ -34,7 +34,7 @@ PEFT_NAME = re.compile(rf"(.+)\.({'|'.join([*FACTORS, *OF_EMBEDDING, MAGNITUDE])
 PEFT_ENDS = {**dict.fromkeys(FACTORS, (".weight",)), **dict.fromkeys(OF_EMBEDDING, ("",)), MAGNITUDE: ("", ".weight")}
 DEFAULT_NAME = "'.default.' in the tensors' names, which only newer versions of PEFT read"
 RANDOM = "no lora_A, which PEFT then draws at random"
-TIED = "tied: in a merged or exported model it changes the embedding and the head"
+TIED = "tied: merged or exported, it changes the embedding and the head; llama.cpp refuses it"
 
 
 def by_peft(path, fields, tensors, base):

@@ -17,6 +17,12 @@ pytestmark = pytest.mark.oracle
 
 DEPENDS = (".default.",)  # on PEFT's version
 NOT_COMPARED = ("no A", "NaN", "infinite", "overflow")  # because of random or infinite numbers
+HEALTHY = {  # as in PEFT_FAULTS
+    "Llama": ("llama", dict, {}),
+    "GPT-2": ("gpt2", dict, {"use_rslora": True}),
+    "Llama, DoRA": ("llama", dict, {"use_dora": True}),
+    "GPT-2, DoRA": ("gpt2", dict, {"use_dora": True, "alpha_pattern": {"h.1.attn.c_attn": 3}}),
+}
 GPT2 = {"n_embd": 12, "n_layer": 2, "n_head": 3, "n_inner": 20}
 LLAMA = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 6}
 LLAMA |= {"num_key_value_heads": 2, "head_dim": 6, "tie_word_embeddings": True}
@@ -53,12 +59,13 @@ def logits_in_peft(model, adapter):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["healthy", "DoRA", *(name for name in PEFT_FAULTS if name not in DEPENDS)])
+@pytest.mark.parametrize("name", [*HEALTHY, *(name for name in PEFT_FAULTS if name not in DEPENDS)])
 def test_peft_applies_ignores_and_refuses_as_the_doctor_says(name, models, tmp_path):
-    healthy = ("llama", lambda tensors: tensors, {"target_modules": QV, "use_dora": name == "DoRA"})
-    base, change, fields, *_ = PEFT_FAULTS.get(name, healthy)
+    base, change, fields, *_ = PEFT_FAULTS.get(name) or HEALTHY[name]
     load = load_gpt2 if base == "gpt2" else load_llama
-    factors = random_factors(load(models / base).params, ["c_attn"] if base == "gpt2" else QV, dora=name == "DoRA")
+    factors = random_factors(
+        load(models / base).params, ["c_attn"] if base == "gpt2" else QV, dora=name in HEALTHY and "use_dora" in fields
+    )
     with np.errstate(all="ignore"):
         write_peft(tmp_path / "a", change(peft_tensors(factors)), **fields)
     kind = transformers.AutoModelForCausalLM
