@@ -151,6 +151,8 @@ PEFT_FAULTS = {  # name: (base, change of the tensors, fields, layer with the no
     "embedding as if linear": ("llama",
         more(model__embed_tokens__lora_A__weight=(R, 13), model__embed_tokens__lora_B__weight=(12, R)),
         {"target_modules": [*QV, "embed_tokens"]}, EMBED, "ignored", "lora_embedding_A", 0),
+    "linear as if an embedding": ("llama", renamed("lora_A.weight", "lora_embedding_A"), {}, LAYER, "applied",
+        "draws at random", 1),
     "to be saved and missing": ("llama", same, {"modules_to_save": ["embed_tokens"]}, EMBED, "refused", "missing", 1),
     "head of no classifier": ("llama", more(score__weight=(3, 12)), {}, "base_model.model.score.weight", "ignored",
         "a head that is not read", 0),

@@ -79,7 +79,7 @@ def faults_of(treatment, rows):
     refused = treatment.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        return [f"{treatment.program} refuses the adapter: {refused[0]}{others}"]
+        return [f"{treatment.program} refuses the whole adapter: {refused[0]}{others}"]
     for note in (RANDOM, NOT_FINITE):
         if layers := [row["layer"] for row in applied if note in row["notes"]]:
             return [f"{layers[0]}{f' and {len(layers) - 1} more' if layers[1:] else ''}: {note}"]

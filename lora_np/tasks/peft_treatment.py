@@ -60,15 +60,8 @@ def by_peft(path, fields, tensors, base):
     saved = as_list(fields.get("modules_to_save") or [])
     saved += ["classifier", "score"] if fields.get("task_type") == "SEQ_CLS" else []
     wrapped = [name for name in names if any(name.endswith(ending) for ending in saved)]
-    factors, ends, layers = {}, {}, []
-    for key, array in tensors.items():
-        if match := PEFT_NAME.fullmatch(key):
-            module, leaf, end = match.groups()
-            factors.setdefault(module, {})[leaf] = array
-            if end not in PEFT_ENDS[leaf]:
-                ends.setdefault(module, {})[leaf] = end
-        else:
-            layers.append(whole_weight(key, array, names, wrapped, tied, base))
+    factors, ends, others = by_module(tensors)
+    layers = [whole_weight(key, array, names, wrapped, tied, base) for key, array in others.items()]
     meant = set()
     for module, arrays in factors.items():
         name, note = module.removeprefix(BASE), None
@@ -87,15 +80,34 @@ def by_peft(path, fields, tensors, base):
         notes = (DEFAULT_NAME,) * (module in ends) + (TIED,) * (name in tied)
         layers.append(layer._replace(notes=layer.notes + notes, alone=name in tied))
     layers += [Layer(n, NO_TENSORS, ("a target, which stays as it is",)) for n in targets if n not in meant]
-    for name in wrapped:
-        leaves = ["weight"] + ["bias"] * (f"{names[name][0]}.bias" in base.params)
-        missing = [f"{BASE}{name}.{leaf}" for leaf in leaves if f"{BASE}{name}.{leaf}" not in tensors]
-        if missing:
-            layers.append(Layer(name, REFUSED, (f"to be loaded as a whole, but {missing[0]} is missing",)))
+    layers += missing_modules(wrapped, names, tensors, base.params)
     refused = [] if targets else ["target_modules fits no layer of the base"]
     norms = [n for n in targets if not is_linear(names[n]) and names[n][0] not in ("tok_emb", "pos_emb", "head")]
     refused += [f"target_modules fits {norms[0]}, and PEFT has no LoRA for norms"] if norms else []
     return Treatment("PEFT", "dora" if fields.get("use_dora") else "lora", in_order(layers, names), refused)
+
+
+def by_module(tensors):
+    """The factors {module: {"lora_A": …}}; unusual ends of their names {module: {"lora_A": end}}; the other tensors."""
+    factors, ends, others = {}, {}, {}
+    for key, array in tensors.items():
+        if match := PEFT_NAME.fullmatch(key):
+            module, leaf, end = match.groups()
+            factors.setdefault(module, {})[leaf] = array
+            if end not in PEFT_ENDS[leaf]:
+                ends.setdefault(module, {})[leaf] = end
+        else:
+            others[key] = array
+    return factors, ends, others
+
+
+def missing_modules(wrapped, names, tensors, params):
+    """The modules that PEFT wants to load as a whole and the file lacks, each a refused Layer."""
+    for name in wrapped:
+        leaves = ["weight"] + ["bias"] * (f"{names[name][0]}.bias" in params)
+        missing = [f"{BASE}{name}.{leaf}" for leaf in leaves if f"{BASE}{name}.{leaf}" not in tensors]
+        if missing:
+            yield Layer(name, REFUSED, (f"to be loaded as a whole, but {missing[0]} is missing",))
 
 
 def peft_names(fields, base):
@@ -113,11 +125,12 @@ def peft_layer(path, fields, found, name, arrays, ours, params):
     """A Layer with tensors that is a target."""
     weights = [params[f"{layer}.weight"] for layer in ours]
     n_out, n_in = sum(weight.shape[0] for weight in weights), weights[0].shape[-1]
+    expected = {leaf: leaf for leaf in (*FACTORS, MAGNITUDE)}
     if ours[0] in ("tok_emb", "pos_emb") and name != "lm_head":
-        n_out, n_in = n_in, n_out
-        arrays = {OF_EMBEDDING[leaf]: array for leaf, array in arrays.items() if leaf in OF_EMBEDDING}
-        if not arrays:
-            return Layer(name, IGNORED, ("PEFT calls an embedding's factors lora_embedding_A and lora_embedding_B",))
+        n_out, n_in, expected = n_in, n_out, OF_EMBEDDING
+    arrays = {expected[leaf]: array for leaf, array in arrays.items() if leaf in expected}
+    if not arrays:
+        return Layer(name, IGNORED, (f"PEFT reads {' and '.join(list(expected)[:2])} here",))
     try:
         rank, scale = rank_and_scale(path, fields, found, name)
     except ValueError as error:
@@ -139,7 +152,7 @@ def peft_layer(path, fields, found, name, arrays, ours, params):
     whole = {"lora_A": np.zeros((rank, n_in), np.float32), "lora_B": np.zeros((n_out, rank), np.float32)}
     if fields.get("use_dora"):
         if MAGNITUDE not in arrays:
-            notes.append(f"no {MAGNITUDE}, which stays the norms of the base's rows")
+            notes.append(f"no {MAGNITUDE}: m stays the norms of the base's rows")
         whole[MAGNITUDE] = np.concatenate([row_norms(np.asarray(weight)) for weight in weights])
     return layer._replace(notes=tuple(notes), arrays=whole | arrays)
 
