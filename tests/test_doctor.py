@@ -8,11 +8,13 @@ import pytest
 from lora_np.adapters import HEAD, Adapter, AdapterConfig
 from lora_np.adapters.dora import MAGNITUDE, row_norms
 from lora_np.cli import main
+from lora_np.data import new_files
 from lora_np.formats import load_adapter, read_tensors, save_adapter, save_gpt2, save_model, save_peft, save_task
 from lora_np.formats.model import Task, fingerprint, read_model
 from lora_np.model import forward
 from lora_np.tasks.doctor import diagnose, read_base
 from lora_np.tasks.doctor_table import format_diagnosis
+from lora_np.tasks.exchange import export
 
 from .adapter_files import (
     ALPHA,
@@ -26,6 +28,7 @@ from .adapter_files import (
     write_peft,
 )
 from .llama_files import write_hf, written_gguf
+from .test_fuzz_formats import tiny_tokenizer
 from .tiny import LLAMA, edit_fields, edit_tensors, random_adapter, random_params, tiny_config, tiny_llama
 
 CONFIGS = {
@@ -465,6 +468,21 @@ def test_whether_the_base_is_the_same(bases, tmp_path):
     unknown = diagnose(tmp_path / "unknown", bases / "llama")
     assert unknown["base"] == {"same": None, "named": "some/llama"}
     assert "some/llama" in format_diagnosis(unknown)
+
+
+@pytest.mark.parametrize("base", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "kind, to, out", [("LoRA", "peft", "p"), ("DoRA", "peft", "p"), ("patterns", "gguf", "a.gguf")]
+)
+def test_exports_are_healthy_and_know_their_base(kind, to, out, base, tmp_path, capsys):
+    save_model(tmp_path / "base", PARAMS[base], CONFIGS[base], beside=new_files(tiny_tokenizer()))
+    (tmp_path / "x").mkdir()
+    path = ours(kind, base, tmp_path / "x", 7)
+    export(path, to, tmp_path / out)
+    assert_healthy(tmp_path / out, tmp_path / "base", capsys)
+    exported, original = diagnose(tmp_path / out, tmp_path / "base"), diagnose(path)
+    assert exported["base"]["same"] is True
+    assert exported["prompt"]["change"] == pytest.approx(original["prompt"]["change"], rel=1e-3)
 
 
 def test_an_adapter_of_ours_is_refused_by_another_base(bases, tmp_path, capsys):

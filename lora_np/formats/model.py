@@ -141,18 +141,3 @@ def model_sha256(place):
 @lru_cache(maxsize=4)
 def cached_sha256(file, *_):
     return file_sha256(file)
-
-
-def fingerprint(params):
-    """The SHA-256 of a model's weights, from whatever file, without a head of its own, which adapters replace.
-
-    Parameters
-    ----------
-    params : dict of weights under our names, arrays or blocks
-    """
-    digest = hashlib.sha256()
-    for name in sorted(params.keys() - {HEAD}):
-        array = np.ascontiguousarray(params[name], "<f4")
-        digest.update(f"{name} {array.shape}\n".encode())
-        digest.update(array)
-    return digest.hexdigest()

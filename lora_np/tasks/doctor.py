@@ -18,7 +18,7 @@ from ..formats import (
 from ..formats.checkpoint import contents, read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.hugging_face import model_type
-from ..formats.model import fingerprint, model_sha256, weights_file
+from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
 from ..formats.peft_config import read_fields
 from ..formats.task import read_task, with_classes
 from .adapter_effect import NOT_FINITE, compare, measure
@@ -98,13 +98,13 @@ def examine(place, base):
         if not any("lora_" in name for name in tensors):
             raise ValueError(f"{place}: no tensor of LoRA, expected an adapter")
         task = read_base(base)
-        sha256 = fields.get("lora_np.base_sha256")
+        sha256 = fields.get(f"lora_np.{FINGERPRINT}")
         return task, by_llama_cpp(fields, tensors, task), base_check(sha256, lambda: fingerprint(task.params))
     if (place / "adapter_config.json").is_file():
         path = place / "adapter_config.json"
         fields, (tensors, metadata) = read_fields(path), real_tensors(place / "adapter_model.safetensors")
         task = read_base(base)
-        named, sha256 = fields.get("base_model_name_or_path"), metadata.get("base_sha256")
+        named, sha256 = fields.get("base_model_name_or_path"), metadata.get(FINGERPRINT)
         return task, by_peft(path, fields, tensors, task), base_check(sha256, lambda: fingerprint(task.params), named)
     if not (place / "adapter.json").is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
