@@ -1,0 +1,52 @@
+"""llama.cpp refuses what the doctor says, and with the layers that the doctor says it applies, computes the same."""
+
+import numpy as np
+import pytest
+
+from lora_np.model import forward
+from lora_np.tasks.adapter_effect import attach
+from lora_np.tasks.doctor import diagnose, examine
+
+from ..adapter_files import gguf_tensors, random_factors, write_gguf_adapter
+from ..llama_files import TOKENS, written_gguf
+from ..test_doctor import GGUF_FAULTS, REFUSED_GGUF
+from .llama_cpp import log_probabilities, need_llama_cpp
+
+pytestmark = pytest.mark.oracle
+
+IDS = [3, 1, 4, 1, 5]
+HEALTHY = {"healthy": (dict, {}), "no alpha": (dict, {"adapter_lora_alpha": None})}
+FAULTS = {name: (change, fields) for name, (change, fields, *_) in GGUF_FAULTS.items()}
+METADATA = {name: (dict, fields) for name, (fields, _) in REFUSED_GGUF.items()}
+PAIR = {"token_embd.weight.lora_a": np.ones((len(TOKENS), 4)), "token_embd.weight.lora_b": np.ones((12, 4))}
+CASES = HEALTHY | FAULTS | METADATA | {"embedding of this base": (lambda tensors: tensors | PAIR, {})}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The file of a tiny tied Llama, and its weights."""
+    need_llama_cpp()
+    file = tmp_path_factory.mktemp("base") / "model.gguf"
+    return file, written_gguf(file, d_model=12, d_ff=20, tied=True)[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_llama_cpp_applies_and_refuses_as_the_doctor_says(name, base, tmp_path):
+    (file, params), (change, fields) = base, CASES[name]
+    tensors = gguf_tensors(random_factors(params, ["attn_q", "attn_k", "attn_v"], file="gguf"), 6)
+    adapter = write_gguf_adapter(tmp_path / "a.gguf", change(tensors), **fields)
+    faults = diagnose(adapter, file)["faults"]
+    if any(fault.startswith("llama.cpp refuses") for fault in faults):
+        with pytest.raises(RuntimeError):
+            log_probabilities(file, [IDS], tmp_path, adapters=[(adapter, 1.0)])
+        return
+    [rows] = log_probabilities(file, [IDS], tmp_path, adapters=[(adapter, 1.0)])
+    task, treatment, _ = examine(adapter, file)
+    if name == "NaN":
+        assert faults
+        return
+    logits = forward(task.params, np.array([IDS]), task.config, adapter=attach(treatment, np.float32)[0])[0][0]
+    expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    base_rows = forward(task.params, np.array([IDS]), task.config)[0][0]
+    assert np.array_equal(base_rows, logits) == bool(faults)
