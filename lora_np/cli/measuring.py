@@ -46,6 +46,8 @@ def add_commands(command):
     timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one per core)")
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
+    text = "instead time SmolLM2 in llama.cpp, in several kinds of weights, with and without an adapter"
+    timing.add_argument("--llama-cpp", action="store_true", help=text)
     text = "do not unset variables that choose a library's kernels, such as OPENBLAS_CORETYPE"
     timing.add_argument("--as-set", action="store_true", help=text)
     timing.add_argument("--json", metavar="FILE", help="also write every number as JSON")
@@ -136,6 +138,9 @@ def run_gradcheck(arguments):
 def run_bench(arguments):
     from ..bench import DEFAULT_WORKS, RUNGS, bench, format_tables, parse_peers, parse_rung, to_dicts
 
+    if arguments.llama_cpp:
+        check_unset(arguments, ["peers", "rungs", "work"], "does not go with --llama-cpp")
+        return bench_llama_cpp(arguments)
     peers, absent = parse_peers(arguments.peers)
     rungs = RUNGS if arguments.rungs is None else [parse_rung(text) for text in arguments.rungs]
     checkouts = [f"{peer.partition('=')[2]}/lora_np" for peer in peers if "=" in peer]
@@ -148,3 +153,12 @@ def run_bench(arguments):
     write_as_json(to_dicts(rows, setting, peers))
     print("\n" + format_tables(rows, setting, peers))
     return 1 if any(row.failed for row in rows) else 0
+
+
+def bench_llama_cpp(arguments):
+    from ..bench.llama_cpp import format_times, time_llama_cpp
+
+    write_as_json = json_writer(arguments.json)
+    rows = time_llama_cpp(arguments.threads or 1, arguments.rounds, report=print_now)
+    write_as_json(rows)
+    print("\n" + format_times(rows))

@@ -1,15 +1,23 @@
-"""SmolLM2 in llama.cpp itself."""
+"""What `export --to gguf` writes, in llama.cpp itself: the same tokens, the same text."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lora_np.formats import read_model
+from lora_np.adapters import AdapterConfig, init_adapter, merge
+from lora_np.bench.llama_cpp import ask
+from lora_np.data import encode
+from lora_np.formats import PRETRAINED, load_task, read_model, save_task
 from lora_np.formats.smollm2 import packaged_model
+from lora_np.model import forward, generate
+from lora_np.tasks.exchange import export
 
-from .llama_cpp import ask, log_probabilities, need_llama_cpp
+from .comparison import LARGEST
+from .llama_cpp import log_probabilities, need_llama_cpp
+from .test_llama_files_hf import PROMPTS, TIE
 
 pytestmark = [pytest.mark.oracle, pytest.mark.real]
 
@@ -56,3 +64,119 @@ def test_errors_come_with_the_words_of_llama_cpp(file, tokenizer):
         ask(file, [], adapters=[(file, 1.0)])
     with pytest.raises(RuntimeError, match="more tokens than a context of 256 holds"):
         ask(file, [{"do": "greedy", "prompt": tokenizer.encode(PROMPT).ids * 60, "n": 1}], context=256)
+
+
+# ---------------------------------------------------------------- the same text
+
+STARTS = [  # of film reviews, as the small base reads them
+    " the film",
+    " i saw this movie when",
+    " one of the worst",
+    " the acting is superb and",
+    " if you like horror films ,",
+    " it begins with a young",
+    " this is a story about",
+    " the director has made",
+    " i don't understand why",
+    " a wonderful",
+]
+PATTERNS = {"r": 4, "alpha": 6.0, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"o_proj": 3.0, "blocks.1.*": 8.0}}
+ADAPTERS = {  # on square layers and on others; alphas and ranks that differ from layer to layer; rsLoRA's scale
+    "rslora": AdapterConfig(targets=("all-linear",), rslora=True, **PATTERNS),
+    "lora": AdapterConfig(targets=("all-linear",), **PATTERNS),
+    "square": AdapterConfig(targets=("o_proj",), r=4, alpha=8.0),
+    "qalora": AdapterConfig(targets=("all-linear",), r=4, alpha=4.0, kind="qalora"),
+}
+
+
+def moved(params, config, spread):
+    """An adapter away from its start, with a B of some spread."""
+    rng = np.random.default_rng(0)
+    adapter = init_adapter(params, config, rng)
+    shapes = {name: array.shape for name, array in adapter.weights.items() if name.endswith("lora_B")}
+    B = {name: rng.normal(0, spread, shape).astype(np.float32) for name, shape in shapes.items()}
+    return adapter._replace(weights=adapter.weights | B)
+
+
+def scaled(adapter, factor):
+    """The adapter with its update times a factor."""
+    weights = {n: factor * a if n.endswith("lora_B") else a for n, a in adapter.weights.items()}
+    return adapter._replace(weights=weights)
+
+
+@pytest.fixture(scope="module", params=["smollm2", "small GPT-2"])
+def base(request, tmp_path_factory):
+    """A task of 10 prompts, and its base as llama.cpp's file in float32."""
+    name = PRETRAINED
+    if request.param == "smollm2":
+        name = request.getfixturevalue("file")
+    need_llama_cpp()
+    folder = tmp_path_factory.mktemp("gguf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the small base's normalisation
+        export(name, "gguf", folder / "base.gguf")
+    task = read_model(name)
+    prompts = PROMPTS if request.param == "smollm2" else STARTS
+    return request.param, name, task, encode(task.tokenizer, prompts), folder
+
+
+def check_text(group, task, adapter, prompts, answers, n_new=48):
+    """Our greedy texts are llama.cpp's, or the two best logits of the first token that differs are a tie."""
+    n_equal, texts = [], []
+    for ids, answer in zip(prompts, answers):
+        text = generate(task.params, ids[None], task.config, n_new, adapter)[0]
+        ours, theirs = text[len(ids) :], np.array(answer["ids"])
+        assert len(theirs) == n_new
+        texts.append(ours.tolist())
+        n_equal.append(n_new if (ours == theirs).all() else int((ours != theirs).argmax()))
+        if n_equal[-1] < n_new:
+            logits, _ = forward(task.params, text[None, : len(ids) + n_equal[-1]], task.config, adapter=adapter)
+            second, first = np.sort(logits[0, -1])[-2:]
+            assert first - second < TIE, f"{group}, {n_equal}: by {first - second:.1e}"
+    group = f"llama.cpp, greedy tokens that differ: {group}"
+    LARGEST[group] = max(LARGEST.get(group, (-1,)), (n_new * len(prompts) - sum(n_equal), str(n_equal), 0))
+    return texts
+
+
+def greedy_jobs(prompts):
+    return [{"do": "greedy", "prompt": ids.tolist(), "n": 48} for ids in prompts]
+
+
+def test_llama_cpp_writes_our_text(base):
+    kind, _, task, prompts, folder = base
+    answers = ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)
+    check_text(kind, task, None, prompts, answers)
+    [rows] = log_probabilities(folder / "base.gguf", prompts[:1], folder)
+    logits = forward(task.params, prompts[0][None], task.config)[0][0].astype(np.float64)
+    ours = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    # llama.cpp looks a GELU up in a table, of float16.
+    error, most = float(np.abs(rows - ours).max()), {"smollm2": 3e-4, "small GPT-2": 5e-3}[kind]
+    LARGEST[f"llama.cpp, log-probabilities: {kind}"] = (error, "all", most)
+    assert error < most
+
+
+@pytest.mark.parametrize("name", [*ADAPTERS, "licences"])
+def test_llama_cpp_writes_an_adapters_text(name, base):
+    """At scale 1 and 0.5, and merged."""
+    kind, base_name, task, prompts, folder = base
+    if kind == "smollm2" and name != "rslora":
+        pytest.skip("one for SmolLM2, which takes a minute")
+    if name == "licences":
+        adapter = load_task(name).adapter
+    else:
+        adapter = moved(task.params, ADAPTERS[name], 0.02 if kind == "smollm2" else 0.1)
+    save_task(folder / name, task._replace(adapter=adapter), base_name, {"labels": None})
+    export(folder / name, "gguf", folder / f"{name}.gguf")
+    texts = [[answer["ids"] for answer in ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)]]
+    for scale in (1.0, 0.5):
+        answers = ask(
+            folder / "base.gguf", greedy_jobs(prompts), adapters=[(folder / f"{name}.gguf", scale)], threads=2
+        )
+        texts.append(check_text(f"{kind}, adapter", task, scaled(adapter, scale), prompts, answers))
+    assert texts[0] != texts[1] != texts[2] != texts[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export(folder / name, "gguf-merged", folder / "merged.gguf")
+    answers = ask(folder / "merged.gguf", greedy_jobs(prompts), threads=2)
+    merged = task._replace(params=merge(task.params, adapter))
+    check_text(f"{kind}, merged", merged, None, prompts, answers)

@@ -1,0 +1,138 @@
+"""llama.cpp itself, which answers in a process of Node (`run.mjs` says what it can be asked), and its times.
+
+    npm install --prefix lora_np/bench/llama_cpp --omit=optional --ignore-scripts --no-package-lock
+
+installs it on Linux on x64, with Node 20.11 or later. It may be in another folder, beside a copy of `package.json`; the
+environment variable LORA_NP_LLAMA_CPP then names the folder.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from ...adapters import AdapterConfig, init_adapter
+from ...checked import whole_number
+from ...formats import load_pretrained, save_gguf, save_gguf_adapter
+from ...formats.gguf import read_gguf
+from ...formats.smollm2 import packaged_model
+
+HERE = Path(__file__).parent
+VARIABLE = "LORA_NP_LLAMA_CPP"
+KINDS = ("f32", "q8_0", "q4_1")  # of the model's weights
+N_PROMPT, N_NEW = 128, 64  # tokens
+
+
+def find_llama_cpp():
+    """The command that answers a request.
+
+    Raises
+    ------
+    FileNotFoundError
+        If Node or the packages are not installed.
+    """
+    node, folder = shutil.which("node"), Path(os.environ.get(VARIABLE) or HERE)
+    if node is None:
+        raise FileNotFoundError("llama.cpp needs Node, and there is no node on the path")
+    if not (folder / "node_modules" / "node-llama-cpp").is_dir():
+        raise FileNotFoundError(f"{folder}: node-llama-cpp is not installed here; lora_np/bench/llama_cpp says how")
+    return [node, str(HERE / "run.mjs")]
+
+
+def ask(model, jobs, adapters=(), context=512, threads=1, float32=True):
+    """The answers of llama.cpp to jobs, in one process.
+
+    Parameters
+    ----------
+    model : path of a GGUF file
+    jobs : list of dicts, as in `run.mjs`
+    adapters : list of (path of a GGUF file, scale)
+    context : int, more than the tokens that a job reads
+    threads : int
+    float32 : bool, whether attention is computed in float32; otherwise as llama.cpp does by itself, in float16
+
+    Returns
+    -------
+    list of dicts, one for each job
+
+    Raises
+    ------
+    FileNotFoundError
+        If llama.cpp is not installed.
+    RuntimeError
+        With the words of llama.cpp, if it refuses a file or fails.
+    """
+    adapters = [{"file": str(file), "scale": scale} for file, scale in adapters]
+    settings = {"context": context, "threads": threads, "float32": float32}
+    request = json.dumps({"model": str(model), "adapters": adapters, "jobs": jobs} | settings)
+    done = subprocess.run(find_llama_cpp(), input=request, capture_output=True, encoding="utf-8", timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"node ended with code {done.returncode}: {done.stderr[-2000:]}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return answer["answers"]
+
+
+def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
+    """Time SmolLM2 in llama.cpp, in several kinds of weights, each with and without an adapter.
+
+    The adapter is LoRA of rank 8 on all linear layers. Each side reads 128 tokens and writes 64, in a process of its
+    own, and the sides take turns.
+
+    Parameters
+    ----------
+    threads, rounds : int
+    report : function of a line, called after each round
+
+    Returns
+    -------
+    list of dict: "weights", "adapter" (bool), "file_bytes", and the medians over the rounds "prompt" and "new", tokens
+    a second, and "peak_bytes", of the process
+    """
+    threads, rounds = whole_number("threads", threads), whole_number("rounds", rounds)
+    find_llama_cpp()
+    with tempfile.TemporaryDirectory() as folder:
+        params, config = load_pretrained("smollm2", weights="blocks")
+        fields, rng = read_gguf(packaged_model())[0], np.random.default_rng(0)
+        adapter = init_adapter(params, AdapterConfig(r=8, targets=("all-linear",)), rng)
+        save_gguf_adapter(Path(folder, "adapter.gguf"), adapter, params, config, {})
+        prompt = rng.integers(17, config.vocab_size, N_PROMPT).tolist()
+        jobs = 2 * [{"do": "timing", "prompt": prompt, "n": N_NEW}]  # the first also reads the file
+        sides, answers = [(kind, adapted) for kind in KINDS for adapted in (False, True)], {}
+        for kind in KINDS:
+            save_gguf(Path(folder, f"{kind}.gguf"), params, config, fields, kind)
+        for i in range(rounds):
+            for kind, adapted in sides:
+                adapters = [(Path(folder, "adapter.gguf"), 1.0)] if adapted else []
+                _, answer = ask(Path(folder, f"{kind}.gguf"), jobs, adapters, threads=threads, float32=False)
+                answers.setdefault((kind, adapted), []).append(answer)
+            report(f"round {i + 1} of {rounds}")
+        return [
+            {
+                "weights": kind,
+                "adapter": adapted,
+                "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
+                "prompt": median(N_PROMPT / answer["prompt_seconds"] for answer in of_side),
+                "new": median(N_NEW / answer["steps_seconds"] for answer in of_side),
+                "peak_bytes": median(answer["peak_bytes"] for answer in of_side),
+            }
+            for (kind, adapted), of_side in answers.items()
+        ]
+
+
+def format_times(rows):
+    """The rows of `time_llama_cpp` as a table."""
+    lines = [
+        f"{'weights':<8}{'adapter':<9}{'file, MB':>9}{'reads, tokens/s':>17}{'writes, tokens/s':>18}{'peak, MB':>10}"
+    ]
+    for row in rows:
+        file, peak = (row[name] / 1e6 for name in ("file_bytes", "peak_bytes"))
+        numbers = f"{file:>9.0f}{row['prompt']:>17.0f}{row['new']:>18.1f}{peak:>10.0f}"
+        lines.append(f"{row['weights']:<8}{'yes' if row['adapter'] else 'no':<9}{numbers}")
+    return "\n".join(lines)
