@@ -4,7 +4,9 @@ A case is a valid folder with one damage. A damage is a change of a file's bytes
 header of a file of tensors), of its tensors, or of what is in the folder. Two numbers, the seed and the case's own,
 decide on everything, so that a failure can be repeated alone:
 
-    python -m tests.test_fuzz_formats FOLDER SEED CASES FIRST
+    python -m tests.test_fuzz_formats FOLDER SEED CASES FIRST READERS
+
+READERS is a part of the names of some readers.
 
 (`task.json` holds the path of its base: there a flipped bit is the same one in a FOLDER with a path of that length.)
 """
@@ -33,25 +35,32 @@ from lora_np.formats import (
     Task,
     load_adapter,
     load_gpt2,
+    load_llama,
     load_model,
     load_peft,
     load_task,
     read_json,
     read_tensors,
     save_adapter,
+    save_gguf,
+    save_gguf_adapter,
     save_gpt2,
+    save_llama,
     save_model,
     save_peft,
     save_task,
     write_json,
     write_tensors,
 )
-from lora_np.model import ModelConfig
+from lora_np.formats.gguf import read_gguf
+from lora_np.model import LlamaConfig, ModelConfig
 from lora_np.tasks.doctor import diagnose
 from lora_np.tasks.doctor_table import format_diagnosis
+from lora_np.tasks.exchange import export
 from lora_np.tasks.inspection import format_inspection, inspect_file
 
-from .tiny import random_adapter, random_params, tiny_config
+from .chat_templates import metadata
+from .tiny import random_adapter, random_params, tiny_config, tiny_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 10  # a reader that takes longer hangs
@@ -123,6 +132,8 @@ class Reader(NamedTuple):
 
 
 BASES = {n: random_params(tiny_config(n_classes=n), np.float32) for n in (0, 2, 4)}  # by their classes
+LLAMA = tiny_llama(vocab_size=len(metadata()["tokenizer.ggml.tokens"]), n_positions=64, d_model=96, d_ff=64)
+LLAMA_BASE = random_params(LLAMA, np.float32)
 PATTERNS = {"rank_pattern": {"blocks.0.mlp.*": 2}, "alpha_pattern": {"v_proj": 3.0}}
 
 
@@ -207,6 +218,26 @@ def make_adapter(folder, dtype=None, **settings):
     save_adapter(folder, random_adapter(BASES[4], **settings), dtype)
 
 
+def make_llama(folder, n_classes=0):
+    """A Llama in float32; a classifier has labels."""
+    config = tiny_llama(n_classes=n_classes, n_heads=4, n_kv_heads=2)
+    labels = [f"class {k}" for k in range(n_classes)] or None
+    save_llama(folder, random_params(config, np.float32), config, None, labels)
+
+
+def make_llama_peft(folder, fields=(), **settings):
+    """An adapter of PEFT's for a Llama."""
+    save_peft(folder, random_adapter(LLAMA_BASE, **settings), LLAMA_BASE, LLAMA, "a/base")
+    config = folder / "adapter_config.json"
+    write_json(config, read_json(config) | dict(fields))
+
+
+def make_gguf(folder):
+    """A model in GGUF with a tokenizer, and an adapter for it."""
+    save_gguf(folder / "model.gguf", LLAMA_BASE, LLAMA, metadata(), "q8_0")
+    save_gguf_adapter(folder / "adapter.gguf", random_adapter(LLAMA_BASE), LLAMA_BASE, LLAMA, {})
+
+
 def make_task(folder):
     """A task that is an adapter, in `task`, on a language model in `base`."""
     make_model(folder / "base")
@@ -240,7 +271,7 @@ def arrays_of(loaded):
     """The arrays of an adapter, a model or a task, which must be finite; of other files {}."""
     if isinstance(loaded, Adapter):
         return loaded.weights
-    if not (isinstance(loaded, tuple) and isinstance(loaded[1], ModelConfig)):
+    if not (isinstance(loaded, tuple) and isinstance(loaded[1], ModelConfig | LlamaConfig)):
         return {}
     adapter = loaded.adapter.weights if isinstance(loaded, Task) and loaded.adapter else {}
     return {**{f"base {name}": array for name, array in loaded[0].items()}, **adapter}
@@ -264,8 +295,25 @@ def doctor(folder):
     format_diagnosis(diagnose(folder / "adapter", folder / "base"))
 
 
+def gguf_doctor(folder):
+    format_diagnosis(diagnose(folder / "adapter.gguf", folder / "model.gguf"))
+
+
+def reexport(folder):
+    """Write a model again, as GGUF; what is there beforehand stays if that fails."""
+    out = folder.parent / f"{folder.name}.gguf"
+    out.write_bytes(b"old")
+    try:
+        export(folder / "model.gguf", "gguf", out, format="q4_1")
+    except BaseException:
+        assert out.read_bytes() == b"old" and not list(folder.parent.glob("*.tmp"))
+        raise
+    read_gguf(out)
+
+
 OURS, PEFT, TASK = onto(load_adapter, 4), onto(load_peft), of("task", load_task)
 LAYERS = {"target_modules": ["c_attn"], "layers_to_transform": [0, 1], "layers_pattern": "h"}
+LLAMA_LAYERS = {"targets": ("q_proj", "v_proj"), "fields": {"layers_to_transform": [0, 1], "layers_pattern": "layers"}}
 READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "read_tensors": (of("t.safetensors", read_tensors), make_arrays, {}),
     "read_json": (of("v.json", read_json), make_json, {}),
@@ -298,6 +346,11 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "inspect_file, PEFT's": (inspect, make_peft, PATTERNS),
     "inspect_file, shards": (inspect, make_gpt2_shards, {}),
     "inspect_file, any": (inspect, make_arrays, {}),
+    "load_llama": (load_llama, make_llama, {"n_classes": 4}),
+    "load_peft, Llama": (lambda folder: load_peft(folder, LLAMA_BASE), make_llama_peft, LLAMA_LAYERS),
+    "load_peft, Llama with DoRA": (lambda f: load_peft(f, LLAMA_BASE), make_llama_peft, {"kind": "dora", **PATTERNS}),
+    "diagnose, GGUF's": (gguf_doctor, make_gguf, {}),
+    "export, GGUF": (reexport, make_gguf, {}),
     "diagnose, PEFT's": (doctor, make_adapter_and_base, {"make": make_peft, "fields": LAYERS, **PATTERNS}),
     "diagnose, ours": (doctor, make_adapter_and_base, {"make": make_adapter, "kind": "dora"}),
 }
@@ -636,7 +689,7 @@ def damage(rng, reader):
     data, kind = reader.files[path], rng.random()
     if kind < 0.06:
         return f"{path.name}: {change_folder(rng, path, reader.files)}"
-    if kind < 0.4:
+    if kind < 0.4 or path.suffix == ".gguf":
         new, change = change_bytes(rng, data)
     elif path.suffix == ".json":
         text, change = change_json(rng, data.decode("utf-8"), path.stem)
@@ -729,7 +782,7 @@ def little_memory():
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def fuzz(root, seed, cases, first=0, journal=None):
+def fuzz(root, seed, cases, first=0, journal=None, which=""):
     """Read `cases` damaged folders, the readers in turn.
 
     Parameters
@@ -737,12 +790,13 @@ def fuzz(root, seed, cases, first=0, journal=None):
     root : an empty folder
     seed, first : int; a case is decided by the seed and its number, from `first` on
     journal : a file open for writing, or None; the last line is the case that was read last
+    which : str, a part of the names of the readers to try
 
     Returns
     -------
     failures : list of str; also for a reader that no damage kept from loading, or none left alone
     """
-    readers, results = make_readers(root), Counter()
+    readers, results = {name: r for name, r in make_readers(root).items() if which in name}, Counter()
     failures, hung = [], set()
     with little_memory():
         for name, reader in readers.items():
@@ -769,14 +823,14 @@ def fuzz(root, seed, cases, first=0, journal=None):
     return failures + [f"{name}: no damaged folder is {end}" for name, end in ends if not results[name, end]]
 
 
-def main(root, seed, cases, first=0):
+def main(root, seed, cases, first=0, which=""):
     """Fuzz in a process of its own, which fails with what is wrong."""
     os.fsync = lambda descriptor: None  # as conftest.py has it
     shutil.rmtree(root, ignore_errors=True)
     Path(root).mkdir(parents=True)
     with open(Path(root, "journal"), "w", encoding="utf-8") as journal:
         before = memory("VmHWM")
-        failures = fuzz(Path(root), int(seed), int(cases), int(first), journal)
+        failures = fuzz(Path(root), int(seed), int(cases), int(first), journal, which)
     if before and memory("VmHWM") - before >= MEMORY:
         failures.append("the process grew too large")
     sys.exit("\n".join(failures[:20]) or 0)

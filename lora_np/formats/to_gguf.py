@@ -50,7 +50,8 @@ def save_gguf(path, params, config, fields, format="f32"):
     """
     one_of("format", format, TYPES)
     if config.n_classes:
-        raise ValueError("got a classifier, expected a language model: llama.cpp has no heads for classes")
+        remedy = "train it with --as-words, as a language model"
+        raise ValueError(f"got a classifier, expected a language model: llama.cpp has no heads for classes; {remedy}")
     is_llama = isinstance(config, LlamaConfig)
     tensors, shapes = {}, parameter_shapes(config)
     for layer, ours in layer_names(shapes, "gguf").items():
@@ -113,8 +114,8 @@ def save_gguf_adapter(path, adapter, params, config, fields):
         remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora', which llama.cpp has; {remedy}")
     if HEAD in adapter.weights:
-        remedy = "train the classifier with --as-words, which needs no head"
-        raise ValueError(f"adapter: got one with a trained head, and llama.cpp has no heads for classes; {remedy}")
+        remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
+        raise ValueError(f"adapter: got one with a trained head, and llama.cpp's adapters have none; {remedy}")
     factors, joined = fitting_arrays(params, adapter), {}
     for layer, names in linear_names(params, "gguf").items():
         pairs = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
