@@ -61,7 +61,10 @@ def save_gguf(path, params, config, fields, format="f32"):
                 weight = params[names[0]] if len(names) == 1 else np.concatenate([params[name] for name in names])
                 if is_llama and llama.is_rotated(names[0]):
                     weight = llama.in_rotation_order(weight, config.head_size, back=True)
-                tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
+                try:
+                    tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
+                except ValueError as error:
+                    raise ValueError(f"{path}: {layer}.{leaf}: {error}") from None
     numbers = (llama if is_llama else gpt2).gguf_numbers(config)
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
     write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **numbers, **more}, tensors)
@@ -78,15 +81,12 @@ def encoded(name, weight, format):
     if getattr(weight, "format", None) == format:
         return weight
     dense = np.asarray(weight).astype(np.float32, copy=False)
-    try:
-        if format in FORMATS:
-            return FORMATS[format](dense)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    if format in FORMATS:
+        return FORMATS[format](dense)
     with np.errstate(over="ignore"):
         array = dense.astype({"f32": np.float32, "f16": np.float16}[format], copy=False)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: has values that are not finite or too large for {format}")
+        raise ValueError(f"has values that are not finite or too large for {format}")
     return array
 
 

@@ -11,6 +11,7 @@ from lora_np.adapters import AdapterConfig, init_adapter, merge
 from lora_np.bench.llama_cpp import ask
 from lora_np.data import encode
 from lora_np.formats import PRETRAINED, load_task, read_model, save_task
+from lora_np.formats.gguf import read_gguf
 from lora_np.formats.smollm2 import packaged_model
 from lora_np.model import forward, generate
 from lora_np.tasks.exchange import export
@@ -147,8 +148,7 @@ def test_llama_cpp_writes_our_text(base):
     answers = ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)
     check_text(kind, task, None, prompts, answers)
     [rows] = log_probabilities(folder / "base.gguf", prompts[:1], folder)
-    logits = forward(task.params, prompts[0][None], task.config)[0][0].astype(np.float64)
-    ours = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    [ours] = our_log_probabilities(task.params, task.config, prompts[:1])
     # llama.cpp looks a GELU up in a table, of float16.
     error, most = float(np.abs(rows - ours).max()), {"smollm2": 3e-4, "small GPT-2": 5e-3}[kind]
     LARGEST[f"llama.cpp, log-probabilities: {kind}"] = (error, "all", most)
@@ -180,3 +180,54 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
     answers = ask(folder / "merged.gguf", greedy_jobs(prompts), threads=2)
     merged = task._replace(params=merge(task.params, adapter))
     check_text(f"{kind}, merged", merged, None, prompts, answers)
+
+
+# ---------------------------------------------------------------- QA-LoRA merged into Q4_1
+
+
+def agreement(got, expected):
+    """(share of positions with the same best token, mean KL divergence) of two lists of log-probabilities (T, V)."""
+    got, expected = (np.concatenate(rows).astype(np.float64) for rows in (got, expected))
+    divergence = (np.exp(expected) * (expected - got)).sum(axis=1).mean()
+    return float((got.argmax(axis=1) == expected.argmax(axis=1)).mean()), float(divergence)
+
+
+def our_log_probabilities(params, config, rows, adapter=None):
+    """Ours, as those of `log_probabilities`."""
+    for ids in rows:
+        logits = forward(params, np.array([ids]), config, adapter=adapter)[0][0].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_a_merge_that_changes_no_code(file, tokenizer, tmp_path):
+    """And how near it is to the base with the adapter beside it, here and in llama.cpp."""
+    task = read_model(file, weights="blocks")
+    adapter = moved(task.params, ADAPTERS["qalora"], 4e-3)  # as large as training makes it
+    save_task(tmp_path / "task", task._replace(adapter=adapter), file, {"labels": None})
+    export(tmp_path / "task", "gguf-merged", tmp_path / "merged.gguf", format="q4_1")
+    export(tmp_path / "task", "gguf", tmp_path / "adapter.gguf")
+    (fields, base), (merged_fields, merged) = read_gguf(file), read_gguf(tmp_path / "merged.gguf")
+    assert all(np.array_equal(merged_fields[name], value) for name, value in fields.items())
+    n_changed = 0
+    for name, weight in base.items():
+        if getattr(weight, "format", None) == "q4_1":
+            old, new = (each.blocks.reshape(-1, 20) for each in (weight, merged[name]))
+            assert np.array_equal(np.delete(old, [2, 3], axis=1), np.delete(new, [2, 3], axis=1)), name
+            n_changed += not np.array_equal(old, new)
+    assert n_changed == 7 * task.config.n_layers
+    rows = [tokenizer.encode(text).ids for text in PROMPTS]
+    in_blocks = read_model(tmp_path / "merged.gguf", weights="blocks").params
+    ours = [list(our_log_probabilities(*which)) for which in (
+        (in_blocks, task.config, rows), (task.params, task.config, rows, adapter), (task.params, task.config, rows)
+    )]  # fmt: skip
+    theirs = [
+        log_probabilities(tmp_path / "merged.gguf", rows, tmp_path),
+        log_probabilities(file, rows, tmp_path, adapters=[(tmp_path / "adapter.gguf", 1.0)]),
+        log_probabilities(file, rows, tmp_path),
+    ]
+    for where, (one, apart, plain) in (("here", ours), ("llama.cpp", theirs)):
+        share, divergence = agreement(one, apart)
+        effect = agreement(plain, apart)[1]
+        LARGEST[f"QA-LoRA merged into Q4_1, {where}, KL"] = (divergence, f"of {effect:.1e}; {share:.1%} equal", effect)
+        assert divergence < 0.1 * effect
