@@ -224,10 +224,10 @@ def test_a_merge_that_changes_no_code(file, tokenizer, tmp_path):
     theirs = [
         log_probabilities(tmp_path / "merged.gguf", rows, tmp_path),
         log_probabilities(file, rows, tmp_path, adapters=[(tmp_path / "adapter.gguf", 1.0)]),
-        log_probabilities(file, rows, tmp_path),
     ]
-    for where, (one, apart, plain) in (("here", ours), ("llama.cpp", theirs)):
+    effect, rounding = agreement(ours[2], ours[1])[1], agreement(theirs[1], ours[1])[1]
+    for where, (one, apart, *_), most in (("here", ours, 0.1 * effect), ("llama.cpp", theirs, 4 * rounding)):
         share, divergence = agreement(one, apart)
-        effect = agreement(plain, apart)[1]
-        LARGEST[f"QA-LoRA merged into Q4_1, {where}, KL"] = (divergence, f"of {effect:.1e}; {share:.1%} equal", effect)
-        assert divergence < 0.1 * effect
+        about = f"{share:.1%} equal; the adapter's is {effect:.1e}, that of llama.cpp's rounding {rounding:.1e}"
+        LARGEST[f"QA-LoRA merged into Q4_1, {where}, KL"] = (divergence, about, most)
+        assert divergence < most

@@ -1,20 +1,22 @@
-"""Tasks on SmolLM2, exported: transformers' pipelines give our labels and write our texts."""
+"""Tasks on SmolLM2, exported: transformers' pipelines and llama.cpp give our labels and write our texts."""
 
 import json
 
 import pytest
 
+from lora_np.adapters import merge
 from lora_np.data import load_reviews
 from lora_np.formats import load_task
 from lora_np.formats.smollm2 import packaged_model
-from lora_np.model import GREEDY
 from lora_np.tasks.classifier import finetune, load_classifier, predict
 from lora_np.tasks.exchange import export
 from lora_np.tasks.language_model import finetune_answers
+from lora_np.tasks.words import answer_ids, prompt_ids
 from lora_np.tasks.writing import answer_from
 
 transformers = pytest.importorskip("transformers")
 
+from .llama_cpp import log_probabilities, need_llama_cpp  # noqa: E402
 from .test_formats_hf import no_warnings  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.real]
@@ -33,13 +35,17 @@ def snippets():
     splits = load_reviews("rotten_tomatoes")
     step = len(splits.train.texts) // 64
     few = list(zip(splits.train.texts[::step], splits.train.labels[::step]))[:64]
-    return few, list(splits.test.texts[:200])
+    return few, list(splits.test.texts[::5])
+
+
+def write_table(path, few):
+    path.write_text("".join(json.dumps({"text": t, "label": WORDS[int(k)]}) + "\n" for t, k in few))
+    return path
 
 
 def test_labels(snippets, tmp_path):
     few, texts = snippets
-    table = tmp_path / "table.jsonl"
-    table.write_text("".join(json.dumps({"text": t, "label": WORDS[int(k)]}) + "\n" for t, k in few))
+    table = write_table(tmp_path / "table.jsonl", few)
     finetune(table, "text", "label", tmp_path / "task", base="smollm2", learning_rate=2e-3, epochs=2)
     export(tmp_path / "task", "merged", tmp_path / "merged")
     with no_warnings():
@@ -50,18 +56,38 @@ def test_labels(snippets, tmp_path):
     assert ours == theirs and set(ours) == set(WORDS.values())
 
 
-def test_chat(snippets, tmp_path):
+@pytest.mark.parametrize("n", [40, pytest.param(200, marks=pytest.mark.stress)])
+def test_chat(n, snippets, tmp_path):
     few, texts = snippets
     table = tmp_path / "chats.jsonl"
     rows = [{"prompt": text, "completion": f"This review is {WORDS[int(k)]}."} for text, k in few[:32]]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     finetune_answers(table, tmp_path / "task", base="smollm2", learning_rate=1e-3, epochs=1)
     export(tmp_path / "task", "merged", tmp_path / "merged")
-    conversations = [[{"role": "user", "content": text}] for text in texts]
+    conversations = [[{"role": "user", "content": text}] for text in texts[:n]]
     with no_warnings():
         write = transformers.pipeline("text-generation", model=str(tmp_path / "merged"), device="cpu")
         settings = {"max_new_tokens": N_NEW, "do_sample": False, "return_full_text": False}
         theirs = [write(messages, **settings)[0]["generated_text"] for messages in conversations]
     task = load_task(tmp_path / "task")
-    ours = ["".join(answer_from(task, messages, N_NEW, task.adapter, GREEDY, None)) for messages in conversations]
+    task = task._replace(params=merge(task.params, task.adapter))  # once, and not for each conversation
+    ours = ["".join(answer_from(task, messages, N_NEW)) for messages in conversations]
     assert ours == theirs and len(set(ours)) > 1
+
+
+def test_labels_as_words_in_llama_cpp(snippets, tmp_path):
+    """The likeliest of the labels' first tokens, after the text and the question."""
+    need_llama_cpp()
+    few, texts = snippets[0], snippets[1][::10]
+    table = write_table(tmp_path / "table.jsonl", few)
+    settings = {"base": "smollm2", "as_words": "\nThis film is", "learning_rate": 1e-3, "epochs": 2}
+    finetune(table, "text", "label", tmp_path / "task", **settings)
+    export(tmp_path / "task", "gguf", tmp_path / "adapter.gguf")
+    export("smollm2", "gguf", tmp_path / "base.gguf")
+    classifier = load_classifier(tmp_path / "task")
+    first = [int(ids[0]) for ids in answer_ids(classifier.tokenizer, classifier.labels)]
+    rows = prompt_ids(classifier.tokenizer, texts, classifier.question, classifier.config.n_positions)
+    adapters = [(tmp_path / "adapter.gguf", 1.0)]
+    likely = [row[-1][first] for row in log_probabilities(tmp_path / "base.gguf", rows, tmp_path, adapters=adapters)]
+    theirs = [classifier.labels[row.argmax()] for row in likely]
+    assert theirs == [label for label, _ in predict(classifier, texts)] and set(theirs) == set(WORDS.values())
