@@ -49,9 +49,7 @@ def save_gguf(path, params, config, fields, format="f32"):
         Without the package gguf.
     """
     one_of("format", format, TYPES)
-    if config.n_classes:
-        remedy = "train it with --as-words, as a language model"
-        raise ValueError(f"got a classifier, expected a language model: llama.cpp has no heads for classes; {remedy}")
+    check_language_model(config)
     is_llama = isinstance(config, LlamaConfig)
     tensors, shapes = {}, parameter_shapes(config)
     for layer, ours in layer_names(shapes, "gguf").items():
@@ -70,15 +68,23 @@ def save_gguf(path, params, config, fields, format="f32"):
     write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **numbers, **more}, tensors)
 
 
+def check_language_model(config):
+    """Raise ValueError for a classifier."""
+    if config.n_classes:
+        remedy = "train it with --as-words, as a language model"
+        raise ValueError(f"got a classifier, expected a language model: llama.cpp has no heads for classes; {remedy}")
+
+
 def encoded(name, weight, format):
     """A weight as an array of float32 or float16, or as a BlockWeight."""
+    own = getattr(weight, "format", None)
     if len(weight.shape) == 1 or name == WHOLE:
         format = "f32"
-    if format == "q4_1" and name in TABLES:
+    if format == "q4_1" and name in TABLES and own != format:
         format = "q8_0"
     if format in FORMATS and weight.shape[1] % BLOCK:
         format = "f16"
-    if getattr(weight, "format", None) == format:
+    if own == format:
         return weight
     dense = np.asarray(weight).astype(np.float32, copy=False)
     if format in FORMATS:

@@ -35,6 +35,7 @@ from ..formats.hugging_face import default_labels, model_type, special_ids
 from ..formats.model import FINGERPRINT, fingerprint, weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
+from ..formats.to_gguf import check_language_model
 from ..model import LlamaConfig, ModelConfig
 
 FORMATS = {
@@ -95,6 +96,7 @@ def export_gguf(name, is_merged, out, base, format):
         fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
         save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
         return task
+    check_language_model(task.config)
     params = task.params
     if task.adapter is not None:
         if any(getattr(weight, "format", None) == format for weight in params.values()):
