@@ -361,22 +361,22 @@ ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("a mask forgotten", "adapters.merge.in_format", "mask is None and base.format", "base.format",
         quantised_again),
     # names and rows of a Llama's files
-    Bug("rows put in order the wrong way", "formats.llama.in_rotation_order",
-        "reshape(-1, head_size // 2, 2)", "reshape(-1, 2, head_size // 2)", from_gguf),
+    Bug("rows put in order the wrong way", "formats.llama.in_rotation_order", "if back else", "if not back else",
+        from_gguf),
     Bug("rows left as they are", "formats.llama.in_rotation_order", "return weight[order]", "return weight", from_gguf),
     Bug("rows of blocks left as they are", "formats.llama.in_rotation_order", "weight.blocks[order]", "weight.blocks",
         blocks_from_gguf),
     Bug("rows in order across heads", "formats.llama.in_rotation_order",
-        "reshape(-1, head_size // 2, 2).swapaxes(1, 2)", "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
-    Bug("v put in order too", "formats.llama.llama_from_gguf", "if '.attn.q_proj.' in ours or",
-        "if '.attn.v_proj.' in ours or '.attn.q_proj.' in ours or", from_gguf),
-    Bug("k left as it is", "formats.llama.llama_from_gguf", "or '.attn.k_proj.' in ours", "", from_gguf),
-    Bug("k's biases left as they are", "formats.llama.llama_from_gguf", "or '.attn.k_proj.' in ours",
-        "or '.attn.k_proj.weight' in ours", from_gguf),
+        "reshape(-1, *pairs).swapaxes(1, 2)", "reshape(-1, 2).swapaxes(0, 1)", from_gguf),
+    Bug("v put in order too", "formats.llama.is_rotated", "'.attn.q_proj.' in name or",
+        "'.attn.v_proj.' in name or '.attn.q_proj.' in name or", from_gguf),
+    Bug("k left as it is", "formats.llama.is_rotated", "or '.attn.k_proj.' in name", "", from_gguf),
+    Bug("k's biases left as they are", "formats.llama.is_rotated", "or '.attn.k_proj.' in name",
+        "or '.attn.k_proj.weight' in name", from_gguf),
     *(
-        Bug(f"{a} and {b} exchanged", "formats.llama.layer_names", "LAYERS.items()",
-            f"(LAYERS | {{'{a}': LAYERS['{b}'], '{b}': LAYERS['{a}']}}).items()", from_gguf)
-        for a, b in [("mlp.gate_proj", "mlp.up_proj"), ("norm1", "norm2"), ("attn.k_proj", "attn.v_proj")]
+        Bug(f"{a} and {b} exchanged", "formats.names.layer_names", "(LLAMA if",
+            f"(LLAMA.replace('{a} ', '? ').replace('{b} ', '{a} ').replace('? ', '{b} ') if", from_gguf)
+        for a, b in [("ffn_gate", "ffn_up"), ("attn_norm", "ffn_norm"), ("attn_k", "attn_v")]
     ),
     Bug("the default θ", "formats.llama.config_from_gguf", "fields.get('llama.rope.freq_base', 10000.0)", "10000.0",
         from_gguf),

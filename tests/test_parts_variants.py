@@ -154,7 +154,7 @@ def test_export_and_mix(variant, taught, tmp_path, run, fails):
         np.testing.assert_allclose(logits(load_task(tmp_path / "mix")), logits(task), rtol=0, atol=1e-5)
     else:
         assert f"is of kind '{KIND[variant]}', expected 'lora'" in fails(*mix)
-    if KIND[variant] in ("lora", "dora"):
+    if KIND[variant] in ("lora", "dora", "qalora"):
         run(*export)
         back = load_peft(tmp_path / "peft", task.params)
         np.testing.assert_allclose(logits(task._replace(adapter=back)), logits(task), rtol=0, atol=1e-5)

@@ -173,8 +173,8 @@ def bytes_of_full(config, batch_size, length, shards):
     """Bytes that training a whole model takes in memory, without arrays of a moment, and those of its saved state."""
     step = step_bytes(config, batch_size, length)
     trained = 2 * step.parameters + step.optimiser  # the weights in training, their best values, two moments
-    gradients = shards + (shards > 1)  # each shard's, and their mean
-    passing = gradients * step.gradients + sum(step.activations.values())
+    # At the end of the backward passes each shard has its gradients and activations; then comes their mean.
+    passing = shards * step.gradients + max(sum(step.activations.values()), step.gradients)
     return step.parameters + trained + passing, trained
 
 

@@ -65,6 +65,15 @@ def test_any_llama_directory(name, dtype, form, n_classes, tmp_path, monkeypatch
     check("Llama imported, logits", "logits", logits, expected, OUTPUT)
 
 
+def test_a_llama_without_a_head(tmp_path):
+    """LlamaModel has no `model.` in its names; with a tied head, it is a language model."""
+    _, config, params, _ = llama_case("H/K = 3, tied", 0, 0)
+    hf_model(params, config).model.save_pretrained(tmp_path)
+    ours = load_llama(tmp_path, np.float64)
+    assert ours.config == config
+    check_all("Llama imported, weights", ours.params, params, 0.0)
+
+
 OTHER_MODELS = [  # fields with which transformers computes something else, and which we refuse
     {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}},
     {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0}},
