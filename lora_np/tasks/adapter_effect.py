@@ -13,13 +13,12 @@ from ..data import decode, encode
 from ..formats.peft import FACTORS
 from ..model import forward
 from .inspection import LARGEST
-from .peft_treatment import RANDOM
-from .treatment import APPLIED, is_linear
+from .peft_treatment import TIED
+from .treatment import APPLIED, base_array, base_weight, is_linear
 
 PROMPT = "The quick brown fox jumps over the"
 N_IDS = 8  # of a prompt for a base without a tokenizer
 NOT_FINITE = "has NaN, infinite or far too large values"
-NO_A, NO_B = "A is zero", "B is zero, as before training"
 TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 
 
@@ -27,22 +26,18 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 def measure(layer, params, kind):
     """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, None without numbers; and notes about them."""
     arrays = layer.arrays
-    if layer.status != APPLIED or not arrays or RANDOM in layer.notes:
+    if not arrays:
         return None, None, []
     if not all(np.abs(x).max(initial=0) < LARGEST for x in (*arrays.values(), np.array(layer.scale or 0.0))):
         return None, None, [NOT_FINITE]
-    leaf, *others = arrays
-    old = [params.get(f"{name}.{leaf if not others else 'weight'}") for name in layer.ours]
-    if old[0] is None or not others and old[0].shape != arrays[leaf].shape:
-        return None, None, []  # a head that the base does not have
-    old = np.concatenate(list(map(np.asarray, old)))
-    if not others:
-        return ratio(arrays[leaf] - old, old), None, []
+    if len(arrays) == 1:
+        [(leaf, new)] = arrays.items()
+        old = base_array(params, layer.ours, leaf)
+        return ratio(new - old, old) if new.shape == old.shape else None, None, []  # the base may have another head
+    old = base_weight(params, layer.ours)
     A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     sigma = abs(layer.scale) * product_singular_values(B, A)
-    missing = " ".join(layer.notes)
-    zero = {"scale 0": not layer.scale, NO_A: not A.any() and "no lora_A" not in missing}
-    zero[NO_B] = not B.any() and "no lora_B" not in missing
+    zero = {"scale 0": not layer.scale, "A is zero": not A.any(), "B is zero, as before training": not B.any()}
     notes = [note for note, is_so in zero.items() if is_so]
     update = sigma
     if kind == "dora":
@@ -65,16 +60,16 @@ def attach(treatment, dtype):
     for layer in treatment.layers:
         if layer.status != APPLIED:
             continue
-        if layer.alone or not (is_linear(layer.ours) or len(layer.arrays) == 1):
-            left_out.append(layer.name)
-        elif len(layer.arrays) == 1:
+        if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
-        else:  # of several layers in one, all have the same A
-            for i, name in enumerate(layer.ours):
+        elif layer.arrays and is_linear(layer.ours):
+            for i, name in enumerate(layer.ours):  # of several layers in one, all have the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
                     weights[f"{name}.{leaf}"] = own.astype(dtype)
+        else:
+            left_out.append(layer.name)
     config = AdapterConfig(1, 1.0, tuple(ranks), rank_pattern=ranks, alpha_pattern=alphas, kind=treatment.kind)
     return Adapter(config, weights), left_out
 
