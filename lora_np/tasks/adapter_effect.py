@@ -48,10 +48,11 @@ def measure(layer, params, kind):
     return change, effective_rank(sigma), notes
 
 
-def ratio(update, weight):
-    """‖ΔW‖/‖W‖; None if only W is zero."""
-    update, weight = float(np.linalg.norm(update)), float(np.linalg.norm(weight))
-    return update / weight if weight else None if update else 0.0
+def ratio(change, size):
+    """‖change‖/‖size‖; None if it is not finite, or only ‖size‖ is zero."""
+    change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
+    quotient = change / size if size else 0.0 if change == 0 else math.inf
+    return quotient if math.isfinite(quotient) else None
 
 
 def attach(treatment, dtype):
@@ -84,12 +85,12 @@ def compare(task, treatment, prompt=None):
         None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
         effect is not in it, such as a classifier's head, which is the adapter's on both sides.
     """
-    params, config, table = task.params, task.config, task.params["tok_emb.weight"]
-    adapter, left_out = attach(treatment, table.dtype)
-    heads = [layer.name for layer in treatment.layers if layer.name in ("score", "head") and layer.status == APPLIED]
-    if heads and HEAD in adapter.weights and (heads == ["score"] or config.n_classes):
-        head, left_out = adapter.weights[HEAD], left_out + heads
-        params, config = {**params, HEAD: head}, replace(config, n_classes=len(head))
+    params, config = task.params, task.config
+    adapter, left_out = attach(treatment, params["tok_emb.weight"].dtype)
+    head = next((layer.name for layer in treatment.layers if layer.name in ("score", "head")), None)
+    if HEAD in adapter.weights and (head == "score" or config.n_classes):
+        params, left_out = {**params, HEAD: adapter.weights[HEAD]}, [*left_out, head]
+        config = replace(config, n_classes=len(params[HEAD]))
     text, ids = prompt_ids(task, prompt)
     pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
     base, adapted = pair if config.n_classes else (logits[-1] for logits in pair)  # (n_classes,) or (V,)
@@ -100,22 +101,19 @@ def compare(task, treatment, prompt=None):
             return task.labels[best] if task.labels and len(task.labels) == len(logits) else f"class {best}"
         return f"token {best}" if task.tokenizer is None else repr(decode(task.tokenizer, np.array([best])))
 
-    rms = float(np.sqrt(np.mean(base.astype(np.float64) ** 2)))
-    change = float(np.abs(adapted - base).max()) / (rms or 1.0)
-    values = {"change": change if math.isfinite(change) else None, "left_out": left_out}
+    change = ratio(np.abs(adapted - base).max(), np.sqrt(np.mean(np.square(base, dtype=np.float64))))
+    values = {"change": change, "left_out": left_out}
     return {"text": text, "ids": ids.tolist(), "base": likeliest(base), "adapter": likeliest(adapted), **values}
 
 
 def prompt_ids(task, prompt=None):
     """The text of the prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it has no such words."""
-    n_positions, vocab_size = task.config.n_positions, task.config.vocab_size
-    if task.tokenizer is None and prompt is not None:
-        raise ValueError("prompt: the base has no tokenizer, expected none")
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
-        ids = encode(task.tokenizer, [text], n_positions)[0]
+        ids = encode(task.tokenizer, [text], task.config.n_positions)[0]
         if ids.size:
             return text, ids
-        if prompt is not None:
-            raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary")
-    return None, np.arange(min(N_IDS, n_positions)) % vocab_size
+    if prompt is not None:
+        lacks = "the base has no tokenizer" if task.tokenizer is None else "the vocabulary has no such words"
+        raise ValueError(f"prompt: got {quoted(prompt)}, but {lacks}")
+    return None, np.arange(min(N_IDS, task.config.n_positions)) % task.config.vocab_size

@@ -1,7 +1,6 @@
 """What an adapter does on a base, layer by layer, in the program that would serve it, and why it does nothing."""
 
 from ..adapters import AdapterConfig
-from ..checked import quoted
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
 from ..formats import (
@@ -22,7 +21,7 @@ from ..formats.peft import LEAVES
 from ..formats.peft_config import read_fields
 from ..formats.task import read_task, with_classes
 from .adapter_effect import NOT_FINITE, compare, measure
-from .exchange import LOADERS
+from .exchange import load_hf
 from .inspection import place_of
 from .peft_treatment import RANDOM, by_peft
 from .treatment import APPLIED, REFUSED, by_llama_cpp, by_us
@@ -41,8 +40,9 @@ def diagnose(path, base=None, prompt=None):
     -------
     dict of plain values: "adapter"; "program", whose treatment of the file this is, "PEFT", "llama.cpp" or "lora_np";
         "kind"; "layers", a list of {layer, status, rank, scale, scale_from, change (‖ΔW‖/‖W‖), effective_rank, notes}
-        with None for what a layer does not have; "base", see `base_check`; "prompt", see `compare`, or None if nothing
-        can be compared; "faults", a list of str: why the adapter has no effect, is refused, or computes no numbers
+        with None for what a layer does not have; "base", {same: whether the adapter was trained on it, None if its file
+        does not say; named: the file's name for its base, or None}; "prompt", see `compare`, or None if nothing can be
+        compared; "faults", a list of str: why the adapter has no effect, is refused, or computes no numbers
 
     Raises
     ------
@@ -77,10 +77,8 @@ def faults_of(treatment, rows):
         if layers := [row["layer"] for row in rows if note in row["notes"]]:
             return [f"{layers[0]}{and_more(layers)}: {note}"]
     if not any(row["status"] == APPLIED for row in rows):
-        reasons = list(dict.fromkeys(note for row in rows for note in row["notes"]))
-        return [
-            f"no effect: no layer is applied: {reasons[0]}{and_more(reasons)}" if reasons else "no effect: no layers"
-        ]
+        reasons = list(dict.fromkeys(note for row in rows for note in row["notes"])) or ["the file has no layers"]
+        return [f"no effect: no layer is applied: {reasons[0]}{and_more(reasons)}"]
     updates = [row["change"] for row in rows if row["status"] == APPLIED]
     return ["no effect: every update is zero"] if all(change == 0 for change in updates) else []
 
@@ -121,7 +119,7 @@ def examine_ours(place, base):
     config, (tensors, _) = read_config(path, AdapterConfig), read_tensors(place / "adapter.safetensors")
     if config.kind not in LEAVES:
         raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}")
-    if hugging_face_type(base) is not None:
+    if is_hugging_face(base):
         raise ValueError(f"base: {base} is a Hugging Face model, expected the one in our format that it was trained on")
     about, model = read_task(place)[1], read_base(base)
     params, classes = with_classes(model.params, model.config, about.get("labels"), about.get("question"))
@@ -150,19 +148,13 @@ def read_base(place):
     """The base, a Task, of Hugging Face's folder or ours, or of a GGUF file; a folder need not have a tokenizer."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
-    kind, labels = hugging_face_type(place), None
-    if kind is None:
-        params, config = load_model(place)
-    elif kind in list(LOADERS):
-        params, config, labels = LOADERS[kind](place)
-    else:
-        raise ValueError(f"{place}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
+    params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
     files = model_files(place)
     tokenizer = tokenizer_of(place, config) if files.keys() & {TOKENIZER, VOCABULARY} else None
     return Task(params, config, None, tokenizer, labels, files)
 
 
-def hugging_face_type(place):
-    """The kind of a model in Hugging Face's format, such as "llama"; None for one of ours."""
+def is_hugging_face(place):
+    """Whether a model's folder is of Hugging Face's format."""
     path = place / "config.json"
-    return read_object(path).get("model_type") if path.is_file() else None
+    return path.is_file() and "model_type" in read_object(path)

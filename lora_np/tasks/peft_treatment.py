@@ -51,7 +51,10 @@ def by_peft(path, fields, tensors, base):
     norms = [name for name in targets if not names[name][0].endswith(("_proj", "_emb", "head"))]
 
     def scale_of(name, arrays):
-        return *rank_and_scale(path, fields, found, name), scale_source(fields, found, name)
+        try:
+            return *rank_and_scale(path, fields, found, name), scale_source(fields, found, name)
+        except ValueError as error:  # the same text for all layers
+            raise ValueError(str(error).removeprefix(f"{path}: ").replace(f" of {name}", "")) from None
 
     note = (DEFAULT_NOTE,) * any(DEFAULT.search(key) for key in tensors)
     notes = {name: note + (TIED,) * (name in tied) for name in names}

@@ -96,18 +96,19 @@ def treat_layer(program, name, arrays, params):
     for leaf, (status, note) in program.missing.items():
         if leaf not in arrays:
             return Layer(name, status, (note,))
+    ours = program.names[name]
     try:
         rank, scale, source = program.scale_of(name, arrays)
+        fault = shape_fault(arrays, rank, *base_weight(params, ours).shape)
     except ValueError as error:
-        return Layer(name, REFUSED, (str(error),))
-    alpha = f"{alpha_of(scale, rank, program.rslora):g}/{'√' if program.rslora else ''}{rank}"
-    source = f"{source}: {alpha}" if source else alpha
-    layer = Layer(name, REFUSED, (), program.names[name], {}, rank, scale, source)
-    if fault := shape_fault(arrays, rank, *base_weight(params, layer.ours).shape):
-        return layer._replace(notes=(fault,))
+        fault = str(error)
+    if fault:
+        return Layer(name, REFUSED, (fault,))
     notes = [f"{leaf} is ignored" for leaf in arrays if leaf not in program.missing]
     arrays = {leaf: arrays[leaf] for leaf in program.missing}
-    return layer._replace(status=APPLIED, notes=(*notes, *program.notes.get(name, ())), arrays=arrays)
+    numbers = f"{alpha_of(scale, rank, program.rslora):g}/{'√' if program.rslora else ''}{rank}"
+    source = f"{source}: {numbers}" if source else numbers
+    return Layer(name, APPLIED, (*notes, *program.notes.get(name, ())), ours, arrays, rank, scale, source)
 
 
 def base_array(params, ours, leaf="weight"):

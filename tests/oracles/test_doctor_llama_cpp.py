@@ -7,9 +7,9 @@ from lora_np.model import forward
 from lora_np.tasks.adapter_effect import attach
 from lora_np.tasks.doctor import diagnose, examine
 
+from ..adapter_faults import GGUF_FAULTS, REFUSED_GGUF
 from ..adapter_files import gguf_tensors, random_factors, write_gguf_adapter
 from ..llama_files import TOKENS, written_gguf
-from ..test_doctor import GGUF_FAULTS, REFUSED_GGUF
 from .llama_cpp import log_probabilities, need_llama_cpp
 
 pytestmark = pytest.mark.oracle

@@ -6,8 +6,8 @@ import pytest
 from lora_np.formats import load_gpt2, load_llama
 from lora_np.tasks.doctor import compare, diagnose, examine
 
+from ..adapter_faults import PEFT_FAULTS, QV
 from ..adapter_files import peft_tensors, random_factors, write_peft
-from ..test_doctor import PEFT_FAULTS, QV
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
