@@ -16,7 +16,7 @@ from lora_np.tasks.doctor import diagnose, read_base
 from lora_np.tasks.doctor_table import format_diagnosis
 from lora_np.tasks.exchange import export
 
-from .adapter_faults import GGUF_FAULTS, OUR_FAULTS, OURS, PEFT_FAULTS, QV, REFUSED_GGUF, M, changed, gone
+from .adapter_faults import GGUF_FAULTS, OUR_FAULTS, OURS, PEFT_FAULTS, QV, REFUSED_GGUF, M, changed, gone, peft_ones
 from .adapter_files import (
     ALPHA,
     BASE,
@@ -184,6 +184,22 @@ def test_a_head_alone_is_an_effect(bases, tmp_path, capsys):
         assert code == 0 and report["prompt"]["left_out"] == ["score"]
     edit_tensors(tmp_path / "a" / "adapter_model.safetensors", changed("score.weight", gone, ""))
     assert examined(tmp_path / "a", bases / "gpt2", capsys)[1] == 1
+
+
+def test_dora_of_an_embedding_is_not_a_fault(bases, tmp_path, capsys):
+    tensors = peft_tensors(random_factors(PARAMS["untied"], QV, dora=True))
+    shapes = {"lora_embedding_A": (R, 13), "lora_embedding_B": (12, R), M: (12,)}
+    tensors = peft_ones(**{f"model__embed_tokens__{leaf}": shape for leaf, shape in shapes.items()})(tensors)
+    write_peft(tmp_path / "a", tensors, use_dora=True, target_modules=[*QV, "embed_tokens"])
+    report, code = examined(tmp_path / "a", bases / "untied", capsys)
+    assert code == 0 and report["prompt"]["left_out"] == ["model.embed_tokens"]
+
+
+@pytest.mark.parametrize("shape, code", [((), 1), ((12,), 1), ((0, 12), 0), ((1, 12), 0)])
+def test_heads_of_strange_shapes(shape, code, bases, tmp_path, capsys):
+    tensors = peft_ones(score__weight=shape)(peft_tensors(random_factors(PARAMS["untied"], QV)))
+    report, exit_code = examined(write_peft(tmp_path / "a", tensors, task_type="SEQ_CLS"), bases / "untied", capsys)
+    assert exit_code == code and report["layers"][-1]["layer"] == "score"
 
 
 # ---------------------------------------------------------------- the numbers

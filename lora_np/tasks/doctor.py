@@ -1,25 +1,18 @@
 """What an adapter does on a base, layer by layer, in the program that would serve it, and why it does nothing."""
 
+import math
+
 from ..adapters import AdapterConfig
 from ..data import model_files
 from ..data.tokenizer_files import TOKENIZER, VOCABULARY
-from ..formats import (
-    Task,
-    load_adapter,
-    load_model,
-    model_place,
-    put_on,
-    read_model,
-    read_tensors,
-    task_base,
-    tokenizer_of,
-)
-from ..formats.checkpoint import contents, read_config, read_object
+from ..formats import Task, model_place, read_model, tokenizer_of
+from ..formats.checkpoint import contents, load_adapter, load_model, read_config, read_object
 from ..formats.gguf import read_gguf
 from ..formats.model import FINGERPRINT, fingerprint, model_sha256, weights_file
 from ..formats.peft import LEAVES
 from ..formats.peft_config import read_fields
-from ..formats.task import read_task, with_classes
+from ..formats.task import put_on, read_task, task_base, with_classes
+from ..formats.tensors import read_tensors
 from .adapter_effect import NOT_FINITE, compare, measure
 from .exchange import load_hf
 from .inspection import place_of
@@ -54,7 +47,8 @@ def diagnose(path, base=None, prompt=None):
     rows = []
     for layer in treatment.layers:
         change, effective_rank, notes = measure(layer, task.params, treatment.kind)
-        row = {"layer": layer.name, "status": layer.status, "rank": layer.rank, "scale": layer.scale}
+        scale = None if layer.scale is None or not math.isfinite(layer.scale) else layer.scale
+        row = {"layer": layer.name, "status": layer.status, "rank": layer.rank, "scale": scale}
         row |= {"scale_from": layer.scale_from, "change": change, "effective_rank": effective_rank}
         rows.append(row | {"notes": [*layer.notes, *notes]})
     faults, compared = faults_of(treatment, rows), None

@@ -62,8 +62,7 @@ def by_peft(path, fields, tensors, base):
     layers = [whole_weight(key, array, names, notes, params) for key, array in others.items()]
     for name in names:
         if any(name.endswith(ending) for ending in saved) and f"{BASE}{name}.weight" not in others:
-            note = f"to be loaded as a whole, but {BASE}{name}.weight is missing"
-            layers.append(Layer(name, REFUSED, (note,)))
+            layers.append(Layer(name, REFUSED, ("to be loaded as a whole, but its weight is missing",)))
     layers += [Layer(name, REFUSED, ("a target, but PEFT has no LoRA for norms",)) for name in norms]
     refused = [] if targets else ["target_modules fits no layer of the base"]
     targets = [name for name in targets if name not in norms]
@@ -93,9 +92,9 @@ def whole_weight(key, array, names, notes, params):
             note = f"a head that is not read: {wanted}"
         return Layer(key, IGNORED, (note,))
     layer = Layer(name, APPLIED, notes[name], names[name])
-    if is_linear(layer.ours) or len(array) < 2:  # GPT-2's layout is another; one class is a regression
-        return layer
     expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
+    if is_linear(layer.ours):  # which GPT-2 has in another layout
+        return layer
     if array.shape != expected:
         return layer._replace(status=REFUSED, notes=(f"{leaf} {array.shape}, expected {expected}",))
-    return layer._replace(arrays={leaf: array})
+    return layer if name == "score" and len(array) < 2 else layer._replace(arrays={leaf: array})

@@ -134,7 +134,7 @@ def misnamed(key, names, params, prefix=""):
     words = key.split(".")
     end = next((end for i in range(len(words)) if ends.get(end := ".".join(words[i:]))), None)
     if end is None:
-        return None, "the base has no such layer"
+        return None, "the base has no such layer to adapt"
     name = ends[end]
     if name.endswith(end):
         got, expected = key.removesuffix(end), (prefix + name).removesuffix(end)

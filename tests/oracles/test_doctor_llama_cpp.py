@@ -42,7 +42,7 @@ def test_llama_cpp_applies_and_refuses_as_the_doctor_says(name, base, tmp_path):
         return
     [rows] = log_probabilities(file, [IDS], tmp_path, adapters=[(adapter, 1.0)])
     task, treatment, _ = examine(adapter, file)
-    if name == "NaN":
+    if "NaN" in name:
         assert faults
         return
     logits = forward(task.params, np.array([IDS]), task.config, adapter=attach(treatment, np.float32)[0])[0][0]
