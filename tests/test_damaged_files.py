@@ -340,10 +340,10 @@ TENSORS = {
     "dora": [
         (put(FC_M, None), "mlp.c_fc.lora_magnitude_vector is missing"),
         (put(FC_A, None), "mlp.c_fc.lora_A.weight is missing"),
-        (put(FC_M, lambda a: a[:, None]), r"c_fc.lora_magnitude_vector has shape \(20, 1\), expected \(20,\)"),
+        (put(FC_M, lambda a: a[:, None]), r"c_fc has lora_magnitude_vector \(20, 1\), expected \(20,\)"),
         (
             put(f"{C_ATTN}.lora_magnitude_vector", lambda a: a[:12]),
-            r"attn.c_attn.lora_magnitude_vector has shape \(12,\), expected \(36,\)",
+            r"attn.c_attn has lora_magnitude_vector \(12,\), expected \(36,\)",
         ),
         (
             lambda t: t | {f"{FC_M}.weight": t[FC_M]},

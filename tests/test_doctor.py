@@ -16,6 +16,7 @@ from lora_np.tasks.doctor import diagnose, read_base
 from lora_np.tasks.doctor_table import format_diagnosis
 from lora_np.tasks.exchange import export
 
+from .adapter_faults import GGUF_FAULTS, OUR_FAULTS, OURS, PEFT_FAULTS, QV, REFUSED_GGUF, M, changed, gone, peft_ones
 from .adapter_files import (
     ALPHA,
     BASE,
@@ -39,8 +40,6 @@ CONFIGS = {
     "other": tiny_llama(**LLAMA),
 }
 PARAMS = {name: random_params(config, np.float32, seed) for seed, (name, config) in enumerate(CONFIGS.items())}
-LAYER = "model.layers.0.self_attn.q_proj"
-QV = ["q_proj", "v_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -68,200 +67,43 @@ def examined(path, base, capsys):
 # ---------------------------------------------------------------- planted faults
 
 
-def renamed(old, new):
-    return lambda tensors: {name.replace(old, new): array for name, array in tensors.items()}
-
-
-def changed(end, change, layer=LAYER):
-    """A change of the tensors of a layer whose name ends so; None takes them out."""
-
-    def apply(tensors):
-        new = {n: change(a) if layer in n and n.endswith(end) else a for n, a in tensors.items()}
-        return {name: array for name, array in new.items() if array is not None}
-
-    return apply
-
-
-def more(**shapes):
-    """More tensors, by name after "base_model.model.", with "__" for its dots."""
-    rng = np.random.default_rng(5)
-    arrays = {name.replace("__", "."): rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
-    return lambda tensors: tensors | {BASE + name: array for name, array in arrays.items()}
-
-
-def exchanged(tensors):
-    A, B = (f"{BASE}{LAYER}.lora_{x}.weight" for x in "AB")
-    return tensors | {A: tensors[B], B: tensors[A]}
-
-
-def both(*changes):
-    def apply(tensors):
-        for change in changes:
-            tensors = change(tensors)
-        return tensors
-
-    return apply
-
-
-def same(tensors):
-    return tensors
-
-
-def gone(array):
-    return None
-
-
-EMBED, HEADS = "model.embed_tokens", {"lm_head__lora_A__weight": (R, 12), "lm_head__lora_B__weight": (13, R)}
-PEFT_FAULTS = {  # name: (base, change of the tensors, fields, layer with the note, its status, note, exit code)
-    "no second model.": ("llama", renamed("model.model.model", "model.model"), {}, "q_proj", "ignored",
-        "begins with 'base_model.model.', expected 'base_model.model.model.'", 1),
-    "no base_model.model.": ("llama", renamed(BASE, ""), {}, "q_proj", "ignored",
-        "begins with 'model.', expected 'base_model.model.model.'", 1),
-    "names of the bare GPT-2": ("gpt2", renamed("transformer.", ""), {}, "c_attn", "ignored",
-        "expected 'base_model.model.transformer.'", 1),
-    "names of GGUF": ("llama", renamed(LAYER, "blk.0.attn_q"), {}, "blk.0.attn_q", "ignored",
-        "calls it 'base_model.model.model.layers.N.self_attn.q_proj'", 0),
-    "our names": ("llama", renamed(BASE + LAYER, "blocks.0.attn.q_proj"), {}, "blocks.0.attn.q_proj", "ignored",
-        "the base calls it", 0),
-    ".default.": ("llama", renamed(".weight", ".default.weight"), {}, LAYER, "applied", "'.default.' in the", 0),
-    "another adapter's name": ("llama", renamed(".weight", ".mine.weight"), {}, LAYER, "ignored", "mine.weight", 1),
-    "B zero": ("llama", changed("lora_B.weight", np.zeros_like, ""), {}, LAYER, "applied", "B is zero", 1),
-    "A zero in a layer": ("llama", changed("lora_A.weight", np.zeros_like), {}, LAYER, "applied", "A is zero", 0),
-    "NaN": ("llama", changed("lora_A.weight", lambda a: a * np.nan), {}, LAYER, "applied", "NaN", 1),
-    "infinite": ("llama", changed("lora_B.weight", lambda b: b / 0.0), {}, LAYER, "applied", "infinite", 1),
-    "overflow": ("llama", changed("weight", lambda x: x * np.float32(1e30)), {}, LAYER, "applied", "larger than", 1),
-    "transposed": ("llama", changed("weight", np.transpose), {}, LAYER, "refused", "transposed", 1),
-    "exchanged": ("llama", exchanged, {}, LAYER, "refused", "exchanged", 1),
-    "another rank": ("llama", same, {"r": 3}, LAYER, "refused", "of rank 4, but the configuration says 3", 1),
-    "rank 0": ("llama", same, {"r": 0}, LAYER, "refused", "is 0, expected", 1),
-    "another base": ("llama", changed("lora_A.weight", lambda a: a[:, :-1], ""), {}, LAYER, "refused",
-        "wrong shape for this base", 1),
-    "no such layer": ("llama", both(same, more(model__layers__9__self_attn__q_proj__lora_A__weight=(R, 12))), {},
-        "base_model.model.model.layers.9.self_attn.q_proj", "ignored", "no such layer", 0),
-    "no B": ("llama", changed("lora_B.weight", gone), {}, LAYER, "applied", "no lora_B", 0),
-    "no B anywhere": ("llama", changed("lora_B.weight", gone, ""), {}, LAYER, "applied", "no lora_B", 1),
-    "no A": ("llama", changed("lora_A.weight", gone), {}, LAYER, "applied", "draws at random", 1),
-    "not a target": ("llama", same, {"target_modules": ["v_proj"]}, LAYER, "ignored", "not a target", 0),
-    "no tensors": ("llama", changed("weight", gone), {}, LAYER, "no tensors", "a target", 0),
-    "no target": ("llama", same, {"target_modules": ["query"]}, LAYER, "ignored", "not a target", 1),
-    "a norm as target": ("llama", same, {"target_modules": [*QV, "norm"]}, "model.norm", "no tensors", "a target", 1),
-    "alpha 0": ("llama", same, {"lora_alpha": 0}, LAYER, "applied", "scale 0", 1),
-    "large alpha": ("llama", same, {"lora_alpha": 5e3}, LAYER, "applied", "larger than the weight itself", 0),
-    "tied head": ("llama", more(**HEADS), {"target_modules": [*QV, "lm_head"]}, "lm_head", "applied", "tied", 0),
-    "tied embedding, saved": ("llama", more(model__embed_tokens__weight=(13, 12)),
-        {"modules_to_save": ["embed_tokens"]}, EMBED, "applied", "tied", 0),
-    "tied head, overwritten": ("llama", more(lm_head__weight=(13, 12)), {}, "lm_head", "applied", "overwrites", 0),
-    "embedding as if linear": ("llama",
-        more(model__embed_tokens__lora_A__weight=(R, 13), model__embed_tokens__lora_B__weight=(12, R)),
-        {"target_modules": [*QV, "embed_tokens"]}, EMBED, "ignored", "lora_embedding_A", 0),
-    "linear as if an embedding": ("llama", renamed("lora_A.weight", "lora_embedding_A"), {}, LAYER, "applied",
-        "draws at random", 1),
-    "to be saved and missing": ("llama", same, {"modules_to_save": ["embed_tokens"]}, EMBED, "refused", "missing", 1),
-    "head of no classifier": ("llama", more(score__weight=(3, 12)), {}, "base_model.model.score.weight", "ignored",
-        "a head that is not read", 0),
-    "head of another name": ("gpt2", more(classifier__weight=(3, 12)), {"task_type": "SEQ_CLS"},
-        "base_model.model.classifier.weight", "ignored", "expected base_model.model.score.weight", 1),
-    "no head": ("gpt2", same, {"task_type": "SEQ_CLS"}, "score", "refused", "score.weight is missing", 1),
-    "head of another width": ("gpt2", more(score__weight=(3, 11)), {"task_type": "SEQ_CLS"}, "score", "refused",
-        "(3, 11), expected (3, 12)", 1),
-    "magnitudes without DoRA": ("llama", more(**{LAYER.replace(".", "__") + "__lora_magnitude_vector": (36,)}), {},
-        LAYER, "applied", "use_dora is false", 0),
-    "DoRA without magnitudes": ("llama", same, {"use_dora": True}, LAYER, "applied", "no lora_magnitude_vector", 0),
-    "a foreign tensor": ("llama", more(x__lora_down__weight=(R, 12)), {}, "base_model.model.x.lora_down.weight",
-        "ignored", "no tensor of this name", 0),
-    "a list of layers": ("llama", same, {"layers_to_transform": [1], "target_modules": QV}, LAYER, "ignored",
-        "not a target", 0),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", PEFT_FAULTS)
 def test_a_fault_of_a_peft_adapter_is_named(name, bases, tmp_path, capsys):
-    base, change, fields, layer, status, note, code = PEFT_FAULTS[name]
+    base, change, fields, *expected = PEFT_FAULTS[name]
     factors = random_factors(PARAMS[base], ["c_attn"] if base == "gpt2" else QV)
     with np.errstate(all="ignore"):
         tensors = change(peft_tensors(factors))
-    report, exit_code = examined(write_peft(tmp_path / "a", tensors, **fields), bases / base, capsys)
-    assert_noted(report, layer, status, note)
-    assert exit_code == code, report["faults"]
-
-
-def assert_noted(report, layer, status, note):
-    rows = [row for row in report["layers"] if row["layer"].endswith(layer)]
-    assert any(row["status"] == status and any(note in text for text in row["notes"]) for row in rows), rows
-
-
-FIRST = "blk.0.attn_q"
-GGUF_FAULTS = {  # name: (change of the tensors, fields, layer, status, note, exit code)
-    "no half": (changed("lora_b", gone, FIRST), {}, FIRST, "refused", "lora_b is missing", 1),
-    "names of Hugging Face": (renamed(FIRST, LAYER), {}, LAYER, "refused", "calls it 'blk.N.attn_q'", 1),
-    "no such layer": (renamed("blk.1", "blk.7"), {}, "blk.7.attn_q", "refused", "no such layer", 1),
-    "shape": (changed("lora_a", lambda a: a[:, :-1], FIRST), {}, FIRST, "refused", "wrong shape", 1),
-    "exchanged": (lambda t: renamed("lora_c", "lora_b")(renamed("lora_b", "lora_a")(renamed("lora_a", "lora_c")(t))),
-        {}, FIRST, "refused", "exchanged", 1),
-    "head of a tied base": (lambda t: t | {"output.weight.lora_a": np.ones((R, 12)), "output.weight.lora_b":
-        np.ones((13, R))}, {}, "output", "refused", "tied", 1),
-    "embedding of a tied base": (lambda t: t | {"token_embd.weight.lora_a": np.ones((13, R)),
-        "token_embd.weight.lora_b": np.ones((12, R))}, {}, "token_embd", "refused", "tied", 1),
-    "magnitudes": (lambda t: t | {"blk.0.attn_q.weight.lora_magnitude_vector": np.ones(36)}, {},
-        "lora_magnitude_vector", "refused", "does not end in", 1),
-    "a norm": (lambda t: t | {"blk.0.attn_norm.weight": np.ones(12)}, {}, "attn_norm.weight", "ignored", "norms", 0),
-    "NaN": (changed("lora_a", lambda a: a * np.nan, FIRST), {}, FIRST, "applied", "NaN", 1),
-    "B zero": (changed("lora_b", np.zeros_like, ""), {}, FIRST, "applied", "B is zero", 1),
-    "large alpha": (same, {"adapter_lora_alpha": 5e3}, FIRST, "applied", "larger than the weight", 0),
-}  # fmt: skip
-REFUSED_GGUF = {
-    "architecture": ({"general_architecture": "qwen2"}, "general.architecture is 'qwen2', expected 'llama'"),
-    "type": ({"general_type": "model"}, "general.type is 'model'"),
-    "kind": ({"adapter_type": None}, "adapter.type is None"),
-}
+    assert_noted(write_peft(tmp_path / "a", tensors, **fields), bases / base, capsys, *expected)
 
 
 @pytest.mark.parametrize("name", GGUF_FAULTS)
 def test_a_fault_of_a_gguf_adapter_is_named(name, bases, tmp_path, capsys):
-    change, fields, layer, status, note, code = GGUF_FAULTS[name]
+    change, fields, *expected = GGUF_FAULTS[name]
     tensors = change(gguf_tensors(random_factors(PARAMS["llama"], ["attn_q", "attn_v"], file="gguf"), 6))
-    report, exit_code = examined(write_gguf_adapter(tmp_path / "a.gguf", tensors, **fields), bases / "llama", capsys)
-    assert_noted(report, layer, status, note)
-    assert exit_code == code, report["faults"]
-
-
-@pytest.mark.parametrize("name", REFUSED_GGUF)
-def test_metadata_that_llama_cpp_refuses(name, bases, tmp_path, capsys):
-    fields, says = REFUSED_GGUF[name]
-    tensors = gguf_tensors(random_factors(PARAMS["llama"], ["attn_q"], file="gguf"), 6)
-    report, _ = examined(write_gguf_adapter(tmp_path / "a.gguf", tensors, **fields), bases / "llama", capsys)
-    assert says in report["faults"][0]
-
-
-OURS = "blocks.0.attn.q_proj"
-OUR_FAULTS = {  # name: (change of the tensors, fields, layer, status, note)
-    "no half": (changed("lora_B", gone, OURS), {}, OURS, "refused", "lora_B is missing"),
-    "prefix": (
-        renamed("blocks.", "model.blocks."),
-        {},
-        "model.blocks.0.attn.q_proj",
-        "refused",
-        "begins with 'model.'",
-    ),
-    "not a target": (same, {"targets": ["v_proj"]}, OURS, "refused", "not a target"),
-    "no tensors": (same, {"targets": ["all-linear"]}, "blocks.0.mlp.up_proj", "no tensors", "a target"),
-    "NaN": (changed("lora_A", lambda a: a * np.nan, OURS), {}, OURS, "applied", "NaN"),
-    "another rank": (same, {"r": 3}, OURS, "refused", "of rank 4, but the configuration says 3"),
-    "scale 0": (same, {"alpha": 0.0}, OURS, "applied", "scale 0"),
-    "B zero": (changed("lora_B", np.zeros_like, ""), {}, OURS, "applied", "B is zero"),
-    "a foreign tensor": (lambda t: t | {"x": np.ones(3, np.float32)}, {}, "x", "refused", "not a tensor"),
-}
+    assert_noted(write_gguf_adapter(tmp_path / "a.gguf", tensors, **fields), bases / "llama", capsys, *expected)
 
 
 @pytest.mark.parametrize("name", OUR_FAULTS)
 def test_a_fault_of_an_adapter_of_ours_is_named(name, bases, tmp_path, capsys):
-    change, fields, layer, status, note = OUR_FAULTS[name]
+    change, fields, *expected = OUR_FAULTS[name]
     save_adapter(tmp_path / "a", random_adapter(PARAMS["gpt2"], targets=QV, r=R, alpha=ALPHA))
     edit_tensors(tmp_path / "a" / "adapter.safetensors", change)
     edit_fields(tmp_path / "a" / "adapter.json", **fields)
-    report, code = examined(tmp_path / "a", bases / "gpt2", capsys)
-    assert_noted(report, layer, status, note)
-    assert code == 1
+    assert_noted(tmp_path / "a", bases / "gpt2", capsys, *expected, 1)
+
+
+def assert_noted(path, base, capsys, layer, status, note, code):
+    report, exit_code = examined(path, base, capsys)
+    rows = [row for row in report["layers"] if row["layer"].endswith(layer)]
+    assert any(row["status"] == status and any(note in text for text in row["notes"]) for row in rows), rows
+    assert exit_code == code, report["faults"]
+
+
+@pytest.mark.parametrize("fields, says", REFUSED_GGUF.values(), ids=REFUSED_GGUF)
+def test_metadata_that_llama_cpp_refuses(fields, says, bases, tmp_path, capsys):
+    tensors = gguf_tensors(random_factors(PARAMS["llama"], ["attn_q"], file="gguf"), 6)
+    report, _ = examined(write_gguf_adapter(tmp_path / "a.gguf", tensors, **fields), bases / "llama", capsys)
+    assert says in report["faults"][0]
 
 
 # ---------------------------------------------------------------- healthy adapters
@@ -287,46 +129,51 @@ def gentle(params, seed, **settings):
     return adapter._replace(weights=weights)
 
 
-def peft_gpt2(name, base, folder, seed):
-    save_peft(folder / "a", gentle(PARAMS[base], seed, **SETTINGS[name]), PARAMS[base], CONFIGS[base])
-    return folder / "a"
-
-
-def peft_llama(ends, base, folder, seed, r=R, dora=False, **fields):
-    factors = random_factors(PARAMS[base], ends, seed, r=r, dora=dora)
-    return write_peft(folder / "a", peft_tensors(factors), **{"r": r, "use_dora": dora, **fields})
-
-
-def gguf(ends, base, folder, seed, **fields):
-    tensors = gguf_tensors(random_factors(PARAMS[base], ends, seed, "gguf"), 6)
-    return write_gguf_adapter(folder / "a.gguf", tensors, **fields)
-
-
-def ours(name, base, folder, seed):
-    params, config = PARAMS[base], CONFIGS[base]
+def ours(path, base, name):
+    """A task on a folder with one of the tiny models; as the other makers of adapters, it returns the path."""
+    params, config = PARAMS[base.name], CONFIGS[base.name]
     labels = list("abcd") if config.n_classes else None
-    task = Task(params, config, gentle(params, seed, **SETTINGS[name]), None, labels)
-    save_task(folder / "a", task, folder.parent / "base", {"method": "lora"})
-    return folder / "a"
+    save_task(path, Task(params, config, gentle(params, 2, **SETTINGS[name]), None, labels), base, {"method": "lora"})
+    return path
 
 
-HEALTHY = [(peft_gpt2, name, base, 1) for name in SETTINGS for base in ("gpt2", "gpt2 classifier")]
-HEALTHY += [(ours, name, base, 2) for name in SETTINGS for base in ("gpt2", "llama")]
-HEALTHY += [(ours, "LoRA", "gpt2 classifier", seed) for seed in (3, 4)]
-ALL = ["proj"]
-PEFT_LLAMAS = [
-    (QV, {}), (ALL, {"target_modules": "all-linear"}), (QV, {"r": 2, "use_rslora": True}), (QV, {"dora": True}),
+def exported(path, base, name):
+    save_peft(path, gentle(PARAMS[base.name], 1, **SETTINGS[name]), PARAMS[base.name], CONFIGS[base.name])
+    return path
+
+
+def peft(path, base, ends, r=R, dora=False, **fields):
+    factors = random_factors(PARAMS[base.name], ends, 5, r=r, dora=dora)
+    return write_peft(path, peft_tensors(factors), **{"r": r, "use_dora": dora, **fields})
+
+
+def gguf(path, base, ends, **fields):
+    tensors = gguf_tensors(random_factors(PARAMS[base.name], ends, 6, "gguf"), 6)
+    return write_gguf_adapter(path.with_suffix(".gguf"), tensors, **fields)
+
+
+PEFTS = [
+    (QV, {}), (["proj"], {"target_modules": "all-linear"}), (QV, {"r": 2, "use_rslora": True}), (QV, {"dora": True}),
     (["up_proj"], {"target_modules": r".*mlp\.up_proj"}), (["k_proj"], {"target_modules": ["k_proj"], "bias": "none"}),
     (["0.self_attn.q_proj"], {"target_modules": ["q_proj"], "layers_to_transform": [0]}),
 ]  # fmt: skip
+GGUFS = [["attn_q", "attn_v"], ["attn_output", "ffn_down"], ["attn_k"]]
+HEALTHY = [(exported, name, {}, base) for name in SETTINGS for base in ("gpt2", "gpt2 classifier")]
+HEALTHY += [(ours, name, {}, base) for name in SETTINGS for base in ("gpt2", "llama")]
+HEALTHY += [(ours, "LoRA", {}, "gpt2 classifier")]
+HEALTHY += [(peft, ends, fields, base) for ends, fields in PEFTS for base in ("llama", "untied")]
+HEALTHY += [(gguf, ends, fields, "llama") for ends in GGUFS for fields in ({}, {"adapter_lora_alpha": None})]
 
 
-@pytest.mark.parametrize("make, name, base, seed", HEALTHY)
-def test_a_healthy_adapter_has_no_fault(make, name, base, seed, bases, tmp_path, capsys):
-    folder = tmp_path / "x"
-    folder.mkdir()
-    save_model(tmp_path / "base", PARAMS[base], CONFIGS[base])
-    assert_healthy(make(name, base, folder, seed), tmp_path / "base", capsys)
+@pytest.mark.parametrize("make, what, fields, base", HEALTHY)
+def test_a_healthy_adapter_has_no_fault(make, what, fields, base, bases, tmp_path, capsys):
+    assert_healthy(make(tmp_path / "a", bases / base, what, **fields), bases / base, capsys)
+
+
+def assert_healthy(path, base, capsys):
+    report, code = examined(path, base, capsys)
+    assert code == 0 and report["prompt"]["change"] > 0 and set(report["prompt"]["left_out"]) <= {"score", "head"}
+    assert all(row["status"] == "applied" and not row["notes"] for row in report["layers"]), report["layers"]
 
 
 def test_a_head_alone_is_an_effect(bases, tmp_path, capsys):
@@ -339,22 +186,20 @@ def test_a_head_alone_is_an_effect(bases, tmp_path, capsys):
     assert examined(tmp_path / "a", bases / "gpt2", capsys)[1] == 1
 
 
-@pytest.mark.parametrize("base", ["llama", "untied"])
-@pytest.mark.parametrize("ends, settings", PEFT_LLAMAS)
-def test_a_healthy_peft_adapter_of_a_llama_has_no_fault(ends, settings, base, bases, tmp_path, capsys):
-    assert_healthy(peft_llama(ends, base, tmp_path, 5, **settings), bases / base, capsys)
+def test_dora_of_an_embedding_is_not_a_fault(bases, tmp_path, capsys):
+    tensors = peft_tensors(random_factors(PARAMS["untied"], QV, dora=True))
+    shapes = {"lora_embedding_A": (R, 13), "lora_embedding_B": (12, R), M: (12,)}
+    tensors = peft_ones(**{f"model__embed_tokens__{leaf}": shape for leaf, shape in shapes.items()})(tensors)
+    write_peft(tmp_path / "a", tensors, use_dora=True, target_modules=[*QV, "embed_tokens"])
+    report, code = examined(tmp_path / "a", bases / "untied", capsys)
+    assert code == 0 and report["prompt"]["left_out"] == ["model.embed_tokens"]
 
 
-@pytest.mark.parametrize("ends", [["attn_q", "attn_v"], ["attn_output", "ffn_down"], ["attn_k"]])
-@pytest.mark.parametrize("fields", [{}, {"adapter_lora_alpha": None}])
-def test_a_healthy_gguf_adapter_has_no_fault(ends, fields, bases, tmp_path, capsys):
-    assert_healthy(gguf(ends, "llama", tmp_path, 6, **fields), bases / "llama", capsys)
-
-
-def assert_healthy(path, base, capsys):
-    report, code = examined(path, base, capsys)
-    assert code == 0 and report["prompt"]["change"] > 0 and set(report["prompt"]["left_out"]) <= {"score", "head"}
-    assert all(row["status"] == "applied" and not row["notes"] for row in report["layers"]), report["layers"]
+@pytest.mark.parametrize("shape, code", [((), 1), ((12,), 1), ((0, 12), 0), ((1, 12), 0)])
+def test_heads_of_strange_shapes(shape, code, bases, tmp_path, capsys):
+    tensors = peft_ones(score__weight=shape)(peft_tensors(random_factors(PARAMS["untied"], QV)))
+    report, exit_code = examined(write_peft(tmp_path / "a", tensors, task_type="SEQ_CLS"), bases / "untied", capsys)
+    assert exit_code == code and report["layers"][-1]["layer"] == "score"
 
 
 # ---------------------------------------------------------------- the numbers
@@ -367,11 +212,8 @@ def test_one_adapter_in_three_formats_changes_the_same(bases, tmp_path):
     adapter = Adapter(AdapterConfig(R, ALPHA, ("q_proj", "k_proj", "down_proj")), weights)
     save_adapter(tmp_path / "ours", adapter)
     hf = {n.replace("blocks", "model.layers").replace(".attn.", ".self_attn."): a for n, a in weights.items()}
-    write_peft(
-        tmp_path / "peft",
-        {f"{BASE}{n}.weight": a for n, a in hf.items()},
-        target_modules=["q_proj", "k_proj", "down_proj"],
-    )
+    tensors = {f"{BASE}{n}.weight": a for n, a in hf.items()}
+    write_peft(tmp_path / "peft", tensors, target_modules=["q_proj", "k_proj", "down_proj"])
     write_gguf_adapter(tmp_path / "a.gguf", gguf_tensors(factors, 6))
     ids = np.arange(7)[None]
     base, adapted = (forward(params, ids, CONFIGS["llama"], adapter=a)[0][0, -1] for a in (None, adapter))
@@ -407,31 +249,26 @@ def test_the_change_of_dora_is_that_of_the_weight(bases, tmp_path):
     params = PARAMS["gpt2"]
     save_adapter(tmp_path / "a", random_adapter(params, kind="dora", targets=["q_proj"]))
     arrays = load_adapter(tmp_path / "a", params).weights
-    W, A, B, m = (
-        *([params[f"{OURS}.weight"]]),
-        *(arrays[f"{OURS}.{x}"] for x in ("lora_A", "lora_B", "lora_magnitude_vector")),
-    )
+    W, A, B, m = params[f"{OURS}.weight"], *(arrays[f"{OURS}.{x}"] for x in ("lora_A", "lora_B", M))
     V = W + 2 * B @ A
     expected = m[:, None] * V / np.linalg.norm(V, axis=1, keepdims=True)
     row = diagnose(tmp_path / "a", bases / "gpt2")["layers"][0]
     assert row["change"] == pytest.approx(np.linalg.norm(expected - W) / np.linalg.norm(W), rel=1e-5)
 
 
-def test_many_blocks_share_a_line_unless_one_has_a_fault(tmp_path, capsys):
+def test_blocks_share_a_line_unless_one_has_a_fault(tmp_path):
     config = tiny_config(n_layers=25)
     params = random_params(config, np.float32)
     save_model(tmp_path / "base", params, config)
-    write_peft(
-        tmp_path / "a", peft_tensors(random_factors(params, ["c_attn", "c_fc"])), target_modules=["c_attn", "c_fc"]
-    )
-    layer = "transformer.h.7.mlp.c_fc"
-    edit_tensors(tmp_path / "a" / "adapter_model.safetensors", changed("lora_B.weight", np.zeros_like, layer))
-    examined(tmp_path / "a", tmp_path / "base", capsys)
-    lines = format_diagnosis(diagnose(tmp_path / "a", tmp_path / "base")).splitlines()
-    assert len(lines) < 12
-    assert any(line.startswith("transformer.h.{0…24}.attn.c_attn") for line in lines)
-    assert any(line.startswith("transformer.h.{0…6, 8…24}.mlp.c_fc") for line in lines)
-    assert any(line.startswith(layer) and "B is zero" in line for line in lines)
+    tensors = peft_tensors(random_factors(params, ["c_attn", "c_fc"]))
+    tensors = changed("lora_B.weight", np.zeros_like, "transformer.h.7.mlp.c_fc")(tensors)
+    write_peft(tmp_path / "a", tensors, target_modules=["c_attn", "c_fc"])
+    text = format_diagnosis(diagnose(tmp_path / "a", tmp_path / "base"))
+    rows = [line.split() for line in text.splitlines()[3:6]]
+    layers = ["transformer.h.{0…24}.attn.c_attn", "transformer.h.{0…6,", "transformer.h.7.mlp.c_fc"]
+    assert [row[0] for row in rows] == layers
+    assert [row[-1] == "[1]" for row in rows] == [False, False, True]
+    assert "[1] B is zero" in text and max(map(len, text.splitlines())) < 120
 
 
 # ---------------------------------------------------------------- the base
@@ -454,41 +291,30 @@ def test_the_fingerprint_does_not_depend_on_the_file(tmp_path):
 
 
 def test_whether_the_base_is_the_same(bases, tmp_path):
-    params = PARAMS["llama"]
-    tensors = peft_tensors(random_factors(params, QV))
-    write_peft(tmp_path / "peft", tensors, {"base_sha256": fingerprint(params)})
+    tensors = peft_tensors(random_factors(PARAMS["llama"], QV))
+    write_peft(tmp_path / "known", tensors, {"base_sha256": fingerprint(PARAMS["llama"])})
     write_peft(tmp_path / "unknown", tensors, base_model_name_or_path="some/llama")
-    gguf = gguf_tensors(random_factors(params, ["attn_q"], file="gguf"), 6)
-    content = write_gguf_adapter(tmp_path / "a.gguf", gguf, lora_np_base_sha256=fingerprint(params)).read_bytes()
-    (tmp_path / "a.gguf").write_bytes(content.replace(b"lora.np.base.sha256", b"lora_np.base_sha256"))
-    for name in ("peft", "a.gguf"):
-        assert diagnose(tmp_path / name, bases / "llama")["base"]["same"] is True
-        other = diagnose(tmp_path / name, bases / "other")
-        assert other["base"]["same"] is False and not other["faults"]
-    unknown = diagnose(tmp_path / "unknown", bases / "llama")
+    assert diagnose(tmp_path / "known", bases / "llama")["base"]["same"] is True
+    other, unknown = diagnose(tmp_path / "known", bases / "other"), diagnose(tmp_path / "unknown", bases / "llama")
+    assert other["base"]["same"] is False and not other["faults"]
     assert unknown["base"] == {"same": None, "named": "some/llama"}
     assert "some/llama" in format_diagnosis(unknown)
 
 
 @pytest.mark.parametrize("base", ["gpt2", "llama"])
-@pytest.mark.parametrize(
-    "kind, to, out", [("LoRA", "peft", "p"), ("DoRA", "peft", "p"), ("patterns", "gguf", "a.gguf")]
-)
-def test_exports_are_healthy_and_know_their_base(kind, to, out, base, tmp_path, capsys):
-    save_model(tmp_path / "base", PARAMS[base], CONFIGS[base], beside=new_files(tiny_tokenizer()))
-    (tmp_path / "x").mkdir()
-    path = ours(kind, base, tmp_path / "x", 7)
-    export(path, to, tmp_path / out)
-    assert_healthy(tmp_path / out, tmp_path / "base", capsys)
-    exported, original = diagnose(tmp_path / out, tmp_path / "base"), diagnose(path)
-    assert exported["base"]["same"] is True
-    assert exported["prompt"]["change"] == pytest.approx(original["prompt"]["change"], rel=1e-3)
+@pytest.mark.parametrize("kind, to", [("LoRA", "peft"), ("DoRA", "peft"), ("patterns", "gguf")])
+def test_exports_are_healthy_and_know_their_base(kind, to, base, tmp_path, capsys):
+    save_model(tmp_path / base, PARAMS[base], CONFIGS[base], beside=new_files(tiny_tokenizer()))
+    path, out = ours(tmp_path / "a", tmp_path / base, kind), tmp_path / f"out.{to}"
+    export(path, to, out)
+    assert_healthy(out, tmp_path / base, capsys)
+    report, original = diagnose(out, tmp_path / base), diagnose(path)
+    assert report["base"]["same"] is True
+    assert report["prompt"]["change"] == pytest.approx(original["prompt"]["change"], rel=1e-3)
 
 
 def test_an_adapter_of_ours_is_refused_by_another_base(bases, tmp_path, capsys):
-    save_model(tmp_path / "base", PARAMS["llama"], CONFIGS["llama"])
-    (tmp_path / "x").mkdir()
-    path = ours("LoRA", "llama", tmp_path / "x", 0)
+    path = ours(tmp_path / "a", bases / "llama", "LoRA")
     assert diagnose(path)["base"]["same"] is True
     report, code = examined(path, bases / "other", capsys)
     assert code == 1 and report["base"]["same"] is False and "trained on another base" in report["faults"][0]
@@ -498,9 +324,8 @@ def test_a_base_of_hugging_face_with_its_tokenizer(tmp_path, run):
     params, config = written_gguf(tmp_path / "model.gguf")
     write_hf(tmp_path / "hf", params, config)
     write_peft(tmp_path / "a", peft_tensors(random_factors(params, QV)))
-    out = run(
-        "doctor", tmp_path / "a", "--base", tmp_path / "hf", "--prompt", "some words", "--json", tmp_path / "r.json"
-    )
+    words = ["--prompt", "some words", "--json", tmp_path / "r.json"]
+    out = run("doctor", tmp_path / "a", "--base", tmp_path / "hf", *words)
     assert 'after "some words": the logits change by up to' in out
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["prompt"]["text"] == "some words"
     assert "the logits change" in run("doctor", tmp_path / "a", "--base", tmp_path / "model.gguf")
@@ -510,13 +335,13 @@ def test_a_base_of_hugging_face_with_its_tokenizer(tmp_path, run):
 
 
 def test_what_is_no_adapter_is_an_error_in_one_line(bases, tmp_path, fails):
-    base, good = bases / "llama", peft_llama(QV, "llama", tmp_path, 0)
+    base, good = bases / "llama", peft(tmp_path / "a", bases / "llama", QV)
     fails("doctor", tmp_path / "none", "--base", base, says=["no such folder"])
     fails("doctor", good, says=["base: is missing"])
     fails("doctor", good, "--base", tmp_path / "none", says=["none: no such folder"])
     fails("doctor", base, says=["base: is missing"])
     fails("doctor", base, "--base", base, says=["not an adapter", "expected a folder with"])
-    fails("doctor", good, "--base", base, "--prompt", "words", says=["prompt: the base has no tokenizer"])
+    fails("doctor", good, "--base", base, "--prompt", "words", says=["but the base has no tokenizer"])
     fails("doctor", good, "--base", base, "--json", good / "x.json", says=["also read from"])
     written_gguf(tmp_path / "model.gguf")
     fails("doctor", tmp_path / "model.gguf", "--base", base, says=["no tensor of LoRA"])

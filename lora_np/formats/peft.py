@@ -94,7 +94,8 @@ def load_peft(folder, params):
             raise ValueError(f"{path}: {shown(module)} is not a linear layer in the base's blocks; {NOT_HERE}")
         names, frozen = layers[module], [params[f"{name}.weight"] for name in layers[module]]
         rank, scale = rank_and_scale(fields_path, fields, found, module)
-        check_factors(path, module, joined, rank, [weight.shape for weight in frozen])
+        if fault := shape_fault(joined, rank, sum(weight.shape[0] for weight in frozen), frozen[0].shape[1]):
+            raise ValueError(f"{path}: {module} has {fault}")
         for name, own in split_factors(joined, names, frozen).items():
             if name in adapted:
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
@@ -183,27 +184,21 @@ def check_targets(path, fields, found, modules, layers):
             raise ValueError(f"{path}: {module} is a target, but the file has no adapter for it")
 
 
-def check_factors(path, module, factors, r, shapes):
-    """Raise ValueError unless A is (r, in), B (out, r) and DoRA's m (out,); name the likely mistake.
-
-    `shapes` has the (out, in) of each of our layers in this one.
-    """
-    n_out, n_in = sum(shape[0] for shape in shapes), shapes[0][1]
-    magnitudes = factors.get(MAGNITUDE)
-    if magnitudes is not None and magnitudes.shape != (n_out,):
-        raise ValueError(f"{path}: {module}.{MAGNITUDE} has shape {magnitudes.shape}, expected {(n_out,)}")
-    got = tuple(factors[factor].shape for factor in FACTORS)
-    if got == ((r, n_in), (n_out, r)):
-        return
-    text = f"{path}: {module} has lora_A {got[0]} and lora_B {got[1]}, expected {(r, n_in)} and {(n_out, r)}"
-    k = got[0][0] if got[0] else None
+def shape_fault(factors, r, n_out, n_in):
+    """What is wrong with the shapes, with the likely mistake; None if A is (r, in), B (out, r) and DoRA's m (out,)."""
+    if MAGNITUDE in factors and factors[MAGNITUDE].shape != (n_out,):
+        return f"{MAGNITUDE} {factors[MAGNITUDE].shape}, expected {(n_out,)}"
+    A, B = (factors[factor].shape for factor in FACTORS)
+    if (A, B) == ((r, n_in), (n_out, r)):
+        return None
+    first, last = A[:1], A[-1:]  # one of them may be the rank
     guesses = {
-        "they look exchanged": ((n_out, r), (r, n_in)),
-        "they look transposed": ((n_in, r), (r, n_out)),
-        f"they have rank {k}, but the configuration says {r}": ((k, n_in), (n_out, k)),
+        "they look exchanged": ((n_out, *last), (*last, n_in)),
+        "they look transposed": ((n_in, *last), (*last, n_out)),
+        f"they have rank {A and A[0]}, but the configuration says {r}": ((*first, n_in), (n_out, *first)),
     }
-    likely = [guess for guess, shapes in guesses.items() if got == shapes]
-    raise ValueError(f"{text}{': ' if likely else ''}{' or '.join(likely)}")
+    likely = [guess for guess, shapes in guesses.items() if (A, B) == shapes] or ["wrong shape for this base"]
+    return f"lora_A {A} and lora_B {B}, expected {(r, n_in)} and {(n_out, r)}: {' or '.join(likely)}"
 
 
 def our_config(fields, kind, ranks, alphas, targets, train_head):

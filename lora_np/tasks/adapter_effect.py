@@ -13,13 +13,12 @@ from ..data import decode, encode
 from ..formats.peft import FACTORS
 from ..model import forward
 from .inspection import LARGEST
-from .peft_treatment import RANDOM
-from .treatment import APPLIED, is_linear
+from .peft_treatment import TIED
+from .treatment import APPLIED, base_array, base_weight, is_linear
 
 PROMPT = "The quick brown fox jumps over the"
 N_IDS = 8  # of a prompt for a base without a tokenizer
 NOT_FINITE = "has NaN, infinite or far too large values"
-NO_A, NO_B = "A is zero", "B is zero, as before training"
 TOO_LARGE = "the update is larger than the weight itself: is the scale too large?"
 
 
@@ -27,22 +26,18 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 def measure(layer, params, kind):
     """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, None without numbers; and notes about them."""
     arrays = layer.arrays
-    if layer.status != APPLIED or not arrays or RANDOM in layer.notes:
+    if not arrays:
         return None, None, []
     if not all(np.abs(x).max(initial=0) < LARGEST for x in (*arrays.values(), np.array(layer.scale or 0.0))):
         return None, None, [NOT_FINITE]
-    leaf, *others = arrays
-    old = [params.get(f"{name}.{leaf if not others else 'weight'}") for name in layer.ours]
-    if old[0] is None or not others and old[0].shape != arrays[leaf].shape:
-        return None, None, []  # a head that the base does not have
-    old = np.concatenate(list(map(np.asarray, old)))
-    if not others:
-        return ratio(arrays[leaf] - old, old), None, []
+    if len(arrays) == 1:
+        [(leaf, new)] = arrays.items()
+        old = base_array(params, layer.ours, leaf)
+        return ratio(new - old, old) if new.shape == old.shape else None, None, []  # the base may have another head
+    old = base_weight(params, layer.ours)
     A, B = (arrays[factor].astype(np.float64) for factor in FACTORS)
     sigma = abs(layer.scale) * product_singular_values(B, A)
-    missing = " ".join(layer.notes)
-    zero = {"scale 0": not layer.scale, NO_A: not A.any() and "no lora_A" not in missing}
-    zero[NO_B] = not B.any() and "no lora_B" not in missing
+    zero = {"scale 0": not layer.scale, "A is zero": not A.any(), "B is zero, as before training": not B.any()}
     notes = [note for note, is_so in zero.items() if is_so]
     update = sigma
     if kind == "dora":
@@ -53,10 +48,11 @@ def measure(layer, params, kind):
     return change, effective_rank(sigma), notes
 
 
-def ratio(update, weight):
-    """‖ΔW‖/‖W‖; None if only W is zero."""
-    update, weight = float(np.linalg.norm(update)), float(np.linalg.norm(weight))
-    return update / weight if weight else None if update else 0.0
+def ratio(change, size):
+    """‖change‖/‖size‖; None if it is not finite, or only ‖size‖ is zero."""
+    change, size = float(np.linalg.norm(change)), float(np.linalg.norm(size))
+    quotient = change / size if size else 0.0 if change == 0 else math.inf
+    return quotient if math.isfinite(quotient) else None
 
 
 def attach(treatment, dtype):
@@ -65,16 +61,16 @@ def attach(treatment, dtype):
     for layer in treatment.layers:
         if layer.status != APPLIED:
             continue
-        if layer.alone or not (is_linear(layer.ours) or len(layer.arrays) == 1):
-            left_out.append(layer.name)
-        elif len(layer.arrays) == 1:
+        if len(layer.arrays) == 1 and TIED not in layer.notes:
             weights |= {f"{layer.ours[0]}.{leaf}": array.astype(dtype) for leaf, array in layer.arrays.items()}
-        else:  # of several layers in one, all have the same A
-            for i, name in enumerate(layer.ours):
+        elif layer.arrays and is_linear(layer.ours):
+            for i, name in enumerate(layer.ours):  # of several layers in one, all have the same A
                 ranks[name], alphas[name] = layer.rank, layer.scale * layer.rank
                 for leaf, array in layer.arrays.items():
                     own = array if leaf == "lora_A" else np.split(array, len(layer.ours))[i]
                     weights[f"{name}.{leaf}"] = own.astype(dtype)
+        else:
+            left_out.append(layer.name)
     config = AdapterConfig(1, 1.0, tuple(ranks), rank_pattern=ranks, alpha_pattern=alphas, kind=treatment.kind)
     return Adapter(config, weights), left_out
 
@@ -89,12 +85,12 @@ def compare(task, treatment, prompt=None):
         None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
         effect is not in it, such as a classifier's head, which is the adapter's on both sides.
     """
-    params, config, table = task.params, task.config, task.params["tok_emb.weight"]
-    adapter, left_out = attach(treatment, table.dtype)
-    heads = [layer.name for layer in treatment.layers if layer.name in ("score", "head") and layer.status == APPLIED]
-    if heads and HEAD in adapter.weights and (heads == ["score"] or config.n_classes):
-        head, left_out = adapter.weights[HEAD], left_out + heads
-        params, config = {**params, HEAD: head}, replace(config, n_classes=len(head))
+    params, config = task.params, task.config
+    adapter, left_out = attach(treatment, params["tok_emb.weight"].dtype)
+    head = next((layer.name for layer in treatment.layers if layer.name in ("score", "head")), None)
+    if HEAD in adapter.weights and (head == "score" or config.n_classes):
+        params, left_out = {**params, HEAD: adapter.weights[HEAD]}, [*left_out, head]
+        config = replace(config, n_classes=len(params[HEAD]))
     text, ids = prompt_ids(task, prompt)
     pair = [forward(params, ids[None], config, adapter=each)[0][0] for each in (None, adapter)]
     base, adapted = pair if config.n_classes else (logits[-1] for logits in pair)  # (n_classes,) or (V,)
@@ -105,22 +101,19 @@ def compare(task, treatment, prompt=None):
             return task.labels[best] if task.labels and len(task.labels) == len(logits) else f"class {best}"
         return f"token {best}" if task.tokenizer is None else repr(decode(task.tokenizer, np.array([best])))
 
-    rms = float(np.sqrt(np.mean(base.astype(np.float64) ** 2)))
-    change = float(np.abs(adapted - base).max()) / (rms or 1.0)
-    values = {"change": change if math.isfinite(change) else None, "left_out": left_out}
+    change = ratio(np.abs(adapted - base).max(), np.sqrt(np.mean(np.square(base, dtype=np.float64))))
+    values = {"change": change, "left_out": left_out}
     return {"text": text, "ids": ids.tolist(), "base": likeliest(base), "adapter": likeliest(adapted), **values}
 
 
 def prompt_ids(task, prompt=None):
     """The text of the prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it has no such words."""
-    n_positions, vocab_size = task.config.n_positions, task.config.vocab_size
-    if task.tokenizer is None and prompt is not None:
-        raise ValueError("prompt: the base has no tokenizer, expected none")
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
-        ids = encode(task.tokenizer, [text], n_positions)[0]
+        ids = encode(task.tokenizer, [text], task.config.n_positions)[0]
         if ids.size:
             return text, ids
-        if prompt is not None:
-            raise ValueError(f"prompt: got {quoted(prompt)}, which has no tokens in this vocabulary")
-    return None, np.arange(min(N_IDS, n_positions)) % vocab_size
+    if prompt is not None:
+        lacks = "the base has no tokenizer" if task.tokenizer is None else "the vocabulary has no such words"
+        raise ValueError(f"prompt: got {quoted(prompt)}, but {lacks}")
+    return None, np.arange(min(N_IDS, task.config.n_positions)) % task.config.vocab_size

@@ -138,10 +138,7 @@ def import_hf(path, out, tokenizer=None):
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     check_target(out, "out", (folder, tokenizer or folder))
-    kind = model_type(path)
-    if kind not in list(LOADERS):
-        raise ValueError(f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
-    params, config, labels = LOADERS[kind](path)
+    params, config, labels = load_hf(path)
     files = model_files(folder)
     if tokenizer is not None or files.keys() & {TOKENIZER, VOCABULARY}:
         place = tokenizer or folder
@@ -151,6 +148,15 @@ def import_hf(path, out, tokenizer=None):
     task = Task(params, config, None, tokenizer, labels, files)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
+
+
+def load_hf(path):
+    """The HFModel of a GPT-2 or a Llama, see `load_gpt2`."""
+    kind = model_type(path)
+    if kind not in list(LOADERS):
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        raise ValueError(f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
+    return LOADERS[kind](path)
 
 
 def import_gguf(path, out):

@@ -1,26 +1,29 @@
-"""What a program does with each layer of an adapter's file: llama.cpp with GGUF, this package with a folder of ours.
+"""What a program does with each layer of an adapter's file, and what llama.cpp and this package expect of one.
 
-The files are read as they are, because the faults are what matters. Both programs refuse whatever does not fit. What
-PEFT does is in `peft_treatment.py`.
+The files are read as they are, because the faults are what matters. A Program is one description for all three; what
+PEFT expects is in `peft_treatment.py`.
 """
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import HEAD, linear_layers, module_config, scaling
 from ..adapters.config import matches
-from ..adapters.dora import MAGNITUDE
 from ..checked import quoted
 from ..formats.hugging_face import bare
 from ..formats.llama import in_rotation_order
-from ..formats.names import is_llama, layer_names
-from ..formats.peft import FACTORS
+from ..formats.names import FILES, is_llama, layer_names
+from ..formats.peft import LEAVES, shape_fault
+from ..formats.peft_config import alpha_of
 
 APPLIED, IGNORED, REFUSED, NO_TENSORS = "applied", "ignored", "refused", "no tensors"
-GGUF_NAME = re.compile(r"(.+)\.weight\.lora_([ab])")
-OUR_NAME = re.compile(rf"(.+)\.({'|'.join([*FACTORS, MAGNITUDE])})")
+GGUF_NAME = re.compile(r"(.+)\.weight\.(lora_[ab])")
+OUR_NAMES = {kind: re.compile(rf"(.+)\.({'|'.join(leaves)})") for kind, leaves in LEAVES.items()}
+
+SPELLINGS = {"lora_a": "lora_A", "lora_b": "lora_B", "lora_embedding_A": "lora_A", "lora_embedding_B": "lora_B"}
 
 
 class Layer(NamedTuple):
@@ -33,8 +36,20 @@ class Layer(NamedTuple):
     arrays: dict = {}  # of an applied layer: A (r, in), B (out, r), DoRA's m (out,); or a whole "weight" or "bias"
     rank: int | None = None
     scale: float | None = None
-    scale_from: str = ""
-    alone: bool = False  # whether it changes one use of a tied weight, so that our model cannot show its effect
+    scale_from: str | None = None
+
+
+class Program(NamedTuple):
+    """What a program expects of a file."""
+
+    names: dict  # the base's name of each layer that it can adapt -> our layers in it
+    targets: list[str]  # those that it adapts
+    missing: dict  # each array of a layer -> (status, note) of a layer without it
+    scale_of: Callable  # (name, arrays) -> (rank, scale, what it comes from other than plain fields, or "")
+    rslora: bool = False
+    misfit: str = REFUSED  # status of a layer that is none of the targets
+    prefix: str = ""  # in front of the names in the file
+    notes: dict = {}  # layer -> more notes
 
 
 class Treatment(NamedTuple):
@@ -46,15 +61,97 @@ class Treatment(NamedTuple):
     refused: list[str]  # why it refuses the file, other than for its layers
 
 
-# ---------------------------------------------------------------- llama.cpp
+def by_layer(tensors, pattern):
+    """The factors {layer: {"lora_A": …}} of the names that a pattern (layer)(array) fits, and the other tensors."""
+    factors, others = {}, {}
+    for key, tensor in tensors.items():
+        array = np.asarray(tensor).real  # PyTorch drops imaginary parts too
+        if match := pattern.fullmatch(key):
+            factors.setdefault(match[1], {})[SPELLINGS.get(match[2], match[2])] = array
+        else:
+            others[key] = array
+    return factors, others
+
+
+def treat(program, factors, params, others=()):
+    """The Layers in the base's order: those of the factors, targets that the file lacks, and `others`."""
+    layers = [(layer.name, layer) for layer in others]
+    for key, arrays in factors.items():
+        name = key.removeprefix(program.prefix)
+        if name in program.names and key.startswith(program.prefix):
+            layers.append((name, treat_layer(program, name, arrays, params)))
+        else:
+            name, note = misnamed(key, program.names, params, program.prefix)
+            layers.append((name, Layer(key, program.misfit, (note,))))
+    lacking = set(program.targets).difference(name for name, _ in layers)
+    layers += [(name, Layer(name, NO_TENSORS, ("a target without tensors",))) for name in lacking]
+    place = {name: i for i, name in enumerate(program.names)}
+    return [layer for _, layer in sorted(layers, key=lambda pair: place.get(pair[0], len(place)))]
+
+
+def treat_layer(program, name, arrays, params):
+    """The Layer of the base's layer of this name."""
+    if name not in program.targets:
+        return Layer(name, program.misfit, ("not a target of the configuration",))
+    for leaf, (status, note) in program.missing.items():
+        if leaf not in arrays:
+            return Layer(name, status, (note,))
+    ours = program.names[name]
+    try:
+        rank, scale, source = program.scale_of(name, arrays)
+        fault = shape_fault(arrays, rank, *base_weight(params, ours).shape)
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        return Layer(name, REFUSED, (fault,))
+    notes = [f"{leaf} is ignored" for leaf in arrays if leaf not in program.missing]
+    arrays = {leaf: arrays[leaf] for leaf in program.missing}
+    numbers = f"{alpha_of(scale, rank, program.rslora):g}/{'√' if program.rslora else ''}{rank}"
+    source = f"{source}: {numbers}" if source else numbers
+    return Layer(name, APPLIED, (*notes, *program.notes.get(name, ())), ours, arrays, rank, scale, source)
+
+
+def base_array(params, ours, leaf="weight"):
+    """The base's weight or bias that layers of ours share in a file, or None; the head may be tied to the embedding."""
+    if ours == ("head",) and HEAD not in params:
+        ours = ("tok_emb",)
+    arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
+    return np.concatenate(arrays) if arrays else None
+
+
+def base_weight(params, ours):
+    """The weight (out, in) that factors are added to; an embedding's is transposed."""
+    weight = base_array(params, ours)
+    return weight.T if ours[0].endswith("_emb") else weight
+
+
+def misnamed(key, names, params, prefix=""):
+    """The base's layer that a wrong name in a file seems to mean, or None, and what is wrong with the name."""
+    ends = {layer: name for name, ours in names.items() for layer in ours}
+    for file in FILES:
+        ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(params, file).items()}
+    ends |= {bare(name): name for name in names}
+    words = key.split(".")
+    end = next((end for i in range(len(words)) if ends.get(end := ".".join(words[i:]))), None)
+    if end is None:
+        return None, "the base has no such layer to adapt"
+    name = ends[end]
+    if name.endswith(end):
+        got, expected = key.removesuffix(end), (prefix + name).removesuffix(end)
+        return name, f"the name begins with {got!r}, expected {expected!r}"
+    return name, f"the base calls it {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
+
+
+def is_linear(ours):
+    return ours[0].endswith("_proj")
+
+
+# ---------------------------------------------------------------- llama.cpp and this package refuse what does not fit
 
 
 def by_llama_cpp(fields, tensors, base):
     """The Treatment by llama.cpp (src/llama-adapter.cpp); `fields` and `tensors` from `read_gguf`, `base` a Task."""
-    names = {name: tuple(ours) for name, ours in layer_names(base.params, "gguf").items()}
-    if base.config.n_classes:
-        del names["output"]  # a classifier's head has another name
-    llama = is_llama(base.params)
+    params, llama = base.params, is_llama(base.params)
     expected = {"general.type": "adapter", "general.architecture": "llama" if llama else "gpt2", "adapter.type": "lora"}
     wrong = [name for name, value in expected.items() if fields.get(name) != value]
     refused = [f"{name} is {quoted(fields.get(name))}, expected {expected[name]!r}" for name in wrong]
@@ -62,161 +159,52 @@ def by_llama_cpp(fields, tensors, base):
     if not isinstance(alpha, float):
         refused.append(f"adapter.lora.alpha is {quoted(alpha)}, expected a float")
         alpha = 0.0
-    factors, layers = {}, []
-    for key, tensor in tensors.items():
-        if match := GGUF_NAME.fullmatch(key):
-            factors.setdefault(match[1], {})[f"lora_{match[2].upper()}"] = np.asarray(tensor)
-        elif key.endswith("_norm.weight"):
-            layers.append(Layer(key, IGNORED, ("llama.cpp skips norms",)))
-        else:
-            layers.append(Layer(key, REFUSED, ("the name does not end in .lora_a or .lora_b",)))
-    for name, arrays in factors.items():
-        layer = llama_cpp_layer(name, arrays, names, alpha, base)
-        if layer.status == APPLIED and llama and name.endswith(("attn_q", "attn_k")):
+
+    def scale_of(name, arrays):
+        rank = len(arrays["lora_A"])
+        return (rank, alpha / rank, "") if alpha else (rank, 1.0, "no adapter.lora.alpha")
+
+    names = {name: tuple(ours) for name, ours in layer_names(params, "gguf").items() if not name.endswith("_norm")}
+    if base.config.n_classes:
+        del names["output"]  # a classifier's head has another name
+    factors, others = by_layer(tensors, GGUF_NAME)
+    layers = []
+    for key in others:
+        is_norm = key.endswith("_norm.weight")
+        note = "llama.cpp skips norms" if is_norm else "the name does not end in .lora_a or .lora_b"
+        layers.append(Layer(key, IGNORED if is_norm else REFUSED, (note,)))
+    for name in {"token_embd", "output"} & factors.keys():
+        if HEAD not in params:
+            del factors[name]
+            layers.append(Layer(name, REFUSED, ("embedding and head are tied: llama.cpp adapts neither",)))
+        elif name == "token_embd" and "lora_A" in factors[name]:
+            factors[name]["lora_A"] = factors[name]["lora_A"].T  # stored as (V, r)
+    missing = {leaf: (REFUSED, f"{leaf.lower()} is missing") for leaf in LEAVES["lora"]}
+    program = Program(names, list(names.keys() & factors), missing, scale_of)
+    layers = treat(program, factors, params, layers)
+    for i, layer in enumerate(layers):
+        if llama and layer.arrays and layer.name.endswith(("attn_q", "attn_k")):
             B = in_rotation_order(layer.arrays["lora_B"], base.config.head_size)
-            layer = layer._replace(arrays={**layer.arrays, "lora_B": B})
-        layers.append(layer)
-    return Treatment("llama.cpp", "lora", in_order(layers, names), refused)
-
-
-def llama_cpp_layer(name, arrays, names, alpha, base):
-    """The Layer of a pair lora_a and lora_b, or of half of one."""
-    missing = [f"lora_{half}" for half in "ab" if f"lora_{half.upper()}" not in arrays]
-    if missing:
-        return Layer(name, REFUSED, (f"{missing[0]} is missing",))
-    if name not in names:
-        is_tied = name == "output" and HEAD not in base.params
-        note = "the base's head is tied to token_embd" if is_tied else misnamed(name, names, base.params)[1]
-        return Layer(name, REFUSED, (note,))
-    weights = [base.params[f"{layer}.weight"] for layer in names[name]]
-    if name == "token_embd":  # stored as A (V, r) and B (d, r)
-        if HEAD not in base.params:
-            return Layer(name, REFUSED, ("tied to the head: llama.cpp aborts",))
-        arrays = {"lora_A": arrays["lora_B"].T, "lora_B": arrays["lora_A"]}
-    rank = arrays["lora_A"].shape[0]
-    scale = alpha / rank if alpha else 1.0
-    source = f"adapter.lora.alpha {alpha:g}/{rank}" if alpha else "no adapter.lora.alpha"
-    n_out, n_in = sum(weight.shape[0] for weight in weights), weights[0].shape[-1]
-    fault = fault_of_shapes(arrays, n_out, n_in, rank)
-    layer = Layer(name, APPLIED, (), names[name], arrays, rank, scale, source)
-    return layer._replace(status=REFUSED, notes=(fault,), arrays={}) if fault else layer
-
-
-# ---------------------------------------------------------------- this package
+            layers[i] = layer._replace(arrays={**layer.arrays, "lora_B": B})
+    return Treatment("llama.cpp", "lora", layers, refused)
 
 
 def by_us(config, tensors, params):
-    """The Treatment by `load_adapter`.
+    """The Treatment by `load_adapter`; `config` an AdapterConfig, `params` has the head of a classifier."""
 
-    Parameters
-    ----------
-    config : AdapterConfig
-    tensors : dict, those of `adapter.safetensors`
-    params : dict of the base's weights, with the head of a classifier
-    """
+    def scale_of(name, arrays):
+        own = module_config(config, name)
+        return own.r, scaling(own), ""
+
     names = {name: (name,) for name in linear_layers(params)}
     targets = [name for name in names if any(matches(name, target) for target in config.targets)]
-    factors, layers = {}, []
-    leaves = FACTORS if config.kind == "lora" else (*FACTORS, MAGNITUDE)
-    for key, array in tensors.items():
-        match = OUR_NAME.fullmatch(key)
-        if match and match[2] in leaves:
-            factors.setdefault(match[1], {})[match[2]] = array
-        elif key == HEAD and config.train_head and HEAD in params and array.shape == params[HEAD].shape:
+    factors, others = by_layer(tensors, OUR_NAMES[config.kind])
+    layers = []
+    for key, array in others.items():
+        if key == HEAD and config.train_head and HEAD in params and array.shape == params[HEAD].shape:
             layers.append(Layer("head", APPLIED, (), ("head",), {"weight": array}))
         else:
             layers.append(Layer(key, REFUSED, ("not a tensor of this adapter",)))
-    for name, arrays in factors.items():
-        missing = [leaf for leaf in leaves if leaf not in arrays]
-        if name not in targets:
-            note = "not a target of the configuration" if name in names else misnamed(name, names, params)[1]
-        elif missing:
-            note = f"{missing[0]} is missing"
-        else:
-            note = fault_of_shapes(arrays, *params[f"{name}.weight"].shape, module_config(config, name).r)
-        layer = Layer(name, REFUSED, (note,))
-        if name in targets:
-            own = module_config(config, name)
-            source = scale_source(
-                vars(config), "r", "alpha", None, lambda field, key, name=name: matches(name, key), "rslora"
-            )
-            layer = layer._replace(ours=(name,), rank=own.r, scale=scaling(own), scale_from=source)
-        layers.append(layer if note else layer._replace(status=APPLIED, notes=(), arrays=arrays))
-    layers += [Layer(name, NO_TENSORS, ("a target without tensors",)) for name in targets if name not in factors]
-    return Treatment("lora_np", config.kind, in_order(layers, names), [])
-
-
-# ---------------------------------------------------------------- what all have
-
-
-def in_order(layers, names):
-    """The layers in the base's order, and at the end those that it does not have."""
-    place = {name: i for i, name in enumerate(names)}
-    return sorted(layers, key=lambda layer: place.get(layer.name, len(place)))
-
-
-def scale_source(fields, r, alpha, default, fits, rslora):
-    """Where a layer's scale comes from, such as "16/8" or "alpha_pattern q_proj: 4/√8".
-
-    `r` and `alpha` name the fields of rank and alpha, `default` is what both are without; `fits` is a function
-    (field, key of a pattern) -> whether the key means the layer.
-    """
-    values, sources = [], []
-    for field, name in (("rank_pattern", r), ("alpha_pattern", alpha)):
-        key = next((key for key in fields.get(field) or {} if fits(field, key)), None)
-        values.append(fields.get(name, default) if key is None else fields[field][key])
-        sources += [f"{field} {key}"] if key is not None else [] if name in fields else [f"default {name}"]
-    numbers = f"{values[1]:g}/{'√' if fields.get(rslora) else ''}{values[0]}"
-    return f"{', '.join(sources)}: {numbers}" if sources else numbers
-
-
-def fault_of_shapes(arrays, n_out, n_in, r):
-    """What is wrong with the shapes of A, B and m, as far as they are there, in a layer (out, in); None if they fit."""
-    got = [arrays[factor].shape if factor in arrays else None for factor in FACTORS]
-    if MAGNITUDE in arrays and arrays[MAGNITUDE].shape != (n_out,):
-        return f"m {arrays[MAGNITUDE].shape}, expected {(n_out,)}"
-
-    def fit(*shapes):
-        return all(shape is None or shape == expected for shape, expected in zip(got, shapes))
-
-    if fit((r, n_in), (n_out, r)):
-        return None
-    guesses = []
-    for k in sorted({size for shape in got if shape for size in shape}):
-        guesses += ["exchanged"] if fit((n_out, k), (k, n_in)) else []
-        guesses += ["transposed"] if fit((n_in, k), (k, n_out)) else []
-        guesses += [f"of rank {k}, but the configuration says {r}"] if fit((k, n_in), (n_out, k)) else []
-    shapes = ", ".join(f"{factor[-1]} {shape}" for factor, shape in zip(FACTORS, got) if shape is not None)
-    expected = ", ".join(f"{x} {s}" for x, s, g in zip("AB", ((r, n_in), (n_out, r)), got) if g is not None)
-    return f"{shapes}, expected {expected}: {' or '.join(guesses) or 'wrong shape for this base'}"
-
-
-def misnamed(module, names, params, prefix=""):
-    """The base's layer that a wrong name seems to mean, or None, and what is wrong with the name.
-
-    Parameters
-    ----------
-    module : name of a layer in the file
-    names : dict, the base's names of its layers -> ours
-    params : dict of the base's weights
-    prefix : what belongs in front of each of `names` in the file
-    """
-    by_ours = {ours: name for name, ours in names.items()}
-    ends = {bare(name): name for name in names}
-    for file in ("hf", "gguf"):
-        others = {bare(name): by_ours.get(tuple(ours)) for name, ours in layer_names(params, file).items()}
-        ends |= {name: theirs for name, theirs in others.items() if theirs}
-    ends |= {layer: name for name, ours in names.items() for layer in ours}
-    words = module.split(".")
-    for i in range(len(words)):
-        name = ends.get(end := ".".join(words[i:]))
-        if name is not None:
-            if name.endswith(end):
-                got, expected = module.removesuffix(end), (prefix + name).removesuffix(end)
-                return name, f"the name begins with {got!r}, expected {expected!r}"
-            return name, f"the base calls it {re.sub(r'[.][0-9]+[.]', '.N.', prefix + name)!r}"
-    return None, "the base has no such layer"
-
-
-def is_linear(ours):
-    return ours[0].endswith("_proj")
+    missing = {leaf: (REFUSED, f"{leaf} is missing") for leaf in LEAVES[config.kind]}
+    layers = treat(Program(names, targets, missing, scale_of, config.rslora), factors, params, layers)
+    return Treatment("lora_np", config.kind, layers, [])
