@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import adapter_deltas, merge
+from lora_np.cli import main
+from lora_np.compress import quantise_q8_0
 from lora_np.data import gguf_tokenizer_files, gguf_vocabulary, load_tokenizer
 from lora_np.data.gguf_tokenizer import PATTERNS
 from lora_np.formats import PRETRAINED, load_pretrained, read_model, save_gguf, save_gguf_adapter, save_task
@@ -97,6 +99,25 @@ def test_blocks_keep_their_bytes(matrices, format, tmp_path, run):
     run("export", tmp_path / "task", "--to", "gguf-merged", "--out", tmp_path / "f32.gguf")
     expected = merge(read_model(tmp_path / "base.gguf").params, adapter)
     assert same_bits(read_model(tmp_path / "f32.gguf").params, expected)
+
+
+def test_an_update_that_rounding_swallows_is_told(tmp_path, run, capsys):
+    """Codes are in the middle of a rounding interval. In another format than the base's, W + ΔW is rounded once."""
+    params, config = written_gguf(tmp_path / "whole.gguf")
+    run("export", tmp_path / "whole.gguf", "--to", "gguf", "--format", "q4_1", "--out", tmp_path / "base.gguf")
+    task = read_model(tmp_path / "base.gguf", weights="blocks")
+    assert task.params["tok_emb.weight"].format == "q8_0"
+    for kind, format, is_lost in [("lora", "q4_1", True), ("lora", "q8_0", False), ("qalora", "q4_1", False)]:
+        adapter = random_adapter(task.params, kind=kind, targets=("v_proj",), alpha=0.2, train_head=False)
+        save_task(tmp_path / "task", task._replace(adapter=adapter), tmp_path / "base.gguf", {"labels": None})
+        out = tmp_path / f"{kind}_{format}.gguf"
+        arguments = ["export", tmp_path / "task", "--to", "gguf-merged", "--format", format, "--out", out]
+        assert main([str(argument) for argument in arguments]) == 0
+        assert ("of the adapter's update is left" in capsys.readouterr().err) == is_lost
+        if format == "q8_0":
+            expected = merge(task.params, adapter)["blocks.0.attn.v_proj.weight"]
+            got = read_model(out, weights="blocks").params["blocks.0.attn.v_proj.weight"]
+            assert np.array_equal(got.blocks, quantise_q8_0(expected).blocks)
 
 
 def test_exports_say_what_they_were_trained_on(tmp_path, run):

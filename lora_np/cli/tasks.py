@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ..adapters import VARIANTS, AdapterConfig, merge_errors, variant_config
+from ..adapters import VARIANTS, AdapterConfig, layer_arrays, merge_errors, module_rank, variant_config
 from ..checked import one_of, shown
 from ..data import read_records
 from ..formats import PRETRAINED, check_target, save_task, task_places
@@ -52,8 +52,8 @@ def add_commands(command):
     tuning.add_argument("--lora-dropout", type=float, default=0.0, metavar="P", help="on the adapter's input")
     text = "balanced: a text counts the more, the rarer its class (default none)"
     tuning.add_argument("--class-weights", choices=CLASS_WEIGHTS, help=text)
-    text = """train the language model to answer with the label's name after each text and a question (default
-    'Label:' on a line of its own), without a new head"""
+    text = """train the language model to answer with the label's name after each text and a question on a line of its
+    own (default 'Label:'), without a new head"""
     tuning.add_argument("--as-words", nargs="?", const=QUESTION, metavar="QUESTION", help=text)
     text = "peak learning rate (default depends on the method)"
     tuning.add_argument("--lr", dest="learning_rate", type=float, metavar="RATE", help=text)
@@ -159,10 +159,15 @@ def run_finetune(arguments):
         settings |= {
             "class_weights": arguments.class_weights or "none",
             "quoting": bool(arguments.quoting),
-            "as_words": arguments.as_words,
+            "as_words": as_question(arguments.as_words),
         }
         result = finetune(*table, arguments.out, test_data=arguments.test, **settings)
     print(*report(result, arguments), f"saved in {arguments.out}", sep="\n")
+
+
+def as_question(text):
+    """A question for a language model, on a line of its own unless it begins with a space or a line's end."""
+    return text if text is None or text[:1].isspace() else f"\n{text}"
 
 
 def offered_variants():
@@ -282,12 +287,14 @@ def run_export(arguments):
     if not arguments.to.startswith("gguf"):
         check_unset(arguments, ["format"], f"needs --to gguf or gguf-merged, got --to {arguments.to}")
     which = arguments.task, arguments.to, arguments.out
-    task = export(*which, arguments.base_name, arguments.base, arguments.format or "f32")
+    task = export(*which, arguments.base_name, arguments.base, arguments.format)
     kind = "a language model" if task.labels is None else f"a classifier of {len(task.labels)} classes"
     what = f"an adapter of {kind}" if task.adapter is not None and arguments.to in ("peft", "gguf") else kind
     if task.question is not None:
-        labels = " or ".join(f" {shown(label)}" for label in task.labels)
-        print(f"ask it with a text and then {task.question!r}; it answers{labels}")
+        labels = ", ".join(repr(f" {shown(label)}") for label in task.labels)
+        print(f"ask it with a text and then {task.question!r}; it was taught to answer one of {labels}")
+    if arguments.to == "peft" and not arguments.base_name:
+        print("its file names no base; --base-name NAME does, for AutoPeftModel")
     print(f"{what}; saved in {arguments.out}")
 
 
@@ -305,7 +312,10 @@ def run_import(arguments):
     config = task.config
     print(f"d_model {config.d_model}, {config.n_layers} layers, {config.n_heads} heads, {config.vocab_size} tokens")
     if task.adapter is not None:
-        print(f"adapter of rank {task.adapter.config.r} on {', '.join(task.adapter.config.targets) or 'no layer'}")
+        config = task.adapter.config
+        ranks = sorted({module_rank(config, module) for module in layer_arrays(task.adapter)})
+        rank = " and ".join(dict.fromkeys(map(str, ranks[:1] + ranks[-1:])))
+        print(f"adapter of rank {rank or 0} on {', '.join(config.targets) or 'no layer'}")
     if task.labels is not None:
         print(f"labels: {', '.join(map(shown, task.labels))}")
     if task.tokenizer is None:

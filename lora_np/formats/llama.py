@@ -181,6 +181,8 @@ def gguf_numbers(config):
 
 def config_from_gguf(path, fields, tensors):
     """Our configuration from a GGUF file's metadata."""
+    if fields.get("general.type") == "adapter":
+        raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")
     kind = fields.get("general.architecture")
     if kind != "llama":
         raise ValueError(f"{path}: general.architecture is {quoted(kind)}, expected 'llama'")

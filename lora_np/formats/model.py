@@ -38,7 +38,9 @@ class Task(NamedTuple):
 
 
 def model_place(name):
-    """The folder or GGUF file of a model by its path or name."""
+    """The folder or GGUF file of a model by its path or name; "pretrained" is the small base of this package."""
+    if str(name) == "pretrained" and not Path(name).exists():
+        return PRETRAINED
     return packaged_model(str(name)) if is_packaged(name) else Path(name)
 
 

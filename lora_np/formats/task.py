@@ -200,7 +200,7 @@ def task_places(name, base=None):
 
 def task_folder(name):
     """The folder of a task, or of an adapter that comes with the package, by its name."""
-    folder = Path(name)
+    folder = model_place(name)
     if not folder.exists() and str(name) in shipped_adapters():
         return SHIPPED / str(name)
     if folder.is_file():

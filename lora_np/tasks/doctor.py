@@ -112,7 +112,8 @@ def examine_ours(place, base):
         raise ValueError(f"{place}: not an adapter ({contents(place)}), {expected}")
     config, (tensors, _) = read_config(path, AdapterConfig), read_tensors(place / "adapter.safetensors")
     if config.kind not in LEAVES:
-        raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}")
+        remedy = "; export it with --to gguf, and examine that" if config.kind == "qalora" else ""
+        raise ValueError(f"{place}: got an adapter of kind {config.kind!r}, expected {' or '.join(LEAVES)}{remedy}")
     if is_hugging_face(base):
         raise ValueError(f"base: {base} is a Hugging Face model, expected the one in our format that it was trained on")
     about, model = read_task(place)[1], read_base(base)
@@ -134,7 +135,7 @@ def base_place(path, base=None):
     if base is None and (place / "task.json").is_file():
         base = task_base(place)
     if base is None or base == place:
-        raise ValueError(f"base: is missing, expected the model that {path} was trained on")
+        raise ValueError(f"base: is missing; name the model that {path} was trained on with --base")
     return model_place(base)
 
 

@@ -3,6 +3,8 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from ..adapters import HEAD, fitting_arrays, merge, merge_in_format
 from ..checked import one_of, quoted
 from ..data import gguf_vocabulary, model_files
@@ -35,7 +37,7 @@ from ..formats.hugging_face import default_labels, model_type, special_ids
 from ..formats.model import FINGERPRINT, fingerprint, weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
-from ..formats.to_gguf import check_language_model
+from ..formats.to_gguf import check_language_model, encoded
 from ..model import LlamaConfig, ModelConfig
 
 FORMATS = {
@@ -46,11 +48,12 @@ FORMATS = {
     "gguf-merged": "the model with the adapter in its weights for llama.cpp",
 }
 SAMPLE = "It's fine."
+LEAST_SHARE = 0.9  # of an adapter's update, below which a merge warns
 LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
 SAVERS = {ModelConfig: save_gpt2, LlamaConfig: save_llama}
 
 
-def export(name, to, out, base_name=None, base=None, format="f32"):
+def export(name, to, out, base_name=None, base=None, format=None):
     """Write a task for `transformers`, PEFT or llama.cpp.
 
     Parameters
@@ -61,7 +64,7 @@ def export(name, to, out, base_name=None, base=None, format="f32"):
     out : folder to write, for GGUF a file, other than the task's and its base's
     base_name : str or None, where PEFT will find the base, for the adapter's configuration
     base : folder of the adapter's base, if it has moved, or None
-    format : of a model in GGUF: "f32", "f16", "q8_0" or "q4_1"
+    format : of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
     Returns
     -------
@@ -85,7 +88,8 @@ def export(name, to, out, base_name=None, base=None, format="f32"):
     if task.adapter is not None:
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
-    SAVERS[type(task.config)](out, params, task.config, task.tokenizer, task.labels, task.files)
+    labels = task.labels if task.config.n_classes else None  # and not those that a language model answers with
+    SAVERS[type(task.config)](out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
@@ -93,18 +97,44 @@ def export_gguf(name, is_merged, out, base, format):
     """Write the adapter of a task, or a model, for llama.cpp; see `export`."""
     task = load_task(name, base, weights="blocks")
     if task.adapter is not None and not is_merged:
+        if format is not None:
+            raise ValueError(f"format: got {format!r} for an adapter, which is always written in f32; expected none")
         fields = {f"lora_np.{FINGERPRINT}": fingerprint(task.params)}
         save_gguf_adapter(out, task.adapter, task.params, task.config, fields)
         return task
     check_language_model(task.config)
-    params = task.params
+    params, format = task.params, format or "f32"
     if task.adapter is not None:
-        if any(getattr(weight, "format", None) == format for weight in params.values()):
-            params = merge_in_format(params, task.adapter).params  # where nothing changes, the codes stay
-        else:
-            params = merge(params, task.adapter)
+        params, share = merged_for(params, task.adapter, format)
+        if share < LEAST_SHARE:
+            left = f"only {share:.0%} of the adapter's update is left after rounding to {format}"
+            remedy = "write another format, or train with --variant qalora, whose update fits q4_1"
+            warnings.warn(f"{left}; {remedy}", stacklevel=3)
     save_gguf(out, params, task.config, gguf_fields(name, task, base), format)
     return task._replace(params=params, adapter=None)
+
+
+def merged_for(params, adapter, format):
+    """The weights with an adapter, the adapted ones in a format of GGUF; and the share of the update that is left.
+
+    A weight in blocks of the same format keeps as much of them as it can (`merge_in_format`). Weights that are codes
+    already are all in the middle of a rounding interval, so a small update of them changes few codes: the share is
+    ⟨rounded W + ΔW less W, ΔW⟩ / ‖ΔW‖².
+    """
+    merged = merge(params, adapter)
+    names = [name for name in merged if merged[name] is not params.get(name) and name != HEAD]
+    in_blocks = any(getattr(params[name], "format", None) == format for name in names)
+    own = merge_in_format(params, adapter).params if in_blocks else {}
+    arrived = whole = 0.0
+    for name in names:
+        base = np.asarray(params[name])
+        update = merged[name] - base
+        same = getattr(params[name], "format", None) == format
+        stored = own[name] if same else encoded(name, merged[name], format)
+        arrived += float(np.vdot(np.asarray(stored) - base, update))
+        whole += float(np.vdot(update, update))
+        merged[name] = stored
+    return merged, arrived / whole if whole else 1.0
 
 
 def gguf_fields(name, task, base):
@@ -201,7 +231,11 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     task = load_task(base)
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
-    adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
+    try:
+        adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
+    except ValueError as error:
+        hint = "; its base is taken to be the small one of this package, unless --base names another"
+        raise ValueError(f"{error}{hint if base == PRETRAINED else ''}") from None
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:
         own = task.labels if task.config.n_classes == n_classes else None

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 VARIABLE = "LORA_NP_LLAMA_CPP"
 KINDS = ("f32", "q8_0", "q4_1")  # of the model's weights
 N_PROMPT, N_NEW = 128, 64  # tokens
+WIDTHS = 8, 20, 20, 10  # of a table's columns
 
 
 def find_llama_cpp():
@@ -92,8 +93,8 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
 
     Returns
     -------
-    list of dict: "weights", "adapter" (bool), "file_bytes", and the medians over the rounds "prompt" and "new", tokens
-    a second, and "peak_bytes", of the process
+    list of dict: "weights", "adapter" (bool), "file_bytes", and lists with a number of each round: "prompt" and "new",
+    tokens a second, and "peak_bytes", of the process
     """
     threads, rounds = whole_number("threads", threads), whole_number("rounds", rounds)
     find_llama_cpp()
@@ -118,21 +119,21 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
                 "weights": kind,
                 "adapter": adapted,
                 "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
-                "prompt": median(N_PROMPT / answer["prompt_seconds"] for answer in of_side),
-                "new": median(N_NEW / answer["steps_seconds"] for answer in of_side),
-                "peak_bytes": median(answer["peak_bytes"] for answer in of_side),
+                "prompt": [N_PROMPT / answer["prompt_seconds"] for answer in of_side],
+                "new": [N_NEW / answer["steps_seconds"] for answer in of_side],
+                "peak_bytes": [answer["peak_bytes"] for answer in of_side],
             }
             for (kind, adapted), of_side in answers.items()
         ]
 
 
 def format_times(rows):
-    """The rows of `time_llama_cpp` as a table."""
-    lines = [
-        f"{'weights':<8}{'adapter':<9}{'file, MB':>9}{'reads, tokens/s':>17}{'writes, tokens/s':>18}{'peak, MB':>10}"
-    ]
+    """The rows of `time_llama_cpp` as a table: medians, with the lowest and the highest."""
+    heads = "file, MB", "reads, tokens/s", "writes, tokens/s", "peak, MB"
+    lines = [f"{'weights':<9}{'adapter':<9}" + "".join(map(str.rjust, heads, WIDTHS))]
     for row in rows:
-        file, peak = (row[name] / 1e6 for name in ("file_bytes", "peak_bytes"))
-        numbers = f"{file:>9.0f}{row['prompt']:>17.0f}{row['new']:>18.1f}{peak:>10.0f}"
-        lines.append(f"{row['weights']:<8}{'yes' if row['adapter'] else 'no':<9}{numbers}")
+        speeds = [f"{median(x):.0f} ({min(x):.0f}–{max(x):.0f})" for x in (row["prompt"], row["new"])]
+        numbers = [f"{row['file_bytes'] / 1e6:.0f}", *speeds, f"{median(row['peak_bytes']) / 1e6:.0f}"]
+        side = f"{row['weights']:<9}{'yes' if row['adapter'] else 'no':<9}"
+        lines.append(side + "".join(map(str.rjust, numbers, WIDTHS)))
     return "\n".join(lines)
