@@ -84,8 +84,6 @@ STARTS = [  # of film reviews, as the small base reads them
 PATTERNS = {"r": 4, "alpha": 6.0, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"o_proj": 3.0, "blocks.1.*": 8.0}}
 ADAPTERS = {  # on square layers and on others; alphas and ranks that differ from layer to layer; rsLoRA's scale
     "rslora": AdapterConfig(targets=("all-linear",), rslora=True, **PATTERNS),
-    "lora": AdapterConfig(targets=("all-linear",), **PATTERNS),
-    "square": AdapterConfig(targets=("o_proj",), r=4, alpha=8.0),
     "qalora": AdapterConfig(targets=("all-linear",), r=4, alpha=4.0, kind="qalora"),
 }
 
@@ -107,7 +105,7 @@ def scaled(adapter, factor):
 
 @pytest.fixture(scope="module", params=["smollm2", "small GPT-2"])
 def base(request, tmp_path_factory):
-    """A task of 10 prompts, and its base as llama.cpp's file in float32."""
+    """The name of a base, its place, Task and prompts; a folder with its file in float32; llama.cpp's answers."""
     name = PRETRAINED
     if request.param == "smollm2":
         name = request.getfixturevalue("file")
@@ -117,8 +115,9 @@ def base(request, tmp_path_factory):
         warnings.simplefilter("ignore")  # of the small base's normalisation
         export(name, "gguf", folder / "base.gguf")
     task = read_model(name)
-    prompts = PROMPTS if request.param == "smollm2" else STARTS
-    return request.param, name, task, encode(task.tokenizer, prompts), folder
+    prompts = encode(task.tokenizer, PROMPTS if request.param == "smollm2" else STARTS)
+    answers = ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)
+    return request.param, name, task, prompts, folder, answers
 
 
 def check_text(group, task, adapter, prompts, answers, n_new=48):
@@ -144,8 +143,7 @@ def greedy_jobs(prompts):
 
 
 def test_llama_cpp_writes_our_text(base):
-    kind, _, task, prompts, folder = base
-    answers = ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)
+    kind, _, task, prompts, folder, answers = base
     check_text(kind, task, None, prompts, answers)
     [rows] = log_probabilities(folder / "base.gguf", prompts[:1], folder)
     [ours] = our_log_probabilities(task.params, task.config, prompts[:1])
@@ -158,7 +156,7 @@ def test_llama_cpp_writes_our_text(base):
 @pytest.mark.parametrize("name", [*ADAPTERS, "licences"])
 def test_llama_cpp_writes_an_adapters_text(name, base):
     """At scale 1 and 0.5, and merged."""
-    kind, base_name, task, prompts, folder = base
+    kind, base_name, task, prompts, folder, plain = base
     if kind == "smollm2" and name != "rslora":
         pytest.skip("one for SmolLM2, which takes a minute")
     if name == "licences":
@@ -167,7 +165,7 @@ def test_llama_cpp_writes_an_adapters_text(name, base):
         adapter = moved(task.params, ADAPTERS[name], 0.02 if kind == "smollm2" else 0.1)
     save_task(folder / name, task._replace(adapter=adapter), base_name, {"labels": None})
     export(folder / name, "gguf", folder / f"{name}.gguf")
-    texts = [[answer["ids"] for answer in ask(folder / "base.gguf", greedy_jobs(prompts), threads=2)]]
+    texts = [[answer["ids"] for answer in plain]]
     for scale in (1.0, 0.5):
         answers = ask(
             folder / "base.gguf", greedy_jobs(prompts), adapters=[(folder / f"{name}.gguf", scale)], threads=2
