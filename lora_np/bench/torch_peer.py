@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 
 from ..formats import save_gpt2
-from ..formats.llama import layer_names
+from ..formats.hugging_face import layout
 from ..model import LlamaConfig
 from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
@@ -21,7 +21,7 @@ def make_side(case, threads, compiled=False):
         return generation_side(case)
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
-        names, model = layer_names(case.config, 0), llama(case)
+        names, model = their_names(case.config), llama(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
     else:
         model = decoder(case.config)
@@ -176,7 +176,7 @@ def llama(case):
     model = kind(config)
     weights = {name: torch.from_numpy(np.array(weight)) for name, weight in case.params.items()}
     # A tied head has no tensor of its own. Whatever else were missing, the check of the logits would show it.
-    model.load_state_dict(renamed(weights, layer_names(ours, 0)), strict=False)
+    model.load_state_dict(renamed(weights, their_names(ours)), strict=False)
     return model
 
 
@@ -185,6 +185,11 @@ def padded(batch, config):
     ends = batch.ids[np.arange(len(batch.ids)), batch.lengths - 1]
     config.pad_token_id = min(set(range(len(ends) + 1)) - set(ends.tolist()))
     return np.where(np.arange(batch.ids.shape[1]) < batch.lengths[:, None], batch.ids, config.pad_token_id)
+
+
+def their_names(config):
+    """Our name of each layer of a Llama -> transformers'."""
+    return {ours.rpartition(".")[0]: theirs.rpartition(".")[0] for theirs, (ours,), *_ in layout(config)}
 
 
 def renamed(arrays, names):
