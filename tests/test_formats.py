@@ -457,6 +457,9 @@ def test_targets_that_are_not_named(saved_peft):
     for changes in ({"layers_to_transform": []}, {"target_modules": None}, {"target_modules": "absent"}):
         edit_fields(folder / "adapter_config.json", **changes)
         assert_same_arrays(load_peft(folder, params).weights, expected)
+    # Nor do all of PEFT's default targets have to be in the file: without tensors, B stays zero.
+    edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a for n, a in t.items() if ".h.0." in n})
+    assert_same_arrays(load_peft(folder, params).weights, {n: a for n, a in expected.items() if ".0." in n})
 
 
 IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then

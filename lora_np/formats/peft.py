@@ -86,6 +86,7 @@ def load_peft(folder, params):
     # PEFT's base may be a model with or without a head, which have other prefixes, or have our own names.
     theirs = linear_names(params, "hf")
     layers = theirs | {bare(name): ours for name, ours in theirs.items()} | {n: [n] for n in linear_layers(params)}
+    names_targets = bool(fields.get("target_modules"))
     if fields.get("target_modules") is None:
         fields["target_modules"] = DEFAULT_TARGETS["llama" if is_llama(params) else "gpt2"]
     found = match_fields(fields_path, fields, layers)
@@ -101,7 +102,7 @@ def load_peft(folder, params):
                 raise ValueError(f"{path}: repeated layer {module}, which the file also has under another name")
             adapted[name] = own
             alphas[name] = alpha_of(scale, len(own["lora_A"]), fields.get("use_rslora", False))
-    check_targets(fields_path, fields, found, list(factors), layers)
+    check_targets(fields_path, fields, found, list(factors), layers if names_targets else ())
     is_zero = not any(array.any() for own in adapted.values() for array in own.values())
     if is_zero and head is not None:  # a head alone, as `save_peft` writes it
         adapted, alphas = {}, {}
@@ -169,7 +170,7 @@ def warn_of_ignored(path, fields, tensors):
 
 
 def check_targets(path, fields, found, modules, layers):
-    """Raise ValueError unless the file has exactly the layers that the configuration targets.
+    """Raise ValueError unless the file has exactly the layers that the configuration targets, of these `layers`.
 
     PEFT would ignore the tensors of other layers, and initialise targets without tensors from scratch.
     """

@@ -142,8 +142,6 @@ def gguf_fields(name, task, base):
     file = weights_file(task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
-    if task.tokenizer is None:
-        raise ValueError(f"{name}: has no tokenizer, and a GGUF file needs one")
     special = special_ids(task.config, task.tokenizer, task.files)
     vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
     if not vocabulary.is_plain:
