@@ -21,8 +21,6 @@ from ..adapters import (
     compact_targets,
     fitting_arrays,
     linear_layers,
-    module_config,
-    scaling,
 )
 from ..adapters.dora import MAGNITUDE
 from ..adapters.qalora import as_lora
@@ -30,7 +28,7 @@ from ..checked import shown
 from ..model import ModelConfig
 from .atomic import of_one_version
 from .checkpoint import cast, check_init, warn_of_unknown, write_pair
-from .fused import join_factors, split_factors
+from .fused import joined_layers, split_factors
 from .hugging_face import bare
 from .names import is_llama, linear_names, short_names
 from .peft_config import (
@@ -246,15 +244,11 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         remedy = "export it with --to merged, or convert it to LoRA with lora_np.adapters.compress"
         raise ValueError(f"adapter: got kind {settings.kind!r}, expected {expected}; {remedy}")
     check_init(settings)
-    factors = fitting_arrays(params, adapter)
     tensors, ranks, alphas, layers = {}, {}, {}, linear_names(params, "hf")
-    for module, names in layers.items():
-        adapted = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
-        if any(adapted):
-            joined, scale = join_factors(adapted, [params[f"{name}.weight"] for name in names])
-            tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
-            ranks[module] = len(joined["lora_A"])
-            alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
+    for module, (joined, scale, _) in joined_layers(params, adapter, "hf").items():
+        tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
+        ranks[module] = len(joined["lora_A"])
+        alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
     if not tensors:  # PEFT needs a layer: one whose A and B are zero changes nothing
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]

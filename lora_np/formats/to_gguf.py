@@ -9,7 +9,7 @@ shape of B. A layer with another scale s gets s r / alpha times its B, which rou
 
 import numpy as np
 
-from ..adapters import HEAD, compact_pattern, fitting_arrays, module_config, scaling
+from ..adapters import HEAD, compact_pattern
 from ..adapters.qalora import as_lora
 from ..checked import one_of
 from ..compress import FORMATS, BlockWeight
@@ -17,9 +17,9 @@ from ..compress.ggml import BLOCK
 from ..model import LlamaConfig, parameter_shapes
 from . import gpt2, llama
 from .atomic import replacing
-from .fused import join_factors
+from .fused import joined_layers
 from .gguf import read_gguf
-from .names import layer_names, linear_names
+from .names import layer_names
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
 TABLES = ("token_embd.weight", "output.weight")  # are finer than the other matrices of a file in Q4_1
@@ -115,26 +115,22 @@ def save_gguf_adapter(path, adapter, params, config, fields):
         Without the package gguf.
     """
     adapter = as_lora(params, adapter)
-    settings = adapter.config
-    if settings.kind != "lora":
+    kind = adapter.config.kind
+    if kind != "lora":
         remedy = "export it with --to gguf-merged, or convert it to LoRA with lora_np.adapters.compress"
-        raise ValueError(f"adapter: got kind {settings.kind!r}, expected 'lora', which llama.cpp has; {remedy}")
+        raise ValueError(f"adapter: got kind {kind!r}, expected 'lora', which llama.cpp has; {remedy}")
     if HEAD in adapter.weights:
         remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
         raise ValueError(f"adapter: got one with a trained head, and llama.cpp's adapters have none; {remedy}")
-    factors, joined = fitting_arrays(params, adapter), {}
-    for layer, names in linear_names(params, "gguf").items():
-        pairs = [(factors[n], scaling(module_config(settings, n))) if n in factors else None for n in names]
-        if any(pairs):
-            joined[layer] = names[0], *join_factors(pairs, [params[f"{name}.weight"] for name in names])
+    joined = joined_layers(params, adapter, "gguf")
     if not joined:
         raise ValueError("adapter: got one without layers, expected at least one")
-    alphas = {layer: scale * len(own["lora_A"]) for layer, (_, own, scale) in joined.items()}
+    alphas = {layer: scale * len(own["lora_A"]) for layer, (own, scale, _) in joined.items()}
     alpha = compact_pattern({layer: a for layer, a in alphas.items() if a} or {"": 1.0})[0]
     tensors, is_llama = {}, isinstance(config, LlamaConfig)
-    for layer, (name, own, _) in joined.items():
+    for layer, (own, _, names) in joined.items():
         lora_B = own["lora_B"]  # (out, r)
-        if is_llama and llama.is_rotated(f"{name}.weight"):
+        if is_llama and llama.is_rotated(f"{names[0]}.weight"):
             lora_B = llama.in_rotation_order(lora_B, config.head_size, back=True)
         lora_B = lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B
         pair = {"a": own["lora_A"], "b": lora_B}
