@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adapters import HEAD, fitting_arrays, merge, merge_in_format
+from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
 from ..checked import one_of, quoted
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_vocabulary import plain_text
@@ -122,15 +122,14 @@ def merged_for(params, adapter, format):
     ⟨rounded W + ΔW less W, ΔW⟩ / ‖ΔW‖².
     """
     merged = merge(params, adapter)
-    names = [name for name in merged if merged[name] is not params.get(name) and name != HEAD]
-    in_blocks = any(getattr(params[name], "format", None) == format for name in names)
+    names = [f"{layer}.weight" for layer in layer_arrays(adapter)]
+    in_blocks = [name for name in names if getattr(params[name], "format", None) == format]
     own = merge_in_format(params, adapter).params if in_blocks else {}
     arrived = whole = 0.0
     for name in names:
         base = np.asarray(params[name])
         update = merged[name] - base
-        same = getattr(params[name], "format", None) == format
-        stored = own[name] if same else encoded(name, merged[name], format)
+        stored = own[name] if name in in_blocks else encoded(name, merged[name], format)
         arrived += float(np.vdot(np.asarray(stored) - base, update))
         whole += float(np.vdot(update, update))
         merged[name] = stored
