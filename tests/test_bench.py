@@ -242,6 +242,7 @@ def test_peers_that_are_not_installed(monkeypatch):
         bench([TINY], ["full"], ["jax"])
 
 
+@pytest.mark.slow
 def test_lora_np_in_other_ways_is_a_peer():
     peers = ["blocks", "recompute", "blocks-recompute"]
     (llama,), setting = bench([LLAMA], ["lora_qv"], peers, threads=1, rounds=1)
@@ -257,6 +258,7 @@ def test_a_rung_that_a_peer_does_not_have(peer, rung, message):
         sides.SIDES[peer](make_case(rung, "forward"), 1)
 
 
+@pytest.mark.slow
 def test_a_peer_that_disagrees_is_told_and_not_timed(monkeypatch):
     other = f"other={ROOT}"
     monkeypatch.setattr(turns, "compare", lambda got, expected: Agreement("its loss is 7", 1.0, 0.0, "", 0.0))
@@ -267,6 +269,7 @@ def test_a_peer_that_disagrees_is_told_and_not_timed(monkeypatch):
     assert json.dumps(to_dicts(rows, setting, [other]))
 
 
+@pytest.mark.slow
 def test_another_checkout_is_a_peer_under_a_name_of_its_own(tmp_path):
     """Its worker runs its own code, wherever the bench was started."""
     package = tmp_path / "lora_np"

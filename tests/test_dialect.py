@@ -195,6 +195,7 @@ def test_domains_have_their_epochs_and_methods_their_rates():
 # ---------------------------------------------------------------- what ships
 
 
+@pytest.mark.slow
 def test_shipped_adapters_speak_their_dialects():
     """Each takes its own domain's words for likelier than the base and the other do."""
     samples = dialect.samples()

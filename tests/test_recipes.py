@@ -274,6 +274,7 @@ def test_from_random_weights(small):
     assert {name: array.shape for name, array in starts[0].items()} == {n: a.shape for n, a in params.items()}
 
 
+@pytest.mark.slow
 def test_the_snippets_are_what_the_splits_hold():
     snippets = load_snippets()
     assert [len(split.labels) for split in snippets[:3]] == [6528, 1000, 1000] and low_data.ALL == 6528

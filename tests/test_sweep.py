@@ -230,6 +230,7 @@ def long_sweep(folder):
         store.carry_out_all(LONG, folder, executor, lambda line: print("ended", flush=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the workers there")
 def test_a_killed_sweep_resumes_and_leaves_no_process(tmp_path):
     code = f"from tests.test_sweep import long_sweep; long_sweep({str(tmp_path)!r})"
