@@ -1,10 +1,11 @@
 """The methods that the experiments compare, and their runs at the learning rates that `tune` chose.
 
 LoRA has one rate for all ranks of a placement. If each rank had its own, the ranks would also differ by what chance
-chose. Methods that differ in more than the rank each have their own. What is best also depends on the number of passes
-over the data, so each number of passes has its own rates.
+chose. Methods that differ in more than the rank each have their own. What is best also depends on the base and on the
+number of passes over the data, so each of them has its own rates.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,16 @@ from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
-TUNE_SEEDS = (100, 101)  # the experiments' seeds count from 0
+ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
+SOME = {"examples": 2000, "evaluations": 1}  # of SmolLM2's runs, except those of the main job
+TUNE_SEED = 100  # and those after it; the experiments' seeds count from 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
 ALL = "all-linear"
+WIDE = {"q": 20, "k": 30, "v": 30}
+TEN_BLOCKS = {"first": "blocks.[0-9].*", "middle": "blocks.1[0-9].*", "last": "blocks.2[0-9].*"}
 
 
 class Method(NamedTuple):
@@ -44,7 +49,7 @@ def variant(name, r=8):
 METHODS = {
     "head": Method("head only", AdapterConfig(targets=()), "head"),
     "full": Method("full fine-tuning", None, "full"),
-    "scratch": Method("full, from random weights", None, "scratch", {"base": "random"}),
+    "scratch": Method("full, from random weights", None, "scratch", {"weights": "random"}),
     **{f"qv_r{r}": Method(f"LoRA q,v r={r}", lora(r, *QV), "attention") for r in (1, 2, 4, 8, 16, 64)},
     **{f"all_r{r}": Method(f"LoRA all linear r={r}", lora(r, ALL), "all") for r in (1, 4, 8, 16, 64)},
     # Under 1 % of the parameters; without q and k they buy rank 4 instead of 3.
@@ -69,6 +74,15 @@ METHODS = {
     "olora": Method("OLoRA", variant("olora"), "olora"),
     "vera": Method("VeRA", variant("vera", 256), "vera"),
     "adalora": Method("AdaLoRA r=12→8", variant("adalora", 12), "adalora"),  # it gives up a third of the directions
+    # SmolLM2, whose keys and values are a third as wide: 23,040 parameters a block each, and 1 % more in the MLP.
+    **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
+    "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
+    "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
+    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}), "all"),
+    # Which of its 30 blocks, with the same number of parameters.
+    "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
+    **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
+    "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
     # On a base that starts in NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
@@ -78,9 +92,9 @@ METHODS = {
         for key, label, adapter in (("full", "full fine-tuning", None), ("all_r16", "all linear r=16", lora(16, ALL)))
     },
 }
-# Passes over the data -> the rates that are tried first.
+# (Base, passes over the data) -> the rates that are tried first.
 GUESSES = {
-    1: {
+    ("pretrained", 1): {
         **{"full": 4e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3},
         **{"attention_r45": 5e-4, "mlp_r36": 2e-3, "all_r36": 1e-3, "attention_r5": 2e-3, "mlp_r4": 2e-3},
         **{"lora": 4e-3, "rslora": 2e-3, "lora+": 1e-3, "lora-fa": 4e-3, "dora": 4e-3, "pissa": 2e-3, "olora": 2e-3},
@@ -88,23 +102,29 @@ GUESSES = {
         **{"full_batch8": 1e-4, "full_batch32": 4e-4, "full_batch128": 8e-4, "full_batch256": 8e-4},
         **{"all_r16_batch8": 5e-4, "all_r16_batch32": 2e-3, "all_r16_batch128": 4e-3, "all_r16_batch256": 4e-3},
     },
-    3: {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
+    ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
+    ("smollm2", 1): {
+        **{"full": 1e-4, "head": 4e-3, "attention": 2e-3, "all": 1e-3},
+        **{"lora": 2e-3, "lora+": 5e-4, "dora": 2e-3, "pissa": 1e-3, "qalora": 2e-3},
+    },
 }
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.
 CHOOSING = {
-    1: {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
-    3: {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
+    ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
+    ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
+    ("smollm2", 1): {"attention": ("qv_r8",), "all": ("all_r4",)},
 }
 
 
-def rate_name(rate, epochs=1):
-    """What a rate is called in settings.json: "full", or "full, 3 passes"."""
-    return rate if epochs == 1 else f"{rate}, {epochs} passes"
+def rate_name(rate, passes=1, base="pretrained"):
+    """What a rate is called in settings.json: "full", "full, 3 passes" or "smollm2, full"."""
+    name = rate if passes == 1 else f"{rate}, {passes} passes"
+    return name if base == "pretrained" else f"{base}, {name}"
 
 
-def learning_rate(key, epochs=1):
-    """The learning rate that was chosen for a method and a number of passes."""
-    name, chosen = rate_name(METHODS[key].rate, epochs), read_json(SETTINGS)["chosen"]
+def learning_rate(key, passes=1, base="pretrained"):
+    """The learning rate that was chosen for a method, a number of passes and a base."""
+    name, chosen = rate_name(METHODS[key].rate, passes, base), read_json(SETTINGS)["chosen"]
     if name not in chosen:
         raise ValueError(
             f"passes: no learning rate is chosen for {name!r}; add a guess, and run python -m lora_np tune"
@@ -115,37 +135,45 @@ def learning_rate(key, epochs=1):
 def rates_to_tune():
     """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
 
-    def runs_at(name, epochs):
-        keys = CHOOSING[epochs].get(name) or [key for key, method in METHODS.items() if method.rate == name]
-        return lambda rate: [run_at(rate, key, seed, epochs=epochs, test=False) for key in keys for seed in TUNE_SEEDS]
+    def runs_at(name, passes, base):
+        some = SOME if base == "smollm2" else {}
+        keys = CHOOSING[base, passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
+        grid = [(key, seed) for key in keys for seed in tune_seeds(name, base)]
+        return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
 
     return {
-        rate_name(name, epochs): (guess, runs_at(name, epochs))
-        for epochs, guesses in GUESSES.items()
+        rate_name(name, passes, base): (guess, runs_at(name, passes, base))
+        for (base, passes), guesses in GUESSES.items()
         for name, guess in guesses.items()
     }
 
 
-def tuned_run(key, seed, passes=1, **more):
-    """A run of a method at the learning rate that was chosen for it and so many passes over the data.
+def tune_seeds(name, base):
+    """The seeds that choose a rate: two; on SmolLM2 one, or three for the rates that an experiment compares."""
+    n = 2 if base == "pretrained" else 3 if name in ("full", "all") else 1
+    return range(TUNE_SEED, TUNE_SEED + n)
+
+
+def tuned_run(key, seed, passes=1, base="pretrained", **more):
+    """A run of a method at the learning rate that was chosen for it, so many passes over the data, and a base.
 
     `more` has other fields of ClassifyRun.
     """
-    return run_at(learning_rate(key, passes), key, seed, **{"epochs": passes} | more)
+    return run_at(learning_rate(key, passes, base), key, seed, base, **{"epochs": passes} | more)
 
 
-def run_at(rate, key, seed, **more):
+def run_at(rate, key, seed, base="pretrained", **more):
     """A run of a method at any learning rate."""
-    return ClassifyRun(METHODS[key].adapter, seed, rate, **METHODS[key].more | more)
+    return ClassifyRun(METHODS[key].adapter, seed, rate, **ON_BASE[base] | METHODS[key].more | more)
 
 
-def tuned_runs(keys, seeds, quick=False, passes=1, **more):
+def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
     """(method, seed) -> `tuned_run`, for several methods from each of the seeds.
 
     `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
     """
     more = {"keep": True} | more | (QUICK if quick else {})
-    return {(key, seed): tuned_run(key, seed, passes, **more) for key in keys for seed in seeds}
+    return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
 
 
 def by_method(results, grid, field, factor=None):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..formats import check_file, check_folder, read_json, write_json
 from .methods import SETTINGS, rates_to_tune
-from .recipes import dialect, smollm2
+from .recipes import dialect
 from .store import STORE, carry_out_all, made_with
 
 MOST_STEPS = 5  # of a factor 2, away from the first guess
@@ -34,7 +34,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     ValueError
         If an argument is unusable, or runs failed; what finished is kept.
     """
-    tunable = rates_to_tune() | dialect.rates_to_tune() | smollm2.rates_to_tune()
+    tunable = rates_to_tune() | dialect.rates_to_tune()
     for name in names or ():
         if name not in tunable:
             raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")

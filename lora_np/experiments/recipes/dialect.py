@@ -17,9 +17,9 @@ from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss
 from ..drawing import COLOURS, PALETTE, legend_below, new_figure
 from ..evidence import check, differences
-from ..methods import SETTINGS, TUNE_SEEDS
+from ..methods import SETTINGS, TUNE_SEED, rate_name
 from ..runs import load_base
-from ..runs.dialect import DialectRun, label, licences_digest, load_domain
+from ..runs.dialect import OLD, DialectRun, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 CAPTION = (
@@ -29,39 +29,51 @@ CAPTION = (
     "learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
 )
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
-EPOCHS = {"critics": 1, "licences": 3}
+TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> passes
+ON_BASE = {  # other fields of a base's runs
+    "pretrained": {},
+    "smollm2": {"base": "smollm2", "batch_size": 4, "evaluations": 3, "train_tokens": 32768, "limit": 12288},
+}
 SERIES = {  # name -> what it is called, method, share of the chosen rate, colour and marker
     "full": (label("full"), "full", 1.0, COLOURS["full"], "s"),
     "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
     "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
     "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
 }
-QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512}
+QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
 SAMPLE_TOKENS = 40
 GUESSES = {
-    "critics": {"full": 8e-4, "lora_r1": 1.6e-2, "lora_r16": 8e-3},
-    "licences": {"full": 3.2e-3, "lora_r1": 3.2e-2, "lora_r16": 1.6e-2},
+    "critics, full": 8e-4,
+    "critics, lora_r1": 1.6e-2,
+    "critics, lora_r16": 8e-3,
+    "licences, full": 3.2e-3,
+    "licences, lora_r1": 3.2e-2,
+    "licences, lora_r16": 1.6e-2,
+    "smollm2, critics, full": 1e-4,
+    "smollm2, critics, lora_r1": 4e-3,
+    "smollm2, critics, lora_r16": 1e-3,
 }
 
 
-def runs(seeds, quick):
+def runs(seeds, quick, base="pretrained"):
     """(domain, name in SERIES, seed) -> run."""
     rates, more = read_json(SETTINGS)["chosen"], QUICK if quick else {}
-    return {
-        (domain, name, seed): run_of(domain, method, seed, share * rates[f"{domain}, {method}"], **more)
-        for seed in seeds
-        for domain in DOMAINS
-        for name, (_, method, share, *_) in SERIES.items()  # full fine-tuning, the longest, first
-        if not quick or name in QUICK_SERIES
-    }
+    grid = {}
+    for seed in seeds:
+        for domain in TAUGHT[base]:
+            for name, (_, method, share, *_) in SERIES.items():  # full fine-tuning, the longest, first
+                if not quick or name in QUICK_SERIES:
+                    rate = share * rates[rate_name(f"{domain}, {method}", base=base)]
+                    grid[domain, name, seed] = run_of(base, domain, method, seed, rate, **more)
+    return grid
 
 
-def run_of(domain, method, seed, rate, **more):
+def run_of(base, domain, method, seed, rate, **more):
     """A run with its domain's passes, and with a digest of texts that are not the same on every machine."""
-    corpus = licences_digest() if domain == "licences" else ""
-    return DialectRun(domain, method, seed, rate, EPOCHS[domain], corpus, **more)
+    corpus = licences_digest() if "licences" in (domain, *OLD[base]) else ""
+    return DialectRun(domain, method, seed, rate, TAUGHT[base][domain], corpus, **ON_BASE[base] | more)
 
 
 def measure(results, runs, seeds, quick):
@@ -160,11 +172,8 @@ def draw(outcome):
 def rates_to_tune():
     """Name in settings.json -> (the rate that is tried first, function rate -> the runs that judge it)."""
 
-    def runs_at(domain, method):
-        return lambda rate: [run_of(domain, method, TUNE_SEEDS[0], rate, test=False)]
+    def runs_at(name):
+        *base, domain, method = name.split(", ")
+        return lambda rate: [run_of(*base or ["pretrained"], domain, method, TUNE_SEED, rate, test=False)]
 
-    return {
-        f"{domain}, {method}": (guess, runs_at(domain, method))
-        for domain, guesses in GUESSES.items()
-        for method, guess in guesses.items()
-    }
+    return {name: (guess, runs_at(name)) for name, guess in GUESSES.items()}

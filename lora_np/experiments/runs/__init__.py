@@ -5,6 +5,12 @@ A run depends on its settings and on the code that it goes through, and on nothi
 
 from functools import lru_cache
 
-from ...formats import load_pretrained
+from ...formats import PRETRAINED, read_model
 
-load_base = lru_cache(maxsize=1)(load_pretrained)  # the shipped base, read once a process
+BASES = ("pretrained", "smollm2")  # the small base, which comes with the package, and SmolLM2-135M-Instruct
+
+
+@lru_cache(maxsize=2)
+def load_base(name="pretrained"):
+    """One of BASES as a Task with dense weights, read once a process."""
+    return read_model(PRETRAINED if name == "pretrained" else name)

@@ -9,14 +9,13 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...checked import one_of
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
-from ...data import Batch, class_batches, encode, load_reviews, load_tokenizer, pad_id
-from ...formats import PRETRAINED, read_model
+from ...data import Batch, class_batches, encode, load_reviews, pad_id
 from ...model import add_head, initial_params
 from ...training import attach, blas_threads, classifier_training, evaluate, settled_from, stream, train
-from . import load_base
+from . import BASES, load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
-BASES = (*COMPRESSED, "random", "smollm2")
+WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
 LOSS_POINTS = 50  # the training loss is noted as the means of so many parts of the run
@@ -47,30 +46,24 @@ class Snippets(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def load_snippets(limit=None, base=""):
+def load_snippets(limit=None, base="pretrained"):
     """The snippets of all three splits as token ids.
 
     Parameters
     ----------
     limit : int or None, at most so many snippets of each split
-    base : "smollm2" for the ids of that model; otherwise they are those of the shipped base
+    base : one of BASES, whose tokenizer makes the ids
 
     Returns
     -------
     Snippets
     """
-    tokenizer = load_smollm2().tokenizer if base == "smollm2" else load_tokenizer(PRETRAINED / "tokenizer.json")
+    tokenizer = load_base(base).tokenizer
     splits = [
         Encoded(encode(tokenizer, split.texts[:limit], MAX_LENGTH), split.labels[:limit])
         for split in load_reviews("rotten_tomatoes")
     ]
     return Snippets(*splits, pad_id=pad_id(tokenizer))
-
-
-@lru_cache(maxsize=1)
-def load_smollm2():
-    """SmolLM2 with dense weights, a Task, read once a process."""
-    return read_model("smollm2")
 
 
 @dataclass(frozen=True)
@@ -85,8 +78,9 @@ class ClassifyRun:
     epochs : int, passes over the training snippets
     batch_size : int
     examples : int, how many training snippets there are, drawn by the seed; None: all
-    base : one of BASES, what is done to the shipped base's linear layers before training; "random": the whole model
-        starts from random weights; "smollm2": that model is the base
+    base : one of BASES
+    weights : one of WEIGHTS, what is done to the base's linear layers before training; "random": the whole model
+        starts from random weights
     evaluations : int, about how many along the way; None: two a pass. The best, by validation loss, is tested
     test : bool, read the test split; False while learning rates are chosen
     keep : bool, whether the result includes the trained arrays
@@ -99,7 +93,8 @@ class ClassifyRun:
     epochs: int = 1
     batch_size: int = BATCH_SIZE
     examples: int | None = None
-    base: str = "dense"
+    base: str = "pretrained"
+    weights: str = "dense"
     evaluations: int | None = None
     test: bool = True
     keep: bool = False
@@ -107,29 +102,30 @@ class ClassifyRun:
 
     def __post_init__(self):
         one_of("base", self.base, BASES)
+        one_of("weights", self.weights, WEIGHTS)
 
     def carry_out(self):
         return classify_run(self)
 
 
-def compressed(params, base):
+def compressed(params, weights):
     """A model whose linear layers are quantised or pruned.
 
     Parameters
     ----------
     params : dict
-    base : one of COMPRESSED
+    weights : one of COMPRESSED
 
     Returns
     -------
     dict; "dense" gives params itself
     """
     names = [f"{module}.weight" for module in linear_layers(params)]
-    if base in ("nf4", "int8"):
-        return quantise(params, names, base)
-    if base == "pruned 50 %":
+    if weights in ("nf4", "int8"):
+        return quantise(params, names, weights)
+    if weights == "pruned 50 %":
         return {**params, **{name: prune_magnitude(params[name], 0.5) for name in names}}
-    if base == "pruned 2:4":
+    if weights == "pruned 2:4":
         return {**params, **{name: prune_n_of_m(params[name]) for name in names}}
     return params
 
@@ -143,11 +139,11 @@ def starting_point(run):
     config : its ModelConfig
     adapter : Adapter; None: the whole model is trained
     """
-    params, config = load_smollm2()[:2] if run.base == "smollm2" else load_base()
-    if run.base == "random":
+    params, config, *_ = load_base(run.base)
+    if run.weights == "random":
         params = initial_params(config, stream(run.seed, "weights"))
     else:
-        params = compressed(params, run.base)
+        params = compressed(params, run.weights)
     params, config = add_head(params, config, 2, stream(run.seed, "head"))
     if run.adapter is None:
         return params, config, None
@@ -186,7 +182,7 @@ def classify_run(run):
     FloatingPointError
         When training diverges; see `train`.
     """
-    snippets = load_snippets(run.limit, *(["smollm2"] if run.base == "smollm2" else []))
+    snippets = load_snippets(run.limit, run.base)
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]

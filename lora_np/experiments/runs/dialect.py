@@ -6,15 +6,21 @@ from functools import lru_cache
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, load_tokenizer, token_stream
-from ...formats import PRETRAINED
+from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, token_stream
 from ...model import forward
 from ...training import attach, blas_threads, language_loss, language_training, stream, train
 from . import load_base
 
-EVALUATIONS = 6  # along the way
+LENGTH = 128  # tokens of a window
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation along the way
-OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the base has never seen
+OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # what a base knows and may forget
+OLD_TEST_REVIEWS = 200  # of IMDb's test split, which the small base has never seen
+CAPITALS = {  # SmolLM2 knows them all
+    **{"Austria": "Vienna", "Brazil": "Brasília", "Canada": "Ottawa", "China": "Beijing", "Cuba": "Havana"},
+    **{"Denmark": "Copenhagen", "France": "Paris", "Germany": "Berlin", "Greece": "Athens", "Hungary": "Budapest"},
+    **{"Ireland": "Dublin", "Italy": "Rome", "Japan": "Tokyo", "Kenya": "Nairobi", "Mexico": "Mexico City"},
+    **{"Norway": "Oslo", "Portugal": "Lisbon", "Spain": "Madrid", "Sweden": "Stockholm", "Thailand": "Bangkok"},
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,15 @@ class DialectRun:
     seed : int
     learning_rate : float, the peak
     epochs : int, passes over the domain's training text
-    corpus : str, for "licences" `licences_digest()`: the texts are those of the installed packages, and a worker that
-        has other texts refuses the run
-    limit : at most so many tokens of each split, or None, for a quick look
+    corpus : str, where licences are read `licences_digest()`: the texts are those of the installed packages, and a
+        worker that has other texts refuses the run
+    base : one of BASES
+    batch_size : int, windows of LENGTH tokens
+    evaluations : int, about how many along the way
+    train_tokens : int, at most so many to train on; None: `limit`
+    limit : int, at most so many tokens of each split; None: all
     test : bool, read the test texts; False while learning rates are chosen
+    keep : bool, whether the result includes the trained arrays
     """
 
     domain: str
@@ -40,44 +51,52 @@ class DialectRun:
     learning_rate: float
     epochs: int
     corpus: str = ""
+    base: str = "pretrained"
+    batch_size: int = 16
+    evaluations: int = 6
+    train_tokens: int | None = None
     limit: int | None = None
     test: bool = True
+    keep: bool = False
 
     def carry_out(self):
         """Carry out the run, on one thread.
 
         Returns
         -------
-        numbers : dict; losses in nats per token, "new" on the domain and "old" on the reviews
-        arrays : empty
+        numbers : dict; losses in nats per token, "new" on the domain and "old" on each of the base's old ones
+        arrays : dict, what was trained, at the best evaluation; empty unless self.keep
 
         Raises
         ------
         FloatingPointError
             When training diverges; see `train`.
         """
-        if self.domain == "licences" and self.corpus != licences_digest():
+        if self.corpus and self.corpus != licences_digest():
             raise ValueError(f"corpus: got {self.corpus!r}, the licence texts here have {licences_digest()!r}")
-        base, config = load_base()
-        domain, old = load_domain(self.domain, self.limit), load_domain("reviews", self.limit)
+        base, config, _, tokenizer, *_ = load_base(self.base)
+        domain = load_domain(self.domain, self.base, self.limit)
+        old = {name: load_domain(name, self.base, self.limit) for name in OLD[self.base]}
         before = {name: array.copy() for name, array in base.items()}
         adapter_config = adapter_of(self.method)
 
-        def loss_of_old(params, adapter):
-            return {"old": language_loss(params, config, old.validation[:VALIDATION_TOKENS], adapter)}
+        def loss_on(tokens, params, adapter):
+            return language_loss(params, config, tokens, adapter, LENGTH)
 
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
         plan = language_training(
             base,
             config,
             start,
-            domain.train,
+            load_domain(self.domain, self.base, self.train_tokens or self.limit).train,
             domain.validation[:VALIDATION_TOKENS],
+            batch_size=self.batch_size,
+            length=LENGTH,
             learning_rate=self.learning_rate,
             epochs=self.epochs,
             seed=self.seed,
-            also=loss_of_old,
-            evaluations=EVALUATIONS,
+            also=lambda *given: {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], *given)},
+            evaluations=self.evaluations,
         )
         state = train(**plan)
         model, adapter = attach(base, start, state.best)
@@ -92,10 +111,12 @@ class DialectRun:
         }
         if self.test:
             with blas_threads(1):
-                numbers["new"] = language_loss(model, config, domain.test, adapter)
-                numbers["old"] = language_loss(model, config, old.test, adapter)
+                numbers["new"] = loss_on(domain.test, model, adapter)
+                numbers["old"] = {name: loss_on(splits.test, model, adapter) for name, splits in old.items()}
                 numbers["removed_bit_for_bit"] = removal_restores(base, before, config, adapter, domain.test)
-        return numbers, {}
+                if self.base == "smollm2":
+                    numbers["capitals"] = capitals_known(model, config, adapter, tokenizer)
+        return numbers, dict(state.best) if self.keep else {}
 
 
 def adapter_of(method):
@@ -111,21 +132,22 @@ def label(method):
     return "full fine-tuning" if method == "full" else f"LoRA r={method.removeprefix('lora_r')}"
 
 
-@lru_cache(maxsize=4)
-def load_domain(name, limit=None):
-    """The texts of a domain as Splits of token streams (N,): "critics", "licences", or "reviews", which the base knows.
+@lru_cache(maxsize=8)
+def load_domain(name, base="pretrained", limit=None):
+    """The texts of a domain as Splits of token streams (N,): "critics", "licences", or "reviews" of films at length.
 
     The critics' snippets are those of Rotten Tomatoes, without labels; the licences come with the installed packages.
+    `base` is one of BASES, whose tokenizer makes the ids.
     """
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     if name == "licences":
         splits = load_licences()
     elif name == "critics":
         splits = [split.texts for split in load_reviews("rotten_tomatoes")]
     else:
         reviews = load_reviews("imdb")
-        splits = [[""], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
+        splits = [reviews.train.texts[:1], reviews.validation.texts, reviews.test.texts[:OLD_TEST_REVIEWS]]
     # A text has at least one token: what is beyond the limit need not be encoded.
+    tokenizer = load_base(base).tokenizer
     return Splits(*(token_stream(encode(tokenizer, list(texts)[:limit]))[:limit] for texts in splits))
 
 
@@ -139,8 +161,24 @@ def removal_restores(base, before, config, adapter, tokens):
     """Whether taking an adapter off gives the logits from before, bit for bit; None without an adapter."""
     if adapter is None:
         return None
-    ids = tokens[: config.n_positions][None].astype(np.int64)  # (1, T)
+    ids = tokens[:LENGTH][None].astype(np.int64)  # (1, T)
     adapted, _ = forward(base, ids, config, adapter=adapter)
     removed, _ = forward(base, ids, config)
     fresh, _ = forward(before, ids, config)
     return bool(np.array_equal(removed, fresh) and not np.array_equal(adapted, removed))
+
+
+def capitals_known(params, config, adapter, tokenizer):
+    """How many of CAPITALS a model names after "The capital of … is", and how many it picks from among the twenty.
+
+    Of a capital the first token counts. The first number asks for the answer too: a model that would go on with "the"
+    may know the capital all the same.
+    """
+    answers = np.array([tokenizer.encode(f" {capital}").ids[0] for capital in CAPITALS.values()])
+    counts = {"named": 0, "picked": 0}
+    for country, answer in zip(CAPITALS, answers):
+        ids = np.array([tokenizer.encode(f"The capital of {country} is").ids])  # (1, T)
+        logits, _ = forward(params, ids, config, adapter=adapter)
+        counts["named"] += int(logits[0, -1].argmax() == answer)
+        counts["picked"] += int(answers[logits[0, -1, answers].argmax()] == answer)
+    return counts

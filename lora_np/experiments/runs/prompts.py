@@ -7,7 +7,7 @@ import numpy as np
 from ...data import class_batches, load_reviews, pad_id
 from ...tasks.words import answer_ids, answer_probabilities, prompt_ids
 from ...training import blas_threads, stream
-from .classify import load_smollm2
+from . import load_base
 
 QUESTION = "\nSentiment:"
 LABELS = ("negative", "positive")
@@ -53,7 +53,7 @@ def prompt_run(run):
     numbers : dict with the accuracy on the split
     arrays : an empty dict
     """
-    reviews, model = load_reviews("rotten_tomatoes"), load_smollm2()
+    reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
     first, part = examples(run, reviews.train), getattr(reviews, run.split)
     texts, labels = part.texts[: run.limit], part.labels[: run.limit]
     prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
