@@ -10,8 +10,9 @@ from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_r
 from ...checked import one_of
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import Batch, class_batches, encode, load_reviews, pad_id
-from ...model import add_head, initial_params
-from ...training import attach, blas_threads, classifier_training, evaluate, settled_from, stream, train
+from ...model import add_head, initial_params, predict_logits
+from ...ops import cross_entropy_forward
+from ...training import attach, blas_threads, classifier_training, settled_from, stream, train
 from . import BASES, load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
@@ -151,9 +152,19 @@ def starting_point(run):
     return params, config, adapter
 
 
-def score(params, adapter, config, snippets, split):
-    """Loss and accuracy of a model on "validation" or "test"."""
-    return evaluate(params, snippets.evaluation_batches(split), config, adapter)
+def score(params, adapter, config, snippets, split, run=map):
+    """Loss, accuracy, and which snippets are right, (N,) bool, of a model on "validation" or "test".
+
+    `run` is as in `predict_logits`.
+    """
+    batches, labels = snippets.evaluation_batches(split), getattr(snippets, split).labels
+    logits = np.empty((len(labels), config.n_classes), np.float32)
+    answers = predict_logits(params, batches, config, adapter, run)
+    for batch, (of_batch, _) in zip(batches, answers):
+        logits[batch.rows] = of_batch
+    right = logits.argmax(axis=1) == labels
+    loss, _ = cross_entropy_forward(logits, labels, wanted=())
+    return {"loss": float(loss), "accuracy": float(right.mean()), "right": right}
 
 
 def training_rows(run, n):
@@ -217,6 +228,7 @@ def classify_run(run):
         with blas_threads(1):
             scores = score(model, attached, config, snippets, "test")
         numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
+        numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # a bit a snippet
     return numbers, dict(state.best) if run.keep else {}
 
 
