@@ -25,7 +25,7 @@ SENTENCE = "the copyright holder grants to any person a free and perpetual licen
 
 @pytest.mark.slow
 def test_a_limited_domain_begins_as_the_whole_one():
-    some, whole = dialect_run.load_domain("critics", 50), dialect_run.load_domain("critics")
+    some, whole = dialect_run.load_domain("critics", limit=50), dialect_run.load_domain("critics")
     assert all(np.array_equal(one, other[:50]) for one, other in zip(some, whole))
 
 
@@ -78,7 +78,11 @@ def test_texts_of_a_file(tmp_path):
 
 @pytest.fixture
 def tiny():
-    config = ModelConfig(50, 8, 12, 1, 2, 16)
+    return model_of(8)
+
+
+def model_of(length):
+    config = ModelConfig(50, length, 12, 1, 2, 16)
     return initial_params(config, np.random.default_rng(0)), config
 
 
@@ -107,12 +111,13 @@ def test_perplexity_of_a_model_that_knows_nothing(tiny):
 
 
 @pytest.fixture
-def on_tiny(tiny, monkeypatch):
+def on_tiny(monkeypatch):
     """Runs with a tiny model in the shipped one's place, and random tokens for every domain."""
+    tiny = model_of(dialect_run.LENGTH)
     tokens = np.random.default_rng(0).integers(0, 50, 400)
     part = dialect_run.Splits(tokens, tokens[:60], tokens[60:160])
-    monkeypatch.setattr(dialect_run, "load_base", lambda: tiny)
-    monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
+    monkeypatch.setattr(dialect_run, "load_base", lambda name: (*tiny, None, None))
+    monkeypatch.setattr(dialect_run, "load_domain", lambda *_: part)
     return tiny
 
 
@@ -153,7 +158,7 @@ def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):
 
 def test_the_test_parts_are_not_read_while_rates_are_chosen(on_tiny, monkeypatch):
     part = dialect_run.load_domain("critics")._replace(test=None)
-    monkeypatch.setattr(dialect_run, "load_domain", lambda name, limit=None: part)
+    monkeypatch.setattr(dialect_run, "load_domain", lambda *_: part)
     numbers, _ = DialectRun("critics", "lora_r1", 0, 1e-2, 1, test=False).carry_out()
     assert "new" not in numbers and "old" not in numbers and numbers["validation_loss"] > 0
     with pytest.raises(ValueError, match="stream: got shape"):

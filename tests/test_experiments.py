@@ -25,10 +25,11 @@ KEYS = ("head", "qv_r1", "qv_r8", "vomlp_r4", "all_r8", "full", "scratch")
 def small_job():
     """The main job on few snippets, with made-up times and baseline."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_job, "QUICK", SMALL)
+        patch.setitem(main_job.QUICK, "pretrained", SMALL)
         patch.setattr(main_job, "QUICK_KEYS", KEYS)
-        patch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
-        patch.setattr(main_job, "compare_step_times", lambda repeats, keys: {key: {"seconds": 0.1} for key in keys})
+        patch.setattr(main_job, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
+        times = lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys}  # noqa: E731
+        patch.setattr(main_job, "compare_step_times", times)
         yield
 
 
@@ -45,10 +46,10 @@ def job(small_job, tmp_path_factory):
 def test_the_main_job_writes_its_numbers_and_figures(job):
     folder, outcome, lines = job
     assert read_json(folder / "numbers.json") == json.loads(json.dumps(outcome)) and outcome["seeds"] == [0, 1]
-    assert {path.name for path in (folder / "out").iterdir()} == {f"{name}.png" for name in main_job.FIGURES} | {
-        "README.md"
-    }
-    for name, draw in main_job.FIGURES.items():
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        f"{name}.png" for name in main_job.FIGURES["pretrained"]
+    } | {"README.md"}
+    for name, draw in main_job.FIGURES["pretrained"].items():
         path = folder / "out" / f"{name}.png"
         before = path.read_bytes()
         laboratory.write_figure(path, draw, read_json(folder / "numbers.json"))

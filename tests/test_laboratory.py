@@ -35,7 +35,7 @@ from lora_np.experiments.evidence import (
     ratios,
     verdict,
 )
-from lora_np.experiments.laboratory import headline, write_gallery
+from lora_np.experiments.laboratory import bases_of, headline, write_gallery
 from lora_np.experiments.methods import ClassifyRun, lora, variant
 from lora_np.experiments.recipes import RECIPES
 from lora_np.experiments.runs import load_base
@@ -328,7 +328,7 @@ def test_the_digest_is_of_the_modules_that_a_run_goes_through(tmp_path, monkeypa
 
 
 RUNS = {
-    "classify": ClassifyRun(variant("adalora"), 0, 1e-3, base="nf4", limit=8),
+    "classify": ClassifyRun(variant("adalora"), 0, 1e-3, weights="nf4", limit=8),
     "dialect": DialectRun("critics", "lora_r1", 0, 1e-3, 1, limit=300),
     "planted": PlantedRun(1, 1, 0, steps=2),
 }
@@ -401,7 +401,7 @@ def made_up_recipe():
         return figure
 
     module.grid, module.measure, module.draw = grid, measure, draw
-    module.runs = lambda seeds, quick: grid(seeds) | {"twice": MadeUpRun(seeds[0], 2.0, keep=True)}
+    module.runs = lambda seeds, quick, base: grid(seeds) | {"twice": MadeUpRun(seeds[0], 2.0, keep=True)}
     return module
 
 
@@ -538,7 +538,7 @@ def test_a_recipe_may_have_a_table_and_several_figures(made_up, carrying, tmp_pa
         ["seed", "loss"],
         *([str(i), f"{x:g}"] for i, x in enumerate(outcome["losses"]["1"])),
     ]
-    made_up.FIGURES = {"1_one": made_up.draw, "2_two": made_up.draw}
+    made_up.FIGURES = {"pretrained": {"1_one": made_up.draw, "2_two": made_up.draw}}
     lines = []
     experiment(tmp_path, seeds=2, report=lines.append)
     assert set(written(tmp_path)) == {f"{NAME}.json", "1_one.png", "2_two.png", "README.md"}
@@ -593,8 +593,8 @@ def test_seeds_are_a_number_of_them(seeds, carrying, tmp_path):
 
 def test_a_line_says_what_is_not_default():
     assert store.describe_run(MadeUpRun(3, 0.25, keep=True)) == "seed 3, rate 0.25"
-    line = store.describe_run(ClassifyRun(lora(4, "q_proj", "v_proj"), 0, 1e-3, base="nf4"))
-    assert line == "kind lora, r 4, targets q_proj,v_proj, seed 0, learning_rate 0.001, base nf4"
+    line = store.describe_run(ClassifyRun(lora(4, "q_proj", "v_proj"), 0, 1e-3, weights="nf4"))
+    assert line == "kind lora, r 4, targets q_proj,v_proj, seed 0, learning_rate 0.001, weights nf4"
     assert store.describe_run(ClassifyRun(None, 1, 1e-3)) == "full fine-tuning of all, seed 1, learning_rate 0.001"
     line = store.describe_run(DialectRun("licences", "full", 0, 1e-3, 3, corpus=64 * "0"))
     assert line == "domain licences, method full, seed 0, learning_rate 0.001, epochs 3, corpus " + 32 * "0"
@@ -608,32 +608,43 @@ def outcome_of(title, **more):
     made = {"lora_np": "1", "numpy": "2", "python": "3", "machine": "M"}
     parts = [check("more", [1.0, 1.2], at_least=0.5, unit="nats"), check("share", [0.5], at_most=2.0)]
     return {
-        "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.", "verdict": verdict(parts),
+        "base": "pretrained", "title": title, "command": "python -m …", "claim": "So it is.", "caption": "Look.",
+        "verdict": verdict(parts),
         "checks": parts, "seeds": [0, 1], "versions": made, "seconds": 61.4, "quick": False, "reused": 3,
-        "runs": [{}] * 7, "asides": [], "made_with": made_with(PLANTED),
+        "runs": [{"seconds": 720.0}] * 7, "asides": [], "made_with": made_with(PLANTED),
     } | more  # fmt: skip
 
 
 def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     for name in ("planted_rank", "rank_sweep", "variants"):
         write_json(tmp_path / f"{name}.json", outcome_of(f"About {name}."))
+    real = outcome_of("About variants.", base="smollm2", checks=[check("all", [1.0, 1.0], at_least=1.0)], verdict=HOLDS)
+    (tmp_path / "smollm2").mkdir()
+    write_json(tmp_path / "smollm2" / "variants.json", real)
     path = write_gallery(tmp_path)
     text = path.read_text(encoding="utf-8")
     assert path == tmp_path / "README.md" and "another version" not in text
     places = [text.index(f"## {number}. About {name}\n") for number, name in
-              ((1, "rank_sweep"), (14, "variants"), (17, "planted_rank"))]  # fmt: skip
+              ((1, "rank_sweep"), (16, "variants"), (19, "planted_rank"))]  # fmt: skip
     assert places == sorted(places)
     for name in ("planted_rank", "rank_sweep", "variants"):
-        assert f"[About {name}](#{name}) | {UNKNOWN} | 0 of 2 |" in text and f'<a id="{name}"></a>' in text
+        of_real = f"{HOLDS}, 1 of 1" if name == "variants" else ""
+        assert f"[About {name}](#{name}) | {of_real} | {UNKNOWN}, 0 of 2 |" in text and f'<a id="{name}"></a>' in text
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
-    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before" in text
+    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before; " in text
+    assert "the runs took 1.4 core hours" in text and "![About variants](smollm2/variants.png)" in text
+    assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
     assert write_gallery(tmp_path).read_bytes() == before
 
 
-ODD = {field: {k: v for k, v in outcome_of("An older one.").items() if k != field} for field in outcome_of("x")}
+ODD = {
+    field: {k: v for k, v in outcome_of("An older one.").items() if k != field}
+    for field in outcome_of("x")
+    if field != "base"
+}
 ODD |= {text: text for text in ("{", "[]", "3", "null", '{"title": 3}')} | {"checks of": outcome_of("x", checks=[{}])}
 
 
@@ -646,8 +657,8 @@ def test_the_gallery_names_what_it_leaves_out(odd, tmp_path):
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
     reason = f"KeyError({odd!r})" if isinstance(ODD[odd], dict) and odd != "checks of" else ""
     assert f"`cost.json` is not what this version writes ({reason}" in text and "), and is left out." in text
-    assert "An older one" not in text and "## 13. A whole one" in text and "## 16." not in text
-    assert text.count("| cannot tell |") == 3
+    assert "An older one" not in text and "## 15. A whole one" in text and "## 18." not in text
+    assert text.count("| cannot tell") == 3
 
 
 def test_the_gallery_says_what_its_numbers_are(tmp_path):
@@ -662,8 +673,8 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
     assert laboratory.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
-    assert f"| 16 | [With](#cost) | {FAILS} | 1 of 3 |" in text
-    without, given = text.split("## 16. ")
+    assert f"| 18 | [With](#cost) |  | {FAILS}, 1 of 3 |" in text
+    without, given = text.split("## 18. ")
     before, after = given.split("Measured beside it, without a say in the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
@@ -737,13 +748,14 @@ def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, 
 def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsys):
     asked = []
 
-    def some_fail(name, seeds, quick, out, store, executor, report, json_path):
+    def some_fail(name, seeds, quick, out, store, executor, report, json_path, base):
         asked.append((name, seeds, quick, out, store))
         return {"failed": [{"error": "it"}]} if name in ("dialect", "cost") else {"verdict": HOLDS}
 
     monkeypatch.setattr(laboratory, "experiment", some_fail)
     assert main(["experiment", "all", "--seeds", "4"]) == 1
-    assert asked == [(name, 4, False, "figures", "out/runs") for name in RECIPES]
+    small = [name for name in RECIPES if "pretrained" in bases_of(name)]
+    assert asked == [(name, 4, False, "figures", "out/runs") for name in small]
     assert capsys.readouterr().out == "not finished: dialect, cost\n"
     assert main(["experiment", "variants", "--quick"]) == 0 and asked[-1][2:4] == (True, "figures/quick")
 
@@ -773,9 +785,9 @@ def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path
 def test_the_list_shows_every_experiment(capsys):
     assert main(["experiment", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(RECIPES) == 19
+    assert len(lines) == len(RECIPES) == 20
     for number, (name, line) in enumerate(zip(RECIPES, lines)):
-        assert line.split(maxsplit=2) == [str(number), name, headline(name)]
+        assert line.split(maxsplit=2) == [str(number), name, f"{headline(name)} ({', '.join(bases_of(name))})"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import product
 
@@ -12,13 +13,12 @@ import pytest
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.compress import Int8Weight, NF4Weight, held_bytes
 from lora_np.data import class_batches
-from lora_np.experiments import laboratory, methods, store
+from lora_np.experiments import laboratory, methods, store, subspace_tables
 from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, verdict
-from lora_np.experiments.laboratory import headline, recipe, runs_of
-from lora_np.experiments.methods import METHODS, QUICK, QV, TUNE_SEEDS, lora
+from lora_np.experiments.laboratory import bases_of, headline, recipe, runs_of
+from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import (
     RECIPES,
-    batch_size,
     compression,
     cost,
     dialect,
@@ -26,12 +26,12 @@ from lora_np.experiments.recipes import (
     low_data,
     main_job,
     planted_rank,
-    smollm2,
+    prompting,
     subspace_ranks,
     subspace_seeds,
     truncation,
 )
-from lora_np.experiments.runs import classify, load_base, planted
+from lora_np.experiments.runs import classify, load_base, planted, prompts
 from lora_np.experiments.runs.classify import (
     COMPRESSED,
     ClassifyRun,
@@ -41,33 +41,43 @@ from lora_np.experiments.runs.classify import (
     starting_point,
     training_rows,
 )
-from lora_np.experiments.runs.dialect import DialectRun, Splits
+from lora_np.experiments.runs.dialect import OLD, DialectRun, Splits
 from lora_np.experiments.runs.planted import PlantedRun
 from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
-from lora_np.model import ModelConfig, initial_params, predict_logits
+from lora_np.model import LlamaConfig, ModelConfig, initial_params, predict_logits
 from lora_np.training import attach, settled_from, trainable_arrays
 from lora_np.training import fine_tune as training
 
 LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
+CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 
 
 @pytest.fixture(scope="module")
-def small_base():
-    """A random base, wide enough for r = 64."""
-    config = ModelConfig(vocab_size=8000, n_positions=128, d_model=128, n_layers=1, n_heads=4, d_ff=256)
-    return initial_params(config, np.random.default_rng(0)), config
+def small_bases():
+    """Random bases, wide enough for r = 64, with the shipped tokenizer; the Llama has blocks 0 to 20."""
+    sizes = {"vocab_size": 8000, "n_positions": 128, "d_model": 128, "n_heads": 4, "d_ff": 256}
+    configs = {
+        "pretrained": ModelConfig(**sizes, n_layers=1),
+        "smollm2": LlamaConfig(**sizes, n_layers=21, n_kv_heads=2, head_size=32),
+    }
+    shipped, rng = load_base(), np.random.default_rng(0)
+    return {base: shipped._replace(params=initial_params(of, rng), config=of) for base, of in configs.items()}
 
 
 @pytest.fixture
-def small(small_base, monkeypatch):
-    """Runs on a small base in the shipped one's place, and few snippets for a quick look."""
-    base = small_base
-    monkeypatch.setattr(classify, "load_base", lambda: base)
+def small(small_bases, monkeypatch):
+    """Runs on small bases in the place of the real ones, and few snippets for a quick look; the small GPT."""
+    load_snippets.cache_clear()
+    for module in (classify, compression, prompts, subspace_tables):
+        monkeypatch.setattr(module, "load_base", lambda name="pretrained": small_bases[name])
+    monkeypatch.setattr(compression, "read_model", lambda name, weights: small_bases[name])
     monkeypatch.setitem(QUICK, "limit", LIMIT)
-    return base
+    for of_base in main_job.QUICK.values():
+        monkeypatch.setitem(of_base, "limit", LIMIT)
+    return small_bases["pretrained"]
 
 
 def small_run(adapter, seed=0, **more):
@@ -116,24 +126,31 @@ def test_what_a_run_keeps_is_what_it_measured(small):
         assert sum(array.size for array in arrays.values()) == numbers["trainable"]
         model, attached = attach(params, start, arrays)
         scores = {split: classify.score(model, attached, config, snippets, split) for split in ("validation", "test")}
-        assert scores["validation"]["loss"] == numbers["validation_loss"]
+        assert scores["validation"]["loss"] == pytest.approx(numbers["validation_loss"], rel=1e-6)
+        right = scores["test"].pop("right")
         assert scores["test"] == {"loss": numbers["test_loss"], "accuracy": numbers["test_accuracy"]}
+        assert np.array_equal(main_job.right_on_test(numbers)[:LIMIT], right)
         evaluations = numbers["evaluations"]
         assert min(evaluations["loss"]) == pytest.approx(numbers["validation_loss"], abs=1e-6)
         assert len(evaluations["step"]) == 4 and evaluations["step"][-1] == numbers["steps"] == 4 * LIMIT // 8
 
 
 def fake_scores(monkeypatch, pairs):
-    """Evaluations give these (loss, accuracy) in turn, then (0, 1). Returns the arrays that were evaluated."""
+    """Evaluations give these (loss, accuracy) in turn, and the test (0, 1). Returns the arrays that were judged."""
     scores, seen = iter(pairs), []
 
-    def evaluate(params, batches, config, adapter, *more):
+    def note(adapter, loss, accuracy):
         seen.append({name: array.copy() for name, array in adapter.weights.items()})
-        loss, accuracy = next(scores, (0.0, 1.0))
         return {"loss": loss, "accuracy": accuracy}
 
-    for module in (classify, training):
-        monkeypatch.setattr(module, "evaluate", evaluate)
+    def evaluate(params, batches, config, adapter, *more):
+        return note(adapter, *next(scores))
+
+    def score(params, adapter, *more):
+        return note(adapter, 0.0, 1.0) | {"right": np.ones(8, dtype=bool)}
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    monkeypatch.setattr(classify, "score", score)
     return seen
 
 
@@ -224,8 +241,8 @@ def test_examples_are_drawn_by_the_seed(small, monkeypatch):
     assert sorted(seen[:8]) == sorted(seen[8:]) == expected and numbers["steps"] == 16
 
 
-@pytest.mark.parametrize("base", COMPRESSED)
-def test_a_compressed_base_stays_as_it_was(base, small, monkeypatch):
+@pytest.mark.parametrize("weights", COMPRESSED)
+def test_a_compressed_base_stays_as_it_was(weights, small, monkeypatch):
     """Training neither thaws a quantised layer nor fills a pruned weight, and touches no array of the base."""
     shipped, before = small[0], {name: array.copy() for name, array in small[0].items()}
     starts, honest = [], classify.starting_point
@@ -235,38 +252,43 @@ def test_a_compressed_base_stays_as_it_was(base, small, monkeypatch):
         return starts[-1]
 
     monkeypatch.setattr(classify, "starting_point", noted)
-    numbers, arrays = classify_run(small_run(lora(4, "all-linear"), base=base, keep=True))
-    (params, _, _), fresh = starts[0], classify.compressed(before, base)
+    numbers, arrays = classify_run(small_run(lora(4, "all-linear"), weights=weights, keep=True))
+    (params, _, _), fresh = starts[0], classify.compressed(before, weights)
     layers = [f"{module}.weight" for module in linear_layers(shipped)]
     assert len(layers) == 6
     for name in layers:
-        assert type(params[name]) is {"nf4": NF4Weight, "int8": Int8Weight}.get(base, np.ndarray)
+        assert type(params[name]) is {"nf4": NF4Weight, "int8": Int8Weight}.get(weights, np.ndarray)
         now, then = np.asarray(params[name]), before[name]
         assert np.array_equal(now, np.asarray(fresh[name]))
-        if base == "pruned 50 %":
+        if weights == "pruned 50 %":
             assert np.mean(now == 0) == 0.5
-        if base == "pruned 2:4":
+        if weights == "pruned 2:4":
             assert np.array_equal((now.reshape(-1, 4) == 0).sum(axis=1), np.full(now.size // 4, 2))
-        if base.startswith("pruned"):
+        if weights.startswith("pruned"):
             assert np.array_equal(now[now != 0], then[now != 0])
-        if base in ("nf4", "int8"):
+        if weights in ("nf4", "int8"):
             assert len(np.unique(now[0])) < then.shape[1] and not np.array_equal(now, then)
-    assert same_arrays(shipped, before) and (base != "dense" or all(params[name] is shipped[name] for name in shipped))
+    assert same_arrays(shipped, before) and (
+        weights != "dense" or all(params[name] is shipped[name] for name in shipped)
+    )
     assert all(name == "head.weight" or ".lora_" in name for name in arrays)
     dense = held_bytes(starting_point(small_run(lora(4, "all-linear")))[0])
-    assert numbers["base_bytes"] == held_bytes(params) and (numbers["base_bytes"] < dense) == (base in ("nf4", "int8"))
+    assert numbers["base_bytes"] == held_bytes(params) and (numbers["base_bytes"] < dense) == (
+        weights in ("nf4", "int8")
+    )
 
 
 def test_an_unknown_base_is_refused():
-    with pytest.raises(
-        ValueError, match="base: got 'nf5', expected one of dense, nf4, int8, pruned 50 %, pruned 2:4, random"
-    ):
-        ClassifyRun(None, 0, 1e-3, base="nf5")
+    forms = "dense, nf4, int8, pruned 50 %, pruned 2:4, random"
+    with pytest.raises(ValueError, match=f"weights: got 'nf5', expected one of {forms}"):
+        ClassifyRun(None, 0, 1e-3, weights="nf5")
+    with pytest.raises(ValueError, match="base: got 'gpt5', expected one of pretrained, smollm2"):
+        ClassifyRun(None, 0, 1e-3, base="gpt5")
 
 
 def test_from_random_weights(small):
     """The model of another seed is another, and only the head's start is that of the other methods."""
-    starts = [starting_point(small_run(None, seed, base="random"))[0] for seed in (0, 1)]
+    starts = [starting_point(small_run(None, seed, weights="random"))[0] for seed in (0, 1)]
     params = starting_point(small_run(None, 0))[0]
     assert np.array_equal(starts[0]["head.weight"], params["head.weight"])
     for other in (params, starts[1]):
@@ -285,7 +307,7 @@ def test_the_snippets_are_what_the_splits_hold():
 
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
     snippets = load_snippets(LIMIT)
-    monkeypatch.setattr(classify, "load_snippets", lambda limit: snippets._replace(test=None))
+    monkeypatch.setattr(classify, "load_snippets", lambda *_: snippets._replace(test=None))
     numbers, _ = classify_run(small_run(ADAPTERS["head"], test=False))
     assert "validation_loss" in numbers and not any(name.startswith("test") for name in numbers)
     with pytest.raises(TypeError):
@@ -357,10 +379,10 @@ def test_a_recipe_says_what_it_is(name):
     assert all(callable(function) for function in (module.measure, *laboratory.figures(name).values()))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_runs_of_a_recipe(name):
+@pytest.mark.parametrize("name, base", CASES)
+def test_the_runs_of_a_recipe(name, base):
     """Of known kinds, none listed twice, every method from every seed, and shorter for a quick look."""
-    whole, quick = (list(runs_of(name, *of).values()) for of in ((FIVE, False), ([0, 1], True)))
+    whole, quick = (list(runs_of(name, *of, base).values()) for of in ((FIVE, False), ([0, 1], True)))
     assert {type(run) for run in whole + quick} <= {ClassifyRun, DialectRun, PlantedRun, PromptRun}
     assert len({run_key(run) for run in whole}) == len(whole)
     json.dumps([run_key(run) for run in whole])
@@ -368,29 +390,40 @@ def test_the_runs_of_a_recipe(name):
     for run in quick:
         assert isinstance(run, PlantedRun) or run.limit is not None
     counts = Counter(run_key(replace(run, seed=-1)) for run in whole if getattr(run, "shots", 1))
-    if not name.startswith("subspace"):  # those compare a seed with the next
+    tuned = name == "learning_rate" and base == "smollm2"  # made of the runs that chose the rates
+    if not (name.startswith("subspace") or tuned):  # the first compare a seed with the next
         assert set(counts.values()) <= {5} and {run.seed for run in whole} <= set(FIVE)
     for run in whole:
+        if isinstance(run, ClassifyRun):
+            assert {name: getattr(run, name) for name in ON_BASE[run.base]} == ON_BASE[run.base]
         if isinstance(run, ClassifyRun) and run.examples is None:
-            small_in_full = name == "smollm2" and run.base == "dense"
-            assert run.epochs == (main_job.PASSES if name == "main_job" or small_in_full else 1)
+            in_main_job = name == "main_job" or (name, run.base) == ("prompting", "pretrained")
+            assert run.epochs == (main_job.PASSES[run.base] if in_main_job else 1)
             assert run.evaluations is None
-        assert getattr(run, "limit", None) is None
+        if getattr(run, "base", "pretrained") != base:  # beside the real model the small one
+            assert (base, name) in (("smollm2", "main_job"), ("smollm2", "prompting"))
+        assert getattr(run, "limit", None) is None or isinstance(run, DialectRun)
         assert getattr(run, "test", True) == (name != "learning_rate")
 
 
 def test_recipes_share_their_runs():
     """Runs with the same settings are the same run for every recipe, and so are carried out once."""
-    keys = {name: {run_key(run) for run in runs_of(name, FIVE, False).values()} for name in RECIPES}
+    small = [name for name, base in CASES if base == "pretrained"]
+    keys = {name: {run_key(run) for run in runs_of(name, FIVE, False).values()} for name in small}
     for name in ("matrices", "attention_or_mlp", "amplification", "truncation", "intruders", "compression"):
         assert keys[name] & keys["rank_sweep"], name
     assert keys["intruders"] == keys["truncation"] < keys["rank_sweep"]
     of_all = {run_key(run) for (_, n, _), run in low_data.runs(FIVE, False).items() if n == low_data.ALL}
     assert len(of_all) == 15 and of_all < keys["rank_sweep"]
     kept = {}  # run -> whether the first recipe that has it keeps its arrays: then nothing is run again for them
-    for name in RECIPES:
-        for run in runs_of(name, FIVE, False).values():
+    for name, base in CASES:
+        for run in runs_of(name, FIVE, False, base).values():
             assert kept.setdefault(run_key(run), getattr(run, "keep", False)) >= getattr(run, "keep", False), name
+    real = {
+        name: {run_key(run) for run in runs_of(name, FIVE, False, "smollm2").values()}
+        for name in ("main_job", "intruders", "rank_sweep", "truncation")
+    }
+    assert real["intruders"] == real["truncation"] < real["rank_sweep"] < real["main_job"]
     assert low_data.ALL == 6528 and sum(map(len, keys.values())) - len(set().union(*keys.values())) >= 100
 
 
@@ -401,29 +434,39 @@ def test_a_methods_run_is_at_its_rate():
     )
     run = methods.tuned_run("full", 0, passes=3)
     assert run == ClassifyRun(None, 0, methods.learning_rate("full", 3), epochs=3) and run.evaluations is None
-    grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], base="nf4")
+    grid = methods.tuned_runs(("qv_r2", "full"), [0, 5], weights="nf4")
     assert list(grid) == [("qv_r2", 0), ("qv_r2", 5), ("full", 0), ("full", 5)]
     rate = methods.learning_rate("qv_r2")
-    assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate, base="nf4", keep=True)
+    assert grid["qv_r2", 5] == ClassifyRun(lora(2, *QV), 5, rate, weights="nf4", keep=True)
+    real = methods.tuned_run("qv_r8", 1, base="smollm2")
+    rate = methods.learning_rate("qv_r8", base="smollm2")
+    assert real == ClassifyRun(lora(8, *QV), 1, rate, base="smollm2", batch_size=16)
     assert lora(6, "q_proj").alpha == 12.0
 
 
-def trained_by(key):
-    """How many parameters a method trains in the shipped base's blocks."""
-    params, _ = load_base()
+def trained_by(key, params):
+    """How many parameters a method trains in a base's blocks."""
     config = METHODS[key].adapter
     _, start = start_adapter(params, replace(config, train_head=False), np.random.default_rng(0))
     return trainable_report(params, trainable_arrays(params, start)).trainable
 
 
 def test_the_budgets_are_equal():
-    """As the recipes' method sections say, for the shipped base of two blocks."""
-    assert {trained_by(key) for key in recipe("matrices").PLACES} == {2 * 8 * (256 + 256)}
+    """As the recipes' method sections say, for the shipped base of two blocks, and for SmolLM2's thirty."""
+    trained = partial(trained_by, params=load_base().params)
+    assert {trained(key) for key in recipe("matrices").KEYS["pretrained"][:-1]} == {2 * 8 * (256 + 256)}
     large, small = ("attention_r45", "mlp_r36"), ("attention_r5", "mlp_r4")
-    assert {trained_by(key) for key in large} == {2 * 92_160}
-    assert {trained_by(key) for key in small} == {2 * 10_240}
-    assert trained_by("all_r36") == trained_by("mlp_r36") + 2 * 4 * 36 * (256 + 256)
-    assert trained_by("lora-fa") == trained_by("qv_r8") == trained_by("lora")
+    assert {trained(key) for key in large} == {2 * 92_160}
+    assert {trained(key) for key in small} == {2 * 10_240}
+    assert trained("all_r36") == trained("mlp_r36") + 2 * 4 * 36 * (256 + 256)
+    assert trained("lora-fa") == trained("qv_r8") == trained("lora")
+    shapes = LlamaConfig(
+        vocab_size=1, n_positions=1, d_model=576, n_layers=30, n_heads=9, d_ff=1536, n_kv_heads=3, head_size=64
+    )
+    trained = partial(trained_by, params=initial_params(shapes, np.random.default_rng(0)))
+    *attention, mlp = (trained(key) for key in recipe("matrices").KEYS["smollm2"])
+    assert set(attention) == {30 * 23_040} and mlp == 30 * 23_232
+    assert {trained(key) for key in recipe("layers").KEYS["smollm2"]} == {30 * 20_352}
 
 
 @pytest.mark.parametrize("best", [6e-4, 1e-3, 3.9e-3])
@@ -466,16 +509,20 @@ def made_up(run):
     if isinstance(run, DialectRun):
         far = np.log(201 if run.method == "full" else 1 + int(run.method.removeprefix("lora_r")))
         history = {"eval_step": [1, 2], "eval_loss": rng.random(2).tolist(), "eval_old": rng.random(2).tolist()}
-        test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": 4.3 + 0.05 * far + 0.01 * rng.random()}
+        old = {name: 4.3 + 0.05 * far + 0.01 * rng.random() for name in OLD[run.base]}
+        test = {"new": 4.5 - 0.1 * far + 0.01 * rng.random(), "old": old}
+        if run.base == "smollm2":
+            test["capitals"] = {"named": 11, "picked": 19}
         test["removed_bit_for_bit"] = None if run.method == "full" else True
         return numbers | {"history": history, "base_untouched": True} | test
     numbers |= {
         "steps": 3, "base_bytes": 1000, "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(),
         "evaluations": {"step": [1], "loss": [0.5], "accuracy": [0.7]},
     }  # fmt: skip
-    return numbers | (
-        {"test_accuracy": 0.7 + 0.1 * rng.random(), "test_loss": 0.5 + 0.1 * rng.random()} if run.test else {}
-    )
+    if run.test:
+        numbers |= {"test_accuracy": 0.7 + 0.1 * rng.random(), "test_loss": 0.5 + 0.1 * rng.random()}
+        numbers["test_right"] = np.packbits(rng.random(LIMIT) < 0.7).tobytes().hex()
+    return numbers
 
 
 class MadeUpResults(Results):
@@ -506,9 +553,9 @@ class MadeUpResults(Results):
         return 4 * self[run]["trainable"]
 
 
-def measured_by(name, seeds, quick, *other, **change):
+def measured_by(name, seeds, quick, *other, base="pretrained", **change):
     """What a recipe measures in made-up results of its own runs."""
-    runs = runs_of(name, seeds, quick)
+    runs = runs_of(name, seeds, quick, base)
     return recipe(name).measure(MadeUpResults(runs, *other, **change), runs, seeds, quick)
 
 
@@ -516,16 +563,18 @@ def measured_by(name, seeds, quick, *other, **change):
 def without_clock(small, monkeypatch):
     """What the main job, the dialect and the costs measure besides runs is made up too."""
     flat = Splits(*np.zeros((3, 9), dtype=np.int64))
-    monkeypatch.setattr(main_job, "QUICK", {"epochs": 1, "limit": LIMIT})
-    monkeypatch.setattr(main_job, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
-    monkeypatch.setattr(main_job, "compare_step_times", lambda repeats, keys: {key: {"seconds": 0.1} for key in keys})
-    monkeypatch.setattr(dialect, "load_base", lambda: ({}, None))
-    monkeypatch.setattr(dialect, "language_loss", lambda *_: 4.4)
+    samples = {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}
+    monkeypatch.setattr(main_job, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(limit) % 10 < 7))
+    monkeypatch.setattr(
+        main_job, "compare_step_times", lambda repeats, keys, base: {key: {"seconds": 0.1} for key in keys}
+    )
+    monkeypatch.setattr(prompting, "tfidf_baseline", lambda limit: {"test_accuracy": 0.7})
+    monkeypatch.setattr(dialect, "load_base", lambda name: ({}, None))
+    monkeypatch.setattr(dialect, "language_loss", lambda *_, **more: 4.4)
     monkeypatch.setattr(dialect, "load_domain", lambda *_: flat)
     monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
-    monkeypatch.setattr(dialect, "samples", lambda: {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}})
-    monkeypatch.setattr(smollm2, "tfidf_on_test", lambda limit: ({"test_accuracy": 0.7}, np.arange(10) < 7))
-    monkeypatch.setattr(smollm2, "right_on_test", lambda _, run: run.keep * (np.arange(10) > run.seed))
+    monkeypatch.setattr(dialect, "small_samples", lambda: samples)
+    monkeypatch.setattr(dialect, "side_by_side", lambda results, runs, seed: samples)
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
     monkeypatch.setattr(cost, "take_turns", turns)
@@ -559,14 +608,14 @@ def contents(figure):
 
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", RECIPES)
-def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
+@pytest.mark.parametrize("name, base", CASES)
+def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives.
 
     Where a run's arrays are read, the run keeps them.
     """
     module, seeds = recipe(name), list(range(seeds))
-    measured = measured_by(name, seeds, True)
+    measured = measured_by(name, seeds, True, base=base)
     parts = [*measured["checks"], *measured.get("asides", [])]
     assert measured["checks"] and len({json.dumps(part) for part in parts}) == len(parts)
     for part in parts:
@@ -575,27 +624,38 @@ def test_measured_and_drawn(name, seeds, without_clock, tmp_path):
             assert part.get("at_most", part.get("at_least")) in (0.0, EQUAL)
     assert len(seeds) > 1 or {part["verdict"] for part in parts if not part["every"]} <= {UNKNOWN}
     about = {"title": headline(name), "verdict": verdict(measured["checks"])}
-    outcome = {"seeds": seeds, "asides": [], **about, **measured}
+    outcome = {"base": base, "seeds": seeds, "asides": [], **about, **measured}
     read = json.loads(json.dumps(outcome))
     assert read == outcome
-    for draw in laboratory.figures(name).values():
+    for draw in laboratory.figures(name, base).values():
         shown = contents(draw(read))
         assert shown == contents(draw(outcome))
-        assert len(shown) > 500 and ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
-    outcome |= {"claim": "", "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0, "runs": []}
+        assert len(shown) > 500
+        if "capitals;" not in shown and "(mean over" not in shown and "in capitals" not in shown:
+            assert ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
+    outcome = {
+        "claim": "",
+        **outcome,
+        "caption": "",
+        "command": "",
+        "quick": True,
+        "seconds": 0.0,
+        "reused": 0,
+        "runs": [],
+    }
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
-    outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True).values()})
-    rows = [line for line in laboratory.section(1, name, outcome)[1] if line.startswith("|")]
+    outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True, base).values()})
+    rows = [line for line in laboratory.section(name, base, outcome) if line.startswith("|")]
     beside, table = len(outcome["asides"]), len(module.table(outcome)) + 1 if hasattr(module, "table") else 0
     assert len(rows) == table + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
     assert {line.count("|") for line in rows[table:]} == {5}
 
 
 def test_which_snippets_a_run_gets_right(small):
-    """In the order of the split, not in that of the batches: as each alone, and as many as the run says."""
+    """In the order of the split, not in that of the batches: as each alone."""
     run = small_run(lora(4, *QV), keep=True)
     numbers, arrays = classify_run(run)
-    right = smollm2.right_on_test(MadeUpResults({0: run}, change=lambda *_: arrays), run)
+    right = main_job.right_on_test(numbers)[:LIMIT]
     assert right.mean() == numbers["test_accuracy"] and 0 < right.sum() < LIMIT
     params, config, adapter = starting_point(run)
     model, attached = attach(params, adapter, arrays)
@@ -606,9 +666,9 @@ def test_which_snippets_a_run_gets_right(small):
 
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 less full", "qv_r8", "full", "test_loss"),
-    ("smollm2", "LoRA less full", "lora", "full", "test_accuracy"),
-    ("smollm2", "LoRA less the small base", "lora", "small", "test_accuracy"),
-    ("smollm2", "LoRA less 8 examples", "lora", "shots_8", "test_accuracy"),
+    ("prompting", "LoRA on 10 snippets less 8", "qv_r8_10", "shots_8", "test_accuracy"),
+    ("prompting", "LoRA on all snippets less the small base", "qv_r8", "small", "test_accuracy"),
+    ("layers", "last 10 blocks less first", "last_r6", "first_r6", "test_accuracy"),
     ("rank_sweep", "q and v, r = 1 less r = 64: test l", "qv_r1", "qv_r64", "test_loss"),
     ("rank_sweep", "q and v, r = 1 less r = 64: test a", "qv_r1", "qv_r64", "test_accuracy"),
     ("rank_sweep", "q and v r = 8 less full", "qv_r8", "full", "test_loss"),
@@ -640,9 +700,10 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
 
 @pytest.mark.parametrize("name, statement, first, second, field", WIRING)
 def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
-    runs, measured = runs_of(name, [0, 1], True), measured_by(name, [0, 1], True)
+    base = bases_of(name)[-1]
+    runs, measured = runs_of(name, [0, 1], True, base), measured_by(name, [0, 1], True, base=base)
     first, second = (
-        [made_up(runs[(*([key] if isinstance(key, str) else key), seed)])[field] for seed in (0, 1)]
+        [numbers_of(made_up(runs[(*([key] if isinstance(key, str) else key), seed)]), field) for seed in (0, 1)]
         for key in (first, second)
     )
     (part,) = (p for p in measured["checks"] + measured.get("asides", []) if p["statement"].startswith(statement))
@@ -650,17 +711,23 @@ def test_a_check_is_of_what_it_says(name, statement, first, second, field, witho
     assert part["values"] == pytest.approx([factor * (a - b) for a, b in zip(first, second)])
 
 
+def numbers_of(numbers, field):
+    return numbers["old"]["reviews"] if field == "old" else numbers[field]
+
+
 def diverged(run):
     return {"validation_loss": None, "diverged": "the loss became nan at step 7", "seconds": 1.0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("learning_rate", "planted_rank", "cost")])
-def test_a_diverged_run_is_said_by_name(name, without_clock):
-    runs = runs_of(name, [0, 1], True)
+@pytest.mark.parametrize(
+    "name, base", [case for case in CASES if case[0] not in ("learning_rate", "planted_rank", "cost")]
+)
+def test_a_diverged_run_is_said_by_name(name, base, without_clock):
+    runs = runs_of(name, [0, 1], True, base)
     bad = next(run for run in list(runs.values())[::-1] if run.seed % 1000 == 1)
     with pytest.raises(DivergedError, match=f"seed {bad.seed}, .*: the loss became nan at step 7"):
-        measured_by(name, [0, 1], True, lambda run: diverged(run) if run == bad else {})
+        measured_by(name, [0, 1], True, lambda run: diverged(run) if run == bad else {}, base=base)
 
 
 def test_rates_at_which_training_diverges_are_no_rates(small):
@@ -684,7 +751,7 @@ def test_rates_at_which_training_diverges_are_no_rates(small):
     assert all(measured["best"][key] == pytest.approx([rate] * 3) for key, rate in lowest.items())
     assert verdict(measured["checks"]) == HOLDS
     assert measured["losses"]["full"]["0.0008"] == [None] * 3
-    figure = learning_rate.draw(json.loads(json.dumps({"seeds": seeds, **measured})))
+    figure = learning_rate.draw(json.loads(json.dumps({"base": "pretrained", "seeds": seeds, **measured})))
     assert [2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4] in [list(line.get_xdata()) for line in figure.axes[0].lines]
     # The best of r = 64 is the lowest of its rates: what is said of it is not known.
     measured = measured_with(lowest | {"r=64": 1.1e-4})
@@ -700,7 +767,7 @@ def test_pairs_of_seeds_share_no_training(module):
     runs = module.runs(FIVE, False)
     keys = [f"qv_r{r}" for r in module.RANKS]
     assert set(runs) == {(keys[0], seed) for seed in FIVE} | {(keys[1], seed + SECOND) for seed in FIVE}
-    assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > max(TUNE_SEEDS)
+    assert len({run_key(run) for run in runs.values()}) == 10 and SECOND > TUNE_SEED + 10
     assert all((run.adapter.r, run.seed) == (int(key.removeprefix("qv_r")), seed) for (key, seed), run in runs.items())
 
 
@@ -737,7 +804,7 @@ def test_the_control_of_subspaces_is_no_draw(small):
     seeds = [0, 1]
     measured = measured_by("subspace_ranks", seeds, True)
     assert set(measured) == {"checks", "tables", "dimension"} and set(measured["tables"]) == {"mean", "equal"}
-    assert measured["dimension"] == load_base()[1].d_model
+    assert measured["dimension"] == 128
     figure = subspace_ranks.draw({"seeds": seeds, **measured})
     chance = [axes.images[0].get_array() for axes in figure.axes if axes.get_title().startswith("random")]
     expected = np.maximum.outer(np.arange(1, 9), np.arange(1, 65)) / measured["dimension"]
@@ -767,18 +834,16 @@ def test_an_update_of_noise_amplifies_nothing(small):
 def test_compressed_bases_and_what_merging_into_one_loses(small):
     measured, grid = measured_by("compression", [0, 1], True), compression.runs([0, 1], True)
     nf4 = [made_up(grid["nf4, all_r16", seed])["test_loss"] for seed in (0, 1)]
-    merged, sizes = measured["merged_back"], measured["linear_bytes"]
-    (lost,) = (part for part in measured["asides"] if "merged back" in part["statement"])
+    merged, sizes = measured["merged"]["nf4, all_r16"], measured["linear_bytes"]
+    (lost,) = (part for part in measured["asides"] if "less unmerged" in part["statement"])
     assert lost["values"] == differences(merged["loss"], nf4)
     assert all(len(values) == 2 for values in merged.values()) and min(merged["update_lost"]) > 0
     assert sizes["nf4"] < sizes["int8"] < sizes["dense"] == sizes["pruned 50 %"] == sizes["pruned 2:4"]
 
 
 def test_the_penalty_of_large_batches():
-    grid = batch_size.runs([0, 1], False)
-    assert {run.batch_size for run in grid.values()} == {8, 32, 128, 256} and {run.epochs for run in grid.values()} == {
-        1
-    }
+    grid = runs_of("batch_size", [0, 1], False).values()
+    assert {(run.batch_size, run.epochs) for run in grid} == {(size, 1) for size in (8, 32, 128, 256)}
     penalty = {8: 0.0, 32: 0.01, 128: 0.02, 256: 0.03}
 
     def loss(run):
@@ -815,8 +880,7 @@ def test_costs_are_really_measured(small, monkeypatch):
 def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
     """The measure of truncation reads what full fine-tuning trained: cut to rank 128 of 128, nothing is lost."""
     monkeypatch.setitem(METHODS, "all_r128", METHODS["all_r16"]._replace(adapter=lora(128, "all-linear")))
-    monkeypatch.setattr(truncation, "RANKS", (1, 4, 16, 128))
-    monkeypatch.setattr(truncation, "KEYS", ("full", "all_r1", "all_r4", "all_r16", "all_r128"))
+    monkeypatch.setattr(truncation, "KEYS", {"pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r128")})
     full = runs_of("truncation", [0], True)["full", 0]
     numbers, trained = classify_run(full)
     of_full = (lambda run: numbers if run == full else {}), (lambda run, arrays: trained if run == full else arrays)
@@ -882,6 +946,6 @@ def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_
 
 
 def test_samples_are_written_beside_the_figure(tmp_path):
-    outcome = {"samples": {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}}
+    outcome = {"base": "pretrained", "samples": {"prompts": ["a"], "texts": {"base": ["a b"], "c": ["a | c"]}}}
     dialect.write_more(outcome, tmp_path)
     assert "| **a** b | **a** \\| c |" in (tmp_path / "dialect_samples.md").read_text(encoding="utf-8")

@@ -1,19 +1,19 @@
 """Commands that train and measure on the package's own data: run, experiment, tune, pretrain, gradcheck, bench."""
 
-from pathlib import Path
-
+from ..checked import one_of
 from .shared import check_unset, json_writer, print_now
 
 
 def add_commands(command):
     run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
-    add_experiment(run, seeds=1)
+    add_experiment(run, "1")
+    run.set_defaults(seeds=1)
     run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
     run.set_defaults(name="main_job", draw=False)
 
     lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
     lab.add_argument("name", metavar="NAME", help="an experiment; list: show their names; all: run every one")
-    add_experiment(lab, seeds=5)
+    add_experiment(lab, "5, with smollm2 3")
     lab.add_argument("--draw", action="store_true", help="only redraw the figure from the numbers in its JSON")
     lab.set_defaults(json=None)
 
@@ -54,9 +54,11 @@ def add_commands(command):
 
 
 def add_experiment(command, seeds):
-    """Options of a command that runs experiments; `seeds` is their default number."""
-    command.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"seeds of each run (default {seeds})")
-    command.add_argument("--quick", action="store_true", help="two seeds of shortened runs, at most 30 s")
+    """Options of a command that runs experiments; `seeds` says their default number."""
+    text = "what is fine-tuned: pretrained, the small base, or smollm2 (default pretrained)"
+    command.add_argument("--base", default="pretrained", choices=("pretrained", "smollm2"), help=text)
+    command.add_argument("--seeds", type=int, metavar="N", help=f"seeds of each run (default {seeds})")
+    command.add_argument("--quick", action="store_true", help="two seeds of shortened runs")
     command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
     add_workers(command)
 
@@ -76,22 +78,26 @@ def run_experiment(arguments):
 
     if arguments.name == "list":
         for number, name in enumerate(RECIPES):
-            print(f"{number:>2} {name:<17} {laboratory.headline(name)}")
+            print(f"{number:>2} {name:<17} {laboratory.headline(name)} ({', '.join(laboratory.bases_of(name))})")
         return 0
-    names = RECIPES if arguments.name == "all" else (arguments.name,)
+    base, names = arguments.base, (arguments.name,)
+    if arguments.name == "all":
+        names = [name for name in RECIPES if base in laboratory.bases_of(name)]
     for name in names:
-        laboratory.recipe(name)
+        one_of("base", base, laboratory.bases_of(name))
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
     if arguments.draw:
         for name in names:
-            if arguments.name != "all" or (Path(out) / f"{name}.json").exists():
-                print(*laboratory.draw_again(name, out), sep="\n")
+            if arguments.name != "all" or (laboratory.folder_of(out, base) / f"{name}.json").exists():
+                print(*laboratory.draw_again(name, out, base), sep="\n")
         return 0
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = arguments.seeds, arguments.quick, out, arguments.store, executor, print_now, arguments.json
+        settings = arguments.seeds, arguments.quick, out, arguments.store, executor, print_now, arguments.json, base
         failed = [name for name in names if "failed" in laboratory.experiment(name, *settings)]
     if failed and len(names) > 1:
         print(f"not finished: {', '.join(failed)}")
+    if arguments.command == "run" and base == "pretrained" and not arguments.quick:
+        print("The same on a real language model: python -m lora_np run --base smollm2 (hours; it resumes)")
     return 1 if failed else 0
 
 

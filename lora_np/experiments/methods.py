@@ -15,9 +15,10 @@ from .runs.classify import ClassifyRun
 
 SETTINGS = Path(__file__).parent / "settings.json"  # written by `python -m lora_np tune`
 QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
+QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
 SOME = {"examples": 2000, "evaluations": 1}  # of SmolLM2's runs, except those of the main job
-TUNE_SEED = 100  # and those after it; the experiments' seeds count from 0
+TUNE_SEED, TUNE_SEEDS = 100, {"pretrained": 2, "smollm2": 1}  # from which on, and how many; experiments' count from 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -44,6 +45,11 @@ def lora(r, *targets):
 def variant(name, r=8):
     """A variant on q and v, by default at LoRA's rank 8."""
     return variant_config(name, lora(r, *QV))
+
+
+def gated_mlp():
+    """About as many parameters as "qv_r12", on three matrices of 2,112 a rank."""
+    return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3})
 
 
 METHODS = {
@@ -78,7 +84,7 @@ METHODS = {
     **{f"{name}_r{r}": Method(f"LoRA {name} r={r}", lora(r, f"{name}_proj"), "attention") for name, r in WIDE.items()},
     "qv_r12": Method("LoRA q,v r=12", lora(12, *QV), "attention"),
     "qkvo_r6": Method("LoRA q,k,v,o r=6", lora(6, *ATTENTION), "attention"),
-    "gated_mlp": Method("LoRA gate,up r=4, down r=3", replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}), "all"),
+    "gated_mlp": Method("LoRA gate,up r=4, down r=3", gated_mlp(), "all"),
     # Which of its 30 blocks, with the same number of parameters.
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
@@ -138,7 +144,7 @@ def rates_to_tune():
     def runs_at(name, passes, base):
         some = SOME if base == "smollm2" else {}
         keys = CHOOSING[base, passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
-        grid = [(key, seed) for key in keys for seed in tune_seeds(name, base)]
+        grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS[base])]
         return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
 
     return {
@@ -146,12 +152,6 @@ def rates_to_tune():
         for (base, passes), guesses in GUESSES.items()
         for name, guess in guesses.items()
     }
-
-
-def tune_seeds(name, base):
-    """The seeds that choose a rate: two; on SmolLM2 one, or three for the rates that an experiment compares."""
-    n = 2 if base == "pretrained" else 3 if name in ("full", "all") else 1
-    return range(TUNE_SEED, TUNE_SEED + n)
 
 
 def tuned_run(key, seed, passes=1, base="pretrained", **more):
@@ -172,8 +172,16 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
 
     `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
     """
-    more = {"keep": True} | more | (QUICK if quick else {})
+    more = {"keep": True} | more
+    if quick:
+        more |= QUICK | QUICK_ON[base]
+        more["examples"] = min(more["examples"], more["limit"]) if more.get("examples") else None
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
+
+
+def ranks_of(rows, placement):
+    """The ranks of LoRA in a placement among the methods in `rows`: of "qv" those of "qv_r1", "qv_r8" and so on."""
+    return [int(key.removeprefix(f"{placement}_r")) for key in rows if key.startswith(f"{placement}_r")]
 
 
 def by_method(results, grid, field, factor=None):

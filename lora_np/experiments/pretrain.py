@@ -141,7 +141,7 @@ def train_shipped(folder, seed=0, force=False):
     that of the adapters that come with the package.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
-    base, config = load_base()
+    base, config, *_ = load_base()
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     notes = {}
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..analysis import flops_by_phase, step_bytes, step_flops
+from ..data import class_batches
 from ..training import TrainConfig, blas_threads, initial_state, model_objective, train_step, trainable_arrays
 from .evidence import ratios
 from .methods import METHODS, run_at
@@ -14,9 +15,9 @@ from .runs.classify import load_snippets, starting_point
 KEYS = ("full", "qv_r8", "all_r8", "head")
 
 
-def first_starts(keys):
+def first_starts(keys, base="pretrained"):
     """Method -> the `starting_point` of its run from seed 0."""
-    return {key: starting_point(run_at(1e-4, key, seed=0)) for key in keys}
+    return {key: starting_point(run_at(1e-4, key, 0, base)) for key in keys}
 
 
 def counted(start, shape):
@@ -29,7 +30,7 @@ def counted(start, shape):
     return flops_by_phase(step_flops(*given)), step_bytes(*given)
 
 
-def compare_step_times(repeats=20, keys=KEYS):
+def compare_step_times(repeats=20, keys=KEYS, base="pretrained"):
     """Median seconds of a whole step (forward, backward, clipping, AdamW) by method, on one thread.
 
     The methods take turns on one batch, so that whatever slows the machine slows all of them. FLOPs count the matrix
@@ -41,14 +42,16 @@ def compare_step_times(repeats=20, keys=KEYS):
     ----------
     repeats : int, steps of each method, after two that do not count
     keys : of METHODS; the others are compared with the first
+    base : "pretrained" or "smollm2"
 
     Returns
     -------
     dict, key -> {"seconds", "ratio" (to the first), "pass_ratio" (of forward and backward alone), "flops",
         "predicted_ratio" (of the FLOPs), "activation_bytes" (kept for the backward pass)}
     """
-    batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
-    starts = first_starts(keys)
+    snippets, rng = load_snippets(base=base), np.random.default_rng(0)
+    batch = class_batches(*snippets.train, run_at(1e-4, keys[0], 0, base).batch_size, snippets.pad_id, rng)[0]
+    starts = first_starts(keys, base)
     counts = {key: counted(start, batch.ids.shape) for key, start in starts.items()}
     flops = {key: sum(phases.values()) for key, (phases, _) in counts.items()}
     times, first = take_turns(starts, batch, repeats), keys[0]

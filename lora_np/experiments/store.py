@@ -20,10 +20,12 @@ import numpy as np
 
 from .. import __version__
 from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
+from ..training.progress import duration
 from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
+LONG = 60  # seconds, from which on it is said how many are left
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 UNTRACED = (("formats",),)  # a run only reads the base with it, and the base's bytes are in the key
 ROOT = ((), "__version__")  # which is in the key too
@@ -231,6 +233,7 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
     missing, failed = [run for key, run in runs.items() if numbers[key] is None], []
     if others := of_other_code(store, missing):
         report(f"  {others} runs in {store} are of another version of the code or of NumPy: left there, and not used")
+    started = time.perf_counter()
     with closing(sweep(carry_out_here, missing, executor)) as endings:
         for done, (run, result, error) in enumerate(endings, 1):
             if error is None and result[0] != made_with(run.__module__):
@@ -242,10 +245,18 @@ def carry_out_all(runs, store=STORE, executor=None, report=print):
             else:
                 failed.append(asdict(run) | {"error": error})
                 outcome = f"FAILED: {error}"
-            report(f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}")
+            report(
+                f"  [{done:>3}/{len(missing)}] {describe_run(run)}: {outcome}{time_left(started, done, len(missing))}"
+            )
     if failed:
         report(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and only them")
     return Results(store, numbers), failed, len(runs) - len(missing)
+
+
+def time_left(started, done, n):
+    """How long the rest of n runs takes if each takes as long as one of the first, as text; of short sweeps nothing."""
+    seconds = (time.perf_counter() - started) / done * (n - done)
+    return f"; about {duration(seconds)} left" if seconds >= LONG else ""
 
 
 def describe_run(run):

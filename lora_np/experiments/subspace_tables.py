@@ -5,19 +5,25 @@ import numpy as np
 from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from .drawing import new_figure
 from .methods import tuned_runs
+from .runs import load_base
 
 LAYERS = ("q_proj", "v_proj")
 WHAT = ("A", "ΔW")
 SECOND = 1000  # added to the seed of a pair's second run: no run is in two pairs
 
 
-def pairs(ranks, seeds, quick):
+def pairs(ranks, seeds, quick, base="pretrained"):
     """Two runs on q and v from different seeds, of the two ranks, for each seed; (method, seed) -> run.
 
     First come the first runs of all pairs, then the second ones.
     """
-    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick)
-    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick)
+    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, base=base)
+    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick, base=base)
+
+
+def width(runs):
+    """C of the base that runs train on: how many dimensions the directions of a layer's input have."""
+    return load_base(next(iter(runs.values())).base).config.d_model
 
 
 def tables_of_pairs(results, runs, ranks):

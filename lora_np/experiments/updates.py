@@ -4,7 +4,7 @@ import numpy as np
 
 from ..adapters import Adapter, adapter_deltas
 from ..analysis import linear_updates, truncated_updates
-from ..training import blas_threads
+from ..training import blas_threads, shard_threads, worthwhile_threads
 from .drawing import COLOURS, band, mean_line
 from .runs.classify import load_snippets, score, starting_point
 
@@ -24,9 +24,9 @@ def scores_when_cut(results, runs, ranks):
     cut = {str(r): {"accuracy": [], "loss": []} for r in ranks}
     for run in runs:
         params, config, _ = starting_point(run)
-        with blas_threads(1):
+        with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
             for r, model in truncated_updates(params, results.arrays(run), ranks):
-                scores = score(model, None, config, load_snippets(run.limit), "test")
+                scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
                 cut[str(r)]["accuracy"].append(100 * scores["accuracy"])
                 cut[str(r)]["loss"].append(scores["loss"])
     return cut

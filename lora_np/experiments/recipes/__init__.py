@@ -4,6 +4,7 @@ RECIPES = (
     "main_job",
     "rank_sweep",
     "matrices",
+    "layers",
     "subspace_ranks",
     "subspace_seeds",
     "amplification",
@@ -12,6 +13,7 @@ RECIPES = (
     "dialect",
     "learning_rate",
     "low_data",
+    "prompting",
     "batch_size",
     "attention_or_mlp",
     "scaling",
@@ -19,5 +21,4 @@ RECIPES = (
     "compression",
     "cost",
     "planted_rank",
-    "smollm2",
 )

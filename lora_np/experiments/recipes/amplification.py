@@ -1,9 +1,9 @@
 """Amplification: does ΔW repeat what W has already, or bring out what W hardly uses?
 
-U and V are the r leading singular vectors of ΔW_q at r = 4 and r = 64, and ‖Uᵀ W V‖_F is how much of W is in these
-directions. It is compared with W's own leading directions, which give the largest possible value, and with random ones.
-The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. It grows with the learning rate and with s, which are the same for both
-ranks. All are means over the blocks.
+U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F is how
+much of W is in these directions. It is compared with W's own leading directions, which give the largest possible value,
+and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. It grows with the learning rate and with s, which
+are the same for both ranks. All are means over the blocks.
 """
 
 import numpy as np
@@ -23,12 +23,11 @@ CAPTION = (
     "many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise "
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
-RANKS = (4, 64)
-KEYS = [f"qv_r{r}" for r in RANKS]
+KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
 
 def measure(results, runs, seeds, quick):
-    measured, checks = {str(r): {name: [] for name in Amplification._fields} for r in RANKS}, []
+    measured, checks = {}, []
     for (_, seed), run in runs.items():
         params, deltas, r = starting_point(run)[0], updates_of(results, run, np.float64), run.adapter.r
         of_blocks = [
@@ -37,7 +36,7 @@ def measure(results, runs, seeds, quick):
             if "q_proj" in name
         ]
         for name, mean in zip(Amplification._fields, np.mean(of_blocks, axis=0).tolist()):
-            measured[str(r)][name].append(mean)
+            measured.setdefault(str(r), {}).setdefault(name, []).append(mean)
     for r, of_r in measured.items():
         of_r["chance_factor"] = ratios(of_r["update_norm"], of_r["random"])
         to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))

@@ -18,7 +18,7 @@ CAPTION = (
     "claim is that the MLP's rows are to the right of attention's, and as far right as both."
 )
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
-KEYS = (*PLACES, "full")
+KEYS = {"pretrained": (*PLACES, "full")}
 
 
 def measure(results, runs, seeds, quick):

@@ -5,11 +5,9 @@ learning rate. The best validation losses are compared. A method's penalty is it
 pass takes fewer steps in larger batches: 816 of 8 snippets, 26 of 256.
 """
 
-from functools import partial
-
 from ..drawing import colour, log_axis, mean_line, panels
 from ..evidence import compare, differences
-from ..methods import by_method, tuned_runs
+from ..methods import by_method
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
 CAPTION = (
@@ -17,8 +15,8 @@ CAPTION = (
     "than full fine-tuning's."
 )
 SIZES = (8, 32, 128, 256)
-KEYS = [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]
-runs = partial(tuned_runs, KEYS, keep=False)
+KEYS = {"pretrained": [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]}
+ON = {"pretrained": {"keep": False}}
 
 
 def measure(results, runs, seeds, quick):

@@ -1,17 +1,20 @@
 """Quantised and pruned bases, with LoRA and without.
 
-The linear layers of the base are put in NF4 (blocks of 64, double quantisation) or int8 (a scale a row), or pruned by
-magnitude, half of all weights or two of every four in a row. That base is frozen, and a head alone, or a head and LoRA
-on all linear layers at r = 16, is trained on it. LoftQ is LoRA whose start makes up for what NF4 loses. At the end,
-LoRA is merged back into its NF4 base, which rounds again.
+The linear layers of a base are put in NF4 (blocks of 64, double quantisation) or int8 (a scale a row), or pruned by
+magnitude, half of all weights or two of every four in a row. That base is frozen, and LoRA on all linear layers is
+trained on it: at r = 16 on the small base, beside a head alone, and at r = 4 on SmolLM2, on 2,000 snippets. The weights
+of SmolLM2 are those of a file in Q4_1, so there "dense" already has lost what four bits lose. LoftQ is LoRA whose start
+makes up for what NF4 loses. QA-LoRA has one number a block of 32 inputs. At the end, adapters are merged back into the
+format of their base, which rounds again: into NF4, and on SmolLM2 also into the file's Q4_1.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format
 from ...compress import held_bytes
-from ...training import blas_threads
+from ...formats import read_model
+from ...training import blas_threads, shard_threads, worthwhile_threads
 from ..drawing import PALETTE, dots, mark_mean, panels
 from ..evidence import as_good, check, compare
-from ..methods import by_method, tuned_runs
+from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
 
@@ -19,53 +22,87 @@ CLAIM = (
     "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and LoftQ's start is ahead "
     "of plain NF4 (Li et al. 2023)."
 )
-CAPTION = (
-    "Test accuracy of a head alone and of LoRA on each base, with the bytes of the base's linear layers. Look at how "
-    "near LoRA brings each base to the line of the uncompressed one, and at what is left after merging into NF4."
+WITH_QALORA = (
+    "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and QA-LoRA loses nothing "
+    "when it is merged into four bits (Xu et al. 2023)."
 )
-LORA, LOFTQ = "all_r16", "loftq"
+CAPTION = (
+    "Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each base to "
+    "the line of the uncompressed one, and at what is left after merging into four bits."
+)
+BASES = ("pretrained", "smollm2")
+LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 
-def runs(seeds, quick):
-    """("base, method", seed) -> run."""
-    grid = {
-        (f"{base}, {key}", seed): run
-        for base in COMPRESSED
-        for (key, seed), run in tuned_runs(("head", LORA), seeds, quick, base=base).items()
-    }
-    return grid | {(f"nf4, {key}", seed): run for (key, seed), run in tuned_runs([LOFTQ], seeds, quick).items()}
+def runs(seeds, quick, base="pretrained"):
+    """("form of the weights, method", seed) -> run."""
+    keys, special = ("head", LORA[base]), ("nf4", "loftq", {})
+    if base == "smollm2":
+        keys, special = (LORA[base],), ("dense", "qalora", SOME)
+    grid = {}
+    for weights in COMPRESSED:
+        more = {"weights": weights} | (SOME if base == "smollm2" else {})
+        for (key, seed), run in tuned_runs(keys, seeds, quick, base=base, **more).items():
+            grid[f"{weights}, {key}", seed] = run
+    weights, key, more = special
+    of_special = tuned_runs([key], seeds, quick, base=base, **more)
+    return grid | {(f"{weights}, {key}", seed): run for (_, seed), run in of_special.items()}
 
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    params, sizes = load_base()[0], {}
-    for base in COMPRESSED:
-        weights = compressed(params, base)
-        sizes[base] = held_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
-    merged = merged_back([runs[f"nf4, {LORA}", seed] for seed in seeds], results)
+    base = next(iter(runs.values())).base
+    (params, *_), sizes, lora = load_base(base), {}, LORA[base]
+    for name in COMPRESSED:
+        weights = compressed(params, name)
+        sizes[name] = held_bytes({module: weights[f"{module}.weight"] for module in linear_layers(params)})
 
-    def near_dense(base):
-        return as_good(f"{base} and LoRA less dense and LoRA: test loss", loss, f"{base}, {LORA}", f"dense, {LORA}")
+    def as_dense(name):
+        return as_good(f"{name} and LoRA less dense and LoRA: test loss", loss, f"{name}, {lora}", f"dense, {lora}")
 
-    loftq = "LoftQ less NF4 and LoRA: test loss", loss, f"nf4, {LOFTQ}", f"nf4, {LORA}"
-    checks = [near_dense("nf4"), compare(*loftq, at_most=0.0, unit="nats")]
-    loss["merged"] = merged["loss"]
-    asides = [
-        *(near_dense(base) for base in COMPRESSED[2:]),
-        as_good("LoRA merged back into NF4 less unmerged: test loss", loss, "merged", f"nf4, {LORA}"),
-        check("what rounding then moves, relative to ‖ΔW‖", merged["update_lost"], at_most=1.0, unit="times"),
-    ]
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged_back": merged}
+    back = {f"nf4, {lora}": "NF4"} | ({f"dense, {lora}": "Q4_1", "dense, qalora": "Q4_1"} if base == "smollm2" else {})
+    merged = {name: merged_back([runs[name, seed] for seed in seeds], results, to) for name, to in back.items()}
+    loss |= {f"{name}, merged": of["loss"] for name, of in merged.items()}
+
+    def as_unmerged(name):
+        return as_good(
+            f"{label(name)} merged into {back[name]} less unmerged: test loss", loss, f"{name}, merged", name
+        )
+
+    checks, asides = [as_dense("nf4")], [as_dense(name) for name in COMPRESSED[2:]]
+    if base == "smollm2":
+        checks.append(as_unmerged("dense, qalora"))
+        asides.append(as_good("QA-LoRA less LoRA: test loss", loss, "dense, qalora", f"dense, {lora}"))
+    else:
+        loftq = "LoftQ less NF4 and LoRA: test loss", loss, "nf4, loftq", f"nf4, {lora}"
+        checks.append(compare(*loftq, at_most=0.0, unit="nats"))
+    for name, of in merged.items():
+        if not name.endswith("qalora"):
+            asides.append(as_unmerged(name))
+        text = f"{label(name)} merged into {back[name]}: what rounding moves, relative to ‖ΔW‖"
+        asides.append(check(text, of["update_lost"], at_most=1.0, unit="times"))
+    claim = {"claim": WITH_QALORA} if base == "smollm2" else {}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged} | claim
 
 
-def merged_back(runs, results):
-    """LoRA merged into its quantised base: the accuracy and loss that are left, and how far rounding moved it."""
+def label(name):
+    """What a "form of the weights, method" is called."""
+    return {"loftq": "LoftQ", "qalora": "QA-LoRA", "head": "head only"}.get(name.rpartition(", ")[2], "LoRA")
+
+
+def merged_back(runs, results, to):
+    """Adapters merged into their base in four bits, "NF4" or the "Q4_1" of its file.
+
+    Returns a dict: the accuracy and the loss that are left, and how far rounding moved the update.
+    """
     measured = {"accuracy": [], "loss": [], "update_lost": []}
     for run in runs:
         params, config, start = starting_point(run)
+        if to == "Q4_1":
+            params = params | read_model(run.base, weights="blocks").params
         back = merge_in_format(params, Adapter(start.config, results.arrays(run)))
-        with blas_threads(1):
-            scored = score(back.params, None, config, load_snippets(run.limit), "test")
+        with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
+            scored = score(back.params, None, config, load_snippets(run.limit, run.base), "test", in_turn)
         measured["accuracy"].append(100 * scored["accuracy"])
         measured["loss"].append(scored["loss"])
         measured["update_lost"].append(back.overall.update)
@@ -75,14 +112,16 @@ def merged_back(runs, results):
 def draw(outcome):
     figure, axes = panels(outcome, "LoRA on compressed bases", 10, 6.2)
     accuracy, rows = outcome["accuracy"], []
-    for base, size in outcome["linear_bytes"].items():
-        name = f"{base} ({size / 1e6:.2f} MB)"
-        rows.append((f"{name}, head only", accuracy[f"{base}, head"], PALETTE[3]))
-        rows.append((f"{name}, LoRA", accuracy[f"{base}, {LORA}"], PALETTE[2]))
-        if base == "nf4":
-            rows.append((f"{name}, LoftQ", accuracy[f"nf4, {LOFTQ}"], PALETTE[0]))
-            rows.append((f"{name}, LoRA merged back", outcome["merged_back"]["accuracy"], PALETTE[1]))
+    colours = {"head only": PALETTE[3], "LoRA": PALETTE[2], "LoftQ": PALETTE[0], "QA-LoRA": PALETTE[0]}
+    for weights, size in outcome["linear_bytes"].items():
+        for name in (name for name in accuracy if name.rpartition(", ")[0] == weights):
+            text = f"{weights} ({size / 1e6:.{2 if size < 1e8 else 0}f} MB), {label(name)}"
+            rows.append((text, accuracy[name], colours[label(name)]))
+            if name in outcome["merged"]:
+                to = "NF4" if weights == "nf4" else "Q4_1"
+                rows.append((f"{label(name)} merged into {to}", outcome["merged"][name]["accuracy"], PALETTE[1]))
     dots(axes, *zip(*rows), "test accuracy in %")
-    mark_mean(axes, accuracy[f"dense, {LORA}"], PALETTE[2], "LoRA on the dense base")
+    lora = f"dense, {LORA[outcome['base']]}"
+    mark_mean(axes, accuracy[lora], PALETTE[2], "LoRA on the dense base")
     axes.legend(loc="lower left")
     return figure

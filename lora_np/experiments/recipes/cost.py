@@ -29,11 +29,11 @@ CAPTION = (
 )
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
-KEYS = ()  # no method is trained
+KEYS = {"pretrained": ()}  # no method is trained
 
 
 def methods(quick):
-    """Name -> (adapter or None, base)."""
+    """Name -> (adapter or None, form of the weights)."""
     of_rank = {f"all r={r}": (lora(r, "all-linear"), "dense") for r in (QUICK_RANKS if quick else RANKS)}
     small = lora(8, *QV)
     return {"full": (None, "dense"), "q,v r=8": (small, "dense"), "q,v r=8, NF4": (small, "nf4"), **of_rank}
@@ -44,8 +44,8 @@ def measure(results, runs, seeds, quick):
     for seed in seeds:
         batch = load_snippets().epoch_batches(stream(seed, "shuffle", 0))[0]
         starts = {
-            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, base=base))
-            for name, (adapter_config, base) in methods(quick).items()
+            name: starting_point(ClassifyRun(adapter_config, seed, 1e-4, weights=weights))
+            for name, (adapter_config, weights) in methods(quick).items()
         }
         for name, (params, _, start) in starts.items():
             phases, sizes = counted(starts[name], batch.ids.shape)

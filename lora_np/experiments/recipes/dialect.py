@@ -1,33 +1,37 @@
 """A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
 
-The base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of software
-licences, of which there are six times fewer, in three, by full fine-tuning and by LoRA on all linear layers. Its
-perplexity is measured during training and at the end, on texts of the new domain and on IMDb reviews, neither seen in
-training. An adapter can be taken off again. The base is then what it was, bit for bit, and every run of LoRA checks
-this. The learning rates were chosen on the new domain's validation texts. Full fine-tuning at half of its rate shows
-how much of the forgetting comes from the rate.
+The small base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of
+software licences, of which there are six times fewer, in three. SmolLM2 is taught the critics' dialect with 32,768
+tokens. Both by full fine-tuning and by LoRA on all linear layers. Perplexity is measured during training and at the
+end, on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too, none of them seen in training.
+SmolLM2 also names twenty capitals that it knew. An adapter can be taken off again. The base is then what it was, bit
+for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts. Full
+fine-tuning at half of its rate shows how much of the forgetting comes from the rate.
 """
+
+from textwrap import wrap
 
 import numpy as np
 
+from ...adapters import Adapter
 from ...formats import read_json, shipped_adapters, write_text
 from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
-from ...training import blas_threads, language_loss
-from ..drawing import COLOURS, PALETTE, legend_below, new_figure
+from ...training import blas_threads, language_loss, worthwhile_threads
+from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
 from ..evidence import check, differences
 from ..methods import SETTINGS, TUNE_SEED, rate_name
 from ..runs import load_base
-from ..runs.dialect import OLD, DialectRun, label, licences_digest, load_domain
+from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
 CAPTION = (
-    "Perplexity in the new domain against perplexity on film reviews, the old one; lower and further left is better. "
-    "Top: at the end, on test texts. Bottom: during training, from right to left, on validation texts. LoRA forgets "
+    "Perplexity in the new domain against perplexity in an old one; lower and further left is better. LoRA forgets "
     "only while the adapter is on; without it the model is back at the star. How much is forgotten also depends on the "
     "learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
 )
+BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> passes
 ON_BASE = {  # other fields of a base's runs
@@ -41,9 +45,11 @@ SERIES = {  # name -> what it is called, method, share of the chosen rate, colou
     "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
-PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")
+PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")  # of the small base
 SAMPLING = Sampling(temperature=0.8, top_k=40, repetition_penalty=1.2)
 SAMPLE_TOKENS = 40
+SIDE_BY_SIDE = ("The weather in London", "My new telephone", "The capital of France is")  # prompts of SmolLM2
+SHOWN = "lora_r16"  # beside full fine-tuning
 GUESSES = {
     "critics, full": 8e-4,
     "critics, lora_r1": 1.6e-2,
@@ -66,7 +72,8 @@ def runs(seeds, quick, base="pretrained"):
             for name, (_, method, share, *_) in SERIES.items():  # full fine-tuning, the longest, first
                 if not quick or name in QUICK_SERIES:
                     rate = share * rates[rate_name(f"{domain}, {method}", base=base)]
-                    grid[domain, name, seed] = run_of(base, domain, method, seed, rate, **more)
+                    keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
+                    grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid
 
 
@@ -77,34 +84,43 @@ def run_of(base, domain, method, seed, rate, **more):
 
 
 def measure(results, runs, seeds, quick):
-    base, config = load_base()
-    limit = QUICK["limit"] if quick else None
+    first = next(iter(runs.values()))
+    params, config, *_ = load_base(first.base)
     with blas_threads(1):
-        of_base = {name: language_loss(base, config, load_domain(name, limit).test) for name in (*DOMAINS, "reviews")}
-    losses = {domain: {} for domain in DOMAINS}  # domain -> name in SERIES -> losses in nats a token, one a seed
+        of_base = {
+            name: language_loss(params, config, tokens, length=LENGTH, threads=worthwhile_threads(params))
+            for name in (*TAUGHT[first.base], *OLD[first.base])
+            for tokens in [load_domain(name, first.base, first.limit).test]
+        }
+    losses = {}  # domain -> name in SERIES -> losses in nats a token, one a seed
     for (domain, name, _), run in runs.items():
-        numbers, of = results[run], losses[domain].setdefault(name, {"new": [], "old": [], "way": []})
+        numbers = results[run]
+        of = losses.setdefault(domain, {}).setdefault(name, {"new": [], "old": {}, "way": [], "capitals": []})
         of["new"].append(numbers["new"])
-        of["old"].append(numbers["old"])
+        for old, loss in numbers["old"].items():
+            of["old"].setdefault(old, []).append(loss)
         of["way"].append([numbers["history"]["eval_loss"], numbers["history"]["eval_old"]])
+        of["capitals"].append(numbers.get("capitals"))
     checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
     for domain, of in losses.items():
         for lora in (name for name in of if name.startswith("lora")):
             for full, parts in (("full", checks), ("full_half", asides)):
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
                 learnt = differences(of[lora]["new"], of[full]["new"])
-                forgotten = differences(of[full]["old"], of[lora]["old"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain less full's", learnt, **more))
-                parts.append(check(f"{names}: full's loss on reviews less LoRA's", forgotten, **more))
+                for old in OLD[first.base]:
+                    forgotten = differences(of[full]["old"][old], of[lora]["old"][old])
+                    parts.append(check(f"{names}: full's loss on {old} less LoRA's", forgotten, **more))
     adapted = [results[run] for run in runs.values() if run.method != "full"]
     taken_off = [numbers["removed_bit_for_bit"] and numbers["base_untouched"] for numbers in adapted]
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
-    texts = {"licences_sha256": licences_digest(), "samples": samples()}
-    return {"checks": checks, "asides": asides, "base": of_base, "losses": losses, **texts}
+    samples = small_samples() if first.base == "pretrained" else side_by_side(results, runs, seeds[0])
+    texts = {"licences_sha256": licences_digest(), "samples": samples}
+    return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **texts}
 
 
-def samples():
+def small_samples():
     """Continuations of a few prompts by the base and by each shipped adapter, from the same random numbers."""
     loaded = load_adapter_set([BASE, *shipped_adapters()])
     texts = {name: [] for name in loaded.adapters}
@@ -115,8 +131,26 @@ def samples():
     return {"prompts": list(PROMPTS), "texts": texts}
 
 
+def side_by_side(results, runs, seed):
+    """Greedy continuations by SmolLM2, by LoRA and full fine-tuning of one seed, and with LoRA taken off again."""
+    task, texts = load_base("smollm2"), {}
+    lora, full = (runs["critics", name, seed] for name in (SHOWN, "full"))
+    adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
+    models = {
+        "the base": (task, None),
+        "the base with an adapter: LoRA r=16": (task, adapter),
+        "the adapter taken off again": (task, None),
+        "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
+    }
+    for name, (of_name, adapter) in models.items():
+        texts[name] = ["".join(write_text_from(of_name, text, SAMPLE_TOKENS, adapter)) for text in SIDE_BY_SIDE]
+    return {"prompts": list(SIDE_BY_SIDE), "texts": texts}
+
+
 def write_more(outcome, folder):
-    """The samples, as a page of their own."""
+    """The small base's samples, as a page of their own."""
+    if outcome["base"] != "pretrained":
+        return
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
     temperature, top_k, penalty = SAMPLING.temperature, SAMPLING.top_k, SAMPLING.repetition_penalty
     page = f"""\
@@ -137,36 +171,100 @@ picked by hand.
 
 
 def draw(outcome):
-    from matplotlib.ticker import MaxNLocator
-
+    """Top: at the end, on test texts. Bottom: during training, from right to left, on validation texts."""
     figure = new_figure(13, 11)
     panels = figure.subplots(2, len(DOMAINS))
-    old_base = np.exp(outcome["base"]["reviews"])
-    for column, (domain, title) in zip(panels.T, DOMAINS.items()):
+    for column, domain in zip(panels.T, DOMAINS):
+        at_the_end(column[0], outcome, domain, "reviews")
+        column[0].set_title(DOMAINS[domain])
         for name, of in outcome["losses"][domain].items():
-            text, _, _, colour, marker = SERIES[name]
-            new, old = np.exp(of["new"]), np.exp(of["old"])
-            column[0].plot(new, old, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
-            column[0].plot(new.mean(), old.mean(), marker, color=colour, markersize=11, label=text)
             way = np.exp(np.mean(of["way"], axis=0))  # (2, evaluations)
-            column[1].plot(*way, marker + "-", color=colour, markersize=6, linewidth=1.8)
-        star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
-        column[0].plot(np.exp(outcome["base"][domain]), old_base, "*", **star)
-        column[0].axhline(old_base, color="black", linestyle=":", linewidth=1.2)
-        column[0].set_title(title)
+            column[1].plot(*way, SERIES[name][-1] + "-", color=SERIES[name][-2], markersize=6, linewidth=1.8)
         for axes, split in zip(column, ("test", "validation")):
-            axes.set(xscale="log", yscale="log", xlabel=f"perplexity on {title}, {split} texts")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-                axis.set_ticks([], minor=True)
-                axis.set_major_formatter(lambda value, _: f"{value:g}")
+            perplexities(axes, f"perplexity on {DOMAINS[domain]}, {split} texts")
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
     legend_below(figure, panels[0, 0], 5)
-    n = len(outcome["seeds"])
-    marks = "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
-    figure.suptitle(f"What is learnt and what is forgotten: lower and further left is better\n({marks})", fontsize=14)
+    figure.suptitle(
+        f"What is learnt and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
+    )
     return figure
+
+
+def draw_forgetting(outcome):
+    """SmolLM2: the new domain against two old ones, and the capitals."""
+    figure = new_figure(16, 5.6)
+    *pair, right = figure.subplots(1, 3)
+    for axes, old in zip(pair, OLD["smollm2"]):
+        at_the_end(axes, outcome, "critics", old)
+        perplexities(axes, "perplexity on critics' snippets: new")
+        axes.set_ylabel(f"perplexity on {old}: old")
+    legend_below(figure, pair[0], 5)
+    of = outcome["losses"]["critics"]
+    labels, rows, colours = [], [], []
+    for name in of:
+        for question in ("named", "picked"):
+            labels.append(f"{SERIES[name][0]}, {question}")
+            rows.append([of_seed[question] for of_seed in of[name]["capitals"]])
+            colours.append(SERIES[name][3])
+    dots(right, labels, rows, colours, "capitals right, of twenty that it knew")
+    right.set_xlim(-0.5, 20.5)
+    figure.suptitle(f"SmolLM2: what is learnt and what is forgotten ({marks(outcome)})", fontsize=14)
+    return figure
+
+
+def at_the_end(axes, outcome, domain, old):
+    """Perplexity on test texts of a new domain against an old one, a colour a method."""
+    for name, of in outcome["losses"][domain].items():
+        text, _, _, colour, marker = SERIES[name]
+        x, y = np.exp(of["new"]), np.exp(of["old"][old])
+        axes.plot(x, y, marker, color=colour, alpha=0.35, markersize=6, markeredgewidth=0)
+        axes.plot(x.mean(), y.mean(), marker, color=colour, markersize=11, label=text)
+    before = np.exp(outcome["base_losses"][old])
+    star = {"color": "black", "markersize": 17, "label": "base; adapter taken off again"}
+    axes.plot(np.exp(outcome["base_losses"][domain]), before, "*", **star)
+    axes.axhline(before, color="black", linestyle=":", linewidth=1.2)
+
+
+def perplexities(axes, label):
+    """Logarithmic axes with ticks at round numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xscale="log", yscale="log", xlabel=label)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axis.set_ticks([], minor=True)
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def marks(outcome):
+    n = len(outcome["seeds"])
+    return "one seed" if n == 1 else f"large: mean over {n} seeds; small: each seed"
+
+
+def draw_side_by_side(outcome):
+    """What SmolLM2 writes: with the adapter off, on and off again, and after full fine-tuning."""
+    from matplotlib.colors import to_rgba
+
+    prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
+    figure = new_figure(16, 2.5 * len(prompts) + 1)
+    grid = figure.subplots(len(prompts), len(texts), squeeze=False)
+    for column, (name, of_name), shade in zip(grid.T, texts.items(), (GREY, PALETTE[2], GREY, COLOURS["full"])):
+        column[0].set_title(name, color=shade, fontweight="bold")
+        for axes, prompt, text in zip(column, prompts, of_name):
+            axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
+            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
+            axes.text(0.04, 0.92, "\n".join(lines[:8]), va="top", transform=axes.transAxes, fontsize=12)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+    figure.suptitle("SmolLM2 learns the critics' dialect; the prompt is in capitals", fontsize=15)
+    return figure
+
+
+FIGURES = {
+    "pretrained": {"dialect": draw},
+    "smollm2": {"dialect": draw_forgetting, "dialect_side_by_side": draw_side_by_side},
+}
 
 
 def rates_to_tune():

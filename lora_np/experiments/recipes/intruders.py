@@ -1,7 +1,7 @@
 """Intruder dimensions: leading directions of a tuned weight that the base does not have, against the rank.
 
 Of the ten leading left singular vectors of each tuned matrix, those whose cosine with every singular vector of the
-base's is below ε = 0.5 are intruders. They are counted for LoRA on all linear layers at ranks 1 to 64 and for full
+base's is below ε = 0.5 are intruders. They are counted for LoRA on all linear layers at several ranks and for full
 fine-tuning, as a mean over the matrices.
 """
 
@@ -11,8 +11,9 @@ from ...adapters import Adapter, linear_layers, merge
 from ...analysis import max_similarities
 from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
-from ..methods import METHODS
+from ..methods import METHODS, ranks_of
 from ..runs.classify import starting_point
+from .truncation import KEYS as KEYS
 
 CLAIM = (
     "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none, "
@@ -22,13 +23,11 @@ CAPTION = (
     "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
     "the paper the line falls with the rank to that of full fine-tuning."
 )
-RANKS = (1, 4, 16, 64)
-KEYS = ("full", *(f"all_r{r}" for r in RANKS))
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 
 def measure(results, runs, seeds, quick):
-    similarity = {key: [] for key in KEYS}  # (seeds, matrices, K)
+    similarity = {key: [] for key, _ in runs}  # (seeds, matrices, K)
     for (key, _), run in runs.items():
         params, _, start = starting_point(run)
         trained = results.arrays(run)
@@ -36,15 +35,17 @@ def measure(results, runs, seeds, quick):
         names = (f"{module}.weight" for module in linear_layers(params))
         similarity[key].append(np.round([max_similarities(params[name], tuned[name], K) for name in names], 4).tolist())
     counts = {
-        f"{epsilon:g}": {key: [intruders_a_matrix(rows, epsilon) for rows in similarity[key]] for key in KEYS}
+        f"{epsilon:g}": {
+            key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()
+        }
         for epsilon in EPSILONS
     }
-    of = counts[f"{EPSILON:g}"]
+    of, (*_, most) = counts[f"{EPSILON:g}"], ranks_of(similarity, "all")
     checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
         compare("LoRA r = 1 less full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="a matrix"),
-        check("LoRA r = 64", of["all_r64"], at_most=0.5, unit="a matrix"),
-        compare("LoRA r = 1 less r = 64", of, "all_r1", "all_r64", at_least=0.1, unit="a matrix"),
+        check(f"LoRA r = {most}", of[f"all_r{most}"], at_most=0.5, unit="a matrix"),
+        compare(f"LoRA r = 1 less r = {most}", of, "all_r1", f"all_r{most}", at_least=0.1, unit="a matrix"),
     ]
     return {"checks": checks, "counts": counts, "similarity": similarity}
 
@@ -56,13 +57,14 @@ def intruders_a_matrix(similarities, epsilon):
 def draw(outcome):
     figure, (left, right) = panels(outcome, "Directions that the base does not have", 13, 5.2, 2)
     for (epsilon, of), shade in zip(outcome["counts"].items(), PALETTE):
-        mean_line(left, RANKS, [of[f"all_r{r}"] for r in RANKS], shade, f"LoRA, ε = {epsilon}")
+        ranks = ranks_of(of, "all")
+        mean_line(left, ranks, [of[f"all_r{r}"] for r in ranks], shade, f"LoRA, ε = {epsilon}")
         band(left, of["full"], shade, f"full fine-tuning, ε = {epsilon}")
-    log_axis(left, RANKS, "rank r, all linear layers")
+    log_axis(left, ranks, "rank r, all linear layers")
     left.set_ylabel("intruders among 10 directions, a matrix")
     left.legend()
-    for key, style in zip(KEYS, STYLES):
-        values = np.sort(np.ravel(outcome["similarity"][key]))
+    for (key, values), style in zip(outcome["similarity"].items(), STYLES):
+        values = np.sort(np.ravel(values))
         share = 100 * np.arange(1, len(values) + 1) / len(values)
         right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
     right.set(xlabel="best cosine with a direction of the base", ylabel="share of the leading directions in %")

@@ -1,22 +1,28 @@
 """Learning rate by method and rank: where the best one is.
 
-Full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s = 32/r. Each has six or
-seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. A parabola over the logarithm of
-the rate goes through the validation losses of the best rate and its two neighbours; its lowest point is the best rate
-of the seed. The test split is not used.
+On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that
+s = 32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On
+SmolLM2 these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with
+α = 2r, over 2,000 snippets, and the same from further seeds. A parabola over the logarithm of the rate goes through the
+validation losses of the best rate and its two neighbours; its lowest point is the best rate of the seed. The test split
+is not used.
 """
 
 import numpy as np
 
 from ...adapters import AdapterConfig
+from ...formats import read_json
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, QUICK
+from ..methods import ALL, QUICK, QUICK_ON, SETTINGS, SOME, TUNE_SEED, rate_name, run_at
 from ..runs.classify import ClassifyRun
 
 CLAIM = (
     "LoRA's best learning rate is about ten times full fine-tuning's, and under α/r nearly independent of the rank "
     "(Schulman et al. 2025, LoRA Without Regret)."
+)
+ONE_RANK = (
+    "LoRA's best learning rate is about ten times full fine-tuning's (Schulman et al. 2025, LoRA Without Regret)."
 )
 CAPTION = (
     "Validation loss against the learning rate. Compare where the curves have their lowest points: LoRA's with full "
@@ -26,10 +32,16 @@ RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
+TUNED = {"full": ("full", "full"), "r=4": ("all_r4", "all")}  # on SmolLM2: name here -> method, and its rate's name
+BASES = ("pretrained", "smollm2")
 
 
-def runs(seeds, quick):
+def runs(seeds, quick, base="pretrained"):
     """(method, rate, seed) -> run."""
+    return (small_runs if base == "pretrained" else tuning_runs)(seeds, quick)
+
+
+def small_runs(seeds, quick):
     more = {"examples": 2048, "test": False}
     more |= QUICK | {"examples": None} if quick else {}
     adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
@@ -41,17 +53,29 @@ def runs(seeds, quick):
     }
 
 
+def tuning_runs(seeds, quick):
+    tried, grid = read_json(SETTINGS)["tried"], {}
+    more = QUICK | QUICK_ON["smollm2"] | {"examples": None} if quick else SOME
+    for key, (method, name) in TUNED.items():
+        for rate in list(map(float, tried[rate_name(name, base="smollm2")]))[: 2 if quick else None]:
+            for seed in seeds:
+                run = run_at(rate, method, TUNE_SEED + seed, "smollm2", **{"epochs": 1, "test": False} | more)
+                grid[key, rate, seed] = run
+    return grid
+
+
 def measure(results, runs, seeds, quick):
-    losses = {key: {} for key in RATES}  # method -> rate -> a loss a seed, None where training diverged
+    losses = {}  # method -> rate -> a loss a seed, None where training diverged
     for (key, rate, _), run in runs.items():
-        losses[key].setdefault(f"{rate:g}", []).append(results.validation_loss(run))
+        losses.setdefault(key, {}).setdefault(f"{rate:g}", []).append(results.validation_loss(run))
     best, at_an_end = {}, {}
     for key, of_rate in losses.items():
         rates = [float(rate) for rate in of_rate]
         of_seeds = [best_rate(rates, of_seed) for of_seed in zip(*of_rate.values())]
         best[key], at_an_end[key] = [rate for rate, _ in of_seeds], sum(end for _, end in of_seeds)
-    bounds = [(f"r={r}", "full", f"best rate of r={r} to full's", 5.0, 20.0) for r in RANKS]
-    bounds.append(("r=64", "r=1", "best rate of r=64 to that of r=1", 0.5, 2.0))
+    bounds = [(key, "full", f"best rate of {key} to full's", 5.0, 20.0) for key in losses if key != "full"]
+    if "r=64" in losses:
+        bounds.append(("r=64", "r=1", "best rate of r=64 to that of r=1", 0.5, 2.0))
     checks = []
     for first, second, text, least, most in bounds:
         ratio, beyond = ratios(best[first], best[second]), at_an_end[first] + at_an_end[second]
@@ -60,7 +84,8 @@ def measure(results, runs, seeds, quick):
             part = check(statement, ratio, unit="times", **bound)
             # One of the two best rates may be beyond the rates that were tried.
             checks.append(part | {"verdict": UNKNOWN} if beyond else part)
-    return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end}
+    claim = {} if "r=64" in losses else {"claim": ONE_RANK}
+    return {"checks": checks, "losses": losses, "best": best, "at_an_end": at_an_end, **claim}
 
 
 def best_rate(rates, losses):
@@ -80,7 +105,8 @@ def best_rate(rates, losses):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with α = {ALPHA:g}", 9, 6)
+    alpha = f"α = {ALPHA:g}" if "r=64" in outcome["losses"] else "α = 2r"
+    figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with {alpha}", 9, 6)
     for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
         label, marker = ("full fine-tuning", "s") if key == "full" else (f"LoRA on all linear layers, {key}", "o")

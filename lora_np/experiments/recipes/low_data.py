@@ -1,14 +1,14 @@
 """Few examples: LoRA and full fine-tuning from 10 training snippets to all of them.
 
 The seed draws the snippets, the same for both methods. With few snippets there are more passes, so that there are at
-least 30 steps, and two evaluations along the way. The learning rates are those that were chosen with all snippets. The
-best of the evaluations on 1,000 validation snippets is tested, as everywhere here. Nobody with 10 examples has so many
-for validation; it helps both methods.
+least 20 steps. The learning rates are those of one pass over many snippets. On the small base there are two evaluations
+on 1,000 validation snippets along the way, and the best is tested, as everywhere here. Nobody with 10 examples has so
+many for validation; it helps both methods. On SmolLM2 the one evaluation is at the end.
 """
 
 from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
-from ..methods import QUICK, by_method, tuned_runs
+from ..methods import by_method, tuned_runs
 
 CLAIM = (
     "With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al. 2021, "
@@ -18,23 +18,27 @@ CAPTION = (
     "Test accuracy against the number of training snippets. Look at which line is higher on the left, and whether the "
     "intervals overlap."
 )
-EPOCHS = {10: 30, 100: 12, 1000: 4, None: 1}  # None: all 6,528
-KEYS = {
+BASES = ("pretrained", "smollm2")
+PASSES = {  # base -> training snippets -> passes over them
+    "pretrained": {10: 30, 100: 12, 1000: 4},
+    "smollm2": {10: 20, 100: 6, 1000: 2},
+}
+EVALUATIONS = {"pretrained": 2, "smollm2": 1}
+ALL = 6528
+SERIES = {
     "qv_r8": ("LoRA on q and v, r=8", "lora_qv", "o"),
     "full": ("full fine-tuning", "full", "s"),
     "head": ("head only", "head", "v"),
 }
-ALL = 6528
 
 
-def runs(seeds, quick):
+def runs(seeds, quick, base="pretrained"):
     """(method, number of snippets, seed) -> run."""
-    grid = {}
-    for n, epochs in EPOCHS.items():
-        few = min(n, QUICK["limit"]) if quick and n is not None else n
-        more = {} if n is None else {"epochs": epochs, "examples": few, "evaluations": 2, "keep": False}
-        for (key, seed), run in tuned_runs(KEYS, seeds, quick, **more).items():
-            grid[key, n or ALL, seed] = run
+    grid = {(key, ALL, seed): run for (key, seed), run in tuned_runs(SERIES, seeds, quick, base=base).items()}
+    for n, epochs in PASSES[base].items():
+        more = {"epochs": epochs, "examples": n, "evaluations": EVALUATIONS[base], "keep": False}
+        some = tuned_runs(SERIES, seeds, quick, base=base, **more)
+        grid |= {(key, n, seed): run for (key, seed), run in some.items()}
     return grid
 
 
@@ -52,12 +56,12 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, axes = panels(outcome, "How much data does it take?", 9, 5.2)
-    for key, (label, colour, marker) in KEYS.items():
-        rows = outcome["accuracy"][key]
-        mean_line(axes, [int(n) for n in rows], list(rows.values()), COLOURS[colour], label, marker)
+    for key, (label, colour, marker) in SERIES.items():
+        rows = sorted((int(n), values) for n, values in outcome["accuracy"][key].items())
+        mean_line(axes, *zip(*rows), COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
-    log_axis(axes, [n or ALL for n in EPOCHS], "training snippets")
+    log_axis(axes, [n for n, _ in rows], "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left")
     return figure

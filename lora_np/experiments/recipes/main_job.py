@@ -1,18 +1,19 @@
 """The main job: full fine-tuning next to LoRA on real reviews.
 
-The base is taught Rotten Tomatoes' sentiment in three passes over 6,528 snippets: in full, with a head alone, with LoRA
-on q and v at ranks 1 to 16, and with LoRA in more places. Full training from random weights shows what pretraining is
-worth, and logistic regression on tf-idf weights what words alone say. Every method of a seed sees the same batches in
-the same order. Steps are timed in turns on one thread.
+A base is taught Rotten Tomatoes' sentiment on 6,528 snippets: in full, with a head alone, with LoRA on q and v at
+several ranks, and with LoRA in more places. The small base has three passes over the snippets in batches of 32, and
+SmolLM2 one pass in batches of 16. Training the small base from random weights shows what pretraining is worth, and
+logistic regression on tf-idf weights what words alone say. Every method of a seed sees the same batches in the same
+order. Steps are timed in turns on one thread.
 """
 
 import numpy as np
 
 from ...analysis import spectrum
-from ..baseline import tfidf_baseline
-from ..drawing import COLOURS, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
+from ..baseline import tfidf_on_test
+from ..drawing import COLOURS, GREY, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
 from ..evidence import ahead, as_good, interval
-from ..methods import ATTENTION, METHODS, MLP, by_method, tuned_runs
+from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import draw_cut, scores_when_cut, updates_of
 
@@ -22,33 +23,47 @@ CLAIM = (
 )
 CAPTION = (
     "1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, as a share of "
-    "the largest; the numbers are the mean stable rank, effective rank, and rank that holds 90 % of the energy. 3: "
-    "test accuracy when full fine-tuning's ΔW is cut to rank k, next to LoRA trained at rank k. 4: loss curves on the "
-    "same batches in the same order."
+    "the largest; the numbers are the mean stable rank, effective rank, and rank that holds 90 % of the energy. 3, on "
+    "the small base: test accuracy when full fine-tuning's ΔW is cut to rank k, next to LoRA trained at rank k. 4: "
+    "loss curves on the same batches in the same order. 5, on SmolLM2: the three ranks of every ΔW, block by block."
 )
-PASSES = 3
+PASSES = {"pretrained": 3, "smollm2": 1}
 QV = tuple(f"qv_r{r}" for r in (1, 2, 4, 8, 16))
-KEYS = ("head", *QV, "vomlp_r4", "all_r1", "all_r8", "full", "scratch")
-QUICK_KEYS, QUICK = ("head", "qv_r1", "qv_r8", "full"), {"epochs": 1, "limit": 400}
+KEYS = {
+    "pretrained": ("head", *QV, "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
+    "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "all_r16", "full"),
+}
+QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
+QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-KINDS = (*ATTENTION, *MLP)
-WITH_SPECTRA = ("full", "all_r8", "qv_r8")
-WITH_CURVES = (*WITH_SPECTRA, "qv_r1")
+WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4", "qv_r8")}
+SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2
+TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
 
 
-def runs(seeds, quick):
-    keys, more = (QUICK_KEYS, QUICK) if quick else (KEYS, {})
+def runs(seeds, quick, base="pretrained"):
+    """(method, seed) -> run. With SmolLM2 come the runs on the small base, for comparison."""
+    keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
     # The long ones first, so that none is left to run alone at the end.
-    return tuned_runs(sorted(keys, key=lambda key: METHODS[key].adapter is not None), seeds, passes=PASSES, **more)
+    longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
+    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
+    if base == "pretrained":
+        return grid
+    small = {(key, seed): run for (key, seed), run in runs(seeds, quick).items() if key != "scratch"}
+    return grid | {(SMALL + key, seed): run for (key, seed), run in small.items()}
 
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    keys, rows = [key for key in KEYS if key in accuracy], []
-    step_time = compare_step_times(5 if quick else 30, keys=sorted(keys, key=lambda key: key != "full"))
+    base, rows = runs["full", seeds[0]].base, []
+    keys = [key for key in KEYS[base] if key in accuracy]
+    longest_first = sorted(keys, key=lambda key: key != "full")
+    step_time = compare_step_times(3 if quick else TIMED[base], longest_first, base)
+    baseline, words = tfidf_on_test(runs["full", seeds[0]].limit)
+    right = {key: np.mean([right_on_test(results[runs[key, seed]]) for seed in seeds], axis=0) for key in keys}
     for key in keys:
         run = runs[key, seeds[0]]
-        numbers = results[run]
+        numbers, n = results[run], len(words)
         rows.append(
             {
                 "method": key,
@@ -59,6 +74,8 @@ def measure(results, runs, seeds, quick):
                 "percent": numbers["percent"],
                 "accuracy": accuracy[key],
                 "loss": loss[key],
+                "less_full": list(interval(100 * (right[key] - right["full"])[:n])),  # over snippets
+                "less_words": list(interval(100 * (right[key][:n] - words))),
                 "step_seconds": step_time[key]["seconds"],
                 "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
                 "saved_bytes": results.file_bytes(run),
@@ -68,20 +85,36 @@ def measure(results, runs, seeds, quick):
     def near_full(key):
         return as_good(f"{METHODS[key].label} less full fine-tuning: test loss", loss, key, "full")
 
-    asides = [near_full(key) for key in ("vomlp_r4", "all_r8") if key in loss]
+    asides = [near_full(key) for key in ("vomlp_r4", "all_r4", "all_r8") if key in loss]
+    if "all_r4" in loss:
+        text = f"{METHODS['all_r4'].label} less full fine-tuning: test accuracy"
+        asides.append(ahead(text, accuracy, "all_r4", "full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full less full from random weights: accuracy", accuracy, "full", "scratch"))
-    cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
-    return {
+    small = [key for key in accuracy if key.startswith(SMALL)]
+    measured = {
         "checks": [near_full("qv_r8")],
         "asides": asides,
         "rows": rows,
-        "baseline": tfidf_baseline(runs["full", seeds[0]].limit),
+        "small": [{"trainable": results[runs[key, seeds[0]]]["trainable"], "accuracy": accuracy[key]} for key in small],
+        "baseline": baseline,
         "step_time": step_time,
-        "spectra": spectra(results, runs),
-        "cut": {k: scores["accuracy"] for k, scores in cut.items()},  # in %, at rank k
-        "curves": {key: loss_curve([results[runs[key, seed]] for seed in seeds]) for key in WITH_CURVES if key in loss},
+        "spectra": spectra(results, runs, WITH_SPECTRA[base]),
+        "curves": {
+            key: loss_curve([results[runs[key, seed]] for seed in seeds])
+            for key in (*WITH_SPECTRA[base], "qv_r1")
+            if key in loss
+        },
     }
+    if base == "pretrained":
+        cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], CUTS)
+        measured["cut"] = {k: scores["accuracy"] for k, scores in cut.items()}  # in %, at rank k
+    return measured
+
+
+def right_on_test(numbers):
+    """Which of the test snippets a run gets right, (N,) of 0 and 1; N is filled up to a multiple of 8 with 0."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(numbers["test_right"]), np.uint8))
 
 
 def loss_curve(numbers):
@@ -94,44 +127,52 @@ def loss_curve(numbers):
     }
 
 
-def spectra(results, runs):
+def spectra(results, runs, methods):
     """Method -> kind of layer -> singular values of ΔW and its ranks.
 
-    "sigma" (n, seeds) are shares of the largest, the geometric mean over layers; "ranks" are the means over layers and
+    "sigma" (n, seeds) are shares of the largest, the geometric mean over layers; "ranks" (layers, 3) are the means over
     seeds of stable rank, effective rank and rank_90.
     """
     measured = {}
-    for key in WITH_SPECTRA:
-        updates = [updates_of(results, run) for (method, _), run in runs.items() if method == key]
+    for key in methods:
+        of_kind = {}  # kind -> for each seed the spectra of its layers
+        for run in (run for (method, _), run in runs.items() if method == key):
+            of_seed = {}
+            for name, update in updates_of(results, run).items():
+                of_seed.setdefault(name.split(".")[-2], []).append(spectrum(update))
+            for kind, of_layers in of_seed.items():
+                of_kind.setdefault(kind, []).append(of_layers)
         n = None if key == "full" else METHODS[key].adapter.r  # an adapter's ΔW has r directions
-        for kind in KINDS:
-            of_kind = [
-                [spectrum(update) for name, update in of_seed.items() if name.endswith(f"{kind}.weight")]
-                for of_seed in updates
-            ]
-            if not any(of_kind):
-                continue
-            sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_kind])
+        for kind, of_seeds in of_kind.items():
+            sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_seeds])
             sigma = np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=1)).T  # (n, seeds)
-            ranks = [[(s.stable_rank, s.effective_rank, s.rank_90) for s in of_seed] for of_seed in of_kind]
+            ranks = [[(s.stable_rank, s.effective_rank, s.rank_90) for s in of_seed] for of_seed in of_seeds]
             measured.setdefault(key, {})[kind] = {
                 "sigma": [[float(f"{value:.4g}") for value in row] for row in sigma],
-                "ranks": np.mean(ranks, axis=1).mean(axis=0).round(3).tolist(),
+                "ranks": np.mean(ranks, axis=0).round(3).tolist(),
             }
     return measured
 
 
 def table(outcome):
     """The table as rows of texts, the heads first."""
-    lines = [["method", "rank", "trained", "%", "test accuracy %", "step ms", "optimiser kB", "saved kB"]]
+    heads = ["method", "trained", "%", "test accuracy %", "less full", "less tf-idf"]
+    lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
     for row in outcome["rows"]:
-        mean, low, high = interval(row["accuracy"])
-        between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
-        trained = [row["label"], str(row["rank"] or ""), f"{row['trainable']:,}", f"{row['percent']:.3f}"]
-        lines.append([*trained, f"{mean:.1f}{between}", f"{1e3 * row['step_seconds']:.0f}", *sizes])
+        differences = [between(row[name], "+") for name in ("less_full", "less_words")]
+        if row["method"] == "full":
+            differences[0] = ""
+        cells = [row["label"], f"{row['trainable']:,}", f"{row['percent']:.3f}", between(interval(row["accuracy"]))]
+        lines.append([*cells, *differences, f"{1e3 * row['step_seconds']:,.0f}", *sizes])
     baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
-    return [*lines, ["tf-idf logistic regression", "", "", "", baseline, "", "", ""]]
+    return [*lines, ["tf-idf logistic regression", "", "", baseline, "", "", "", "", ""]]
+
+
+def between(values, sign=""):
+    """A mean with its interval, as text."""
+    mean, low, high = values
+    return f"{mean:{sign}.1f}" + ("" if low is None else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
 
 
 # ---------------------------------------------------------------- the figures
@@ -149,7 +190,8 @@ FAMILIES = {
 
 def parameters_against_accuracy(outcome):
     """Figure 1: trained parameters (log axis) against test accuracy."""
-    title = "Rotten Tomatoes sentiment: what is trained, and how well\n"
+    model = "SmolLM2, 134.5 million parameters, " if outcome["small"] else ""
+    title = f"{model}Rotten Tomatoes sentiment: what is trained, and how well\n"
     figure, axes = panels(outcome, title, 9, 5.4)
     small = {"textcoords": "offset points", "fontsize": 11}
     for family, (label, marker, place) in FAMILIES.items():
@@ -163,6 +205,9 @@ def parameters_against_accuracy(outcome):
             mean, (reach, _) = means(accuracy)
             for row, *point in zip(rows, trained, mean + end * np.nan_to_num(reach)):
                 axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
+    if outcome["small"]:
+        points = [row["trainable"] for row in outcome["small"]], [np.mean(row["accuracy"]) for row in outcome["small"]]
+        axes.plot(*points, ".", color=GREY, markersize=9, label="the small base, 3.7 million parameters")
     baseline = 100 * outcome["baseline"]["test_accuracy"]
     axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
     text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
@@ -174,14 +219,18 @@ def parameters_against_accuracy(outcome):
 
 def update_spectra(outcome):
     """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
-    figure = new_figure(13, 7.6)
-    grid = figure.subplots(2, 3, sharex=True, sharey=True)
+    kinds = list(outcome["spectra"]["full"])
+    figure = new_figure(13 if len(kinds) <= 6 else 17, 7.6)
+    grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True)
     style = {"fontsize": 10.5, "family": "monospace"}
-    for axes, kind in zip(grid.ravel(), KINDS):
+    for axes in grid.ravel()[len(kinds) :]:
+        axes.set_visible(False)
+    for axes, kind in zip(grid.ravel(), kinds):
         axes.text(0.03, 0.30, "stable  effect.   90 %", color="black", transform=axes.transAxes, **style)
         shown = {key: of_key[kind] for key, of_key in outcome["spectra"].items() if kind in of_key}
         for row, (key, of_kind) in enumerate(shown.items(), 1):
-            sigma, ranks = of_kind["sigma"], "{:>6.1f}{:>8.1f}{:>8.1f}".format(*of_kind["ranks"])
+            ranks = "{:>6.1f}{:>8.1f}{:>8.1f}".format(*np.mean(of_kind["ranks"], axis=0))
+            sigma = of_kind["sigma"]
             curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
             axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
         axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks below the curves
@@ -195,6 +244,29 @@ def update_spectra(outcome):
         "in figures: mean stable rank, effective rank, and rank that holds 90 % of the energy",
         fontsize=14,
     )
+    return figure
+
+
+def ranks_by_block(outcome):
+    """Figure 5: the three ranks of every matrix's ΔW, kinds of layers by blocks, full next to LoRA."""
+    full, *others = outcome["spectra"]
+    shown = [full, next(key for key in others if key.startswith("all") or len(others) == 1)]
+    figure = new_figure(15, 8.5)
+    grid = figure.subplots(3, 2, sharex=True, sharey=True)
+    for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
+        for axes, key in zip(line, shown):
+            kinds = outcome["spectra"][key]
+            table = np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])  # (kinds, blocks)
+            image = axes.imshow(
+                table, aspect="auto", vmin=0, extent=(-0.5, table.shape[1] - 0.5, len(kinds) - 0.5, -0.5)
+            )
+            axes.set_yticks(range(len(kinds)), kinds)
+            axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
+            axes.grid(False)
+            axes.label_outer()
+            figure.colorbar(image, ax=axes)
+    n = len(outcome["seeds"])
+    figure.suptitle(f"How many directions ΔW has, in every matrix of every block (mean over {n} seeds)", fontsize=14)
     return figure
 
 
@@ -226,8 +298,16 @@ def loss_curves(outcome):
 
 
 FIGURES = {
-    "1_parameters_against_accuracy": parameters_against_accuracy,
-    "2_update_spectra": update_spectra,
-    "3_truncated_accuracy": truncated_accuracy,
-    "4_loss_curves": loss_curves,
+    "pretrained": {
+        "1_parameters_against_accuracy": parameters_against_accuracy,
+        "2_update_spectra": update_spectra,
+        "3_truncated_accuracy": truncated_accuracy,
+        "4_loss_curves": loss_curves,
+    },
+    "smollm2": {
+        "1_parameters_against_accuracy": parameters_against_accuracy,
+        "2_update_spectra": update_spectra,
+        "4_loss_curves": loss_curves,
+        "5_ranks_by_block": ranks_by_block,
+    },
 }

@@ -1,12 +1,14 @@
 """Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
 
-Rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same number of parameters:
-8 (C + C) a block. They share the learning rate that was chosen for LoRA on q and v.
+On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
+number of parameters: 8 (C + C) a block. In SmolLM2, keys and values are a third as wide as queries, so that rank 20 on
+W_q, 30 on W_k or W_v, 12 on two matrices and 6 on all four are the same; the MLP has 0.8 % more. They share the
+learning rates that were chosen for LoRA on q and v, and in the MLP for all linear layers. SmolLM2 has 2,000 snippets.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels
 from ..evidence import ahead
-from ..methods import METHODS, by_method
+from ..methods import METHODS, SOME, by_method
 
 CLAIM = (
     "With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
@@ -14,28 +16,38 @@ CLAIM = (
 )
 CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
-    "orange rows, which spread them over several matrices, are to the right of the blue ones."
+    "orange rows, which spread them over several attention matrices, are to the right of the blue ones."
 )
-PLACES = ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2")
-KEYS = (*PLACES, "full")
+ON = {"smollm2": SOME | {"keep": False}}
+KEYS = {
+    "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),
+    "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),
+}
+ONE, SEVERAL = ("q", "k"), ("qv", "qkvo")  # what the claim compares
 
 
 def measure(results, runs, seeds, quick):
     accuracy = by_method(results, runs, "test_accuracy", 100)
+    places = [key for key in accuracy if key != "full"]
+    of = {key.partition("_r")[0]: key for key in places}
     checks = [
-        ahead(f"{METHODS[several].label} less {METHODS[one].label}", accuracy, several, one)
-        for several in ("qv_r4", "qkvo_r2")
-        for one in ("q_r8", "k_r8")
+        ahead(f"{METHODS[of[several]].label} less {METHODS[of[one]].label}", accuracy, of[several], of[one])
+        for several in SEVERAL
+        for one in ONE
     ]
-    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in PLACES}
-    return {"checks": checks, "accuracy": accuracy, "trainable": trained}
+    asides = [ahead("MLP less q,k,v,o", accuracy, "gated_mlp", of["qkvo"])] if "gated_mlp" in of else []
+    trained = {key: results[runs[key, seeds[0]]]["trainable"] for key in places}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "trainable": trained}
 
 
 def draw(outcome):
-    accuracy, budget = outcome["accuracy"], outcome["trainable"]["q_r8"]
-    figure, axes = panels(outcome, f"{budget:,} trained parameters, in which matrices?", 9, 5)
-    colours = [PALETTE[key.startswith("q") and key != "q_r8"] for key in PLACES]
-    dots(axes, [METHODS[key].label for key in PLACES], [accuracy[key] for key in PLACES], colours, "test accuracy in %")
-    mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
-    axes.legend(loc="upper left")
+    accuracy, trained = outcome["accuracy"], outcome["trainable"]
+    figure, axes = panels(outcome, f"{trained[next(iter(trained))]:,} trained parameters, in which matrices?", 9, 5)
+    colours = [PALETTE[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
+    dots(
+        axes, [METHODS[key].label for key in trained], [accuracy[key] for key in trained], colours, "test accuracy in %"
+    )
+    if "full" in accuracy:
+        mark_mean(axes, accuracy["full"], COLOURS["full"], "full fine-tuning")
+        axes.legend(loc="upper left")
     return figure

@@ -20,7 +20,7 @@ PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 
 
-def runs(seeds, quick):
+def runs(seeds, quick, base="pretrained"):
     """(k, r, seed) -> run."""
     planted, ranks = (PLANTED[:2], RANKS[:4]) if quick else (PLANTED, RANKS)
     return {(k, r, seed): PlantedRun(k, r, seed) for k in planted for r in ranks for seed in seeds}

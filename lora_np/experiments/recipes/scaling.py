@@ -30,7 +30,7 @@ NAMES = {
 SCALES = {"α/r": False, "α/√r": True}
 
 
-def runs(seeds, quick):
+def runs(seeds, quick, base="pretrained"):
     """(scale, rank, seed) -> run."""
     more = QUICK if quick else {}
     return {

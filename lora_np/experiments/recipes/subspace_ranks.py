@@ -9,8 +9,7 @@ is what two random subspaces of the same dimensions have in common on average, m
 from functools import partial
 
 from ..evidence import check
-from ..runs import load_base
-from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
+from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
 CLAIM = (
     "The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and the rest of the two spaces "
@@ -20,6 +19,7 @@ CAPTION = (
     "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
     "bright top left corner that fades is what the paper found; the right column is what chance gives."
 )
+BASES = ("pretrained", "smollm2")
 RANKS = (8, 64)
 runs = partial(pairs, RANKS)
 draw = partial(draw_tables, rows="i, of r = 8", columns="j, of r = 64", title="How much of r = 8 is in r = 64?")
@@ -32,4 +32,4 @@ def measure(results, runs, seeds, quick):
             for n, bound in ((1, {"at_least": 0.5}), (8, {"at_most": 0.5})):
                 phi = [of_pair[n - 1] for of_pair in tables["equal"][what][layer]]
                 checks.append(check(f"φ({n}, {n}) of {what}, {layer}", phi, **bound))
-    return {"checks": checks, "tables": tables, "dimension": load_base()[1].d_model}
+    return {"checks": checks, "tables": tables, "dimension": width(runs)}

@@ -9,8 +9,7 @@ from functools import partial
 
 from ...analysis import gaussian_similarity
 from ..evidence import check, compare
-from ..runs import load_base
-from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs
+from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
 CLAIM = (
     "Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its "
@@ -20,6 +19,7 @@ CAPTION = (
     "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column comes from "
     "the task and not from chance."
 )
+BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)
 draw = partial(
@@ -28,7 +28,7 @@ draw = partial(
 
 
 def measure(results, runs, seeds, quick):
-    dimension = load_base()[1].d_model
+    dimension = width(runs)
     tables, checks = tables_of_pairs(results, runs, RANKS), []
     chance, name = gaussian_similarity(dimension, SHOWN, SHOWN), f"φ({SHOWN}, {SHOWN})"
     for what in WHAT:

@@ -10,7 +10,7 @@ import numpy as np
 from ...analysis import spectrum
 from ..drawing import STYLES, colour, log_axis, panels
 from ..evidence import as_good, check
-from ..methods import METHODS, by_method
+from ..methods import METHODS, by_method, ranks_of
 from ..updates import draw_cut, scores_when_cut, updates_of
 
 CLAIM = (
@@ -22,19 +22,24 @@ CAPTION = (
     "Left: test accuracy of full fine-tuning with every ΔW cut to rank r, and of LoRA trained at rank r. Right: the "
     "share of ΔW's energy in its leading directions. An update may spread over many directions and need only a few."
 )
-RANKS = (1, 4, 16, 64)
 USUAL = 16  # a change of a 256 × 256 matrix can have at most 16 times that rank
-KEYS = ("full", *(f"all_r{r}" for r in RANKS))
+KEYS = {
+    "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),
+    "smollm2": ("full", "all_r1", "all_r4", "all_r16"),
+}
 
 
 def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
-    cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *RANKS))
-    energy = {key: [] for key in KEYS}  # (seeds, 256), mean over layers
-    rank_90 = {key: [] for key in KEYS}
+    ranks = ranks_of(loss, "all")
+    cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *ranks))
+    energy = {key: [] for key in loss}  # (seeds, n), mean over layers
+    rank_90 = {key: [] for key in loss}
     for (key, _), run in runs.items():
         spectra = [spectrum(update) for update in updates_of(results, run).values()]
-        shares = [np.cumsum(s.singular_values**2) / np.sum(s.singular_values**2) for s in spectra]
+        n = max(len(s.singular_values) for s in spectra)
+        shares = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
+        shares = [share / share[-1] for share in shares]
         energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
         rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
@@ -44,7 +49,7 @@ def measure(results, runs, seeds, quick):
         check(f"rank of full's change at 90 % of its energy, to r = {USUAL}", ratio, at_least=10.0, unit="times"),
     ]
     asides = [
-        as_good(f"LoRA r = {r} less full, cut to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}") for r in RANKS
+        as_good(f"LoRA r = {r} less full, cut to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}") for r in ranks
     ]
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
 
@@ -53,14 +58,14 @@ def draw(outcome):
     title = "How many directions does the update have, and how many does it need?"
     figure, (left, right) = panels(outcome, title, 13, 5.2, 2)
     accuracy, cut = outcome["accuracy"], {r: scores["accuracy"] for r, scores in outcome["cut"].items()}
-    lora = {str(r): accuracy[f"all_r{r}"] for r in RANKS}
+    lora = {str(r): accuracy[f"all_r{r}"] for r in ranks_of(accuracy, "all")}
     draw_cut(left, cut, accuracy["full"], lora, ("lora_all", "LoRA on all linear layers, trained at that rank", "D"))
-    for key, style in zip(KEYS, STYLES):
-        share, rank = 100 * np.mean(outcome["energy"][key], axis=0), np.mean(outcome["rank_90"][key])
+    for (key, energy), style in zip(outcome["energy"].items(), STYLES):
+        share, rank = 100 * np.mean(energy, axis=0), np.mean(outcome["rank_90"][key])
         label = f"{METHODS[key].label}: 90 % in {rank:.0f}"
         right.plot(range(1, len(share) + 1), share, color=colour(key), linestyle=style, linewidth=2, label=label)
     right.axhline(90, color="black", linewidth=0.8)
-    log_axis(right, 2 ** np.arange(9), "leading directions")
+    log_axis(right, 2 ** np.arange(0, np.log2(len(share)), 1, dtype=int), "leading directions")
     right.set_ylabel("share of ‖ΔW‖² in %")
     right.legend(loc="lower right")
     return figure

@@ -1,0 +1,84 @@
+"""Prompting without training, beside LoRA: what do examples do in the prompt, and what in the weights?
+
+SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 8 labelled
+snippets in its prompt. Beside it are a head alone, LoRA on q and v at rank 8 and full fine-tuning, trained on 10
+snippets and on all 6,528, the small base after the main job's full fine-tuning, and tf-idf on all of them.
+"""
+
+from ..baseline import tfidf_baseline
+from ..drawing import COLOURS, GREY, PALETTE, dots, mark_mean, panels
+from ..evidence import ahead
+from ..methods import by_method, tuned_runs
+from ..runs.prompts import PromptRun
+from . import low_data, main_job
+
+CLAIM = (
+    "Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu et "
+    "al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."
+)
+CAPTION = (
+    "Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with its "
+    "interval. Compare prompting with training on as few snippets, and the real base with the small one. Reviews like "
+    "these may have been in the text that SmolLM2 was pretrained on."
+)
+BASES = ("smollm2",)
+FEW, SHOTS = 10, 8
+SERIES = {  # name -> what it is called, and its colour
+    "shots_0": ("SmolLM2 as it is, no example", GREY),
+    f"shots_{SHOTS}": (f"SmolLM2 as it is, {SHOTS} examples in the prompt", GREY),
+    f"head_{FEW}": (f"head only, {FEW} snippets", COLOURS["head"]),
+    f"qv_r8_{FEW}": (f"LoRA on q and v r=8, {FEW} snippets", COLOURS["lora_qv"]),
+    f"full_{FEW}": (f"full fine-tuning, {FEW} snippets", COLOURS["full"]),
+    "small": ("small base, full fine-tuning, all snippets", PALETTE[4]),
+    "head": ("head only, all snippets", COLOURS["head"]),
+    "qv_r8": ("LoRA on q and v r=8, all snippets", COLOURS["lora_qv"]),
+    "full": ("full fine-tuning, all snippets", COLOURS["full"]),
+}
+
+
+def runs(seeds, quick, base="smollm2"):
+    """(name in SERIES, seed) -> run."""
+    grid = {}
+    for (key, n, seed), run in low_data.runs(seeds, quick, base).items():
+        if n in (FEW, low_data.ALL):
+            grid[key if n == low_data.ALL else f"{key}_{n}", seed] = run
+    more = main_job.QUICK["pretrained"] if quick else {}
+    small = tuned_runs(["full"], seeds, passes=main_job.PASSES["pretrained"], **more)
+    grid |= {("small", seed): run for (_, seed), run in small.items()}
+    limit = grid["full", seeds[0]].limit
+    grid |= {(f"shots_{SHOTS}", seed): PromptRun(SHOTS, seed, limit=limit) for seed in seeds}
+    grid["shots_0", seeds[0]] = PromptRun(0, seeds[0], limit=limit)  # without examples the seed draws nothing
+    return grid
+
+
+def measure(results, runs, seeds, quick):
+    accuracy = by_method(results, runs, "test_accuracy", 100)
+    few, shots = f"qv_r8_{FEW}", f"shots_{SHOTS}"
+    zero = accuracy | {"shots_0": accuracy["shots_0"] * len(seeds)}
+    checks = [ahead(f"LoRA on {FEW} snippets less {SHOTS} in the prompt", accuracy, few, shots)]
+    asides = [
+        ahead(f"{SHOTS} examples in the prompt less none", zero, shots, "shots_0"),
+        ahead(f"LoRA on {FEW} snippets less no training", zero, few, "shots_0"),
+        ahead("LoRA on all snippets less no training", zero, "qv_r8", "shots_0"),
+        ahead("LoRA on all snippets less the small base", accuracy, "qv_r8", "small"),
+    ]
+    baseline = tfidf_baseline(runs["full", seeds[0]].limit)
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "baseline": baseline}
+
+
+def draw(outcome):
+    figure, axes = panels(outcome, "Examples in the prompt, or in the weights?", 10, 5.6)
+    labels, colours = zip(*SERIES.values())
+    dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
+    words = 100 * outcome["baseline"]["test_accuracy"]
+    mark_mean(axes, [words], COLOURS["tfidf"], f"tf-idf, all snippets: {words:.1f} %")
+    axes.legend(loc="lower left")
+    return figure
+
+
+def table(outcome):
+    """Rows of texts, the heads first."""
+    rows = [["method", "test accuracy %, each seed"]]
+    for key, (label, _) in SERIES.items():
+        rows.append([label, " ".join(f"{value:.1f}" for value in outcome["accuracy"][key])])
+    return rows
