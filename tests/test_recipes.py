@@ -574,7 +574,8 @@ def without_clock(small, monkeypatch):
     monkeypatch.setattr(dialect, "load_domain", lambda *_: flat)
     monkeypatch.setattr(dialect, "licences_digest", lambda: "0")
     monkeypatch.setattr(dialect, "small_samples", lambda: samples)
-    monkeypatch.setattr(dialect, "side_by_side", lambda results, runs, seed: samples)
+    several = {"prompts": ["a", "b"], "texts": {name: ["a " + name, "b and " * 40] for name in "cdef"}}
+    monkeypatch.setattr(dialect, "side_by_side", lambda results, runs, seed: several)
     monkeypatch.setattr(cost, "load_snippets", lambda: load_snippets(64))
     monkeypatch.setattr(cost, "peak_of_step", lambda start, batch: 10**6)
     monkeypatch.setattr(cost, "take_turns", turns)

@@ -247,14 +247,15 @@ def draw_side_by_side(outcome):
     from matplotlib.colors import to_rgba
 
     prompts, texts = outcome["samples"]["prompts"], outcome["samples"]["texts"]
-    figure = new_figure(16, 2.5 * len(prompts) + 1)
+    figure = new_figure(16, 1.8 * len(prompts) + 1)
     grid = figure.subplots(len(prompts), len(texts), squeeze=False)
     for column, (name, of_name), shade in zip(grid.T, texts.items(), (GREY, PALETTE[2], GREY, COLOURS["full"])):
         column[0].set_title(name, color=shade, fontweight="bold")
         for axes, prompt, text in zip(column, prompts, of_name):
             axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
-            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
-            axes.text(0.04, 0.92, "\n".join(lines[:8]), va="top", transform=axes.transAxes, fontsize=12)
+            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 40)
+            shown = axes.text(0.04, 0.92, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=12)
+            shown.set_in_layout(False)  # or the panels would shrink
             for spine in axes.spines.values():
                 spine.set_visible(False)
     figure.suptitle("SmolLM2 learns the critics' dialect; the prompt is in capitals", fontsize=15)

@@ -251,6 +251,8 @@ def ranks_by_block(outcome):
     """Figure 5: the three ranks of every matrix's ΔW, kinds of layers by blocks, full next to LoRA."""
     full, *others = outcome["spectra"]
     shown = [full, next(key for key in others if key.startswith("all") or len(others) == 1)]
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(15, 8.5)
     grid = figure.subplots(3, 2, sharex=True, sharey=True)
     for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
@@ -262,6 +264,7 @@ def ranks_by_block(outcome):
             )
             axes.set_yticks(range(len(kinds)), kinds)
             axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(False)
             axes.label_outer()
             figure.colorbar(image, ax=axes)
