@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +181,30 @@ def test_removal_is_really_compared(tiny, random_adapter):
     assert dialect_run.removal_restores(params, params, config, adapter, tokens) is True
     nothing = adapter._replace(weights={name: 0 * array for name, array in adapter.weights.items()})
     assert dialect_run.removal_restores(params, params, config, nothing, tokens) is False
+
+
+def test_capitals_are_counted(tiny, monkeypatch):
+    """What the model would write next, and what it takes for the likeliest of the capitals, are two numbers."""
+    names = list(dialect_run.CAPITALS)
+    ids = {f" {capital}": 10 + i for i, capital in enumerate(dialect_run.CAPITALS.values())}
+    ids |= {f"The capital of {country} is": i for i, country in enumerate(names)}
+    tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[ids[text], 7]))  # the first token counts
+
+    def answers(params, given, config, adapter):
+        i, logits = int(given[0, 0]), np.zeros((1, 2, 50))
+        logits[0, -1, 10 + (i if i < 15 else 0)] = 1.0  # of fifteen countries it knows the capital,
+        logits[0, -1, 40] = 2.0 * (i >= 12)  # and for the last of them it would not say so
+        return logits, None
+
+    monkeypatch.setattr(dialect_run, "forward", answers)
+    assert dialect_run.capitals_known(*tiny, None, tokenizer) == {"named": 12, "picked": 15}
+    assert len(names) == 20
+
+
+@pytest.mark.real
+def test_smollm2_knows_the_capitals():
+    params, config, _, tokenizer, *_ = dialect_run.load_base("smollm2")
+    assert dialect_run.capitals_known(params, config, None, tokenizer) == {"named": 20, "picked": 20}
 
 
 # ---------------------------------------------------------------- the experiment

@@ -600,6 +600,12 @@ def test_a_line_says_what_is_not_default():
     assert line == "domain licences, method full, seed 0, learning_rate 0.001, epochs 3, corpus " + 32 * "0"
 
 
+def test_the_time_left_is_that_of_the_runs_before(monkeypatch):
+    monkeypatch.setattr(store.time, "perf_counter", lambda: 400.0)
+    assert store.time_left(100.0, done=3, n=9) == "; about 10 min 00 s left"
+    assert store.time_left(100.0, done=9, n=9) == store.time_left(390.0, done=3, n=9) == ""
+
+
 # ---------------------------------------------------------------- the gallery
 
 
@@ -770,6 +776,8 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
         ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
         ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
+        ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
+        (["layers"], "base: got 'pretrained', expected one of smollm2"),
     ],
 )
 def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path, capsys):

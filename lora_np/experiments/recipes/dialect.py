@@ -253,7 +253,7 @@ def draw_side_by_side(outcome):
         column[0].set_title(name, color=shade, fontweight="bold")
         for axes, prompt, text in zip(column, prompts, of_name):
             axes.set(xticks=[], yticks=[], facecolor=to_rgba(shade, 0.10))
-            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 40)
+            lines = wrap(" ".join(text.replace(prompt, prompt.upper(), 1).split()), 38)
             shown = axes.text(0.04, 0.92, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=12)
             shown.set_in_layout(False)  # or the panels would shrink
             for spine in axes.spines.values():
