@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lora_np.bench import torch_peer
+from lora_np.bench import llama_cpp_peer, torch_peer
 from lora_np.bench.agreement import Outcome, compare
 from lora_np.bench.case import Rung, make_case
 from lora_np.bench.sides import PEERS, SIDES, missing_packages
+
+from .llama_cpp import need_llama_cpp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -22,8 +24,13 @@ pytestmark = pytest.mark.oracle
 TINY = Rung(24, 2, 3, 12, 5, 37)
 LLAMA = Rung(96, 3, 6, 12, 5, 37, 2, 64)
 RUNGS = {"gpt2": TINY, "llama": LLAMA}
-PEERS_OF = {"gpt2": ("torch", "jax", "recompute"), "llama": ("torch", "blocks", "recompute", "blocks-recompute")}
+PEERS_OF = {
+    "gpt2": ("torch", "jax", "recompute"),
+    "llama": ("torch", "llama.cpp", "blocks", "recompute", "blocks-recompute"),
+}
 COMPARED = [(kind, peer, work) for kind, peers in PEERS_OF.items() for peer in peers for work in PEERS[peer].works]
+# A compiler takes 10 s for each.
+COMPARED += [pytest.param(kind, "compile", "lora_all", marks=pytest.mark.slow) for kind in RUNGS]
 
 
 def what(name, case, steps=3):
@@ -39,6 +46,8 @@ def what(name, case, steps=3):
 def test_a_peer_agrees(kind, peer, work):
     if missing_packages(PEERS[peer]):
         pytest.skip(f"{peer} is not installed")
+    if peer == "llama.cpp":
+        need_llama_cpp()
     case = make_case(RUNGS[kind], work)
     ours, theirs = what("lora_np", case), what(peer, case)
     if case.trained:
@@ -108,6 +117,27 @@ def test_a_difference_is_reported(rung, work, module, name, wrong, words, monkey
     monkeypatch.setattr(module, name, wrong)
     problem = compare(what("torch", case), ours).problem
     assert problem and words in problem
+
+
+def test_llama_cpp_with_other_weights_is_reported(monkeypatch):
+    need_llama_cpp()
+    case = make_case(LLAMA, "generate_8")
+    other = {**case.params, "ln_f.weight": case.params["ln_f.weight"][::-1].copy()}
+
+    def save(path, params, *rest, right=llama_cpp_peer.save_gguf):
+        right(path, other, *rest)
+
+    monkeypatch.setattr(llama_cpp_peer, "save_gguf", save)
+    assert "of its tokens" in compare(what("llama.cpp", case), what("lora_np", case)).problem
+
+
+def test_a_model_that_cannot_be_compiled_whole_is_an_error(monkeypatch):
+    def leave_the_graph(model):
+        model.ln_f.register_forward_hook(lambda *_: torch._dynamo.graph_break())
+
+    monkeypatch.setattr(torch_peer, "decoder", with_change(leave_the_graph))
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        what("compile", make_case(TINY, "forward"))
 
 
 def test_other_weights_are_reported():
