@@ -94,7 +94,7 @@ def test_bytes_are_those_of_the_case_that_is_timed(rung, work):
         held = cache_bytes(
             forward(case.params, case.batch.ids, case.config, adapter=case.adapter, wanted=case.trained)[1]
         )
-    assert counted["activations"] == held and bool(held) == (work != "forward")
+    assert counted["activations"] == held
 
 
 @RUNG
@@ -319,7 +319,7 @@ def test_lora_np_in_other_ways_is_a_peer():
     assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
     assert all(llama.peak_bytes[side] > 1e6 for side in ("lora_np", *peers))
     tables = format_tables([llama], setting, peers)
-    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute\n", tables)
+    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_the_peak_of_memory_is_that_since_it_was_forgotten():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
 def test_the_peak_of_memory_of_another_process():
-    code = "import sys\nfor _ in sys.stdin: bytes(2**28), print(flush=True)"
+    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**28); print(flush=True)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, bufsize=1) as other:
         peaks = []
         for _ in "ab":

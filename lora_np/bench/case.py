@@ -6,6 +6,7 @@ Each side makes its case in its own process from the same seed, so all sides hav
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from subprocess import Popen
 from typing import NamedTuple
 
 import numpy as np
@@ -211,7 +212,7 @@ class Side(NamedTuple):
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable
-    pid: int | None = None  # of the process that does the work, if it is another
+    process: Popen | None = None  # another than the side's own, if that does the work
 
 
 def make_case(rung, work, seed=0):

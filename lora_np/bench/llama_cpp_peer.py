@@ -26,7 +26,7 @@ def make_side(case, threads):
     def check():
         return 0.0, {"tokens": np.concatenate([prompts, answer(process, job)["ids"]], axis=1)}
 
-    return Side(check, check, process.pid)
+    return Side(check, check, process)
 
 
 def vocabulary(size):
