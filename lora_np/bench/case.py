@@ -171,14 +171,17 @@ def counted_bytes(rung, work):
 
     A generation's activations are its keys and values.
     """
-    config, is_step = model_config(rung, work), work not in GENERATED_ROWS
-    B, T, wanted = (rung.batch, rung.length, None) if is_step else (1, 1, ())
-    sizes = step_bytes(config, B, T, adapter_config(rung, work), () if work == "forward" else wanted)
-    if is_step:
-        return sizes._replace(activations=sum(sizes.activations.values()))._asdict()
-    past = empty_past(Decoder(np.dtype(np.float32), {}, config), GENERATED_ROWS[work])
-    of_a_token = with_room(past, 1, 1)
-    return sizes._replace(activations=rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes))._asdict()
+    config = model_config(rung, work)
+    if work in GENERATED_ROWS:
+        sizes = step_bytes(config, 1, 1, wanted=())
+        past = empty_past(Decoder(np.dtype(np.float32), {}, config), GENERATED_ROWS[work])
+        of_a_token = with_room(past, 1, 1)
+        activations = rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes)
+    else:
+        wanted = () if work == "forward" else None
+        sizes = step_bytes(config, rung.batch, rung.length, adapter_config(rung, work), wanted)
+        activations = sum(sizes.activations.values())
+    return sizes._replace(activations=activations)._asdict()
 
 
 # ---------------------------------------------------------------- the numbers

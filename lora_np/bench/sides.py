@@ -147,7 +147,7 @@ PEERS = {
     "compile": Peer(("torch", "peft", "transformers"), STEPS, partial(torch_peer.make_side, compiled=True)),
     "jax": Peer(("jax",), STEPS, jax_peer.make_side),
     "llama.cpp": Peer(("gguf",), tuple(GENERATED_ROWS), llama_cpp_peer.make_side),
-    "blocks": Peer((), (*ADAPTERS, "forward"), partial(our_side, blocks=True)),
+    "blocks": Peer((), (*ADAPTERS, "forward", *GENERATED_ROWS), partial(our_side, blocks=True)),
     "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_side, recompute=True)),
     "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_side, blocks=True, recompute=True)),
 }
