@@ -32,6 +32,7 @@ from lora_np.bench.case import (
     rung_numbers,
     tokens,
 )
+from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.turns import Process, WorkerError, side_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
@@ -440,6 +441,13 @@ def test_the_peak_of_memory_of_another_process():
             forget_peak(other.pid)
             peaks.append(peak_bytes(other.pid))
         assert min(peaks[::2]) > 2**28 > 2 * max(peaks[1::2])
+
+
+def test_a_dead_llama_cpp_is_an_error():
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=-1, stdout=-1, encoding="utf-8") as dead:
+        dead.wait()
+        with pytest.raises(RuntimeError, match="without an answer"):
+            answer(dead, {"do": "tokenize", "text": ""})
 
 
 def test_what_a_library_prints_is_no_answer():

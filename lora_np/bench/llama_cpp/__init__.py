@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -80,8 +81,12 @@ def answer(process, job):
     RuntimeError
         With the words of llama.cpp, if it refuses a file or fails.
     """
-    process.stdin.write(json.dumps(job) + "\n")
-    process.stdin.flush()
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        with suppress(BrokenPipeError):
+            process.stdin.close()  # so that leaving the context does not write the job again
     line = process.stdout.readline()
     result = json.loads(line or '{"error": "node ended without an answer"}')
     if "error" in result:
@@ -126,17 +131,17 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
         for i in range(rounds):
             for kind, adapted in sides:
                 adapters = [(Path(folder, "adapter.gguf"), 1.0)] if adapted else []
-                _, answer = ask(Path(folder, f"{kind}.gguf"), jobs, adapters=adapters, threads=threads, float32=False)
-                answers.setdefault((kind, adapted), []).append(answer)
+                _, timed = ask(Path(folder, f"{kind}.gguf"), jobs, adapters=adapters, threads=threads, float32=False)
+                answers.setdefault((kind, adapted), []).append(timed)
             report(f"round {i + 1} of {rounds}")
         return [
             {
                 "weights": kind,
                 "adapter": adapted,
                 "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
-                "prompt": [N_PROMPT / answer["prompt_seconds"] for answer in of_side],
-                "new": [N_NEW / answer["steps_seconds"] for answer in of_side],
-                "peak_bytes": [answer["peak_bytes"] for answer in of_side],
+                "prompt": [N_PROMPT / timed["prompt_seconds"] for timed in of_side],
+                "new": [N_NEW / timed["steps_seconds"] for timed in of_side],
+                "peak_bytes": [timed["peak_bytes"] for timed in of_side],
             }
             for (kind, adapted), of_side in answers.items()
         ]
