@@ -17,16 +17,34 @@ import pytest
 from lora_np.analysis import step_flops
 from lora_np.bench import bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
 from lora_np.bench.agreement import Agreement, Outcome, compare
-from lora_np.bench.case import GENERATED_ROWS, RUNGS, SMOLLM2, WORKS, Rung, flops, format_rung, in_blocks, make_case
+from lora_np.bench.case import (
+    ADAPTERS,
+    GENERATED_ROWS,
+    RUNGS,
+    SMOLLM2,
+    WORKS,
+    Rung,
+    counted_bytes,
+    flops,
+    format_rung,
+    in_blocks,
+    make_case,
+    rung_numbers,
+    tokens,
+)
+from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
 from lora_np.bench.turns import Process, WorkerError, side_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.cli import main
 from lora_np.compress import BlockWeight, held_bytes
+from lora_np.model import cache_bytes, empty_past, forward, make_decoder, next_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Rung(16, 2, 2, 8, 4, 32)
 LLAMA = Rung(64, 2, 4, 8, 4, 37, 2, 96)
+RUNG = pytest.mark.parametrize("rung", [TINY, LLAMA, LLAMA._replace(rank=3)], ids=format_rung)
+WORK = pytest.mark.parametrize("work", WORKS)
 
 
 @pytest.fixture(autouse=True)
@@ -42,23 +60,54 @@ def test_a_rung_and_its_text():
     assert parse_rung("64") == RUNGS[0]
     assert parse_rung("smollm2") == SMOLLM2
     assert parse_rung("smollm2,64,8") == SMOLLM2._replace(batch=64, length=8)
-    for rung in (TINY, LLAMA):
-        assert parse_rung(format_rung(rung)) == rung
+    assert parse_rung("64,r4") == RUNGS[0]._replace(rank=4)
+    assert parse_rung("smollm2,64,8,r16") == SMOLLM2._replace(batch=64, length=8, rank=16)
+    for rung in (TINY, LLAMA, TINY._replace(rank=2), LLAMA._replace(rank=3)):
+        assert parse_rung(format_rung(rung)) == Rung(*rung_numbers(rung)) == rung
+    assert list(map(len, map(rung_numbers, (TINY, LLAMA)))) == [6, 8]  # as older checkouts take them
 
 
-@pytest.mark.parametrize("rung", [TINY, LLAMA])
+@RUNG
 @pytest.mark.parametrize("work", [work for work in WORKS if work not in GENERATED_ROWS])
 def test_flops_are_those_of_the_case_that_is_timed(rung, work):
     """tests/test_accounting.py proves the counts themselves."""
     case = make_case(rung, work)
     settings = case.adapter and case.adapter.config
+    if settings:
+        scales = {config.alpha / config.r for config in (settings, ADAPTERS[work])}
+        assert settings.r == (rung.rank or ADAPTERS[work].r) and len(scales) == 1
     terms = step_flops(case.config, *case.batch.ids.shape, settings, tuple(case.trained))
     assert flops(rung, work) == sum(terms.values()) > 0
 
 
+@RUNG
+@WORK
+def test_bytes_are_those_of_the_case_that_is_timed(rung, work):
+    case, counted = make_case(rung, work).dense(), counted_bytes(rung, work)
+    assert counted["parameters"] == sum(array.nbytes for array in case.arrays.values())
+    assert counted["gradients"] == counted["optimiser"] / 2 == sum(case.arrays[name].nbytes for name in case.trained)
+    if case.n_new:
+        text = np.tile(case.batch.ids, 4)
+        decoder = make_decoder(case.params, case.config)
+        past = next_logits(decoder, text, empty_past(decoder, len(text)))[1]
+        held = past.keys.nbytes + past.values.nbytes
+    else:
+        held = cache_bytes(
+            forward(case.params, case.batch.ids, case.config, adapter=case.adapter, wanted=case.trained)[1]
+        )
+    assert counted["activations"] == held
+
+
+@RUNG
+@WORK
+def test_tokens_are_those_of_the_case_that_is_timed(rung, work):
+    case = make_case(rung, work)
+    assert tokens(rung, work) == (len(case.batch.ids) * case.n_new or case.batch.ids.size)
+
+
 @pytest.mark.parametrize("rung", [TINY, LLAMA])
 def test_flops_of_generation_are_those_of_its_passes(rung):
-    C, layers, H, T, _, V, K, F = rung
+    C, layers, H, T, _, V, K, F, _ = rung
     weights = 2 * C * C + 2 * C * C * K // H + 3 * C * F if K else 12 * C * C  # of a block
     prompt = T // 4
     passes = [(prompt, prompt)] + [(1, t) for t in range(prompt + 1, T)]  # new tokens, tokens that they look at
@@ -70,8 +119,8 @@ def test_flops_of_generation_are_those_of_its_passes(rung):
 # ------------------------------------------------------------------ the case
 
 
-@pytest.mark.parametrize("rung", [TINY, LLAMA])
-@pytest.mark.parametrize("work", WORKS)
+@RUNG
+@WORK
 def test_a_case_is_the_same_in_every_process_and_holds_no_zeros(rung, work):
     case, again = make_case(rung, work, seed=3), make_case(rung, work, seed=3)
     for name, array in case.arrays.items():
@@ -144,10 +193,14 @@ def test_tokens_must_be_equal():
 # ------------------------------------------------------------------ the arithmetic of the results
 
 
-def row(rung, work, ours, theirs, bytes_held=100, peak=(2.0 * 2048**3 / 1e11,)):
+SETTING = {"machine": "a", "cores": 2, "threads": 2, "rounds": 2, "seconds": 1.0, "versions": {}}
+SETTING |= {"environment": {}, "not_passed_on": {}}
+
+
+def row(rung, work, ours, theirs, peak=(2.0 * 2048**3 / 1e11,)):
     seconds = {"lora_np": ours, "torch": theirs, "peak": peak}
     agreement = {"torch": Agreement("", 0.0, 0.0, "", 0.0)}
-    return make_row(rung, work, seconds, agreement, {}, bytes_held, {"lora_np": 3e6, "torch": None})
+    return make_row(rung, work, seconds, agreement, {}, {"lora_np": 3e6, "torch": None})
 
 
 def test_ratios_pair_the_rounds():
@@ -160,7 +213,7 @@ def test_ratios_pair_the_rounds():
 
 def test_the_summary_is_the_geometric_mean_and_the_lowest():
     wide = TINY._replace(d_model=32)
-    rows = [row(TINY, "full", [1.0], [8.0]), row(wide, "full", [1.0], [0.5]), row(wide, "lora_qv", [0.4], [1.0], 60)]
+    rows = [row(TINY, "full", [1.0], [8.0]), row(wide, "full", [1.0], [0.5]), row(wide, "lora_qv", [0.4], [1.0])]
     full, lora = summary(rows, ["torch"])
     assert full == {
         "work": "full", "peer": "torch", "rungs": 2, "mean": pytest.approx(2.0), "lowest": 0.5,
@@ -169,15 +222,29 @@ def test_the_summary_is_the_geometric_mean_and_the_lowest():
     assert lora["mean"] == pytest.approx(2.5)
     (share,) = lora_shares(rows)
     assert share["rung"] == list(wide) and share["flops"] == flops(wide, "lora_qv") / flops(wide, "full")
-    assert share["time"] == pytest.approx(0.4) and share["activation_bytes"] == pytest.approx(0.6)
+    activations = [counted_bytes(wide, work)["activations"] for work in ("lora_qv", "full")]
+    assert share["time"] == pytest.approx(0.4) and share["activation_bytes"] == activations[0] / activations[1] < 1
+
+
+def test_the_tables_have_what_is_counted_beside_what_is_measured():
+    rung = RUNGS[0]
+    text = format_tables([row(rung, "full", [0.1024], [0.2])], SETTING, ["torch"])
+    for table, title, value in (
+        ("full:", "µs/token", "50"),  # of 2048 tokens
+        ("full:", "GFLOP", f"{flops(rung, 'full') / 1e9:.4g}"),
+        ("full:", "GFLOP/s", f"{flops(rung, 'full') / 0.1024e9:.0f}"),
+        ("largest memory", "lora_np", "3"),
+        ("largest memory", "lora_np's arrays", f"{sum(counted_bytes(rung, 'full').values()) / 1e6:.0f}"),
+    ):
+        [lines] = [block.splitlines() for block in text.split("\n\n") if block.startswith(table)]
+        cells = dict(zip(re.split(" {2,}", lines[1].strip()), re.split(" {2,}", lines[3].strip())))
+        assert cells[title] == value
 
 
 def test_a_busy_machine_is_told():
-    setting = {"machine": "a", "cores": 2, "threads": 2, "rounds": 2, "seconds": 1.0, "versions": {}}
-    setting |= {"environment": {}, "not_passed_on": {}}
     for slowest, busy in ((0.1, False), (0.13, True)):
         one = row(TINY, "full", [0.1, 0.1], [0.2, 0.2], peak=(0.1, slowest))
-        for text in (format_row(one), format_tables([one], setting, ["torch"])):
+        for text in (format_row(one), format_tables([one], SETTING, ["torch"])):
             assert ("peak itself varied by a factor of 1.30" in text) == ("busy" in text) == busy
 
 
@@ -224,6 +291,10 @@ def test_the_command_without_peers(tmp_path, capsys):
         (["--peers", "--rungs", "64,2,5,64,32,2048"], "rungs: .*n_heads to divide d_model"),
         (["--peers", "--rungs", "64,2,4,3,32,2048"], "rungs: .*length"),
         (["--peers", "--rungs", "4,2,2,64,32,2048"], "rungs: .*rank"),
+        (["--peers", "--rungs", "64,r"], "rungs: .*a rank"),
+        (["--peers", "--rungs", "64,r-1"], "rungs: .*at least 1"),
+        (["--peers", "--rungs", "64,r65"], "rungs: .*LoRA's rank 65"),
+        (["--peers", "--rungs", "smollm2,16,34,r193"], "rungs: .*LoRA's rank 193"),
         (["--peers", "--seed", "-1"], "seed: got -1"),
     ],
 )
@@ -249,10 +320,13 @@ def test_lora_np_in_other_ways_is_a_peer():
     assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
     assert all(llama.peak_bytes[side] > 1e6 for side in ("lora_np", *peers))
     tables = format_tables([llama], setting, peers)
-    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute\n", tables)
+    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
 
 
-@pytest.mark.parametrize("peer, rung, message", [("jax", LLAMA, "GPT-2's decoder alone"), ("blocks", TINY, "blocks")])
+@pytest.mark.parametrize(
+    "peer, rung, message",
+    [("jax", LLAMA, "GPT-2's decoder alone"), ("llama.cpp", TINY, "a Llama alone"), ("blocks", TINY, "blocks")],
+)
 def test_a_rung_that_a_peer_does_not_have(peer, rung, message):
     with pytest.raises(ValueError, match=message):
         sides.SIDES[peer](make_case(rung, "forward"), 1)
@@ -328,7 +402,7 @@ def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
 def test_an_error_is_an_answer(process):
     with pytest.raises(WorkerError, match="TypeError"):
         process.ask("make", rung=[1, 2], work="full", seed=0)
-    assert process.ask("make", rung=list(TINY), work="lora_qv", seed=0)["activation_bytes"] > 0
+    process.ask("make", rung=list(TINY), work="lora_qv", seed=0)
     assert len(process.ask("turn", seconds=0.0)["seconds"]) == 1
 
 
@@ -353,6 +427,27 @@ def test_the_peak_of_memory_is_that_since_it_was_forgotten():
     anew = peak_bytes()
     np.ones(2**25)
     assert before - anew > 1e8 and peak_bytes() - anew > 1e8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_the_peak_of_memory_of_another_process():
+    code = "import sys\nfor _ in sys.stdin: len(b'1' * 2**28); print(flush=True)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, bufsize=1) as other:
+        peaks = []
+        for _ in "ab":
+            other.stdin.write("\n")
+            other.stdout.readline()
+            peaks.append(peak_bytes(other.pid))
+            forget_peak(other.pid)
+            peaks.append(peak_bytes(other.pid))
+        assert min(peaks[::2]) > 2**28 > 2 * max(peaks[1::2])
+
+
+def test_a_dead_llama_cpp_is_an_error():
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=-1, stdout=-1, encoding="utf-8") as dead:
+        dead.wait()
+        with pytest.raises(RuntimeError, match="without an answer"):
+            answer(dead, {"do": "tokenize", "text": ""})
 
 
 def test_what_a_library_prints_is_no_answer():

@@ -19,7 +19,6 @@ class Outcome(NamedTuple):
     loss: float
     arrays: dict
     losses: list
-    activation_bytes: int | None = None
     versions: dict | None = None
 
 

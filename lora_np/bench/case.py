@@ -5,22 +5,25 @@ Each side makes its case in its own process from the same seed, so all sides hav
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from subprocess import Popen
 from typing import NamedTuple
 
 import numpy as np
 
 from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
-from ..analysis import step_flops
+from ..analysis import step_bytes, step_flops
 from ..compress import quantise
 from ..data import Batch
-from ..model import LlamaConfig, ModelConfig, parameter_shapes
+from ..model import Decoder, LlamaConfig, ModelConfig, empty_past, parameter_shapes
+from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01  # on matrices, as in lora_np's AdamW
 
 
 class Rung(NamedTuple):
-    """The shapes of one model and its batch: GPT-2's with six numbers, a Llama's with all eight."""
+    """The shapes of one model, its batch and its adapter: six numbers of a GPT-2, eight of a Llama, and a rank."""
 
     d_model: int  # C; GPT-2's MLP is F = 4 C wide
     n_layers: int
@@ -30,6 +33,7 @@ class Rung(NamedTuple):
     vocab_size: int  # V
     n_kv_heads: int = 0  # K, of a Llama, whose head size is C / n_heads
     d_ff: int = 0  # F, of a Llama
+    rank: int = 0  # r of an adapter; 0: that of the kind of work
 
 
 RUNGS = (
@@ -45,14 +49,14 @@ BLOCK = 32  # weights of a row in one of Q4_1's blocks
 
 WORKS = {
     "full": "a step of full training: forward, backward, AdamW",
-    "lora_qv": "a LoRA step, r = 8 on q and v",
-    "lora_all": "a LoRA step, r = 8 on every linear layer",
+    "lora_qv": "a LoRA step on q and v, r = 8 or the rung's",
+    "lora_all": "a LoRA step on every linear layer, r = 8 or the rung's",
     "classifier": "a step of a classifier trained in full, on padded rows",
     "forward": "logits and loss, no gradients",
     "generate_1": "greedy generation of one row, with a key-value cache",
     "generate_8": "greedy generation of eight rows, with a key-value cache",
-    "classifier_qv": "a LoRA step of a classifier, r = 8 on q and v",
-    "classifier_all": "a LoRA step of a classifier, r = 4 on every linear layer",
+    "classifier_qv": "a LoRA step of a classifier on q and v, r = 8 or the rung's",
+    "classifier_all": "a LoRA step of a classifier on every linear layer, r = 4 or the rung's",
 }
 DEFAULT_WORKS = tuple(WORKS)[:-2]  # those of the tables in README.md
 RANK = 8
@@ -70,7 +74,7 @@ def parse_rung(text):
     """A rung from its text.
 
     That is all its numbers, "64,2,4,64,32,2048"; or only the width of one in RUNGS, "64"; or "smollm2", also with
-    another B and T, "smollm2,64,34".
+    another B and T, "smollm2,64,34". Another rank of the adapter follows with an r: "64,r16", "smollm2,64,34,r16".
 
     Raises
     ------
@@ -78,28 +82,31 @@ def parse_rung(text):
         For anything else, with what came and what was expected.
     """
     named = {str(rung.d_model): rung for rung in RUNGS} | {"smollm2": SMOLLM2}
-    if text in named:
-        return named[text]
-    gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:])
-    numbers = text.removeprefix("smollm2,").split(",")
+    shapes, has_rank, rank = text.partition(",r")
+    sizes = shapes.removeprefix("smollm2,")
+    gpt2, llama = ",".join(Rung._fields[:6]), ",".join(Rung._fields[6:8])
     try:
-        numbers = list(map(int, numbers))
-        if len(numbers) not in ((2,) if text.startswith("smollm2,") else (6, 8)):
+        numbers = rung_numbers(named[shapes]) if shapes in named else list(map(int, sizes.split(",")))
+        rank = int(rank) if has_rank else 0
+        if len(numbers) not in ((6, 8) if sizes == shapes else (2,)):
             raise ValueError
     except ValueError:
         one_of, whole = ", ".join(named), f"six whole numbers: {gpt2}, or eight for a Llama: also {llama}"
-        raise ValueError(f"rungs: got {text!r}, expected one of {one_of}, smollm2,batch,length, or {whole}") from None
+        expected = f"one of {one_of}, smollm2,batch,length, or {whole}; and perhaps ,r and a rank"
+        raise ValueError(f"rungs: got {text!r}, expected {expected}") from None
     rung = SMOLLM2._replace(batch=numbers[0], length=numbers[1]) if len(numbers) == 2 else Rung(*numbers)
-    C, _, H, T, _, _, K, F = rung
+    rung = rung._replace(rank=rank)
+    C, _, H, T, _, _, K, F, _ = rung
     size = C // max(H, 1)  # of a head
+    highest = max(rank, RANK)
     for holds, expected in (
-        (min(numbers) >= 1, f"numbers of at least 1: {gpt2}, and for a Llama {llama}"),
+        (min(numbers) >= 1 and rank >= 0, f"numbers of at least 1: {gpt2}, and for a Llama {llama}"),
         (C % max(H, 1) == 0, "n_heads to divide d_model"),
         (H % max(K, 1) == 0, "n_kv_heads to divide n_heads"),
         (not K or size % 2 == 0, "an even head size, d_model / n_heads"),
         (not K or C % BLOCK == F % BLOCK == 0, f"d_model and d_ff to be multiples of {BLOCK}, as the blocks of Q4_1"),
         (T >= 4, "length to be at least 4, because a quarter of it is the prompt"),
-        (size * (K or H) >= RANK, f"d_model, and the width of all keys, to be at least LoRA's rank {RANK}"),
+        (min(size * (K or H), F or C) >= highest, f"d_model, d_ff and the width of all keys >= LoRA's rank {highest}"),
     ):
         if not holds:
             raise ValueError(f"rungs: got {text!r}, expected {expected}")
@@ -107,22 +114,36 @@ def parse_rung(text):
 
 
 def rung_numbers(rung):
-    """A list of the six numbers of a GPT-2, which is all that older checkouts know, or the eight of a Llama."""
-    return [number for number in rung if number]
+    """A list of the numbers up to the last that is not 0, because older checkouts know only the first six or eight."""
+    return list(rung[: max(i for i, number in enumerate(rung, 1) if number)])
 
 
 def format_rung(rung):
     """The text that `parse_rung` reads."""
-    return ",".join(map(str, rung_numbers(rung)))
+    *shapes, rank = Rung(*rung)
+    return ",".join([*map(str, filter(None, shapes)), *([f"r{rank}"] if rank else [])])
 
 
 def model_config(rung, work):
     """The model of one rung and kind of work."""
-    C, layers, H, T, _, V, K, F = rung
+    C, layers, H, T, _, V, K, F, _ = rung
     n_classes = N_CLASSES if work.startswith("classifier") else 0
     if K:
         return LlamaConfig(V, T, C, layers, H, K, C // H, F, n_classes, rope_theta=ROPE_THETA)
     return ModelConfig(V, T, C, layers, H, d_ff=4 * C, n_classes=n_classes)
+
+
+def adapter_config(rung, work):
+    """The adapter of one rung and kind of work, or None."""
+    config = ADAPTERS.get(work)
+    return replace(config, r=rung.rank, alpha=2.0 * rung.rank) if config and rung.rank else config
+
+
+def tokens(rung, work):
+    """Tokens that a unit of work reads, with padding; of a generation, those that it writes."""
+    if work in GENERATED_ROWS:
+        return GENERATED_ROWS[work] * (rung.length - rung.length // 4)
+    return rung.batch * rung.length
 
 
 def flops(rung, work):
@@ -135,7 +156,7 @@ def flops(rung, work):
     config = model_config(rung, work)
     if work not in GENERATED_ROWS:
         wanted = () if work == "forward" else None
-        return sum(step_flops(config, rung.batch, rung.length, ADAPTERS.get(work), wanted).values())
+        return sum(step_flops(config, rung.batch, rung.length, adapter_config(rung, work), wanted).values())
     terms = step_flops(config, 1, 1, wanted=())  # of one token that looks at itself alone
     head = terms.pop("head.forward")
     pair = sum(terms[name] for name in terms if name.endswith("context.forward"))  # of one query and one key
@@ -143,6 +164,24 @@ def flops(rung, work):
     T, prompt = rung.length, rung.length // 4
     pairs = prompt**2 + sum(range(prompt + 1, T))
     return GENERATED_ROWS[work] * (linear * (T - 1) + pair * pairs + head * (T - prompt))
+
+
+def counted_bytes(rung, work):
+    """Bytes of the arrays that a unit of work holds: a dict with the fields of `StepBytes`.
+
+    A generation's activations are its keys and values.
+    """
+    config = model_config(rung, work)
+    if work in GENERATED_ROWS:
+        sizes = step_bytes(config, 1, 1, wanted=())
+        past = empty_past(Decoder(np.dtype(np.float32), {}, config), GENERATED_ROWS[work])
+        of_a_token = with_room(past, 1, 1)
+        activations = rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes)
+    else:
+        wanted = () if work == "forward" else None
+        sizes = step_bytes(config, rung.batch, rung.length, adapter_config(rung, work), wanted)
+        activations = sum(sizes.activations.values())
+    return sizes._replace(activations=activations)._asdict()
 
 
 # ---------------------------------------------------------------- the numbers
@@ -176,7 +215,7 @@ class Side(NamedTuple):
 
     check: Callable[[], tuple[float, dict[str, np.ndarray]]]
     step: Callable
-    activation_bytes: int | None = None  # alive between forward and backward, if the side can tell
+    process: Popen | None = None  # another than the side's own, if that does the work
 
 
 def make_case(rung, work, seed=0):
@@ -188,7 +227,7 @@ def make_case(rung, work, seed=0):
         params = in_blocks(params)
     trained = tuple(params) if work in ("full", "classifier") else ()
     if work in ADAPTERS:
-        adapter = init_adapter(params, ADAPTERS[work], adapter_rng)
+        adapter = init_adapter(params, adapter_config(rung, work), adapter_rng)
         trained = tuple(adapter.weights)
         for name, array in adapter.weights.items():
             if name.endswith("lora_B"):

@@ -3,10 +3,10 @@
 from statistics import geometric_mean, median
 from typing import NamedTuple
 
-from .case import WORKS, Rung, flops, format_rung
+from .case import WORKS, Rung, counted_bytes, flops, format_rung, tokens
 from .sides import OURS, PEAK_FLOPS
 
-RUNG = "C,layers,heads,T,B,V(,K,F)"
+RUNG = "C,layers,heads,T,B,V(,K,F)(,rR)"
 COSTS = ("time", "flops", "activation_bytes")  # of a step: measured, predicted, held
 
 # The largest `peak_spread` of a quiet machine. Other programs slow a side whose threads spin while they wait, as
@@ -20,7 +20,7 @@ class Row(NamedTuple):
     rung: Rung
     work: str
     flops: int
-    activation_bytes: int | None  # lora_np's
+    counted_bytes: dict  # lora_np's arrays, see `counted_bytes`
     seconds: dict  # side -> list of its median seconds, one a round
     notes: dict  # side -> why it has no time
     agreement: dict  # peer -> Agreement
@@ -44,7 +44,7 @@ class Row(NamedTuple):
         return reasons
 
 
-def make_row(rung, work, seconds, agreement, notes, activation_bytes, peak_bytes):
+def make_row(rung, work, seconds, agreement, notes, peak_bytes):
     """The Row of what was measured."""
     counted = flops(rung, work)
     compared = [peer for peer in agreement if {peer, OURS} <= set(seconds)]
@@ -55,9 +55,8 @@ def make_row(rung, work, seconds, agreement, notes, activation_bytes, peak_bytes
     if "peak" in seconds:
         shares = {name: speed / gflops["peak"] for name, speed in gflops.items()}
         spread = max(seconds["peak"]) / min(seconds["peak"])
-    return Row(
-        rung, work, counted, activation_bytes, seconds, notes, agreement, ratios, gflops, shares, peak_bytes, spread
-    )
+    held = counted_bytes(rung, work)
+    return Row(rung, work, counted, held, seconds, notes, agreement, ratios, gflops, shares, peak_bytes, spread)
 
 
 def summary(rows, peers):
@@ -86,7 +85,9 @@ def lora_shares(rows):
     list of dicts: "rung", "work", and a share for each of COSTS
     """
     timed = [row for row in rows if OURS in row.seconds]
-    costs = {(row.rung, row.work): (median(row.seconds[OURS]), row.flops, row.activation_bytes) for row in timed}
+    costs = {
+        (row.rung, row.work): (median(row.seconds[OURS]), row.flops, row.counted_bytes["activations"]) for row in timed
+    }
     return [
         {"rung": list(rung), "work": work} | {name: a / b for name, a, b in zip(COSTS, cost, costs[rung, "full"])}
         for (rung, work), cost in costs.items()
@@ -130,17 +131,26 @@ def format_tables(rows, setting, peers):
     ratio_header = ["work", "peer", "geometric mean", "lowest", "at"]
     shares = [[format_rung(s["rung"]), s["work"], *(f"{s[name]:.2f}" for name in COSTS)] for s in lora_shares(rows)]
     held = [
-        [format_rung(row.rung), row.work, *(megabytes(row, side) for side in (OURS, *peers))]
+        [
+            format_rung(row.rung),
+            row.work,
+            *(megabytes(row.peak_bytes.get(side)) for side in (OURS, *peers)),
+            megabytes(sum(row.counted_bytes.values())),
+        ]
         for row in rows
         if any(row.peak_bytes.values())
     ]
-    held_header = [RUNG, "work", OURS, *map(label, peers)]
+    held_header = [RUNG, "work", OURS, *map(label, peers), f"{OURS}'s arrays"]
     share_header = [RUNG, "work", "time", "predicted from FLOPs", "activations held"]
     blocks = [
         *(work_table(rows, work, peers) for work in WORKS),
         table(f"peer's time / {OURS}'s over the rungs (above 1: {OURS} is faster)", ratio_header, ratios),
         table(f"{OURS}'s LoRA step as a share of its full step", share_header, shares),
-        table("largest memory of a side's process during its steps, in MB", held_header, held),
+        table(
+            f"largest memory of a side's process during its steps, and {OURS}'s counted arrays, in MB",
+            held_header,
+            held,
+        ),
         "\n".join(f"{format_rung(row.rung)} {row.work}: {remark}" for row in rows for remark in row.remarks),
         setting_lines(setting),
     ]
@@ -148,7 +158,7 @@ def format_tables(rows, setting, peers):
 
 
 def work_table(rows, work, peers):
-    """The rows of one kind of work: times, ratios with their spread, operations a second, share of the peak."""
+    """The rows of one kind of work: times, ratios with their spread, time per token, operations, share of the peak."""
     header, body = [RUNG, f"{OURS} ms"], []
     for peer in peers:
         header += [f"{label(peer)} ms", "ratio (min–max)"]
@@ -163,8 +173,9 @@ def work_table(rows, work, peers):
             else:
                 cells += ["–", "–"]
         share = f"{100 * row.share_of_peak[OURS]:.0f} %" if row.share_of_peak else "–"
-        body.append([*cells, f"{row.gflops[OURS]:.0f}", share])
-    return table(f"{work}: {WORKS[work]}", [*header, "GFLOP/s", "of peak"], body)
+        each = 1e6 * median(row.seconds[OURS]) / tokens(row.rung, work)
+        body.append([*cells, f"{each:.4g}", f"{row.flops / 1e9:.4g}", f"{row.gflops[OURS]:.0f}", share])
+    return table(f"{work}: {WORKS[work]}", [*header, "µs/token", "GFLOP", "GFLOP/s", "of peak"], body)
 
 
 def setting_lines(setting):
@@ -187,8 +198,7 @@ def milliseconds(row, name):
     return f"{1e3 * median(row.seconds[name]):.4g}"
 
 
-def megabytes(row, side):
-    held = row.peak_bytes.get(side)
+def megabytes(held):
     return f"{held / 1e6:.0f}" if held else "–"
 
 

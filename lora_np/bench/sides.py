@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checked import one_of
 from ..compress import QuantisedWeight
-from ..model import cache_bytes, forward, generate
+from ..model import forward, generate
 from ..training import (
     AdamW,
     TrainConfig,
@@ -23,7 +23,7 @@ from ..training import (
     split_batch,
     train_step,
 )
-from . import jax_peer, torch_peer
+from . import jax_peer, llama_cpp_peer, torch_peer
 from .case import ADAPTERS, GENERATED_ROWS, LEARNING_RATE, WEIGHT_DECAY, WORKS, Side
 
 OURS = "lora_np"
@@ -32,7 +32,7 @@ PEAK_FLOPS = 2 * PEAK_SIZE**3
 
 
 class Peer(NamedTuple):
-    packages: tuple[str, ...]  # that it needs; () for lora_np itself in another way
+    packages: tuple[str, ...]  # of Python that it needs; () for lora_np itself in another way
     works: tuple[str, ...]
     make_side: Callable  # of a case and the number of threads
 
@@ -67,7 +67,7 @@ def missing_packages(peer):
 
 
 def parse_peers(texts):
-    """The peers of a command line: names, or several with commas; None for all libraries that are installed.
+    """The peers of a command line: names, or several with commas; None for those of DEFAULT_PEERS that are installed.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def parse_peers(texts):
     absent : list of those that are not installed, each with the reason; empty if peers were named
     """
     if texts is None:
-        missing = {name: missing_packages(peer) for name, peer in PEERS.items() if peer.packages}
+        missing = {name: missing_packages(PEERS[name]) for name in DEFAULT_PEERS}
         absent = [f"{name} (not installed: {', '.join(lacks)})" for name, lacks in missing.items() if lacks]
         return [name for name, lacks in missing.items() if not lacks], absent
     return list(dict.fromkeys(name for text in texts for name in text.split(",") if name)), []
@@ -102,14 +102,13 @@ def our_side(case, threads, blocks=False, recompute=False):
     objective = model_objective(case.params, case.config, case.adapter, recompute=recompute)
     state = initial_state({name: case.arrays[name] for name in case.trained})
     shards = split_batch(case.batch, threads)
-    given = {"lengths": case.batch.lengths, "adapter": case.adapter, "wanted": case.trained, "recompute": recompute}
-    whole_forward = partial(forward, case.params, case.batch.ids, case.config, **given)
 
     def loss_and_gradients():  # with nothing to train, there are no gradients, and none are computed
         return mean_over_shards(list(run(lambda shard: objective(state.trainable, shard, None), shards)), run)
 
     if not case.trained:
-        return Side(lambda: (loss_and_gradients()[0], {"logits": whole_forward()[0]}), loss_and_gradients)
+        logits = partial(forward, case.params, case.batch.ids, case.config, lengths=case.batch.lengths)
+        return Side(lambda: (loss_and_gradients()[0], {"logits": logits()[0]}), loss_and_gradients)
 
     settings = TrainConfig(
         steps=1_000_000,  # more than are ever taken
@@ -125,7 +124,7 @@ def our_side(case, threads, blocks=False, recompute=False):
         state, measured = train_step(state, objective, case.batch, settings, run)
         return measured["loss"]
 
-    return Side(loss_and_gradients, step, cache_bytes(whole_forward()[1]))
+    return Side(loss_and_gradients, step)
 
 
 def peak_side(case, threads):
@@ -145,10 +144,12 @@ def peak_side(case, threads):
 STEPS = tuple(work for work in WORKS if work not in GENERATED_ROWS)  # all but generation
 PEERS = {
     "torch": Peer(("torch", "peft", "transformers"), tuple(WORKS), torch_peer.make_side),
-    "compile": Peer(("torch", "peft"), STEPS, partial(torch_peer.make_side, compiled=True)),
+    "compile": Peer(("torch", "peft", "transformers"), STEPS, partial(torch_peer.make_side, compiled=True)),
     "jax": Peer(("jax",), STEPS, jax_peer.make_side),
-    "blocks": Peer((), (*ADAPTERS, "forward"), partial(our_side, blocks=True)),
+    "llama.cpp": Peer(("gguf",), tuple(GENERATED_ROWS), llama_cpp_peer.make_side),
+    "blocks": Peer((), (*ADAPTERS, "forward", *GENERATED_ROWS), partial(our_side, blocks=True)),
     "recompute": Peer((), tuple(work for work in STEPS if work != "forward"), partial(our_side, recompute=True)),
     "blocks-recompute": Peer((), tuple(ADAPTERS), partial(our_side, blocks=True, recompute=True)),
 }
+DEFAULT_PEERS = ("torch", "compile", "jax")  # those of the tables in README.md
 SIDES = {OURS: our_side, "peak": peak_side, **{name: peer.make_side for name, peer in PEERS.items()}}

@@ -40,7 +40,7 @@ def make_side(case, threads, compiled=False):
 
     wanted = loss_alone if case.trained else loss_and_logits
     if compiled:
-        wanted = torch.compile(wanted)
+        wanted = torch.compile(wanted, fullgraph=True)  # an error, rather than parts that are not compiled
     if case.trained:
         return training_side(model, wanted, names)
 

@@ -25,8 +25,7 @@ from .sides import OURS, PEERS, check_peer, program_of
 
 TURN = 0.2  # seconds that a turn lasts after its first step, which is not timed; at least one step
 PAUSE = 0.03  # seconds between turns, in which waiting threads of the last side go to sleep
-PATIENCE = {"compile": 120.0}  # seconds for each command until a side is ready; a C++ compiler may never be
-DEFAULT_PATIENCE = 600.0
+PATIENCE = 600.0  # seconds for a command; a C++ compiler takes minutes for SmolLM2, and may never be ready
 
 # Variables that change how fast a library is. They stay as the user has set them, and are reported with the numbers.
 SWITCHES = ("OPENBLAS_", "MKL_", "OMP_", "GOMP_", "KMP_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH", "XLA_", "JAX_", "NPY_")
@@ -119,19 +118,18 @@ def measure(rung, work, peers, threads, rounds, seed, as_set):
             notes |= {name: f"disagrees: {judged.problem}" for name, judged in agreement.items() if judged.problem}
             ready = {name: processes[name] for name in outcomes if name not in notes}
             seconds, peaks = take_turns(ready, rounds, notes)
-    row = make_row(rung, work, seconds, agreement, notes, ours and ours.activation_bytes, peaks)
+    row = make_row(rung, work, seconds, agreement, notes, peaks)
     return row, {name: outcome.versions for name, outcome in outcomes.items() if name != "peak"}
 
 
 def prepare(process, rung, work, seed):
     """Have a side make the case and check it: an Outcome."""
-    ask, patience = process.ask, PATIENCE.get(process.side, DEFAULT_PATIENCE)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "arrays.safetensors")
-        answers = ask("make", timeout=patience, rung=rung_numbers(rung), work=work, seed=seed)
-        answers |= ask("check", timeout=patience, file=file) | ask("versions", timeout=patience)
+        process.ask("make", rung=rung_numbers(rung), work=work, seed=seed)
+        checked = process.ask("check", file=file)
         arrays, _ = read_tensors(file)
-    return Outcome(arrays=arrays, **answers)
+    return Outcome(checked["loss"], arrays, checked["losses"], process.ask("versions")["versions"])
 
 
 def take_turns(processes, rounds, notes):
@@ -203,7 +201,7 @@ class Process(subprocess.Popen):
             encoding="utf-8",
         )
 
-    def ask(self, do, timeout=DEFAULT_PATIENCE, **arguments):
+    def ask(self, do, timeout=PATIENCE, **arguments):
         """Send a command, see `worker.py`, and return the answer within `timeout` seconds.
 
         Raises

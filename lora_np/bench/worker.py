@@ -1,7 +1,7 @@
 """The process of one side. It reads commands as lines of JSON and answers each with one.
 
     {"do": "versions"}                                       -> {"versions": {...}}
-    {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {"activation_bytes": ...}
+    {"do": "make", "rung": [...], "work": "full", "seed": 0} -> {}
     {"do": "check", "file": "x.safetensors"}                 -> {"loss": ..., "losses": [...]}
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
@@ -79,14 +79,15 @@ class Worker:
     def make(self, rung, work, seed):
         case = make_case(Rung(*rung), work, seed)
         self.side = self.make_side(case, self.threads)
+        self.pid = self.side.process.pid if self.side.process else "self"
         self.first_steps = FIRST_STEPS if case.trained else 0
-        return {"activation_bytes": self.side.activation_bytes}
+        return {}
 
     def check(self, file):
         loss, arrays = self.side.check()
         write_tensors(file, {name: np.array(array) for name, array in arrays.items()})
         del arrays  # their memory is for the steps
-        forget_peak()
+        forget_peak(self.pid)
         return {"loss": loss, "losses": [self.side.step() for _ in range(self.first_steps)]}
 
     def turn(self, seconds):
@@ -96,23 +97,23 @@ class Worker:
             started = time.perf_counter()
             self.side.step()
             times.append(time.perf_counter() - started)
-        return {"seconds": times, "peak_bytes": peak_bytes()}
+        return {"seconds": times, "peak_bytes": peak_bytes(self.pid)}
 
 
-def forget_peak():
+def forget_peak(pid="self"):
     """Give freed memory back and count the peak anew, so that it is the steps' and not that of making the case.
 
     Linux with glibc can do that.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
 
 
-def peak_bytes():
-    """The largest memory that this process has had, or None where the system does not tell."""
+def peak_bytes(pid="self"):
+    """The largest memory that a process has had, this one or another, or None where the system does not tell."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     return None

@@ -35,11 +35,11 @@ def add_commands(command):
     check.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
-    text = "torch, compile, jax (default: those installed); NAME=DIR, another checkout of lora_np; blocks, recompute, "
-    text += "blocks-recompute: lora_np in another way; none: no peer"
+    text = "torch, compile, jax (default: those installed); llama.cpp, at a Llama's generation; NAME=DIR, another "
+    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another way; none: no peer"
     timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; of a Llama smollm2, "
-    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F (default: the ladder)"
+    text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; and with another rank of the adapter ,rR (default: the ladder)"
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     text = "kinds of work (default: all but classifier_qv and classifier_all)"
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)

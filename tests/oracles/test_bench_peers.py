@@ -3,15 +3,18 @@
 The bench itself checks this before it times anything, on the sizes that it times. Here the sizes are tiny.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lora_np.bench import torch_peer
+from lora_np.bench import llama_cpp_peer, torch_peer
 from lora_np.bench.agreement import Outcome, compare
 from lora_np.bench.case import Rung, make_case
 from lora_np.bench.sides import PEERS, SIDES, missing_packages
+
+from .llama_cpp import need_llama_cpp
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -22,23 +25,36 @@ pytestmark = pytest.mark.oracle
 TINY = Rung(24, 2, 3, 12, 5, 37)
 LLAMA = Rung(96, 3, 6, 12, 5, 37, 2, 64)
 RUNGS = {"gpt2": TINY, "llama": LLAMA}
-PEERS_OF = {"gpt2": ("torch", "jax", "recompute"), "llama": ("torch", "blocks", "recompute", "blocks-recompute")}
+PEERS_OF = {
+    "gpt2": ("torch", "jax", "recompute"),
+    "llama": ("torch", "llama.cpp", "blocks", "recompute", "blocks-recompute"),
+}
 COMPARED = [(kind, peer, work) for kind, peers in PEERS_OF.items() for peer in peers for work in PEERS[peer].works]
+# A compiler takes 10 s for each.
+COMPARED += [pytest.param(kind, "compile", "lora_all", marks=pytest.mark.slow) for kind in RUNGS]
+
+
+def need(peer):
+    """Skip the test without the peer's packages."""
+    if missing_packages(PEERS[peer]):
+        pytest.skip(f"{peer} is not installed")
+    if peer == "llama.cpp":
+        need_llama_cpp()
 
 
 def what(name, case, steps=3):
     """What a side's check and first steps give."""
     side = SIDES[name](case, 1)
-    loss, arrays = side.check()
-    arrays = {key: np.array(array) for key, array in arrays.items()}
-    return Outcome(loss, arrays, [side.step() for _ in range(steps if case.trained else 0)])
+    with side.process or nullcontext():
+        loss, arrays = side.check()
+        arrays = {key: np.array(array) for key, array in arrays.items()}
+        return Outcome(loss, arrays, [side.step() for _ in range(steps if case.trained else 0)])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("kind, peer, work", COMPARED)
 def test_a_peer_agrees(kind, peer, work):
-    if missing_packages(PEERS[peer]):
-        pytest.skip(f"{peer} is not installed")
+    need(peer)
     case = make_case(RUNGS[kind], work)
     ours, theirs = what("lora_np", case), what(peer, case)
     if case.trained:
@@ -89,7 +105,11 @@ def padding_read(batch, config):
     return batch.ids
 
 
-WRONG = {  # rung, work, where PyTorch's side gets something else in place of its own, and what the report says
+def other_file(path, params, config, fields, right=llama_cpp_peer.save_gguf):
+    right(path, params, replace(config, rope_theta=10.0), fields)
+
+
+WRONG = {  # rung, work, where a peer's side gets something else in place of its own, and what the report says
     "epsilon": (TINY, "full", torch_peer, "decoder", with_change(other_eps), ""),
     "gelu": (TINY, "full", torch.nn.functional, "gelu", other_gelu, ""),
     "a frozen bias": (TINY, "full", torch_peer, "decoder", with_change(frozen_bias), ""),
@@ -97,17 +117,29 @@ WRONG = {  # rung, work, where PyTorch's side gets something else in place of it
     "learning rate": (TINY, "full", torch_peer, "LEARNING_RATE", 2e-4, "first steps"),
     "theta": (LLAMA, "lora_qv", torch_peer, "llama", other_theta, ""),
     "the padding": (LLAMA, "classifier", torch_peer, "padded", padding_read, ""),
+    "a file": (LLAMA, "generate_8", llama_cpp_peer, "save_gguf", other_file, "of its tokens"),
 }
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("rung, work, module, name, wrong, words", WRONG.values(), ids=WRONG)
 def test_a_difference_is_reported(rung, work, module, name, wrong, words, monkeypatch):
+    peer = "llama.cpp" if module is llama_cpp_peer else "torch"
+    need(peer)
     case = make_case(rung, work)
     ours = what("lora_np", case)
     monkeypatch.setattr(module, name, wrong)
-    problem = compare(what("torch", case), ours).problem
+    problem = compare(what(peer, case), ours).problem
     assert problem and words in problem
+
+
+def test_a_model_that_cannot_be_compiled_whole_is_an_error(monkeypatch):
+    def leave_the_graph(model):
+        model.ln_f.register_forward_hook(lambda *_: torch._dynamo.graph_break())
+
+    monkeypatch.setattr(torch_peer, "decoder", with_change(leave_the_graph))
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        what("compile", make_case(TINY, "forward"))
 
 
 def test_other_weights_are_reported():

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -45,39 +46,58 @@ def find_llama_cpp():
     return [node, str(HERE / "run.mjs")]
 
 
-def ask(model, jobs, adapters=(), context=512, threads=1, float32=True):
-    """The answers of llama.cpp to jobs, in one process.
+def start(model, adapters=(), context=512, threads=1, float32=True, rows=1):
+    """A process of llama.cpp with a model, to be asked with `answer`; the end of its standard input ends it.
 
     Parameters
     ----------
     model : path of a GGUF file
-    jobs : list of dicts, as in `run.mjs`
     adapters : list of (path of a GGUF file, scale)
-    context : int, more than the tokens that a job reads
+    context : int, more than the tokens that a job reads and writes in one row
     threads : int
     float32 : bool, whether attention is computed in float32; otherwise as llama.cpp does by itself, in float16
+    rows : int, the most prompts of a job
 
     Returns
     -------
-    list of dicts, one for each job
+    subprocess.Popen. Leaving its context waits for its end.
 
     Raises
     ------
     FileNotFoundError
         If llama.cpp is not installed.
+    """
+    adapters = [{"file": str(file), "scale": scale} for file, scale in adapters]
+    settings = {"model": str(model), "adapters": adapters, "context": context, "threads": threads}
+    command = [*find_llama_cpp(), json.dumps(settings | {"float32": float32, "rows": rows})]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+def answer(process, job):
+    """The answer of llama.cpp to a job, a dict as in `run.mjs`.
+
+    Raises
+    ------
     RuntimeError
         With the words of llama.cpp, if it refuses a file or fails.
     """
-    adapters = [{"file": str(file), "scale": scale} for file, scale in adapters]
-    settings = {"context": context, "threads": threads, "float32": float32}
-    request = json.dumps({"model": str(model), "adapters": adapters, "jobs": jobs} | settings)
-    done = subprocess.run(find_llama_cpp(), input=request, capture_output=True, encoding="utf-8", timeout=600)
-    if done.returncode:
-        raise RuntimeError(f"node ended with code {done.returncode}: {done.stderr[-2000:]}")
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise RuntimeError(answer["error"])
-    return answer["answers"]
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        with suppress(BrokenPipeError):
+            process.stdin.close()  # so that leaving the context does not write the job again
+    line = process.stdout.readline()
+    result = json.loads(line or '{"error": "node ended without an answer"}')
+    if "error" in result:
+        raise RuntimeError(result["error"])
+    return result
+
+
+def ask(model, jobs, **settings):
+    """The answers of llama.cpp to several jobs in one process; model and settings as of `start`, errors of both."""
+    with start(model, **settings) as process:
+        return [answer(process, job) for job in jobs]
 
 
 def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
@@ -104,24 +124,24 @@ def time_llama_cpp(threads=1, rounds=5, report=lambda line: None):
         adapter = init_adapter(params, AdapterConfig(r=8, targets=("all-linear",)), rng)
         save_gguf_adapter(Path(folder, "adapter.gguf"), adapter, params, config, {})
         prompt = rng.integers(17, config.vocab_size, N_PROMPT).tolist()
-        jobs = 2 * [{"do": "timing", "prompt": prompt, "n": N_NEW}]  # the first also reads the file
+        jobs = 2 * [{"do": "timing", "prompts": [prompt], "n": N_NEW}]  # the first also reads the file
         sides, answers = [(kind, adapted) for kind in KINDS for adapted in (False, True)], {}
         for kind in KINDS:
             save_gguf(Path(folder, f"{kind}.gguf"), params, config, fields, kind)
         for i in range(rounds):
             for kind, adapted in sides:
                 adapters = [(Path(folder, "adapter.gguf"), 1.0)] if adapted else []
-                _, answer = ask(Path(folder, f"{kind}.gguf"), jobs, adapters, threads=threads, float32=False)
-                answers.setdefault((kind, adapted), []).append(answer)
+                _, timed = ask(Path(folder, f"{kind}.gguf"), jobs, adapters=adapters, threads=threads, float32=False)
+                answers.setdefault((kind, adapted), []).append(timed)
             report(f"round {i + 1} of {rounds}")
         return [
             {
                 "weights": kind,
                 "adapter": adapted,
                 "file_bytes": Path(folder, f"{kind}.gguf").stat().st_size,
-                "prompt": [N_PROMPT / answer["prompt_seconds"] for answer in of_side],
-                "new": [N_NEW / answer["steps_seconds"] for answer in of_side],
-                "peak_bytes": [answer["peak_bytes"] for answer in of_side],
+                "prompt": [N_PROMPT / timed["prompt_seconds"] for timed in of_side],
+                "new": [N_NEW / timed["steps_seconds"] for timed in of_side],
+                "peak_bytes": [timed["peak_bytes"] for timed in of_side],
             }
             for (kind, adapted), of_side in answers.items()
         ]

@@ -1,15 +1,16 @@
-// llama.cpp answers one request, through the package node-llama-cpp.
-//     node run.mjs < request.json > answer.json        or: node run.mjs request.json > answer.json
+// llama.cpp does jobs, through the package node-llama-cpp. It reads each as a line of JSON and answers it with one.
+//     node run.mjs SETTINGS < jobs > answers
 //
+// The settings are JSON too, and "rows" are the texts that it can write at once:
 //     {"model": "model.gguf", "adapters": [{"file": "adapter.gguf", "scale": 1}], "context": 512, "threads": 1,
-//      "float32": true, "jobs": [...]}                            -> {"answers": [one for each job]}
+//      "float32": true, "rows": 1}
 //
 // Prompts are token ids, to which nothing is added. A job is one of
 //     {"do": "greedy", "prompt": ids, "n": 48, "stop": ids}       -> {"ids": [...], "margins": [...]}
 //     {"do": "probabilities", "ids": ids, "out": "file"}          -> {"shape": [n, vocabulary]}
 //     {"do": "tokenize", "text": "...", "special": false}         -> {"ids": [...]}
 //     {"do": "detokenize", "ids": ids}                            -> {"text": "..."}
-//     {"do": "timing", "prompt": ids, "n": 32}                    -> {"prompt_seconds", "steps_seconds", "peak_bytes"}
+//     {"do": "timing", "prompts": [ids], "n": 32}   -> {"ids": [[...]], "prompt_seconds", "steps_seconds", "peak_bytes"}
 // An error is also an answer: {"error": "..."}, with what llama.cpp logged as an error.
 //
 // The packages are in the folder that LORA_NP_LLAMA_CPP names, or else beside this file.
@@ -17,21 +18,22 @@
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { json } from 'node:stream/consumers';
+import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 
-console.log = console.info = console.error; // the standard output is for the answer
+console.log = console.info = console.error; // the standard output is for answers
 const folder = path.resolve(process.env.LORA_NP_LLAMA_CPP || import.meta.dirname);
 const packages = createRequire(path.join(folder, 'package.json'));
 const { getLlama } = await import(pathToFileURL(packages.resolve('node-llama-cpp')));
 
 // ---- The model -----------------------------------------------------------------------------------------------------
 
-async function load(llama, { model: modelPath, adapters = [], context: contextSize, threads, float32 }) {
+async function load(llama, { model: modelPath, adapters, context: contextSize, threads, float32, rows }) {
   const model = await llama.loadModel({ modelPath });
   const context = await model.createContext({
-    contextSize,
+    contextSize, // of each row
+    sequences: rows,
     threads,
     lora: { adapters: adapters.map(({ file, scale }) => ({ filePath: file, scale })) },
     // By itself llama.cpp keeps keys and values in float16, and flash attention computes with float16 in any case.
@@ -40,7 +42,8 @@ async function load(llama, { model: modelPath, adapters = [], context: contextSi
   const strategy = () => {
     throw new Error(`more tokens than a context of ${contextSize} holds`);
   };
-  return { model, sequence: context.getSequence({ contextShift: { strategy } }) };
+  const sequences = Array.from({ length: rows }, () => context.getSequence({ contextShift: { strategy } }));
+  return { model, sequences, sequence: sequences[0] };
 }
 
 // ---- Jobs ----------------------------------------------------------------------------------------------------------
@@ -88,43 +91,45 @@ const tokenize = ({ model }, { text, special = false }) => ({ ids: model.tokeniz
 
 const detokenize = ({ model }, { ids }) => ({ text: model.detokenize(ids, true) });
 
-// Seconds until the first new token, and of n steps of one token each after it. The first job of a request is slower,
-// because the model's file is read into memory. So a request of its own, with the same job twice, is fair.
-async function timing({ sequence }, { prompt, n }) {
-  const tokens = sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true });
+// Seconds until each prompt's first new token, and of n steps of one token each after it. A process's first job is
+// slower, because the model's file is read into memory.
+async function timing({ sequences }, { prompts, n }) {
+  const rows = prompts.map((ids, row) => sequences[row].evaluate(ids, { temperature: 0, yieldEogToken: true }));
+  const ids = rows.map(() => []);
+  const step = () => Promise.all(rows.map(async (tokens, row) => ids[row].push((await tokens.next()).value)));
   const started = performance.now();
-  await tokens.next();
+  await step();
   const first = performance.now();
-  for (let step = 0; step < n; step++) await tokens.next();
+  for (let i = 0; i < n; i++) await step();
   const ended = performance.now();
-  await tokens.return();
-  return { prompt_seconds: (first - started) / 1e3, steps_seconds: (ended - first) / 1e3, peak_bytes: peakBytes() };
+  await Promise.all(rows.map((tokens) => tokens.return()));
+  const seconds = { prompt_seconds: (first - started) / 1e3, steps_seconds: (ended - first) / 1e3 };
+  return { ids, ...seconds, peak_bytes: peakBytes() };
 }
 
 // The most memory of this process, with Node's own (about 85 MB) and the pages of the model's file that were read.
 // Not resourceUsage().maxRSS, which starts at the memory of the process that started this one.
 const peakBytes = () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
 
-// ---- The answer ----------------------------------------------------------------------------------------------------
+// ---- The answers ---------------------------------------------------------------------------------------------------
 
 const jobs = { greedy, probabilities, tokenize, detokenize, timing };
+const log = [];
+const logger = (level, message) => log.push(message.trim());
+const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
+const loading = load(llama, JSON.parse(process.argv[2]));
+loading.catch(() => {}); // it is the answer to each job
 
-async function answer(request, log) {
-  const logger = (level, message) => log.push(message.trim());
-  const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
-  const loaded = await load(llama, request);
-  const answers = [];
-  for (const job of request.jobs) {
-    await loaded.sequence.clearHistory();
-    answers.push(await jobs[job.do](loaded, job));
-  }
-  return { answers };
+async function answer(job) {
+  const loaded = await loading;
+  for (const sequence of loaded.sequences) await sequence.clearHistory();
+  return jobs[job.do](loaded, job);
 }
 
-const log = [];
-const request = await json(process.argv[2] ? fs.createReadStream(process.argv[2]) : process.stdin);
-const result = await answer(request, log).catch(async (error) => {
-  await setTimeout(100); // the log arrives later than the error
-  return { error: [error.message, ...log].join('\n') };
-});
-process.stdout.write(JSON.stringify(result));
+for await (const line of createInterface({ input: process.stdin })) {
+  const result = await answer(JSON.parse(line)).catch(async (error) => {
+    await setTimeout(100); // the log arrives later than the error
+    return { error: [error.message, ...log].join('\n') };
+  });
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
