@@ -79,6 +79,8 @@ def explore(
     read = [path for path in (data, text_file) if path is not None]
     if adapter == BASE:
         raise ValueError(f"adapter: got {BASE!r}, which is no adapter, expected one")
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("prompt: is empty, expected at least one word")
     check_file(out, "out", [*read, *task_places(adapter, base)])
     loaded = load_adapter_set([adapter], base)
     task = loaded.task._replace(adapter=next(iter(loaded.adapters.values())))

@@ -4,10 +4,11 @@ import base64
 
 import numpy as np
 
-from ..adapters import Adapter, adapter_deltas, layer_arrays, module_config, scaling, whole_weights
+from ..adapters import Adapter, adapter_deltas, layer_arrays, module_config, module_rank, scaling, whole_weights
 from ..adapters.mix import unscaled_config
 from ..analysis import effective_rank, rank_at_energy, stable_rank
 from ..analysis.spectra import svd
+from ..checked import finite_matrix
 from ..data import decode, encode
 from ..data.tokenizer import library
 from ..model import modules
@@ -41,10 +42,27 @@ def directions_of(params, adapter):
     for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
         one = Adapter(adapter.config, {f"{module}.{leaf}": a.astype(np.float64) for leaf, a in arrays.items()})
         [delta] = adapter_deltas(params, one).values()
-        u, sigma, vt = svd(delta, f"ΔW of {module}")
+        u, sigma, vt = svd_of_low_rank(delta, module_rank(adapter.config, module), f"ΔW of {module}")
         n, dtype = int(np.sum(sigma > SMALLEST * sigma[0])), params["tok_emb.weight"].dtype
         directions[module] = u[:, :n].astype(dtype), sigma[:n], vt[:n].astype(dtype)
     return directions
+
+
+def svd_of_low_rank(matrix, r, name):
+    """`svd` of a matrix (out, in), quick if its rank is at most r, as it is for every kind of adapter except DoRA.
+
+    The columns of M Ω, for a random Ω (in, r), then span those of M with probability 1. With an orthonormal basis Q of
+    them M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If that does not give M, its rank is
+    higher, and the decomposition is the usual one.
+    """
+    matrix = finite_matrix(name, matrix)
+    omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
+    Q, _ = np.linalg.qr(matrix @ omega)  # (out, r)
+    small = Q.T @ matrix  # (r, in)
+    if np.linalg.norm(matrix - Q @ small) > SMALLEST * np.linalg.norm(matrix):
+        return svd(matrix, name)
+    u, sigma, vt = svd(small, name)
+    return Q @ u, sigma, vt
 
 
 def cut(params, adapter, directions, k=None, scale=1.0):
