@@ -104,7 +104,9 @@ def test_an_update_of_zero_and_a_layer_that_is_left_out(bases, tmp_path):
     zero = rows["blocks.1.attn.q_proj"]
     assert [zero[n] for n in ("size", "stable", "energy", "rank", "sigma", "tokens")] == [0, 0, 0, 0, [], []]
     assert ranks_to_cut_to(directions) == [0, 1, 2, 3]
-    assert set(layer_arrays(cut(task.params, task.adapter, directions, 2))) == {f"blocks.{i}.attn.o_proj" for i in (0, 1)}
+    assert set(layer_arrays(cut(task.params, task.adapter, directions, 2))) == {
+        f"blocks.{i}.attn.o_proj" for i in (0, 1)
+    }
 
 
 @pytest.mark.parametrize("k, scale, expected", [(None, 1.0, [8.0, 4.0, 2.0]), (2, 1.0, [8.0, 4.0]), (1, 0.5, [4.0])])
@@ -173,7 +175,8 @@ def test_the_page_of_a_large_adapter_is_small(bases, tmp_path):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_losses_of_a_language_model(kind, bases, tmp_path):
     folder = saved(tmp_path / "a", bases / "gpt2", kind=kind)
-    ranks = explore(folder, tmp_path / "page.html", text_file=text_of(tmp_path / "text"), n_texts=3)["ranks"]
+    given = {"text_file": text_of(tmp_path / "text"), "n_texts": 3, "prompts": ["the"]}
+    ranks = explore(folder, tmp_path / "page.html", **given)["ranks"]
     task = load_task(folder)
     stream = token_stream(encode(task.tokenizer, TEXTS[1:]))
     losses = [language_loss(task.params, task.config, stream, adapter) for adapter in (None, task.adapter)]
@@ -207,13 +210,13 @@ def test_losses_and_answers_of_a_classifier(question, bases, tmp_path):
 @pytest.mark.parametrize("base", ["gpt2", "llama"])
 def test_answers_of_a_language_model(base, bases, tmp_path):
     folder = saved(tmp_path / "a", bases / base)
-    page = explore(str(folder), tmp_path / "page.html", prompts=["the fox", "a dog ,"])
+    page = explore(str(folder), tmp_path / "page.html", prompts=["the fox"])
     task = load_task(folder)
-    for row in page["answers"]["prompts"]:
-        for i, adapter in ((0, None), (4, task.adapter)):
-            begun, *new = write_text_from(task._replace(adapter=None), row["prompt"], 30, adapter)
-            assert begun == row["prompt"] and row["answers"][i] == "".join(new)
-        assert row["answers"][0] != row["answers"][4]
+    [row] = page["answers"]["prompts"]
+    for i, adapter in ((0, None), (4, task.adapter)):
+        begun, *new = write_text_from(task._replace(adapter=None), row["prompt"], 30, adapter)
+        assert begun == row["prompt"] and row["answers"][i] == "".join(new)
+    assert row["answers"][0] != row["answers"][4]
     assert (page["name"], page["base"], page["ranks"]) == ("a", base, None)
 
 
