@@ -15,7 +15,8 @@ from lora_np.formats.task import with_classes
 from lora_np.model import LlamaConfig
 from lora_np.tasks.adapter_set import load_adapter_set
 from lora_np.tasks.classifier import class_probabilities
-from lora_np.tasks.explore import explore, page_text, ranks_to_cut_to
+from lora_np.tasks.explore import explore, page_text
+from lora_np.tasks.explore_answers import ranks_to_cut_to
 from lora_np.tasks.explore_layers import MOST_COLUMNS, MOST_ROWS, cut, directions_of, layer_rows, picture
 from lora_np.tasks.writing import write_text_from
 from lora_np.training import language_loss

@@ -64,6 +64,9 @@ AROUND = """<!doctype html><body style="margin: 0"><pre id="seen"></pre>
 <iframe style="border: 0; width: %dpx; height: %dpx" src="used.html"></iframe>"""
 
 
+RANKS = r"‖W‖ ([\d.]+)stable rank ([\d.]+)effective rank ([\d.]+?)90 % of energy rank (\d+)Spectrum"
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """The path of the program; the tests are skipped without it."""
@@ -100,11 +103,6 @@ def data_of(page):
     return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
 
 
-def short(x):
-    """A number as the page shows it, at least of those that a test compares."""
-    return f"{float(f'{x:.3g}'):g}"
-
-
 @pytest.fixture(scope="module")
 def critics(tmp_path_factory):
     """The page of the shipped adapter, as the command writes it."""
@@ -121,11 +119,12 @@ def test_the_page_of_a_language_model(size, chromium, critics, tmp_path):
     layers = {layer["layer"]: layer for layer in data["layers"]}
     for measure, title, panel in seen["cells"]:
         name, shown = title.split(": ")
-        assert shown == short(layers[name][measure])
-        for value in (name, *(short(layers[name][key]) for key in ("size", "stable", "effective"))):
-            assert value in panel
-        for token, _ in layers[name]["tokens"][0][0]:
-            assert token.replace(" ", "␣") in panel
+        layer, digits = layers[name], {"rel": 0.006}  # the page shows three
+        assert float(shown) == pytest.approx(layer[measure], **digits)
+        *numbers, energy = re.search(RANKS, panel).groups()
+        expected = [layer[key] for key in ("size", "stable", "effective")]
+        assert list(map(float, numbers)) == pytest.approx(expected, **digits) and int(energy) == layer["energy"]
+        assert name in panel and all(token.replace(" ", "␣") in panel for token, _ in layer["tokens"][0][0])
     ranks, answers = data["ranks"], data["answers"]
     for end, shown in zip((0, -1), seen["ranks"], strict=True):
         loss, perplexity = ranks["loss"][end], ranks["perplexity"][end]

@@ -6,9 +6,7 @@ from .tasks import QUOTING
 
 
 def add_commands(command):
-    page = command(
-        "explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers"
-    )
+    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
     text = "a folder from finetune, mix or import, or a shipped adapter's name"
     page.add_argument("adapter", metavar="ADAPTER", help=text)
     page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")

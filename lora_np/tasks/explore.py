@@ -3,35 +3,23 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
 from ..checked import whole_number
-from ..data import column_of, encode, encode_labels, load_licences, load_reviews, read_records, read_texts, token_stream
 from ..formats import check_file, task_folder, task_places, write_text
-from ..formats.task import SHIPPED, base_name
-from ..training import blas_threads, language_loss, worthwhile_threads
+from ..formats.task import base_name
+from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
-from .classifier import class_probabilities
+from .explore_answers import by_rank, by_scale, chosen, labelled_texts, language_texts
 from .explore_layers import cut, directions_of, layer_rows
-from .labelling import texts_to_label, trained_column
-from .language_model import WINDOW, perplexity
-from .start import answers_of, is_large, most_tokens, silent
-from .writing import write_text_from
+from .start import answers_of, is_large, silent
 
 PAGE = Path(__file__).parent / "explorer.html"
 PLACE = "/*DATA*/"  # in it, where its data go
 TEXTS, TEXTS_OF_LARGE = 200, 50  # that losses are measured on, unless more are wanted
-SCALES = [i / 4 for i in range(9)]  # 0 to 2
-N_NEW = 30  # tokens of a continuation
 PROMPTS = ["The film", "You may not", "I would like to"]
 TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
 N_FROM_DATA = 4  # texts of the data that a classifier is shown with, unless others are given
 DIGITS = 5  # of every number on the page
-OWN_DATA = {  # of the adapters that come with the package
-    "critics": ("held-out snippets of Rotten Tomatoes", lambda: load_reviews("rotten_tomatoes").test.texts),
-    "licences": ("held-out paragraphs of licences", lambda: load_licences().test),
-}
 
 
 def explore(
@@ -87,7 +75,8 @@ def explore(
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
     if task.labels is None:
-        for name, value in {"data": data, "text": text_column, "label": label_column}.items():
+        given = {"data": data, "text": text_column, "label": label_column, "quoting": quoting or None}
+        for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: {adapter} is of a language model, which is measured on a --text-file")
         measured = language_texts(adapter, text_file)
@@ -98,7 +87,7 @@ def explore(
     n_texts = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
     with blas_threads(worthwhile_threads(task.params)), answers_of(adapter):
         page = page_data(task, loaded.base, measured, prompts, n_texts, report)
-    page = {"name": Path(adapter).name, "base": Path(base_name(loaded.base, Path.cwd())).name, **page}
+    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
     write_text(out, page_text(page))
     return page
 
@@ -151,118 +140,6 @@ def facts(task):
         "percent": trained.percent,
         "labels": task.labels,
     }
-
-
-# ---------------------------------------------------------------- data to measure on
-
-
-def language_texts(adapter, text_file):
-    """(what they are, texts, None) for a language model; None if there are none."""
-    if text_file is not None:
-        return f"of {Path(text_file).name}, the last", read_texts(text_file), None
-    folder = task_folder(adapter)
-    if folder.parent != SHIPPED or folder.name not in OWN_DATA:
-        return None
-    what, load = OWN_DATA[folder.name]
-    try:
-        return what, load(), None
-    except FileNotFoundError:  # the package of reviews is not installed
-        return None
-
-
-def labelled_texts(adapter, task, data, text_column, label_column, quoting):
-    """(what they are, texts, classes (N,)) for a classifier; None without data."""
-    if data is None:
-        for name, value in {"text": text_column, "label": label_column}.items():
-            if value is not None:
-                raise ValueError(f"{name}: needs --data")
-        return None
-    records = read_records(data, quoting)
-    texts = texts_to_label(adapter, records, text_column)
-    labels = column_of(records, label_column or trained_column(adapter, "label_column"), "label_column")
-    return f"rows of {Path(data).name}", texts, encode_labels([label.strip() for label in labels], task.labels)
-
-
-def chosen(measured, n, spread):
-    """At most n of the texts and classes: at equal distances, or the last ones."""
-    what, texts, classes = measured
-    n = min(n, len(texts))
-    rows = np.linspace(0, len(texts) - 1, n).round().astype(int) if spread else np.arange(len(texts) - n, len(texts))
-    return what, [texts[row] for row in rows], None if classes is None else classes[rows]
-
-
-# ---------------------------------------------------------------- what the sliders show
-
-
-def ranks_to_cut_to(directions):
-    """0 to the largest rank of a ΔW if that is at most 8, otherwise 0, the powers of two below it, and itself."""
-    most = max(len(sigma) for _, sigma, _ in directions.values())
-    if most <= 8:
-        return list(range(most + 1))
-    return [0, *(2**i for i in range(most.bit_length()) if 2**i < most), most]
-
-
-def by_rank(variant, directions, base, what, texts, classes, report):
-    """Losses with each ΔW cut to a rank.
-
-    Parameters
-    ----------
-    variant : function (k) -> Task
-    directions : from `directions_of`
-    base : folder or file of the base
-    what, texts, classes : str, list of N str, and (N,) integers or None for a language model
-    report : function of a line of text
-
-    Returns
-    -------
-    dict: "what", "texts" and "tokens" (None for a classifier), how many; "ranks"; "loss" in nats, per text or per
-        token; and "accuracy" in 0 to 1, or "perplexity", each a list with one number for each rank
-    """
-    ranks, losses, others = ranks_to_cut_to(directions), [], []
-    about = {"what": what, "texts": len(texts), "tokens": None, "ranks": ranks}
-    for k in ranks:
-        report(f"measuring at rank {k} of {ranks[-1]} on {len(texts)} texts")
-        task = variant(k)
-        if classes is None:
-            length = most_tokens(task.config, base, None, WINDOW)
-            stream = token_stream(encode(task.tokenizer, texts, length))
-            threads = worthwhile_threads(task.params)
-            losses.append(language_loss(task.params, task.config, stream, None, length, threads))
-            others.append(perplexity(losses[-1]))
-            about["tokens"] = len(stream)
-        else:
-            p = class_probabilities(task, texts)  # (N, K)
-            of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
-            losses.append(float(-np.log(of_class).mean()))
-            others.append(float(np.mean(p.argmax(axis=1) == classes)))
-    return about | {"loss": losses, "perplexity" if classes is None else "accuracy": others}
-
-
-def by_scale(variant, prompts, report):
-    """Answers with each ΔW multiplied by a scale.
-
-    Parameters
-    ----------
-    variant : function (scale=) -> Task
-    prompts : list of str
-    report : function of a line of text
-
-    Returns
-    -------
-    dict: "scales"; "prompts", a list of {prompt, and one for each scale in "answers": of a language model the greedy
-        continuation, a str; of a classifier the probabilities of its K classes}
-    """
-    rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
-    for scale in SCALES:
-        report(f"answering {len(prompts)} prompts at scale {scale:g}")
-        task = variant(scale=scale)
-        if task.labels is not None:
-            answers = class_probabilities(task, prompts).tolist()
-        else:
-            answers = ["".join(list(write_text_from(task, prompt, N_NEW))[1:]) for prompt in prompts]
-        for row, answer in zip(rows, answers):
-            row["answers"].append(answer)
-    return {"scales": SCALES, "prompts": rows}
 
 
 # ---------------------------------------------------------------- the page

@@ -153,24 +153,22 @@ def token_directions(task, directions):
         direction: tokens with the largest cosines and those with the smallest, each as [text, cosine]}
     """
     config, params = task.config, task.params
-    layers = modules(config)
+    layers, last = modules(config), architecture(config).FINAL_NORM
     head = "tok_emb" if config.n_classes else layers["head"].parameters
     known = np.array(sorted(task.tokenizer.get_vocab().values()))
     known = known[known < config.vocab_size]
     tables, texts, result = {}, token_texts(task.tokenizer), {}
     for module, (u, _, vt) in directions.items():
-        norm = norm_before(layers, module)
-        of_stream, source = (vt[:DIRECTIONS], "tok_emb") if norm else (u.T[:DIRECTIONS], head)  # (n, C)
-        norm = layers[norm or architecture(config).FINAL_NORM]
+        before = norm_before(layers, module)
+        vectors, source = (u.T, head) if before is None else (vt, "tok_emb")  # (n, C)
+        norm = layers[before or last]
         centred = norm.operation == "layer_norm"
         if source not in tables:
             tables[source] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
-        along = unit_rows(of_stream * params[f"{norm.name}.weight"], centred)
+        along = unit_rows(vectors[:DIRECTIONS] * params[f"{norm.name}.weight"], centred)
         cosines = along @ tables[source].T  # (n, V)
-        result[module] = {
-            "reads": norm.name != architecture(config).FINAL_NORM,
-            "tokens": [both_ends(row, known, texts) for row in cosines],
-        }
+        tokens = [both_ends(row, known, texts) for row in cosines]
+        result[module] = {"reads": before is not None, "tokens": tokens}
     return result
 
 
