@@ -183,7 +183,7 @@ def test_losses_of_a_language_model(kind, bases, tmp_path):
     losses = [language_loss(task.params, task.config, stream, adapter) for adapter in (None, task.adapter)]
     assert ranks["loss"][0] == losses[0] and ranks["loss"][-1] == pytest.approx(losses[1], rel=1e-5)
     assert ranks["perplexity"] == pytest.approx(np.exp(ranks["loss"])) and losses[0] != losses[1]
-    assert (ranks["texts"], ranks["tokens"]) == (3, len(stream))
+    assert ranks["texts"] == 3 and set(ranks["tokens"]) == {len(stream)}
     assert ranks["ranks"] == ([0, 1, 2, 3] if kind == "lora" else [0, 1, 2, 4, 8, 16])
 
 

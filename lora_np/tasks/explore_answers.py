@@ -84,27 +84,27 @@ def by_rank(variant, directions, base, what, texts, classes, report):
 
     Returns
     -------
-    dict: "what", "texts" and "tokens" (None for a classifier), how many; "ranks"; "loss" in nats, per text or per
-        token; and "accuracy" in 0 to 1, or "perplexity", each a list with one number for each rank
+    dict: "what" and "texts", how many; "ranks"; and of `measure`'s numbers each a list with one for each rank
     """
-    ranks, losses, others = ranks_to_cut_to(directions), [], []
-    about = {"what": what, "texts": len(texts), "tokens": None, "ranks": ranks}
+    ranks, rows = ranks_to_cut_to(directions), []
     for k in ranks:
         report(f"measuring at rank {k} of {ranks[-1]} on {len(texts)} texts")
-        task = variant(k)
-        if classes is None:
-            length = most_tokens(task.config, base, None, WINDOW)
-            stream = token_stream(encode(task.tokenizer, texts, length))
-            threads = worthwhile_threads(task.params)
-            losses.append(language_loss(task.params, task.config, stream, None, length, threads))
-            others.append(perplexity(losses[-1]))
-            about["tokens"] = len(stream)
-        else:
-            p = class_probabilities(task, texts)  # (N, K)
-            of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
-            losses.append(float(-np.log(of_class).mean()))
-            others.append(float(np.mean(p.argmax(axis=1) == classes)))
-    return about | {"loss": losses, "perplexity" if classes is None else "accuracy": others}
+        rows.append(measure(variant(k), base, texts, classes))
+    about = {"what": what, "texts": len(texts), "ranks": ranks}
+    return about | {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def measure(task, base, texts, classes):
+    """A language model's "loss" in nats per token, "perplexity" and "tokens", how many; a classifier's "loss" in nats
+    per text, and "accuracy" in 0 to 1."""
+    if classes is not None:
+        p = class_probabilities(task, texts)  # (N, K)
+        of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
+        return {"loss": float(-np.log(of_class).mean()), "accuracy": float(np.mean(p.argmax(axis=1) == classes))}
+    length = most_tokens(task.config, base, None, WINDOW)
+    stream = token_stream(encode(task.tokenizer, texts, length))
+    loss = language_loss(task.params, task.config, stream, None, length, worthwhile_threads(task.params))
+    return {"loss": loss, "perplexity": perplexity(loss), "tokens": len(stream)}
 
 
 def by_scale(variant, prompts, report):

@@ -31,7 +31,7 @@ def directions_of(params, adapter):
 
     Returns
     -------
-    dict: layer -> U (out, n) and V^T (n, in) in the base's dtype, with sigma (n,) in float64 between them
+    dict: layer -> (U, σ, Vᵀ): (out, n) and (n, in) in the base's dtype, with (n,) in float64 between them
 
     Raises
     ------
