@@ -1,0 +1,42 @@
+"""The command explore, which writes a page about an adapter."""
+
+from ..tasks.explore import explore
+from .shared import print_now
+from .tasks import QUOTING
+
+
+def add_commands(command):
+    page = command("explore", run_explore, "write a page to look through: an adapter's layers, ranks and answers")
+    text = "a folder from finetune, mix or import, or a shipped adapter's name"
+    page.add_argument("adapter", metavar="ADAPTER", help=text)
+    page.add_argument("--out", required=True, metavar="FILE", help="the page to write, an HTML file")
+    text = "its base, if that has moved (default: the one that it was trained on)"
+    page.add_argument("--base", metavar="DIR", help=text)
+    text = "of a classifier: a CSV, TSV or JSONL file to measure losses on, which it was not trained on"
+    page.add_argument("--data", metavar="FILE", help=text)
+    page.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
+    page.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
+    page.add_argument("--quoting", action="store_true", help=QUOTING)
+    text = "of a language model: a text to measure losses on; its last texts, which finetune tests on, are taken"
+    page.add_argument("--text-file", metavar="FILE", help=text)
+    text = "measure on at most N texts (default 200; 50 with a large base)"
+    page.add_argument("--texts", type=int, metavar="N", help=text)
+    text = "a text to be continued, or classified, at several scales; can be repeated"
+    page.add_argument("--prompt", action="append", default=[], type=str, metavar="TEXT", help=text)
+
+
+def run_explore(arguments):
+    explore(
+        arguments.adapter,
+        arguments.out,
+        arguments.base,
+        arguments.data,
+        arguments.text,
+        arguments.label,
+        arguments.quoting,
+        arguments.text_file,
+        arguments.prompt,
+        arguments.texts,
+        print_now,
+    )
+    print(f"saved in {arguments.out}")

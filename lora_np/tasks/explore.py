@@ -1,0 +1,160 @@
+"""The explorer: one page of HTML about an adapter, with all its numbers computed beforehand."""
+
+import json
+from pathlib import Path
+
+from ..adapters import layer_arrays, merge, module_config, scaling, trainable_report, trained_weights
+from ..checked import whole_number
+from ..formats import check_file, task_folder, task_places, write_text
+from ..formats.task import base_name
+from ..training import blas_threads, worthwhile_threads
+from .adapter_set import BASE, load_adapter_set
+from .explore_answers import by_rank, by_scale, chosen, labelled_texts, language_texts
+from .explore_layers import cut, directions_of, layer_rows
+from .start import answers_of, is_large, silent
+
+PAGE = Path(__file__).parent / "explorer.html"
+PLACE = "/*DATA*/"  # in it, where its data go
+TEXTS, TEXTS_OF_LARGE = 200, 50  # that losses are measured on, unless more are wanted
+PROMPTS = ["The film", "You may not", "I would like to"]
+TEXTS_TO_CLASSIFY = ["A wonderful surprise from the first minute to the last.", "It does not work, and nobody answers."]
+N_FROM_DATA = 4  # texts of the data that a classifier is shown with, unless others are given
+DIGITS = 5  # of every number on the page
+
+
+def explore(
+    adapter,
+    out,
+    base=None,
+    data=None,
+    text_column=None,
+    label_column=None,
+    quoting=False,
+    text_file=None,
+    prompts=(),
+    n_texts=None,
+    report=silent,
+):
+    """Write a page about an adapter, which needs nothing except a browser.
+
+    Parameters
+    ----------
+    adapter : folder of an adapter, of a language model or a classifier, or the name of one that comes with the package
+    out : path of the page
+    base : the adapter's base, if it has moved, see `read_model`; or None
+    data : for a classifier, path of a CSV, TSV or JSONL file to measure losses on; its rows are taken at equal
+        distances. None: losses are left out
+    text_column, label_column : str, or None: those that the classifier was trained with
+    quoting : bool, of a TSV; see `read_records`
+    text_file : for a language model, path of a text to measure losses on; its last texts are taken, because `finetune`
+        tests on those. None: for an adapter of the package held-out texts of its own, otherwise losses are left out
+    prompts : list of str to be continued, or to be classified; none: a few of the package's or of the data's
+    n_texts : int, at most so many texts are measured on; None: 200, or 50 with a large base
+    report : function of a line of text about what is computed, called before it
+
+    Returns
+    -------
+    dict, the data of the page
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, the adapter adapts no layer, an option does not fit its kind of model, or `out`
+        cannot be written or is read from: before anything is written.
+    """
+    if n_texts is not None:
+        whole_number("texts", n_texts)
+    read = [path for path in (data, text_file) if path is not None]
+    if adapter == BASE:
+        raise ValueError(f"adapter: got {BASE!r}, which is no adapter, expected one")
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("prompt: is empty, expected at least one word")
+    check_file(out, "out", [*read, *task_places(adapter, base)])
+    loaded = load_adapter_set([adapter], base)
+    task = loaded.task._replace(adapter=next(iter(loaded.adapters.values())))
+    if not layer_arrays(task.adapter):
+        raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
+    if task.labels is None:
+        given = {"data": data, "text": text_column, "label": label_column, "quoting": quoting or None}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: {adapter} is of a language model, which is measured on a --text-file")
+        measured = language_texts(adapter, text_file)
+    elif text_file is not None:
+        raise ValueError(f"text-file: {adapter} is of a classifier, which is measured on --data with texts and labels")
+    else:
+        measured = labelled_texts(adapter, task, data, text_column, label_column, quoting)
+    n_texts = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
+    with blas_threads(worthwhile_threads(task.params)), answers_of(adapter):
+        page = page_data(task, loaded.base, measured, prompts, n_texts, report)
+    page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
+    write_text(out, page_text(page))
+    return page
+
+
+def page_data(task, base, measured, prompts, n_texts, report):
+    """The data of a page.
+
+    Parameters
+    ----------
+    task : Task with its adapter
+    base : folder or file of the base
+    measured : (what they are, texts, classes or None) to measure losses on, or None
+    prompts, n_texts, report : as in `explore`
+
+    Returns
+    -------
+    dict: "facts"; "layers", see `layer_rows`; "ranks", see `by_rank`, or None; "answers", see `by_scale`
+    """
+    n = len(layer_arrays(task.adapter))
+    report(f"decomposing ΔW of {n} layers")
+    directions = directions_of(task.params, task.adapter)
+    measured = measured and chosen(measured, n_texts, task.labels is not None)
+
+    def variant(k=None, scale=1.0):
+        """The Task with each ΔW cut to rank k and multiplied by a scale, merged."""
+        adapter = cut(task.params, task.adapter, directions, k, scale)
+        return task._replace(params=merge(task.params, adapter), adapter=None)
+
+    if not prompts and task.labels is not None:
+        prompts = chosen(measured, N_FROM_DATA, True)[1] if measured else TEXTS_TO_CLASSIFY
+    return {
+        "facts": facts(task),
+        "layers": layer_rows(task, directions),
+        "ranks": measured and by_rank(variant, directions, base, *measured, report),
+        "answers": by_scale(variant, prompts or PROMPTS, report),
+    }
+
+
+def facts(task):
+    """What the head line says of the adapter; lists of one value or, where layers differ, several."""
+    config = task.adapter.config
+    of_layers = [module_config(config, module) for module in layer_arrays(task.adapter)]
+    trained = trainable_report(task.params, trained_weights(task.adapter))
+    return {
+        "kind": config.kind,
+        "r": sorted({each.r for each in of_layers}),
+        "alpha": [] if config.kind == "vera" else sorted({each.alpha for each in of_layers}),
+        "s": [] if config.kind == "vera" else sorted({scaling(each) for each in of_layers}),
+        "trained": trained.trainable,
+        "percent": trained.percent,
+        "labels": task.labels,
+    }
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page_text(data):
+    """The page with its data: JSON in a script element, which no text can end because `<` is written with an escape."""
+    text = json.dumps(rounded(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return PAGE.read_text("utf-8").replace(PLACE, text)
+
+
+def rounded(value):
+    """The same value with DIGITS significant digits in every number."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

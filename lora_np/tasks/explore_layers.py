@@ -1,0 +1,230 @@
+"""What the explorer shows of each adapted layer: the spectrum of ΔW, its tokens, and pictures of the trained arrays."""
+
+import base64
+
+import numpy as np
+
+from ..adapters import Adapter, adapter_deltas, layer_arrays, module_config, module_rank, scaling, whole_weights
+from ..adapters.mix import unscaled_config
+from ..analysis import effective_rank, rank_at_energy, stable_rank
+from ..analysis.spectra import svd
+from ..checked import finite_matrix
+from ..data import decode, encode
+from ..data.tokenizer import library
+from ..model import modules
+from ..model.architectures import architecture
+
+SMALLEST = 1e-9  # of σ₁: smaller singular values of a ΔW in float64 are rounding
+DIRECTIONS, TOKENS = 3, 8  # directions of a layer with tokens, and tokens on each side of one
+MOST_SIGMAS = 64  # singular values that the page shows
+MOST_ROWS, MOST_COLUMNS = 16, 256  # of a picture
+ALONG = "a"  # a letter in front of a token, which shows whether the token begins with a space
+
+
+def directions_of(params, adapter):
+    """The singular value decomposition of every ΔW, of any kind of adapter, without values that are zero.
+
+    Parameters
+    ----------
+    params : dict of the base's weights
+    adapter : Adapter
+
+    Returns
+    -------
+    dict: layer -> (U, σ, Vᵀ): (out, n) and (n, in) in the base's dtype, with (n,) in float64 between them
+
+    Raises
+    ------
+    ValueError
+        If a ΔW holds values that are not finite, or the adapter does not fit the base.
+    """
+    directions = {}
+    for module, arrays in layer_arrays(adapter).items():  # one at a time, because each ΔW is dense
+        one = Adapter(adapter.config, {f"{module}.{leaf}": a.astype(np.float64) for leaf, a in arrays.items()})
+        [delta] = adapter_deltas(params, one).values()
+        u, sigma, vt = svd_of_low_rank(delta, module_rank(adapter.config, module), f"ΔW of {module}")
+        n, dtype = int(np.sum(sigma > SMALLEST * sigma[0])), params["tok_emb.weight"].dtype
+        directions[module] = u[:, :n].astype(dtype), sigma[:n], vt[:n].astype(dtype)
+    return directions
+
+
+def svd_of_low_rank(matrix, r, name):
+    """`svd` of a matrix (out, in), quick if its rank is at most r, as it is for every kind of adapter except DoRA.
+
+    The columns of M Ω, for a random Ω (in, r), then span those of M with probability 1. With an orthonormal basis Q of
+    them M = Q (Qᵀ M), and Qᵀ M has only r rows (Halko et al. 2011, section 1.5). If that does not give M, its rank is
+    higher, and the decomposition is the usual one.
+    """
+    matrix = finite_matrix(name, matrix)
+    omega = np.random.default_rng(0).standard_normal((matrix.shape[1], min(r, *matrix.shape)))
+    Q, _ = np.linalg.qr(matrix @ omega)  # (out, r)
+    small = Q.T @ matrix  # (r, in)
+    if np.linalg.norm(matrix - Q @ small) > SMALLEST * np.linalg.norm(matrix):
+        return svd(matrix, name)
+    u, sigma, vt = svd(small, name)
+    return Q @ u, sigma, vt
+
+
+def cut(params, adapter, directions, k=None, scale=1.0):
+    """The adapter, of kind "lora", whose ΔW in each layer is `scale` times the k leading directions of the given one's.
+
+    ΔW ≈ s U_k Σ_k V_kᵀ = B A with B = s U_k √Σ_k and A = √Σ_k V_kᵀ, the best approximation of rank k (`mix.compress`).
+
+    Parameters
+    ----------
+    params, adapter, directions : as in and from `directions_of`
+    k : int, 0 for none, or None for all
+    scale : float, s
+
+    Returns
+    -------
+    Adapter; whole weights, such as a trained head, are the given adapter's for every k and scale
+    """
+    weights, ranks = {}, {}
+    for module, (u, sigma, vt) in directions.items():
+        root = np.sqrt(sigma[:k]).astype(u.dtype)  # (k,)
+        if root.size:
+            factors = {"lora_A": root[:, None] * vt[:k], "lora_B": u[:, :k] * (u.dtype.type(scale) * root)}
+            weights |= {f"{module}.{leaf}": array for leaf, array in factors.items()}
+            ranks[module] = root.size
+    return Adapter(unscaled_config(adapter.config, ranks, params), weights | whole_weights(adapter))
+
+
+def layer_rows(task, directions):
+    """What the page shows of each adapted layer.
+
+    Parameters
+    ----------
+    task : Task with its adapter
+    directions : from `directions_of`
+
+    Returns
+    -------
+    list of dict: "layer", "block" (int), "kind" ("q_proj"), "shape" (out, in) of W, "scale" s of the layer, or None for
+        VeRA; "size", ‖ΔW‖_F / ‖W‖_F; "stable", "effective" and "energy", three counts of ΔW's directions; "sigma", its
+        leading singular values, and "rank", their number; "reads", see `token_directions`; "tokens", one item for each
+        leading direction; "pictures", see `picture`
+    """
+    arrays, tokens = layer_arrays(task.adapter), token_directions(task, directions)
+    rows = []
+    for module, (_, sigma, _) in directions.items():
+        weight, config = np.asarray(task.params[f"{module}.weight"]), module_config(task.adapter.config, module)
+        size = float(np.linalg.norm(weight.astype(np.float64)))
+        some = sigma if sigma.size else np.zeros(1)
+        rows.append(
+            {
+                "layer": module,
+                "block": int(module.split(".")[1]),
+                "kind": module.rpartition(".")[2],
+                "shape": weight.shape,
+                "scale": None if config.kind == "vera" else scaling(config),
+                "size": float(np.linalg.norm(sigma)) / size if size else None,
+                "stable": stable_rank(some),
+                "effective": effective_rank(some),
+                "energy": rank_at_energy(some),
+                "rank": len(sigma),
+                "sigma": sigma[:MOST_SIGMAS].tolist(),
+                **tokens[module],
+                "pictures": [picture(leaf, array) for leaf, array in arrays[module].items()],
+            }
+        )
+    return rows
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def token_directions(task, directions):
+    """The tokens along the leading directions of each layer.
+
+    A layer behind a norm reads x̂ ⊙ g (+ a bias) from the residual stream, where x̂ is the normalised stream and g the
+    norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. So the tokens that a right
+    direction responds to are those whose embeddings have a large cosine with g ⊙ v_i. A layer that writes into the
+    stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the last norm: tokens are
+    compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose head has no tokens. A
+    layer norm also subtracts the mean over the entries, so embeddings and directions are compared without their means.
+
+    Both are approximations. A token's embedding is what the first block reads, and less and less of what later ones do.
+    The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
+
+    Returns
+    -------
+    dict: layer -> {"reads": whether it reads the stream, and else writes into it; "tokens": a list with a pair for each
+        direction: tokens with the largest cosines and those with the smallest, each as [text, cosine]}
+    """
+    config, params = task.config, task.params
+    layers, last = modules(config), architecture(config).FINAL_NORM
+    head = "tok_emb" if config.n_classes else layers["head"].parameters
+    known = np.array(sorted(task.tokenizer.get_vocab().values()))
+    known = known[known < config.vocab_size]
+    tables, texts, result = {}, token_texts(task.tokenizer), {}
+    for module, (u, _, vt) in directions.items():
+        before = norm_before(layers, module)
+        vectors, source = (u.T, head) if before is None else (vt, "tok_emb")  # (n, C)
+        norm = layers[before or last]
+        centred = norm.operation == "layer_norm"
+        if source not in tables:
+            tables[source] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
+        along = unit_rows(vectors[:DIRECTIONS] * params[f"{norm.name}.weight"], centred)
+        cosines = along @ tables[source].T  # (n, V)
+        tokens = [both_ends(row, known, texts) for row in cosines]
+        result[module] = {"reads": before is not None, "tokens": tokens}
+    return result
+
+
+def norm_before(layers, module):
+    """The name of the norm that a linear layer reads through; None if it reads from inside attention or the MLP."""
+    source = None
+    for name, layer in layers.items():
+        if name == module:
+            return source.name if source.operation.endswith("norm") else None
+        source = source if layer.operation == "linear" else layer
+
+
+def unit_rows(rows, centred):
+    """Rows of length 1, after their means are subtracted if `centred`; rows of zeros stay."""
+    rows = rows - rows.mean(axis=1, keepdims=True) if centred else rows
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
+
+
+def both_ends(cosines, known, texts):
+    """The tokens with the largest cosines (V,) and those with the smallest, both as lists of [text, cosine]."""
+    n = min(TOKENS, len(cosines))
+    cosines = cosines if cosines.max() >= -cosines.min() else -cosines
+    order = np.argsort(cosines, kind="stable")
+    return [[[texts(known[i]), float(cosines[i])] for i in ends] for ends in (order[::-1][:n], order[:n])]
+
+
+def token_texts(tokenizer):
+    """A function, id of a token -> its text, with the space that it begins with; special tokens by their names."""
+    before = encode(tokenizer, [ALONG])[0][-1:]
+    start = decode(tokenizer, before)
+
+    def text(token):
+        with library("tokenizer: cannot name a token"):
+            return decode(tokenizer, np.append(before, token))[len(start) :] or tokenizer.id_to_token(int(token))
+
+    return text
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def picture(leaf, array):
+    """An array as a small picture, with its rank along the rows: B (out, r) is transposed, a vector is one row.
+
+    Returns
+    -------
+    dict: "name"; "shape" of the array; "rows" and "columns" of the picture; "step", how many neighbouring numbers a
+        pixel is the mean of; "peak", the number that 127 means; "pixels", int8 row by row, in base64
+    """
+    wide = np.atleast_2d(array.T if leaf == "lora_B" else array)[:MOST_ROWS].astype(np.float64)
+    n = wide.shape[1]
+    step = -(-n // MOST_COLUMNS)
+    starts = np.arange(0, n, step)
+    means = np.add.reduceat(wide, starts, axis=1) / np.diff([*starts, n])  # (rows, columns)
+    peak = float(np.abs(means).max())
+    pixels = np.rint(127 / (peak or 1.0) * means).astype(np.int8)
+    about = {"name": leaf, "shape": array.shape, "rows": pixels.shape[0], "columns": pixels.shape[1], "step": step}
+    return about | {"peak": peak, "pixels": base64.b64encode(pixels.tobytes()).decode("ascii")}
