@@ -16,6 +16,12 @@ def updates_of(results, run, dtype=np.float32):
     return linear_updates(params, trained) if start is None else adapter_deltas(params, Adapter(start.config, trained))
 
 
+def each(function, arrays):
+    """Name -> function(array), of the arrays in a dict; of those of a large model several at a time."""
+    with blas_threads(1), shard_threads(worthwhile_threads(arrays)) as in_turn:
+        return dict(zip(arrays, in_turn(function, arrays.values())))
+
+
 def scores_when_cut(results, runs, ranks):
     """How runs of full fine-tuning score on the test split when the update of every linear layer is cut to a rank.
 

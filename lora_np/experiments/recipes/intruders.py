@@ -13,6 +13,7 @@ from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
 from ..methods import METHODS, ranks_of
 from ..runs.classify import starting_point
+from ..updates import each
 from .truncation import KEYS as KEYS
 
 CLAIM = (
@@ -33,7 +34,9 @@ def measure(results, runs, seeds, quick):
         trained = results.arrays(run)
         tuned = trained if start is None else merge(params, Adapter(start.config, trained))
         names = (f"{module}.weight" for module in linear_layers(params))
-        similarity[key].append(np.round([max_similarities(params[name], tuned[name], K) for name in names], 4).tolist())
+        pairs = {name: np.stack([params[name], tuned[name]]) for name in names}
+        of_layers = each(lambda pair: max_similarities(*pair, K), pairs).values()
+        similarity[key].append(np.round(list(of_layers), 4).tolist())
     counts = {
         f"{epsilon:g}": {
             key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()

@@ -15,7 +15,7 @@ from ..drawing import COLOURS, GREY, colour, curve, legend_below, mean_line, mea
 from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import draw_cut, scores_when_cut, updates_of
+from ..updates import draw_cut, each, scores_when_cut, updates_of
 
 CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
@@ -138,8 +138,8 @@ def spectra(results, runs, methods):
         of_kind = {}  # kind -> for each seed the spectra of its layers
         for run in (run for (method, _), run in runs.items() if method == key):
             of_seed = {}
-            for name, update in updates_of(results, run).items():
-                of_seed.setdefault(name.split(".")[-2], []).append(spectrum(update))
+            for name, of_layer in each(spectrum, updates_of(results, run)).items():
+                of_seed.setdefault(name.split(".")[-2], []).append(of_layer)
             for kind, of_layers in of_seed.items():
                 of_kind.setdefault(kind, []).append(of_layers)
         n = None if key == "full" else METHODS[key].adapter.r  # an adapter's ΔW has r directions

@@ -11,7 +11,7 @@ from ...analysis import spectrum
 from ..drawing import STYLES, colour, log_axis, panels
 from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
-from ..updates import draw_cut, scores_when_cut, updates_of
+from ..updates import draw_cut, each, scores_when_cut, updates_of
 
 CLAIM = (
     "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
@@ -36,7 +36,7 @@ def measure(results, runs, seeds, quick):
     energy = {key: [] for key in loss}  # (seeds, n), mean over layers
     rank_90 = {key: [] for key in loss}
     for (key, _), run in runs.items():
-        spectra = [spectrum(update) for update in updates_of(results, run).values()]
+        spectra = each(spectrum, updates_of(results, run)).values()
         n = max(len(s.singular_values) for s in spectra)
         shares = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
         shares = [share / share[-1] for share in shares]
