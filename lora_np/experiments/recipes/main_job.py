@@ -35,6 +35,7 @@ KEYS = {
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
+WORDS_LIMIT = 400  # snippets for a quick look; among fewer there is one class alone
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4", "qv_r8")}
 SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2
@@ -59,11 +60,12 @@ def measure(results, runs, seeds, quick):
     keys = [key for key in KEYS[base] if key in accuracy]
     longest_first = sorted(keys, key=lambda key: key != "full")
     step_time = compare_step_times(3 if quick else TIMED[base], longest_first, base)
-    baseline, words = tfidf_on_test(runs["full", seeds[0]].limit)
+    baseline, words = tfidf_on_test(WORDS_LIMIT if quick else None)
+    n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have answered
     right = {key: np.mean([right_on_test(results[runs[key, seed]]) for seed in seeds], axis=0) for key in keys}
     for key in keys:
         run = runs[key, seeds[0]]
-        numbers, n = results[run], len(words)
+        numbers = results[run]
         rows.append(
             {
                 "method": key,
@@ -75,7 +77,7 @@ def measure(results, runs, seeds, quick):
                 "accuracy": accuracy[key],
                 "loss": loss[key],
                 "less_full": list(interval(100 * (right[key] - right["full"])[:n])),  # over snippets
-                "less_words": list(interval(100 * (right[key][:n] - words))),
+                "less_words": list(interval(100 * (right[key][:n] - words[:n]))),
                 "step_seconds": step_time[key]["seconds"],
                 "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
                 "saved_bytes": results.file_bytes(run),

@@ -62,7 +62,7 @@ def measure(results, runs, seeds, quick):
         ahead("LoRA on all snippets less no training", zero, "qv_r8", "shots_0"),
         ahead("LoRA on all snippets less the small base", accuracy, "qv_r8", "small"),
     ]
-    baseline = tfidf_baseline(runs["full", seeds[0]].limit)
+    baseline = tfidf_baseline(main_job.WORDS_LIMIT if quick else None)
     return {"checks": checks, "asides": asides, "accuracy": accuracy, "baseline": baseline}
 
 
