@@ -9,9 +9,19 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.experiments import methods, sweep, tuning
-from lora_np.experiments.laboratory import runs_of
-from lora_np.experiments.methods import CHOOSING, GUESSES, METHODS, SETTINGS, TUNE_SEEDS, rate_name
-from lora_np.experiments.recipes import RECIPES, dialect, main_job, smollm2
+from lora_np.experiments.laboratory import bases_of, runs_of
+from lora_np.experiments.methods import (
+    CHOOSING,
+    GUESSES,
+    METHODS,
+    ON_BASE,
+    SETTINGS,
+    SOME,
+    TUNE_SEED,
+    TUNE_SEEDS,
+    rate_name,
+)
+from lora_np.experiments.recipes import RECIPES, dialect, main_job
 from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.store import made_with, run_key
 from lora_np.formats import read_json
@@ -57,8 +67,7 @@ def choose(monkeypatch, tmp_path):
         }
         monkeypatch.setattr(RateRun, "carry_out", lambda run: valley(run), raising=False)
         monkeypatch.setattr(tuning, "rates_to_tune", lambda: tunable)
-        for recipe in (dialect, smollm2):
-            monkeypatch.setattr(recipe, "rates_to_tune", dict)
+        monkeypatch.setattr(dialect, "rates_to_tune", dict)
         with ThreadPoolExecutor(1) as executor:
             return tuning.tune(names, tmp_path / "rates.json", tmp_path / "store", executor, report)["chosen"]
 
@@ -186,17 +195,24 @@ def test_the_command_prints_what_is_chosen(monkeypatch, tmp_path, capsys):
 def test_every_method_has_a_learning_rate():
     """Of its own, or one that it shares with methods that differ from it only in the rank."""
     settings = read_json(SETTINGS)
-    assert set(settings["chosen"]) == {*methods.rates_to_tune(), *dialect.rates_to_tune(), *smollm2.rates_to_tune()}
-    assert {method.rate for method in METHODS.values()} == set(GUESSES[1]) | {"scratch", "vomlp"}
-    for key in main_job.KEYS:
-        assert methods.learning_rate(key, main_job.PASSES) == settings["chosen"][f"{METHODS[key].rate}, 3 passes"] > 0
-    for passes, choosing in CHOOSING.items():
+    assert set(settings["chosen"]) == {*methods.rates_to_tune(), *dialect.rates_to_tune()}
+    assert {method.rate for method in METHODS.values()} == set(GUESSES["pretrained", 1]) | {
+        "scratch",
+        "vomlp",
+        "qalora",
+    }
+    for base, keys in main_job.KEYS.items():
+        passes = main_job.PASSES[base]
+        for key in keys:
+            name = rate_name(METHODS[key].rate, passes, base)
+            assert methods.learning_rate(key, passes, base) == settings["chosen"][name] > 0
+    for protocol, choosing in CHOOSING.items():
         assert all(METHODS[key].rate == name for name, keys in choosing.items() for key in keys)
-        assert set(choosing) == {"attention", "all"} <= set(GUESSES[passes])
+        assert set(choosing) == {"attention", "all"} <= set(GUESSES[protocol])
     own = Counter(method.rate for method in METHODS.values())
     assert own["attention"] == 12 and own["all"] == 6 and set(own.values()) == {12, 6, 1}
     for key, method in METHODS.items():
-        if method.rate in CHOOSING[1] and key != "loftq":
+        if method.rate in CHOOSING["pretrained", 1] and key not in ("loftq", "gated_mlp"):
             assert method.adapter == methods.lora(method.adapter.r, *method.adapter.targets)
 
 
@@ -210,22 +226,27 @@ def test_the_chosen_rates_have_a_worse_one_on_each_side():
 
 
 def test_rates_are_tuned_at_seeds_and_a_split_apart():
-    experiments = {run.seed for name in RECIPES for run in runs_of(name, [0, 1, 2, 3, 4], False).values()}
-    assert not experiments & set(TUNE_SEEDS) and len(set(TUNE_SEEDS)) == 2
+    cases = [
+        (name, base) for name in RECIPES for base in bases_of(name) if (name, base) != ("learning_rate", "smollm2")
+    ]
+    experiments = {run.seed for name, base in cases for run in runs_of(name, [0, 1, 2, 3, 4], False, base).values()}
+    assert not experiments & {TUNE_SEED, TUNE_SEED + 1} and TUNE_SEEDS == {"pretrained": 2, "smollm2": 1}
     tunable = methods.rates_to_tune()
-    for passes, guesses in GUESSES.items():
+    for (base, passes), guesses in GUESSES.items():
+        fields = ON_BASE[base] | (SOME if base == "smollm2" else {})
         for name, guess in guesses.items():
-            keys = CHOOSING[passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
-            assert tunable[rate_name(name, passes)][0] == guess
-            assert tunable[rate_name(name, passes)][1](0.5) == [
-                ClassifyRun(METHODS[key].adapter, seed, 0.5, epochs=passes, **METHODS[key].more, test=False)
+            keys = CHOOSING[base, passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
+            assert tunable[rate_name(name, passes, base)][0] == guess
+            assert tunable[rate_name(name, passes, base)][1](0.5) == [
+                ClassifyRun(METHODS[key].adapter, seed, 0.5, epochs=passes, **fields, **METHODS[key].more, test=False)
                 for key in keys
-                for seed in TUNE_SEEDS
+                for seed in range(TUNE_SEED, TUNE_SEED + TUNE_SEEDS[base])
             ]
     for name, (guess, runs_at) in dialect.rates_to_tune().items():
         (run,) = runs_at(guess)
-        assert f"{run.domain}, {run.method}" == name and run.learning_rate == guess and not run.test
-        assert run.seed in TUNE_SEEDS and run.epochs == dialect.EPOCHS[run.domain] and run.limit is None
+        assert rate_name(f"{run.domain}, {run.method}", base=run.base) == name
+        assert run.learning_rate == guess and not run.test and run.seed == TUNE_SEED
+        assert run.epochs == dialect.TAUGHT[run.base][run.domain]
 
 
 def test_methods_with_equal_runs_share_them_while_they_are_tuned():
