@@ -624,9 +624,11 @@ def outcome_of(title, **more):
 def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
     for name in ("planted_rank", "rank_sweep", "variants"):
         write_json(tmp_path / f"{name}.json", outcome_of(f"About {name}."))
-    real = outcome_of("About variants.", base="smollm2", checks=[check("all", [1.0, 1.0], at_least=1.0)], verdict=HOLDS)
+    real = outcome_of(
+        "About rank_sweep.", base="smollm2", checks=[check("all", [1.0, 1.0], at_least=1.0)], verdict=HOLDS
+    )
     (tmp_path / "smollm2").mkdir()
-    write_json(tmp_path / "smollm2" / "variants.json", real)
+    write_json(tmp_path / "smollm2" / "rank_sweep.json", real)
     path = write_gallery(tmp_path)
     text = path.read_text(encoding="utf-8")
     assert path == tmp_path / "README.md" and "another version" not in text
@@ -634,13 +636,13 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
               ((1, "rank_sweep"), (16, "variants"), (19, "planted_rank"))]  # fmt: skip
     assert places == sorted(places)
     for name in ("planted_rank", "rank_sweep", "variants"):
-        of_real = f"{HOLDS}, 1 of 1" if name == "variants" else ""
+        of_real = f"{HOLDS}, 1 of 1" if name == "rank_sweep" else ""
         assert f"[About {name}](#{name}) | {of_real} | {UNKNOWN}, 0 of 2 |" in text and f'<a id="{name}"></a>' in text
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
     assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before; " in text
-    assert "the runs took 1.4 core hours" in text and "![About variants](smollm2/variants.png)" in text
+    assert "the runs took 1.4 core hours" in text and "![About rank_sweep](smollm2/rank_sweep.png)" in text
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
     assert write_gallery(tmp_path).read_bytes() == before

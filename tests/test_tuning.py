@@ -210,7 +210,7 @@ def test_every_method_has_a_learning_rate():
         assert all(METHODS[key].rate == name for name, keys in choosing.items() for key in keys)
         assert set(choosing) == {"attention", "all"} <= set(GUESSES[protocol])
     own = Counter(method.rate for method in METHODS.values())
-    assert own["attention"] == 12 and own["all"] == 6 and set(own.values()) == {12, 6, 1}
+    assert {name for name, n in own.items() if n > 1} == {"attention", "all"}
     for key, method in METHODS.items():
         if method.rate in CHOOSING["pretrained", 1] and key not in ("loftq", "gated_mlp"):
             assert method.adapter == methods.lora(method.adapter.r, *method.adapter.targets)
