@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_np import cli
-from lora_np.experiments import laboratory, sweep
+from lora_np.experiments import gallery, laboratory, sweep
 from lora_np.experiments.drawing import colour
 from lora_np.experiments.evidence import interval
 from lora_np.experiments.methods import METHODS
@@ -61,7 +61,7 @@ def test_the_main_job_writes_its_numbers_and_figures(job):
         mean, low, high = interval(row["accuracy"])
         assert cells[0] == METHODS[row["method"]].label and f"{row['trainable']:,}" in cells
         assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" in cells
-    assert any("\n".join(laboratory.markdown(table)) in line for line in lines)
+    assert any("\n".join(gallery.markdown(table)) in line for line in lines)
     assert table[-1][0].startswith("tf-idf") and len(table) == len(KEYS) + 2
 
 

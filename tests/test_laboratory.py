@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lora_np.cli import main
-from lora_np.experiments import laboratory, store, sweep
+from lora_np.experiments import gallery, laboratory, store, sweep
 from lora_np.experiments.drawing import new_figure
 from lora_np.experiments.evidence import (
     EQUAL,
@@ -35,9 +35,9 @@ from lora_np.experiments.evidence import (
     ratios,
     verdict,
 )
-from lora_np.experiments.laboratory import bases_of, headline, write_gallery
+from lora_np.experiments.gallery import write_gallery
 from lora_np.experiments.methods import ClassifyRun, lora, variant
-from lora_np.experiments.recipes import RECIPES
+from lora_np.experiments.recipes import RECIPES, bases_of, headline
 from lora_np.experiments.runs import load_base
 from lora_np.experiments.runs.dialect import DialectRun
 from lora_np.experiments.runs.planted import PlantedRun
@@ -552,13 +552,13 @@ def test_a_recipe_may_have_a_table_and_several_figures(made_up, carrying, tmp_pa
 def test_the_gallery_states_passes_and_texts():
     """Of the runs' own settings: one protocol, and where experiments differ."""
     settings = [{"epochs": 1, "examples": None}, {"epochs": 30, "examples": 10}, {"epochs": 3, "domain": "licences"}]
-    text = laboratory.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
+    text = gallery.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
     assert text.split("; ")[0].split(", ") == [
         "1 pass over all training texts",
         "3 passes over licences training texts",
         "30 passes over 10 training texts",
     ]
-    assert laboratory.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
+    assert gallery.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 
 def test_what_cannot_be_measured_or_drawn_is_not_written(made_up, carrying, tmp_path, monkeypatch):
@@ -680,7 +680,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome)
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert laboratory.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
+    assert gallery.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
     assert f"| 18 | [With](#cost) |  | {FAILS}, 1 of 3 |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Measured beside it, without a say in the verdict:")

@@ -13,20 +13,24 @@ import pytest
 from lora_np.adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from lora_np.compress import Int8Weight, NF4Weight, held_bytes
 from lora_np.data import class_batches
-from lora_np.experiments import laboratory, methods, store, subspace_tables
+from lora_np.experiments import gallery, methods, store, subspace_tables
 from lora_np.experiments.evidence import EQUAL, FAILS, HOLDS, UNKNOWN, differences, verdict
-from lora_np.experiments.laboratory import bases_of, headline, recipe, runs_of
+from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import METHODS, ON_BASE, QUICK, QV, TUNE_SEED, lora
 from lora_np.experiments.recipes import (
     RECIPES,
+    bases_of,
     compression,
     cost,
     dialect,
+    figures,
+    headline,
     learning_rate,
     low_data,
     main_job,
     planted_rank,
     prompting,
+    recipe,
     subspace_ranks,
     subspace_seeds,
     truncation,
@@ -376,7 +380,7 @@ def test_a_recipe_says_what_it_is(name):
     assert len(method.split()) >= 25  # the method section
     for text in (module.CLAIM, module.CAPTION):
         assert text.endswith(".") and "  " not in text and "|" not in text and len(text.split()) >= 12
-    assert all(callable(function) for function in (module.measure, *laboratory.figures(name).values()))
+    assert all(callable(function) for function in (module.measure, *figures(name).values()))
 
 
 @pytest.mark.parametrize("name, base", CASES)
@@ -628,7 +632,7 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     outcome = {"base": base, "seeds": seeds, "asides": [], **about, **measured}
     read = json.loads(json.dumps(outcome))
     assert read == outcome
-    for draw in laboratory.figures(name, base).values():
+    for draw in figures(name, base).values():
         shown = contents(draw(read))
         assert shown == contents(draw(outcome))
         assert len(shown) > 500
@@ -646,7 +650,7 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     }
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
     outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True, base).values()})
-    rows = [line for line in laboratory.section(name, base, outcome) if line.startswith("|")]
+    rows = [line for line in gallery.section(name, base, outcome) if line.startswith("|")]
     beside, table = len(outcome["asides"]), len(module.table(outcome)) + 1 if hasattr(module, "table") else 0
     assert len(rows) == table + 2 + len(measured["checks"]) + (2 + beside) * bool(beside)
     assert {line.count("|") for line in rows[table:]} == {5}
@@ -701,7 +705,7 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
 
 @pytest.mark.parametrize("name, statement, first, second, field", WIRING)
 def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
-    base = bases_of(name)[-1]
+    base = bases_of(name)[0]
     runs, measured = runs_of(name, [0, 1], True, base), measured_by(name, [0, 1], True, base=base)
     first, second = (
         [numbers_of(made_up(runs[(*([key] if isinstance(key, str) else key), seed)]), field) for seed in (0, 1)]

@@ -9,7 +9,7 @@ import pytest
 
 from lora_np.cli import main
 from lora_np.experiments import methods, sweep, tuning
-from lora_np.experiments.laboratory import bases_of, runs_of
+from lora_np.experiments.laboratory import runs_of
 from lora_np.experiments.methods import (
     CHOOSING,
     GUESSES,
@@ -21,7 +21,7 @@ from lora_np.experiments.methods import (
     TUNE_SEEDS,
     rate_name,
 )
-from lora_np.experiments.recipes import RECIPES, dialect, main_job
+from lora_np.experiments.recipes import RECIPES, bases_of, dialect, main_job
 from lora_np.experiments.runs.classify import ClassifyRun
 from lora_np.experiments.store import made_with, run_key
 from lora_np.formats import read_json

@@ -74,21 +74,22 @@ def add_workers(command):
 
 def run_experiment(arguments):
     from ..experiments import laboratory, sweep
-    from ..experiments.recipes import RECIPES
+    from ..experiments.gallery import folder_of
+    from ..experiments.recipes import RECIPES, bases_of, headline
 
     if arguments.name == "list":
         for number, name in enumerate(RECIPES):
-            print(f"{number:>2} {name:<17} {laboratory.headline(name)} ({', '.join(laboratory.bases_of(name))})")
+            print(f"{number:>2} {name:<17} {headline(name)} ({', '.join(bases_of(name))})")
         return 0
     base, names = arguments.base, (arguments.name,)
     if arguments.name == "all":
-        names = [name for name in RECIPES if base in laboratory.bases_of(name)]
+        names = [name for name in RECIPES if base in bases_of(name)]
     for name in names:
-        one_of("base", base, laboratory.bases_of(name))
+        one_of("base", base, bases_of(name))
     out = arguments.out or ("figures/quick" if arguments.quick else "figures")
     if arguments.draw:
         for name in names:
-            if arguments.name != "all" or (laboratory.folder_of(out, base) / f"{name}.json").exists():
+            if arguments.name != "all" or (folder_of(out, base) / f"{name}.json").exists():
                 print(*laboratory.draw_again(name, out, base), sep="\n")
         return 0
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:

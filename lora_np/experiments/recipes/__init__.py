@@ -1,5 +1,10 @@
 """The experiments by name, in the order of the gallery; `laboratory.py` says what a recipe is."""
 
+from importlib import import_module
+
+from ...checked import one_of
+from ..runs import BASES
+
 RECIPES = (
     "main_job",
     "rank_sweep",
@@ -22,3 +27,26 @@ RECIPES = (
     "cost",
     "planted_rank",
 )
+
+
+def recipe(name):
+    """The module of an experiment."""
+    return import_module(f".{one_of('experiment', name, RECIPES)}", __package__)
+
+
+def headline(name):
+    """What an experiment is about, in one line."""
+    return recipe(name).__doc__.partition("\n")[0]
+
+
+def bases_of(name):
+    """The bases that an experiment is carried out on."""
+    module = recipe(name)
+    bases = getattr(module, "BASES", None) or getattr(module, "KEYS", ("pretrained",))
+    return [base for base in BASES if base in bases]
+
+
+def figures(name, base="pretrained"):
+    """File name without suffix -> function that draws it, for each figure of an experiment."""
+    module = recipe(name)
+    return module.FIGURES[base] if hasattr(module, "FIGURES") else {name: module.draw}

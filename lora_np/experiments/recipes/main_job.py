@@ -11,11 +11,11 @@ import numpy as np
 
 from ...analysis import spectrum
 from ..baseline import tfidf_on_test
-from ..drawing import COLOURS, GREY, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
 from ..evidence import ahead, as_good, interval
+from ..main_job_figures import FIGURES as FIGURES
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import draw_cut, each, scores_when_cut, updates_of
+from ..updates import each, scores_when_cut, updates_of
 
 CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
@@ -175,144 +175,3 @@ def between(values, sign=""):
     """A mean with its interval, as text."""
     mean, low, high = values
     return f"{mean:{sign}.1f}" + ("" if low is None else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
-
-
-# ---------------------------------------------------------------- the figures
-
-# Label, marker, and where the ranks are written: offset in points, side, above (1) or below (−1) the interval.
-FAMILIES = {
-    "head": ("head only", "v", None),
-    "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
-    "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
-    "all": ("LoRA on all linear layers", "D", ((-2, 6), "left", 1)),
-    "full": ("full fine-tuning", "s", None),
-    "scratch": ("full, from random weights", "X", None),
-}
-
-
-def parameters_against_accuracy(outcome):
-    """Figure 1: trained parameters (log axis) against test accuracy."""
-    model = "SmolLM2, 134.5 million parameters, " if outcome["small"] else ""
-    title = f"{model}Rotten Tomatoes sentiment: what is trained, and how well\n"
-    figure, axes = panels(outcome, title, 9, 5.4)
-    small = {"textcoords": "offset points", "fontsize": 11}
-    for family, (label, marker, place) in FAMILIES.items():
-        rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
-        if not rows:
-            continue
-        trained, accuracy = [row["trainable"] for row in rows], [row["accuracy"] for row in rows]
-        mean_line(axes, trained, accuracy, colour(family), label, marker)
-        if place is not None:
-            offset, side, end = place
-            mean, (reach, _) = means(accuracy)
-            for row, *point in zip(rows, trained, mean + end * np.nan_to_num(reach)):
-                axes.annotate(f"r={row['rank']}", point, xytext=offset, ha=side, color=colour(family), **small)
-    if outcome["small"]:
-        points = [row["trainable"] for row in outcome["small"]], [np.mean(row["accuracy"]) for row in outcome["small"]]
-        axes.plot(*points, ".", color=GREY, markersize=9, label="the small base, 3.7 million parameters")
-    baseline = 100 * outcome["baseline"]["test_accuracy"]
-    axes.axhline(baseline, color=COLOURS["tfidf"], linestyle="--", linewidth=1.2)
-    text, place = f"tf-idf logistic regression {baseline:.1f} %", (0.62, baseline)
-    axes.annotate(text, place, xycoords=("axes fraction", "data"), xytext=(0, -17), **small)
-    axes.set(xscale="log", xlabel="trained parameters", ylabel="test accuracy in %")
-    legend_below(figure, axes, 3)
-    return figure
-
-
-def update_spectra(outcome):
-    """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
-    kinds = list(outcome["spectra"]["full"])
-    figure = new_figure(13 if len(kinds) <= 6 else 17, 7.6)
-    grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True)
-    style = {"fontsize": 10.5, "family": "monospace"}
-    for axes in grid.ravel()[len(kinds) :]:
-        axes.set_visible(False)
-    for axes, kind in zip(grid.ravel(), kinds):
-        axes.text(0.03, 0.30, "stable  effect.   90 %", color="black", transform=axes.transAxes, **style)
-        shown = {key: of_key[kind] for key, of_key in outcome["spectra"].items() if kind in of_key}
-        for row, (key, of_kind) in enumerate(shown.items(), 1):
-            ranks = "{:>6.1f}{:>8.1f}{:>8.1f}".format(*np.mean(of_kind["ranks"], axis=0))
-            sigma = of_kind["sigma"]
-            curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
-            axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
-        axes.set(title=kind, yscale="log", ylim=(1e-4, 1.6))  # leaves room for the ranks below the curves
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
-        axes.label_outer()
-    legend_below(figure, grid[0, 0], 3)
-    figure.suptitle(
-        f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-        "in figures: mean stable rank, effective rank, and rank that holds 90 % of the energy",
-        fontsize=14,
-    )
-    return figure
-
-
-def ranks_by_block(outcome):
-    """Figure 5: the three ranks of every matrix's ΔW, kinds of layers by blocks, full next to LoRA."""
-    full, *others = outcome["spectra"]
-    shown = [full, next(key for key in others if key.startswith("all") or len(others) == 1)]
-    from matplotlib.ticker import MaxNLocator
-
-    figure = new_figure(15, 8.5)
-    grid = figure.subplots(3, 2, sharex=True, sharey=True)
-    for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
-        for axes, key in zip(line, shown):
-            kinds = outcome["spectra"][key]
-            table = np.array([np.array(of_kind["ranks"])[:, i] for of_kind in kinds.values()])  # (kinds, blocks)
-            image = axes.imshow(
-                table, aspect="auto", vmin=0, extent=(-0.5, table.shape[1] - 0.5, len(kinds) - 0.5, -0.5)
-            )
-            axes.set_yticks(range(len(kinds)), kinds)
-            axes.set(title=f"{METHODS[key].label}: {text}", xlabel="block")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(False)
-            axes.label_outer()
-            figure.colorbar(image, ax=axes)
-    n = len(outcome["seeds"])
-    figure.suptitle(f"How many directions ΔW has, in every matrix of every block (mean over {n} seeds)", fontsize=14)
-    return figure
-
-
-def truncated_accuracy(outcome):
-    """Figure 3: test accuracy when full fine-tuning's ΔW is cut to rank k."""
-    figure, axes = panels(outcome, "How many directions does the update need?", 9, 5.2)
-    rows = {row["method"]: row for row in outcome["rows"]}
-    lora = {str(rows[key]["rank"]): rows[key]["accuracy"] for key in QV if key in rows}
-    name = "lora_qv", "LoRA on q and v, trained at that rank", "o"
-    draw_cut(axes, outcome["cut"], rows["full"]["accuracy"], lora, name, style="")
-    return figure
-
-
-def loss_curves(outcome):
-    """Figure 4: training and validation loss of full fine-tuning and LoRA, same batches, same order."""
-    title = "The same batches in the same order: full fine-tuning and LoRA"
-    figure, (left, right) = panels(outcome, title, 12, 5, 2, sharey=True)
-    for key, of_key in outcome["curves"].items():
-        line = colour(key), METHODS[key].label, "--" if key == "qv_r1" else "-"
-        n = len(of_key["loss"][0])
-        steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
-        curve(left, steps, np.transpose(of_key["loss"]), *line)
-        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line)
-    title = f"training loss, means of {n} parts of the run"
-    left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
-    right.set(title="validation loss", xlabel="optimiser step")
-    left.legend(loc="lower left")
-    return figure
-
-
-FIGURES = {
-    "pretrained": {
-        "1_parameters_against_accuracy": parameters_against_accuracy,
-        "2_update_spectra": update_spectra,
-        "3_truncated_accuracy": truncated_accuracy,
-        "4_loss_curves": loss_curves,
-    },
-    "smollm2": {
-        "1_parameters_against_accuracy": parameters_against_accuracy,
-        "2_update_spectra": update_spectra,
-        "4_loss_curves": loss_curves,
-        "5_ranks_by_block": ranks_by_block,
-    },
-}
