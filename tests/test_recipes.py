@@ -51,12 +51,14 @@ from lora_np.experiments.runs.prompts import PromptRun
 from lora_np.experiments.store import DivergedError, Results, run_key
 from lora_np.experiments.subspace_tables import LAYERS, SECOND, WHAT, tables_of_pairs
 from lora_np.model import LlamaConfig, ModelConfig, initial_params, predict_logits
+from lora_np.model.initial import parameter_shapes
 from lora_np.training import attach, settled_from, trainable_arrays
 from lora_np.training import fine_tune as training
 
 LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
+SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +469,8 @@ def test_the_budgets_are_equal():
     shapes = LlamaConfig(
         vocab_size=1, n_positions=1, d_model=576, n_layers=30, n_heads=9, d_ff=1536, n_kv_heads=3, head_size=64
     )
-    trained = partial(trained_by, params=initial_params(shapes, np.random.default_rng(0)))
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameter_shapes(shapes).items()}
+    trained = partial(trained_by, params=zeros)
     *attention, mlp = (trained(key) for key in recipe("matrices").KEYS["smollm2"])
     assert set(attention) == {30 * 23_040} and mlp == 30 * 23_232
     assert {trained(key) for key in recipe("layers").KEYS["smollm2"]} == {30 * 20_352}
@@ -613,7 +616,9 @@ def contents(figure):
 
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name, base", CASES)
+@pytest.mark.parametrize(
+    "name, base", [pytest.param(*case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
+)
 def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
     """From made-up results of its own runs: checks that the gallery shows, and a figure that the JSON alone gives.
 
