@@ -80,11 +80,12 @@ def test_the_numbers_of_the_main_job(job):
     for key, n in (("full", C), ("all_r8", 8), ("qv_r8", 8)):
         for of_kind in spectra[key].values():
             assert np.shape(of_kind["sigma"]) == (n, 2) and of_kind["sigma"][0] == [1.0, 1.0]
-            stable, effective, rank_90 = of_kind["ranks"]
-            assert 1.0 <= stable <= effective <= n and rank_90 <= n
+            assert len(of_kind["ranks"]) == layers
+            for stable, effective, rank_90 in of_kind["ranks"]:
+                assert 1.0 <= stable <= effective <= n and rank_90 <= n
     assert outcome["cut"][str(C)] == pytest.approx(rows["full"]["accuracy"], abs=100 / 40)
     assert list(outcome["cut"]) == [str(k) for k in main_job.CUTS]
-    first = {key: outcome["curves"][key]["loss"][0][0] for key in main_job.WITH_CURVES}
+    first = {key: outcome["curves"][key]["loss"][0][0] for key in outcome["curves"]}
     assert len(set(first.values())) == 1  # the same batch, the same start
     assert outcome["asides"][-1]["values"] == [
         a - b for a, b in zip(rows["full"]["accuracy"], rows["scratch"]["accuracy"])
