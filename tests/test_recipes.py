@@ -708,6 +708,7 @@ WIRING = [  # recipe, how a check's statement begins, the two methods whose diff
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, statement, first, second, field", WIRING)
 def test_a_check_is_of_what_it_says(name, statement, first, second, field, without_clock):
     base = bases_of(name)[0]
