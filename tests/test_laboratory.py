@@ -460,6 +460,15 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert aside["verdict"] == FAILS and f"  beside: {format_check(aside)}" in lines
 
 
+def test_a_measure_may_have_another_claim(made_up, carrying, tmp_path, monkeypatch):
+    """Then the verdict is on that one, in the JSON, on the page and on the screen."""
+    measure, lines = made_up.measure, []
+    monkeypatch.setattr(made_up, "measure", lambda *given: measure(*given) | {"claim": "Less is claimed."})
+    assert experiment(tmp_path, report=lines.append)["claim"] == "Less is claimed."
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert f"  {HOLDS}: Less is claimed." in lines and made_up.CLAIM not in "".join(lines) + text
+
+
 def test_a_stopped_experiment_goes_on_and_a_finished_one_is_not_run_again(carrying, tmp_path):
     """Each run is kept as it ends, before anything else can go wrong."""
 
@@ -780,6 +789,7 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
         ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
+        (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),
     ],
 )
 def test_the_command_refuses(arguments, message, carrying, monkeypatch, tmp_path, capsys):

@@ -56,7 +56,7 @@ def add_commands(command):
 def add_experiment(command, seeds):
     """Options of a command that runs experiments; `seeds` says their default number."""
     text = "what is fine-tuned: pretrained, the small base, or smollm2 (default pretrained)"
-    command.add_argument("--base", default="pretrained", choices=("pretrained", "smollm2"), help=text)
+    command.add_argument("--base", default="pretrained", metavar="NAME", help=text)
     command.add_argument("--seeds", type=int, metavar="N", help=f"seeds of each run (default {seeds})")
     command.add_argument("--quick", action="store_true", help="two seeds of shortened runs")
     command.add_argument("--out", metavar="DIR", help="folder to write (default figures, or figures/quick)")
@@ -76,12 +76,13 @@ def run_experiment(arguments):
     from ..experiments import laboratory, sweep
     from ..experiments.gallery import folder_of
     from ..experiments.recipes import RECIPES, bases_of, headline
+    from ..experiments.runs import BASES
 
     if arguments.name == "list":
         for number, name in enumerate(RECIPES):
             print(f"{number:>2} {name:<17} {headline(name)} ({', '.join(bases_of(name))})")
         return 0
-    base, names = arguments.base, (arguments.name,)
+    base, names = one_of("base", arguments.base, BASES), (arguments.name,)
     if arguments.name == "all":
         names = [name for name in RECIPES if base in bases_of(name)]
     for name in names:

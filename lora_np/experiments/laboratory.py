@@ -7,7 +7,8 @@ A recipe (`recipes/`) is a module whose docstring is its method section, with
     KEYS                     base -> the methods that are trained on it, each from every seed at its own rate; or
     runs(seeds, quick, base) -> dict, name -> training run that it needs: a dataclass of `runs/`
     measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
-                             "asides", checks without a say in it; and whatever the figure shows
+                             "asides", checks without a say in it; "claim", where it is another one on this base; and
+                             whatever the figure shows
     draw(outcome)            -> the figure, from what the JSON holds
 
 and perhaps
@@ -132,7 +133,7 @@ def experiment(
     for kind, beside in (("checks", ""), ("asides", "beside: ")):
         for part in outcome[kind]:
             report(f"  {beside}{format_check(part)}")
-    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {module.CLAIM}")
+    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {outcome['claim']}")
     names = ", ".join(path.name for path in write_outcome(name, outcome, out, json_path))
     n, seconds = len(outcome["runs"]), outcome["seconds"]
     report(f"  {seconds:.0f} s, {reused} of {n} runs were there; {json_path}; {folder}: {names}\n")

@@ -172,11 +172,15 @@ def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
 
     `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
     """
-    more = {"keep": True} | more
-    if quick:
-        more |= QUICK | QUICK_ON[base]
-        more["examples"] = min(more["examples"], more["limit"]) if more.get("examples") else None
+    more = {"keep": True} | (shortened(more, base) if quick else more)
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
+
+
+def shortened(more, base="pretrained"):
+    """Fields of ClassifyRun, other than the defaults, for a quick look at the run."""
+    short = more | QUICK | QUICK_ON[base]
+    few = {"examples": min(short["examples"], short["limit"])} if short.get("examples") else {}
+    return short | few
 
 
 def ranks_of(rows, placement):

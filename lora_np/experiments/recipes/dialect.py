@@ -83,12 +83,11 @@ def run_of(base, domain, method, seed, rate, **more):
 def measure(results, runs, seeds, quick):
     first = next(iter(runs.values()))
     params, config, *_ = load_base(first.base)
+    texts = {name: load_domain(name, first.base, first.limit).test for name in (*TAUGHT[first.base], *OLD[first.base])}
+    of_base, threads = {}, worthwhile_threads(params)
     with blas_threads(1):
-        of_base = {
-            name: language_loss(params, config, tokens, length=LENGTH, threads=worthwhile_threads(params))
-            for name in (*TAUGHT[first.base], *OLD[first.base])
-            for tokens in [load_domain(name, first.base, first.limit).test]
-        }
+        for name, tokens in texts.items():
+            of_base[name] = language_loss(params, config, tokens, length=LENGTH, threads=threads)
     losses = {}  # domain -> name in SERIES -> losses in nats a token, one a seed
     for (domain, name, _), run in runs.items():
         numbers = results[run]
@@ -113,8 +112,8 @@ def measure(results, runs, seeds, quick):
     text = "runs whose adapter, taken off, leaves the base bit for bit"
     asides.append(check(text, taken_off, at_least=1.0, every=True))
     samples = small_samples() if first.base == "pretrained" else side_by_side(results, runs, seeds[0])
-    texts = {"licences_sha256": licences_digest(), "samples": samples}
-    return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **texts}
+    more = {"licences_sha256": licences_digest(), "samples": samples}
+    return {"checks": checks, "asides": asides, "base_losses": of_base, "losses": losses, **more}
 
 
 def small_samples():
@@ -139,8 +138,8 @@ def side_by_side(results, runs, seed):
         "the adapter taken off again": (task, None),
         "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
     }
-    for name, (of_name, adapter) in models.items():
-        texts[name] = ["".join(write_text_from(of_name, text, SAMPLE_TOKENS, adapter)) for text in SIDE_BY_SIDE]
+    for name, (of, attached) in models.items():
+        texts[name] = ["".join(write_text_from(of, prompt, SAMPLE_TOKENS, attached)) for prompt in SIDE_BY_SIDE]
     return {"prompts": list(SIDE_BY_SIDE), "texts": texts}
 
 

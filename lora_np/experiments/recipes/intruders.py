@@ -14,7 +14,7 @@ from ..evidence import check, compare
 from ..methods import METHODS, ranks_of
 from ..runs.classify import starting_point
 from ..updates import each
-from .truncation import KEYS as KEYS
+from . import truncation
 
 CLAIM = (
     "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none, "
@@ -24,6 +24,7 @@ CAPTION = (
     "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
     "the paper the line falls with the rank to that of full fine-tuning."
 )
+KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 

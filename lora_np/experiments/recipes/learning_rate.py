@@ -14,7 +14,7 @@ from ...adapters import AdapterConfig
 from ...formats import read_json
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, QUICK, QUICK_ON, SETTINGS, SOME, TUNE_SEED, rate_name, run_at
+from ..methods import ALL, SETTINGS, SOME, TUNE_SEED, rate_name, run_at, shortened
 from ..runs.classify import ClassifyRun
 
 CLAIM = (
@@ -43,7 +43,7 @@ def runs(seeds, quick, base="pretrained"):
 
 def small_runs(seeds, quick):
     more = {"examples": 2048, "test": False}
-    more |= QUICK | {"examples": None} if quick else {}
+    more = shortened(more) if quick else more
     adapters = {f"r={r}": AdapterConfig(r=r, alpha=ALPHA, targets=(ALL,)) for r in RANKS}
     return {
         (key, rate, seed): ClassifyRun(adapters.get(key), seed, rate, **more)
@@ -54,14 +54,14 @@ def small_runs(seeds, quick):
 
 
 def tuning_runs(seeds, quick):
-    tried, grid = read_json(SETTINGS)["tried"], {}
-    more = QUICK | QUICK_ON["smollm2"] | {"examples": None} if quick else SOME
-    for key, (method, name) in TUNED.items():
-        for rate in list(map(float, tried[rate_name(name, base="smollm2")]))[: 2 if quick else None]:
-            for seed in seeds:
-                run = run_at(rate, method, TUNE_SEED + seed, "smollm2", **{"epochs": 1, "test": False} | more)
-                grid[key, rate, seed] = run
-    return grid
+    tried, more = read_json(SETTINGS)["tried"], SOME | {"test": False}
+    more = shortened(more, "smollm2") if quick else more
+    return {
+        (key, float(rate), seed): run_at(float(rate), method, TUNE_SEED + seed, "smollm2", **more)
+        for key, (method, name) in TUNED.items()
+        for rate in list(tried[rate_name(name, base="smollm2")])[: 2 if quick else None]
+        for seed in seeds
+    }
 
 
 def measure(results, runs, seeds, quick):

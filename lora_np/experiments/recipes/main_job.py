@@ -10,9 +10,9 @@ order. Steps are timed in turns on one thread.
 import numpy as np
 
 from ...analysis import spectrum
+from .. import main_job_figures
 from ..baseline import tfidf_on_test
 from ..evidence import ahead, as_good, interval
-from ..main_job_figures import FIGURES as FIGURES
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
 from ..updates import each, scores_when_cut, updates_of
@@ -36,6 +36,7 @@ KEYS = {
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 WORDS_LIMIT = 400  # snippets for a quick look; among fewer there is one class alone
+FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4", "qv_r8")}
 SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2

@@ -8,7 +8,7 @@ of a placement share one learning rate. The verdict rests on the test loss, whic
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, ranks_of
-from .main_job import KEYS as MAIN
+from . import main_job
 
 CLAIM = (
     "The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4 against "
@@ -19,7 +19,7 @@ CAPTION = (
     "intervals, with the distance to full fine-tuning, and with what adapting more layers changes."
 )
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
-KEYS = {"pretrained": SMALL, "smollm2": MAIN["smollm2"]}
+KEYS = {"pretrained": SMALL, "smollm2": main_job.KEYS["smollm2"]}
 
 
 def measure(results, runs, seeds, quick):

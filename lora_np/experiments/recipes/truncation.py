@@ -65,7 +65,7 @@ def draw(outcome):
         label = f"{METHODS[key].label}: 90 % in {rank:.0f}"
         right.plot(range(1, len(share) + 1), share, color=colour(key), linestyle=style, linewidth=2, label=label)
     right.axhline(90, color="black", linewidth=0.8)
-    log_axis(right, 2 ** np.arange(0, np.log2(len(share)), 1, dtype=int), "leading directions")
+    log_axis(right, 2 ** np.arange(int(np.log2(len(share))) + 1), "leading directions")
     right.set_ylabel("share of ‖ΔW‖² in %")
     right.legend(loc="lower right")
     return figure
