@@ -76,7 +76,6 @@ def small_bases():
 @pytest.fixture
 def small(small_bases, monkeypatch):
     """Runs on small bases in the place of the real ones, and few snippets for a quick look; the small GPT."""
-    load_snippets.cache_clear()
     for module in (classify, compression, prompts, subspace_tables):
         monkeypatch.setattr(module, "load_base", lambda name="pretrained": small_bases[name])
     monkeypatch.setattr(compression, "read_model", lambda name, weights: small_bases[name])

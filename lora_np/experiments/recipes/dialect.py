@@ -31,7 +31,7 @@ CAPTION = (
     "only while the adapter is on; without it the model is back at the star. How much is forgotten also depends on the "
     "learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
 )
-BASES = ("pretrained",)
+BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> passes
 ON_BASE = {  # other fields of a base's runs
@@ -57,6 +57,9 @@ GUESSES = {
     "licences, full": 3.2e-3,
     "licences, lora_r1": 3.2e-2,
     "licences, lora_r16": 1.6e-2,
+    "smollm2, critics, full": 1e-4,
+    "smollm2, critics, lora_r1": 4e-3,
+    "smollm2, critics, lora_r16": 1e-3,
 }
 
 
