@@ -11,8 +11,8 @@ NAMES = {"smollm2": "SmolLM2, 134.5 million parameters", "pretrained": "the smal
 ABOUT = """\
 Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model, this data and
 these settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of
-1,000 snippets, on which an accuracy is known to 1.3 points; where it is not said, no interval includes what other
-snippets would give.
+1,000 snippets, on which an accuracy is known to 1.3 points. Unless an interval is said to be over snippets, it does not
+include what other snippets would give.
 
 One protocol holds for every classifier. The learning rate rises over a quarter of the first pass and then falls
 linearly to zero. Its peak has the lowest mean validation loss, over other seeds, on a grid of factors of 2 that

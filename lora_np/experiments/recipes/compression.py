@@ -3,9 +3,9 @@
 The linear layers of a base are put in NF4 (blocks of 64, double quantisation) or int8 (a scale a row), or pruned by
 magnitude, half of all weights or two of every four in a row. That base is frozen, and LoRA on all linear layers is
 trained on it: at r = 16 on the small base, beside a head alone, and at r = 4 on SmolLM2, on 2,000 snippets. The weights
-of SmolLM2 are those of a file in Q4_1, so there "dense" already has lost what four bits lose. LoftQ is LoRA whose start
-makes up for what NF4 loses. QA-LoRA has one number a block of 32 inputs. At the end, adapters are merged back into the
-format of their base, which rounds again: into NF4, and on SmolLM2 also into the file's Q4_1.
+of SmolLM2 are those of a file in Q4_1, so its "dense" base has already lost what four bits lose. LoftQ is LoRA whose
+start makes up for what NF4 loses. QA-LoRA has one number a block of 32 inputs. At the end, adapters are merged back
+into the format of their base, which rounds again: into NF4, and on SmolLM2 also into the file's Q4_1.
 """
 
 from ...adapters import Adapter, linear_layers, merge_in_format

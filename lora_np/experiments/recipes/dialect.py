@@ -2,11 +2,11 @@
 
 The small base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of
 software licences, of which there are six times fewer, in three. SmolLM2 is taught the critics' dialect with 32,768
-tokens. Both by full fine-tuning and by LoRA on all linear layers. Perplexity is measured during training and at the
-end, on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too, none of them seen in training.
-SmolLM2 also names twenty capitals that it knew. An adapter can be taken off again. The base is then what it was, bit
-for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts. Full
-fine-tuning at half of its rate shows how much of the forgetting comes from the rate.
+tokens. Each is taught in full and by LoRA on all linear layers. Perplexity is measured during training and at the end,
+on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too. None of these texts is trained on.
+SmolLM2 is also asked for twenty capitals that it knew. An adapter can be taken off again. The base is then what it was,
+bit for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts.
+Full fine-tuning at half of its rate shows how much of the forgetting comes from the rate.
 """
 
 from textwrap import wrap

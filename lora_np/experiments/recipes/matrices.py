@@ -1,9 +1,10 @@
 """Which matrices: one budget of parameters, spent on one attention matrix or shared among several.
 
 On the small base, rank 8 on one of W_q, W_k, W_v, W_o, rank 4 on two of them and rank 2 on all four have the same
-number of parameters: 8 (C + C) a block. In SmolLM2, keys and values are a third as wide as queries, so that rank 20 on
-W_q, 30 on W_k or W_v, 12 on two matrices and 6 on all four are the same; the MLP has 0.8 % more. They share the
-learning rates that were chosen for LoRA on q and v, and in the MLP for all linear layers. SmolLM2 has 2,000 snippets.
+number of parameters: 8 (C + C) a block. In SmolLM2, keys and values are a third as wide as queries. There, rank 20 on
+W_q, 30 on W_k or W_v, 12 on W_q and W_v, and 6 on all four train the same number, and the MLP's adapters 0.8 % more.
+The attention matrices share the rate that was chosen for LoRA on q and v; the MLP has that of all linear layers.
+SmolLM2 is trained on 2,000 snippets.
 """
 
 from ..drawing import COLOURS, PALETTE, dots, mark_mean, panels

@@ -2,7 +2,7 @@
 
 LoRA, rsLoRA, LoRA+, DoRA, PiSSA and OLoRA at r = 8; LoRA-FA, which trains only B, at r = 16, so that it trains as much;
 AdaLoRA from r = 12, of whose directions it gives up a third; and VeRA, whose few parameters are vectors, at r = 256. At
-a single rank, rsLoRA is LoRA with another α. On SmolLM2 there are those that the claim is about, and 2,000 snippets.
+a single rank, rsLoRA is LoRA with another α. SmolLM2 is trained with those of the claim alone, on 2,000 snippets.
 Besides the accuracy, the mean training loss of the first quarter is compared: it shows how fast a variant begins.
 """
 
