@@ -111,7 +111,7 @@ GUESSES = {
     ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
     ("smollm2", 1): {
         **{"full": 1e-4, "head": 4e-3, "attention": 2e-3, "all": 1e-3},
-        "lora": 2e-3,
+        **{"lora": 2e-3, "lora+": 5e-4, "dora": 2e-3, "pissa": 1e-3, "qalora": 2e-3},
     },
 }
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.
@@ -170,9 +170,9 @@ def run_at(rate, key, seed, base="pretrained", **more):
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
     """(method, seed) -> `tuned_run`, for several methods from each of the seeds.
 
-    `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
+    `quick` shortens the runs.
     """
-    more = {"keep": True} | (shortened(more, base) if quick else more)
+    more = shortened(more, base) if quick else more
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
 
 

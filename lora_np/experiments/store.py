@@ -53,18 +53,17 @@ class Results:
         self[run]
         return kept_arrays(self._store, run)
 
-    def file_bytes(self, run):
-        """The size of the file of what the run trained."""
-        return entry_path(self._store, run, ".safetensors").stat().st_size
-
     def validation_loss(self, run):
         """In nats; None for a run that diverged."""
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """Settings and numbers of each run as one dict, for JSON; equal runs once."""
+        """Settings and numbers of each run as one dict, for JSON, without the long spectra; equal runs once."""
         settings = {run_key(run): settings_of(run) for run in runs}
-        return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
+        return [
+            {"settings": of_run} | {name: number for name, number in self._numbers[key].items() if name != "spectra"}
+            for key, of_run in settings.items()
+        ]
 
 
 # ---------------------------------------------------------------- what a result depends on
@@ -176,11 +175,11 @@ def kept_numbers(store, run):
     try:
         entry = read_json(entry_path(store, run))
         numbers, names = entry["numbers"], entry["arrays"]
-        enough = names or not getattr(run, "keep", False) or "diverged" in numbers
-        whole = not names or sorted(kept_arrays(store, run)) == names
+        wanted = getattr(run, "keep", False) and "diverged" not in numbers
+        whole = not wanted or names and sorted(kept_arrays(store, run)) == names
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return numbers if enough and whole else None
+    return numbers if whole else None
 
 
 def kept_arrays(store, run):

@@ -2,18 +2,17 @@
 
 import numpy as np
 
-from ..adapters import Adapter, adapter_deltas
-from ..analysis import linear_updates, truncated_updates
+from ..analysis import truncated_updates
 from ..training import blas_threads, shard_threads, worthwhile_threads
 from .drawing import COLOURS, band, mean_line
-from .runs.classify import load_snippets, score, starting_point
+from .runs.classify import load_snippets, score, starting_point, updates
 
 
 def updates_of(results, run, dtype=np.float32):
     """Name -> ΔW of each linear layer that a run trained, computed from its arrays in a dtype."""
     params, _, start = starting_point(run)
     trained = {name: array.astype(dtype) for name, array in results.arrays(run).items()}
-    return linear_updates(params, trained) if start is None else adapter_deltas(params, Adapter(start.config, trained))
+    return updates(params, start, trained)
 
 
 def each(function, arrays):

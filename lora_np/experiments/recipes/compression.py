@@ -36,16 +36,15 @@ LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 def runs(seeds, quick, base="pretrained"):
     """("form of the weights, method", seed) -> run."""
-    keys, special = ("head", LORA[base]), ("nf4", "loftq", {})
+    keys, special = ("head", LORA[base]), ("nf4", "loftq")
     if base == "smollm2":
-        keys, special = (LORA[base],), ("dense", "qalora", SOME)
-    grid = {}
+        keys, special = (LORA[base],), ("dense", "qalora")
+    grid, on = {}, {"base": base, "keep": True} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
-        more = {"weights": weights} | (SOME if base == "smollm2" else {})
-        for (key, seed), run in tuned_runs(keys, seeds, quick, base=base, **more).items():
+        for (key, seed), run in tuned_runs(keys, seeds, quick, weights=weights, **on).items():
             grid[f"{weights}, {key}", seed] = run
-    weights, key, more = special
-    of_special = tuned_runs([key], seeds, quick, base=base, **more)
+    weights, key = special
+    of_special = tuned_runs([key], seeds, quick, **on)
     return grid | {(f"{weights}, {key}", seed): run for (_, seed), run in of_special.items()}
 
 

@@ -24,7 +24,7 @@ CAPTION = (
     "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
     "the paper the line falls with the rank to that of full fine-tuning."
 )
-KEYS = truncation.KEYS
+KEYS, ON = truncation.KEYS, truncation.ON
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 

@@ -9,13 +9,12 @@ order. Steps are timed in turns on one thread.
 
 import numpy as np
 
-from ...analysis import spectrum
 from .. import main_job_figures
 from ..baseline import tfidf_on_test
 from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import each, scores_when_cut, updates_of
+from ..updates import scores_when_cut
 
 CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
@@ -48,7 +47,7 @@ def runs(seeds, quick, base="pretrained"):
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
     # The long ones first, so that none is left to run alone at the end.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
-    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
+    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, keep=base == "pretrained", **more)
     if base == "pretrained":
         return grid
     small = {(key, seed): run for (key, seed), run in runs(seeds, quick).items() if key != "scratch"}
@@ -81,7 +80,7 @@ def measure(results, runs, seeds, quick):
                 "less_words": list(interval(100 * (right[key][:n] - words[:n]))),
                 "step_seconds": step_time[key]["seconds"],
                 "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
-                "saved_bytes": results.file_bytes(run),
+                "saved_bytes": numbers["trained_bytes"],
             }
         )
 
@@ -102,7 +101,11 @@ def measure(results, runs, seeds, quick):
         "small": [{"trainable": results[runs[key, seeds[0]]]["trainable"], "accuracy": accuracy[key]} for key in small],
         "baseline": baseline,
         "step_time": step_time,
-        "spectra": spectra(results, runs, WITH_SPECTRA[base]),
+        "spectra": {
+            key: mean_spectra([results[runs[key, seed]]["spectra"] for seed in seeds])
+            for key in WITH_SPECTRA[base]
+            if key in loss
+        },
         "curves": {
             key: loss_curve([results[runs[key, seed]] for seed in seeds])
             for key in (*WITH_SPECTRA[base], "qv_r1")
@@ -130,31 +133,15 @@ def loss_curve(numbers):
     }
 
 
-def spectra(results, runs, methods):
-    """Method -> kind of layer -> singular values of ΔW and its ranks.
-
-    "sigma" (n, seeds) are shares of the largest, the geometric mean over layers; "ranks" (layers, 3) are the means over
-    seeds of stable rank, effective rank and rank_90.
-    """
-    measured = {}
-    for key in methods:
-        of_kind = {}  # kind -> for each seed the spectra of its layers
-        for run in (run for (method, _), run in runs.items() if method == key):
-            of_seed = {}
-            for name, of_layer in each(spectrum, updates_of(results, run)).items():
-                of_seed.setdefault(name.split(".")[-2], []).append(of_layer)
-            for kind, of_layers in of_seed.items():
-                of_kind.setdefault(kind, []).append(of_layers)
-        n = None if key == "full" else METHODS[key].adapter.r  # an adapter's ΔW has r directions
-        for kind, of_seeds in of_kind.items():
-            sigma = np.array([[s.singular_values[:n] / s.singular_values[0] for s in of_seed] for of_seed in of_seeds])
-            sigma = np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=1)).T  # (n, seeds)
-            ranks = [[(s.stable_rank, s.effective_rank, s.rank_90) for s in of_seed] for of_seed in of_seeds]
-            measured.setdefault(key, {})[kind] = {
-                "sigma": [[float(f"{value:.4g}") for value in row] for row in sigma],
-                "ranks": np.mean(ranks, axis=0).round(3).tolist(),
-            }
-    return measured
+def mean_spectra(of_seeds):
+    """Kind of layer -> "sigma" (n, seeds), and "ranks" (layers, 3), means over seeds; see `runs.classify.spectra`."""
+    return {
+        kind: {
+            "sigma": list(zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))),
+            "ranks": np.mean([of_seed[kind]["ranks"] for of_seed in of_seeds], axis=0).round(3).tolist(),
+        }
+        for kind in of_seeds[0]
+    }
 
 
 def table(outcome):
