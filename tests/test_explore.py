@@ -53,8 +53,8 @@ def written(path, rows):
     return path
 
 
-def text_of(path):
-    path.write_text("\n".join(TEXTS), encoding="utf-8")
+def text_of(path, lines=TEXTS):
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
@@ -127,6 +127,11 @@ def test_ranks_of_a_large_adapter():
     assert ranks_to_cut_to(sizes) == [0, 1, 2, 4, 8, 16, 20]
 
 
+def rowwise(rows):
+    """Rows without their means."""
+    return rows - rows.mean(axis=-1, keepdims=True)
+
+
 @pytest.mark.parametrize("layer", ["attn.q_proj", "mlp.up_proj", "attn.o_proj", "mlp.down_proj"])
 @pytest.mark.parametrize("base", ["gpt2", "llama"])
 def test_the_tokens_of_a_planted_direction_come_first(base, layer, bases, tmp_path):
@@ -136,14 +141,20 @@ def test_the_tokens_of_a_planted_direction_come_first(base, layer, bases, tmp_pa
     norms = {"gpt2": ("ln1", "ln2", "ln_f"), "llama": ("norm1", "norm2", "norm_f")}[base]
     reads = layer in ("attn.q_proj", "mlp.up_proj")
     gain = task.params[f"blocks.0.{norms[layer.startswith('mlp')]}.weight" if reads else f"{norms[2]}.weight"]
-    direction = task.params["tok_emb.weight"][planted] / gain
+    table = task.params["tok_emb.weight"]  # which the head has too
+    direction = table[planted] / gain
     leaf, vector = ("lora_A", direction[None]) if reads else ("lora_B", direction[:, None])
     weights = {**task.adapter.weights, f"{module}.{leaf}": vector}
     task = task._replace(adapter=task.adapter._replace(weights=weights))
     [row] = [r for r in layer_rows(task, directions_of(task.params, task.adapter)) if r["layer"] == module]
     assert row["reads"] == reads
     [(towards, away)] = row["tokens"]
-    assert towards[0] == [" wonderful", pytest.approx(1.0, abs=1e-5)] and len(towards) == len(away) == 8
+    read = gain * direction
+    if base == "gpt2":  # a layer norm takes the mean away: from embeddings, or from what is written
+        table, read = (rowwise(table), rowwise(read)) if reads else (table, gain * rowwise(direction))
+    cosine = table[planted] @ read / np.linalg.norm(table[planted]) / np.linalg.norm(read)
+    assert towards[0] == [" wonderful", pytest.approx(cosine, abs=1e-5)] and len(towards) == len(away) == 8
+    assert cosine > 0.9
     cosines = [cosine for _, cosine in towards + away[::-1]]
     assert cosines == sorted(cosines, reverse=True) and cosines[-1] < 0
 
@@ -173,17 +184,21 @@ def test_the_page_of_a_large_adapter_is_small(bases, tmp_path):
 # ---------------------------------------------------------------- losses and answers
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_losses_of_a_language_model(kind, bases, tmp_path):
+@pytest.mark.parametrize("kind, n_texts", [("lora", 2), ("dora", 9)])
+def test_losses_of_a_language_model(kind, n_texts, bases, tmp_path):
     folder = saved(tmp_path / "a", bases / "gpt2", kind=kind)
-    given = {"text_file": text_of(tmp_path / "text"), "n_texts": 3, "prompts": ["the"]}
-    ranks = explore(folder, tmp_path / "page.html", **given)["ranks"]
+    lines = [f"{text} {i}" for i in range(9) for text in TEXTS]
+    given = {"text_file": text_of(tmp_path / "text", lines), "prompts": ["the"]}
+    ranks = explore(folder, tmp_path / "page.html", n_texts=n_texts, **given)["ranks"]
     task = load_task(folder)
-    stream = token_stream(encode(task.tokenizer, TEXTS[1:]))
+    texts = encode(task.tokenizer, lines)
+    tenth = sum(map(len, texts)) - int(0.9 * sum(map(len, texts)))  # what finetune tests on
+    stream = token_stream(texts)[-min(tenth, sum(map(len, texts[-n_texts:]))) :]
+    assert (len(stream) == tenth) == (n_texts > 2)
     losses = [language_loss(task.params, task.config, stream, adapter) for adapter in (None, task.adapter)]
     assert ranks["loss"][0] == losses[0] and ranks["loss"][-1] == pytest.approx(losses[1], rel=1e-5)
     assert ranks["perplexity"] == pytest.approx(np.exp(ranks["loss"])) and losses[0] != losses[1]
-    assert ranks["texts"] == 3 and set(ranks["tokens"]) == {len(stream)}
+    assert ranks["tokens"] == len(stream)
     assert ranks["ranks"] == ([0, 1, 2, 3] if kind == "lora" else [0, 1, 2, 4, 8, 16])
 
 
@@ -296,6 +311,11 @@ def test_refusals(bases, tmp_path, fails):
         ([language, "--label", "l"], ["label: ", "of a language model"]),
         ([classes, "--text-file", text], ["text-file: ", "of a classifier", "--data"]),
         ([classes, "--text", "t"], ["text: needs --data"]),
+        ([classes, "--quoting"], ["quoting: needs --data"]),
+        ([classes, "--chat"], ["chat: ", "of a classifier"]),
+        ([classes, "--texts", "9"], ["texts: needs texts"]),
+        ([language, "--text-file", text_of(tmp_path / "short", ["a fox"])], ["text_file: ", "at least 20"]),
+        ([language, "--chat"], ["model: has no chat template"]),
         ([classes, "--data", data], ["other"]),
         ([classes, "--data", data, "--label", "x"], ["label_column", "'x'"]),
         ([head], ["adapter: ", "no layer"]),

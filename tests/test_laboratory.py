@@ -460,13 +460,13 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert aside["verdict"] == FAILS and f"  beside: {format_check(aside)}" in lines
 
 
-def test_a_measure_may_have_another_claim(made_up, carrying, tmp_path, monkeypatch):
+def test_a_base_may_have_another_claim(made_up, carrying, tmp_path, monkeypatch):
     """Then the verdict is on that one, in the JSON, on the page and on the screen."""
-    measure, lines = made_up.measure, []
-    monkeypatch.setattr(made_up, "measure", lambda *given: measure(*given) | {"claim": "Less is claimed."})
+    lines, other = [], made_up.CLAIM
+    monkeypatch.setattr(made_up, "CLAIM", {"smollm2": other, "pretrained": "Less is claimed."})
     assert experiment(tmp_path, report=lines.append)["claim"] == "Less is claimed."
     text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
-    assert f"  {HOLDS}: Less is claimed." in lines and made_up.CLAIM not in "".join(lines) + text
+    assert f"  {HOLDS}: Less is claimed." in lines and other not in "".join(lines) + text
 
 
 def test_a_stopped_experiment_goes_on_and_a_finished_one_is_not_run_again(carrying, tmp_path):

@@ -28,6 +28,7 @@ from lora_np.experiments.recipes import (
     learning_rate,
     low_data,
     main_job,
+    of_base,
     planted_rank,
     prompting,
     recipe,
@@ -80,8 +81,8 @@ def small(small_bases, monkeypatch):
         monkeypatch.setattr(module, "load_base", lambda name="pretrained": small_bases[name])
     monkeypatch.setattr(compression, "read_model", lambda name, weights: small_bases[name])
     monkeypatch.setitem(QUICK, "limit", LIMIT)
-    for of_base in main_job.QUICK.values():
-        monkeypatch.setitem(of_base, "limit", LIMIT)
+    for of_quick in main_job.QUICK.values():
+        monkeypatch.setitem(of_quick, "limit", LIMIT)
     return small_bases["pretrained"]
 
 
@@ -379,7 +380,7 @@ def test_a_recipe_says_what_it_is(name):
     title, _, method = module.__doc__.partition("\n\n")
     assert title == headline(name) and title.endswith((".", "?")) and len(title) <= 120
     assert len(method.split()) >= 25  # the method section
-    for text in (module.CLAIM, module.CAPTION):
+    for text in (of_base(text, base) for text in (module.CLAIM, module.CAPTION) for base in bases_of(name)):
         assert text.endswith(".") and "  " not in text and "|" not in text and len(text.split()) >= 12
     assert all(callable(function) for function in (module.measure, *figures(name).values()))
 
@@ -675,7 +676,7 @@ def test_which_snippets_a_run_gets_right(small):
 
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
     ("main_job", "LoRA q,v r=8 less full", "qv_r8", "full", "test_loss"),
-    ("prompting", "LoRA on 10 snippets less 8", "qv_r8_10", "shots_8", "test_accuracy"),
+    ("prompting", "LoRA on 10 snippets less 10", "qv_r8_10", "shots_10", "test_accuracy"),
     ("prompting", "LoRA on all snippets less the small base", "qv_r8", "small", "test_accuracy"),
     ("layers", "last 10 blocks less first", "last_r6", "first_r6", "test_accuracy"),
     ("rank_sweep", "q and v, r = 1 less r = 64: test l", "qv_r1", "qv_r64", "test_loss"),

@@ -17,26 +17,28 @@ def add_commands(command):
     page.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
     page.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
     page.add_argument("--quoting", action="store_true", help=QUOTING)
-    text = "of a language model: a text to measure losses on; its last texts, which finetune tests on, are taken"
+    text = "of a language model: a text to measure losses on; of its last tenth, which finetune tests on, the end"
     page.add_argument("--text-file", metavar="FILE", help=text)
     text = "measure on at most N texts (default 200; 50 with a large base)"
     page.add_argument("--texts", type=int, metavar="N", help=text)
     text = "a text to be continued, or classified, at several scales; can be repeated"
     page.add_argument("--prompt", action="append", default=[], type=str, metavar="TEXT", help=text)
+    page.add_argument("--chat", action="store_true", help="answer the prompts, through the model's chat template")
 
 
 def run_explore(arguments):
     explore(
         arguments.adapter,
         arguments.out,
-        arguments.base,
-        arguments.data,
-        arguments.text,
-        arguments.label,
-        arguments.quoting,
-        arguments.text_file,
-        arguments.prompt,
-        arguments.texts,
-        print_now,
+        base=arguments.base,
+        data=arguments.data,
+        text_column=arguments.text,
+        label_column=arguments.label,
+        quoting=arguments.quoting,
+        text_file=arguments.text_file,
+        prompts=arguments.prompt,
+        n_texts=arguments.texts,
+        chat=arguments.chat,
+        report=print_now,
     )
     print(f"saved in {arguments.out}")

@@ -2,13 +2,12 @@
 
 A recipe (`recipes/`) is a module whose docstring is its method section, with
 
-    CLAIM                    what the paper says, and which paper
-    CAPTION                  what to see in the figure
+    CLAIM                    what the paper says, and which paper; one text, or a dict of them by base
+    CAPTION                  what to see in the figure, likewise
     KEYS                     base -> the methods that are trained on it, each from every seed at its own rate; or
     runs(seeds, quick, base) -> dict, name -> training run that it needs: a dataclass of `runs/`
     measure(results, runs, seeds, quick)   -> dict with "checks" (see `evidence.py`), which decide the verdict; perhaps
-                             "asides", checks without a say in it; "claim", where it is another one on this base; and
-                             whatever the figure shows
+                             "asides", checks without a say in it; and whatever the figure shows
     draw(outcome)            -> the figure, from what the JSON holds
 
 and perhaps
@@ -34,7 +33,7 @@ from .drawing import write_figure
 from .evidence import format_check, verdict
 from .gallery import folder_of, markdown, write_gallery
 from .methods import tuned_runs
-from .recipes import bases_of, figures, headline, recipe
+from .recipes import bases_of, figures, headline, of_base, recipe
 from .store import STORE, DivergedError, carry_out_all, made_with
 
 QUICK_SEEDS = 2
@@ -110,8 +109,8 @@ def experiment(
             + [f"--base {base}"] * (base != "pretrained")
             + ["--quick" if quick else f"--seeds {len(seeds)}"]
         ),
-        "claim": module.CLAIM,
-        "caption": module.CAPTION,
+        "claim": of_base(module.CLAIM, base),
+        "caption": of_base(module.CAPTION, base),
         "verdict": verdict(measured["checks"]),
         "quick": quick,
         "seeds": seeds,
@@ -160,6 +159,6 @@ def draw_again(name, out="figures", base="pretrained"):
     path = folder_of(out, base) / f"{name}.json"
     outcome = read_json(path)
     try:
-        return write_outcome(name, outcome | {"caption": recipe(name).CAPTION}, out, path)
+        return write_outcome(name, outcome | {"caption": of_base(recipe(name).CAPTION, base)}, out, path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None

@@ -78,12 +78,12 @@ def update_spectra(outcome):
 
 def ranks_by_block(outcome):
     """Figure 5: the three ranks of every matrix's ΔW, kinds of layers by blocks, full next to LoRA."""
-    full, *others = outcome["spectra"]
-    shown = [full, next(key for key in others if key.startswith("all") or len(others) == 1)]
     from matplotlib.ticker import MaxNLocator
 
+    shown = list(outcome["spectra"])[:2]
+
     figure = new_figure(15, 8.5)
-    grid = figure.subplots(3, 2, sharex=True, sharey=True)
+    grid = figure.subplots(3, 2, sharex=True)
     for i, (line, text) in enumerate(zip(grid, ("stable rank", "effective rank", "rank with 90 % of the energy"))):
         for axes, key in zip(line, shown):
             kinds = outcome["spectra"][key]
@@ -98,7 +98,8 @@ def ranks_by_block(outcome):
             axes.label_outer()
             figure.colorbar(image, ax=axes)
     n = len(outcome["seeds"])
-    figure.suptitle(f"How many directions ΔW has, in every matrix of every block (mean over {n} seeds)", fontsize=14)
+    seeds = "one seed" if n == 1 else f"mean over {n} seeds"
+    figure.suptitle(f"How many directions ΔW has, in every matrix of every block ({seeds})", fontsize=14)
     return figure
 
 

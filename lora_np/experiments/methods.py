@@ -49,7 +49,7 @@ def variant(name, r=8):
 
 def gated_mlp():
     """About as many parameters as "qv_r12", on three matrices of 2,112 a rank."""
-    return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3})
+    return replace(lora(4, "gate_proj", *MLP), rank_pattern={"down_proj": 3}, alpha_pattern={"down_proj": 6.0})
 
 
 METHODS = {
@@ -133,7 +133,7 @@ def learning_rate(key, passes=1, base="pretrained"):
     name, chosen = rate_name(METHODS[key].rate, passes, base), read_json(SETTINGS)["chosen"]
     if name not in chosen:
         raise ValueError(
-            f"passes: no learning rate is chosen for {name!r}; add a guess, and run python -m lora_np tune"
+            f"no learning rate is chosen for {name!r}; choose one with: python -m lora_np tune --methods {name!r}"
         )
     return chosen[name]
 
@@ -170,9 +170,9 @@ def run_at(rate, key, seed, base="pretrained", **more):
 def tuned_runs(keys, seeds, quick=False, passes=1, base="pretrained", **more):
     """(method, seed) -> `tuned_run`, for several methods from each of the seeds.
 
-    `quick` shortens the runs.
+    `quick` shortens the runs. Their arrays are kept, unless `more` says otherwise.
     """
-    more = shortened(more, base) if quick else more
+    more = {"keep": True} | (shortened(more, base) if quick else more)
     return {(key, seed): tuned_run(key, seed, passes, base, **more) for key in keys for seed in seeds}
 
 

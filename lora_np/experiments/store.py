@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
 LONG = 60  # seconds, from which on it is said how many are left
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-UNTRACED = (("formats",),)  # a run only reads the base with it, and the base's bytes are in the key
+UNTRACED = (("formats",),)  # a run only reads the base with it. The small base's bytes are in the key, SmolLM2's not
 ROOT = ((), "__version__")  # which is in the key too
 
 

@@ -17,9 +17,8 @@ def pairs(ranks, seeds, quick, base="pretrained"):
 
     First come the first runs of all pairs, then the second ones.
     """
-    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, base=base, keep=True)
-    seeds = [seed + SECOND for seed in seeds]
-    return first | tuned_runs([f"qv_r{ranks[1]}"], seeds, quick, base=base, keep=True)
+    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, base=base)
+    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick, base=base)
 
 
 def width(runs):

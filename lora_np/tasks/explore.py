@@ -9,7 +9,7 @@ from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
-from .explore_answers import by_rank, by_scale, chosen, labelled_texts, language_texts
+from .explore_answers import by_rank, by_scale, labelled_texts, language_tokens, spread
 from .explore_layers import cut, directions_of, layer_rows
 from .start import answers_of, is_large, silent
 
@@ -33,6 +33,7 @@ def explore(
     text_file=None,
     prompts=(),
     n_texts=None,
+    chat=False,
     report=silent,
 ):
     """Write a page about an adapter, which needs nothing except a browser.
@@ -46,10 +47,12 @@ def explore(
         distances. None: losses are left out
     text_column, label_column : str, or None: those that the classifier was trained with
     quoting : bool, of a TSV; see `read_records`
-    text_file : for a language model, path of a text to measure losses on; its last texts are taken, because `finetune`
-        tests on those. None: for an adapter of the package held-out texts of its own, otherwise losses are left out
+    text_file : for a language model, path of a text to measure losses on; the end of its last tenth is taken, because
+        `finetune` tests on that. None: for an adapter of the package held-out texts of its own, otherwise losses are
+        left out
     prompts : list of str to be continued, or to be classified; none: a few of the package's or of the data's
     n_texts : int, at most so many texts are measured on; None: 200, or 50 with a large base
+    chat : bool, whether a language model answers the prompts through its chat template
     report : function of a line of text about what is computed, called before it
 
     Returns
@@ -74,33 +77,37 @@ def explore(
     task = loaded.task._replace(adapter=next(iter(loaded.adapters.values())))
     if not layer_arrays(task.adapter):
         raise ValueError(f"adapter: {adapter} adapts no layer, only the head; expected at least one layer")
+    n = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
     if task.labels is None:
         given = {"data": data, "text": text_column, "label": label_column, "quoting": quoting or None}
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: {adapter} is of a language model, which is measured on a --text-file")
-        measured = language_texts(adapter, text_file)
+        measured = language_tokens(adapter, task.tokenizer, text_file, n, report)
     elif text_file is not None:
         raise ValueError(f"text-file: {adapter} is of a classifier, which is measured on --data with texts and labels")
+    elif chat:
+        raise ValueError(f"chat: {adapter} is of a classifier, which answers with a label")
     else:
-        measured = labelled_texts(adapter, task, data, text_column, label_column, quoting)
-    n_texts = n_texts or (TEXTS_OF_LARGE if is_large(loaded.base) else TEXTS)
+        measured = labelled_texts(adapter, task, data, text_column, label_column, quoting, n)
+    if n_texts is not None and measured is None:
+        raise ValueError("texts: needs texts to measure losses on; see --data and --text-file")
     with blas_threads(worthwhile_threads(task.params)), answers_of(adapter):
-        page = page_data(task, loaded.base, measured, prompts, n_texts, report)
+        page = page_data(task, loaded.base, measured, prompts, chat, report)
     page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
     write_text(out, page_text(page))
     return page
 
 
-def page_data(task, base, measured, prompts, n_texts, report):
+def page_data(task, base, measured, prompts, chat, report):
     """The data of a page.
 
     Parameters
     ----------
     task : Task with its adapter
     base : folder or file of the base
-    measured : (what they are, texts, classes or None) to measure losses on, or None
-    prompts, n_texts, report : as in `explore`
+    measured : from `language_tokens` or `labelled_texts`
+    prompts, chat, report : as in `explore`
 
     Returns
     -------
@@ -109,7 +116,6 @@ def page_data(task, base, measured, prompts, n_texts, report):
     n = len(layer_arrays(task.adapter))
     report(f"decomposing ΔW of {n} layers")
     directions = directions_of(task.params, task.adapter)
-    measured = measured and chosen(measured, n_texts, task.labels is not None)
 
     def variant(k=None, scale=1.0):
         """The Task with each ΔW cut to rank k and multiplied by a scale, merged."""
@@ -117,12 +123,14 @@ def page_data(task, base, measured, prompts, n_texts, report):
         return task._replace(params=merge(task.params, adapter), adapter=None)
 
     if not prompts and task.labels is not None:
-        prompts = chosen(measured, N_FROM_DATA, True)[1] if measured else TEXTS_TO_CLASSIFY
+        prompts = TEXTS_TO_CLASSIFY
+        if measured is not None:
+            prompts = [measured[1][row] for row in spread(len(measured[1]), N_FROM_DATA)]
     return {
         "facts": facts(task),
         "layers": layer_rows(task, directions),
-        "ranks": measured and by_rank(variant, directions, base, *measured, report),
-        "answers": by_scale(variant, prompts or PROMPTS, report),
+        "ranks": measured and by_rank(variant, directions, base, report, *measured),
+        "answers": by_scale(variant, prompts or PROMPTS, chat, report),
     }
 
 

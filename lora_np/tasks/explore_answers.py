@@ -10,9 +10,9 @@ from ..formats.task import SHIPPED
 from ..training import language_loss, worthwhile_threads
 from .classifier import class_probabilities
 from .labelling import texts_to_label, trained_column
-from .language_model import WINDOW, perplexity
+from .language_model import WINDOW, parts_of, perplexity
 from .start import most_tokens
-from .writing import write_text_from
+from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
 N_NEW = 30  # tokens of a continuation
@@ -25,39 +25,46 @@ OWN_DATA = {  # of the adapters that come with the package
 # ---------------------------------------------------------------- data to measure on
 
 
-def language_texts(adapter, text_file):
-    """(what they are, texts, None) for a language model; None if there are none."""
+def language_tokens(adapter, tokenizer, text_file, n, report):
+    """(what they are, tokens) of at most n texts, the last ones, for a language model; None if there are none.
+
+    Of a file they are from the test part of `finetune`, its last tenth.
+    """
     if text_file is not None:
-        return f"the last of {Path(text_file).name}", read_texts(text_file), None
+        texts = encode(tokenizer, read_texts(text_file))
+        test = parts_of(token_stream(texts))[-1]
+        if len(test) < 2:
+            raise ValueError(f"text_file: {text_file} has {sum(map(len, texts))} tokens, expected at least 20")
+        return f"the end of {Path(text_file).name}", test[-sum(map(len, texts[-n:])) :]
     folder = task_folder(adapter)
     if folder.parent != SHIPPED or folder.name not in OWN_DATA:
         return None
     what, load = OWN_DATA[folder.name]
     try:
-        return what, load(), None
-    except FileNotFoundError:  # the package of reviews is not installed
+        return what, token_stream(encode(tokenizer, load()[-n:]))
+    except FileNotFoundError as error:  # the package of reviews is not installed
+        report(f"no losses are measured: {error}")
         return None
 
 
-def labelled_texts(adapter, task, data, text_column, label_column, quoting):
-    """(what they are, texts, classes (N,)) for a classifier; None without data."""
+def labelled_texts(adapter, task, data, text_column, label_column, quoting, n):
+    """(what they are, texts, classes (N,)) of at most n rows for a classifier; None without data."""
     if data is None:
-        for name, value in {"text": text_column, "label": label_column}.items():
+        for name, value in {"text": text_column, "label": label_column, "quoting": quoting or None}.items():
             if value is not None:
                 raise ValueError(f"{name}: needs --data")
         return None
     records = read_records(data, quoting)
     texts = texts_to_label(adapter, records, text_column)
     labels = column_of(records, label_column or trained_column(adapter, "label_column"), "label_column")
-    return f"rows of {Path(data).name}", texts, encode_labels([label.strip() for label in labels], task.labels)
+    classes = encode_labels([label.strip() for label in labels], task.labels)
+    rows = spread(len(texts), n)
+    return f"rows of {Path(data).name}", [texts[row] for row in rows], classes[rows]
 
 
-def chosen(measured, n, spread):
-    """At most n of the texts and classes: at equal distances, or the last ones."""
-    what, texts, classes = measured
-    n = min(n, len(texts))
-    rows = np.linspace(0, len(texts) - 1, n).round().astype(int) if spread else np.arange(len(texts) - n, len(texts))
-    return what, [texts[row] for row in rows], None if classes is None else classes[rows]
+def spread(length, n):
+    """At most n numbers from 0 to length − 1, at equal distances."""
+    return np.linspace(0, length - 1, min(n, length)).round().astype(int)
 
 
 # ---------------------------------------------------------------- what the sliders show
@@ -71,7 +78,7 @@ def ranks_to_cut_to(directions):
     return [0, *(2**i for i in range(most.bit_length()) if 2**i < most), most]
 
 
-def by_rank(variant, directions, base, what, texts, classes, report):
+def by_rank(variant, directions, base, report, what, data, classes=None):
     """Losses with each ΔW cut to a rank.
 
     Parameters
@@ -79,47 +86,48 @@ def by_rank(variant, directions, base, what, texts, classes, report):
     variant : function (k) -> Task
     directions : from `directions_of`
     base : folder or file of the base
-    what, texts, classes : str, list of N str, and (N,) integers or None for a language model
     report : function of a line of text
+    what : str, what is measured on
+    data, classes : (N,) tokens and None for a language model; N texts and (N,) integers for a classifier
 
     Returns
     -------
-    dict: "what" and "texts", how many; "ranks"; and of `measure`'s numbers each a list with one for each rank
+    dict: "what"; "tokens" or "texts", how many; "ranks"; and of `measure`'s numbers each a list with one for each rank
     """
-    ranks, rows = ranks_to_cut_to(directions), []
+    ranks, rows, unit = ranks_to_cut_to(directions), [], "tokens" if classes is None else "texts"
     for k in ranks:
-        report(f"measuring at rank {k} of {ranks[-1]} on {len(texts)} texts")
-        rows.append(measure(variant(k), base, texts, classes))
-    about = {"what": what, "texts": len(texts), "ranks": ranks}
+        report(f"measuring at rank {k} of {ranks[-1]} on {len(data):,} {unit}")
+        rows.append(measure(variant(k), base, data, classes))
+    about = {"what": what, unit: len(data), "ranks": ranks}
     return about | {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def measure(task, base, texts, classes):
-    """A language model's "loss" in nats per token, "perplexity" and "tokens", how many; a classifier's "loss" in nats
-    per text, and "accuracy" in 0 to 1."""
+def measure(task, base, data, classes):
+    """A language model's "loss" in nats per token, and "perplexity"; a classifier's "loss" in nats per text, and
+    "accuracy" in 0 to 1."""
     if classes is not None:
-        p = class_probabilities(task, texts)  # (N, K)
+        p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
         return {"loss": float(-np.log(of_class).mean()), "accuracy": float(np.mean(p.argmax(axis=1) == classes))}
     length = most_tokens(task.config, base, None, WINDOW)
-    stream = token_stream(encode(task.tokenizer, texts, length))
-    loss = language_loss(task.params, task.config, stream, None, length, worthwhile_threads(task.params))
-    return {"loss": loss, "perplexity": perplexity(loss), "tokens": len(stream)}
+    loss = language_loss(task.params, task.config, data, None, length, worthwhile_threads(task.params))
+    return {"loss": loss, "perplexity": perplexity(loss)}
 
 
-def by_scale(variant, prompts, report):
+def by_scale(variant, prompts, chat, report):
     """Answers with each ΔW multiplied by a scale.
 
     Parameters
     ----------
     variant : function (scale=) -> Task
     prompts : list of str
+    chat : bool, whether a language model answers them through its chat template
     report : function of a line of text
 
     Returns
     -------
     dict: "scales"; "prompts", a list of {prompt, and one for each scale in "answers": of a language model the greedy
-        continuation, a str; of a classifier the probabilities of its K classes}
+        continuation or answer, a str; of a classifier the probabilities of its K classes}
     """
     rows = [{"prompt": prompt, "answers": []} for prompt in prompts]
     for scale in SCALES:
@@ -128,7 +136,14 @@ def by_scale(variant, prompts, report):
         if task.labels is not None:
             answers = class_probabilities(task, prompts).tolist()
         else:
-            answers = ["".join(list(write_text_from(task, prompt, N_NEW))[1:]) for prompt in prompts]
+            answers = ["".join(written(task, prompt, chat)) for prompt in prompts]
         for row, answer in zip(rows, answers):
             row["answers"].append(answer)
     return {"scales": SCALES, "prompts": rows}
+
+
+def written(task, prompt, chat):
+    """What a language model writes after a prompt, or as the answer to it, as pieces."""
+    if chat:
+        return ["\n", *answer_from(task, [{"role": "user", "content": prompt}], N_NEW)]
+    return list(write_text_from(task, prompt, N_NEW))[1:]

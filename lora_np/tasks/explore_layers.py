@@ -141,8 +141,11 @@ def token_directions(task, directions):
     norm's gain. ΔW adds Σ σ_i u_i (v_iᵀ (x̂ ⊙ g)) = Σ σ_i u_i ((g ⊙ v_i)ᵀ x̂) to its output. So the tokens that a right
     direction responds to are those whose embeddings have a large cosine with g ⊙ v_i. A layer that writes into the
     stream, W_o or W_down, adds multiples of u_i to it, and the head reads the stream through the last norm: tokens are
-    compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose head has no tokens. A
-    layer norm also subtracts the mean over the entries, so embeddings and directions are compared without their means.
+    compared with g ⊙ u_i by their rows in the head, or in the embedding for a classifier, whose head has no tokens.
+
+    A layer norm subtracts the mean over the entries before its gain. So embeddings are compared without their means,
+    and with g ⊙ v_i without its mean, which adds nothing to a product with them. Of u_i the mean is subtracted before
+    the gain, and the head's rows are left as they are.
 
     Both are approximations. A token's embedding is what the first block reads, and less and less of what later ones do.
     The signs of a pair u_i, v_i are arbitrary; here the largest cosine of a direction is positive.
@@ -160,13 +163,15 @@ def token_directions(task, directions):
     tables, texts, result = {}, token_texts(task.tokenizer), {}
     for module, (u, _, vt) in directions.items():
         before = norm_before(layers, module)
-        vectors, source = (u.T, head) if before is None else (vt, "tok_emb")  # (n, C)
         norm = layers[before or last]
-        centred = norm.operation == "layer_norm"
-        if source not in tables:
-            tables[source] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
-        along = unit_rows(vectors[:DIRECTIONS] * params[f"{norm.name}.weight"], centred)
-        cosines = along @ tables[source].T  # (n, V)
+        centred, gain = norm.operation == "layer_norm", params[f"{norm.name}.weight"]
+        if before is None:
+            along, source, centred = unit_rows(u.T[:DIRECTIONS], centred), head, False  # (n, C)
+        else:
+            along, source = vt[:DIRECTIONS], "tok_emb"
+        if (source, centred) not in tables:
+            tables[source, centred] = unit_rows(np.asarray(params[f"{source}.weight"])[known], centred)  # (V, C)
+        cosines = unit_rows(along * gain, centred) @ tables[source, centred].T  # (n, V)
         tokens = [both_ends(row, known, texts) for row in cosines]
         result[module] = {"reads": before is not None, "tokens": tokens}
     return result

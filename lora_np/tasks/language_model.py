@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ..adapters import AdapterConfig
 from ..data import class_batches, encode, pad_id, read_chats, read_texts, token_stream
 from ..formats import PRETRAINED, chat_rows, chat_template, model_place, save_task
@@ -44,6 +46,11 @@ class Parts(NamedTuple):
     counts: dict  # for the result
 
 
+def parts_of(data):
+    """An array's training, validation and test part."""
+    return np.split(data, [int(TRAIN * len(data)), int((TRAIN + VALIDATION) * len(data))])
+
+
 def finetune_text(text_file, out, **settings):
     """Fine-tune a language model on a text, and save the adapter or, for "full", the model.
 
@@ -63,11 +70,10 @@ def finetune_text(text_file, out, **settings):
 
     def read(model, length, seed):
         tokens = token_stream(encode(model.tokenizer, read_texts(text_file)))
-        ends = [0, int(TRAIN * len(tokens)), int((TRAIN + VALIDATION) * len(tokens)), len(tokens)]
-        if ends[1] <= length or ends[2] - ends[1] < 2:
+        training, validation, test = parts_of(tokens)
+        if len(training) <= length or len(validation) < 2:
             needed = max(math.ceil((length + 1) / TRAIN), 20)
             raise ValueError(f"text_file: {text_file} has {len(tokens)} tokens, expected at least {needed}")
-        training, validation, test = (tokens[first:last] for first, last in zip(ends, ends[1:]))
 
         def plan(params, config, adapter, **given):
             return language_training(params, config, adapter, training, validation, length=length, **given)
@@ -102,10 +108,9 @@ def finetune_answers(data, out, **settings):
     def read(model, length, seed):
         chats, template = read_chats(data), chat_template(model.files)
         order = stream(seed, "sample").permutation(len(chats.conversations))
-        ends = [0, int(TRAIN * len(order)), int((TRAIN + VALIDATION) * len(order)), len(order)]
         parts, n_cut, n_empty = [], 0, 0
-        for first, last in zip(ends, ends[1:]):
-            chosen = [chats.conversations[i] for i in order[first:last]], [chats.places[i] for i in order[first:last]]
+        for part in parts_of(order):
+            chosen = [chats.conversations[i] for i in part], [chats.places[i] for i in part]
             rows = chat_rows(chosen[0], model.tokenizer, template, length, chosen[1])
             parts.append(tuple(map(list, zip(*rows.rows))) or ([], []))
             n_cut, n_empty = n_cut + rows.n_cut, n_empty + rows.n_empty

@@ -39,6 +39,11 @@ def headline(name):
     return recipe(name).__doc__.partition("\n")[0]
 
 
+def of_base(text, base):
+    """A recipe's CLAIM or CAPTION, which is one text for all bases or a dict of them by base."""
+    return text if isinstance(text, str) else text[base]
+
+
 def bases_of(name):
     """The bases that an experiment is carried out on."""
     module = recipe(name)

@@ -24,7 +24,6 @@ CAPTION = (
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
-ON = {base: {"keep": True} for base in KEYS}
 
 
 def measure(results, runs, seeds, quick):

@@ -16,7 +16,6 @@ CAPTION = (
 )
 SIZES = (8, 32, 128, 256)
 KEYS = {"pretrained": [f"{key}_batch{size}" for key in ("full", "all_r16") for size in SIZES]}
-ON = {"pretrained": {"keep": False}}
 
 
 def measure(results, runs, seeds, quick):

@@ -18,14 +18,11 @@ from ..methods import SOME, by_method, tuned_runs
 from ..runs import load_base
 from ..runs.classify import COMPRESSED, compressed, load_snippets, score, starting_point
 
-CLAIM = (
-    "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and LoftQ's start is ahead "
-    "of plain NF4 (Li et al. 2023)."
-)
-WITH_QALORA = (
-    "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and QA-LoRA loses nothing "
-    "when it is merged into four bits (Xu et al. 2023)."
-)
+AS_GOOD = "LoRA on a base in NF4 is as good as on the base itself (Dettmers et al. 2023, QLoRA), and "
+CLAIM = {
+    "pretrained": f"{AS_GOOD}LoftQ's start is ahead of plain NF4 (Li et al. 2023).",
+    "smollm2": f"{AS_GOOD}QA-LoRA loses nothing when it is merged into four bits (Xu et al. 2023).",
+}
 CAPTION = (
     "Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each base to "
     "the line of the uncompressed one, and at what is left after merging into four bits."
@@ -39,7 +36,7 @@ def runs(seeds, quick, base="pretrained"):
     keys, special = ("head", LORA[base]), ("nf4", "loftq")
     if base == "smollm2":
         keys, special = (LORA[base],), ("dense", "qalora")
-    grid, on = {}, {"base": base, "keep": True} | (SOME if base == "smollm2" else {})
+    grid, on = {}, {"base": base} | (SOME if base == "smollm2" else {})
     for weights in COMPRESSED:
         for (key, seed), run in tuned_runs(keys, seeds, quick, weights=weights, **on).items():
             grid[f"{weights}, {key}", seed] = run
@@ -80,8 +77,7 @@ def measure(results, runs, seeds, quick):
             asides.append(as_unmerged(name))
         text = f"{label(name)} merged into {back[name]}: what rounding moves, relative to ‖ΔW‖"
         asides.append(check(text, of["update_lost"], at_most=1.0, unit="times"))
-    claim = {"claim": WITH_QALORA} if base == "smollm2" else {}
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged} | claim
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "linear_bytes": sizes, "merged": merged}
 
 
 def label(name):

@@ -26,10 +26,15 @@ from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
-CAPTION = (
-    "Perplexity in the new domain against perplexity in an old one; lower and further left is better. LoRA forgets "
-    "only while the adapter is on; without it the model is back at the star. How much is forgotten also depends on the "
-    "learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
+CAPTION = {
+    "pretrained": "Perplexity in the new domain against perplexity in an old one; lower and further left is better. "
+    "LoRA forgets only while the adapter is on; without it the model is back at the star. How much is forgotten also "
+    "depends on the learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
+}
+CAPTION["smollm2"] = CAPTION["pretrained"] + (
+    " Right: how many of twenty capitals each model still knows: named, if the right one is its most probable next "
+    "word, or picked, if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning "
+    "write after the same words."
 )
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
@@ -137,7 +142,7 @@ def side_by_side(results, runs, seed):
     adapter = Adapter(adapter_of(lora.method), results.arrays(lora))
     models = {
         "the base": (task, None),
-        "the base with an adapter: LoRA r=16": (task, adapter),
+        f"the base with an adapter: {SERIES[SHOWN][0]}": (task, adapter),
         "the adapter taken off again": (task, None),
         "full fine-tuning": (task._replace(params={**task.params, **results.arrays(full)}), None),
     }

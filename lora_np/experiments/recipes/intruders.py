@@ -16,15 +16,17 @@ from ..runs.classify import starting_point
 from ..updates import each
 from . import truncation
 
-CLAIM = (
-    "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none, "
-    "and neither has LoRA of a high rank (Shuttleworth et al. 2024)."
-)
+LOW = "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none"
+CLAIM = {
+    "pretrained": f"{LOW}, and neither has LoRA of a high rank (Shuttleworth et al. 2024).",
+    "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
+}
+HIGH = 64  # from which rank on it is high
 CAPTION = (
     "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
     "the paper the line falls with the rank to that of full fine-tuning."
 )
-KEYS, ON = truncation.KEYS, truncation.ON
+KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 
 
@@ -48,10 +50,13 @@ def measure(results, runs, seeds, quick):
     checks = [
         check("full fine-tuning", of["full"], at_most=0.5, unit="a matrix"),
         compare("LoRA r = 1 less full fine-tuning", of, "all_r1", "full", at_least=0.1, unit="a matrix"),
+    ]
+    of_most = [
         check(f"LoRA r = {most}", of[f"all_r{most}"], at_most=0.5, unit="a matrix"),
         compare(f"LoRA r = 1 less r = {most}", of, "all_r1", f"all_r{most}", at_least=0.1, unit="a matrix"),
     ]
-    return {"checks": checks, "counts": counts, "similarity": similarity}
+    parts = {"checks": checks + of_most} if most >= HIGH else {"checks": checks, "asides": of_most}
+    return {**parts, "counts": counts, "similarity": similarity}
 
 
 def intruders_a_matrix(similarities, epsilon):

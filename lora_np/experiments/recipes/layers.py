@@ -14,7 +14,7 @@ CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different blocks. Adapters in the last blocks "
     "alone also cost the least time, because the backward pass ends where the first adapter is."
 )
-ON = {"smollm2": SOME}
+ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 
 

@@ -36,7 +36,7 @@ def runs(seeds, quick, base="pretrained"):
     """(method, number of snippets, seed) -> run."""
     grid = {(key, ALL, seed): run for (key, seed), run in tuned_runs(SERIES, seeds, quick, base=base).items()}
     for n, epochs in PASSES[base].items():
-        more = {"epochs": epochs, "examples": n, "evaluations": EVALUATIONS[base]}
+        more = {"epochs": epochs, "examples": n, "evaluations": EVALUATIONS[base], "keep": False}
         some = tuned_runs(SERIES, seeds, quick, base=base, **more)
         grid |= {(key, n, seed): run for (key, seed), run in some.items()}
     return grid

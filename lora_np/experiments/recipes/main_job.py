@@ -47,7 +47,7 @@ def runs(seeds, quick, base="pretrained"):
     keys, more = (QUICK_KEYS, QUICK[base]) if quick else (KEYS[base], {})
     # The long ones first, so that none is left to run alone at the end.
     longest_first = sorted(keys, key=lambda key: METHODS[key].adapter is not None)
-    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, keep=base == "pretrained", **more)
+    grid = tuned_runs(longest_first, seeds, passes=PASSES[base], base=base, **more)
     if base == "pretrained":
         return grid
     small = {(key, seed): run for (key, seed), run in runs(seeds, quick).items() if key != "scratch"}
@@ -58,8 +58,8 @@ def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     base, rows = runs["full", seeds[0]].base, []
     keys = [key for key in KEYS[base] if key in accuracy]
-    longest_first = sorted(keys, key=lambda key: key != "full")
-    step_time = compare_step_times(3 if quick else TIMED[base], longest_first, base)
+    full_first = sorted(keys, key=lambda key: key != "full")  # the others' times are ratios to it
+    step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     baseline, words = tfidf_on_test(WORDS_LIMIT if quick else None)
     n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have answered
     right = {key: np.mean([right_on_test(results[runs[key, seed]]) for seed in seeds], axis=0) for key in keys}
@@ -146,7 +146,7 @@ def mean_spectra(of_seeds):
 
 def table(outcome):
     """The table as rows of texts, the heads first."""
-    heads = ["method", "trained", "%", "test accuracy %", "less full", "less tf-idf"]
+    heads = ["method", "trained", "%", "test accuracy %", "less full, over snippets", "less tf-idf, over snippets"]
     lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
     for row in outcome["rows"]:
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]

@@ -19,7 +19,7 @@ CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
     "orange rows, which spread them over several attention matrices, are to the right of the blue ones."
 )
-ON = {"smollm2": SOME}
+ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),
     "smollm2": ("q_r20", "k_r30", "v_r30", "qv_r12", "qkvo_r6", "gated_mlp"),

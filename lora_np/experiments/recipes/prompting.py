@@ -1,8 +1,9 @@
 """Prompting without training, beside LoRA: what do examples do in the prompt, and what in the weights?
 
-SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 8 labelled
-snippets in its prompt. Beside it are a head alone, LoRA on q and v at rank 8 and full fine-tuning, trained on 10
-snippets and on all 6,528, the small base after the main job's full fine-tuning, and tf-idf on all of them.
+SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 10 labelled
+snippets in its prompt, half of each class. Beside it are a head alone, LoRA on q and v at rank 8 and full fine-tuning,
+trained on 10 snippets, which are drawn at random, and on all 6,528, the small base after the main job's full fine-
+tuning, and tf-idf on all of them.
 """
 
 from ..baseline import tfidf_baseline
@@ -22,7 +23,7 @@ CAPTION = (
     "these may have been in the text that SmolLM2 was pretrained on."
 )
 BASES = ("smollm2",)
-FEW, SHOTS = 10, 8
+FEW = SHOTS = 10
 SERIES = {  # name -> what it is called, and its colour
     "shots_0": ("SmolLM2 as it is, no example", GREY),
     f"shots_{SHOTS}": (f"SmolLM2 as it is, {SHOTS} examples in the prompt", GREY),

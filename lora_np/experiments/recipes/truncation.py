@@ -23,7 +23,6 @@ CAPTION = (
     "share of ΔW's energy in its leading directions. An update may spread over many directions and need only a few."
 )
 USUAL = 16  # a change of a 256 × 256 matrix can have at most 16 times that rank
-ON = {base: {"keep": True} for base in ("pretrained", "smollm2")}
 KEYS = {
     "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),
     "smollm2": ("full", "all_r1", "all_r4", "all_r16"),

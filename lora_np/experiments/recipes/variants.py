@@ -21,7 +21,7 @@ CAPTION = (
     "training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained "
     "parameters are in brackets."
 )
-ON = {"smollm2": SOME}
+ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),
 }
