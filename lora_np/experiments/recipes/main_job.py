@@ -137,7 +137,7 @@ def mean_spectra(of_seeds):
     """Kind of layer -> "sigma" (n, seeds), and "ranks" (layers, 3), means over seeds; see `runs.classify.spectra`."""
     return {
         kind: {
-            "sigma": list(zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))),
+            "sigma": [list(row) for row in zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))],
             "ranks": np.mean([of_seed[kind]["ranks"] for of_seed in of_seeds], axis=0).round(3).tolist(),
         }
         for kind in of_seeds[0]

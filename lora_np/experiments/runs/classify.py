@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...adapters import Adapter, AdapterConfig, adapter_deltas, linear_layers, start_adapter, trainable_report
+from ...adapters import AdapterConfig, adapter_deltas, linear_layers, start_adapter, trainable_report
 from ...analysis import linear_updates, spectrum
 from ...analysis.spectra import relative
 from ...checked import one_of
@@ -175,7 +175,8 @@ def updates(params, start, trained):
 
     `params` and `start`, an Adapter or None, are what training started from, and `trained` the arrays that it gave.
     """
-    return linear_updates(params, trained) if start is None else adapter_deltas(params, Adapter(start.config, trained))
+    model, adapter = attach(params, start, trained)
+    return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
 
 def spectra(deltas):
