@@ -1,9 +1,9 @@
 """Training runs that have been carried out, each kept under all that its result depends on.
 
 An entry is `SETTINGS-CODE.json`, and `SETTINGS-CODE.safetensors` for a run that keeps arrays. SETTINGS is a digest of
-the run's settings. CODE is a digest of the versions, of the base's files, and of the modules that the run goes through,
-without comments and docstrings: editing a figure or a sentence costs no training. The kind of processor, on which the
-last digits depend, is not part of the key; see `sweep.py`.
+the run's settings. CODE is a digest of the versions, of the small base's files, and of the modules that the run goes
+through, without comments and docstrings: editing a figure or a sentence costs no training. The kind of processor, on
+which the last digits depend, is not part of the key; see `sweep.py`.
 """
 
 import ast
