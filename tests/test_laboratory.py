@@ -197,6 +197,29 @@ def test_whether_arrays_are_kept_makes_no_other_entry(tmp_path):
     assert kept_numbers(tmp_path, MadeUpRun(1, keep=True)) == diverged
 
 
+def test_a_measure_is_kept_and_needs_the_arrays_once(tmp_path, monkeypatch):
+    run, calls = MadeUpRun(0, keep=True), []
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    results = store.Results(tmp_path, {run_key(run): NUMBERS})
+
+    def total(results, run, factor):
+        calls.append(factor)
+        return [factor * float(results.arrays(run)["a.lora_A"].sum())]
+
+    total.__module__ = PLANTED
+    assert [results.measured(total, run, factor) for factor in (2, 2, 3)] == [[30.0], [30.0], [45.0]]
+    assert calls == [2, 3]
+    store.entry_path(tmp_path, run, ".safetensors").unlink()
+    assert results.measured(total, run, 2) == [30.0] and kept_numbers(tmp_path, MadeUpRun(0, 0.5)) == NUMBERS
+    keep(tmp_path, run, NUMBERS, ARRAYS)
+    for path in tmp_path.glob("*-*-*.json"):
+        path.write_text("{")
+    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2]
+    made, other = store.made_with, {"code": "another"}
+    monkeypatch.setattr(store, "made_with", lambda *modules: made(*modules) | (other if len(modules) > 1 else {}))
+    assert results.measured(total, run, 2) == [30.0] and calls == [2, 3, 2, 2]
+
+
 @pytest.mark.parametrize("part", ["lora_np", "numpy", "python", "base", "code"])
 def test_a_run_of_other_code_is_left_there_and_not_used(part, tmp_path, monkeypatch):
     run = MadeUpRun(0, keep=True)
@@ -561,12 +584,18 @@ def test_a_recipe_may_have_a_table_and_several_figures(made_up, carrying, tmp_pa
 def test_the_gallery_states_passes_and_texts():
     """Of the runs' own settings: one protocol, and where experiments differ."""
     settings = [{"epochs": 1, "examples": None}, {"epochs": 30, "examples": 10}, {"epochs": 3, "domain": "licences"}]
+    settings = [{"base": "pretrained"} | one for one in settings]
     text = gallery.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
     assert text.split("; ")[0].split(", ") == [
         "1 pass over all training texts",
         "3 passes over licences training texts",
         "30 passes over 10 training texts",
     ]
+    other = {"base": "smollm2", "epochs": 1, "domain": "critics", "train_tokens": 32768}
+    assert gallery.passes({"runs": [{"settings": one} for one in (settings[0], other)]}) == (
+        "1 pass over 32,768 tokens of critics training texts with SmolLM2, "
+        "1 pass over all training texts with the small base; "
+    )
     assert gallery.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 

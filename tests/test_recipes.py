@@ -559,6 +559,9 @@ class MadeUpResults(Results):
         arrays = {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
         return self.change(run, arrays)
 
+    def measured(self, function, run, *more):
+        return function(self, run, *more)
+
 
 def measured_by(name, seeds, quick, *other, base="pretrained", **change):
     """What a recipe measures in made-up results of its own runs."""

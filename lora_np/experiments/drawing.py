@@ -141,3 +141,19 @@ def dots(axes, labels, values, colours, unit):
 def mark_mean(axes, values, colour, label):
     """A method beside the rows of `dots`: a line at its mean over seeds."""
     axes.axvline(np.mean(values), color=colour, linestyle="--", label=label)
+
+
+def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
+    """Test accuracy of full fine-tuning when its updates are cut, next to LoRA's that was trained at these ranks.
+
+    `accuracy` is a dict, rank as text -> in %, one number a seed; `lora` is another, of some of the ranks; `name` has
+    the colour, label and marker of LoRA's line.
+    """
+    ranks, (key, text, marker) = list(accuracy), name
+    mean_line(axes, range(len(ranks)), list(accuracy.values()), COLOURS["full"], "full fine-tuning, every ΔW cut", "s")
+    places = [ranks.index(r) for r in lora]
+    mean_line(axes, places, list(lora.values()), COLOURS[key], text, marker, style)
+    band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
+    axes.set_xticks(range(len(ranks)), ranks)
+    axes.set(xlabel="rank that is left of each update (0: the base's linear layers)", ylabel="test accuracy in %")
+    axes.legend(loc="lower right")

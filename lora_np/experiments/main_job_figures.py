@@ -2,9 +2,20 @@
 
 import numpy as np
 
-from .drawing import COLOURS, GREY, colour, curve, legend_below, mean_line, means, new_figure, panels, seeds_text
+from .drawing import (
+    COLOURS,
+    GREY,
+    colour,
+    curve,
+    draw_cut,
+    legend_below,
+    mean_line,
+    means,
+    new_figure,
+    panels,
+    seeds_text,
+)
 from .methods import METHODS, ranks_of
-from .updates import draw_cut
 
 # Label, marker, and where the ranks are written: offset in points, side, above (1) or below (−1) the interval.
 FAMILIES = {
@@ -50,7 +61,7 @@ def update_spectra(outcome):
     """Figure 2: the singular values of ΔW, one kind of layer after the other, full next to LoRA."""
     kinds = list(outcome["spectra"]["full"])
     figure = new_figure(13 if len(kinds) <= 6 else 17, 7.6)
-    grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True)
+    grid = figure.subplots(2, (len(kinds) + 1) // 2, sharex=True, sharey=True, squeeze=False)
     style = {"fontsize": 10.5, "family": "monospace"}
     for axes in grid.ravel()[len(kinds) :]:
         axes.set_visible(False)

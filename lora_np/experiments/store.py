@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ STORE = "out/runs"
 LONG = 60  # seconds, from which on it is said how many are left
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 UNTRACED = (("formats",),)  # a run only reads the base with it. The small base's bytes are in the key, SmolLM2's not
+UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # what reading an absent or a damaged file raises
 ROOT = ((), "__version__")  # which is in the key too
 
 
@@ -53,6 +54,18 @@ class Results:
         self[run]
         return kept_arrays(self._store, run)
 
+    def measured(self, function, run, *more):
+        """function(results, run, *more), ready for JSON, which is kept beside the run: under the function's code too.
+
+        So a long measure is not repeated, and needs the run's arrays only once.
+        """
+        of = function.__qualname__, more, made_with(run.__module__, function.__module__)
+        path = entry_path(self._store, run, f"-{short_digest(json.dumps(of, sort_keys=True))}.json")
+        with suppress(*UNUSABLE):
+            return read_json(path)["measured"]
+        write_json(path, {"measured": function(self, run, *more)})
+        return read_json(path)["measured"]
+
     def validation_loss(self, run):
         """In nats; None for a run that diverged."""
         return self._numbers[run_key(run)]["validation_loss"]
@@ -69,7 +82,7 @@ class Results:
 # ---------------------------------------------------------------- what a result depends on
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def made_with(*modules):
     """What all runs of the kinds that are defined in some modules depend on besides their settings.
 
@@ -177,7 +190,7 @@ def kept_numbers(store, run):
         numbers, names = entry["numbers"], entry["arrays"]
         wanted = getattr(run, "keep", False) and "diverged" not in numbers
         whole = not wanted or names and sorted(kept_arrays(store, run)) == names
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except UNUSABLE:
         return None
     return numbers if whole else None
 

@@ -1,10 +1,10 @@
-"""The updates ΔW that training made, and full fine-tuning with each of its updates cut to a low rank."""
+"""What is measured of the updates ΔW that a run made; the store keeps it, see `store.Results.measured`."""
 
 import numpy as np
 
-from ..analysis import truncated_updates
-from ..training import blas_threads, shard_threads, worthwhile_threads
-from .drawing import COLOURS, band, mean_line
+from ..adapters import linear_layers, merge
+from ..analysis import max_similarities, spectrum, truncated_updates
+from ..training import attach, blas_threads, shard_threads, worthwhile_threads
 from .runs.classify import load_snippets, score, starting_point, updates
 
 
@@ -26,28 +26,37 @@ def scores_when_cut(results, runs, ranks):
 
     A dict, rank as text -> {"accuracy" in %, "loss" in nats: one number a run}.
     """
-    cut = {str(r): {"accuracy": [], "loss": []} for r in ranks}
-    for run in runs:
-        params, config, _ = starting_point(run)
-        with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
-            for r, model in truncated_updates(params, results.arrays(run), ranks):
-                scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
-                cut[str(r)]["accuracy"].append(100 * scores["accuracy"])
-                cut[str(r)]["loss"].append(scores["loss"])
+    of_runs = [results.measured(scores_of_cut, run, list(ranks)) for run in runs]
+    return {
+        r: {name: [of_run[r][name] for of_run in of_runs] for name in ("accuracy", "loss")} for r in map(str, ranks)
+    }
+
+
+def scores_of_cut(results, run, ranks):
+    """`scores_when_cut` of one run: rank as text -> {"accuracy", "loss"}."""
+    params, config, _ = starting_point(run)
+    cut = {}
+    with blas_threads(1), shard_threads(worthwhile_threads(params)) as in_turn:
+        for r, model in truncated_updates(params, results.arrays(run), ranks):
+            scores = score(model, None, config, load_snippets(run.limit, run.base), "test", in_turn)
+            cut[str(r)] = {"accuracy": 100 * scores["accuracy"], "loss": scores["loss"]}
     return cut
 
 
-def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
-    """Test accuracy of full fine-tuning when its updates are cut, next to LoRA's that was trained at these ranks.
+def energy(results, run):
+    """Shares (n,) of each ΔW's Σσ² in its leading directions, and the rank with 90 % of it, both means over layers."""
+    spectra = each(spectrum, updates_of(results, run)).values()
+    n = max(len(s.singular_values) for s in spectra)
+    sums = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
+    shares = np.mean([of_layer / of_layer[-1] for of_layer in sums], axis=0)
+    return {"shares": np.round(shares, 4).tolist(), "rank_90": float(np.mean([s.rank_90 for s in spectra]))}
 
-    `accuracy` is a dict, rank as text -> in %, one number a seed; `lora` is another, of some of the ranks; `name` has
-    the colour, label and marker of LoRA's line.
-    """
-    ranks, (key, text, marker) = list(accuracy), name
-    mean_line(axes, range(len(ranks)), list(accuracy.values()), COLOURS["full"], "full fine-tuning, every ΔW cut", "s")
-    places = [ranks.index(r) for r in lora]
-    mean_line(axes, places, list(lora.values()), COLOURS[key], text, marker, style)
-    band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
-    axes.set_xticks(range(len(ranks)), ranks)
-    axes.set(xlabel="rank that is left of each update (0: the base's linear layers)", ylabel="test accuracy in %")
-    axes.legend(loc="lower right")
+
+def similarities(results, run, k):
+    """Of every tuned matrix's k leading directions the largest cosine with a direction of the base's, (layers, k)."""
+    params, _, start = starting_point(run)
+    model, adapter = attach(params, start, results.arrays(run))
+    tuned = model if adapter is None else merge(params, adapter)
+    names = (f"{module}.weight" for module in linear_layers(params))
+    pairs = {name: np.stack([params[name], tuned[name]]) for name in names}
+    return np.round(list(each(lambda pair: max_similarities(*pair, k), pairs).values()), 4).tolist()

@@ -7,13 +7,10 @@ fine-tuning, as a mean over the matrices.
 
 import numpy as np
 
-from ...adapters import Adapter, linear_layers, merge
-from ...analysis import max_similarities
 from ..drawing import PALETTE, STYLES, band, colour, log_axis, mean_line, panels
 from ..evidence import check, compare
 from ..methods import METHODS, ranks_of
-from ..runs.classify import starting_point
-from ..updates import each
+from ..updates import similarities
 from . import truncation
 
 LOW = "LoRA of a low rank puts new leading directions into the weights, the intruders. Full fine-tuning has almost none"
@@ -33,13 +30,7 @@ K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 def measure(results, runs, seeds, quick):
     similarity = {key: [] for key, _ in runs}  # (seeds, matrices, K)
     for (key, _), run in runs.items():
-        params, _, start = starting_point(run)
-        trained = results.arrays(run)
-        tuned = trained if start is None else merge(params, Adapter(start.config, trained))
-        names = (f"{module}.weight" for module in linear_layers(params))
-        pairs = {name: np.stack([params[name], tuned[name]]) for name in names}
-        of_layers = each(lambda pair: max_similarities(*pair, K), pairs).values()
-        similarity[key].append(np.round(list(of_layers), 4).tolist())
+        similarity[key].append(results.measured(similarities, run, K))
     counts = {
         f"{epsilon:g}": {
             key: [intruders_a_matrix(rows, epsilon) for rows in of_key] for key, of_key in similarity.items()

@@ -7,11 +7,10 @@ the same ranks. The ranks that hold 90 % of an update's energy Σσ² are compar
 
 import numpy as np
 
-from ...analysis import spectrum
-from ..drawing import STYLES, colour, log_axis, panels
+from ..drawing import STYLES, colour, draw_cut, log_axis, panels
 from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
-from ..updates import draw_cut, each, scores_when_cut, updates_of
+from ..updates import energy, scores_when_cut
 
 CLAIM = (
     "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
@@ -33,15 +32,12 @@ def measure(results, runs, seeds, quick):
     accuracy, loss = by_method(results, runs, "test_accuracy", 100), by_method(results, runs, "test_loss")
     ranks = ranks_of(loss, "all")
     cut = scores_when_cut(results, [runs["full", seed] for seed in seeds], (0, *ranks))
-    energy = {key: [] for key in loss}  # (seeds, n), mean over layers
+    shares = {key: [] for key in loss}  # (seeds, n)
     rank_90 = {key: [] for key in loss}
     for (key, _), run in runs.items():
-        spectra = each(spectrum, updates_of(results, run)).values()
-        n = max(len(s.singular_values) for s in spectra)
-        shares = [np.cumsum(np.pad(s.singular_values, (0, n - len(s.singular_values))) ** 2) for s in spectra]
-        shares = [share / share[-1] for share in shares]
-        energy[key].append(np.round(np.mean(shares, axis=0), 4).tolist())
-        rank_90[key].append(float(np.mean([s.rank_90 for s in spectra])))
+        of_run = results.measured(energy, run)
+        shares[key].append(of_run["shares"])
+        rank_90[key].append(of_run["rank_90"])
     losses = loss | {f"cut_r{r}": scores["loss"] for r, scores in cut.items()}
     ratio = [rank / USUAL for rank in rank_90["full"]]
     checks = [
@@ -51,7 +47,7 @@ def measure(results, runs, seeds, quick):
     asides = [
         as_good(f"LoRA r = {r} less full, cut to r = {r}: test loss", losses, f"all_r{r}", f"cut_r{r}") for r in ranks
     ]
-    return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": energy, "rank_90": rank_90}
+    return {"checks": checks, "asides": asides, "accuracy": accuracy, "cut": cut, "energy": shares, "rank_90": rank_90}
 
 
 def draw(outcome):
@@ -60,8 +56,8 @@ def draw(outcome):
     accuracy, cut = outcome["accuracy"], {r: scores["accuracy"] for r, scores in outcome["cut"].items()}
     lora = {str(r): accuracy[f"all_r{r}"] for r in ranks_of(accuracy, "all")}
     draw_cut(left, cut, accuracy["full"], lora, ("lora_all", "LoRA on all linear layers, trained at that rank", "D"))
-    for (key, energy), style in zip(outcome["energy"].items(), STYLES):
-        share, rank = 100 * np.mean(energy, axis=0), np.mean(outcome["rank_90"][key])
+    for (key, shares), style in zip(outcome["energy"].items(), STYLES):
+        share, rank = 100 * np.mean(shares, axis=0), np.mean(outcome["rank_90"][key])
         label = f"{METHODS[key].label}: 90 % in {rank:.0f}"
         right.plot(range(1, len(share) + 1), share, color=colour(key), linestyle=style, linewidth=2, label=label)
     right.axhline(90, color="black", linewidth=0.8)
