@@ -111,7 +111,7 @@ GUESSES = {
     ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
     ("smollm2", 1): {
         **{"full": 1e-4, "head": 4e-3, "attention": 2e-3, "all": 1e-3},
-        **{"lora": 2e-3, "lora+": 5e-4, "dora": 2e-3, "pissa": 1e-3, "qalora": 2e-3},
+        "lora": 2e-3,
     },
 }
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.
