@@ -74,13 +74,12 @@ def test_the_numbers_of_the_main_job(job):
     assert rows["qv_r8"]["trainable"] == layers * 2 * 8 * (C + C) + 2 * C and rows["qv_r8"]["percent"] < 1.0
     for row in rows.values():
         assert row["optimiser_bytes"] == 2 * 4 * row["trainable"]
-        assert row["saved_bytes"] == 4 * row["trainable"]
+        assert 4 * row["trainable"] < row["saved_bytes"] < 4 * row["trainable"] + 8192
     spectra = outcome["spectra"]
     assert list(spectra) == ["full", "all_r8", "qv_r8"] and set(spectra["qv_r8"]) == {"q_proj", "v_proj"}
     for key, n in (("full", C), ("all_r8", 8), ("qv_r8", 8)):
         for of_kind in spectra[key].values():
-            sigma = np.array(of_kind["sigma"])  # of the full update without those that are rounding
-            assert sigma.shape == (len(sigma), 2) and (n == len(sigma) or key == "full") and (sigma[0] == 1).all()
+            assert np.shape(of_kind["sigma"]) == (n, 2) and of_kind["sigma"][0] == [1.0, 1.0]
             assert len(of_kind["ranks"]) == layers
             for stable, effective, rank_90 in of_kind["ranks"]:
                 assert 1.0 <= stable <= effective <= n and rank_90 <= n

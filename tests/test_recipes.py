@@ -523,15 +523,12 @@ def made_up(run):
         test["removed_bit_for_bit"] = None if run.method == "full" else True
         return numbers | {"history": history, "base_untouched": True} | test
     numbers |= {
-        "steps": 3, "base_bytes": 1000, "trained_bytes": 400,
-        "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(),
+        "steps": 3, "base_bytes": 1000, "loss": rng.random(3).tolist(), "grad_norm": rng.random(3).tolist(),
         "evaluations": {"step": [1], "loss": [0.5], "accuracy": [0.7]},
     }  # fmt: skip
     if run.test:
         numbers |= {"test_accuracy": 0.7 + 0.1 * rng.random(), "test_loss": 0.5 + 0.1 * rng.random()}
         numbers["test_right"] = np.packbits(rng.random(LIMIT) < 0.7).tobytes().hex()
-        of_kind = {"sigma": [1.0, 0.1], "ranks": [[1.0, 1.2, 1]] * 4}
-        numbers["spectra"] = {"q_proj": of_kind, "v_proj": of_kind}
     return numbers
 
 
@@ -558,6 +555,9 @@ class MadeUpResults(Results):
         near = trainable_arrays(params, start).items()
         arrays = {name: array + 0.1 * rng.standard_normal(array.shape).astype(array.dtype) for name, array in near}
         return self.change(run, arrays)
+
+    def file_bytes(self, run):
+        return 4 * self[run]["trainable"]
 
     def measured(self, function, run, *more):
         return function(self, run, *more)

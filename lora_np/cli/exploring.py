@@ -17,7 +17,7 @@ def add_commands(command):
     page.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
     page.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
     page.add_argument("--quoting", action="store_true", help=QUOTING)
-    text = "of a language model: a text to measure losses on; of its last tenth, which finetune tests on, the end"
+    text = "of a language model: a text to measure losses on, at the end of its last tenth, which finetune tests on"
     page.add_argument("--text-file", metavar="FILE", help=text)
     text = "measure on at most N texts (default 200; 50 with a large base)"
     page.add_argument("--texts", type=int, metavar="N", help=text)

@@ -77,10 +77,10 @@ def legend_below(figure, axes, columns):
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
-def seeds_text(outcome):
+def seeds_text(outcome, marks="mean and 95 % interval"):
     """What the marks of a figure are."""
     n = len(outcome["seeds"])
-    return "one seed" if n == 1 else f"mean and 95 % interval over {n} seeds"
+    return "one seed" if n == 1 else f"{marks} over {n} seeds"
 
 
 def means(values, log=False):

@@ -7,7 +7,8 @@ from .evidence import HOLDS, format_bound, format_interval
 from .recipes import RECIPES, bases_of, figures, recipe
 from .store import made_with
 
-NAMES = {"smollm2": "SmolLM2, 134.5 million parameters", "pretrained": "the small base, 3.7 million parameters"}
+NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
+MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # of parameters
 ABOUT = """\
 Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about this model, this data and
 these settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of
@@ -64,8 +65,8 @@ def write_gallery(out):
             cells = [verdicts.get(base, "") for base in NAMES]
             rows.append(f"| {number} | [{title}](#{name}) | {' | '.join(cells)} |")
             sections += [f'<a id="{name}"></a>', f"## {number}. {title}", "", *lines]
-    names = (name.partition(",")[0] for name in NAMES.values())
-    heads = [f"| | experiment | {' | '.join(f'on {name}' for name in names)} |", "|---:|---|" + "---|" * len(NAMES)]
+    on = " | ".join(f"on {name}" for name in NAMES.values())
+    heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(NAMES)]
     lines = ["# The experiments", "", ABOUT, *odd, *heads, *rows, "", *sections]
     write_text(out / "README.md", "\n".join(lines).rstrip("\n") + "\n")
     return out / "README.md"
@@ -81,7 +82,7 @@ def summary(outcome):
 def section(name, base, outcome):
     """One experiment on one base, as lines of Markdown."""
     title, checks, made = outcome["title"].rstrip("."), outcome["checks"], outcome["versions"]
-    lines = [f"### On {NAMES[base]}", "", f"**Claim.** {outcome['claim']}", ""]
+    lines = [f"### On {NAMES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
         lines += [*markdown(recipe(name).table(outcome)), ""]
@@ -121,7 +122,7 @@ def passes(outcome):
     for one in settings:
         tokens = f"{one['train_tokens']:,} tokens of " if one.get("train_tokens") else ""
         texts = f"{tokens}{one.get('examples') or one.get('domain') or 'all'} training texts"
-        of_base = f" with {NAMES[one['base']].partition(',')[0]}" if several else ""
+        of_base = f" with {NAMES[one['base']]}" if several else ""
         found.add(f"{one['epochs']} pass{'es' * (one['epochs'] > 1)} over {texts}{of_base}")
     return ", ".join(sorted(found)) + "; " if found else ""
 

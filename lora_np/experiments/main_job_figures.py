@@ -108,8 +108,7 @@ def ranks_by_block(outcome):
             axes.grid(False)
             axes.label_outer()
             figure.colorbar(image, ax=axes)
-    n = len(outcome["seeds"])
-    seeds = "one seed" if n == 1 else f"mean over {n} seeds"
+    seeds = seeds_text(outcome, "mean")
     figure.suptitle(f"How many directions ΔW has, in every matrix of every block ({seeds})", fontsize=14)
     return figure
 

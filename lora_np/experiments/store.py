@@ -54,6 +54,10 @@ class Results:
         self[run]
         return kept_arrays(self._store, run)
 
+    def file_bytes(self, run):
+        """The size of the file of what the run trained."""
+        return entry_path(self._store, run, ".safetensors").stat().st_size
+
     def measured(self, function, run, *more):
         """function(results, run, *more), ready for JSON, which is kept beside the run: under the function's code too.
 
@@ -71,12 +75,9 @@ class Results:
         return self._numbers[run_key(run)]["validation_loss"]
 
     def listed(self, runs):
-        """Settings and numbers of each run as one dict, for JSON, without the long spectra; equal runs once."""
+        """Settings and numbers of each run as one dict, for JSON; equal runs once."""
         settings = {run_key(run): settings_of(run) for run in runs}
-        return [
-            {"settings": of_run} | {name: number for name, number in self._numbers[key].items() if name != "spectra"}
-            for key, of_run in settings.items()
-        ]
+        return [{"settings": of_run, **self._numbers[key]} for key, of_run in settings.items()]
 
 
 # ---------------------------------------------------------------- what a result depends on

@@ -2,17 +2,22 @@
 
 import numpy as np
 
-from ..adapters import linear_layers, merge
-from ..analysis import max_similarities, spectrum, truncated_updates
+from ..adapters import adapter_deltas, linear_layers, merge
+from ..analysis import linear_updates, max_similarities, spectrum, truncated_updates
 from ..training import attach, blas_threads, shard_threads, worthwhile_threads
-from .runs.classify import load_snippets, score, starting_point, updates
+from .runs.classify import load_snippets, score, starting_point
+
+
+def tuned(results, run, dtype=np.float32):
+    """The model that a run started from, and that model and the adapter (or None) with the run's arrays in a dtype."""
+    params, _, start = starting_point(run)
+    return params, *attach(params, start, {name: array.astype(dtype) for name, array in results.arrays(run).items()})
 
 
 def updates_of(results, run, dtype=np.float32):
     """Name -> ΔW of each linear layer that a run trained, computed from its arrays in a dtype."""
-    params, _, start = starting_point(run)
-    trained = {name: array.astype(dtype) for name, array in results.arrays(run).items()}
-    return updates(params, start, trained)
+    params, model, adapter = tuned(results, run, dtype)
+    return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
 
 
 def each(function, arrays):
@@ -43,6 +48,29 @@ def scores_of_cut(results, run, ranks):
     return cut
 
 
+def spectra(results, run):
+    """The singular values of a run's updates, by kind of layer.
+
+    A dict, kind such as "q_proj" -> {"sigma": (n,), shares of the largest, geometric mean over layers; "ranks":
+    (layers, 3), stable rank, effective rank and rank_90 of each}. An adapter's ΔW has r directions, a whole one all.
+    """
+    of_kind, measured = {}, {}
+    n = None if run.adapter is None else run.adapter.r
+    for name, of_layer in each(spectrum, updates_of(results, run)).items():
+        of_kind.setdefault(name.split(".")[-2], []).append(of_layer)
+    for kind, of_layers in of_kind.items():
+        sigma = np.array([s.singular_values[:n] / s.singular_values[0] for s in of_layers])
+        sigma = np.exp(np.log(np.maximum(sigma, 1e-12)).mean(axis=0))
+        ranks = [(s.stable_rank, s.effective_rank, s.rank_90) for s in of_layers]
+        measured[kind] = {"sigma": [float(f"{value:.4g}") for value in sigma], "ranks": np.round(ranks, 3).tolist()}
+    return measured
+
+
+def file_bytes(results, run):
+    """The size of the file of what the run trained."""
+    return results.file_bytes(run)
+
+
 def energy(results, run):
     """Shares (n,) of each ΔW's Σσ² in its leading directions, and the rank with 90 % of it, both means over layers."""
     spectra = each(spectrum, updates_of(results, run)).values()
@@ -54,9 +82,8 @@ def energy(results, run):
 
 def similarities(results, run, k):
     """Of every tuned matrix's k leading directions the largest cosine with a direction of the base's, (layers, k)."""
-    params, _, start = starting_point(run)
-    model, adapter = attach(params, start, results.arrays(run))
-    tuned = model if adapter is None else merge(params, adapter)
+    params, model, adapter = tuned(results, run)
+    after = model if adapter is None else merge(params, adapter)
     names = (f"{module}.weight" for module in linear_layers(params))
-    pairs = {name: np.stack([params[name], tuned[name]]) for name in names}
+    pairs = {name: np.stack([params[name], after[name]]) for name in names}
     return np.round(list(each(lambda pair: max_similarities(*pair, k), pairs).values()), 4).tolist()

@@ -14,7 +14,7 @@ from ..baseline import tfidf_on_test
 from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import scores_when_cut
+from ..updates import file_bytes, scores_when_cut, spectra
 
 CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
@@ -80,7 +80,7 @@ def measure(results, runs, seeds, quick):
                 "less_words": list(interval(100 * (right[key][:n] - words[:n]))),
                 "step_seconds": step_time[key]["seconds"],
                 "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
-                "saved_bytes": numbers["trained_bytes"],
+                "saved_bytes": results.measured(file_bytes, run),
             }
         )
 
@@ -102,7 +102,7 @@ def measure(results, runs, seeds, quick):
         "baseline": baseline,
         "step_time": step_time,
         "spectra": {
-            key: mean_spectra([results[runs[key, seed]]["spectra"] for seed in seeds])
+            key: mean_spectra([results.measured(spectra, runs[key, seed]) for seed in seeds])
             for key in WITH_SPECTRA[base]
             if key in loss
         },
@@ -134,7 +134,7 @@ def loss_curve(numbers):
 
 
 def mean_spectra(of_seeds):
-    """Kind of layer -> "sigma" (n, seeds), and "ranks" (layers, 3), means over seeds; see `runs.classify.spectra`."""
+    """Kind of layer -> "sigma" (n, seeds), and "ranks" (layers, 3), means over seeds; see `spectra`."""
     return {
         kind: {
             "sigma": [list(row) for row in zip(*(of_seed[kind]["sigma"] for of_seed in of_seeds))],

@@ -2,8 +2,8 @@
 
 SmolLM2-135M-Instruct answers "Sentiment:" after a snippet with " positive" or " negative", with no and with 10 labelled
 snippets in its prompt, half of each class. Beside it are a head alone, LoRA on q and v at rank 8 and full fine-tuning,
-trained on 10 snippets, which are drawn at random, and on all 6,528, the small base after the main job's full fine-
-tuning, and tf-idf on all of them.
+trained on 10 snippets, which are drawn at random, and on all 6,528; the small base after the main job's full
+fine-tuning; and tf-idf on all of them.
 """
 
 from ..baseline import tfidf_baseline

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...adapters import AdapterConfig, adapter_deltas, linear_layers, start_adapter, trainable_report
-from ...analysis import linear_updates, spectrum
-from ...analysis.spectra import relative
+from ...adapters import AdapterConfig, linear_layers, start_adapter, trainable_report
 from ...checked import one_of
 from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import Batch, class_batches, encode, load_reviews, pad_id
@@ -21,7 +19,6 @@ COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
 WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
-ROUNDING = 1e-5  # a singular value, to the largest, that a product in float32 has in a direction that is not its own
 LOSS_POINTS = 50  # the training loss is noted as the means of so many parts of the run
 
 
@@ -170,40 +167,6 @@ def score(params, adapter, config, snippets, split, run=map):
     return {"loss": float(loss), "accuracy": float(right.mean()), "right": right}
 
 
-def updates(params, start, trained):
-    """Name -> ΔW of each linear layer.
-
-    `params` and `start`, an Adapter or None, are what training started from, and `trained` the arrays that it gave.
-    """
-    model, adapter = attach(params, start, trained)
-    return linear_updates(params, model) if adapter is None else adapter_deltas(params, adapter)
-
-
-def spectra(deltas):
-    """The singular values of a model's updates, by kind of layer.
-
-    Parameters
-    ----------
-    deltas : dict, name of a layer such as "blocks.0.attn.q_proj.weight" -> ΔW
-
-    Returns
-    -------
-    dict, kind such as "q_proj" -> {"sigma": (n,), shares of the largest, geometric mean over the layers, without those
-        that are rounding; "ranks": (layers, 3), stable rank, effective rank and rank_90 of each}
-    """
-    of_kind = {}
-    for name, delta in deltas.items():
-        of_kind.setdefault(name.split(".")[-2], []).append(spectrum(delta))
-    measured = {}
-    for kind, of_layers in of_kind.items():
-        shares = np.array([relative(s.singular_values) for s in of_layers])
-        sigma = np.exp(np.log(np.maximum(shares, 1e-12)).mean(axis=0))
-        sigma = sigma[sigma > ROUNDING]
-        ranks = [(s.stable_rank, s.effective_rank, s.rank_90) for s in of_layers]
-        measured[kind] = {"sigma": [float(f"{value:.4g}") for value in sigma], "ranks": np.round(ranks, 3).tolist()}
-    return measured
-
-
 def training_rows(run, n):
     """Which of the n snippets are trained on."""
     if run.examples is None:
@@ -255,7 +218,6 @@ def classify_run(run):
         "percent": report.percent,
         "steps": state.step,
         "base_bytes": held_bytes(params),
-        "trained_bytes": held_bytes(state.best),
         "validation_loss": float(history["eval_loss"][may_be_best].min()),
         "loss": [round(float(chunk.mean()), 5) for chunk in chunks(history["loss"])],
         "grad_norm": [round(float(chunk.mean()), 6) for chunk in chunks(history["grad_norm"])],
@@ -267,7 +229,6 @@ def classify_run(run):
             scores = score(model, attached, config, snippets, "test")
         numbers |= {"test_accuracy": scores["accuracy"], "test_loss": scores["loss"]}
         numbers["test_right"] = np.packbits(scores["right"]).tobytes().hex()  # a bit a snippet
-        numbers["spectra"] = spectra(updates(params, adapter, state.best))
     return numbers, dict(state.best) if run.keep else {}
 
 
