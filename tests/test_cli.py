@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig
-from lora_np.classroom.release import SOURCES
+from lora_np.classroom.notebooks import write_notebook
+from lora_np.classroom.release import notebook_of, read_sets
 from lora_np.cli import main
 from lora_np.data import encode, model_files
 from lora_np.experiments.recipes import RECIPES
@@ -1080,8 +1081,8 @@ def test_words_that_are_slips(taught, tiny_base, tmp_path, fails, monkeypatch):
         "bench": "bench --json {out}",
         "reference": "reference check {taught} --vectors {taught} --json {out}",
         "reference ": "reference export {out}",
-        "classroom": "classroom grade {out} --source {taught} --out {out} --json {out}",
-        "classroom ": "classroom release {out} --source {taught}",
+        "classroom": "classroom grade {out} --out {out} --json {out} --words {taught} --moodle {taught}",
+        "classroom ": "classroom release {out}",
         "classroom  ": "classroom execute {out}",
     }
     places = {"taught": taught, "base": tiny_base, "out": "out"}
@@ -1235,7 +1236,7 @@ def test_no_file_that_is_read_is_written_over(alias, taught, tiny_base, tmp_path
     shutil.copytree(tiny_base, tmp_path / "base")
     sources = tmp_path / "d" / "student"
     sources.mkdir(parents=True)
-    shutil.copy(SOURCES / "05_lora_layer.ipynb", sources / "05.ipynb")
+    write_notebook(sources / "05.ipynb", notebook_of(read_sets()["05_lora_layer"], "solutions"))
     shutil.copy(taught / "rows.jsonl", tmp_path / "rows.jsonl")
     shutil.copy(taught / "corpus.txt", own["two"] / "task.txt")
     shutil.copy(sources / "05.ipynb", tmp_path / "x.txt")
@@ -1265,9 +1266,7 @@ def test_no_file_that_is_read_is_written_over(alias, taught, tiny_base, tmp_path
         f"bench --rungs 64 --peers old={ROOT} --json {ROOT}/lora_np/{'../lora_np/' * (alias == 'spelling')}cli/x.json",
         f"classroom grade x.txt --json {other('x.txt')}",
         f"classroom grade x.txt --out {other('.')}",
-        f"classroom grade x.txt --source d/student --json {other('d/student')}/new.json",
-        f"classroom release {other('d/student')} --source d/student",
-        f"classroom release {other('d')} --source d/student --force",
+        f"classroom grade d/student --json {other('d/student/05.ipynb')}",
         f"reference export {other('one')}",
         f"import hf --from hf --out {other('one')} --tokenizer one/adapter.json",
         f"finetune --base base --text-file {other('two/task.txt')} --out two",

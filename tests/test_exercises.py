@@ -1,125 +1,307 @@
-"""Every graded item of every exercise set: the worked solution reaches all points, a blank none, right solutions in
-another style all, and a wrong one loses that item alone and is told what it looks like.
+"""Every exercise: the worked solution reaches all points, and so does a right one in another style; a wrong one loses
+points and is told what it looks like.
 
-`tests/attempts/` holds the attempts, by sets. Each stands in the place of the item's solution in the source notebook,
-whose cells are then run in order, in this process.
+`attempts/` has attempts by people and sessions that had not seen the checks. The machine that derives mistakes from the
+solutions is tested by itself as well: each of its wrong versions loses points, or is no wrong version.
 """
 
-import contextlib
-import functools
-import io
+import copy
+import dataclasses
 import re
-from collections import Counter
+import subprocess
+import sys
+from collections import Counter, namedtuple
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from lora_np.classroom import check
-from lora_np.classroom.items import ITEMS, SETS
-from lora_np.classroom.release import for_students, mark
+from lora_np.classroom import examine as examine_module
+from lora_np.classroom.check import ITEMS
+from lora_np.classroom.diagnosis import changed_solutions, compiled, pairs_of_changes
+from lora_np.classroom.examine import Failed, examine, judge, observe
+from lora_np.classroom.examine import is_right as is_right_array
+from lora_np.classroom.exercise import draw_inputs, draws_of, generator
+from lora_np.classroom.release import read_sets
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "notebooks" / "exercises"
 ATTEMPTS = Path(__file__).parent / "attempts"
 HEADER = re.compile(r"^# == (\w+): (right|wrong), (.+)$", re.MULTILINE)
 
 
-def attempts_of(name):
-    """(item, "right" or "wrong", words, code) of a set's file of attempts, in order."""
-    text = (ATTEMPTS / f"{name}.py").read_text("utf-8")
-    _, *pieces = HEADER.split(text)
-    return list(zip(*(pieces[i::4] for i in range(4))))
+def attempts():
+    """(exercise, "right" or "wrong", words, code) of all attempts."""
+    for path in sorted(ATTEMPTS.glob("*.py")):
+        _, *pieces = HEADER.split(path.read_text("utf-8"))
+        yield from zip(*(pieces[i::4] for i in range(4)))
 
 
-@functools.cache  # read once for all attempts; none of them changes it
-def source_of(name):
-    nbformat = pytest.importorskip("nbformat")
-    return nbformat.read(SOURCES / f"{name}.ipynb", as_version=4)
+EVERY = list(attempts())
 
 
-def run(notebook, monkeypatch, replaced=None):
-    """Run a notebook's cells in order, going on after one that raises; what was scored, and what was printed."""
-    monkeypatch.setattr(check, "_RECORD", {})
-    printed, space = io.StringIO(), {"__name__": "__main__"}
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()) as errors:
-        for cell in notebook.cells:
-            if cell.cell_type != "code":
-                continue
-            source = (replaced or {}).get(mark(cell).get("grade_id"), cell.source)
-            with contextlib.suppress(Exception):
-                exec(compile(source, "<cell>", "exec"), space)
-    assert errors.getvalue() == ""
-    return check.record(), printed.getvalue()
+def written(name, code):
+    """A student's function."""
+    space = {"np": np}
+    exec(compile(code, "<cell>", "exec"), space)
+    return space[name]
 
 
-def auto_graded(notebook):
-    """Item -> points, of the cells that a program grades."""
-    cells = [cell for cell in notebook.cells if mark(cell).get("grade") and cell.cell_type == "code"]
-    return {mark(cell)["grade_id"].removeprefix("check_"): mark(cell)["points"] for cell in cells}
+def told(result):
+    """All that a check says of a function, beside its score."""
+    return [result.failed or "", *(s for f in result.findings for s in (f.wrong or "", *f.looks_like))]
 
 
-def test_the_sets_and_their_files_belong_together():
-    assert [path.stem for path in sorted(SOURCES.glob("*.ipynb"))] == sorted(SETS)
-    assert [path.stem for path in sorted(ATTEMPTS.glob("*.py"))] == sorted(SETS)
-    assert sum(len(module.ITEMS) for module in SETS.values()) == len(ITEMS), "two items share a name"
+def test_every_exercise_has_attempts_and_few_mistakes_by_hand():
+    kinds = Counter((name, kind) for name, kind, *_ in EVERY)
+    assert {name for name, _ in kinds} == set(ITEMS) and len(ITEMS) == 74
+    assert all(kinds[name, "right"] and kinds[name, "wrong"] for name in ITEMS)
+    assert sum(len(of.exercises) for of in read_sets().values()) == len(ITEMS)
+    for exercise in ITEMS.values():
+        assert sum(map(len, exercise.mistakes.values())) <= 3, exercise.name
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_a_source_is_made_as_graders_expect_it(name):
-    notebook = source_of(name)
-    points = auto_graded(notebook)
-    assert list(points) == [item.name for item in SETS[name].ITEMS]
-    kinds = Counter((item, kind) for item, kind, *_ in attempts_of(name))
-    assert {item for item, _ in kinds} == {*points}
-    assert all(kinds[item, "right"] >= 2 and kinds[item, "wrong"] >= 4 for item in points), kinds
-    ids = [mark(cell)["grade_id"] for cell in notebook.cells if mark(cell)]
-    assert len(ids) == len(set(ids)) and {*points} <= {*ids}
-    for cell in notebook.cells:
-        if mark(cell):
-            assert mark(cell)["schema_version"] == 3 and mark(cell)["cell_type"] == cell.cell_type
-            assert mark(cell)["locked"] is not mark(cell)["solution"]
-        if mark(cell).get("grade") and cell.cell_type == "code":
-            item = mark(cell)["grade_id"].removeprefix("check_")
-            assert cell.source == f"check.{item}({item}, points={points[item]})"
-    graded = [(cell.cell_type, mark(cell)["points"]) for cell in notebook.cells if mark(cell).get("grade")]
-    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    headings = re.findall(r"^## .* \((\d+) points?\)$", "\n".join(texts), re.MULTILINE)
-    assert list(map(int, headings)) == [points for _, points in graded]
-    by_hand = sum(points for kind, points in graded if kind == "markdown")
-    assert f"| **Points** | {sum(points.values())}, and {by_hand} for an answer in words |" in texts[0]
+@pytest.mark.parametrize("name", ITEMS)
+def test_the_solution_has_all_points_for_any_draws(name):
+    for draw in ("practice", "grading", "another term"):
+        assert examine(ITEMS[name], ITEMS[name].solution, draw).score == 1.0
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_the_worked_solution_has_all_points_and_the_blank_none(name, monkeypatch):
-    notebook = source_of(name)
-    points = auto_graded(notebook)
-    record, _ = run(notebook, monkeypatch)
-    assert {item: entry["score"] for item, entry in record.items()} == points
-    assert all(type(entry["score"]) is float for entry in record.values())
-    blank = for_students(notebook)
-    record, _ = run(blank, monkeypatch)
-    assert {item: record.get(item, {"score": 0.0})["score"] for item in points} == dict.fromkeys(points, 0.0)
-    for item in points:  # one alone
-        stub = next(cell.source for cell in blank.cells if mark(cell).get("grade_id") == item)
-        record, _ = run(notebook, monkeypatch, {item: stub})
-        assert {other: entry["score"] for other, entry in record.items()} == {**points, item: 0.0}
+@pytest.mark.parametrize("name", ITEMS)
+def test_draws_differ_and_have_no_special_points(name):
+    """Draws of another name have other answers, and no array is zero: nothing can be written into a function."""
+    exercise = ITEMS[name]
+    practice, grading = draws_of(exercise), draws_of(exercise, "grading")
+    assert practice[0].inputs.keys() == grading[0].inputs.keys()
+    for i in (*practice, *grading):
+        arrays = [value for value in (*i.inputs.values(), *i.right.values()) if np.ndim(value) and np.size(value)]
+        assert all(np.any(array) for array in arrays if np.asarray(array).dtype.kind == "f")
+    answers = [[np.asarray(right) for i in drawn for right in i.right.values()] for drawn in (practice, grading)]
+    alike = [v.shape == w.shape and np.array_equal(v, w) for v, w in zip(*answers)]
+    assert not alike or not all(alike)
 
 
-EVERY = [(name, *attempt) for name in SETS for attempt in attempts_of(name)]
+@pytest.mark.parametrize("name, kind, words, code", EVERY, ids=[f"{a[0]}-{a[2][:40]}" for a in EVERY])
+def test_an_attempt(name, kind, words, code):
+    result = examine(ITEMS[name], written(name, code))
+    assert (result.score == 1.0) == (kind == "right"), told(result)
+    assert kind == "right" or any(words in sentence for sentence in told(result)), told(result)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, item, kind, words, code", EVERY, ids=[f"{a[1]}-{a[3][:40]}" for a in EVERY])
-def test_an_attempt(name, item, kind, words, code, monkeypatch):
-    notebook = source_of(name)
-    points = auto_graded(notebook)
-    record, printed = run(notebook, monkeypatch, {item: code})
-    scores = {other: entry["score"] for other, entry in record.items()}
-    if kind == "right":
-        assert scores == points, printed
-        return
-    assert {**scores, item: points[item]} == points, "it has cost another item, too"
-    assert scores[item] < points[item]
-    outputs = record[item]["outputs"].values()
-    told = [record[item]["failed"] or "", *(s for o in outputs for s in (o["wrong"] or "", *o["looks_like"]))]
-    assert any(words in sentence for sentence in told), told
+@pytest.mark.parametrize("name", ITEMS)
+def test_mistakes_by_hand_are_mistakes(name):
+    """Each differs from the right value and from the others in every draw but few."""
+    exercise = ITEMS[name]
+    for output, mistakes in exercise.mistakes.items():
+        for draw in ("practice", "grading"):
+            drawn = draws_of(exercise, draw)
+            for sentence, wrong in mistakes:
+                values = [np.asarray(wrong(i)) for i in drawn]
+                assert all(value.shape == np.shape(i.right[output]) for value, i in zip(values, drawn)), sentence
+                assert not all(is_right_array(value, i, output) for value, i in zip(values, drawn)), sentence
+
+
+# ---------------------------------------------------------------- right answers in other forms
+
+
+def in_float32(function):
+    def rounded(*inputs):
+        single = [x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x for x in inputs]
+        return function(*single)
+
+    return rounded
+
+
+NEEDS_FLOAT64 = {"centred_difference", "who_reads_whom"}  # a difference of equal numbers, and one bit for bit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ITEMS if name not in NEEDS_FLOAT64])
+def test_rounding_of_float32_costs_nothing(name):
+    result = examine(ITEMS[name], in_float32(ITEMS[name].solution))
+    assert result.score == 1.0, told(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, item in ITEMS.items() if len(item.outputs) > 1])
+def test_outputs_by_name_come_in_any_order(name):
+    exercise = ITEMS[name]
+    names = exercise.outputs[::-1]
+    forms = [
+        namedtuple("Outputs", names),
+        dataclasses.make_dataclass("Grads", names),
+        lambda *values: dict(zip(names, values)),
+    ]
+    for form in forms:
+        assert examine(exercise, lambda *inputs, form=form: form(*tuple(exercise.solution(*inputs))[::-1])).score == 1.0
+
+
+def test_counts_may_be_fractions_and_python_numbers():
+    def rational(n, i, j):
+        return Fraction(max(i, j), n)
+
+    def bits(n_out, n_in, block_size):
+        n = n_out * n_in
+        scales = n // block_size
+        single = Fraction(4 * n + 32 * scales, n)
+        return single, Fraction(4 * n + 8 * scales + 32 * -(-scales // 256) + 32, n)
+
+    assert examine(ITEMS["chance_similarity"], rational).score == 1.0
+    assert examine(ITEMS["bits_per_weight"], bits).score == 1.0
+    for kind in (Fraction, float, np.int32, np.float64):
+        assert examine(ITEMS["adapter_size"], lambda n_out, n_in, r, kind=kind: kind(r * (n_out + n_in))).score == 1.0
+
+
+def test_a_right_mask_counts_beside_wrong_scores():
+    def unscaled(q, k):
+        return np.where(np.tri(q.shape[2], dtype=bool), q @ k.swapaxes(-1, -2), -np.inf)
+
+    assert examine(ITEMS["causal_scores"], unscaled).score == 0.5
+
+
+# ---------------------------------------------------------------- wrong answers that once got points
+
+
+def by_one_maximum(logits, targets):
+    x = logits - logits.max()
+    return np.exp(np.mean(np.log(np.exp(x).sum(-1)) - np.take_along_axis(x, targets[..., None], -1)[..., 0]))
+
+
+def absolute_cosine(A1, B1, A2, B2):
+    return abs(ITEMS["update_cosine"].solution(A1, B1, A2, B2))
+
+
+def formed_cosine(A1, B1, A2, B2):
+    one, other = np.asarray(B1) @ np.asarray(A1), np.asarray(B2) @ np.asarray(A2)
+    return np.sum(one * other) / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def formed_compress(A, B, r):
+    U, sigma, Vt = np.linalg.svd(np.asarray(B) @ np.asarray(A), full_matrices=False)
+    return sigma[:r, None] * Vt[:r], U[:, :r], np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))
+
+
+def formed_directions(B, A, k):
+    return np.linalg.svd(np.asarray(B) @ np.asarray(A))[2][:k].T
+
+
+def closed_form(x, target, W, r, steps, lr, rng):
+    delta = np.linalg.lstsq(x, target - x @ W.T, rcond=None)[0].T
+    U, sigma, Vt = np.linalg.svd(delta, full_matrices=False)
+    return Vt[:r], U[:, :r] * sigma[:r]
+
+
+def rebuilt(x, values, positions):
+    W = np.zeros((len(values), 2 * values.shape[1]))
+    columns = 4 * (np.arange(values.shape[1]) // 2) + positions
+    np.put_along_axis(W, columns, values, axis=1)
+    return x @ W.T
+
+
+HOLES = {
+    "perplexity": by_one_maximum,
+    "update_cosine, abs": absolute_cosine,
+    "update_cosine, formed": formed_cosine,
+    "compress": formed_compress,
+    "adapter_directions": formed_directions,
+    "product_singular_values": lambda B, A: np.linalg.svd(np.asarray(B) @ np.asarray(A), compute_uv=False)[
+        : B.shape[1]
+    ],
+    "product_column": lambda B, A, j: (np.asarray(B) @ np.asarray(A))[:, j],
+    "fit_lora": closed_form,
+    "sparse_forward": rebuilt,
+    "largest_saving_rank": lambda n_out, n_in: {(35, 14): 9, (40, 66): 24}.get((n_out, n_in), min(n_out, n_in) // 2),
+    "count_intruders": lambda W, W_tuned, k, eps: (np.zeros(k), 2),
+}
+
+
+@pytest.mark.parametrize("case", HOLES)
+def test_a_hole_is_closed(case):
+    assert examine(ITEMS[case.partition(",")[0]], HOLES[case]).score < 1.0
+
+
+# ---------------------------------------------------------------- the machine that makes mistakes
+
+
+@cache
+def drawn(name, kind):
+    """The draws of a check; or 100 others of other sizes, in which nothing may be rounded as in float32."""
+    exercise = ITEMS[name]
+    if kind == "grading":
+        return draws_of(exercise, kind)
+    fresh = [draw_inputs(exercise, generator(kind, name, number), number % 3) for number in range(100)]
+    for i in fresh:
+        i.rounding = dict.fromkeys(i.right, 1e-9)
+    return fresh
+
+
+def is_right(exercise, function, kind):
+    """Whether a function gets all points in each of the draws."""
+
+    def call(inputs):
+        given = copy.deepcopy(inputs)
+        try:
+            return function(*given.values()), given
+        except Exception as error:
+            raise Failed(str(error)) from None
+
+    with mock.patch.object(examine_module, "suspects", lambda *given: ()):  # what it looks like is another question
+        try:
+            return all(
+                judge(exercise, [i], [observe(exercise, call, i)]).score == 1.0 for i in drawn(exercise.name, kind)
+            )
+        except Failed:
+            return False
+
+
+def holes(exercise, changes):
+    """The sentences of changed solutions that get all points and are not right."""
+    found = []
+    with np.errstate(all="ignore"):
+        for sentence, code in changes:
+            try:
+                function = compiled(exercise, code)
+            except SyntaxError:
+                continue
+            if is_right(exercise, function, "grading") and not is_right(exercise, function, "fresh"):
+                found.append(f"{sentence}\n{code}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.filterwarnings("ignore")
+def test_every_change_of_a_solution_loses_points_or_is_right(name, capsys):
+    assert not holes(ITEMS[name], changed_solutions(ITEMS[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.filterwarnings("ignore")
+def test_every_pair_of_changes_loses_points_or_is_right(name, capsys):
+    assert not holes(ITEMS[name], pairs_of_changes(ITEMS[name]))
+
+
+# ---------------------------------------------------------------- NumPy alone
+
+ALONE = """
+import sys
+allowed = {*sys.stdlib_module_names, "numpy", "lora_np", "__main__"}
+class Refuse:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in allowed:
+            raise ImportError(f"{name} is not there")
+sys.meta_path.insert(0, Refuse)
+from lora_np.classroom import check
+for name, exercise in check.ITEMS.items():
+    assert getattr(check, name)(exercise.solution) == 1.0, name
+    check.formula(name)
+assert check.summary() == 1.0
+"""
+
+
+def test_checks_need_numpy_alone():
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lora_np.classroom.release import SOURCES
+from lora_np.classroom.notebooks import write_notebook
+from lora_np.classroom.release import notebook_of, read_sets
 from lora_np.cli import main
 from lora_np.data import train_tokenizer
 from lora_np.formats import read_json, read_tensors, save_model, write_json
@@ -197,7 +198,10 @@ def make_world(root):
     write_json(root / "port" / "layer-norm.float64.json", {"tensors": flat})
     for name, array in load_case(entries["lora"], "float64", VECTORS).items():
         np.save(root / "port" / "lora.float64" / f"{name}.npy", array)
-    shutil.copy(SOURCES / "05_lora_layer.ipynb", root / "exercises")
+    write_notebook(root / "exercises" / "05_lora_layer.ipynb", notebook_of(read_sets()["05_lora_layer"], "solutions"))
+    (root / "exercises" / "words.csv").write_text("student,item,out_of,points,remark\nada,words_05_lora_layer,4,3,\n")
+    (root / "exercises" / "moodle.csv").write_text("Identifier,Grade,Maximum Grade\nParticipant 1,,10\n")
+    (root / "exercises" / "canvas.csv").write_text("Student,ID,LoRA (7)\nAda,1,\n")
     return root
 
 
@@ -230,7 +234,7 @@ BAD = {  # by option, or by the place of a word in braces
     "--tier": [*NAME, "0", "4"],
     "--rungs": [*NAME, "65", "64,2", "64,2,4,64,32,0", "6,2,4,64,32,9"],
     **dict.fromkeys(("--data", "--test", "--text-file"), DATA),
-    **dict.fromkeys(("--base", "--model", "--adapter", "--vectors", "--source"), READ),
+    **dict.fromkeys(("--base", "--model", "--adapter", "--vectors", "--words", "--moodle", "--canvas"), READ),
     "--tokenizer": [*READ, "{w}/base/config.json"],
     "READ": READ,
     "--out": TO_FOLDER,
@@ -265,9 +269,10 @@ bench --peers none --rungs 64 --work forward --threads 1 --rounds 1 --seed 0 --j
 reference export TO={w}/made/x
 reference list --vectors {w}/vectors
 reference check READ={w}/port --vectors {w}/vectors --case linear --tier 1 --dtype float64 --json {w}/made/x.json
-classroom release TO={w}/made/x --source {w}/exercises
-classroom grade READ={w}/exercises/05_lora_layer.ipynb --source {w}/exercises --out {w}/made/x --json {w}/made/x.json
-    --jobs 1
+classroom release TO={w}/made/x
+classroom grade READ={w}/exercises/05_lora_layer.ipynb --out {w}/made/x --json {w}/made/x.json --jobs 1
+    --words {w}/exercises/words.csv --moodle {w}/exercises/moodle.csv --canvas {w}/exercises/canvas.csv
+classroom collect TO={w}/made/x READ={w}/exercises/05_lora_layer.ipynb
 classroom execute READ={w}/data/corpus.txt --jobs 1
 """
 
@@ -329,8 +334,7 @@ READING = {  # command -> patterns of the files that it reads
     "finetune --text-file {w}/data/corpus.txt --base {w}/base --epochs 1 --out {w}/made/x": "data/corpus.txt base/*",
     "reference check {w}/port --vectors {w}/vectors --json {w}/made/x.json": "port/* port/*/* vectors/*",
     "reference list --vectors {w}/vectors": "vectors/manifest.json",
-    "classroom release {w}/made/x --source {w}/exercises": "exercises/*",
-    "classroom grade {w}/data/corpus.txt --source {w}/exercises": "exercises/*",
+    "classroom collect {w}/made/x {w}/exercises/05_lora_layer.ipynb": "exercises/*.ipynb",
     "classroom execute {w}/data/corpus.txt": "data/corpus.txt",
 }
 

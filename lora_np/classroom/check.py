@@ -1,37 +1,48 @@
-"""The checks that a notebook calls: one function for each graded item, `check.lora_backward(my_function)`.
+"""The checks that a notebook calls: one function for each exercise, `check.lora_backward(my_function)`.
 
-Each prints what it found and returns the score as a plain float. After a failure it gives a hint; the formula comes
+Each prints what it found and returns the score. After a failure it gives a hint; the formula comes
 only on asking: `check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
 """
 
 import math
+import os
 from difflib import get_close_matches
 from numbers import Real
 
 from ..formats import write_json
 from .examine import examine
-from .items import ITEMS
+from .exercise import PRACTICE, read_exercise
+from .exercises import modules
 
+ITEMS = {module.rpartition(".")[2]: read_exercise(module) for module in modules()}
+DRAW = "LORA_NP_DRAW"  # the environment's variable that names the draws; nbgrader's settings give another one
 _RECORD = {}  # item -> the last result, as plain values
 
 
+class Score(float):
+    """A number of points, which Jupyter does not show under what a check has printed. nbgrader reads it as a number."""
+
+    def _repr_html_(self):
+        return ""
+
+
 def checker(item):
-    """The check of one item, as a function of the student's function."""
+    """The check of one exercise, as a function of the student's function."""
 
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
             raise ValueError(f"points: got {points!r}, expected a number")
-        result = examine(item, function)
+        result = examine(item, function, os.environ.get(DRAW, PRACTICE))
         _RECORD[item.name] = entry = as_record(result, points)
         print(said(result, item, entry["score"], points))
-        return entry["score"]
+        return Score(entry["score"])
 
     check.__name__ = check.__qualname__ = item.name
-    check.__doc__ = f"""{item.task}
+    check.__doc__ = f"""{item.title}
 
     Parameters
     ----------
-    function : your {item.name}({item.arguments}), which returns {", ".join(item.outputs)}
+    function : your {item.name}({", ".join(item.arguments)}), which returns {", ".join(item.outputs)}
     points : float, what the item is worth
 
     Returns

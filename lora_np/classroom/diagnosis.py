@@ -1,93 +1,337 @@
-"""What a wrong output looks like: a known mistake, a quantity that it is multiplied or divided by, or another array."""
+"""What a wrong output looks like. The candidates, the likeliest first:
 
+1. the exercise's few mistakes by hand;
+2. the worked solution with a change that a machine has made to its code: `slips.py`;
+3. the right answer for other inputs: without the last row, with two of them exchanged, for k + 1 in place of k;
+4. the right answer changed: times a size, squared, turned, in reverse order; or another array;
+5. the worked solution with two changes;
+6. in what it differs: scale, shift, norm and cosine.
+
+A candidate counts if it gives the student's numbers in every draw; one of 4, in every draw in which they are wrong.
+"""
+
+import ast
+import contextlib
+import inspect
+import io
+import itertools
 import math
+import sys
+import textwrap
+from functools import cache
 
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from ..reference.causes import known_factor, looks
+from ..reference import mutants
+from ..reference.causes import looks
+from .exercise import compared_outputs, is_float_array
+from .slips import slips
 
-NEAR = 1e-7  # relative, in norm: a known mistake rounds otherwise than the student's
-MOST = 2  # sentences
+NEAR = 1e-6  # relative, in norm: a known mistake rounds otherwise than the student's
+NEAR_NUMBER = 1e-9  # of a single number, which much fits by chance
+MOST_PAIRS = 600
+LARGE = 200
 
 
-def suspects(item, name, checked):
-    """What a wrong output looks like, the likeliest first.
+def suspects(exercise, name, answers):
+    """What a wrong output looks like, as a tuple of at most one sentence.
 
     Parameters
     ----------
-    item : Item
+    exercise : Exercise
     name : str, of an output
-    checked : list of (i, dict of arrays, dict of problems of form), one of each draw
-
-    Returns
-    -------
-    tuple of str: what holds in every draw in which the output is wrong; if nothing does, what the first one looks
-        like without a guess at names
+    answers : list of (i, array), one of each draw; None in place of an array of the wrong form
     """
-    lists, first = [], None
-    for i, arrays, forms in checked:
-        got = None if forms.get(name) else np.asarray(arrays[name])
-        right = np.asarray(i.right[name])
-        if got is not None and got.shape == right.shape and not same_values(got, right):
-            lists.append(of_one_draw(item, name, i, right, got))
-            first = first or (right, got)
-    if not lists:
+    answers = [(i, np.asarray(array)) for i, array in answers if array is not None]
+    wrong = [(i, got) for i, got in answers if not equal(got, i.right[name])]
+    if not wrong:
         return ()
-    in_all = [sentence for sentence in lists[0] if all(sentence in other for other in lists[1:])]
-    return tuple((in_all or looks(*first))[:MOST])
+    constant = len({float(got) for _, got in answers}) == 1 if all(got.ndim == 0 for _, got in answers) else False
+    if constant:  # many a change fits it by chance
+        return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
+    for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
+        where = (
+            wrong if candidates is by_results else answers
+        )  # others give a right answer where the student's is right
+        for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
+            if all(equal(got, tried(value_of, i)) for i, got in where):
+                return (sentence,)
+    (i, got), *_ = wrong
+    if np.ndim(i.right[name]) == 0:
+        return ()  # its number says as much
+    return tuple(looks(np.asarray(i.right[name], float), got.astype(float))[:2])
 
 
-def of_one_draw(item, name, i, right, got):
-    found = []
-    for sentence, wrong in item.mistakes.get(name, ()):
-        try:
-            value = np.asarray(wrong(i))
-        except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError):
-            continue  # these sizes make the mistake impossible
-        if value.shape == got.shape and same_values(got, value) and not same_values(value, right):
-            found.append(sentence)
-    if found:
-        return found
-    named = factor_sentences(right, got, item.factors(i))
-    if named:
-        return named
-    others = {other: np.asarray(value) for other, value in {**vars(i), **i.right}.items() if is_array(value)}
-    others.pop(name, None)
-    return looks(right, got, others=others)
+def equal(got, value):
+    """Whether an array is another one of its shape, except for rounding."""
+    if value is None:
+        return False
+    value = np.asarray(value)
+    if got.shape != value.shape or got.dtype.kind not in "iufb" or value.dtype.kind not in "iufb":
+        return False
+    got, value = got.astype(np.float64), value.astype(np.float64)
+    keep = np.isfinite(value)
+    if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
+        return False
+    return relative_error(got[keep], value[keep]) <= (NEAR if value.ndim else NEAR_NUMBER)
 
 
-def exchanged(item, name, i, got):
+def tried(function, *arguments):
+    """A value, or None where these numbers make it impossible."""
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except Exception:  # whatever a changed program can raise
+        return None
+
+
+# ---------------------------------------------------------------- known mistakes, and changes of the code
+
+
+def by_hand(exercise, name, drawn):
+    yield from exercise.mistakes.get(name, ())
+
+
+def by_code(exercise, name, drawn):
+    """Changes of the solution; first those of the line that computes the output."""
+    yield "its sign is reversed", lambda i: np.negative(i.right[name])
+    for sentence, code in sorted(changed_solutions(exercise), key=lambda change: not change[0].startswith(f"{name} ")):
+        yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
+
+
+def by_two_changes(exercise, name, drawn):
+    """Pairs of changes; a single number many a pair would fit by chance, unless it is a large whole one."""
+    for right in (np.asarray(i.right[name]) for i in drawn):
+        if right.ndim == 0 and (right.dtype.kind != "i" or right < LARGE):
+            return
+    for sentence, code in pairs_of_changes(exercise, MOST_PAIRS):
+        yield sentence, lambda i, code=code: outcome(exercise, code, i).get(name)
+
+
+@cache
+def solution_tree(function):
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    tree.body = tree.body[1:]  # without the docstring
+    return tree
+
+
+@cache
+def changed_solutions_of(function, outputs):
+    return [(mutant.sentence, mutant.code) for mutant in slips(solution_tree(function), outputs)]
+
+
+def changed_solutions(exercise):
+    return changed_solutions_of(exercise.solution, exercise.outputs)
+
+
+def pairs_of_changes(exercise, most=None):
+    """(sentence, code) of the solution with two of the likelier changes, in two lines and in one, `most` of each."""
+    right = ast.unparse(solution_tree(exercise.solution)).splitlines()
+    likely = list(mutants.mutants(ast.parse("\n".join(right)).body[0], outputs=exercise.outputs))
+    pairs = [(a, b) for a, b in itertools.combinations(likely, 2) if a.line != b.line]
+    pairs.sort(key=lambda pair: kind_of_change(pair[0]) != kind_of_change(pair[1]))  # two of one kind first
+    for a, b in pairs[:most]:
+        lines = list(right)
+        for mutant in (a, b):
+            lines[mutant.line - 1] = mutant.code.splitlines()[mutant.line - 1]
+        yield f"{a.sentence}, and {b.sentence}", "\n".join(lines)
+    in_one = ((first, second) for first in likely for second in in_one_line(first, exercise))
+    for a, b in itertools.islice(in_one, most):
+        yield f"{a.sentence}, and {b.sentence}", b.code
+
+
+def in_one_line(mutant, exercise):
+    """A changed solution with another change in the same line."""
+    return mutants.mutants(ast.parse(mutant.code).body[0], outputs=exercise.outputs, line_number=mutant.line)
+
+
+def kind_of_change(mutant):
+    """What is done, without the names: "lacks the factor" of "du lacks the factor s"."""
+    return mutant.sentence.split()[1:4]
+
+
+def outcome(exercise, code, i):
+    """What a changed solution gives for the inputs of a draw: output -> value, or nothing if it does not work."""
+    kept = i.__dict__.setdefault("outcomes", {})  # of one draw: several outputs may be wrong
+    if code not in kept:
+        kept[code] = tried(quietly, exercise, compiled(exercise, code), i, i.inputs) or {}
+    return kept[code]
+
+
+def quietly(exercise, function, i, inputs):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return compared_outputs(exercise, function, i, inputs)
+
+
+def compiled(exercise, code):
+    """A changed solution as a function, in the world of the right one."""
+    space = {"np": np} | vars(sys.modules[exercise.solution.__module__])
+    exec(compile(code, "<changed>", "exec"), space)
+    return space[exercise.name]
+
+
+# ---------------------------------------------------------------- other inputs
+
+
+def by_inputs(exercise, name, drawn):
+    """The right answer for inputs of which one is changed, or two are exchanged."""
+
+    def value_of(i, sentence):
+        return quietly(exercise, exercise.solution, i, i.inputs | dict(other_inputs(i))[sentence])[name]
+
+    for array in [array for array, value in drawn[0].inputs.items() if np.ndim(value) == 2]:
+        yield (
+            f"it works down the columns of {array}, not along its rows",
+            lambda i, array=array: (
+                quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
+            ),
+        )
+    for sentence in dict.fromkeys(sentence for sentence, _ in other_inputs(drawn[0])):
+        yield sentence, lambda i, sentence=sentence: value_of(i, sentence)
+
+
+def other_inputs(i):
+    """(sentence, changed inputs)."""
+    for name, value in i.inputs.items():
+        if isinstance(value, bool) or callable(value):
+            continue
+        if isinstance(value, int):
+            for by in (1, -1):
+                yield f"it is right for {name} {'+' if by > 0 else '−'} 1 in place of {name}", {name: value + by}
+        elif isinstance(value, list | tuple) and value:
+            yield f"it is right for the first of {name} alone", {name: value[:1]}
+            yield f"it is right for the last of {name} alone", {name: value[-1:]}
+            yield f"{name} is moved by one place", {name: value[-1:] + value[:-1]}
+            yield f"{name} is in reverse order", {name: value[::-1]}
+        elif isinstance(value, float):
+            for other, number in quantities(i).items():
+                if other != name and number != value:
+                    yield f"it is right for {other} in place of {name}", {name: number}
+        elif isinstance(value, np.ndarray) and value.ndim:
+            yield f"it is that of the last row of {name} alone", {name: alone(value, -1)}
+            yield f"it is that of the first row of {name} alone", {name: alone(value, 0)}
+            yield (
+                f"the first row of {name} is in the place of every row",
+                {name: np.broadcast_to(value[:1], value.shape)},
+            )
+            if value.dtype.kind == "f":
+                yield f"{name} has the opposite sign", {name: -value}
+                yield f"it is made of the magnitudes of {name}", {name: np.abs(value)}
+                yield f"it is made of the squares of {name}", {name: value**2}
+                yield f"{name} has gone through a softmax first", {name: softmax(value)}
+            if value.ndim > 1:
+                yield f"the last two axes of {name} are exchanged", {name: value.swapaxes(-1, -2)}
+                yield f"{name} is in reverse order along axis -2", {name: value[..., ::-1, :]}
+            yield f"{name} is in reverse order along axis -1", {name: value[..., ::-1]}
+    for (a, one), (b, other) in itertools.combinations(i.inputs.items(), 2):
+        if type(one) is type(other) and np.shape(one) == np.shape(other) and not callable(one):
+            yield f"{a} and {b} are exchanged", {a: other, b: one}
+            if is_float_array(one):
+                yield f"{b} - {a} is in the place of {b}", {b: other - one}
+        if min(np.ndim(one), np.ndim(other)) > 1 and np.shape(one)[:2] == np.shape(other)[:2]:
+            yield f"{b} is read one place after {a}", {a: one[:, :-1], b: other[:, 1:]}
+            yield f"{b} is read one place before {a}", {a: one[:, 1:], b: other[:, :-1]}
+
+
+def alone(array, row):
+    """An array in which all rows but one are zero."""
+    kept = np.zeros_like(array)
+    kept[row] = array[row]
+    return kept
+
+
+# ---------------------------------------------------------------- the right answer changed
+
+
+def by_results(exercise, name, drawn):
+    def right(i):
+        return np.asarray(i.right[name], float)
+
+    for sentence, change in CHANGES_OF_A_RESULT.items():
+        yield sentence, lambda i, change=change: change(right(i))
+    for quantity in dict.fromkeys(itertools.chain(*map(quantities, drawn))):
+        yield f"it is the right value times {quantity}", lambda i, q=quantity: right(i) * quantities(i)[q]
+        yield f"it is the right value divided by {quantity}", lambda i, q=quantity: right(i) / quantities(i)[q]
+    for other in arrays_of(drawn[0], name):
+        yield f"it is {other}", lambda i, other=other: arrays_of(i, name)[other]
+        yield f"it is the softmax of {other}", lambda i, other=other: softmax(arrays_of(i, name)[other])
+    for a, b in itertools.permutations(drawn[0].right, 2):
+        yield f"it is {a} + {b}", lambda i, a=a, b=b: np.add(i.right[a], i.right[b])
+        yield f"it is {a} - {b}", lambda i, a=a, b=b: np.subtract(i.right[a], i.right[b])
+        if b == name:
+            yield f"it is {a}", lambda i, a=a: i.right[a]
+            yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
+    for a, b in itertools.permutations(lengths(drawn[0]), 2):
+        yield (
+            f"it is the right value times {a}, divided by {b}",
+            lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b],
+        )
+
+
+def softmax(x):
+    exp = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+CHANGES_OF_A_RESULT = {
+    "its signs are lost": np.abs,
+    "it is one too large": lambda right: right + 1,
+    "it is one too small": lambda right: right - 1,
+    "it is 1 minus the right value": lambda right: 1 - right,
+    "it is the inverse, 1 divided by the right value": lambda right: 1 / right,
+    "it is the square of the right value": np.square,
+    "it is the root of the right value": np.sqrt,
+    "it is the logarithm of the right value": np.log,
+    "it is the angle: the right value is its cosine": np.arccos,
+    "it is in reverse order": lambda right: right[..., ::-1],
+    "rows and columns are exchanged": lambda right: right.swapaxes(-1, -2),
+    "it is sorted, and the right one is not": lambda right: np.sort(right, axis=-1),
+    "it is sorted, the largest first, and the right one is not": lambda right: -np.sort(-right, axis=-1),
+    "it is added up along its last axis step by step": lambda right: np.cumsum(right, axis=-1),
+    "it has gone through a softmax already": softmax,
+    "it is set to 0 where a key comes after its query": np.tril,
+    "it is the sum of the right values, the same everywhere": lambda right: np.full_like(right, right.sum()),
+    "it is the mean of the right values, the same everywhere": lambda right: np.full_like(right, right.mean()),
+    "it is moved by one place along its last axis": lambda right: np.roll(right, 1, axis=-1),
+    "it is moved by one place back along its last axis": lambda right: np.roll(right, -1, axis=-1),
+}
+LETTERS = {"n_in": "in", "n_out": "out", "alpha": "α"}
+
+
+def quantities(i):
+    """Name -> number: what an answer may have been multiplied or divided by."""
+    known = {length for value in i.inputs.values() for length in getattr(value, "shape", ())} | {i.size.alpha, i.size.r}
+    known |= {i.size.H, i.size.D} if i.size.C in known else set()
+    sizes = {LETTERS.get(name, name): float(n) for name, n in vars(i.size).items() if n in known}
+    named = {name: float(n) for name, n in i.inputs.items() if isinstance(n, int | float) and n > 0} | lengths(i)
+    for name, value in i.inputs.items():
+        if isinstance(value, dict) and value and all(isinstance(n, int | float) for n in value.values()):
+            named[f"the sum of {name}"] = float(sum(value.values()))
+    named = sizes | named | {"α/r": i.size.alpha / i.size.r, "B · T": i.size.B * i.size.T}
+    roots = {f"√{name}": math.sqrt(n) for name, n in named.items() if n > 0}
+    plain = {"2": 2.0, "3": 3.0, "4": 4.0, "8": 8.0, "100 (per cent)": 100.0, "1.96 (for 95 in a hundred)": 1.96}
+    return {name: n for name, n in (named | roots | plain).items() if n != 1}
+
+
+def lengths(i):
+    """Name -> length of an axis of the inputs."""
+    arrays = {name: array for name, array in i.inputs.items() if isinstance(array, np.ndarray) and array.ndim}
+    rows = {f"the number of rows of {name}": len(array) for name, array in arrays.items()}
+    return rows | {f"the number of columns of {name}": a.shape[-1] for name, a in arrays.items() if a.ndim > 1}
+
+
+def arrays_of(i, name):
+    """The inputs and the other outputs that it may be."""
+    values = {**i.inputs, **{other: right for other, right in i.right.items() if other != name}}
+    return {
+        other: value for other, value in values.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    }
+
+
+def exchanged(exercise, name, i, got):
     """Of an output of the wrong shape: which other one it is, as a tuple of at most one sentence."""
     for other, right in i.right.items():
-        right = np.asarray(right)
-        if other != name and got.shape == right.shape != np.shape(i.right[name]) and same_values(got, right, item.rtol):
-            return (f"it is {other}; the order is {', '.join(item.outputs)}",)
+        if other != name and np.shape(right) != np.shape(i.right[name]) and equal(got, right):
+            return (f"it is {other}; the order is {', '.join(exercise.outputs)}",)
     return ()
-
-
-def factor_sentences(right, got, factors):
-    """A sentence for each quantity that the right value may have been multiplied or divided by; also of one number."""
-    a, b = (array[np.isfinite(right)].astype(np.float64) for array in (got, right))
-    if not np.isfinite(a).all() or not a.any() or not b.any():
-        return []
-    factor = float(a @ b / (b @ b))
-    if not same_values(got, factor * right):
-        return []
-    if math.isclose(factor, -1.0, rel_tol=NEAR):
-        return ["its sign is reversed"]
-    said = [known_factor(factor, {name: value}) for name, value in factors.items()]
-    return [f"it is the right value {words}" for words, name in zip(said, factors) if words.endswith(name)]
-
-
-def is_array(value):
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
-def same_values(got, expected, rtol=NEAR):
-    """Whether two arrays of one shape are the same but for rounding, in norm; what is not finite has to be the same."""
-    got, expected = got.astype(np.float64), expected.astype(np.float64)
-    keep = np.isfinite(expected)
-    if not np.array_equal(got[~keep], expected[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
-        return False
-    return relative_error(got[keep], expected[keep]) <= rtol

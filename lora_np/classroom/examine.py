@@ -1,19 +1,24 @@
 """Examine a student's function: in order, does it run, does it leave its inputs alone, are shape and dtype right, is
-everything finite, and is each output right, on random inputs in float64, from two seeds and with two sets of sizes."""
+everything finite, and is each output right, on random inputs in float64 of several sizes. The function may be in
+another process.
+"""
 
 import contextlib
+import copy
 import io
-import traceback
 import warnings
+from fractions import Fraction
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import exchanged, same_values, suspects
-from .item import SIZES, Unfit, draw_inputs, kind_of, named_outputs
+from .diagnosis import exchanged, suspects
+from .exercise import PRACTICE, Unfit, draws_of, generator, named_outputs, sizes
+from .runner import in_words, peak_of, what_was_raised
 
-ROUNDED = 1e-5  # relative, in norm: right, but for the rounding of float32
+WHOLE = 1e-9  # how far a whole number may be off that was computed by division
 
 
 class Finding(NamedTuple):
@@ -38,73 +43,102 @@ class Result(NamedTuple):
     failed: str | None = None  # why there are no outputs to look at, or why none counts
 
 
-def examine(item, function):
-    """Check a function against an item.
+class Failed(Exception):
+    """A student's function that gives nothing to look at; the text says why."""
+
+
+def examine(exercise, function, draw=PRACTICE):
+    """Check a function against an exercise.
 
     Parameters
     ----------
-    item : Item
+    exercise : Exercise
     function : the student's
+    draw : str, which inputs: another name gives others
 
     Returns
     -------
     Result; whatever the function does or returns, nothing is raised but KeyboardInterrupt, and nothing goes to stderr:
     graders give nothing for a cell that writes there
     """
-    with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        return examined(item, function)
-
-
-def examined(item, function):
     if not callable(function):
         return Result(0.0, (), f"got {type(function).__name__}, expected the function itself")
-    draws = []
-    for seed in range(len(SIZES)):
-        inputs, i = draw_inputs(item, seed)
+
+    def call(inputs):
+        given = copy.deepcopy(inputs)
         try:
-            returned = function(*i.given.values())
+            return function(*given.values()), given
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also a SystemExit of its own
-            return Result(0.0, (), what_was_raised(error, function, item))
-        try:
-            outputs = named_outputs(item, returned)
-        except ValueError as error:
-            return Result(0.0, (), str(error))
-        changed = [name for name in inputs if not same(inputs[name], i.given[name])]
-        if changed:
-            return Result(0.0, (), f"it changes its argument {' and '.join(changed)}: compute into a new array")
-        draws.append((i, outputs))
-    if item.properties is not None:
-        return result_of([property_findings(item, i, outputs) for i, outputs in draws])
-    return result_of(compared_findings(item, draws))
+            of = f"{exercise.name}({', '.join(inputs)})"
+            raise Failed(what_was_raised(error, function, of)) from None
+
+    def peak(inputs):
+        return peak_of(function, copy.deepcopy(inputs).values())[1]
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return examined(exercise, call, peak, draw)
 
 
-def what_was_raised(error, function, item):
-    """An exception of the student's code in one sentence, with the line it comes from."""
-    if isinstance(error, NotImplementedError):
-        return "it is not written yet"
-    code, where = getattr(function, "__code__", None), ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is code:
-            where = f", in line {line - code.co_firstlineno + 1} of the function"
+def examined(exercise, call, peak, draw):
+    """What is found of a function that is somewhere else.
+
+    Parameters
+    ----------
+    exercise : Exercise
+    call : function of inputs -> what the student's function returns, and the inputs after the call. Raises Failed
+    peak : function of inputs -> the most bytes that the student's function has held at once
+    draw : str
+    """
+    drawn = draws_of(exercise, draw)
     try:
-        said = f": {error}" if str(error) else ""
-    except Exception:  # an exception's own text can fail, too
-        said = ""
-    shapes = isinstance(error, ValueError) and ("broadcast" in said or "matmul" in said or "reshape" in said)
-    advice = ". Print the shapes just before it, and compare them with those on your paper" if shapes else ""
-    if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # in the call itself
-        advice = f". It is called as {item.name}({item.arguments})"
-    return f"it raises {type(error).__name__}{said}{where}{advice}"
+        result = judge(exercise, drawn, [observe(exercise, call, i) for i in drawn])
+        wasteful = what_is_wasted(exercise, peak, draw) if exercise.large and result.score else None
+    except Failed as failed:
+        return Result(0.0, (), str(failed))
+    return Result(0.0, (), wasteful) if wasteful else result
+
+
+def observe(exercise, call, i):
+    """What a student's function returns for one draw, by the outputs' names; raises Failed."""
+    returned, i.given = call(i.inputs)
+    outputs = named(exercise, returned)
+    changed = [name for name, value in i.inputs.items() if not same(value, i.given[name])]
+    if changed:
+        raise Failed(f"it changes its argument {' and '.join(changed)}: compute into a new array")
+    i.also = {name: named(exercise, call(i.inputs | others)[0]) for name, others in exercise.also(i).items()}
+    return outputs
+
+
+def named(exercise, returned):
+    try:
+        return named_outputs(exercise, returned)
+    except ValueError as error:
+        raise Failed(str(error)) from None
+
+
+def what_is_wasted(exercise, peak, draw):
+    """What is wrong if a call holds more memory than the exercise allows, or None."""
+    rng = generator(draw, "large", exercise.name)
+    inputs, most, said = exercise.large(rng, sizes(rng, 0))
+    try:
+        held = peak(inputs)
+    except Exception:  # it has done so much for small ones
+        return None
+    return f"{said} (it holds {megabytes(held)} at once, and {megabytes(most)} are enough)" if held > most else None
+
+
+def megabytes(n):
+    return f"{n / 1e6:.2g} MB"
 
 
 def same(one, two):
     """Whether a value is still what it was; arrays inside lists and dicts too."""
     if isinstance(one, dict):
         return isinstance(two, dict) and list(one) == list(two) and all(same(one[k], two[k]) for k in one)
-    if isinstance(one, (list, tuple)):
+    if isinstance(one, list | tuple):
         return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two))
     if isinstance(one, np.ndarray):
         return isinstance(two, np.ndarray) and one.dtype == two.dtype and np.array_equal(one, two, equal_nan=True)
@@ -112,6 +146,13 @@ def same(one, two):
 
 
 # ---------------------------------------------------------------- the findings
+
+
+def judge(exercise, drawn, observed):
+    """What was found of a function that has returned something for each draw, a dict of outputs."""
+    if exercise.properties is not None:
+        return result_of([property_findings(exercise, i, outputs) for i, outputs in zip(drawn, observed)])
+    return result_of(compared_findings(exercise, drawn, observed))
 
 
 def result_of(findings_of_draws):
@@ -122,32 +163,33 @@ def result_of(findings_of_draws):
     return Result(sum(f.wrong is None for f in found) / len(found), tuple(found))
 
 
-def property_findings(item, i, outputs):
+def property_findings(exercise, i, outputs):
     forms = {name: kind_problem(value) for name, value in outputs.items()}
     try:
-        found = item.properties(i, outputs)
+        found = exercise.properties(i, outputs)
     except Exception as error:  # whatever the outputs are that it could not read
         unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
-        found = {name: forms.get(name) or unread for name in item.hints}
-    hints = {name: None if forms.get(name) else item.hints.get(name) for name in found}
+        found = {name: forms.get(name) or unread for name in exercise.hints}
+    hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in found}
     return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in found.items()]
 
 
-def compared_findings(item, draws):
+def compared_findings(exercise, drawn, observed):
     """For each draw its findings; what an output looks like is what it looks like in every draw that is wrong."""
     checked = []
-    for i, outputs in draws:
-        forms = {name: form_problem(value, i.right.get(name), item.finite) for name, value in outputs.items()}
+    for i, outputs in zip(drawn, observed):
+        outputs = {name: as_numbers(value) for name, value in outputs.items()}
+        forms = {name: form_problem(value, i.right.get(name)) for name, value in outputs.items()}
         given = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
         try:
-            arrays = item.compared(i, given)
+            arrays = exercise.compared(i, given)
         except Exception as error:  # whatever the outputs are that it could not compare
             arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, given), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
     findings = []
     for i, arrays, forms in checked:
-        findings.append([finding(item, name, i, arrays, forms, checked) for name in i.right])
+        findings.append([finding(exercise, name, i, arrays, forms, checked) for name in i.right])
     return findings
 
 
@@ -160,20 +202,41 @@ def why_not_comparable(error, given):
     return f"the shapes of what is returned do not fit each other: {shapes}"
 
 
-def finding(item, name, i, arrays, forms, checked):
-    right, hint = np.asarray(i.right[name]), item.hints.get(name)
-    problem = forms.get(name) or form_problem(arrays[name], right, item.finite)
+def finding(exercise, name, i, arrays, forms, checked):
+    right, hint = np.asarray(i.right[name]), exercise.hints.get(name)
+    problem = forms.get(name) or form_problem(arrays[name], right)
     if problem:
-        looks_like = () if kind_problem(arrays[name]) else exchanged(item, name, i, np.asarray(arrays[name]))
+        looks_like = () if kind_problem(arrays[name]) else exchanged(exercise, name, i, np.asarray(arrays[name]))
         return Finding(name, problem.said, looks_like, hint if problem.hint else None)
     got = np.asarray(arrays[name])
-    if same_values(got, right, item.rtol):
+    if is_right(got, i, name):
         return Finding(name, None)
-    try:
-        looks_like = suspects(item, name, checked)
-    except Exception:  # numbers too wild for a diagnosis are wrong all the same
-        looks_like = ()
-    return Finding(name, how_far(item, i, got, right), looks_like, hint)
+    looks_like = suspects(exercise, name, [(i, None if f.get(name) else a[name]) for i, a, f in checked])
+    return Finding(name, how_far(exercise, i, got, right), looks_like, hint)
+
+
+def is_right(got, i, name):
+    """Whether an array is the right one, except for rounding, in norm; what is not finite has to be the same."""
+    right = np.asarray(i.right[name])
+    if right.dtype.kind in "iub":
+        return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
+    got, right = got.astype(np.float64), right.astype(np.float64)
+    keep = np.isfinite(right)
+    if not np.array_equal(got[~keep], right[~keep], equal_nan=True):
+        return False
+    return relative_error(got[keep], right[keep]) <= i.rounding[name]
+
+
+def as_numbers(value):
+    """Fractions and whole numbers of any size as floats, alone or in an array."""
+    array = None
+    if isinstance(value, Real) and not isinstance(value, float | np.generic | bool):
+        return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
+    with contextlib.suppress(Exception):
+        array = np.asarray(value)
+    if array is not None and array.dtype == object and all(isinstance(x, Real | Fraction) for x in array.flat):
+        return array.astype(np.float64)
+    return value
 
 
 def kind_problem(value):
@@ -183,17 +246,17 @@ def kind_problem(value):
     try:
         array = np.asarray(value)
     except Exception:  # arrays of several shapes in one tuple or list; other packages' own arrays
-        many = f" of {len(value)} arrays" if isinstance(value, (tuple, list)) else ""
+        many = f" of {len(value)} arrays" if isinstance(value, tuple | list) else ""
         return f"it is a {type(value).__name__}{many}, expected one array of numbers"
     if array.dtype.kind == "c":
         return "it is made of complex numbers, expected real ones"
     if array.dtype.kind not in "iufb":
-        what = f"an array of dtype {array.dtype}" if isinstance(value, np.ndarray) else kind_of(value)
+        what = f"an array of dtype {array.dtype}" if isinstance(value, np.ndarray) else in_words(value)
         return f"it is {what}, expected numbers"
     return None
 
 
-def form_problem(value, right, finite):
+def form_problem(value, right):
     """What is wrong with the kind, shape or dtype of an output, as a Problem; None if nothing is."""
     problem = kind_problem(value)
     if problem:
@@ -206,24 +269,32 @@ def form_problem(value, right, finite):
             return Problem(f"it is a tuple of {len(value)}, expected one array of shape {right.shape}")
         turned = " (it is transposed)" if array.ndim == 2 and array.shape == right.shape[::-1] else ""
         return Problem(f"it has shape {array.shape}, expected {right.shape}{turned}", hint=True)
-    if right.dtype.kind == "f" and array.ndim and array.dtype != right.dtype:
-        but = "; its numbers are right" if same_values(array, right, ROUNDED) else ""
-        return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own{but}")
-    if finite and not np.isfinite(array).all():
-        places = f"{np.sum(~np.isfinite(array))} of {array.size} places"
-        return Problem(f"it is not finite (NaN or infinity) in {places}", hint=True)
+    if right.dtype.kind == "f" and array.ndim and array.dtype.kind != "f":
+        return Problem(f"it has dtype {array.dtype}, expected {right.dtype}, the inputs' own")
+    wild = np.isfinite(right) & ~np.isfinite(array)
+    if wild.any():
+        return Problem(f"it is {of_what(array[wild])} in {wild.sum()} of {array.size} places", hint=True)
+    if right.dtype.kind == "i" and array.dtype.kind == "f" and not np.allclose(array, np.rint(array), WHOLE, WHOLE):
+        said = f"it is {float(array):.6g}" if array.ndim == 0 else "it has numbers that are not whole"
+        return Problem(f"{said}, expected {'a whole number' if array.ndim == 0 else 'whole numbers'}", hint=True)
     return None
 
 
-def how_far(item, i, got, right):
+def of_what(values):
+    """What comes where a number should be, and what it often comes from."""
+    if np.isnan(values).any():
+        return "not finite (NaN: 0/0, ∞ − ∞ or 0 · ∞)"
+    return "not finite (infinity: an exponential of a large number, or a division by 0)"
+
+
+def how_far(exercise, i, got, right):
     """How far off, for an eye that may know the number."""
     got, right = got.astype(np.float64), right.astype(np.float64)
     if right.ndim == 0:
-        given = {name: getattr(i, name) for name in item.arguments.split(", ")}
-        if all(isinstance(value, (int, float)) for value in given.values()):
-            return f"for {', '.join(f'{name} = {value:g}' for name, value in given.items())} it is {float(got):.6g}"
+        if all(isinstance(value, int | float) for value in i.inputs.values()):
+            return f"for {', '.join(f'{name} = {value:g}' for name, value in i.inputs.items())} it is {float(got):.6g}"
         return f"it is {float(got):.6g}"
     if not np.array_equal(got[~np.isfinite(right)], right[~np.isfinite(right)], equal_nan=True):
-        return "infinity does not stand where it should"
+        return "infinity is not where it should be"
     keep = np.isfinite(right)
     return f"relative error {relative_error(got[keep], right[keep]):.1e}"

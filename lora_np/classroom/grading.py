@@ -1,37 +1,38 @@
-"""Grade submitted notebooks without nbgrader: execute each, and read off what its checks gave.
+"""Grade submitted notebooks without nbgrader: run what students wrote, and call their functions.
 
-As in nbgrader, the cells that grade and the one that imports are taken from the source, whatever the submission has
-made of them, and put back where they are missing; all others are the student's. Their code runs in the same kernel as
-the checks, with all the rights of whoever starts it: it can do harm, and whoever wants to can forge a mark.
+Only the students' own cells run, in a process that knows no right answer; the checks are here. Without a sandbox the
+process has all the rights of whoever starts it, so that a notebook can do harm.
 """
 
-import copy
-import csv
-import io
 from concurrent.futures import ThreadPoolExecutor
-from os.path import commonpath, realpath
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats import check_file, check_folder, write_text
+from .check import said
+from .examine import Failed, Result, examined
 from .notebooks import read_notebook
-from .release import for_students, mark, read_sources
-from .submissions import error_of, printed, run_submission, score_of
+from .release import mark, notebook_of, read_sets
+from .submissions import Process, Stopped
+
+DRAW = "grading"  # the name of the draws, which differ from those of the checks in a notebook
+MEMORY_NOISE = 8_000_000  # bytes by which a process grows for other reasons
 
 
 class Mark(NamedTuple):
     """One graded cell of a submission."""
 
-    item: str  # the cell's id
+    item: str  # the exercise, or the question's id
     score: float
     points: float
-    said: str  # what the check printed, or why there is nothing
+    said: str  # what the check says, or why there is nothing; an answer in words
     by_hand: bool = False  # an answer in words, which a teacher has to read
+    mistakes: tuple[str, ...] = ()  # what the wrong outputs look like
 
 
 class Graded(NamedTuple):
     notebook: str
-    exercise: str  # the name of the source
+    exercise: str  # the name of the set
     marks: tuple[Mark, ...]
 
     @property
@@ -49,13 +50,14 @@ class Graded(NamedTuple):
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
-def grade(path, sources=None):
+def grade(path, draw=DRAW, sandbox=False):
     """Grade one submission.
 
     Parameters
     ----------
     path : of the submitted notebook
-    sources : dict, name -> notebook, from `read_sources`; None: those of this clone
+    draw : str, which inputs are drawn: the same for a class, and a new name for a new term
+    sandbox : bool, run it in a sandbox; see `submissions.py`
 
     Returns
     -------
@@ -64,18 +66,18 @@ def grade(path, sources=None):
     Raises
     ------
     ValueError
-        If the file is no notebook, or of none of the sources.
+        If the file is no notebook, or of none of the sets.
     """
     submission = read_notebook(path)
-    name, original = matching_source(submission, path, read_sources() if sources is None else sources)
-    done = run_submission(path, with_cells_of(submission, original))
-    cells = {mark(cell).get("grade_id"): cell for cell in done.cells}
-    blank = {mark(cell).get("grade_id"): cell for cell in for_students(original).cells}
-    marks = [marked(cell, cells, blank) for cell in original.cells if mark(cell).get("grade")]
-    return Graded(str(path), name, tuple(marks))
+    of = set_of(submission, path)
+    found = results(Path(path).resolve().parent, steps_of(submission, of), of, draw, sandbox)
+    marks = [marked(exercise, *found[exercise.name]) for exercise in of.exercises]
+    return Graded(
+        str(path), of.name, (*marks, Mark(of.question_id, 0.0, of.words, answer_in(submission, of), by_hand=True))
+    )
 
 
-def grade_all(paths, sources=None, jobs=2):
+def grade_all(paths, draw=DRAW, sandbox=False, jobs=2):
     """Grade several, side by side; one that cannot be graded does not keep the others from it.
 
     Yields
@@ -85,7 +87,7 @@ def grade_all(paths, sources=None, jobs=2):
 
     def one(path):
         try:
-            return grade(path, sources)
+            return grade(path, draw, sandbox)
         except ValueError as error:
             return error
         except Exception as error:  # nbformat reads what has almost the form of a notebook
@@ -95,155 +97,99 @@ def grade_all(paths, sources=None, jobs=2):
         yield from zip(paths, pool.map(one, paths))
 
 
-def grade_ids(notebook):
-    return {mark(cell).get("grade_id") for cell in notebook.cells if mark(cell).get("grade")} - {None}
+# ---------------------------------------------------------------- what is run
 
 
-def matching_source(submission, path, sources):
-    """The source that a submission was made from: the one with the most cells in common."""
-    ids = grade_ids(submission)
-    name = max(sources, key=lambda name: len(ids & grade_ids(sources[name])))
-    if not ids & grade_ids(sources[name]):
+def set_of(submission, path):
+    """The set that a submission was made from: the one with the most cells in common."""
+    ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
+    sets = list(read_sets().values())
+    common = [len(ids & {exercise.name for exercise in of.exercises}) for of in sets]
+    if not any(common):
         raise ValueError(
-            f"notebook: {path} has none of the graded cells of the {len(sources)} sets. If the answers were copied to "
+            f"notebook: {path} has none of the graded cells of the {len(sets)} sets. If the answers were copied to "
             "a new notebook, copy them back into the one that was handed out: it knows its cells by their metadata"
         )
-    return name, sources[name]
+    return sets[common.index(max(common))]
 
 
-def with_cells_of(submission, original):
-    """The submission with the original's cells in all places that are not a student's to change.
+def steps_of(submission, of):
+    """What is done, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
-    A missing cell that grades comes last, where all that the student has defined is there; the one that imports, first.
-    Of several cells with one id, as copying makes them, the first counts.
+    A check comes where its cell is, or last where the cell is missing. Of several cells with one id, as copying makes
+    them, the first counts as the check or the function; the others are run as any cell.
     """
-    locked = {mark(cell)["grade_id"]: cell for cell in original.cells if mark(cell) and not mark(cell).get("solution")}
-    made, seen = copy.deepcopy(submission), set()
-    for number, cell in enumerate(made.cells):
+    checks = {f"check_{exercise.name}": exercise.name for exercise in of.exercises}
+    steps, seen = [], set()
+    for cell in submission.cells:
         id = mark(cell).get("grade_id")
-        if id in seen:
-            del cell.metadata["nbgrader"]
-        elif id is not None:
-            seen.add(id)
-            made.cells[number] = copy.deepcopy(locked.get(id, cell))
-    missing = [copy.deepcopy(cell) for id, cell in locked.items() if id not in seen]
-    first = [cell for cell in missing if mark(cell)["grade_id"] == "setup"]
-    made.cells = first + made.cells + [cell for cell in missing if cell not in first]
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-    return made
+        if id in checks:
+            steps += [("call", checks[id], None)] if id not in seen else []
+        elif cell.cell_type == "code" and id not in ("setup", "summary"):
+            steps.append(("run", id, cell.source))
+        seen.add(id)
+    return steps + [("call", name, None) for id, name in checks.items() if id not in seen]
 
 
-def marked(original, cells, blank):
-    """The mark of a graded cell, from what it put out.
+def results(folder, steps, of, draw, sandbox):
+    """Exercise -> (Result, what went wrong in the cell of the function, or None).
 
-    Parameters
-    ----------
-    original : the cell in the source
-    cells : dict, grade_id -> the executed cell
-    blank : dict, grade_id -> the cell as it is handed out
+    A step that ends the process, or does not end itself, is left out, and all is run again without it: it costs what
+    depends on it and nothing else.
     """
-    id, points = mark(original)["grade_id"], float(mark(original)["points"])
-    cell, item = cells.get(id), name_of(id)
-    if original.cell_type != "code":
-        return Mark(id, 0.0, points, answer_of(cell, blank[id]), by_hand=True)
-    own = error_of(cells.get(item))  # of the cell with the student's function
-    error = error_of(cell)
-    if error:
-        unknown = "NameError" in error and item in error and not own
-        advice = " (has your function another name?)" if unknown else ""
-        return Mark(id, 0.0, points, f"your cell: {own}" if own else error + advice)
-    said, score = printed(cell), score_of(cell)
-    if score is None:
-        return Mark(id, 0.0, points, said or "its check put out no score")
-    start = max(said.rfind(f"\n{item}: ") + 1, 0)  # what comes before, the student's function has printed
-    return Mark(id, min(max(score, 0.0), points), points, said[start:])
+    left_out, exercises = {}, {exercise.name: exercise for exercise in of.exercises}
+    while True:
+        found, errors = {}, {}
+        with Process(folder, sandbox) as process:
+            for number, (kind, name, source) in enumerate(steps):
+                try:
+                    if number in left_out:
+                        raise Failed(left_out[number])
+                    if kind == "run":
+                        errors.setdefault(name, process.ask({"run": source}).get("error"))
+                    else:
+                        found[name] = result(process, exercises[name], draw)
+                except Failed as failed:
+                    if kind == "run":
+                        errors.setdefault(name, str(failed))
+                    else:
+                        found[name] = Result(0.0, (), str(failed))
+                except Stopped as stopped:
+                    left_out[number] = f"{stopped}; all else was run without it"
+                    break
+            else:
+                return {name: (found[name], errors.get(name)) for name in exercises}
 
 
-def name_of(id):
-    return id.removeprefix("check_")
+def result(process, exercise, draw):
+    """The Result of a function in a process."""
+    return examined(exercise, process.call(exercise), partial(peak, process, exercise), draw)
 
 
-def answer_of(cell, blank):
+def peak(process, exercise, inputs):
+    """The most bytes that a call has held; in a sandbox they are measured from outside as well."""
+    process.forget_peak()
+    before = process.peak()
+    held, _ = process.call(exercise, measure=True)(inputs)
+    return max(held, process.peak() - before - MEMORY_NOISE) if before is not None else held
+
+
+def marked(exercise, result, error):
+    """The mark of an exercise, from what its check found and what its cell raised."""
+    score, points = exercise.points * result.score, float(exercise.points)
+    if result.failed and error:
+        return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))
+    wrong = [finding for finding in result.findings if finding.wrong]
+    mistakes = [result.failed] if result.failed else [f"{f.output}: {(*f.looks_like, f.wrong)[0]}" for f in wrong]
+    return Mark(exercise.name, score, points, said(result, exercise, score, exercise.points), mistakes=tuple(mistakes))
+
+
+def answer_in(submission, of):
     """What a student wrote in words, without what stood there before."""
+    cell = next((cell for cell in submission.cells if mark(cell).get("grade_id") == of.question_id), None)
     if cell is None:
         return "the answer is missing"
+    blank = next(c for c in notebook_of(of, "student").cells if mark(c).get("grade_id") == of.question_id)
     given = set(blank.source.split("\n"))
     answer = "\n".join(line for line in cell.source.split("\n") if line not in given).strip()
     return answer or "not answered"
-
-
-# ---------------------------------------------------------------- what is handed back
-
-
-def report(graded):
-    """Marks and feedback as a text for the student."""
-    words = f", and up to {graded.to_read:g} for what the teacher reads" if graded.to_read else ""
-    lines = [f"{graded.notebook}: {graded.score:g} of {graded.points:g} points{words}"]
-    for one in graded.marks:
-        item, unit = name_of(one.item), "points" if one.points != 1 else "point"
-        if one.by_hand:
-            lines.append(f"{item}: to be read by the teacher, {one.points:g} {unit}\n{one.said}")
-        elif one.said.startswith(f"{item}: "):
-            lines.append(one.said)
-        else:
-            lines.append(f"{item}: {one.score:g} of {one.points:g} {unit}\n  {one.said}")
-    return "\n".join(lines)
-
-
-def as_dict(graded):
-    fields = ("score", "points", "said", "by_hand")
-    items = {one.item: {field: getattr(one, field) for field in fields} for one in graded.marks}
-    sums = {"score": graded.score, "points": graded.points, "to_read": graded.to_read}
-    return {"exercise": graded.exercise, **sums, "items": items}
-
-
-def place_of_feedback(folder, path, paths):
-    """Where the report of one notebook is written; see `write_feedback`."""
-    common = commonpath([Path(realpath(path)).parent for path in paths])
-    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
-
-
-def check_places(folder, paths):
-    """Raise ValueError unless the reports and the marks can be written to a folder, and over none of the notebooks."""
-    check_folder(folder, "out")
-    others = [path for path in paths if Path(path).suffix != ".ipynb"]
-    for place in (Path(folder) / "marks.csv", *(place_of_feedback(folder, path, paths) for path in paths)):
-        check_file(place, "out", others)
-
-
-def write_feedback(folder, path, one, paths):
-    """Write the report of one notebook as a text under the notebook's name.
-
-    Notebooks of several folders, one for each student as a rule, have their texts in folders of the same names.
-
-    Parameters
-    ----------
-    folder : where to
-    path : of the notebook
-    one : Graded, or the error that says why not
-    paths : list of the paths of all notebooks, of which the folders that they have in common are left out
-    """
-    place = place_of_feedback(folder, path, paths)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_text(place, (report(one) if isinstance(one, Graded) else f"{path}: not graded\n{one}") + "\n")
-
-
-def write_marks(folder, found):
-    """Write `marks.csv`, a row for each notebook.
-
-    Parameters
-    ----------
-    folder : where to
-    found : dict, path -> Graded, or the error that says why not
-    """
-    file = io.StringIO()
-    rows = csv.writer(file)
-    rows.writerow(["notebook", "exercise", "score", "points", "points_in_words", "not_graded"])
-    for path, one in found.items():
-        if isinstance(one, Graded):
-            rows.writerow([path, one.exercise, f"{one.score:g}", f"{one.points:g}", f"{one.to_read:g}", ""])
-        else:
-            rows.writerow([path, "", "", "", "", str(one)])
-    write_text(Path(folder) / "marks.csv", file.getvalue())

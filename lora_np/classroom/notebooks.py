@@ -1,6 +1,5 @@
 """Notebooks as files: read and write them, execute one from a clean kernel, store its outputs."""
 
-import asyncio
 import copy
 import os
 import re
@@ -15,16 +14,6 @@ from ..formats import write_text
 from .agreement import disagreements, tags
 
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
-START_SECONDS = 90  # for a kernel to start; nbclient gives up after 60 of them, if it notices
-CLEANUP_SECONDS = 10  # for nbclient to end once its kernel is dead
-
-
-class KernelStoppedError(Exception):
-    """A kernel has ended or does not answer: in which cell (a number, or None before the first one), and why."""
-
-    def __init__(self, cell, why):
-        super().__init__(f"{'before the first cell' if cell is None else f'cell {cell}'}: {why}")
-        self.cell, self.why = cell, why
 
 
 def read_notebook(path):
@@ -78,19 +67,28 @@ def execute(path, notebook=None):
     Raises
     ------
     ValueError
-        If a cell raises, or takes longer than TIMEOUT; if what stands behind a slider fails.
+        If a cell raises, ends the kernel, or takes longer than TIMEOUT; if what is behind a slider fails.
     """
-    from nbclient.exceptions import CellExecutionError
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
-    # A slider is moved when all cells have run: once more at the end, what stands behind it has to work as well.
+    # A slider is moved when all cells have run: once more at the end, what is behind it has to work as well.
     sliders = [copy.deepcopy(cell) for cell in notebook.cells if "interactive" in tags(cell)]
     for number, cell in enumerate(sliders):
         cell.id = f"slider-{number}"
     notebook.cells += sliders
+    resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
+    client = NotebookClient(
+        notebook, TIMEOUT, kernel_name="python3", resources=resources, record_timing=False, raise_on_iopub_timeout=True
+    )
+    # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
+    # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
+    client.widget_registry = {}
     try:
-        run(client_of(path, notebook), TIMEOUT)
-    except (CellExecutionError, KernelStoppedError) as error:
+        # What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's stderr is an output.
+        client.execute(stderr=DEVNULL, env=with_this_package())
+    except (CellControlSignal, RuntimeError) as error:  # also of a kernel that dies, or does not start
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the colours of a terminal
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
     for cell in notebook.cells:
@@ -101,80 +99,8 @@ def execute(path, notebook=None):
     return stored(notebook)
 
 
-def client_of(path, notebook, **settings):
-    """nbclient's client for a notebook that stands, or would stand, at a path.
-
-    Parameters
-    ----------
-    path : the kernel's working directory is its folder
-    notebook : gets the outputs
-    settings : of `NotebookClient`
-    """
-    from nbclient import NotebookClient
-
-    resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
-    client = NotebookClient(notebook, kernel_name="python3", resources=resources, record_timing=False, **settings)
-    # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
-    # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
-    client.widget_registry = {}
-    return client
-
-
-def run(client, seconds):
-    """Execute all cells.
-
-    nbclient has a timeout of its own, but waits for some answers without one, and so for ever where one is lost. Here
-    the clock runs outside of it: a cell that is not through after `seconds` has its kernel killed.
-
-    Raises
-    ------
-    KernelStoppedError
-        If the kernel ends, does not start, or a cell takes longer.
-    CellExecutionError
-        If a cell raises, unless the client allows errors.
-    """
-    from jupyter_core.utils import run_sync
-    from nbclient.exceptions import DeadKernelError
-
-    now = {"cell": None, "end": perf_counter() + START_SECONDS}
-
-    def begin(cell, cell_index, **more):
-        now.update(cell=cell_index, end=perf_counter() + seconds)
-
-    async def watched():
-        before = asyncio.all_tasks()
-        # What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's stderr is an output.
-        work = asyncio.ensure_future(client.async_execute(stderr=DEVNULL, env=with_this_package()))
-        while (left := now["end"] - perf_counter()) > 0 and not work.done():
-            await asyncio.wait([work], timeout=min(left, 1.0))  # because `begin` changes the end
-        if not work.done():
-            kill(client)
-            tasks = asyncio.all_tasks() - before  # nbclient's own, too
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True)], timeout=CLEANUP_SECONDS)
-            limit = START_SECONDS if now["cell"] is None else seconds
-            raise KernelStoppedError(now["cell"], f"it runs for more than {limit:g} s, and its kernel does not answer")
-        return work.result()
-
-    client.on_cell_execute = client.on_cell_executed = begin
-    try:
-        run_sync(watched)()
-    except DeadKernelError:
-        raise KernelStoppedError(now["cell"], "it ends the kernel") from None
-    except RuntimeError as error:  # of a kernel that does not start
-        raise KernelStoppedError(now["cell"], str(error)) from None
-
-
-def kill(client):
-    """End a client's kernel, unless it has not started or has ended by itself."""
-    process = getattr(getattr(client.km, "provisioner", None), "process", None)
-    if process is not None:
-        process.kill()
-
-
 def with_this_package():
-    """The environment of a kernel that finds this package, wherever the notebook lies, installed or not."""
+    """The environment of a kernel that finds this package, wherever the notebook is, installed or not."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

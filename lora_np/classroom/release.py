@@ -1,29 +1,49 @@
-"""From the one source of each exercise set: the student's notebook, the worked solution and a course for nbgrader.
+"""Notebooks from the exercises: the student's, the worked solution, and a course for nbgrader.
 
-A source is a notebook with nbgrader's marks: a solution stands between `### BEGIN SOLUTION` and `### END SOLUTION`,
-and each cell that is a student's to fill, or that grades, carries an id in its metadata. nbgrader clears solutions in
-the same way; here it works without nbgrader installed, and a test holds the two to each other.
+Cells that a student fills, or that grade, carry nbgrader's marks in their metadata. nbgrader makes the student's
+notebook from its own in the same way; a test holds the two to each other.
 """
 
-import copy
+import ast
+import inspect
+import textwrap
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from ..formats import check_file, check_folder, write_text
-from .notebooks import notebook_text, read_notebook
+from .exercise import Exercise, read_exercise
+from .exercises import SETS
+from .notebooks import notebook_text
 
-SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "exercises"  # of a clone; they are not in the wheel
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-STUB = {"code": ("# YOUR CODE HERE", "raise NotImplementedError()"), "markdown": ("YOUR ANSWER HERE",)}
-CONFIG = """# Made by `python -m lora_np classroom release`. Of nbgrader; what can stand here is in its documentation.
+STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
+FORMS = ("student", "solutions", "nbgrader")
+HOW = """Write each function, run the check below it, and read what it says. A check calls your function with random
+inputs, three times and with other sizes each time. It tells you which output is wrong and what the wrong one looks
+like, and the formula if you ask for it. Sizes are never equal, so that an array the wrong way round does not fit.
+Arrays come in float64; leave those that you are given as they are."""
+SETUP = """import sys
+from pathlib import Path
+
+# The package need not be installed: a clone of it will do, above this folder or beside one that is.
+places = [place for folder in Path.cwd().parents for place in (folder, folder / "lora_np")]
+sys.path += [str(place) for place in places if (place / "lora_np" / "__init__.py").is_file()]
+
+import numpy as np
+
+from lora_np.classroom import check"""
+CONFIG = """# Made by `python -m lora_np classroom release`; nbgrader's documentation says what else can be here.
+import os
+
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "lora_np"
 c.ExecutePreprocessor.timeout = 120
-# The marks of the sources; the cells' solutions are cut out between them.
-c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
-c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
-# A cell that grades and has been deleted is put back.
+# Cells that grade are put back where they were deleted.
 c.OverwriteCells.add_missing_cells = True
+# Grading draws other inputs than the checks in a student's notebook. Give a new name for a new term.
+os.environ["LORA_NP_DRAW"] = "grading"
 """
 READ_ME = """# Exercises
 
@@ -34,9 +54,33 @@ given, at any depth, or install the package from it:
     pip install PATH_OF_THE_CLONE
 
 Then `python -m jupyter lab` in this folder. The lessons that the exercises belong to are in the clone's folder
-`notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for: its cells are known by
+`notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for. Its cells are known by
 their metadata, so write your answers into the cells that are there.
 """
+
+
+class ExerciseSet(NamedTuple):
+    """A set of exercises, from the modules of a folder in `exercises/`."""
+
+    name: str  # "05_lora_layer"
+    title: str
+    text: str
+    needs: str
+    time: str
+    exercises: tuple[Exercise, ...]
+    parts: tuple  # cells that are not graded, before the question: ("markdown", "given" or "solution", text)
+    question: str  # to answer in words: a title in the first line
+    answer: str
+    words: int  # its points
+
+    @property
+    def points(self):
+        """Of all that a program grades."""
+        return sum(exercise.points for exercise in self.exercises)
+
+    @property
+    def question_id(self):
+        return f"words_{self.name}"
 
 
 class Released(NamedTuple):
@@ -44,13 +88,35 @@ class Released(NamedTuple):
     sets: tuple[str, ...]
 
 
-def release(folder, source=None, nbgrader=False, force=False):
+@lru_cache(maxsize=1)
+def read_sets():
+    """All sets by their names, in order."""
+    found = {}
+    for number, folder in enumerate(SETS, 1):
+        module = import_module(f"{__package__}.exercises.{folder}")
+        title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+        exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
+        found[f"{number:02}_{folder}"] = ExerciseSet(
+            f"{number:02}_{folder}",
+            title.removesuffix("."),
+            text.strip(),
+            module.NEEDS,
+            module.TIME,
+            exercises,
+            getattr(module, "PARTS", ()),
+            module.QUESTION.strip(),
+            module.ANSWER.strip(),
+            module.POINTS,
+        )
+    return found
+
+
+def release(folder, nbgrader=False, force=False):
     """Write what a class needs.
 
     Parameters
     ----------
     folder : where to: `student/`, with a README, and `solutions/`, or, with `nbgrader`, a course of nbgrader's
-    source : folder of the sources; None: those of this clone
     nbgrader : bool, write `nbgrader_config.py` and `source/SET/SET.ipynb` in place of the two folders
     force : bool, write over notebooks that are there
 
@@ -61,98 +127,117 @@ def release(folder, source=None, nbgrader=False, force=False):
     Raises
     ------
     ValueError
-        If there are no sources, a mark is wrong, or a file is there already.
+        If a file is there already.
     """
-    folder, notebooks = Path(folder), read_sources(source)
+    folder, sets = Path(folder), read_sets()
     check_folder(folder, "folder")
-    texts = {}
-    for name, notebook in notebooks.items():
-        try:
-            if nbgrader:
-                texts[folder / "source" / name / f"{name}.ipynb"] = notebook_text(notebook)
-            else:
-                texts[folder / "student" / f"{name}.ipynb"] = notebook_text(for_students(notebook, name))
-                texts[folder / "solutions" / f"{name}.ipynb"] = notebook_text(solved(notebook))
-        # nbformat reads what has almost the form of a notebook.
-        except (AttributeError, KeyError, TypeError, UnicodeEncodeError) as error:
-            raise ValueError(f"source: {name} is not a whole notebook ({type(error).__name__}: {error})") from None
-    texts |= {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
+    texts = {folder / "nbgrader_config.py": CONFIG} if nbgrader else {folder / "student" / "README.md": READ_ME}
+    for name, of in sets.items():
+        if nbgrader:
+            texts[folder / "source" / name / f"{name}.ipynb"] = notebook_text(notebook_of(of, "nbgrader"))
+        else:
+            for form in ("student", "solutions"):
+                texts[folder / form / f"{name}.ipynb"] = notebook_text(notebook_of(of, form))
     for path in texts:
-        check_file(path, "folder", sources=[SOURCES if source is None else source])
+        check_file(path, "folder")
     there = [path for path in texts if path.exists()]
     if there and not force:
         raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
     for path, text in texts.items():
         write_text(path, text)
-    return Released(tuple(texts), tuple(notebooks))
+    return Released(tuple(texts), tuple(sets))
 
 
-def find_sources(source=None):
-    """The source notebooks of a folder, in order."""
-    folder = SOURCES if source is None else Path(source)
-    if not folder.is_dir():
-        how = "exercises lie in a clone, not in an installed package: `python -m lora_np` in the clone's folder"
-        where = f" ({how})" if source is None else ""
-        raise ValueError(f"source: there is no folder {folder}{where}; expected a folder of exercise notebooks")
-    paths = sorted(folder.glob("*.ipynb"))
-    if not paths:
-        raise ValueError(f"source: {folder} holds no notebooks")
-    return paths
+# ---------------------------------------------------------------- cells
 
 
-def read_sources(source=None):
-    """The source notebooks of a folder by their names; see `find_sources`."""
-    return {path.stem: read_notebook(path) for path in find_sources(source)}
+def notebook_of(of, form):
+    """The notebook of an ExerciseSet in one of FORMS."""
+    from nbformat import v4
+
+    made = v4.new_notebook(cells=list(cells_of(of, form)))
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number}"
+    made.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return made
+
+
+def cells_of(of, form):
+    number = of.name[:2]
+    rows = f"| **You need** | {of.needs} |\n| **Time** | {of.time} |\n"
+    points = f"| **Points** | {of.points}, and {of.words} for an answer in words |"
+    yield markdown(f"# Exercises {number} · {of.title}\n\n| | |\n|---|---|\n{rows}{points}\n\n{HOW}\n\n{of.text}")
+    yield code(SETUP, "setup", form)
+    for n, exercise in enumerate(of.exercises, 1):
+        unit = "point" if exercise.points == 1 else "points"
+        yield markdown(f"## {n}. {exercise.title} ({exercise.points} {unit})\n\n{exercise.text}")
+        yield code(solution_in(exercise.solution, form), exercise.name, form, solution=True)
+        call = f"check.{exercise.name}({exercise.name}, points={exercise.points})"
+        yield code(call, f"check_{exercise.name}", form, points=exercise.points)
+        if exercise.after:
+            yield markdown(exercise.after.strip())
+    n = len(of.exercises) + 1
+    for kind, text in of.parts:
+        if kind == "markdown":
+            yield markdown(text.strip().replace("{n}", str(n)))
+            n += text.count("{n}")
+        elif kind == "given":
+            yield code(text.strip(), None, form)
+        else:
+            yield code(
+                in_form(text.strip(), "", form, STUB["code"].replace("    ", "")), "experiment", form, solution=True
+            )
+    title, _, text = of.question.partition("\n")
+    yield markdown(f"## {n}. {title.removesuffix('.')} ({of.words} points)\n\n{text.strip()}")
+    answer = in_form(of.answer, "", form, STUB["markdown"])
+    yield markdown(answer, of.question_id, form, solution=True, points=of.words)
+    yield code("check.summary();", "summary", form)
+
+
+def markdown(text, id=None, form="student", **marks):
+    from nbformat import v4
+
+    return v4.new_markdown_cell(text, metadata=metadata("markdown", id, form, **marks))
+
+
+def code(text, id, form, **marks):
+    from nbformat import v4
+
+    return v4.new_code_cell(text, metadata=metadata("code", id, form, **marks))
+
+
+def metadata(kind, id, form, solution=False, points=None):
+    """nbgrader's marks of a cell, and what locks it in a student's page so that it is not deleted by accident."""
+    if id is None:
+        return {}
+    marks = {
+        "cell_type": kind,
+        "grade": points is not None,
+        "grade_id": id,
+        "locked": not solution,
+        "schema_version": 3,
+    }
+    marks |= {"solution": solution, "task": False} | ({} if points is None else {"points": points})
+    locks = {"deletable": False} | ({} if solution else {"editable": False})
+    return {"nbgrader": marks} | (locks if form == "student" else {})
+
+
+def solution_in(function, form):
+    """A worked solution's source: with a stub in the place of its body, or between nbgrader's marks, or as it is."""
+    source = textwrap.dedent(inspect.getsource(function)).rstrip()
+    (docstring, *_) = ast.parse(source).body[0].body
+    lines = source.split("\n")
+    head, body = "\n".join(lines[: docstring.end_lineno]), "\n".join(lines[docstring.end_lineno :])
+    return f"{head}\n{in_form(body, '    ', form, STUB['code'])}"
+
+
+def in_form(solution, indent, form, stub):
+    return {"student": stub, "solutions": solution, "nbgrader": f"{indent}{BEGIN}\n{solution}\n{indent}{END}"}[form]
 
 
 def mark(cell):
     """nbgrader's metadata of a cell; empty where there is none."""
     return cell.metadata.get("nbgrader", {})
-
-
-def for_students(notebook, name=""):
-    """The notebook with its solutions cut out and without outputs."""
-    made = copy.deepcopy(notebook)
-    for number, cell in enumerate(made.cells):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        if mark(cell):  # as nbgrader locks them: in Jupyter's page they cannot be deleted by accident
-            cell.metadata["deletable"] = False
-            if not mark(cell).get("solution"):
-                cell.metadata["editable"] = False
-        if mark(cell).get("solution"):
-            cell.source = without_solution(cell.source, cell.cell_type, f"{name}, cell {number}")
-        elif BEGIN in cell.source or END in cell.source:
-            raise ValueError(f"source: {name}, cell {number} has a solution, and its metadata do not say so")
-    return made
-
-
-def without_solution(source, cell_type, where):
-    """A cell's text with a stub in the place of each marked solution."""
-    kept, inside = [], False
-    for line in source.split("\n"):
-        if BEGIN in line:
-            if inside:
-                raise ValueError(f"source: {where} begins a solution inside a solution")
-            indent = line[: len(line) - len(line.lstrip())]
-            kept += [indent + stub for stub in STUB[cell_type]]
-            inside = True
-        elif END in line:
-            if not inside:
-                raise ValueError(f"source: {where} ends a solution that has not begun")
-            inside = False
-        elif not inside:
-            kept.append(line)
-    if inside:
-        raise ValueError(f"source: {where} begins a solution and does not end it")
-    if kept == source.split("\n"):
-        raise ValueError(f"source: {where} is marked as a solution and has none between {BEGIN} and {END}")
-    return "\n".join(kept)
-
-
-def solved(notebook):
-    """The worked solution: the source without its marks."""
-    made = copy.deepcopy(notebook)
-    for cell in made.cells:
-        cell.source = "\n".join(line for line in cell.source.split("\n") if BEGIN not in line and END not in line)
-    return made

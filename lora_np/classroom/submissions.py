@@ -1,17 +1,37 @@
-"""Run a student's notebook to its end, whatever its cells do: raise, loop for ever, print no end, end the kernel."""
+"""Run what students hand in, in a process of its own, whatever their cells do: raise, loop for ever, end the process.
 
-import copy
-from collections import Counter
+With a sandbox (bubblewrap) the process has no network, no files but Python's own and 64 MB of its own, can start no
+other, and has limits on memory and time. No right answer is in it: it is sent inputs, and sends outputs back.
+"""
+
+import json
+import os
+import platform
+import queue
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
-from .agreement import text
-from .notebooks import KernelStoppedError, client_of, kill, run, stored
+from ..training import process_environment
+from .examine import Failed
+from .runner import decode, encode
 
-CELL_SECONDS = 60  # then a cell is interrupted
-GRACE_SECONDS = 5  # in which it has to stop; then its kernel is killed
-MOST_PRINTED = 2_000_000  # characters; what prints more is killed, too
-LEFT_OUT = "lora_np_left_out"  # in a cell's metadata: why all the others were run without it
+STEP_SECONDS = 60  # for a cell, or a call of a function
+START_SECONDS = 30
+MOST_BYTES = 64_000_000  # of one answer
+MEMORY = 4_000_000_000  # bytes of address space
+FILES = 64_000_000  # bytes
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class Stopped(Exception):
+    """The process has ended, or was ended, in the midst of a step; the text says why."""
 
 
 def find_submissions(paths):
@@ -45,89 +65,194 @@ def find_submissions(paths):
     return list(dict.fromkeys(map(str, found)))
 
 
-def run_submission(path, notebook):
-    """Run a notebook from a clean kernel, all cells, also after one that raises.
+# ---------------------------------------------------------------- the process
 
-    A cell that ends its kernel, does not stop when it is interrupted, or prints without end is left out, and all is run
-    again without it, so that it costs what depends on it and nothing else.
+
+class Process:
+    """A process of `runner.py`.
 
     Parameters
     ----------
-    path : whose folder is the kernel's working directory
-    notebook : what is run; it stays as it is
-
-    Returns
-    -------
-    A new notebook with outputs; a cell that was left out says why in its metadata, under LEFT_OUT
+    folder : its working directory, unless it is in a sandbox
+    sandbox : bool
     """
-    left_out = {}
-    while True:
-        trial = copy.deepcopy(notebook)
-        for number, why in left_out.items():
-            trial.cells[number].metadata[LEFT_OUT] = why
-            trial.cells[number].source = ""
-        culprit, why = one_run(path, trial)
-        if culprit is None:
-            return stored(trial)
-        left_out[culprit] = why
+
+    def __init__(self, folder, sandbox=False):
+        self.sandbox, self._lines = sandbox, queue.Queue()
+        self._seccomp = without_processes() if sandbox else None
+        command = (
+            sandboxed(self._seccomp.fileno()) if sandbox else [sys.executable, PACKAGE / "classroom" / "runner.py"]
+        )
+        paths = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=None if sandbox else folder,
+            env=process_environment() | {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self._seccomp.fileno()] if sandbox else [],
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        with suppress(OSError, ValueError):
+            while line := self._process.stdout.readline(MOST_BYTES):
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._seccomp):
+            with suppress(OSError, AttributeError):
+                pipe.close()
+
+    def ask(self, message, functions=(), seconds=None):
+        """The answer to a message; on the way, results of functions that were sent with it.
+
+        Raises
+        ------
+        Stopped
+            If the process ends, takes longer, or answers what is no answer.
+        """
+        seconds = STEP_SECONDS if seconds is None else seconds
+        while True:
+            try:
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+                line = self._lines.get(timeout=seconds)
+            except queue.Empty:
+                raise Stopped(f"it was stopped after {seconds:g} s: is there a loop that does not end?") from None
+            except OSError:
+                line = None
+            if line is None:
+                raise Stopped("it ends Python, or takes more memory than there is")
+            try:
+                answer = json.loads(line)
+                if "function" not in answer:
+                    return answer
+                message = result_of(functions, answer)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise Stopped("what it returns cannot be read") from None
+
+    def call(self, exercise, measure=False):
+        """A function of the student's, as a function of the inputs that returns (returned, inputs after the call)."""
+
+        def call(inputs):
+            functions = {}
+            message = {"call": exercise.name, "inputs": encode(inputs, functions), "measure": measure}
+            answer = self.ask(message, functions)
+            if answer.get("error"):
+                raise Failed(str(answer["error"]))
+            try:
+                given = decode(answer["inputs"], functions.get)
+                return (answer["peak"] if measure else decode(answer["returned"])), given
+            except Exception:  # whatever is in it
+                raise Failed("what it returns cannot be read") from None
+
+        return call
+
+    def peak(self):
+        """The most bytes that a process in a sandbox has held since `forget_peak`; None where nobody can say."""
+        if not self.sandbox:
+            return None
+        with suppress(OSError, StopIteration, ValueError):
+            lines = (self._innermost() / "status").read_text().splitlines()
+            return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+        return None
+
+    def forget_peak(self):
+        with suppress(OSError):
+            (self._innermost() / "clear_refs").write_text("5")
+
+    def _innermost(self):
+        """The folder in /proc of the process itself, inside of what starts it."""
+        pid = self._process.pid
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = children[0]
+        return Path(f"/proc/{pid}")
 
 
-def one_run(path, notebook):
-    """Run a notebook as far as its kernel lives.
-
-    Returns
-    -------
-    culprit : int, the cell in which the kernel has died, or None
-    why : str
-
-    Raises
-    ------
-    ValueError
-        If no kernel starts.
-    """
-    client = client_of(path, notebook, timeout=CELL_SECONDS, interrupt_on_timeout=True, allow_errors=True)
-    printed = Counter()  # characters, by the cell
-
-    def keep(outputs, message, display_id, cell_index, put=client.output):
-        if message["msg_type"] == "stream":
-            printed[cell_index] += len(message["content"]["text"])
-            if printed[cell_index] > MOST_PRINTED:
-                return kill(client)
-        return put(outputs, message, display_id, cell_index)
-
-    client.output = keep
+def result_of(functions, answer):
+    """What a function that was sent gives for the student's arguments, as a message."""
     try:
-        run(client, CELL_SECONDS + GRACE_SECONDS)
-    except KernelStoppedError as stopped:
-        if stopped.cell is None:
-            raise ValueError(f"notebook: {path} cannot be run: {stopped}") from None
-        endless = printed[stopped.cell] > MOST_PRINTED
-        return stopped.cell, "it prints without end" if endless else stopped.why
-    return None, ""
+        value = functions[answer["function"]](*map(decode, answer["arguments"]))
+    except Exception as error:  # whatever the arguments are
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"value": encode(value)}
 
 
-def error_of(cell):
-    """The first error that a cell has put out, in words, or None."""
-    if cell is None:
-        return None
-    if LEFT_OUT in cell.metadata:
-        return f"{cell.metadata[LEFT_OUT]}; all else was run without it"
-    errors = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
-    if not errors:
-        return None
-    if errors[0].ename == "KeyboardInterrupt":
-        return f"it was stopped after {CELL_SECONDS} s: is there a loop that does not end?"
-    return f"it raises {errors[0].ename}: {errors[0].evalue}".removesuffix(": ")
+# ---------------------------------------------------------------- the sandbox
 
 
-def score_of(cell):
-    """The number that is a cell's value, or None."""
-    results = [text(output) for output in (cell or {}).get("outputs", ()) if output.output_type == "execute_result"]
+def check_sandbox():
+    """Raise ValueError, with what to do, unless there is a sandbox on this machine."""
+    if not shutil.which("bwrap") or platform.machine() not in SYSTEM_CALLS:
+        how = "Install bubblewrap, or grade in a virtual machine"
+        raise ValueError(
+            f"sandbox: it needs Linux on x86_64 or aarch64, and bubblewrap (bwrap), which is not here. {how}"
+        )
     try:
-        return float(results[-1])
-    except (IndexError, ValueError):
-        return None
+        with tempfile.TemporaryDirectory() as folder, Process(folder, sandbox=True) as process:
+            process.ask({"run": "1"}, seconds=START_SECONDS)
+    except Stopped:
+        how = "does bubblewrap work, and may users start namespaces here?"
+        raise ValueError(f"sandbox: its process does not start ({how})") from None
 
 
-def printed(cell):
-    return "".join(output.text for output in (cell or {}).get("outputs", ()) if output.get("name") == "stdout").rstrip()
+def sandboxed(seccomp):
+    """The command that starts `runner.py` with the files of Python alone; `seccomp` is a descriptor."""
+    runner = "/tmp/runner.py"
+    shown = {"/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", sys.prefix, sys.base_prefix}
+    shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
+    hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+    for path in sorted(shown):
+        command += ["--ro-bind-try", path, path]
+    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for path in hidden:  # where the environment is inside the clone, or the package inside the environment
+        if any(Path(path).is_relative_to(place) for place in shown):
+            command += ["--tmpfs", path]
+    command += ["--ro-bind", PACKAGE / "classroom" / "runner.py", runner, "--seccomp", seccomp]
+    for name, value in (process_environment() | {"MPLBACKEND": "Agg", "HOME": "/tmp", "PATH": "/usr/bin"}).items():
+        command += ["--setenv", name, value]
+    limits = [f"--as={MEMORY}", f"--fsize={FILES}", f"--cpu={20 * STEP_SECONDS}", "--core=0"]
+    return [*command, "prlimit", *limits, sys.executable, "-s", runner, "--without-lora-np"]
+
+
+# Machine -> its number in a filter of system calls, and the calls clone, clone3, and fork and vfork, if it has them.
+SYSTEM_CALLS = {"x86_64": (0xC000003E, 56, 435, (57, 58)), "aarch64": (0xC00000B7, 220, 435, ())}
+LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+ALLOW, KILL, NOT_PERMITTED, NOT_IMPLEMENTED = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
+THREAD = 0x00010000  # the flag of `clone` that makes a thread, and no process
+
+
+def without_processes():
+    """A file with a filter of Linux's (seccomp) that lets a program start threads, and no processes."""
+    machine, clone, clone3, forks = SYSTEM_CALLS[platform.machine()]
+    steps = [  # (operation, number, where to go on if it holds, and if not)
+        (LOAD, 4),  # for which kind of machine the call is made
+        (EQUAL, machine, "next", "kill"),
+        (LOAD, 0),  # the call's number
+        (AT_LEAST, 0x40000000, "kill", "next"),  # of another kind, x32
+        (EQUAL, clone3, "absent", "next"),  # the C library then takes `clone`
+        *((EQUAL, call, "deny", "next") for call in forks),
+        (EQUAL, clone, "next", "allow"),
+        (LOAD, 16),  # the flags
+        (ANY_BIT, THREAD, "allow", "deny"),
+    ]
+    ends = {"allow": ALLOW, "deny": NOT_PERMITTED, "absent": NOT_IMPLEMENTED, "kill": KILL}
+    places = {name: len(steps) + k for k, name in enumerate(ends)}
+    program = []
+    for k, (operation, number, *ways) in enumerate(steps):
+        jumps = [places.get(way, k + 1) - k - 1 for way in ways] or [0, 0]
+        program.append((operation, *jumps, number))
+    program += [(RETURN, 0, 0, result) for result in ends.values()]
+    file = tempfile.TemporaryFile()
+    file.write(b"".join(struct.pack("HBBI", *instruction) for instruction in program))
+    file.seek(0)
+    return file

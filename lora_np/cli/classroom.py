@@ -5,7 +5,7 @@ from .shared import json_writer, print_now, subcommands
 NEXT_IN_NBGRADER = """next, for one set:
   cd {folder}
   nbgrader generate_assignment {name}
-  (hand out release/{name}; what comes back goes to submitted/STUDENT/{name}/{name}.ipynb)
+  (hand out release/{name}; what comes back: python -m lora_np classroom collect {folder} NOTEBOOK …)
   nbgrader autograde {name}
   (give the points for answers in words: nbgrader formgrade)
   nbgrader generate_feedback {name}
@@ -16,21 +16,29 @@ def add_commands(command):
     text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
     action = subcommands(command("classroom", None, text), "action", "ACTION")
 
-    sources = {"metavar": "DIR", "help": "folder of the exercises' sources (default: those of this clone)"}
-    jobs = {"type": int, "default": 2, "metavar": "N", "help": "number of kernels (default 2)"}
+    jobs = {"type": int, "default": 2, "metavar": "N", "help": "number of processes (default 2)"}
     releasing = action("release", run_release, "write the students' notebooks and the worked solutions")
     releasing.add_argument("folder", metavar="DIR", help="folder to write")
     releasing.add_argument("--nbgrader", action="store_true", help="write a course for nbgrader instead")
-    releasing.add_argument("--source", **sources)
     releasing.add_argument("--force", action="store_true", help="overwrite existing notebooks")
 
-    text = "run submitted notebooks, with all your rights on this machine, and give marks and feedback"
-    grade = action("grade", run_grade, text)
+    grade = action("grade", run_grade, "run submitted notebooks, and give marks and feedback")
     grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
-    grade.add_argument("--source", **sources)
-    grade.add_argument("--out", metavar="DIR", help="also write marks.csv and feedback for each notebook")
+    grade.add_argument("--sandbox", action="store_true", help="run them without network and files (Linux, bubblewrap)")
+    grade.add_argument("--draw", default="grading", metavar="NAME", help="draw other inputs: a new name for a new term")
+    grade.add_argument(
+        "--out", metavar="DIR", help="also write marks.csv, the class at a glance, and feedback for each"
+    )
+    grade.add_argument("--words", metavar="FILE", help="points for answers in words (default DIR/words.csv)")
+    grade.add_argument("--moodle", metavar="FILE", help="Moodle's grading worksheet, to be written with the marks")
+    grade.add_argument("--canvas", metavar="FILE", help="Canvas's gradebook, to be written with the marks")
+    grade.add_argument("--assignment", metavar="NAME", help="the gradebook's column (default: its only one)")
     grade.add_argument("--json", metavar="FILE", help="also write marks and feedback as JSON")
     grade.add_argument("--jobs", **jobs)
+
+    collect = action("collect", run_collect, "put submitted notebooks into a course for nbgrader, whatever their names")
+    collect.add_argument("course", metavar="DIR", help="the course, as `release --nbgrader` wrote it")
+    collect.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
 
     execute = action("execute", run_execute, "run notebooks in new kernels and store their outputs")
     execute.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
@@ -41,26 +49,29 @@ def add_commands(command):
 def run_release(arguments):
     from ..classroom.release import release
 
-    released = release(arguments.folder, arguments.source, arguments.nbgrader, arguments.force)
+    released = release(arguments.folder, arguments.nbgrader, arguments.force)
     print(f"{len(released.sets)} sets in {arguments.folder}, {len(released.written)} files")
     if arguments.nbgrader:
         print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=released.sets[0]), end="")
 
 
 def run_grade(arguments):
-    from ..classroom.grading import Graded, as_dict, check_places, grade_all, report, write_feedback, write_marks
-    from ..classroom.release import SOURCES, read_sources
-    from ..classroom.submissions import find_submissions
+    from ..classroom.grading import Graded, grade_all
+    from ..classroom.marks import as_dict, check_places, report, write_class
+    from ..classroom.submissions import check_sandbox, find_submissions
     from ..experiments.sweep import worker_count
 
-    jobs = worker_count(arguments.jobs)
-    sources, paths = read_sources(arguments.source), find_submissions(arguments.notebooks)
-    write_as_json = json_writer(arguments.json, [*paths, arguments.source or SOURCES])
+    jobs, paths = worker_count(arguments.jobs), find_submissions(arguments.notebooks)
+    write_as_json = json_writer(arguments.json, paths)
     if arguments.out is not None:
         check_places(arguments.out, paths)
-    results, entries, lines = {}, {}, []
-    for path, result in grade_all(paths, sources, jobs):
-        results[path] = result
+    elif arguments.words or arguments.moodle or arguments.canvas:
+        raise ValueError("out: got no folder to write the class's files to, expected --out DIR")
+    if arguments.sandbox:
+        check_sandbox()
+    found, entries, lines = {}, {}, []
+    for path, result in grade_all(paths, arguments.draw, arguments.sandbox, jobs):
+        found[path] = result
         if isinstance(result, Graded):
             entries[path] = as_dict(result)
             lines.append(f"{result.score:6g} of {result.points:<4g} {path}")
@@ -68,13 +79,21 @@ def run_grade(arguments):
         else:
             entries[path] = {"error": str(result)}
             lines.append(f"not graded     {result}")
-        # After each notebook, so that nothing is lost if a later one crashes the machine.
-        write_as_json(entries)
-        if arguments.out is not None:
-            write_feedback(arguments.out, path, result, paths)
-            write_marks(arguments.out, results)
+        write_as_json(entries)  # after each notebook, so that nothing is lost if a later one crashes the machine
+    if arguments.out is not None:
+        lms = (arguments.moodle, arguments.canvas, arguments.assignment)
+        write_class(arguments.out, found, arguments.words, *lms)
     print("\n".join(lines))
     return 1 if any("error" in entry for entry in entries.values()) else 0
+
+
+def run_collect(arguments):
+    from ..classroom.marks import collect
+    from ..classroom.submissions import find_submissions
+
+    paths = find_submissions(arguments.notebooks)
+    for path, place in collect(arguments.course, paths).items():
+        print(f"{path} -> {place}")
 
 
 def run_execute(arguments):

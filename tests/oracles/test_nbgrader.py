@@ -1,7 +1,7 @@
-"""One exercise set through the real nbgrader: made, submitted by five students, graded, given back; the marks are read
-from its gradebook. (`pip install ".[classroom]"`)"""
+"""One exercise set through the real nbgrader: made, submitted by thirty students, graded, given back. The marks are
+read from its gradebook. (`pip install ".[classroom]"`)"""
 
-import json
+import copy
 import os
 import subprocess
 import sys
@@ -12,11 +12,13 @@ import pytest
 pytest.importorskip("nbgrader")
 nbformat = pytest.importorskip("nbformat")
 
-from lora_np.classroom.release import for_students, mark, release  # noqa: E402
+from lora_np.classroom.grading import grade  # noqa: E402
+from lora_np.classroom.marks import collect  # noqa: E402
+from lora_np.classroom.release import mark, notebook_of, read_sets, release  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = "05_lora_layer"
-POINTS = {"check_merge": 2.0, "check_lora_forward": 3.0, "check_lora_init": 3.0, "check_lora_backward": 6.0}
+POINTS = {"merge": 2.0, "lora_forward": 3.0, "lora_init": 3.0, "lora_backward": 6.0}
 WRONG = """def lora_backward(dy, x, W, A, B, s):
     du = s * dy @ B
     return dy @ W, du.T @ x, s * dy.T @ (x @ A.T)
@@ -37,76 +39,80 @@ def nbgrader(folder, *words):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course in which five students have handed in, graded and given back."""
-    folder = tmp_path_factory.mktemp("course")
+    """A course with a term of thirty students, graded and given back; their files have names of their own."""
+    folder, inbox = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("inbox")
     release(folder, nbgrader=True)
     nbgrader(folder, "generate_assignment", SET)
     source = nbformat.read(folder / "source" / SET / f"{SET}.ipynb", as_version=4)
     handed_out = nbformat.read(folder / "release" / SET / f"{SET}.ipynb", as_version=4)
     solved = {mark(c)["grade_id"]: c.source for c in source.cells if mark(c).get("solution")}
-    for student, changed in {
+    term = {
         "solver": solved,
         "blank": {},
         "slip": solved | {"lora_backward": WRONG},
         "warner": {"merge": WARNING},
         "deleter": solved,
-    }.items():
-        made = handed_out.copy()
-        made.cells = [cell.copy() for cell in handed_out.cells]
+        "raiser": solved | {"lora_init": "def lora_init(n_out, n_in, r, rng):\n    return 1 / 0"},
+        "typist": solved | {"lora_forward": "def lora_forward(x, W, b, A, B, s) return x"},
+        "renamer": solved | {"merge": "def merged(W, A, B, s):\n    return W + s * B @ A"},
+    }
+    names = list(solved)
+    for number in range(30 - len(term)):  # each with another choice of the functions
+        term[f"student{number}"] = {name: solved[name] for k, name in enumerate(names) if number + 1 & 1 << k}
+    for student, changed in term.items():
+        made = copy.deepcopy(handed_out)
         for cell in made.cells:
             cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
         if student == "deleter":
             made.cells = [cell for cell in made.cells if mark(cell).get("grade_id") != "check_merge"]
-        path = folder / "submitted" / student / SET / f"{SET}.ipynb"
-        path.parent.mkdir(parents=True)
+        path = inbox / student / f"my homework of {student}.ipynb"
+        path.parent.mkdir()
         nbformat.write(made, path)
+    collect(folder, sorted(map(str, inbox.glob("*/*.ipynb"))))
     nbgrader(folder, "autograde", SET)
     nbgrader(folder, "generate_feedback", SET)
-    return folder
+    return folder, inbox
 
 
 def marks(course, student):
     from nbgrader.api import Gradebook
 
-    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
+    with Gradebook(f"sqlite:///{course[0] / 'gradebook.db'}") as gradebook:
         notebook = gradebook.find_submission_notebook(SET, SET, student)
-        return {g.name: g.auto_score for g in notebook.grades if g.cell.cell_type == "code"}
+        return {g.name.removeprefix("check_"): g.auto_score for g in notebook.grades if g.cell.cell_type == "code"}
 
 
 def test_the_gradebook_has_the_marks(course):
     assert marks(course, "solver") == POINTS
     assert marks(course, "deleter") == POINTS  # of a cell that grades; it is put back
     assert marks(course, "blank") == dict.fromkeys(POINTS, 0.0)
-    assert marks(course, "slip") == {**POINTS, "check_lora_backward": 4.0}  # dA and dB of three
+    assert marks(course, "slip") == {**POINTS, "lora_backward": 4.0}  # dA and dB of three
     # NumPy's warning costs nothing.
-    assert marks(course, "warner") == {**dict.fromkeys(POINTS, 0.0), "check_merge": 2.0}
+    assert marks(course, "warner") == {**dict.fromkeys(POINTS, 0.0), "merge": 2.0}
 
 
 def test_the_students_version_is_ours(course):
-    """nbgrader cuts the same solutions out as `for_students` does."""
-    source = nbformat.read(course / "source" / SET / f"{SET}.ipynb", as_version=4)
-    handed_out = nbformat.read(course / "release" / SET / f"{SET}.ipynb", as_version=4)
-    ours = for_students(source)
+    """nbgrader cuts the same solutions out."""
+    handed_out = nbformat.read(course[0] / "release" / SET / f"{SET}.ipynb", as_version=4)
+    ours = notebook_of(read_sets()[SET], "student")
     assert [c.source for c in handed_out.cells] == [c.source for c in ours.cells]
     for key in ("deletable", "editable"):
         assert [c.metadata.get(key) for c in handed_out.cells] == [c.metadata.get(key) for c in ours.cells]
 
 
 def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
-    page = (course / "feedback" / "slip" / SET / f"{SET}.html").read_text("utf-8")
-    assert "dx lacks the adapter" in page and "BEGIN HIDDEN" not in page
-    blank = (course / "feedback" / "blank" / SET / f"{SET}.html").read_text("utf-8")
+    page = (course[0] / "feedback" / "slip" / SET / f"{SET}.html").read_text("utf-8")
+    assert "dx lacks the term du @ A" in page and "BEGIN HIDDEN" not in page
+    blank = (course[0] / "feedback" / "blank" / SET / f"{SET}.html").read_text("utf-8")
     assert "it is not written yet" in blank
     for text in ("s * dy.T @ u", "dB = s dy"):  # of the solution and of the formula
         assert text not in page and text not in blank
 
 
 def test_our_own_grading_gives_the_same_marks(course):
-    students = ("solver", "blank", "slip", "warner", "deleter")
-    files = [str(course / "submitted" / student / SET / f"{SET}.ipynb") for student in students]
-    command = [sys.executable, "-m", "lora_np", "classroom", "grade", *files, "--json", str(course / "marks.json")]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
-    graded = json.loads((course / "marks.json").read_text("utf-8"))
-    for student, file in zip(students, files):
-        found = {item: entry["score"] for item, entry in graded[file]["items"].items() if not entry["by_hand"]}
-        assert found == marks(course, student)
+    """To all thirty, from the files as they were handed in."""
+    paths = sorted(course[1].glob("*/*.ipynb"))
+    assert len(paths) == 30
+    for path in paths:
+        found = {one.item: one.score for one in grade(path).marks if not one.by_hand}
+        assert found == marks(course, path.parent.name), path.parent.name

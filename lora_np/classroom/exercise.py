@@ -1,0 +1,253 @@
+"""One exercise: what its file says, the inputs that a check draws, and what is right for them.
+
+An exercise is a module in `exercises/SET/`. Its docstring is the text that students read, under a heading. It has
+
+    NAME(inputs)           the worked solution, under the module's own name; its docstring says what goes in and out
+    POINTS                 int
+    OUTPUTS                names of what the solution returns
+    HINTS                  output -> a question that leads on, without the formula
+    FORMULA                shown when a student asks for it
+    draw(rng, size)        -> the inputs by name, for one call
+
+and perhaps
+
+    MISTAKES               output -> [(what it looks like, i -> the wrong value)], at most three for all outputs: only
+                           what no change of the solution says; see `diagnosis.py`
+    compared(i, outputs)   -> dict of what is compared in place of the outputs, where several outputs are right
+    properties(i, outputs) -> {property: what is wrong, or None}, where no single value is right
+    also(i)                -> {name: inputs that differ}, further calls, whose named outputs are in i.also[name]
+    large(rng, size)       -> inputs, the most bytes that a call may hold at once, and what is wrong if it holds more
+    AFTER                  text that follows the exercise
+
+`i` is a SimpleNamespace of what was drawn, by name, with `i.size`, `i.inputs`, `i.right` (dict of the right outputs)
+and `i.given` (the copies that the student's function gets).
+"""
+
+import copy
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from ..ops.numerical_gradient import relative_error
+from .runner import in_words
+
+DRAWS = 3  # calls of a check, each with other sizes
+PRACTICE = "practice"  # the draws of the checks in a notebook
+TRIES = 100
+ROUNDING = 16.0  # times what the solution loses in float32
+LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # of the norm: what rounding may cost
+
+
+class Unfit(ValueError):
+    """Raised by `compared`: outputs that cannot be compared, with the reason in words for the student."""
+
+
+class Exercise(NamedTuple):
+    """What a module of `exercises/` holds."""
+
+    name: str
+    title: str
+    text: str
+    solution: Callable
+    points: int
+    outputs: tuple[str, ...]
+    hints: dict
+    formula: str
+    draw: Callable
+    mistakes: dict
+    compared: Callable
+    properties: Callable | None
+    also: Callable
+    large: Callable | None
+    after: str
+
+    @property
+    def arguments(self):
+        """The names of the inputs, in order."""
+        return tuple(inspect.signature(self.solution).parameters)
+
+
+def read_exercise(module):
+    """The exercise in a module, given by its full name such as "lora_np.classroom.exercises.lora_layer.merge"."""
+    module = import_module(module)
+    title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+    name = module.__name__.rpartition(".")[2]
+    return Exercise(
+        name=name,
+        title=title.strip().removesuffix("."),
+        text=text.strip(),
+        solution=getattr(module, name),
+        points=module.POINTS,
+        outputs=module.OUTPUTS,
+        hints=module.HINTS,
+        formula=module.FORMULA,
+        draw=module.draw,
+        mistakes=getattr(module, "MISTAKES", {}),
+        compared=getattr(module, "compared", lambda i, outputs: outputs),
+        properties=getattr(module, "properties", None),
+        also=getattr(module, "also", lambda i: {}),
+        large=getattr(module, "large", None),
+        after=getattr(module, "AFTER", ""),
+    )
+
+
+# ---------------------------------------------------------------- draws
+
+
+def sizes(rng, number):
+    """Lengths of axes of which no two are equal, so that an exchanged pair of axes shows.
+
+    N, n_in, n_out, r, B, T, C, H, D, F and V are as in the package, with C = H · D and r the smallest. `alpha` is a
+    real number; `number` says which draw of the check it is, for an exercise that has a special case in one of them.
+    """
+    r = 2 + number % 3
+    H, D, B = rng.permutation([n for n in (2, 3, 4, 5) if n != r]).tolist()
+    N, n_in, n_out, T, F, V = rng.permutation([n for n in range(6, 15) if n != H * D])[:6].tolist()
+    alpha = r * float(rng.uniform(0.3, 0.8) if number % 2 else rng.uniform(1.3, 2.5))
+    named = {"N": N, "n_in": n_in, "n_out": n_out, "r": r, "B": B, "T": T, "C": H * D, "H": H, "D": D, "F": F}
+    return SimpleNamespace(**named, V=V + 15, alpha=alpha, number=number)
+
+
+def generator(*words):
+    """A generator that depends on some words alone."""
+    return np.random.default_rng(list(hashlib.sha256("\n".join(map(str, words)).encode()).digest()))
+
+
+def draws_of(exercise, draw=PRACTICE):
+    """The inputs of a check, DRAWS of them, each as in `draw_inputs`.
+
+    Right answers that are single numbers differ from draw to draw, and those of another name from those of PRACTICE, so
+    that none is right by coincidence.
+    """
+    known = [] if draw == PRACTICE else single_numbers(draws_of(exercise))
+    for attempt in range(TRIES):
+        drawn = [draw_inputs(exercise, generator(draw, exercise.name, attempt, n), n) for n in range(DRAWS)]
+        numbers = single_numbers(drawn)
+        if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
+            return drawn
+    raise ValueError(f"draw: {exercise.name} has the same right answer in several of {TRIES} draws")
+
+
+def single_numbers(drawn):
+    """For each output that is a single number its value in each draw."""
+    return list(zip(*([float(x) for x in i.right.values() if np.ndim(x) == 0] for i in drawn)))
+
+
+def draw_inputs(exercise, rng, number=0):
+    """The inputs of one call as a SimpleNamespace, with `size`, `given`, `right` and `rounding` beside them."""
+    size = sizes(rng, number)
+    drawn = exercise.draw(rng, size)
+    inputs = {name: drawn[name] for name in exercise.arguments}
+    i = SimpleNamespace(**drawn, size=size, inputs=inputs, given=copy.deepcopy(inputs), right={})
+    if exercise.properties is None:
+        with np.errstate(all="ignore"):
+            i.right = compared_outputs(exercise, exercise.solution, i, inputs)
+            i.rounding = rounding_of(exercise, i)
+    return i
+
+
+def normals(rng, size, **axes):
+    """Arrays of normal numbers by name; the axes are named as in `sizes`: normals(rng, size, W="n_out n_in")."""
+    return {name: rng.normal(size=[getattr(size, axis) for axis in of.split()]) for name, of in axes.items()}
+
+
+def compared_outputs(exercise, function, i, inputs):
+    """What is compared of a function's outputs for some inputs of a draw: output -> value."""
+
+    def outputs_for(**changed):
+        return {
+            name: value if value is None else np.asarray(value)
+            for name, value in named_outputs(exercise, function(*copy.deepcopy(inputs | changed).values())).items()
+        }
+
+    i = SimpleNamespace(
+        **vars(i) | {"also": {name: outputs_for(**changed) for name, changed in exercise.also(i).items()}}
+    )
+    return exercise.compared(i, outputs_for())
+
+
+def rounding_of(exercise, i):
+    """How much rounding may cost, relative to the norm: output -> number, from what the solution loses in float32."""
+    single = {name: in_float32(value) for name, value in i.inputs.items()}
+    if all(
+        single[name] is value for name, value in i.inputs.items()
+    ):  # whole numbers, where nothing is rounded before the end
+        return dict.fromkeys(i.right, EXACT)
+    try:
+        rounded = compared_outputs(exercise, exercise.solution, i, single)
+        lost = {name: relative_error(*finite_pair(rounded[name], right)) for name, right in i.right.items()}
+    except Exception:  # an exercise whose steps need float64
+        lost = {}
+    return {name: float(np.clip(ROUNDING * lost.get(name, 0.0), LEAST, MOST)) for name in i.right}
+
+
+def in_float32(value):
+    """A value with its arrays in float32; itself if there are none."""
+    if isinstance(value, dict) and any(map(is_float_array, value.values())):
+        return {name: in_float32(of_name) for name, of_name in value.items()}
+    if isinstance(value, list | tuple) and any(map(is_float_array, value)):
+        return type(value)(map(in_float32, value))
+    return value.astype(np.float32) if is_float_array(value) else value
+
+
+def is_float_array(value):
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def finite_pair(got, right):
+    got, right = np.asarray(got, float), np.asarray(right, float)
+    return got[np.isfinite(right)], right[np.isfinite(right)]
+
+
+# ---------------------------------------------------------------- what a function returned
+
+
+def named_outputs(exercise, returned):
+    """What a function returned, as a dict by the exercise's names of outputs.
+
+    Parameters
+    ----------
+    exercise : Exercise
+    returned : one value, a tuple or list of them in order, or a dict, NamedTuple or dataclass by name, where one that
+        is missing is None
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer, or none has one of the names.
+    """
+    names = exercise.outputs
+    expected = f"expected {', '.join(names)}"
+    if returned is None:
+        raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
+    by_name = fields_of(returned)
+    if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
+        if not set(by_name) & set(names):
+            raise ValueError(f"it returns a dict of {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
+        return {name: by_name.get(name) for name in names}
+    if len(names) == 1:
+        return {names[0]: returned[0] if isinstance(returned, tuple) and len(returned) == 1 else returned}
+    if isinstance(returned, np.ndarray) and returned.ndim and len(returned) == len(names):
+        returned = list(returned)  # several numbers in one array
+    if not isinstance(returned, tuple | list):
+        raise ValueError(f"it returns one value, {in_words(returned)}; {expected}, {len(names)} values in this order")
+    if len(returned) != len(names):
+        raise ValueError(f"it returns {len(returned)} values; {expected}, {len(names)} in this order")
+    return dict(zip(names, returned))
+
+
+def fields_of(returned):
+    """The parts of a dict, a NamedTuple or a dataclass by name; None for anything else."""
+    if isinstance(returned, dict):
+        return returned
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return dict(zip(returned._fields, returned))
+    if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
+        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    return None

@@ -1,0 +1,122 @@
+"""Cutting to a smaller rank.
+
+The hard one. A mix has rank 32, and the machine that is going to use it has room for rank 16. Give the adapter of rank
+`r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again **without forming B A**:
+the check measures how much memory a call takes. (`A` and `B` have some rank R, at least r; the scale is 1.)
+
+In set 01 you found the singular values of `B A` from a small matrix between two `Q`'s. Now you need the directions as
+well. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four, and put the SVD of what
+is in the middle in its place. What are the `U` and the `V` of `B A` then? How do you cut, and share out Σ between
+the two factors? (Half each, √Σ and √Σ, is fair; any way whose product is right will do.)
+
+**Predict:** a mix of two adapters of rank 1 that have nothing in common (their `b`'s are at a right angle, and so are
+their `a`'s), one update twice as long as the other. It is cut to rank 1. What is left, and what is the error? And if
+the *short* one was the useful one?
+"""
+
+import numpy as np
+
+from ...exercise import Unfit
+
+POINTS = 5
+OUTPUTS = ("A_r", "B_r", "error")
+HINTS = {
+    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What stands between the Q's, how large is it, and what is its best cut?",
+    "error": "‖ΔW‖² is the sum of all σ². Which of them belong to what is cut off?",
+}
+FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ
+B_r = Q_B U[:, :r] √Σ_r,  A_r = √Σ_r Vᵀ[:r] Q_Aᵀ;  error = √(σ²_{r+1} + …) / √(σ₁² + …)"""
+
+
+def compress(A, B, r):
+    """A (R, in), B (out, R), r a whole number from 1 to R -> A_r (r, in), B_r (out, r), error, a number."""
+    Q_B, R_B = np.linalg.qr(B)  # (out, R), (R, R)
+    Q_A, R_A = np.linalg.qr(A.T)  # (in, R), (R, R): A = R_Aᵀ Q_Aᵀ
+    # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ. The columns of Q_B U are orthonormal as those of U are, and so
+    # with V: this is the SVD of B A, and the first r terms are its nearest matrix of rank r.
+    core = R_B @ R_A.T  # (R, R)
+    U, sigma, Vt = np.linalg.svd(core)  # (R, R), (R,), (R, R)
+    root = np.sqrt(sigma[:r])  # (r,)
+    B_r = Q_B @ (U[:, :r] * root)  # (out, R) (R, r) -> (out, r)
+    A_r = (root[:, None] * Vt[:r]) @ Q_A.T  # (r, R) (R, in) -> (r, in)
+    error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # what is cut off is the sum of the other terms
+    return A_r, B_r, error
+    # σ = (2, 1): the long one is left, exactly, and the error is 1/√5 = 0.45. The short one is gone without a trace:
+    # the cut looks at lengths, and knows nothing of use.
+
+
+def draw(rng, size):
+    """More than the rank that is to be kept; columns of B and rows of A of many lengths."""
+    R = 2 * size.r + size.number % 2
+    A = rng.normal(size=(R, 3 * size.n_in)) * rng.uniform(0.3, 2.0, (R, 1))
+    B = rng.normal(size=(3 * size.n_out, R)) * rng.uniform(0.3, 2.0, R)
+    return {"A": A, "B": B, "r": size.r}
+
+
+def compared(i, outputs):
+    """The product counts, however it is shared out. The error is right, too, if it is that of the student's factors."""
+    A, B, error = outputs["A_r"], outputs["B_r"], outputs["error"]
+    if A.ndim == 2 and len(A) > i.r:
+        raise Unfit(f"A_r has {len(A)} rows, and r is {i.r}")
+    kept, whole = B @ A, i.B @ i.A
+    if np.shape(error) == () and error is not None and np.shape(kept) == whole.shape and np.any(kept):
+        own = np.linalg.norm(whole - kept) / np.linalg.norm(whole)
+        error = i.right.get("error", error) if np.isclose(error, own, rtol=1e-5) else error
+    return {"B A": kept, "error": error}
+
+
+def large(rng, size):
+    """With few inputs an array of (in, in) is small beside B A, and allowed."""
+    inputs = {"A": rng.normal(size=(2, 160)), "B": rng.normal(size=(7000, 2)), "r": 1}
+    return inputs, 448_000, "B A is formed, or another array as large"
+
+
+def longest(i):
+    k = np.argsort(-np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1))[: i.r]
+    return i.B[:, k] @ i.A[k]
+
+
+def without_sigma(i):
+    U, _, Vt = np.linalg.svd(i.B @ i.A, full_matrices=False)
+    return U[:, : i.r] @ Vt[: i.r]
+
+
+MISTAKES = {
+    "B A": [
+        ("the first r rows of A and columns of B are kept as they are", lambda i: i.B[:, : i.r] @ i.A[: i.r]),
+        ("the r longest of the outer products are kept as they are, and they overlap", longest),
+        ("Σ is missing", without_sigma),
+    ]
+}
+
+AFTER = """**Beyond the points.** Your functions are all that the lesson used. First let the real model write, with your
+own choice of tokens:
+
+    from lora_np.data import decode, encode
+    from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of
+    from lora_np.model import forward
+
+    params, config = load_pretrained()
+    tokenizer = tokenizer_of(PRETRAINED, config)
+    critics, licences = (load_adapter(PRETRAINED / "adapters" / name, params) for name in ("critics", "licences"))
+    ids, rng = encode(tokenizer, ["the film is"])[0][None], np.random.default_rng(0)
+    for _ in range(20):
+        logits, _ = forward(params, ids, config, adapter=critics)
+        probs = nucleus(next_probabilities(logits[:, -1].astype(float), 0.8, 100), 0.9)
+        ids = np.concatenate([ids, [[rng.choice(config.vocab_size, p=probs[0])]]], axis=1)
+    print(decode(tokenizer, ids[0]))
+
+Then take the measure of the two adapters in one layer, mix them in halves, and cut the mix:
+
+    layer = "blocks.1.mlp.up_proj"
+    pair = {name: (adapter.weights[f"{layer}.lora_A"], adapter.weights[f"{layer}.lora_B"],
+                   adapter.config.alpha / adapter.config.r)
+            for name, adapter in (("critics", critics), ("licences", licences))}
+    print("cosine", update_cosine(*pair["critics"][:2], *pair["licences"][:2]))
+    A, B = mix(pair, {"critics": 0.5, "licences": 0.5})
+    for r in (4, 8, 16, 32):
+        A_r, B_r, error = compress(A, B, r)
+        print(r, error, *(update_cosine(A_r, B_r, *pair[name][:2]) for name in pair))
+
+What do the last two columns say about who survives the cut?
+"""

@@ -1,0 +1,56 @@
+"""Warm-up: temperature and top-k.
+
+Each row of `logits` belongs to one text. Give the probabilities that its next token is drawn from: the logits divided
+by the temperature; of each row only the `top_k` likeliest tokens left, all others exactly 0; and the sum of every row
+is 1. The rows may be on very different levels (one around 1000, another around −1000): set 03 has shown what to do.
+
+**Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: the odds at ½ and at 2, and the probabilities at ½
+with `top_k` = 2. Does it matter whether you cut before you divide, or after? And what does the temperature do when
+`top_k` is 1?
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("probs",)
+HINTS = {"probs": "Two tokens' odds are exp of a difference of logits. What may then be taken off a whole row?"}
+FORMULA = "z = logits / τ, and −∞ where that is below its row's k-th largest;  probs = softmax(z), along each row"
+
+
+def next_probabilities(logits, temperature, top_k):
+    """logits (B, V), temperature above 0, top_k a whole number from 1 to V -> probs (B, V)."""
+    z = logits / temperature  # (B, V)
+    limit = np.sort(z, axis=-1)[:, -top_k, None]  # (B, 1): the k-th largest of each row
+    z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))  # none above 1, whatever level the row is on
+    return exp / exp.sum(axis=-1, keepdims=True)
+    # 81 : 9 : 1 at ½, 3 : 1.7 : 1 at 2. With top_k = 2 at ½: 0.9 and 0.1. Before or after is the same, for dividing by
+    # τ changes no order. With top_k = 1 the temperature does nothing: the likeliest token has probability 1.
+
+
+def draw(rng, size):
+    """Rows on different levels, from the second draw on so far apart that exp overflows, or is 0 throughout, unless
+    each row is moved by its own largest logit."""
+    temperature, top_k = [(1.6, 6), (0.5, 3), (2.2, 9)][size.number]
+    levels = temperature * (750 if size.number else 2) * rng.permutation(np.linspace(-1, 1, size.B))
+    logits = 1.5 * rng.normal(size=(size.B, size.V)) + levels[:, None]
+    return {"logits": logits, "temperature": temperature, "top_k": top_k}
+
+
+def of_those(i, stay):
+    return next_probabilities(np.where(stay, i.logits, -np.inf), i.temperature, i.top_k)
+
+
+MISTAKES = {
+    "probs": [
+        (
+            "what is left does not add up to 1: the cut comes after the softmax, and nothing after the cut",
+            lambda i: next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0),
+        ),
+        (
+            "the k least likely tokens are kept",
+            lambda i: of_those(i, i.logits <= np.sort(i.logits, axis=-1)[:, i.top_k - 1, None]),
+        ),
+        ("the first k tokens of the vocabulary are kept", lambda i: of_those(i, np.arange(i.size.V) < i.top_k)),
+    ]
+}

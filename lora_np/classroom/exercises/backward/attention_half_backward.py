@@ -1,0 +1,83 @@
+"""Half a block.
+
+Now the whole attention half, `x` to `y`:
+
+    x ─┬───────────────────────────────────────────────(+)─→ y
+       │        ┌─ q_proj ─┐                            │
+       └─ ln1 ──┼─ k_proj ─┼─ attention ─── o_proj ─────┘
+                └─ v_proj ─┘
+
+The parts are done, you have written most of them yourself. `back` is a dictionary with the backward pass of each, under
+its name: a function from the gradient of its output to that of its input, as `d = back["o_proj"](d)`. One has three
+inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (B, T, C), and any two of them would fit each other.
+
+**Draw it first**, with every arrow turned round and the name of the gradient on it. At which two places do arrows meet
+in your drawing? Then write it, from right to left.
+
+**And when it is right:** suppose that in this half and in all below it only `q_proj` of this half is trained, the rest
+is frozen (lesson 04, `wanted`). Which of the six calls are still needed?
+"""
+
+import numpy as np
+
+POINTS = 5
+OUTPUTS = ("dx",)
+HINTS = {"dx": "Draw the half with its arrows and turn each one round. Where did one arrow become two, or three?"}
+FORMULA = """dq, dk, dv = back["attention"](back["o_proj"](dy))
+dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)
+dx = dy + back["ln1"](dh)"""
+
+
+def attention_half_backward(dy, back):
+    """dy (B, T, C), back: dict of functions ln1, q_proj, k_proj, v_proj, attention, o_proj -> dx (B, T, C)."""
+    # y = x + o_proj(context)
+    dcontext = back["o_proj"](dy)  # (B, T, C)
+    # context = attention(q, k, v)
+    dq, dk, dv = back["attention"](dcontext)  # (B, T, C) each
+    # h has gone three ways
+    dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)  # (B, T, C)
+    # x has gone two ways: around everything, ln1 too, and through
+    # For q_proj alone, o_proj and attention would do: dq is upstream of its weight, and nothing below is trained.
+    return dy + back["ln1"](dh)  # (B, T, C)
+
+
+def draw(rng, size):
+    """Every backward pass is a linear map, so any will do; attention's lead from each position to those before it."""
+    names = ("ln1", "q_proj", "k_proj", "v_proj", "o_proj")
+    W = {name: rng.normal(size=(size.C, size.C)) / np.sqrt(size.C) for name in names}
+    back = {name: lambda d, W=W[name]: d @ W for name in names}
+    mixed = np.triu(rng.normal(size=(3, 1, size.T, size.T)))
+    back["attention"] = lambda d: tuple(mixed @ d)  # dq, dk, dv
+    return {"dy": rng.normal(size=(size.B, size.T, size.C)), "back": back}
+
+
+MISTAKES = {
+    "dx": [
+        (
+            "dy of the way around has gone through ln1, which is in the branch alone",
+            lambda i: i.right["dx"] - i.dy + i.back["ln1"](i.dy),
+        ),
+        (
+            "dq and dv are exchanged: attention gives dq, dk, dv",
+            lambda i: attention_half_backward(i.dy, i.back | {"attention": lambda d: i.back["attention"](d)[::-1]}),
+        ),
+    ]
+}
+
+AFTER = """\
+**Beyond the points.** Lesson 04 recorded the real model's gradients. Your functions compute the same ones; type this in
+and see (in float32, so a difference of a millionth is rounding):
+
+    from lora_np.formats import load_pretrained
+    from lora_np.model import backward, forward
+
+    params, config = load_pretrained()
+    forward_record, backward_record = {}, {}
+    logits, cache = forward(params, np.array([[0, 11, 42, 7]]), config, wanted=tuple(params), record=forward_record)
+    backward(np.random.default_rng(0).normal(size=logits.shape).astype("float32"), cache, record=backward_record)
+    probs, dprobs, dscores = (forward_record["blocks.0.attn.probs"],
+                              backward_record["blocks.0.attn.probs"], backward_record["blocks.0.attn.scores"])
+    print(np.abs(scores_backward(dprobs, probs) - dscores).max(), "of", np.abs(dscores).max())
+
+Which of the other functions can you hold against the two records in the same way?
+"""

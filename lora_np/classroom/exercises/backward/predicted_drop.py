@@ -1,0 +1,47 @@
+"""What a gradient promises.
+
+The backward pass has filled a dictionary: the parameters' names, and for each an array of gradients. One step of
+gradient descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss
+fall? Give the drop as a positive number.
+
+**Derive it** for a single parameter with the slope g: how far does it move, and how much does `L` change for each unit
+of the way? Then for two parameters, then for all. **Predict:** which arrays of a model count most in the sum? Is the
+true drop rather larger or smaller than promised, on a curve that bends upwards like the inside of a bowl?
+"""
+
+import numpy as np
+
+from ...exercise import normals
+
+POINTS = 2
+OUTPUTS = ("drop",)
+HINTS = {"drop": "By how much does each parameter move, and by how much does the loss change for each unit of that?"}
+FORMULA = "drop = lr · Σ g², over every number of every array"
+
+
+def predicted_drop(grads, lr):
+    """grads: dict of arrays of any shapes, lr a number -> drop, a number."""
+    # A parameter with slope g moves by −lr g, and L changes by g for each unit: −lr g² in all.
+    # Arrays with large gradients count most. In a bowl the slope falls on the way, so the true drop is smaller.
+    squares = sum(np.sum(g**2) for g in grads.values())
+    return lr * squares
+
+
+def draw(rng, size):
+    grads = normals(rng, size, **{"q_proj.weight": "C C", "q_proj.bias": "C", "up_proj.weight": "F C"})
+    return {"grads": grads, "lr": float(rng.uniform(0.01, 0.03))}
+
+
+MISTAKES = {
+    "drop": [
+        (
+            "the gradient's numbers are added up first, and squared after that",
+            lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
+        ),
+        (
+            "the arrays' norms are added up first, and squared after that",
+            lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
+        ),
+        ("this is the part of the last array alone", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
+    ]
+}

@@ -1,0 +1,39 @@
+"""Through the softmax.
+
+`probs` is the softmax of the scores, along the keys; scores of keys after their query are −∞. The formula is that of
+exercises 02, with two axes more.
+
+**Predict first**, and see whether your result agrees: what must a row of `dscores` add up to? And what is `dscores`
+where a key stands after its query: does the mask need any care on the way back, and what happens to a `dprobs` that is
+not zero there?
+"""
+
+import numpy as np
+
+POINTS = 2
+OUTPUTS = ("dscores",)
+HINTS = {"dscores": "It is set 02's softmax with two axes more. Along which axis do the shares add up to 1?"}
+FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
+
+
+def scores_backward(dprobs, probs):
+    """dprobs (B, H, T, T), probs (B, H, T, T), a row for each query -> dscores (B, H, T, T)."""
+    average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (B, H, T, 1), of each query's row, over its keys
+    # Where probs is 0, so is the product, and there the sum has left dprobs out as well: the mask needs no care.
+    return probs * (dprobs - average)  # (B, H, T, T)
+
+
+def draw(rng, size):
+    weights = np.tril(np.exp(1.5 * rng.normal(size=(size.B, size.H, size.T, size.T))))
+    return {"probs": weights / weights.sum(axis=-1, keepdims=True), "dprobs": rng.normal(size=weights.shape)}
+
+
+MISTAKES = {
+    "dscores": [
+        ("each share is derived by its own score alone", lambda i: i.dprobs * i.probs * (1 - i.probs)),
+        (
+            "probs is missing inside the sum, which is over the keys up to the query",
+            lambda i: i.probs * (i.dprobs - np.tril(i.dprobs).sum(axis=-1, keepdims=True)),
+        ),
+    ]
+}

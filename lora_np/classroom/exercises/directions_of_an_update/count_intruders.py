@@ -1,0 +1,81 @@
+"""Intruders.
+
+Now the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is the
+largest |cos| that it has with any of W's left singular vectors x_i. Where that is below ε, y_j is an **intruder**.
+Return the k similarities, the leading direction's first, and the number of intruders.
+
+"Any" means all the x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does
+NumPy's `U` have, if you do not say anything?)
+
+**Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): a direction now leads that
+was the last one. Is it an intruder? Second, two leading directions of W come out turned by 45° in their plane: which
+similarities have the new ones? Third, one new direction is an even mixture of m old ones. From which m on is it called
+an intruder, although nothing in it is new?
+"""
+
+import numpy as np
+
+POINTS = 4
+OUTPUTS = ("similarities", "number")
+HINTS = {
+    "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these says that it is known?",
+    "number": "An intruder is a direction that not even the most similar one of W is similar to.",
+}
+FORMULA = """similarity of y_j = max_i |x_i · y_j|
+x_i: all left singular vectors of W; y_j: the k leading ones of W_tuned
+number = how many of the k are below ε"""
+
+
+def count_intruders(W, W_tuned, k, epsilon):
+    """W, W_tuned (out, in), k a whole number, epsilon a number -> similarities (k,), number, a whole number."""
+    X = np.linalg.svd(W, full_matrices=False)[0]  # (out, min(out, in)); by default U would be (out, out)
+    Y = np.linalg.svd(W_tuned, full_matrices=False)[0][:, :k]  # (out, k)
+    cosines = np.abs(X.T @ Y)  # (min(out, in), k): a singular vector may come with either sign
+    similarities = cosines.max(axis=0)  # (k,), the best of each column
+    return similarities, int(np.sum(similarities < epsilon))
+    # First: no, it is W's fourth direction, with a similarity of 1. Second: 0.71 both, no intruders. Third: each of m
+    # has the cosine 1/√m, which is below ½ from m = 5 on. The measure knows single directions, not the span of many.
+
+
+def draw(rng, size):
+    """W with a falling spectrum, and an update of one to four large directions that mix all of W's, so that they are
+    none of them; of W's last direction, which leads from then on; and of a little of everything.
+
+    The high W of the first draw does not reach two of its outputs, where the first large direction mostly is. ε is
+    halfway between two similarities.
+    """
+    n, many = 4 * size.n_out, int(rng.integers(1, 5))
+    n_out, n_in = [(n + 2, n), (n, n + 4 * size.r), (n + 2, n)][size.number]
+    U, V = (np.linalg.qr(rng.normal(size=(of, n)))[0] for of in (n_out, n_in))
+    W = U * np.linspace(6.0, 1.0, n) @ V.T
+    new = U @ np.sign(rng.normal(size=(n, many))) / np.sqrt(n)  # (out, many), of each old direction just as much
+    if size.number == 0:
+        outside = np.linalg.qr(np.column_stack([U, rng.normal(size=n_out)]))[0][:, -1]
+        new[:, 0] = 0.6 * new[:, 0] + 0.8 * outside
+    large = new * np.linspace(12.0, 10.0, many) @ np.linalg.qr(rng.normal(size=(n_in, many)))[0].T
+    W_tuned = W + large + 6.5 * np.outer(U[:, -1], V[:, -1]) + 0.15 * rng.normal(size=W.shape)
+    k = 5 + 2 * size.number
+    similarities = np.sort(count_intruders(W, W_tuned, k, 0.5)[0])
+    return {"W": W, "W_tuned": W_tuned, "k": k, "epsilon": float(np.mean(similarities[many - 1 : many + 1]))}
+
+
+def compared(i, outputs):
+    """A mistake in the similarities costs once: the number is right, too, if it is that of the student's own."""
+    own, number = outputs["similarities"], outputs["number"]
+    if i.right and own is not None and np.ptp(own) > 0 and np.array_equal(number, np.sum(own < i.epsilon)):
+        return outputs | {"number": i.right["number"]}
+    return outputs
+
+
+def cosines(i, side=0):
+    X, Y = (np.linalg.svd(M, full_matrices=False)[side] for M in (i.W, i.W_tuned))
+    return np.abs(X.T @ Y[:, : i.k] if side == 0 else X @ Y[: i.k].T)
+
+
+MISTAKES = {
+    "similarities": [
+        ("only W's k leading directions are searched, not all", lambda i: cosines(i)[: i.k].max(axis=0)),
+        ("each direction is held against W's of the same number alone", lambda i: np.diag(cosines(i))),
+        ("these are right singular vectors, directions of the input", lambda i: cosines(i, side=2).max(axis=0)),
+    ]
+}

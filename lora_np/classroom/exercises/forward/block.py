@@ -1,0 +1,78 @@
+"""A block.
+
+All parts are there; now wire them up. A block has two halves, and each of them is a branch with a way around it, the
+residual sum `x + f(x)`. `part` is a dictionary of functions, under the names of the model: `ln1`, `q_proj`, `k_proj`,
+`v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`, `down_proj`, each from one array to one, as in `h = part["ln1"](x)`; and
+`part["attention"](q, k, v)`, which gives the context. All arrays are (B, T, C), but for the MLP's (B, T, F).
+
+**Draw it first**, from memory, with an arrow for each array: where does an arrow part in two or more, where do two
+meet? Then hold it against section 2 of the lesson. **Predict:** what does your block give if `o_proj` and `down_proj`
+give zeros? (No shape will tell you if a wire is wrong; almost any two of these functions would fit each other.)
+"""
+
+import numpy as np
+
+from .attend import attend
+from .causal_scores import causal_scores
+from .layer_norm import layer_norm
+from .split_heads import split_heads
+
+POINTS = 4
+OUTPUTS = ("y",)
+HINTS = {"y": "Draw it. Two sums: what goes around each branch, and what does each branch read first?"}
+FORMULA = """h = part["ln1"](x);  q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)
+middle = x + part["o_proj"](part["attention"](q, k, v))
+y = middle + part["down_proj"](part["gelu"](part["up_proj"](part["ln2"](middle))))"""
+
+
+def block(x, part):
+    """x (B, T, C), part: dict of functions -> y (B, T, C)."""
+    h = part["ln1"](x)  # (B, T, C): the branch reads x through a layer norm, the way around does not
+    q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)  # (B, T, C) each
+    context = part["attention"](q, k, v)  # (B, T, C)
+    middle = x + part["o_proj"](context)  # (B, T, C), the first sum; all that follows reads it, and x no more
+
+    h = part["ln2"](middle)  # (B, T, C)
+    act = part["gelu"](part["up_proj"](h))  # (B, T, F)
+    return middle + part["down_proj"](act)  # (B, T, C), the second sum
+    # With zeros from o_proj and down_proj it gives x: a block adds to what is there, and then adds nothing.
+
+
+def draw(rng, size):
+    """The parts are those of the exercises before, each with weights of its own."""
+
+    def linear(n_out, n_in):
+        W, b = rng.normal(size=(n_out, n_in)) / np.sqrt(n_in), 0.5 * rng.normal(size=n_out)
+        return lambda x: x @ W.T + b
+
+    def norm():
+        w, b = rng.normal(1.0, 0.5, size.C), 0.5 * rng.normal(size=size.C)
+        return lambda x: layer_norm(x, w, b, 1e-5)
+
+    def attention(q, k, v):
+        weights = np.exp(causal_scores(split_heads(q, size.H), split_heads(k, size.H)))
+        return attend(weights / weights.sum(axis=-1, keepdims=True), split_heads(v, size.H))
+
+    part = {f"{name}_proj": linear(size.C, size.C) for name in "qkvo"}
+    part |= {"up_proj": linear(size.F, size.C), "down_proj": linear(size.C, size.F), "ln1": norm(), "ln2": norm()}
+    part |= {"attention": attention, "gelu": lambda x: x / (1 + np.exp(-1.702 * x))}  # nearly the model's
+    return {"x": rng.normal(size=(size.B, size.T, size.C)), "part": part}
+
+
+def half(i, x, silent):
+    """x and one branch beside it, without a layer norm; the other branch gives zeros."""
+    return block(x, i.part | dict.fromkeys(("ln1", "ln2"), lambda h: h) | {silent: lambda h: 0.0})
+
+
+MISTAKES = {
+    "y": [
+        (
+            "each layer norm comes after its sum, not at the start of its branch",
+            lambda i: i.part["ln2"](half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")),
+        ),
+        (
+            "the ways around begin behind the layer norms, which belong to the branches",
+            lambda i: half(i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"),
+        ),
+    ]
+}

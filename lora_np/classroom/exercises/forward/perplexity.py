@@ -1,0 +1,56 @@
+"""Perplexity, safely.
+
+The first of two judges. From the logits of a batch and the tokens that really came, give the perplexity: exp of the
+mean surprise, −log p in nats, over all B · T places. **Predict** it for logits that are all equal; and for any logits,
+what becomes of it if 1000 is added to all of them?
+
+Now the hard part: **logits of 1000 do come**, and e¹⁰⁰⁰ is no number of float64. And a token may come that the model
+holds for all but impossible, with p = e⁻⁷⁶⁰: in float64 that is 0, and its logarithm −∞, though the surprise, 760, is
+as good a number as any. **Derive:** write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms.
+What may you subtract from all of a row's logits, so that no exp is too large, and not all are too small? In which term
+is the exp then gone altogether?
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("perplexity",)
+HINTS = {"perplexity": "Surprise, then its mean, then exp. Which number on the way may be too large, or too small?"}
+FORMULA = "log p_t = x_t − m − log Σ_j exp(x_j − m), m the row's largest logit;  perplexity = exp(mean of −log p_t)"
+
+
+def perplexity(logits, targets):
+    """logits (B, T, V), targets (B, T) of whole numbers 0 … V−1 -> perplexity, a number."""
+    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − m for x, whatever m is.
+    x = logits - logits.max(axis=-1, keepdims=True)  # (B, T, V): none above 0, and one of them 0
+    x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (B, T)
+    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (B, T): the sum is at least 1, and x_t goes through no exp
+    return np.exp(surprise.mean())
+    # All equal: V, for one is as unsure as among V equals. Adding 1000 changes nothing: it cancels in the share.
+
+
+def draw(rng, size):
+    """In the second draw exp overflows in some rows, and in others all of it is 0 if the largest logit of the batch is
+    taken off; one target has a probability that is 0 in float64, and its surprise is an ordinary number."""
+    logits = 1.5 * rng.normal(size=(size.B, size.T, size.V))
+    targets = rng.integers(0, size.V, (size.B, size.T))
+    if size.number == 1:
+        logits += rng.permutation(np.linspace(-1000.0, 1000.0, size.B * size.T)).reshape(size.B, size.T, 1)
+        logits[1, 2, targets[1, 2]] -= 760.0
+    return {"logits": logits, "targets": targets}
+
+
+def surprise(i):
+    log_sum = np.logaddexp.reduce(i.logits, axis=-1)
+    return log_sum - np.take_along_axis(i.logits, i.targets[..., None], axis=-1)[..., 0]
+
+
+MISTAKES = {
+    "perplexity": [
+        (
+            "a probability is kept from falling below 1e-12, so that no surprise is above 28",
+            lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
+        ),
+        ("the perplexity of each text is averaged", lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
+    ]
+}

@@ -1,0 +1,52 @@
+"""How good is it?
+
+A row of `logits` (N, K) has a number for each of K classes, and chooses the class with the largest. `labels` (N,) says
+which would have been right. Give the **accuracy**, the share of rows that choose rightly, from 0 to 1.
+
+**Predict first.** All logits are multiplied by 10: what becomes of the accuracy, and what of the loss? And a classifier
+that says "negative" to everything: which accuracy has it, if 60 % of the snippets are negative? (So what should a
+report give beside every accuracy?)
+"""
+
+import numpy as np
+
+POINTS = 1
+OUTPUTS = ("accuracy",)
+HINTS = {"accuracy": "Which class does a row choose, whatever the logits' size? In how many rows is it the label?"}
+FORMULA = "accuracy = the mean over the rows of (1 where argmax_k logits[n, k] = labels[n], else 0)"
+
+
+def accuracy(logits, labels):
+    """logits (N, K), labels (N,) of whole numbers 0 … K−1 -> accuracy, a number from 0 to 1."""
+    chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
+    return np.mean(chosen == labels)
+    # Ten times the logits: the same choices, so the same accuracy. The loss does not stay: the model is now sure of all
+    # that it says, and pays for it where it is wrong. "Negative" to everything has 60 %: so a report should give the
+    # share of the commonest class beside every accuracy.
+
+
+def draw(rng, size):
+    """About half of the rows are right, and in some the label's logit is the smallest. Some winners are below 0, and
+    the rows differ in size."""
+    N, K = 7 * size.N, size.V
+    labels = rng.integers(0, K - 2, N)
+    lean = rng.choice([2.2, -4.0], N, p=[0.8, 0.2])  # of the label's logit
+    logits = rng.normal(-1.5, 1.0, (N, K)) + lean[:, None] * np.eye(K)[labels]
+    return {"logits": logits * rng.uniform(0.5, 2.0, (N, 1)), "labels": labels}
+
+
+def share(i):
+    p = np.exp(i.logits)
+    return (p / p.sum(axis=1, keepdims=True))[np.arange(len(p)), i.labels]
+
+
+MISTAKES = {
+    "accuracy": [
+        ("the label's probability is asked to be above ½, whatever the others are", lambda i: np.mean(share(i) > 0.5)),
+        ("this is the label's probability, averaged over the rows", lambda i: np.mean(share(i))),
+        (
+            "every class of a row is counted, also those that were rightly not chosen",
+            lambda i: 1 - 2 * (1 - i.right["accuracy"]) / i.logits.shape[1],
+        ),
+    ]
+}

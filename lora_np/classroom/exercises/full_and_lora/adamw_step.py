@@ -1,0 +1,115 @@
+"""The optimiser.
+
+One step of **AdamW** on one array `p` with gradient `g`. `m` and `v` are the two moments *before* the step, and `step`
+is its number t, which begins at 1. Return the new `p`, `m` and `v`. The order of things:
+
+1. new moments, running means of `g` and of `g²`, with `beta1` and `beta2` of the old;
+2. m̂ and v̂, the new moments made up for their start at zero. They are used in this step, and not returned;
+3. `p` moves by `lr` m̂ / √v̂, with `eps` *beside* the root to keep it from dividing by zero;
+4. and it shrinks by the share `lr · weight_decay` of the **old** `p`, if it has **two axes or more**. (Biases and the
+   scales of layer norms do not shrink.) The decay has no part in the moments: that is the W of AdamW.
+
+**Derive the correction** in 2: suppose g is the same in all t steps, and `m` was 0. What is `m` after one step, after
+two, after t? By what must it be divided to be g? **Predict:** how far does a parameter move in the very first step if
+its gradient is 5, if it is 0.005, and if it is exactly 0? And later on, if the gradient flips its sign in every step?
+"""
+
+import numpy as np
+
+POINTS = 6
+OUTPUTS = ("p", "m", "v")
+HINTS = {
+    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which m and v say how far?",
+    "m": "A running mean: most of the old one, a little of the new gradient, and both shares together are 1.",
+    "v": "The same kind of mean as m, with its own β, of another quantity of the gradient.",
+}
+FORMULA = """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²
+m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)
+p ← p − lr λ p − lr m̂ / (√v̂ + ε),  with λ p for arrays of two axes or more alone"""
+
+
+def adamw_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """p, g, m, v of one shape, step a whole number from 1, the others numbers -> p, m, v of that shape, new arrays."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    # With the same g all the time m is (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.
+    m_hat = m / (1 - beta1**step)
+    v_hat = v / (1 - beta2**step)
+    move = lr * m_hat / (np.sqrt(v_hat) + eps)
+    shrink = 1 - lr * weight_decay if p.ndim >= 2 else 1
+    # First step: m̂ / √v̂ is g / |g|, so 5 and 0.005 both move by lr, and 0 stays (0 / ε). With a sign that flips m̂ is
+    # near 0 and v̂ is not: it hardly moves.
+    return shrink * p - move, m, v
+
+
+def draw(rng, size):
+    """A matrix, a bias, and an array of three axes. ε is large, so that it shows where it is."""
+    shape = [(size.n_out, size.n_in), (size.C,), (size.T, size.H, size.D)][size.number]
+    p, g, m = rng.normal(size=(3, *shape))
+    drawn = {"p": p, "g": g, "m": m, "v": rng.uniform(0.5, 1.5, shape), "step": 3 + 2 * size.number}
+    drawn |= {"lr": rng.uniform(0.04, 0.1), "beta1": rng.uniform(0.6, 0.85), "beta2": rng.uniform(0.9, 0.97)}
+    return drawn | {"eps": rng.uniform(0.12, 0.25), "weight_decay": rng.uniform(0.3, 0.5)}
+
+
+def compared(i, outputs):
+    """A mistake in m or v costs once: a p that is not right counts by how far it is from what follows from the own m
+    and v, which is the step from such old ones as make them of this g."""
+    p, m, v = (outputs[name] for name in OUTPUTS)
+    if not i.right or not np.shape(p) == np.shape(m) == np.shape(v) == i.p.shape or np.allclose(p, i.right["p"]):
+        return outputs
+    old_m, old_v = (m - (1 - i.beta1) * i.g) / i.beta1, (v - (1 - i.beta2) * i.g**2) / i.beta2
+    follows = adamw_step(**i.inputs | {"m": old_m, "v": old_v})[0]
+    return outputs | {"p": i.right["p"] + p - follows} if np.isfinite(follows).all() else outputs
+
+
+def with_penalty(i):
+    return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= 2)})[1:]
+
+
+L2 = "the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart"
+MISTAKES = {
+    "m": [(L2, lambda i: with_penalty(i)[0])],
+    "v": [(L2, lambda i: with_penalty(i)[1])],
+}
+
+AFTER = """**Beyond the points.** With these you can teach a classifier, the head of lesson 06, by your own functions
+alone. Type this in; it takes some ten seconds, most of them for the base to read a thousand snippets:
+
+    from lora_np.experiments.runs.classify import load_snippets
+    from lora_np.formats import load_pretrained
+    from lora_np.model import forward
+
+    base, config = load_pretrained()
+    task = load_snippets(500)  # so many snippets to train on, and so many to test on
+
+    def read(batches):
+        features, labels = [], []
+        for batch in batches:
+            record = {}
+            forward(base, batch.ids, config, record=record)
+            features.append(read_last(record["ln_f"], batch.lengths))
+            labels.append(batch.targets)
+        return np.concatenate(features).astype(float), np.concatenate(labels)
+
+    x, labels = read(task.epoch_batches(np.random.default_rng(0)))
+    x_test, labels_test = read(task.evaluation_batches("test"))
+
+    def gradient(head):  # of the mean cross-entropy, exercises 02
+        p = np.exp(x @ head.T)
+        p /= p.sum(axis=1, keepdims=True)
+        return (p - np.eye(2)[labels]).T @ x / len(x)
+
+    head = descent = m = v = np.zeros((2, x.shape[1]))
+    for t in range(1, 201):
+        head, m, v = adamw_step(head, gradient(head), m, v, t, 0.003, 0.9, 0.999, 1e-8, 0.01)
+        descent = descent - 0.003 * gradient(descent)
+    hits = []
+    for weight in (head, descent):
+        share = accuracy(x_test @ weight.T, labels_test)
+        hits.append((x_test @ weight.T).argmax(axis=1) == labels_test)
+        print(f"{100 * share:.1f} ± {100 * standard_error(share, len(labels_test)):.1f} %")
+    print("AdamW less gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
+
+Is one of them better? Then give gradient descent ten times the learning rate, and a tenth of it. Which of the two
+optimisers is more patient with a badly chosen rate?
+"""

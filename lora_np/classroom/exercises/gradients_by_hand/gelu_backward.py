@@ -1,0 +1,50 @@
+"""GELU.
+
+Element by element, a smooth switch `g` between 0 and 1 decides how much of `x` passes:
+
+    y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
+
+**Derive** dy/dx: a product rule, and inside it a chain of two steps. You may use that the slope of tanh is 1 − tanh².
+**Predict first**, from a sketch of `y`: which slope far to the left, far to the right, and at x = 0? Can a slope be
+above 1? Then see whether your formula agrees at x = 0, in your head.
+
+(In the function below `dy` is the upstream gradient, not the d of dy/dx.)
+"""
+
+import math
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("dx",)
+HINTS = {"dx": "y is a product of two factors, and x stands in both. In the second one x is two functions deep."}
+FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
+dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
+
+
+def gelu_backward(dy, x):
+    """dy (N, F), x (N, F) -> dx (N, F)."""
+    c = np.sqrt(2 / np.pi)
+    t = np.tanh(c * (x + 0.044715 * x**3))  # (N, F)
+    gate = 0.5 * (1 + t)  # (N, F)
+    slope_of_u = c * (1 + 3 * 0.044715 * x**2)  # (N, F)
+    slope_of_gate = 0.5 * (1 - t**2) * slope_of_u  # (N, F)
+    # Slopes: 0 far left, 1 far right, ½ at 0 (there t = 0 and x = 0); above 1 around x = 1.4, up to 1.13.
+    return dy * (gate + x * slope_of_gate)  # product rule: 1 · g + x · g′
+
+
+def draw(rng, size):
+    return {"dy": rng.normal(size=(size.N, size.F)), "x": 1.5 * rng.normal(size=(size.N, size.F))}
+
+
+def slope_of_erf(x):
+    """The slope of the GELU without tanh, which differs from ours in the fourth digit."""
+    return 0.5 * (1 + np.vectorize(math.erf)(x / 2**0.5)) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+MISTAKES = {
+    "dx": [
+        ("this is ReLU's gradient", lambda i: i.dy * (i.x > 0)),
+        ("this is the slope of the GELU without tanh", lambda i: i.dy * slope_of_erf(i.x)),
+    ]
+}

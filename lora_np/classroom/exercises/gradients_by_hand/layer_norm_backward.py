@@ -1,0 +1,69 @@
+"""Layer norm.
+
+The hard one. Each row of C numbers is centred, divided by its standard deviation, and then scaled and shifted:
+
+    x̂ = (x − mean) · inv_std        inv_std = 1 / σ = 1 / √(variance + ε)        y = x̂ ⊙ w + b
+
+`mean` and `variance` are those of the row (the variance divides by C). Begin at the end: `dw`, `db`, and the gradient
+dx̂ of x̂ are quick. Then `x_i` acts on its row of x̂ in **three ways**: directly, through the mean, through the
+variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`, and they are all you need: neither `x`
+nor ε is in the result.
+
+**Predict first:** add a constant to a row of `x`; what happens to `y`? Stretch the row away from its mean; what happens
+to `y`, if ε is tiny? So with which two vectors must each row of `dx` have a product of (nearly) zero? Try it on your
+result.
+"""
+
+import numpy as np
+
+POINTS = 6
+OUTPUTS = ("dx", "dw", "db")
+HINTS = {
+    "dx": "Three ways lead from x_i to its row's x̂: directly, by the mean, by the variance. What does each give?",
+    "dw": "w_c multiplies column c of x̂, in every row.",
+    "db": "b_c is added to column c, in every row.",
+}
+FORMULA = """db = Σ_n dy,  dw = Σ_n dy ⊙ x̂,  dx̂ = dy ⊙ w
+dx = (dx̂ − mean(dx̂) − x̂ ⊙ mean(dx̂ ⊙ x̂)) · inv_std, the means along each row"""
+
+
+def layer_norm_backward(dy, x_hat, inv_std, w):
+    """dy (N, C), x_hat (N, C), inv_std (N, 1), w (C,) -> dx (N, C), dw (C,), db (C,)."""
+    # y = x̂ ⊙ w + b
+    db = dy.sum(axis=0)  # (C,): b is added in every row
+    dw = np.sum(dy * x_hat, axis=0)  # (C,)
+    dx_hat = dy * w  # (N, C)
+    # x̂ = (x − mean) · inv_std. All three ways end with the factor inv_std:
+    #   directly              ∂x̂_i/∂x_i = inv_std, and so dx̂_i
+    #   through the mean      x_i moves the mean by 1/C, and the mean moves every x̂_j down: −Σ_j dx̂_j / C
+    #   through the variance  ∂variance/∂x_i = 2 (x_i − mean) / C, ∂inv_std/∂variance = −½ inv_std³, and x̂_j is
+    #                         (x_j − mean) times inv_std: together −x̂_i Σ_j dx̂_j x̂_j / C
+    # (That the variance also depends on the mean adds nothing, as Σ_j (x_j − mean) = 0.)
+    through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
+    through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
+    dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
+    # A row of dx adds up to 0 (a constant drops out of x̂), and its product with x̂ is 0 but for ε (so does a stretch).
+    return dx, dw, db
+
+
+def draw(rng, size):
+    x = rng.normal(size=(size.N, size.C)) * rng.uniform(0.5, 2.0, (size.N, 1)) + rng.normal(size=(size.N, 1))
+    centred = x - x.mean(axis=-1, keepdims=True)
+    inv_std = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
+    dy, w = rng.normal(size=x.shape), rng.normal(1.0, 0.5, size.C)
+    return {"dy": dy, "x_hat": centred * inv_std, "inv_std": inv_std, "w": w}
+
+
+MISTAKES = {
+    "dx": [
+        (
+            "w is missing inside the two means",
+            lambda i: i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0],
+        ),
+        (
+            "C − 1 is in the variance's term, and C belongs there",
+            lambda i: layer_norm_backward(i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w)[0],
+        ),
+    ],
+    "dw": [("w is a factor of dw, and dw does not depend on it", lambda i: i.right["dw"] * i.w)],
+}

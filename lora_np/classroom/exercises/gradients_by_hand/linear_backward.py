@@ -1,0 +1,43 @@
+"""The linear layer.
+
+`y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. From `dy` come three gradients: `dx` goes on to the layer
+before, `dW` and `db` tell the parameters where to move. All of LoRA is this task, three times over (lesson 05).
+
+**Write down the three shapes first.** Then, on paper: which numbers of `y` does `x_ni` touch, which does `W_oi`, which
+does `b_o`? Two of the three touch numbers in every row, and so their gradients add up over the rows. **Predict** what
+doubling the number of rows, by repeating them all, does to each of the three.
+"""
+
+import numpy as np
+
+from ...exercise import normals
+
+POINTS = 3
+OUTPUTS = ("dx", "dW", "db")
+HINTS = {
+    "dx": "x_ni acts on row n of y alone, but on every output o there. How strongly on each?",
+    "dW": "Which rows of y does W_oi act on? Each of them adds its share.",
+    "db": "b_o stands in output o of every row, with the factor 1.",
+}
+FORMULA = "dx = dy W\ndW = dyᵀ x\ndb = Σ_n dy_n, the sum over the rows"
+
+
+def linear_backward(dy, x, W):
+    """dy (N, out), x (N, in), W (out, in) -> dx (N, in), dW (out, in), db (out,)."""
+    # y_no = Σ_i x_ni W_oi + b_o
+    dx = dy @ W  # dx_ni = Σ_o dy_no W_oi: (N, out) (out, in) -> (N, in)
+    dW = dy.T @ x  # dW_oi = Σ_n dy_no x_ni: (out, N) (N, in) -> (out, in)
+    db = dy.sum(axis=0)  # db_o = Σ_n dy_no: (N, out) -> (out,)
+    # With all rows repeated, each row of dx stays as it was, and dW and db double.
+    return dx, dW, db
+
+
+def draw(rng, size):
+    return normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in")
+
+
+MISTAKES = {
+    "dx": [("dx does not depend on dy: it is right for a dy of ones alone", lambda i: np.ones_like(i.dy) @ i.W)],
+    "dW": [("dW does not depend on dy: it is right for a dy of ones alone", lambda i: np.ones_like(i.dy).T @ i.x)],
+    "db": [("db does not depend on dy: it is right for a dy of ones alone", lambda i: np.full(len(i.W), len(i.dy)))],
+}

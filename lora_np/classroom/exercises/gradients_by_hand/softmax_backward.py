@@ -1,0 +1,40 @@
+"""Softmax.
+
+Each row of `x` becomes shares `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one number of `x` touches *every* number of
+its row of `p`: by its own numerator, and by the denominator that all share.
+
+**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both so that only `p` stands in them: then `x` need not be kept
+for the way back. Sum over j with `dp_j`. **Predict first:** add the same number to all of a row's `x`: what happens to
+`p`? So what must each row of `dx` add up to, whatever `dp` is? And what is `dx` when all of a row's `dp` are equal?
+
+No loop is needed, and no (K, K) array; `keepdims=True` is your friend.
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("dx",)
+HINTS = {"dx": "x_i moves p_i, and through the sum in the denominator every other p_j. What does each pass on?"}
+FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
+
+
+def softmax_backward(dp, p):
+    """dp (N, K), p = softmax(x) (N, K), each row adding up to 1 -> dx (N, K)."""
+    # ∂p_j/∂x_i = p_j (δ_ij − p_i), where δ_ij is 1 for i = j and 0 otherwise. Summed over j with dp_j:
+    # dx_i = dp_i p_i − p_i Σ_j dp_j p_j
+    average = np.sum(dp * p, axis=-1, keepdims=True)  # (N, 1): the average of a row's dp, weighted by its shares
+    # A row of dx adds up to Σ_i p_i dp_i − average = 0. With all dp equal, the average is each of them: dx = 0.
+    return p * (dp - average)  # (N, K)
+
+
+def draw(rng, size):
+    exp = np.exp(rng.normal(size=(size.N, size.V)))
+    return {"dp": rng.normal(size=exp.shape), "p": exp / exp.sum(axis=-1, keepdims=True)}
+
+
+MISTAKES = {
+    "dx": [
+        ("each p_i is derived by its own x_i alone", lambda i: i.p * (1 - i.p) * i.dp),
+        ("this is the gradient of log softmax", lambda i: i.dp - i.p * i.dp.sum(axis=-1, keepdims=True)),
+    ]
+}

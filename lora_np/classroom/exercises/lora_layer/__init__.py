@@ -1,0 +1,23 @@
+"""The LoRA layer.
+
+Everything here works on rows: `x` is (N, in), `W` is (out, in), `A` is (r, in), `B` is (out, r), and `s = α/r`.
+"""
+
+NEEDS = "lesson 05 (`notebooks/05_lora_layer.ipynb`), a pencil"
+TIME = "60 to 90 minutes: a warm-up of ten, three derivations"
+EXERCISES = ("merge", "lora_forward", "lora_init", "lora_backward")
+QUESTION = """In words.
+
+A colleague starts both `A` and `B` from small random numbers, "so that both can learn from the first step on". In
+three to six sentences: what is true about this, what goes wrong, and how would you show it with one forward pass?
+"""
+ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, and that is zero.
+But it costs nothing, for from the second step on `B` is not zero and `A` moves as well. With both factors random, `ΔW
+= s B A` is not zero before a single step is made: the adapted model starts as the base plus a random update, and
+training first has to undo it. One forward pass shows it: with `B = 0` the logits are the base's, bit for bit; with
+both random they are not, and the loss on the base's own texts is higher.
+
+*Marks:* one point each for what is true, for why it gains nothing, for what goes wrong at the start, and for the
+forward pass that shows it.
+"""
+POINTS = 4

@@ -1,0 +1,36 @@
+"""Backward.
+
+`dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
+linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. `W` is frozen, so there
+is no `dW`.
+**Write down the shape** of each gradient before its formula.
+"""
+
+from ...exercise import normals
+
+POINTS = 6
+OUTPUTS = ("dx", "dA", "dB")
+HINTS = {
+    "dx": "x goes two ways in the forward pass. What comes back along each of them?",
+    "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. Which factors stand between dy and du?",
+    "dB": "z = (s u) Bᵀ is a linear layer whose input is s u.",
+}
+FORMULA = "dB = s dyᵀ u,  u = x Aᵀ\ndu = s dy B\ndA = duᵀ x\ndx = dy W + du A"
+
+
+def lora_backward(dy, x, W, A, B, s):
+    """dy (N, out), x (N, in), W (out, in), A (r, in), B (out, r), s a number -> dx (N, in), dA (r, in), dB (out, r)."""
+    # z = s u Bᵀ
+    u = x @ A.T  # (N, r)
+    dB = s * dy.T @ u  # (out, r)
+    du = s * dy @ B  # (N, r)
+    # u = x Aᵀ
+    dA = du.T @ x  # (r, in)
+    # y = x Wᵀ + z
+    dx = dy @ W + du @ A  # (N, in)
+    return dx, dA, dB
+
+
+def draw(rng, size):
+    drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
+    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the midst of training

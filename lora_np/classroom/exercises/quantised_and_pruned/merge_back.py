@@ -1,0 +1,89 @@
+"""Merging back.
+
+The hard one. Training is over, and one matrix is wanted again, in eight bits like the base. So `Ŵ + s B A` has to
+be quantised, as in task 1: give `new_codes` and `new_scales`. And give what that costs: `lost`, the length of what
+rounding has moved, ‖what has come back − (Ŵ + ΔW)‖, as a multiple of ‖ΔW‖.
+
+**Predict first:** the update is so small that no weight moves by as much as half a step. What are the new codes then?
+And `lost`: is it about 0, or about 1? **And when it is right:** which single entry of an update can spoil a whole row?
+Try an `A` and `B` whose product is 0 but for one number, on the largest weight of a row. Can `lost` be above 1?
+"""
+
+import numpy as np
+
+from ...exercise import normals
+from .int8_quantise import follow, int8_quantise
+
+POINTS = 3
+OUTPUTS = ("new_codes", "new_scales", "lost")
+HINTS = {
+    "new_codes": "Go back to weights, add, begin anew: what is a row's ruler then, and where do its weights lie?",
+    "new_scales": "A ruler has to reach to the largest weight of its row. Which row is that now?",
+    "lost": "What should have come out, and what has come out? How long is the difference beside ‖ΔW‖?",
+}
+FORMULA = """V = Ŵ + s B A,  Ŵ = scales ⊙ codes, row by row
+new_scales_o = max_i |V_oi| / 127,  new_codes = V / new_scales, rounded
+lost = ‖new_scales ⊙ new_codes − V‖ / ‖s B A‖"""
+
+
+def merge_back(codes, scales, A, B, s):
+    """codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> new_codes (out, in), new_scales (out,), lost."""
+    W_hat = scales[:, None] * codes  # (out, in), in weights again: codes of two rulers cannot be added
+    delta = s * B @ A  # (out, in)
+    merged = W_hat + delta  # (out, in)
+    new_scales = np.abs(merged).max(axis=1) / 127  # (out,): largest weights have moved, and with them the rulers
+    steps = np.where(new_scales > 0, new_scales, 1.0)
+    new_codes = np.rint(merged / steps[:, None]).astype(np.int8)  # (out, in)
+    back = new_scales[:, None] * new_codes  # (out, in)
+    lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
+    return new_codes, new_scales, lost
+    # A tiny update leaves nearly all codes as they were: what comes back is nearly Ŵ, so nearly all of ΔW is lost, and
+    # `lost` is about 1. If the largest weight of a row has grown, all marks of its row have moved with it, and each
+    # other weight moves along with its mark or to another one. In a long row that is more than ΔW: `lost` is above 1.
+
+
+def draw(rng, size):
+    """An update of some two steps of the base's rulers, of less than half a step, and of five.
+
+    No weight is near the middle between two marks: however it is computed, a code is the same.
+    """
+    s = size.alpha / size.r
+    while True:
+        W, A, B = normals(rng, size, W="n_out n_in", A="r n_in", B="n_out r").values()
+        codes, scales = int8_quantise(W)
+        scales = scales * rng.uniform(0.5, 2.0, size.n_out)
+        B *= [2.0, 0.4, 5.0][size.number] * scales.mean() / np.std(B @ A)
+        V = scales[:, None] * codes + B @ A
+        marks = V / int8_quantise(V)[1][:, None]
+        if np.all(np.abs(marks % 1 - 0.5) > 1e-4):
+            return {"codes": codes, "scales": scales, "A": A, "B": B / s, "s": s}
+
+
+def compared(i, outputs):
+    """Codes are right, too, if they follow from the student's own scales, and what is lost, if it follows from both."""
+    codes, scales, lost = (outputs[name] for name in OUTPUTS)
+    if i.right and np.shape(codes) == i.codes.shape and np.shape(scales) == i.scales.shape and np.any(codes):
+        delta = i.s * i.B @ i.A
+        merged = i.scales[:, None] * i.codes + delta
+        own_lost = np.linalg.norm(scales[:, None] * codes - merged) / np.linalg.norm(delta)
+        if follow(codes, scales, merged):
+            outputs = outputs | {"new_codes": i.right["new_codes"]}
+        if lost is not None and np.ndim(lost) == 0 and np.isclose(lost, own_lost, rtol=1e-5):
+            outputs = outputs | {"lost": i.right["lost"]}
+    return outputs
+
+
+def kept(i):
+    return np.rint(i.codes + i.s * i.B @ i.A / i.scales[:, None])
+
+
+MISTAKES = {
+    "new_codes": [
+        ("the old rulers are kept: the largest weight of a row may be beyond their ends now", kept),
+        ("the old rulers are kept, and what is beyond their ends is cut off", lambda i: np.clip(kept(i), -127, 127)),
+        (
+            "the codes of the base and those of ΔW are added, which count in different steps",
+            lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
+        ),
+    ]
+}

@@ -1,0 +1,68 @@
+"""And back.
+
+In the file two codes share one byte, a whole number from 0 to 255: `first code · 16 + second code`. The bytes are in
+the order of the weights, so the first byte holds codes 0 and 1, the second one codes 2 and 3. Give the matrix that
+comes back. How many weights share a scale you can find out from the sizes.
+
+**On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
+Which codes are these? At which places of Ŵ do you know the number without looking at the points? **And predict:** if
+you quantise Ŵ again, what do you get?
+"""
+
+import numpy as np
+
+from ....compress import CODE_POINTS
+
+POINTS = 3
+OUTPUTS = ("W_hat",)
+HINTS = {"W_hat": "86 = 5 · 16 + 6: which codes are that, in which order? How many weights share a scale?"}
+FORMULA = """codes: byte // 16, then byte % 16, for each byte in turn
+ŵ = points[code] · absmax of its block, filled into the shape row by row"""
+
+
+def nf4_dequantise(packed, absmax, points, shape):
+    """packed (out · in / 2,) of bytes, absmax (blocks,), points (16,), shape = (out, in) -> W_hat (out, in)."""
+    codes = np.stack((packed // 16, packed % 16), axis=1)  # (bytes, 2): neighbours side by side
+    values = points[codes.reshape(-1)]  # (out · in,), from −1 to 1
+    blocks = values.reshape(len(absmax), -1)  # (blocks, block_size)
+    return (blocks * absmax[:, None]).reshape(shape)  # (out, in)
+    # On paper: 5 6 15 15 | 0 7 7 0. Point 15 is 1, point 7 is 0, point 0 is −1: Ŵ is [[?, ?, 2, 2], [−10, 0, 0, −10]].
+    # Quantised again, Ŵ gives the same codes and the same absmax, and comes back as it is: it lies on points already.
+
+
+def draw(rng, size):
+    shape, block_size = (6 * size.n_out, 2 * size.n_in + 1), 2 * size.n_out
+    packed = rng.integers(0, 256, shape[0] * shape[1] // 2, dtype=np.uint8)
+    absmax = rng.uniform(0.5, 4.0, 2 * len(packed) // block_size)
+    return {"packed": packed, "absmax": absmax, "points": CODE_POINTS.copy(), "shape": shape}
+
+
+MISTAKES = {
+    "W_hat": [
+        (
+            "the scales follow one another from weight to weight, not from block to block",
+            lambda i: nf4_dequantise(i.packed, 1 + 0 * i.absmax, i.points, i.shape) * np.resize(i.absmax, i.shape),
+        ),
+        (
+            "the points are taken to be evenly spaced",
+            lambda i: nf4_dequantise(i.packed, i.absmax, np.linspace(-1, 1, 16), i.shape),
+        ),
+        ("the matrix is filled column by column", lambda i: i.right["W_hat"].ravel().reshape(i.shape, order="F")),
+    ]
+}
+
+AFTER = """**Beyond the points.** A real matrix goes there and back through your own two functions. Type this in:
+
+    from lora_np.compress import CODE_POINTS, quantise_nf4
+    from lora_np.formats import load_pretrained
+
+    W = load_pretrained()[0]["blocks.0.mlp.up_proj.weight"].astype(float)  # (1024, 256)
+    codes, absmax = nf4_quantise(W, CODE_POINTS, 64)
+    first, second = codes.reshape(-1, 2).T
+    packed = (16 * first + second).astype(np.uint8)
+    W_hat = nf4_dequantise(packed, absmax, CODE_POINTS, W.shape)
+    print(np.linalg.norm(W_hat - W) / np.linalg.norm(W), packed.nbytes / W.size * 8)
+    print(np.abs(W_hat - np.asarray(quantise_nf4(W, 64, double=False))).max())  # the package's own
+
+Then make up sixteen points of your own. Can you find some that bring this `W` back better than NF4's?
+"""

@@ -1,0 +1,74 @@
+"""Four bits.
+
+The same with 16 `points` in the place of even marks. They are given, rising from −1 to 1, and code `k` stands for
+`points[k]`. The blocks follow one another row by row, as the weights lie in memory; `block_size` need not divide a row,
+so a block may begin in one row and end in the next. Give the largest magnitude of each block, `absmax`, and the codes
+of its weights.
+
+**Predict first:** which code has a weight of 0? Which one may a block's largest magnitude have? And multiply all of `W`
+by 10: what becomes of the codes, what of `absmax`?
+
+One way is an array of all distances, with one axis more than the blocks. Another looks for the place of a weight among
+the midpoints between the points.
+"""
+
+import numpy as np
+
+from ....compress import CODE_POINTS
+
+POINTS = 4
+OUTPUTS = ("codes", "absmax")
+HINTS = {
+    "codes": "Bring a block to [−1, 1] first. How far is one of its weights from each of the 16 points?",
+    "absmax": "In which order are neighbours in memory? Which of a block's weights must land on −1 or 1?",
+}
+FORMULA = """blocks = W.reshape(-1, block_size),  absmax_b = max |block b|
+code = the k with the least |w / absmax − points[k]|"""
+
+
+def nf4_quantise(W, points, block_size):
+    """W (out, in), points (16,) rising -> codes (blocks, block_size) of whole numbers 0 … 15, absmax (blocks,)."""
+    blocks = W.reshape(-1, block_size)  # (blocks, block_size), row by row
+    absmax = np.abs(blocks).max(axis=1)  # (blocks,)
+    u = blocks / absmax[:, None]  # (blocks, block_size), from −1 to 1
+    distances = np.abs(u[..., None] - points)  # (blocks, block_size, 16): of each weight from each point
+    codes = distances.argmin(axis=-1)  # (blocks, block_size)
+    return codes, absmax
+    # 0 is a point, number 7. The largest magnitude lands on ±1 exactly, so its code is 0 or 15. Ten times W: the codes
+    # stay, absmax is ten times as large; u does not know how large the weights are.
+
+
+def draw(rng, size):
+    """Blocks that run over the rows' ends. Two have smaller weights than the others, one of them by far."""
+    W, block_size = rng.normal(size=(6 * size.n_out, 2 * size.n_in + 1)), 2 * size.n_out
+    W.reshape(-1, block_size)[:2] *= [[0.5], [0.02]]
+    return {"W": W, "points": CODE_POINTS.copy(), "block_size": block_size}
+
+
+def compared(i, outputs):
+    """Codes are right, too, if they follow from the student's own absmax."""
+    codes, absmax, blocks = outputs["codes"], outputs["absmax"], i.W.reshape(-1, i.block_size)
+    if i.right and np.shape(codes) == blocks.shape and np.shape(absmax) == (len(blocks),) and np.all(absmax):
+        distances = np.abs((blocks / absmax[:, None])[..., None] - i.points)
+        if np.array_equal(codes, distances.argmin(axis=-1)):
+            return outputs | {"codes": i.right["codes"]}
+    return outputs
+
+
+def point_below(i):
+    u = i.W.reshape(-1, i.block_size) / i.right["absmax"][:, None]
+    return np.searchsorted(i.points, u, side="right") - 1
+
+
+MISTAKES = {
+    "codes": [
+        ("the points are taken as evenly spaced", lambda i: nf4_quantise(i.W, np.linspace(-1, 1, 16), i.block_size)[0]),
+        ("each weight gets the point below it, not the nearest", point_below),
+    ],
+    "absmax": [
+        (
+            "the largest magnitude of the whole matrix is there for each block's",
+            lambda i: np.full(i.W.size // i.block_size, np.abs(i.W).max()),
+        )
+    ],
+}

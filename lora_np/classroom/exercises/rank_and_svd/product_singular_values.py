@@ -1,0 +1,80 @@
+"""The spectrum of an adapter.
+
+The hard one. A change `B A` of 4096 × 4096 at r = 8 has at most 8 singular values that are not zero. To find them,
+`np.linalg.svd(B @ A)` works its way through 16.8 million numbers. Find them **without forming B A**; the check measures
+the memory again. Return r of them, the largest first.
+
+**First a trap.** Are the singular values of `B A` those of `B` times those of `A`? Try it on paper with the diagonal
+matrices `B` = diag(2, 1) and `A` = diag(1, 2).
+
+**Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r), and a small
+`R` (r, r). Gram–Schmidt does it by hand, `Q, R = np.linalg.qr(B)` does it here. What does a matrix with orthonormal
+columns do to the length of a vector, and to the angle between two? So **derive:** if the SVD of a matrix `S` is `U Σ
+Vᵀ`, what is the SVD of `Q S`? And of `S Qᵀ`?
+
+Now split both factors so that everything thin goes into such `Q`'s. (Which of `A` and `Aᵀ` is tall like `B`?) What is
+left between them, and how large is it?
+"""
+
+import numpy as np
+
+POINTS = 4
+OUTPUTS = ("sigma",)
+HINTS = {"sigma": "With B = Q R, the Q only turns. Do the same with Aᵀ: what is left between the two Q's?"}
+FORMULA = "B = Q_B R_B and Aᵀ = Q_A R_A: the singular values of B A are those of R_B R_Aᵀ, which is (r, r)"
+
+
+def product_singular_values(B, A):
+    """B (out, r), A (r, in), r smaller than out and in -> sigma (r,), falling."""
+    # The trap: B A = diag(2, 2) has the singular values 2 and 2, and the products would be 2 · 2 and 1 · 1. What counts
+    # is how the directions that A writes along meet those that B reads.
+    #
+    # Q only turns: Q S = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal as those of U are. That is an SVD, so Q S
+    # has the singular values of S. In the same way S Qᵀ = U Σ (Q V)ᵀ has them.
+    R_B = np.linalg.qr(B, mode="r")  # B = Q_B R_B: (out, r) = (out, r) (r, r), and the Q's are not needed
+    R_A = np.linalg.qr(A.T, mode="r")  # Aᵀ = Q_A R_A: (in, r) = (in, r) (r, r), and so A = R_Aᵀ Q_Aᵀ
+    # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
+    return np.linalg.svd(R_B @ R_A.T, compute_uv=False)  # of an (r, r) matrix -> (r,)
+
+
+def draw(rng, size):
+    r = size.r + 1 + size.number
+    return {"B": rng.normal(size=(3 * size.n_out, r)), "A": rng.normal(size=(r, 3 * size.n_in))}
+
+
+def large(rng, size):
+    """With few inputs an array of (in, in) is small beside B A, and allowed."""
+    inputs = {"B": rng.normal(size=(2200, 1)), "A": rng.normal(size=(1, 70))}
+    return inputs, 100_000, "B A is formed, or another array as large"
+
+
+MISTAKES = {
+    "sigma": [
+        (
+            "the singular values of B are multiplied by those of A",
+            lambda i: np.linalg.svd(i.B, compute_uv=False) * np.linalg.svd(i.A, compute_uv=False),
+        ),
+        (
+            "the lengths of B's columns are multiplied by those of A's rows",
+            lambda i: np.sort(np.linalg.norm(i.B, axis=0) * np.linalg.norm(i.A, axis=1))[::-1],
+        ),
+        (
+            "these are the numbers on the diagonal of R_B R_Aᵀ, not its singular values",
+            lambda i: np.abs(np.diag(np.linalg.qr(i.B)[1] @ np.linalg.qr(i.A.T)[1].T)),
+        ),
+    ]
+}
+
+AFTER = """**Beyond the points.** Now you can measure a real adapter with three of your own functions. Type this in:
+
+    from lora_np.formats import PRETRAINED, load_adapter, load_pretrained
+
+    params, _ = load_pretrained()
+    critics = load_adapter(PRETRAINED / "adapters" / "critics", params)
+    A, B = (critics.weights[f"blocks.1.attn.v_proj.lora_{name}"] for name in "AB")
+    sigma = product_singular_values(B, A)
+    print(B.shape, A.shape, sigma.round(2), rank_at_energy(sigma, 0.9), energy_share(sigma, 1))
+
+The lesson found that six of this update's sixteen directions hold 90 % of its energy. So do you? (The scale `s` in
+front of `B A` is missing here. Why does it make no difference to the last two numbers?) Then try `licences`.
+"""

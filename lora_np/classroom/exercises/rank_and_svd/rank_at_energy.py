@@ -1,0 +1,36 @@
+"""How many directions?
+
+The question turned round: how many directions does it take, at least, to hold a given share of the energy? With share =
+0.9 this is the lesson's "rank of 90 %". A share that is reached exactly is reached.
+
+**Predict** for σ = (2, 1, 1, 1, 1): how many for a share of 0.5, how many for 0.75, how many for 0.76? And how many of
+100 equal singular values hold 90 %? (Is your answer a number of directions, or the index of the last one?)
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("k",)
+HINTS = {"k": "Add the energies up one by one, the strongest first. How many have you added when it is enough?"}
+FORMULA = "the smallest k with σ₁² + … + σ_k² ≥ share · (σ₁² + … + σ_n²)"
+
+
+def rank_at_energy(sigma, share):
+    """sigma (n,) all singular values, falling; share a number above 0 and below 1 -> k, a whole number."""
+    energy = np.cumsum(sigma**2)  # (n,): entry number k − 1 is the energy of the first k directions
+    enough = energy >= share * energy[-1]  # (n,): False, False, …, True, True
+    return int(np.argmax(enough)) + 1  # argmax finds the first True; its index begins at 0, a count of directions at 1
+    # 1, 3 and 4; and 90.
+
+
+def draw(rng, size):
+    """In the first draw the share is reached exactly, in whichever way one computes it: by 8² + 8² + 4² or 8² + 5 · 4²,
+    144 of 256, and both of these are squares."""
+    if size.number == 0:
+        strong = int(rng.integers(1, 3))
+        return {"sigma": np.repeat([8.0, 4.0, 2.0], [strong, 7, 36 - 16 * strong]), "share": 9 / 16}
+    M = rng.normal(size=(size.V, 4 * size.n_in)) * 0.9 ** np.arange(4 * size.n_in)
+    return {"sigma": np.linalg.svd(M, compute_uv=False), "share": float(rng.uniform(0.55, 0.95))}
+
+
+MISTAKES = {"k": [("this is a share of the number of directions", lambda i: int(np.ceil(i.share * len(i.sigma))))]}

@@ -1,0 +1,48 @@
+"""LoRA+: two learning rates.
+
+One step of gradient descent, with `A` at the rate `lr` and `B` at the rate `ratio · lr`. How does that move the layer's
+output, `s (x Aᵀ) Bᵀ`? Multiply it out, and give the three parts: `through_A`, where only `A` has moved; `through_B`,
+where only `B` has; and `both`, the rest, so that all three together are the whole change.
+
+**Predict first:** which of the three are zero in the very first step, from `B` = 0? If you halve `lr`, what becomes of
+each? Which of them does `ratio` touch?
+"""
+
+from ...exercise import normals
+
+POINTS = 3
+OUTPUTS = ("through_A", "through_B", "both")
+HINTS = {
+    "through_A": "Only A moves here, and B is what it was. By how much does u move?",
+    "through_B": "Only B moves here, and u is what it was. Which learning rate has B?",
+    "both": "Multiply out (u + Δu)(B + ΔB)ᵀ. Which of the four terms have you not used yet?",
+}
+FORMULA = """ΔA = −lr dA,  ΔB = −lr · ratio · dB
+through_A = s (x ΔAᵀ) Bᵀ,  through_B = s (x Aᵀ) ΔBᵀ,  both = s (x ΔAᵀ) ΔBᵀ"""
+
+
+def lora_plus_moves(x, A, B, dA, dB, s, lr, ratio):
+    """x (N, in), A and dA (r, in), B and dB (out, r), three numbers -> through_A, through_B, both, (N, out) each."""
+    move_A = -lr * dA  # (r, in)
+    move_B = -ratio * lr * dB  # (out, r)
+    u, move_u = x @ A.T, x @ move_A.T  # (N, r)
+    # (u + Δu)(B + ΔB)ᵀ − u Bᵀ = Δu Bᵀ + u ΔBᵀ + Δu ΔBᵀ
+    return s * move_u @ B.T, s * u @ move_B.T, s * move_u @ move_B.T  # (N, out) each
+    # At B = 0 the first is zero; and so is the third, for dA is zero there. Half of lr halves the first two and makes
+    # the third a quarter: in small steps it does not count. The ratio is in the second and in the third.
+
+
+def draw(rng, size):
+    drawn = normals(rng, size, x="N n_in", A="r n_in", B="n_out r", dA="r n_in", dB="n_out r")
+    return drawn | {"s": size.alpha / size.r, "lr": float(rng.uniform(0.2, 0.6)), "ratio": float(rng.uniform(3, 9))}
+
+
+def before(i):
+    return i.s * (i.x @ i.A.T) @ i.B.T
+
+
+MISTAKES = {
+    "through_A": [("this is the output after A's move, not its change", lambda i: i.right["through_A"] + before(i))],
+    "through_B": [("this is the output after B's move, not its change", lambda i: i.right["through_B"] + before(i))],
+    "both": [("this is the whole change: the two other parts have to be taken off", lambda i: sum(i.right.values()))],
+}

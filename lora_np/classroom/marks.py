@@ -1,0 +1,357 @@
+"""What a teacher gets of a class: marks, answers in words, the class at a glance, and files for Moodle and Canvas."""
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from os.path import commonpath, realpath
+from pathlib import Path
+
+from ..data.texts import existing_file
+from ..experiments.drawing import PALETTE, new_figure, write_figure
+from ..formats import check_file, check_folder, write_text
+from .grading import Graded, set_of
+from .notebooks import notebook_text, read_notebook
+from .release import read_sets
+
+FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
+WORDS = ("student", "item", "out_of", "points", "remark")  # the columns of words.csv; a teacher fills the last two
+# Names of folders and files as the two systems make them, with what they call a student.
+MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_file")
+CANVAS = re.compile(r"(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+")
+
+
+def student_of(path, paths):
+    """Who handed a notebook in: from Moodle's folder, Canvas's file, the folder, or the file's name.
+
+    Parameters
+    ----------
+    path : of the notebook
+    paths : list of the paths of all notebooks; the folders that they have in common say nothing
+    """
+    place = Path(realpath(path))
+    for part in (*reversed(place.parts[:-1]), place.stem):
+        if found := MOODLE.fullmatch(part) or CANVAS.fullmatch(part):
+            return found["id"]
+    common = Path(commonpath([Path(realpath(other)).parent for other in paths]))
+    folders = place.relative_to(common).parts[:-1]
+    return folders[0] if folders else place.stem
+
+
+def place_of_feedback(folder, path, paths):
+    """Where the report of one notebook is written: a text under the notebook's name, in folders of the same names."""
+    common = commonpath([Path(realpath(path)).parent for path in paths])
+    return Path(folder) / Path(realpath(path)).relative_to(common).with_suffix(".txt")
+
+
+def check_places(folder, paths):
+    """Raise ValueError unless all files can be written to a folder, and over none of the notebooks."""
+    check_folder(folder, "out")
+    others = [path for path in paths if Path(path).suffix != ".ipynb"]
+    for place in (
+        *(Path(folder) / name for name in FILES),
+        *(place_of_feedback(folder, path, paths) for path in paths),
+    ):
+        check_file(place, "out", others)
+
+
+# ---------------------------------------------------------------- one notebook
+
+
+def report(graded, words=None):
+    """Marks and feedback as a text for the student.
+
+    Parameters
+    ----------
+    graded : Graded
+    words : (points, remark) that a teacher gave for the answer in words; None: none yet
+    """
+    score = graded.score + (words[0] if words else 0.0)
+    points = graded.points + (graded.to_read if words else 0.0)
+    still = f", and up to {graded.to_read:g} for what the teacher reads" if graded.to_read and not words else ""
+    lines = [f"{Path(graded.notebook).name}: {score:g} of {points:g} points{still}"]
+    for one in graded.marks:
+        unit = "points" if one.points != 1 else "point"
+        if one.by_hand and words:
+            lines.append(f"{one.item}: {words[0]:g} of {one.points:g} {unit}\n{one.said}\n{words[1]}".rstrip())
+        elif one.by_hand:
+            lines.append(f"{one.item}: to be read by the teacher, {one.points:g} {unit}\n{one.said}")
+        elif one.said.startswith(f"{one.item}: "):
+            lines.append(one.said)
+        else:
+            lines.append(f"{one.item}: {one.score:g} of {one.points:g} {unit}\n  {one.said}")
+    return "\n".join(lines)
+
+
+def as_dict(graded):
+    fields = ("score", "points", "said", "by_hand")
+    items = {one.item: {field: getattr(one, field) for field in fields} for one in graded.marks}
+    sums = {"score": graded.score, "points": graded.points, "to_read": graded.to_read}
+    return {"exercise": graded.exercise, **sums, "items": items}
+
+
+# ---------------------------------------------------------------- a class
+
+
+def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=None):
+    """Write all that a teacher gets of a class.
+
+    Parameters
+    ----------
+    folder : where to
+    found : dict, path -> Graded, or the error that says why not
+    words : file of points for answers in words, as `words.csv` in the folder, which is the default
+    moodle, canvas : grading worksheet of Moodle, gradebook of Canvas, as downloaded: written again with the marks
+    assignment : the column in Canvas's gradebook; None: its only one
+
+    Raises
+    ------
+    ValueError
+        If a file is not what it should be.
+    """
+    folder, paths = Path(folder), list(found)
+    given = read_words(folder / "words.csv" if words is None else words, required=words is not None)
+    students = {path: student_of(path, paths) for path in paths}
+    graded = {path: one for path, one in found.items() if isinstance(one, Graded)}
+    texts = {folder / "marks.csv": marks_table(found, students, given), folder / "class.md": class_text(graded)}
+    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, given)
+    totals = totals_of(graded, students, given)
+    if moodle:
+        texts[folder / "moodle.csv"] = moodle_table(moodle, totals)
+    if canvas:
+        texts[folder / "canvas.csv"] = canvas_table(canvas, totals, assignment)
+    for path, one in found.items():
+        points = given.get((students[path], graded[path].marks[-1].item)) if path in graded else None
+        text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
+        texts[place_of_feedback(folder, path, paths)] = text + "\n"
+    for place, text in texts.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, text)
+    if graded:
+        write_figure(folder / "class.png", draw_class, list(graded.values()))
+
+
+def table(rows):
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    return file.getvalue()
+
+
+def rows_of(path, name):
+    """The rows of a CSV file, the heads first."""
+    try:
+        text = existing_file(path).read_text(encoding="utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{name}: {path} is no CSV file in UTF-8, expected one") from None
+    if not rows:
+        raise ValueError(f"{name}: {path} is empty")
+    return rows
+
+
+def marks_table(found, students, words):
+    """A row for each student, a column for each item of the sets that were handed in."""
+    names = {one.exercise for one in found.values() if isinstance(one, Graded)}
+    sets = [of for name, of in read_sets().items() if name in names]
+    items = [item for of in sets for item in (*(exercise.name for exercise in of.exercises), of.question_id)]
+    rows = {}
+    for path, one in found.items():
+        row = rows.setdefault(students[path], {"score": 0.0, "points": 0.0, "notes": []})
+        if not isinstance(one, Graded):
+            row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
+            continue
+        if any(mark.item in row for mark in one.marks):
+            row["notes"].append(f"several notebooks of {one.exercise}: {Path(path).name} is not in this row")
+            continue
+        for mark in one.marks:
+            points, _ = words.get((students[path], mark.item), (None, "")) if mark.by_hand else (mark.score, "")
+            row[mark.item] = "" if points is None else f"{points:g}"
+            row["score"] += points or 0.0
+            row["points"] += mark.points
+    heads = ["student", *items, "score", "points", "notes"]
+    lines = [
+        [
+            student,
+            *(row.get(item, "") for item in items),
+            f"{row['score']:g}",
+            f"{row['points']:g}",
+            "; ".join(row["notes"]),
+        ]
+        for student, row in sorted(rows.items())
+    ]
+    return table([heads, *lines])
+
+
+def totals_of(graded, students, words):
+    """Student -> (score, points) of all that he or she handed in, with what a teacher has given."""
+    totals = {}
+    for path, one in graded.items():
+        score, points = totals.get(students[path], (0.0, 0.0))
+        by_hand = sum((words.get((students[path], mark.item)) or (0.0, ""))[0] for mark in one.marks if mark.by_hand)
+        totals[students[path]] = score + one.score + by_hand, points + one.points + one.to_read
+    return totals
+
+
+# ---------------------------------------------------------------- answers in words
+
+
+def read_words(path, required=False):
+    """(student, item) -> (points, remark) that a teacher has entered in a file like `words.csv`."""
+    if not required and not Path(path).exists():
+        return {}
+    heads, *rows = rows_of(path, "words")
+    if not set(WORDS) <= set(heads):
+        raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
+    given = {}
+    for number, row in enumerate(rows, 2):
+        entry = dict(zip(heads, row))
+        points = entry.get("points", "").strip().replace(",", ".")
+        if not points:
+            continue
+        try:
+            value, most = float(points), float(entry["out_of"])
+        except (ValueError, KeyError):
+            value, most = math.nan, 0.0
+        if not 0.0 <= value <= most:
+            raise ValueError(f"words: {path}, line {number}: got {points!r} points, expected 0 to {most:g}")
+        given[entry["student"], entry["item"]] = value, entry.get("remark", "")
+    return given
+
+
+def words_files(graded, students, given):
+    """`words.csv`, for the teacher to fill, and `words.md`: the answers of all students below the marking guide."""
+    rows, answers = [list(WORDS)], {}
+    for path, one in graded.items():
+        for mark in one.marks:
+            if mark.by_hand:
+                points, remark = given.get((students[path], mark.item), ("", ""))
+                filled = f"{points:g}" if points != "" else ""
+                rows.append([students[path], mark.item, f"{mark.points:g}", filled, remark])
+                answers.setdefault(one.exercise, []).append((students[path], mark.said))
+    lines = []
+    for name, of_class in answers.items():
+        of = read_sets()[name]
+        lines += [f"# {name}", "", of.question, "", "## A worked answer, and the marks", "", of.answer, ""]
+        for student, answer in sorted(of_class):
+            lines += [f"## {student}", "", answer, ""]
+    return table(rows), "\n".join(lines)
+
+
+# ---------------------------------------------------------------- the class at a glance
+
+
+def class_text(graded):
+    """How many have each item right, and which mistakes they made, as Markdown."""
+    lines = ["# The class at a glance", ""]
+    for name in sorted({one.exercise for one in graded.values()}):
+        of_set = [one for one in graded.values() if one.exercise == name]
+        lines += [
+            f"## {name}: {len(of_set)} notebooks",
+            "",
+            "| item | all points | mean | most common mistakes |",
+            "|---|---:|---:|---|",
+        ]
+        for item, marks in marks_by_item(of_set).items():
+            common = Counter(mistake for mark in marks for mistake in mark.mistakes).most_common(3)
+            said = "; ".join(f"{mistake} ({n})" for mistake, n in common).replace("|", "\\|").replace("\n", " ")
+            share = sum(mark.score for mark in marks) / sum(mark.points for mark in marks)
+            lines.append(f"| {item} | {sum(m.score == m.points for m in marks)} | {100 * share:.0f} % | {said} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def marks_by_item(of_set):
+    return {
+        first.item: [mark for one in of_set for mark in one.marks if mark.item == first.item]
+        for first in of_set[0].marks
+        if not first.by_hand
+    }
+
+
+def draw_class(all_graded):
+    """For each item how many students have all, some or none of its points."""
+    marks = {}
+    for name in sorted({one.exercise for one in all_graded}):
+        marks |= marks_by_item([one for one in all_graded if one.exercise == name])
+    figure = new_figure(8.0, 1.2 + 0.35 * len(marks))
+    axes = figure.subplots()
+    left = [0] * len(marks)
+    kinds = {
+        "all points": lambda m: m.score == m.points,
+        "some": lambda m: 0 < m.score < m.points,
+        "none": lambda m: m.score == 0,
+    }
+    for (label, holds), colour in zip(kinds.items(), (PALETTE[2], PALETTE[5], PALETTE[1])):
+        numbers = [sum(map(holds, of_item)) for of_item in marks.values()]
+        axes.barh(list(marks), numbers, left=left, color=colour, label=label)
+        left = [a + b for a, b in zip(left, numbers)]
+    axes.invert_yaxis()
+    axes.set_xlabel("students")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return figure
+
+
+# ---------------------------------------------------------------- Moodle and Canvas
+
+
+def moodle_table(path, totals):
+    """Moodle's grading worksheet with the column Grade filled in, in points of its maximum grade."""
+    heads, *rows = rows_of(path, "moodle")
+    if "Identifier" not in heads or "Grade" not in heads:
+        raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
+    who, grade = heads.index("Identifier"), heads.index("Grade")
+    most = heads.index("Maximum Grade") if "Maximum Grade" in heads else None
+    for row in rows:
+        found = totals.get(re.sub(r"\D", "", row[who]))
+        if found:
+            score, points = found
+            row[grade] = (
+                f"{score * float(row[most].replace(',', '.')) / points:.2f}" if most is not None else f"{score:g}"
+            )
+    return table([heads, *rows])
+
+
+def canvas_table(path, totals, assignment=None):
+    """Canvas's gradebook with one assignment's column filled in, in points."""
+    heads, *rows = rows_of(path, "canvas")
+    known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
+    columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
+    wanted = [head for head in columns if assignment in (None, head, re.sub(r" \(\d+\)$", "", head))]
+    if len(wanted) != 1 or not {"Student", "ID"} <= set(heads):
+        expected = f"the name of one of {', '.join(columns) or 'the assignments'}"
+        raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
+    keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
+    who, column = heads.index("ID"), heads.index(wanted[0])
+    for row in rows:
+        row.extend([""] * (len(heads) - len(row)))
+        if row[who].strip() in totals:
+            row[column] = f"{totals[row[who].strip()][0]:g}"
+    return table([[row[n] for n in keep] for row in (heads, *rows)])
+
+
+# ---------------------------------------------------------------- nbgrader
+
+
+def collect(course, paths):
+    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path.
+
+    Raises
+    ------
+    ValueError
+        If one is no notebook of a set, or a student has handed in two of one.
+    """
+    check_folder(course, "course")
+    texts, places = {}, {}
+    for path in paths:
+        notebook = read_notebook(path)
+        name = set_of(notebook, path).name
+        place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
+        if place in texts:
+            raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
+        check_file(place, "course", paths)
+        texts[place], places[path] = notebook_text(notebook), place
+    for place, text in texts.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, text)
+    return places

@@ -1,0 +1,377 @@
+"""The slips that students make in a right function, beside those of `reference/mutants.py`, as changes of its code.
+
+Each change is a function of a node and yields (new code, sentence); the sentence goes on from what the line computes:
+"dx" + "lacks the term du @ A".
+"""
+
+import ast
+import copy
+import itertools
+import re
+
+from ..reference import mutants as base
+from ..reference.mutants import Mutant, name_of, text, with_items
+
+AXES = (0, 1, -1, -2)
+SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@"}
+ORDER = (">", ">=", "<", "<=")
+SINGLE = {"sqrt", "exp", "log", "abs", "norm", "rint", "sign", "tanh"}  # functions of one array
+REDUCING = {"sum", "mean", "max", "min", "cumsum"}
+FOR_ANOTHER = {  # functions that are taken for one another
+    **{"max": ("min", "mean", "sum"), "min": ("max", "mean"), "sum": ("max",), "argmax": ("argmin",)},
+    **{"argmin": ("argmax",), "tril": ("triu",), "triu": ("tril",), "rint": ("trunc", "floor", "ceil")},
+    **{"exp": ("exp2", "positive"), "log": ("log2", "log10"), "abs": ("sign", "positive"), "sqrt": ("positive",)},
+}
+
+
+def code(new):
+    return ast.parse(new, mode="eval").body
+
+
+def number(node):
+    """The value of a constant with its sign, or None."""
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return None
+    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
+
+
+# ---------------------------------------------------------------- axes, slices and indices
+
+
+def axes(node, facts):
+    """A reduction along another axis."""
+    for i, keyword in enumerate(getattr(node, "keywords", ())):
+        if keyword.arg == "axis":
+            name, old = name_of(node), text(keyword.value)
+            for axis in AXES:
+                if axis != number(keyword.value):
+                    new = with_items(node, "keywords", i, [ast.keyword("axis", code(str(axis)))])
+                    yield new, f"takes the {name} along axis {axis}, not along axis {old}"
+            yield with_items(node, "keywords", i, []), f"takes the {name} of all numbers, not along axis {old}"
+
+
+def slices(node, facts):
+    """Another slice or index; rows for columns."""
+    if not (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)):
+        return
+    array, places = text(node.value), node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    for at, place in enumerate(places):
+        for new in other_places(place):
+            inside = ", ".join([*map(text, places[:at]), new, *map(text, places[at + 1 :])])
+            yield f"({array})[{inside}]", f"takes {array}[{inside}], not {text(node)}"
+    if len(places) == 2 and text(places[0]) == ":":
+        yield f"({array})[{text(places[1])}]", f"takes rows of {array}, not columns"
+        yield f"({array})[{text(places[1])}].T", f"takes rows of {array}, not columns"
+    if isinstance(node.slice, ast.Slice):
+        yield f"({array})[:, {text(node.slice)}]", f"takes columns of {array}, not rows"
+        yield f"({array})[:, {text(node.slice)}].T", f"takes columns of {array}, not rows"
+
+
+def other_places(place):
+    match place:
+        case ast.Slice(None, ast.expr() as stop, None):
+            end = text(stop)
+            all_but = [":", f"{end}:", f"-({end}):", f":{end} + 1", f":{end} - 1"]
+            return [*all_but, f"1:{end} + 1", f"{end} - 1:{end}", f"{end}:{end} + 1"]
+        case ast.Slice(ast.expr() as start, None, None):
+            begin = text(start)
+            return [f":{begin}", f"{begin} + 1:", f"{begin} - 1:", ":"]
+        case ast.Name() | ast.BinOp():
+            return [f"{text(place)} + 1", f"{text(place)} - 1"]
+        case ast.Constant(int() as value):
+            return [str(value + 1), str(value - 1)]
+    return []
+
+
+# ---------------------------------------------------------------- powers, functions and their order
+
+
+def powers(node, facts):
+    match node:
+        case ast.BinOp(x, ast.Pow(), n):
+            yield text(x), f"has {text(x)} without the exponent {text(n)}"
+            yield f"np.abs({text(x)})", f"has |{text(x)}| in place of {text(node)}"
+        case ast.Call(function, [ast.BinOp(x, ast.Pow(), n), *rest], keywords) if name_of(node) in REDUCING:
+            inner = ast.Call(function, [x, *rest], keywords)
+            yield f"({text(inner)}) ** {text(n)}", f"takes the {name_of(node)} first, and the exponent {text(n)} after"
+        case ast.Call(ast.Attribute(ast.BinOp(x, ast.Pow(), n), reducing), arguments, keywords) if reducing in REDUCING:
+            inner = ast.Call(ast.Attribute(x, reducing), arguments, keywords)
+            yield f"({text(inner)}) ** {text(n)}", f"takes the {reducing} first, and the exponent {text(n)} after"
+        case ast.Call(_, [x], _) if name_of(node) == "sqrt":
+            yield f"({text(x)}) ** 2", f"has the square of {text(x)} in place of its root"
+        case ast.Name(name, ast.Load()) if name in facts.operands:
+            yield f"{name} ** 2", f"has {name} squared"
+            yield f"np.sqrt({name})", f"has the root of {name} in place of {name}"
+
+
+def functions(node, facts):
+    """Another function, a function left out, or two in the other order."""
+    name = name_of(node)
+    match node:
+        case ast.Attribute(value, attribute, ast.Load()) if attribute in FOR_ANOTHER:
+            for other in FOR_ANOTHER[attribute]:
+                said = f"lacks {attribute}" if other == "positive" else f"has {other} in place of {attribute}"
+                yield f"({text(value)}).{other}", said
+        case ast.Call(_, [condition, a, b]) if name == "where":
+            yield text(a), f"is {text(a)} everywhere, whether {text(condition)} or not"
+            yield text(b), f"is {text(b)} everywhere, whether {text(condition)} or not"
+            yield (
+                f"np.where({text(condition)}, {text(b)}, {text(a)})",
+                f"has the two cases of {text(condition)} exchanged",
+            )
+        case ast.Call(ast.Name("int" | "float"), [x]) | ast.Call(ast.Attribute(x, "astype"), _):
+            yield text(x), f"has {text(x)} as it is, not made whole"
+        case ast.Call(ast.Attribute(ast.Name("np"), "argsort" | "argmax" | "argmin"), [x, *more], keywords):
+            turned = ast.Call(node.func, [ast.UnaryOp(ast.USub(), x), *more], keywords)
+            yield turned, f"has {text(x)} ordered the other way round"
+        case ast.Call(ast.Attribute(x, "argsort" | "argmax" | "argmin" as attribute), arguments, keywords):
+            turned = ast.Attribute(ast.UnaryOp(ast.USub(), x), attribute)
+            yield ast.Call(turned, arguments, keywords), f"has {text(x)} ordered the other way round"
+            yield f"({text(node)}) + 1", "is one too large: it counts from 1"
+        case ast.Call(_, [ast.List() | ast.ListComp() as pieces, *_]) if name in ("concatenate", "hstack", "vstack"):
+            yield f"sum({text(pieces)})", "adds up what is to be put side by side"
+        case ast.Call(function, [ast.BinOp(a, ast.Mult(), b)], keywords) if name == "sum":
+            apart = [text(ast.Call(function, [x], keywords)) for x in (a, b)]
+            yield f"{apart[0]} * {apart[1]}", f"sums {text(a)} and {text(b)} first, and multiplies after"
+        case ast.UnaryOp(ast.USub(), ast.Attribute(_, "inf")):
+            yield "0.0", "has 0 in place of −∞"
+        case ast.Call(ast.Attribute(x, "copy"), [], []):
+            yield text(x), f"is {text(x)} itself, not a copy"
+        case ast.Call(ast.Attribute(x, "transpose"), _):
+            yield (
+                f"({text(x)}).reshape({text(node)}.shape)",
+                f"has {text(x)} reshaped where its axes are to change places",
+            )
+        case ast.Call(ast.Name("min" | "max" as old), [a, b]):
+            a, b = text(a), text(b)
+            for new in (f"{'max' if old == 'min' else 'min'}({a}, {b})", a, b, f"{a} + {b}", f"{a} * {b}"):
+                yield f"({new})", f"has {new} in place of {text(node)}"
+        case ast.Call(ast.Attribute(_, "tril" | "triu"), [mask]):
+            for by, side in ((1, "above"), (-1, "below")):
+                yield f"{text(node.func)}({text(mask)}, {by})", f"has the edge of {name} one place {side} the diagonal"
+        case ast.Call(ast.Subscript(), [x], []):
+            yield text(x), f"skips {text(node.func)}"
+        case ast.Call(ast.Attribute(_, "reshape"), _):
+            columns = ast.Call(node.func, node.args, [ast.keyword("order", ast.Constant("F"))])
+            yield columns, "is filled column by column, not row by row"
+    match node:
+        case ast.Call(outer, [ast.Call(inner, [x, *more], keywords)], outside) if {name, name_of(node.args[0])} <= BOTH:
+            first = ast.Call(outer, [x], outside)
+            yield ast.Call(inner, [first, *more], keywords), f"takes {name} first, and {name_of(node.args[0])} after"
+        case ast.Call(outer, [ast.Call(ast.Attribute(x, reducing), arguments, keywords)], []) if reducing in REDUCING:
+            first = ast.Attribute(ast.Call(outer, [x], []), reducing)
+            yield ast.Call(first, arguments, keywords), f"takes {name} first, and the {reducing} after"
+
+
+BOTH = SINGLE | REDUCING
+
+
+# ---------------------------------------------------------------- sums and products
+
+
+def operators(node, facts):
+    """Another operator."""
+    match node:
+        case ast.BinOp(a, operator, b):
+            a, b = text(a), text(b)
+        case _:
+            return
+    match operator:
+        case ast.Add() | ast.Sub():
+            sign = SIGNS[type(operator)]
+            yield f"({a}) * ({b})", f"has {a} and {b} multiplied"
+            for factor, said in (("2 *", "twice"), ("0.5 *", "half")):
+                yield f"{factor} ({a}) {sign} ({b})", f"has {said} the term {a}"
+                yield f"({a}) {sign} {factor} ({b})", f"has {said} the term {b}"
+        case ast.Mult():
+            yield f"({a}) + ({b})", f"has {a} and {b} added, not multiplied"
+            yield f"({a}) / ({b})", f"is divided by {b}, not multiplied"
+            yield f"({b}) / ({a})", f"is divided by {a}, not multiplied"
+            yield f"({a}) * ({b}) * ({b})", f"has the factor {b} twice"
+            yield f"({a}) * np.sqrt({b})", f"has the root of {b} in place of {b}"
+            yield f"({a}) * ({b}).T", f"has {b} transposed"
+        case ast.Div():
+            yield f"1 / ({b})", f"lacks the factor {a}"
+            yield f"({a}) * ({b})", f"is multiplied by {b}, not divided"
+            yield f"({a}) / np.sqrt({b})", f"has the root of {b} in place of {b}"
+            yield f"({a}) / ({b}) ** 2", f"is divided by {b} twice"
+            yield f"({a}) / ({b} - 1)", f"has {b} - 1 in place of {b}"
+            yield f"({a}) // ({b})", f"is cut off to whole numbers by // {b}"
+        case ast.FloorDiv():
+            yield f"({a}) / ({b})", "is not rounded to a whole number"
+            yield f"-(-({a}) // ({b}))", "is rounded up, not down"
+            yield f"({a}) // ({b}) + 1", "is one too large"
+        case ast.MatMult():
+            yield a, f"lacks the factor {b}"
+            yield b, f"lacks the factor {a}"
+            yield f"({a}) * ({b})", f"has {a} and {b} multiplied number by number"
+            yield f"np.outer(({a}).sum(axis=-1), ({b}).sum(axis=0))", f"sums {a} and {b} first, and multiplies after"
+
+
+def brackets(node, facts):
+    """A factor, a term or a function that covers more than it should, or less."""
+    match node:
+        case ast.BinOp(a, (ast.Add() | ast.Sub()) as operator, b):
+            sign = SIGNS[type(operator)]
+            for term, other, together in ((a, b, "({0}) {1} ({2})"), (b, a, "({2}) {1} ({0})")):
+                for factor, rest, by in factors(term):
+                    whole = together.format(text(rest), sign, text(other))
+                    left = by != "/" and factor is not getattr(term, "right", None)
+                    new = f"({text(factor)}) {by} ({whole})" if left else f"({whole}) {by} ({text(factor)})"
+                    said = "divides {1} by {0} too" if by == "/" else "has the factor {0} on {1} too"
+                    yield new, said.format(text(factor), text(other))
+        case ast.BinOp(ast.BinOp(a, ast.Add() | ast.Sub() as inner, b), ast.Mult() | ast.Div() as outer, c):
+            by, sign = SIGNS[type(outer)], SIGNS[type(inner)]
+            said = "divides by {0} only {1}" if by == "/" else "has the factor {0} on {1} alone"
+            yield f"({text(a)}) {by} ({text(c)}) {sign} ({text(b)})", said.format(text(c), text(a))
+            yield f"({text(a)}) {sign} ({text(b)}) {by} ({text(c)})", said.format(text(c), text(b))
+        case ast.BinOp(c, ast.Mult(), ast.BinOp(a, ast.Add() | ast.Sub() as inner, b)):
+            sign = SIGNS[type(inner)]
+            yield f"({text(c)}) * ({text(a)}) {sign} ({text(b)})", f"has the factor {text(c)} on {text(a)} alone"
+            yield f"({text(a)}) {sign} ({text(c)}) * ({text(b)})", f"has the factor {text(c)} on {text(b)} alone"
+        case ast.Call(function, [ast.BinOp(a, operator, b)], keywords) if name_of(node) in BOTH:
+            if type(operator) in SIGNS:
+                outside = ast.BinOp(ast.Call(function, [a], keywords), operator, b)
+                yield outside, f"has {SIGNS[type(operator)]} {text(b)} outside of {name_of(node)}"
+                outside = ast.BinOp(a, operator, ast.Call(function, [b], keywords))
+                yield outside, f"has {text(a)} outside of {name_of(node)}"
+    match node:
+        case ast.BinOp(ast.Call(function, [a], keywords), operator, b) if name_of(node.left) in BOTH:
+            yield (
+                ast.Call(function, [ast.BinOp(a, operator, b)], keywords),
+                f"has {text(b)} inside {name_of(node.left)}",
+            )
+    match node:
+        case ast.BinOp(a, operator, ast.Call(function, [b], keywords)) if name_of(node.right) in BOTH:
+            yield (
+                ast.Call(function, [ast.BinOp(a, operator, b)], keywords),
+                f"has {text(a)} inside {name_of(node.right)}",
+            )
+
+
+def factors(term):
+    """(factor, the rest, operator) of the first and the last factor of a product or a quotient."""
+    match term:
+        case ast.BinOp(a, ast.Mult() | ast.MatMult() as operator, b):
+            yield b, a, SIGNS[type(operator)]
+            first, rest = first_factor(term)
+            yield first, rest, "*"
+            if isinstance(operator, ast.MatMult):
+                yield a, b, "@"
+        case ast.BinOp(a, ast.Div(), b):
+            yield b, a, "/"
+
+
+def first_factor(product):
+    """The leftmost factor of a product, and the product without it."""
+    match product.left:
+        case ast.BinOp(_, ast.Mult() | ast.MatMult(), _):
+            first, rest = first_factor(product.left)
+            return first, ast.BinOp(rest, product.op, product.right)
+    return product.left, product.right
+
+
+# ---------------------------------------------------------------- names, numbers and comparisons
+
+
+def names(node, facts):
+    """Any variable in place of another."""
+    match node:
+        case ast.Name(name, ast.Load()):
+            before = list(dict.fromkeys(other for line, other in facts.bound if line < node.lineno))
+            if name in before:
+                for other in before:
+                    if other != name:
+                        yield other, f"has {other} in place of {name}"
+
+
+def comparisons(node, facts):
+    match node:
+        case ast.Compare(a, [_], [b]):
+            for order in ORDER:
+                yield f"({text(a)}) {order} ({text(b)})", f"asks for {text(a)} {order} {text(b)}, not {text(node)}"
+        case ast.Constant(int() as value) if not isinstance(value, bool):
+            yield str(value - 1), f"has {value - 1} in place of {value}"
+
+
+CHANGES = (axes, brackets, functions, powers, operators, slices, comparisons)
+HOLDS_ITSELF = re.compile(r"\b(\w+)\.(append|extend)\(\1\)")  # a list without an end
+
+
+def slips(function, outputs):
+    """The wrong versions of a right function, the likelier first: changes of one place, then of one thing wherever it
+    is, then of one variable."""
+    changes = itertools.chain(
+        base.mutants(function, base.CHANGES, outputs),
+        base.mutants(function, CHANGES, outputs),
+        throughout(function),
+        base.mutants(function, (names,), outputs),
+    )
+    unclear = ("axis has", "reshape has")  # which `axes` says better
+    return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
+
+
+def throughout(function):
+    """One axis, slice, exponent or variable changed wherever it is in the function; a whole SVD for a thin one."""
+    function, facts = copy.deepcopy(function), base.facts_about(function)
+    nodes = list(ast.walk(function))
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
+    axis_of = [k for n in calls for k in n.keywords if k.arg == "axis" and not name_of(n).endswith("along_axis")]
+    for axis in AXES if len(axis_of) > 1 else ():
+        new = ast.keyword("axis", code(str(axis)))
+        yield changed(function, dict.fromkeys(axis_of, new), f"everything is taken along axis {axis}")
+    norms = [n for n in calls if name_of(n) == "norm" and len(n.args) == 1 and not n.keywords]
+    for order in ("2", "1", "'nuc'") if len(norms) > 1 else ():
+        new = {n: ast.Call(n.func, [*n.args, code(order)], []) for n in norms}
+        yield changed(function, new, f"norm(…, {order}) is in the place of every norm")
+    places = {}
+    for node in nodes:
+        if isinstance(node, ast.Slice):
+            places.setdefault(text(node), []).append(node)
+    for old, same in places.items():
+        for new in other_places(same[0]) if len(same) > 1 else ():
+            sentence = f"[{new}] is taken throughout, not [{old}]"
+            yield changed(function, dict.fromkeys(same, code(f"a[{new}]").slice), sentence)
+    slices_of = [n for n in nodes if isinstance(n, ast.Slice)]
+    if len(places) > 1:
+        yield changed(function, dict.fromkeys(slices_of, ast.Slice()), "everything is taken, and nothing is cut off")
+    late = {node: list(powers(node, facts)) for node in calls}
+    late = {node: code(found[0][0]) for node, found in late.items() if found and "exponent" in found[0][1]}
+    if len(late) > 1:
+        yield changed(function, late, "the exponents come after the sums, not before")
+    numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
+    for node, other in itertools.permutations(numbers, 2):
+        if node.value != other.value:
+            yield changed(function, {node: other}, f"{other.value} is in the place of {node.value}")
+    for node in nodes:
+        match node:
+            case ast.AugAssign(_, ast.Add(), value):
+                for name in dict.fromkeys(other for line, other in facts.bound if line < node.lineno):
+                    more = ast.BinOp(value, ast.Add(), ast.Name(name))
+                    yield changed(function, {value: more}, f"{text(node.target)} has {name} added, too")
+    for name in dict.fromkeys(name for _, name in facts.bound):
+        same = [n for n in nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+        for other in dict.fromkeys(other for line, other in facts.bound if line == 0 or other in facts.operands):
+            if len(same) > 1 and other != name:
+                yield changed(
+                    function, dict.fromkeys(same, ast.Name(other)), f"{other} is in the place of {name} throughout"
+                )
+    for node in nodes:
+        match node:
+            case ast.For(_, rounds):
+                parts = {"[:1]": "only the first round of the loop is there", "[1:]": "the loop has one round too few"}
+                for part, said in (parts | {"[-1:]": "only the last round of the loop is there"}).items():
+                    yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
+            case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
+                yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")
+    thin = [n for n in nodes if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
+    if thin:
+        whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
+        yield from base.mutants(ast.parse(whole.code).body[0], (slices,))
+
+
+def changed(function, new, sentence):
+    """A Mutant with new nodes in the place of old ones, `new` being a dict of them."""
+    return Mutant(sentence, 0, "", text(copy.deepcopy(function, {id(old): node for old, node in new.items()})))

@@ -1,0 +1,376 @@
+"""Exercises handed out and handed in: the notebooks, the grading, the sandbox, and what a teacher gets of a class."""
+
+import copy
+import csv
+import io
+import json
+import shutil
+
+import pytest
+
+from lora_np.classroom import notebooks, submissions
+from lora_np.classroom.grading import Graded, Mark, grade, steps_of
+from lora_np.classroom.marks import collect, report, student_of
+from lora_np.classroom.release import SETS, mark, notebook_of, read_sets
+from lora_np.cli import main
+
+nbformat = pytest.importorskip("nbformat")
+SET = "05_lora_layer"
+OF = read_sets()[SET]
+POINTS = {exercise.name: exercise.points for exercise in OF.exercises}
+
+
+def handed_in(form="solutions", **changed):
+    """A notebook of set 05 with other sources in some cells."""
+    notebook = notebook_of(OF, form)
+    for cell in notebook.cells:
+        cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
+    return notebook
+
+
+def hand_in(path, notebook):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notebooks.write_notebook(path, notebook)
+    return path
+
+
+def scores(graded):
+    return {one.item: one.score for one in graded.marks if not one.by_hand}
+
+
+# ---------------------------------------------------------------- notebooks from the exercises
+
+
+def test_notebooks_are_made_as_graders_expect_them():
+    for name, of in read_sets().items():
+        student, solved, course = (notebook_of(of, form) for form in ("student", "solutions", "nbgrader"))
+        ids = [mark(cell)["grade_id"] for cell in student.cells if mark(cell)]
+        assert len(ids) == len(set(ids)) and ids[0] == "setup" and ids[-1] == "summary"
+        for cell in student.cells:
+            if mark(cell):
+                assert mark(cell)["locked"] is not mark(cell)["solution"] and cell.metadata["deletable"] is False
+        texts = {form: "\n".join(c.source for c in n.cells) for form, n in zip("sok", (student, solved, course))}
+        assert texts["s"].count("raise NotImplementedError()") >= len(of.exercises) and "SOLUTION" not in texts["s"]
+        assert "YOUR" not in texts["o"] and "SOLUTION" not in texts["o"]
+        assert texts["k"].count("### BEGIN SOLUTION") == texts["k"].count("### END SOLUTION") > len(of.exercises)
+        assert f"| **Points** | {of.points}, and {of.words} for an answer in words |" in texts["s"]
+        assert texts["s"].startswith(f"# Exercises {name[:2]} · {of.title}")
+
+
+def test_the_release(tmp_path, capsys):
+    assert main(["classroom", "release", str(tmp_path / "out")]) == 0
+    for folder in ("student", "solutions"):
+        assert len(list((tmp_path / "out" / folder).glob("*.ipynb"))) == len(SETS)
+    assert "pip install PATH_OF_THE_CLONE" in (tmp_path / "out" / "student" / "README.md").read_text("utf-8")
+    assert main(["classroom", "release", str(tmp_path / "out")]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["classroom", "release", str(tmp_path / "out"), "--force"]) == 0
+    assert main(["classroom", "release", str(tmp_path / "course"), "--nbgrader"]) == 0
+    assert "nbgrader autograde 01_rank_and_svd" in capsys.readouterr().out
+    assert (tmp_path / "course" / "nbgrader_config.py").is_file()
+
+
+# ---------------------------------------------------------------- one notebook
+
+
+@pytest.mark.slow
+def test_the_solutions_get_all_points_and_blanks_none(tmp_path):
+    for name, of in read_sets().items():
+        solved = grade(hand_in(tmp_path / f"{name}.ipynb", notebook_of(of, "solutions")))
+        assert solved.exercise == name and solved.score == of.points == solved.points, scores(solved)
+        blank = grade(hand_in(tmp_path / f"{name}.ipynb", notebook_of(of, "student")))
+        assert blank.score == 0.0 and all("it is not written yet" in m.said for m in blank.marks if not m.by_hand)
+
+
+def test_cells_that_grade_are_ours_wherever_they_are(tmp_path):
+    """A renamed notebook, deleted and copied checks, and checks that say something else."""
+    notebook = handed_in(merge="print('mine')\ndef merge(W, A, B, s):\n    print('x')\n    return W + s * B @ A")
+    notebook.cells = [cell for cell in notebook.cells if mark(cell).get("grade_id") not in ("setup", "check_merge")]
+    copied = copy.deepcopy(next(c for c in notebook.cells if mark(c).get("grade_id") == "check_lora_backward"))
+    copied.source, copied.id = "6.0", "copied"
+    notebook.cells.append(copied)
+    assert scores(grade(hand_in(tmp_path / "my own name.ipynb", notebook))) == POINTS
+    sly = handed_in("student")
+    for cell in sly.cells:
+        if mark(cell).get("grade") and cell.cell_type == "code":
+            cell.source = "100.0"
+    assert not any(scores(grade(hand_in(tmp_path / "sly.ipynb", sly))).values())
+    assert [name for kind, name, _ in steps_of(notebook, OF) if kind == "call"][-1] == "merge"
+
+
+def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
+    loops = "def merge(*given):\n    while True:\n        try:\n            while 1: pass\n        except: pass"
+    leaves = "def lora_init(n_out, n_in, r, rng):\n    import os; os._exit(0)"
+    typo = "def lora_forward(x, W, b, A, B, s) return x"
+    graded = grade(hand_in(tmp_path / "a.ipynb", handed_in(merge=loops, lora_init=leaves, lora_forward=typo)))
+    said = {one.item: one.said for one in graded.marks}
+    assert scores(graded) == POINTS | dict.fromkeys(("merge", "lora_init", "lora_forward"), 0.0)
+    assert said["merge"].startswith(
+        "merge: 0 of 2 points\n  it was stopped after 3 s: is there a loop that does not end?"
+    )
+    assert "it ends Python" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
+
+
+def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
+    text, other = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    text.write_text("print(1)")
+    notebooks.write_notebook(other, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    before = other.read_bytes()  # marks are not written over a submission
+    assert main(["classroom", "grade", str(other), "--json", str(other)]) == 2 and other.read_bytes() == before
+    assert "is also read from" in capsys.readouterr().err
+    odd = json.loads(nbformat.writes(handed_in()))
+    for cell in odd["cells"]:
+        cell["metadata"]["nbgrader"] = {"grade": True, "grade_id": ["check_merge"]}
+    (tmp_path / "odd.ipynb").write_text(json.dumps(odd))
+    good = hand_in(tmp_path / "good.ipynb", handed_in())
+    files = [text, other, tmp_path / "odd.ipynb", tmp_path / "gone.ipynb", good]
+    assert main(["classroom", "grade", *map(str, files), "--json", str(tmp_path / "marks.json")]) == 1
+    marks = json.loads((tmp_path / "marks.json").read_text("utf-8"))
+    assert [marks[str(file)].get("score") for file in files] == [None, None, None, None, 14.0]
+    said = capsys.readouterr().out
+    for words in ("is not a Jupyter notebook", "has none of the graded cells", "cannot be graded", "there is no file"):
+        assert words in said
+
+
+# ---------------------------------------------------------------- the sandbox
+
+
+def sandboxed(test):
+    """A test that needs bubblewrap; slow, because `.ci/run` installs it for the slow ones."""
+    return pytest.mark.slow(pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")(test))
+
+
+WRONG = "def merge(W, A, B, s):\n    return W\n"
+FORGED = {  # ways to a mark without a right answer: what a student's cell does
+    "another check": f"""
+import lora_np.classroom.check as c
+c.merge = lambda *given, **more: 2.0
+check = c
+{WRONG}""",
+    "the solution": "from lora_np.classroom.exercises.lora_layer.merge import merge",
+    "the package's own": """
+from lora_np.adapters import lora
+def merge(W, A, B, s):
+    return W + lora.delta(W, A, B, s)""",
+    "the checker's frames": """
+import sys
+def merge(W, A, B, s):
+    frame = sys._getframe()
+    while frame:
+        for value in frame.f_locals.values():
+            if hasattr(value, "right"):
+                return value.right["W_merged"]
+        frame = frame.f_back
+    return W""",
+    "the garbage collector": """
+import gc
+def merge(W, A, B, s):
+    for value in gc.get_objects():
+        if isinstance(value, dict) and "W_merged" in value:
+            return value["W_merged"]
+    return W""",
+    "NumPy's comparisons": f"""
+np.linalg.norm = lambda *given, **more: 0.0
+np.array_equal = lambda *given, **more: True
+{WRONG}""",
+    "an object that equals all": """
+class Equal:
+    def __eq__(self, other):
+        return True
+    def __array__(self, *given, **more):
+        return np.eye(3)
+def merge(W, A, B, s):
+    return Equal()""",
+    "answers of one's own": f"""
+import json, os
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, json.dumps({{"error": None, "score": 2.0}}).encode() + b"\\n")
+    except OSError:
+        pass
+{WRONG}""",
+    "the grader's memory": """
+import os
+def merge(W, A, B, s):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            open(f"/proc/{pid}/mem", "r+b").read(1)
+        except OSError:
+            pass
+    return W""",
+    "the marks' file": f"""
+import pathlib
+for place in ("marks.csv", {__file__!r} + ".marks.csv", "../marks.csv"):
+    try:
+        pathlib.Path(place).write_text("2.0")
+    except OSError:
+        pass
+{WRONG}""",
+    "another program": f"import subprocess\nsubprocess.run(['python', '-c', 'print(2.0)'])\n{WRONG}",
+    "the network": """
+import urllib.request
+def merge(W, A, B, s):
+    return urllib.request.urlopen("http://127.0.0.1:8888").read()""",
+    "the end": f"import atexit, os\natexit.register(lambda: os.write(1, b'2.0'))\n{WRONG}",
+}
+
+
+@sandboxed
+@pytest.mark.parametrize("way", FORGED)
+def test_a_mark_cannot_be_forged(way, tmp_path, monkeypatch):
+    monkeypatch.setattr(submissions, "STEP_SECONDS", 20)
+    path = hand_in(tmp_path / "a.ipynb", handed_in(merge=FORGED[way]))
+    graded = grade(path, sandbox=True)
+    # A cell that spoils the process may cost what comes after it, but it never gains anything.
+    assert scores(graded)["merge"] == 0.0 and all(scores(graded)[name] <= POINTS[name] for name in POINTS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ipynb"]
+
+
+LIMITED = {
+    "memory": ("np.ones(10**9)", "MemoryError"),
+    "files": ("open('/tmp/x', 'wb').write(bytes(10**8))", "File too large"),
+    "others' files": (f"open({__file__!r})", "No such file"),
+    "processes": ("import os; os.fork()", "not permitted"),
+    "the network": ("import socket; socket.create_connection(('10.0.0.1', 80), 2)", "unreachable"),
+}
+
+
+@sandboxed
+@pytest.mark.parametrize("what", LIMITED)
+def test_the_sandbox_limits(what, tmp_path):
+    code, said = LIMITED[what]
+    with submissions.Process(tmp_path, sandbox=True) as process:
+        assert said in process.ask({"run": code})["error"]
+        assert process.ask({"run": "import threading; t = threading.Thread(target=print); t.start()"})["error"] is None
+
+
+@sandboxed
+def test_the_sandbox_gives_the_same_marks(tmp_path):
+    """Also for functions that are given functions and generators, and where memory is measured from outside."""
+    for of in read_sets().values():
+        path = hand_in(tmp_path / "a.ipynb", notebook_of(of, "solutions"))
+        graded = grade(path, sandbox=True)
+        assert graded.score == of.points, scores(graded)
+    formed = "def product_singular_values(B, A):\n    return np.linalg.svd(B @ A, compute_uv=False)[:B.shape[1]]"
+    notebook = notebook_of(read_sets()["01_rank_and_svd"], "solutions")
+    cell = next(c for c in notebook.cells if mark(c).get("grade_id") == "product_singular_values")
+    cell.source = formed
+    assert scores(grade(hand_in(tmp_path / "a.ipynb", notebook), sandbox=True))["product_singular_values"] == 0.0
+
+
+def test_no_sandbox_no_grading(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert main(["classroom", "grade", str(hand_in(tmp_path / "a.ipynb", handed_in())), "--sandbox"]) == 2
+    assert "bubblewrap" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- a class
+
+
+def rows(path):
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+
+
+def test_students_are_known_by_folder_or_file(tmp_path):
+    paths = {
+        "moodle/Ada Lovelace_4711_assignsubmission_file/05.ipynb": "4711",
+        "canvas/lovelaceada_LATE_815_99_05_lora_layer.ipynb": "815",
+        "own/ada/05.ipynb": "ada",
+    }
+    for path, student in paths.items():
+        other = path.replace("Ada", "Ben").replace("ada", "ben").replace("4711", "1").replace("815", "2")
+        assert student_of(tmp_path / path, [tmp_path / path, tmp_path / other]) == student
+    assert student_of(tmp_path / "ada.ipynb", [tmp_path / "ada.ipynb"]) == "ada"
+
+
+@pytest.fixture(scope="module")
+def class_of_three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("class")
+    hand_in(folder / "Ada L_11_assignsubmission_file" / "05.ipynb", handed_in())
+    wrong = "def merge(W, A, B, s):\n    return W + B @ A"
+    hand_in(
+        folder / "Ben K_12_assignsubmission_file" / "05 (1).ipynb",
+        handed_in(merge=wrong, words_05_lora_layer="Because."),
+    )
+    (folder / "Cy M_13_assignsubmission_file").mkdir()
+    (folder / "Cy M_13_assignsubmission_file" / "05.ipynb").write_text("no notebook")
+    return folder
+
+
+def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["classroom", "grade", str(class_of_three), "--out", str(out)]
+    assert main(command) == 1
+    ada, ben, cy = rows(out / "marks.csv")
+    assert (ada["student"], ada["merge"], ada["score"], ada["points"]) == ("11", "2", "14", "18")
+    assert (ben["merge"], ben["lora_backward"], ben["words_05_lora_layer"]) == ("0", "6", "")
+    assert "is not graded" in cy["notes"] and str(class_of_three) not in (out / "marks.csv").read_text("utf-8")
+    assert "W_merged lacks the factor s (1)" in (out / "class.md").read_text("utf-8")
+    assert (out / "class.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Because." in (out / "words.md").read_text("utf-8") and "one point each" in (out / "words.md").read_text(
+        "utf-8"
+    )
+    feedback = (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
+    assert "W_merged lacks the factor s" in feedback and str(class_of_three) not in feedback
+
+    # The teacher reads, and fills in points; they stay through the next grading.
+    text = (
+        (out / "words.csv")
+        .read_text("utf-8")
+        .replace("12,words_05_lora_layer,4,,", "12,words_05_lora_layer,4,1.5,short")
+    )
+    (out / "words.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "moodle.csv").write_text(
+        "Identifier,Full name,Grade,Maximum Grade\nParticipant 11,Ada L,,100\nParticipant 12,Ben K,,100\n"
+    )
+    (tmp_path / "canvas.csv").write_text("Student,ID,Section,LoRA 05 (77),Final Score\n,,,,\nL. Ada,11,A,,3\n")
+    assert main([*command, "--moodle", str(tmp_path / "moodle.csv"), "--canvas", str(tmp_path / "canvas.csv")]) == 1
+    ada, ben, _ = rows(out / "marks.csv")
+    assert (ben["words_05_lora_layer"], ben["score"]) == ("1.5", "13.5")
+    assert "short" in (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
+    assert [row["Grade"] for row in rows(out / "moodle.csv")] == ["77.78", "75.00"]
+    assert rows(out / "canvas.csv")[1] == {"Student": "L. Ada", "ID": "11", "Section": "A", "LoRA 05 (77)": "14"}
+    (out / "words.csv").write_text(text.replace(",1.5,", ",9,"), encoding="utf-8")
+    assert main(command) == 2 and "got '9' points, expected 0 to 4" in capsys.readouterr().err
+
+
+def test_notebooks_are_collected_for_nbgrader(class_of_three, tmp_path):
+    paths = submissions.find_submissions([class_of_three])[:2]
+    places = collect(tmp_path / "course", paths)
+    assert [str(place.relative_to(tmp_path / "course")) for place in places.values()] == [
+        f"submitted/{student}/{SET}/{SET}.ipynb" for student in ("11", "12")
+    ]
+    with pytest.raises(ValueError, match="second notebook"):
+        collect(
+            tmp_path / "more",
+            [paths[0], hand_in(class_of_three / "Ada L_11_assignsubmission_file" / "b.ipynb", handed_in())],
+        )
+
+
+def test_a_report_tells_words_from_marks():
+    marks = (
+        Mark("a", 1.0, 2.0, "a: 1 of 2 points"),
+        Mark("b", 0.0, 1.0, "NameError"),
+        Mark("words", 0.0, 4.0, "because", True),
+    )
+    said = report(Graded("x/anna.ipynb", "set", marks))
+    assert said == (
+        "anna.ipynb: 1 of 3 points, and up to 4 for what the teacher reads\n"
+        "a: 1 of 2 points\nb: 0 of 1 point\n  NameError\n"
+        "words: to be read by the teacher, 4 points\nbecause"
+    )
+    assert "words: 3 of 4 points\nbecause\ngood" in report(Graded("x/anna.ipynb", "set", marks), (3.0, "good"))
+
+
+def test_submissions_are_found(tmp_path):
+    for place in ("b/05.ipynb", "a/05.ipynb", "a/.ipynb_checkpoints/05-checkpoint.ipynb"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    a, b = (str(tmp_path / name / "05.ipynb") for name in "ab")
+    assert submissions.find_submissions([tmp_path]) == [a, b]
+    assert submissions.find_submissions([tmp_path / "b" / "*.ipynb", a, a]) == [b, a]
+    assert submissions.find_submissions(["gone.ipynb"]) == ["gone.ipynb"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no notebook"):
+        submissions.find_submissions([tmp_path / "empty"])
