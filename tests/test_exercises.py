@@ -1,7 +1,7 @@
 """Every exercise: the worked solution reaches all points, and so does a right one in another style; a wrong one loses
 points and is told what it looks like.
 
-`attempts/` has attempts by people and sessions that had not seen the checks. The machine that derives mistakes from the
+`attempts/` has attempts by authors who had not seen the checks. The machine that derives mistakes from the
 solutions is tested by itself as well: each of its wrong versions loses points, or is no wrong version.
 """
 

@@ -51,9 +51,8 @@ def suspects(exercise, name, answers):
     if constant:  # many a change fits it by chance
         return (f"it is {float(answers[0][1]):g}, whatever the inputs are",)
     for candidates in (by_hand, by_code, by_inputs, by_results, by_two_changes):
-        where = (
-            wrong if candidates is by_results else answers
-        )  # others give a right answer where the student's is right
+        # All others have to give a right answer where the student's is right.
+        where = wrong if candidates is by_results else answers
         for sentence, value_of in candidates(exercise, name, [i for i, _ in wrong]):
             if all(equal(got, tried(value_of, i)) for i, got in where):
                 return (sentence,)

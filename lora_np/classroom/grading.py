@@ -180,8 +180,12 @@ def marked(exercise, result, error):
     if result.failed and error:
         return Mark(exercise.name, 0.0, points, f"your cell: {error}", mistakes=(error,))
     wrong = [finding for finding in result.findings if finding.wrong]
-    mistakes = [result.failed] if result.failed else [f"{f.output}: {(*f.looks_like, f.wrong)[0]}" for f in wrong]
+    mistakes = [result.failed] if result.failed else [mistake(f.output, (*f.looks_like, f.wrong)[0]) for f in wrong]
     return Mark(exercise.name, score, points, said(result, exercise, score, exercise.points), mistakes=tuple(mistakes))
+
+
+def mistake(output, sentence):
+    return sentence if sentence.startswith(f"{output} ") else f"{output}: {sentence}"
 
 
 def answer_in(submission, of):

@@ -235,7 +235,7 @@ def words_files(graded, students, given):
         lines += [f"# {name}", "", of.question, "", "## A worked answer, and the marks", "", of.answer, ""]
         for student, answer in sorted(of_class):
             lines += [f"## {student}", "", answer, ""]
-    return table(rows), "\n".join(lines)
+    return table([rows[0], *sorted(rows[1:])]), "\n".join(lines)
 
 
 # ---------------------------------------------------------------- the class at a glance

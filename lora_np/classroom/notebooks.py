@@ -79,9 +79,7 @@ def execute(path, notebook=None):
         cell.id = f"slider-{number}"
     notebook.cells += sliders
     resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
-    client = NotebookClient(
-        notebook, TIMEOUT, kernel_name="python3", resources=resources, record_timing=False, raise_on_iopub_timeout=True
-    )
+    client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources, record_timing=False)
     # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
     # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
     client.widget_registry = {}
