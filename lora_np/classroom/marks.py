@@ -132,10 +132,11 @@ def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=
         write_figure(folder / "class.png", draw_class, list(graded.values()))
 
 
-def table(rows):
+def table(rows, mark="\ufeff"):
+    """A CSV file's text; with a mark by which spreadsheet programs know that it is UTF-8."""
     file = io.StringIO()
     csv.writer(file).writerows(rows)
-    return file.getvalue()
+    return mark + file.getvalue()
 
 
 def rows_of(path, name):
@@ -327,31 +328,27 @@ def canvas_table(path, totals, assignment=None):
         row.extend([""] * (len(heads) - len(row)))
         if row[who].strip() in totals:
             row[column] = f"{totals[row[who].strip()][0]:g}"
-    return table([[row[n] for n in keep] for row in (heads, *rows)])
+    return table([[row[n] for n in keep] for row in (heads, *rows)], mark="")
 
 
 # ---------------------------------------------------------------- nbgrader
 
 
 def collect(course, paths):
-    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path.
-
-    Raises
-    ------
-    ValueError
-        If one is no notebook of a set, or a student has handed in two of one.
-    """
+    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path, or the error."""
     check_folder(course, "course")
-    texts, places = {}, {}
+    found = {}
     for path in paths:
-        notebook = read_notebook(path)
-        name = set_of(notebook, path).name
-        place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
-        if place in texts:
-            raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
-        check_file(place, "course", paths)
-        texts[place], places[path] = notebook_text(notebook), place
-    for place, text in texts.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, text)
-    return places
+        try:
+            notebook = read_notebook(path)
+            name = set_of(notebook, path).name
+            place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
+            if place in found.values():
+                raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
+            check_file(place, "course", paths)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place, notebook_text(notebook))
+            found[path] = place
+        except ValueError as error:
+            found[path] = error
+    return found

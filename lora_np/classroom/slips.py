@@ -60,7 +60,7 @@ def slices(node, facts):
     for at, place in enumerate(places):
         for new in other_places(place):
             inside = ", ".join([*map(text, places[:at]), new, *map(text, places[at + 1 :])])
-            yield f"({array})[{inside}]", f"takes {array}[{inside}], not {text(node)}"
+            yield f"({array})[{inside}]", f"takes {text(code(f'({array})[{inside}]'))}, not {text(node)}"
     if len(places) == 2 and text(places[0]) == ":":
         yield f"({array})[{text(places[1])}]", f"takes rows of {array}, not columns"
         yield f"({array})[{text(places[1])}].T", f"takes rows of {array}, not columns"
@@ -332,8 +332,8 @@ def throughout(function):
             places.setdefault(text(node), []).append(node)
     for old, same in places.items():
         for new in other_places(same[0]) if len(same) > 1 else ():
-            sentence = f"[{new}] is taken throughout, not [{old}]"
-            yield changed(function, dict.fromkeys(same, code(f"a[{new}]").slice), sentence)
+            place = code(f"a[{new}]").slice
+            yield changed(function, dict.fromkeys(same, place), f"[{text(place)}] is taken throughout, not [{old}]")
     slices_of = [n for n in nodes if isinstance(n, ast.Slice)]
     if len(places) > 1:
         yield changed(function, dict.fromkeys(slices_of, ast.Slice()), "everything is taken, and nothing is cut off")

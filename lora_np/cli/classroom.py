@@ -91,9 +91,11 @@ def run_collect(arguments):
     from ..classroom.marks import collect
     from ..classroom.submissions import find_submissions
 
-    paths = find_submissions(arguments.notebooks)
-    for path, place in collect(arguments.course, paths).items():
-        print(f"{path} -> {place}")
+    found = collect(arguments.course, find_submissions(arguments.notebooks))
+    failed = [str(place) for place in found.values() if isinstance(place, ValueError)]
+    print("\n".join(f"{path} -> {place}" for path, place in found.items() if str(place) not in failed))
+    print("\n".join(f"not collected: {error}" for error in failed), end="\n" * bool(failed))
+    return 1 if failed else 0
 
 
 def run_execute(arguments):

@@ -68,6 +68,8 @@ def course(tmp_path_factory):
         path = inbox / student / f"my homework of {student}.ipynb"
         path.parent.mkdir()
         nbformat.write(made, path)
+    (inbox / "breaker").mkdir()
+    (inbox / "breaker" / "05.ipynb").write_text("no notebook")
     collect(folder, sorted(map(str, inbox.glob("*/*.ipynb"))))
     nbgrader(folder, "autograde", SET)
     nbgrader(folder, "generate_feedback", SET)
@@ -110,9 +112,13 @@ def test_the_feedback_names_the_mistake_and_shows_no_solution(course):
 
 
 def test_our_own_grading_gives_the_same_marks(course):
-    """To all thirty, from the files as they were handed in."""
+    """To all thirty, from the files as they were handed in; the thirty-first is no notebook."""
     paths = sorted(course[1].glob("*/*.ipynb"))
-    assert len(paths) == 30
+    assert len(paths) == 31
     for path in paths:
+        if path.parent.name == "breaker":
+            with pytest.raises(ValueError, match="not a Jupyter notebook"):
+                grade(path)
+            continue
         found = {one.item: one.score for one in grade(path).marks if not one.by_hand}
         assert found == marks(course, path.parent.name), path.parent.name
