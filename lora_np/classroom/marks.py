@@ -335,7 +335,7 @@ def canvas_table(path, totals, assignment=None):
 
 
 def collect(course, paths):
-    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path, or the error."""
+    """Copy notebooks to where nbgrader looks for them, under the names that it knows: path -> new path, or error."""
     check_folder(course, "course")
     found = {}
     for path in paths:
