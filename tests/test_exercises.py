@@ -82,6 +82,7 @@ def test_draws_differ_and_have_no_special_points(name):
     assert not alike or not all(alike)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind, words, code", EVERY, ids=[f"{a[0]}-{a[2][:40]}" for a in EVERY])
 def test_an_attempt(name, kind, words, code):
     result = examine(ITEMS[name], written(name, code))

@@ -98,6 +98,7 @@ def test_cells_that_grade_are_ours_wherever_they_are(tmp_path):
     assert [name for kind, name, _ in steps_of(notebook, OF) if kind == "call"][-1] == "merge"
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
     loops = "def merge(*given):\n    while True:\n        try:\n            while 1: pass\n        except: pass"
@@ -222,8 +223,10 @@ def test_a_mark_cannot_be_forged(way, tmp_path, monkeypatch):
     monkeypatch.setattr(submissions, "STEP_SECONDS", 20)
     path = hand_in(tmp_path / "a.ipynb", handed_in(merge=FORGED[way]))
     graded = grade(path, sandbox=True)
-    # A cell that spoils the process may cost what comes after it, but it never gains anything.
-    assert scores(graded)["merge"] == 0.0 and all(scores(graded)[name] <= POINTS[name] for name in POINTS)
+    if way == "answers of one's own":  # they cost what comes after them
+        assert scores(graded)["merge"] == 0.0 and sum(scores(graded).values()) < OF.points
+    else:
+        assert scores(graded) == POINTS | {"merge": 0.0}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ipynb"]
 
 

@@ -127,11 +127,7 @@ def what_is_wasted(exercise, peak, draw):
         held = peak(inputs)
     except Exception:  # it has done so much for small ones
         return None
-    return f"{said} (it holds {megabytes(held)} at once, and {megabytes(most)} are enough)" if held > most else None
-
-
-def megabytes(n):
-    return f"{n / 1e6:.2g} MB"
+    return f"{said} (it holds {held / 1e6:.2g} MB at once, {most / 1e6:.2g} MB are enough)" if held > most else None
 
 
 def same(one, two):

@@ -19,7 +19,6 @@ from .notebooks import notebook_text
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
-FORMS = ("student", "solutions", "nbgrader")
 HOW = """Write each function, run the check below it, and read what it says. A check calls your function with random
 inputs, three times and with other sizes each time. It tells you which output is wrong and what the wrong one looks
 like, and the formula if you ask for it. Sizes are never equal, so that an array the wrong way round does not fit.
@@ -83,11 +82,6 @@ class ExerciseSet(NamedTuple):
         return f"words_{self.name}"
 
 
-class Released(NamedTuple):
-    written: tuple[Path, ...]
-    sets: tuple[str, ...]
-
-
 @lru_cache(maxsize=1)
 def read_sets():
     """All sets by their names, in order."""
@@ -122,7 +116,7 @@ def release(folder, nbgrader=False, force=False):
 
     Returns
     -------
-    Released
+    list of Path, what was written
 
     Raises
     ------
@@ -145,14 +139,14 @@ def release(folder, nbgrader=False, force=False):
         raise ValueError(f"folder: {there[0]} is there already; give another folder, or --force to write over it")
     for path, text in texts.items():
         write_text(path, text)
-    return Released(tuple(texts), tuple(sets))
+    return list(texts)
 
 
 # ---------------------------------------------------------------- cells
 
 
 def notebook_of(of, form):
-    """The notebook of an ExerciseSet in one of FORMS."""
+    """The notebook of an ExerciseSet: "student", "solutions" or "nbgrader"."""
     from nbformat import v4
 
     made = v4.new_notebook(cells=list(cells_of(of, form)))

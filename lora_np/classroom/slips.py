@@ -306,14 +306,14 @@ def slips(function, outputs):
     changes = itertools.chain(
         base.mutants(function, base.CHANGES, outputs),
         base.mutants(function, CHANGES, outputs),
-        throughout(function),
+        throughout(function, outputs),
         base.mutants(function, (names,), outputs),
     )
     unclear = ("axis has", "reshape has")  # which `axes` says better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 
-def throughout(function):
+def throughout(function, outputs):
     """One axis, slice, exponent or variable changed wherever it is in the function; a whole SVD for a thin one."""
     function, facts = copy.deepcopy(function), base.facts_about(function)
     nodes = list(ast.walk(function))
@@ -369,7 +369,7 @@ def throughout(function):
     thin = [n for n in nodes if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
-        yield from base.mutants(ast.parse(whole.code).body[0], (slices,))
+        yield from base.mutants(ast.parse(whole.code).body[0], (slices,), outputs)
 
 
 def changed(function, new, sentence):

@@ -211,9 +211,9 @@ def sandboxed(seccomp):
     shown |= {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
     hidden = [path for path in (PACKAGE, PACKAGE.parent / "notebooks", PACKAGE.parent / "tests") if path.exists()]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
-    for path in sorted(shown):
-        command += ["--ro-bind-try", path, path]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(FILES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for path in sorted(shown):  # after /tmp, where an environment may be
+        command += ["--ro-bind-try", path, path]
     for path in hidden:  # where the environment is inside the clone, or the package inside the environment
         if any(Path(path).is_relative_to(place) for place in shown):
             command += ["--tmpfs", path]

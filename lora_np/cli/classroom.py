@@ -47,12 +47,12 @@ def add_commands(command):
 
 
 def run_release(arguments):
-    from ..classroom.release import release
+    from ..classroom.release import read_sets, release
 
-    released = release(arguments.folder, arguments.nbgrader, arguments.force)
-    print(f"{len(released.sets)} sets in {arguments.folder}, {len(released.written)} files")
+    written = release(arguments.folder, arguments.nbgrader, arguments.force)
+    print(f"{len(read_sets())} sets in {arguments.folder}, {len(written)} files")
     if arguments.nbgrader:
-        print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=released.sets[0]), end="")
+        print(NEXT_IN_NBGRADER.format(folder=arguments.folder, name=next(iter(read_sets()))), end="")
 
 
 def run_grade(arguments):

@@ -1,5 +1,4 @@
 """Attempts at exercise set 01: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
-
 # == adapter_size: right, direction by direction
 def adapter_size(n_out, n_in, r):
     count = 0
@@ -35,7 +34,7 @@ def truncate(M, k):
         total += S[i] * np.outer(U[:, i], Vt[i, :])
     return total
 
-# == truncate: wrong, [-(k):] is taken throughout, not [:k]
+# == truncate: wrong, [-k:] is taken throughout, not [:k]
 def truncate(M, k):
     U, S, Vt = np.linalg.svd(M, full_matrices=False)
     return U[:, -k:] @ np.diag(S[-k:]) @ Vt[-k:]

@@ -1,5 +1,4 @@
 """Attempts at exercise set 07: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
-
 # == stable_rank: right, by two norms
 def stable_rank(M):
     return (np.linalg.norm(M) / np.linalg.norm(M, ord=2)) ** 2
@@ -53,7 +52,7 @@ def adapter_directions(B, A, k):
     gram = A.T @ (B.T @ B) @ A
     return np.linalg.eigh(gram)[1][:, ::-1][:, :k]
 
-# == adapter_directions: wrong, V takes Vt[-(k):], not Vt[:k]
+# == adapter_directions: wrong, V takes Vt[-k:], not Vt[:k]
 def adapter_directions(B, A, k):
     values, V = np.linalg.eigh(A.T @ (B.T @ B) @ A)
     real = V[:, values > 1e-9 * values.max()][:, ::-1]

@@ -36,3 +36,18 @@ def draw(rng, size):
     i, j = [(2, 4), (5, 3), (3, 6)][size.number]
     U, V = (np.linalg.qr(rng.normal(size=(size.V, columns)))[0] for columns in (i + 2, j + 1))
     return {"U": U, "V": V, "i": i, "j": j}
+
+
+def cosines(i):
+    return i.U[:, : i.i].T @ i.V[:, : i.j]
+
+
+MISTAKES = {
+    "phi": [
+        (
+            "the cosines of the spans' angles are not squared",
+            lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
+        ),
+        ("only columns of one number are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),
+    ]
+}

@@ -51,6 +51,7 @@ MISTAKES = {
             "a probability is kept from falling below 1e-12, so that no surprise is above 28",
             lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
         ),
+        ("the probabilities are averaged, not the surprises", lambda i: 1 / np.exp(-surprise(i)).mean()),
         ("the perplexity of each text is averaged", lambda i: np.exp(surprise(i).mean(axis=1)).mean()),
     ]
 }

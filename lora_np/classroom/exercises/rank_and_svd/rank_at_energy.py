@@ -33,4 +33,9 @@ def draw(rng, size):
     return {"sigma": np.linalg.svd(M, compute_uv=False), "share": float(rng.uniform(0.55, 0.95))}
 
 
-MISTAKES = {"k": [("this is a share of the number of directions", lambda i: int(np.ceil(i.share * len(i.sigma))))]}
+MISTAKES = {
+    "k": [
+        ("this is a share of the number of directions", lambda i: int(np.ceil(i.share * len(i.sigma)))),
+        ("this counts σ of at least (1 − share) σ₁", lambda i: np.sum(i.sigma >= (1 - i.share) * i.sigma[0])),
+    ]
+}

@@ -33,9 +33,10 @@ def draw(rng, size):
 
 MISTAKES = {
     "M_k": [
+        ("the first k columns of M are kept, and the rest is 0", lambda i: i.M * (np.arange(i.M.shape[1]) < i.k)),
         (
             "the columns' means are taken off before the cut, and put back after it",
             lambda i: truncate(i.M - i.M.mean(axis=0), i.k) + i.M.mean(axis=0),
-        )
+        ),
     ]
 }
