@@ -15,7 +15,8 @@ import pytest
 
 from lora_np.adapters import AdapterConfig
 from lora_np.classroom.notebooks import write_notebook
-from lora_np.classroom.release import notebook_of, read_sets
+from lora_np.classroom.release import notebook_of
+from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 from lora_np.data import encode, model_files
 from lora_np.experiments.recipes import RECIPES

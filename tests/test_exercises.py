@@ -25,7 +25,7 @@ from lora_np.classroom.diagnosis import changed_solutions, compiled, pairs_of_ch
 from lora_np.classroom.examine import Failed, examine, judge, observe
 from lora_np.classroom.examine import is_right as is_right_array
 from lora_np.classroom.exercise import draw_inputs, draws_of, generator
-from lora_np.classroom.release import read_sets
+from lora_np.classroom.sets import read_sets
 
 ATTEMPTS = Path(__file__).parent / "attempts"
 HEADER = re.compile(r"^# == (\w+): (right|wrong), (.+)$", re.MULTILINE)

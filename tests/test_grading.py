@@ -5,13 +5,15 @@ import csv
 import io
 import json
 import shutil
+import threading
 
 import pytest
 
 from lora_np.classroom import notebooks, submissions
 from lora_np.classroom.grading import Graded, Mark, grade, steps_of
 from lora_np.classroom.marks import collect, report, student_of
-from lora_np.classroom.release import SETS, mark, notebook_of, read_sets
+from lora_np.classroom.release import mark, notebook_of
+from lora_np.classroom.sets import SETS, read_sets
 from lora_np.cli import main
 
 nbformat = pytest.importorskip("nbformat")
@@ -111,6 +113,28 @@ def test_what_goes_wrong_costs_itself_alone(tmp_path, monkeypatch):
         "merge: 0 of 2 points\n  it was stopped after 3 s: is there a loop that does not end?"
     )
     assert "it ends Python" in said["lora_init"] and "SyntaxError" in said["lora_forward"]
+
+
+@pytest.mark.slow
+def test_answers_without_end_and_a_call_that_hangs(tmp_path, monkeypatch):
+    """Neither gets points, and the grader keeps no more than one answer."""
+    monkeypatch.setattr(submissions, "STEP_SECONDS", 3)
+    floods = """import os
+for descriptor in range(3, 9):
+    try:
+        while True:
+            os.write(descriptor, b"{}\\n")
+    except OSError:
+        pass"""
+    hangs = "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]"
+    notebook = notebook_of(read_sets()["01_rank_and_svd"], "solutions")
+    for cell in notebook.cells:
+        sources = {"product_column": hangs, "truncate": floods}
+        cell.source = sources.get(mark(cell).get("grade_id"), cell.source)
+    threads = threading.active_count()
+    graded = grade(hand_in(tmp_path / "a.ipynb", notebook))
+    assert scores(graded)["product_column"] == scores(graded)["truncate"] == 0.0 < scores(graded)["adapter_size"]
+    assert threading.active_count() == threads
 
 
 def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys):
@@ -333,6 +357,7 @@ def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
     assert (ben["words_05_lora_layer"], ben["score"]) == ("1.5", "13.5")
     assert "short" in (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
     assert [row["Grade"] for row in rows(out / "moodle.csv")] == ["77.78", "75.00"]
+    assert (out / "moodle.csv").read_bytes().startswith(b"Identifier")
     assert rows(out / "canvas.csv")[1] == {"Student": "L. Ada", "ID": "11", "Section": "A", "LoRA 05 (77)": "14"}
     (out / "words.csv").write_text(text.replace(",1.5,", ",9,"), encoding="utf-8")
     assert main(command) == 2 and "got '9' points, expected 0 to 4" in capsys.readouterr().err

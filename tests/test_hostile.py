@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 
 from lora_np.classroom.notebooks import write_notebook
-from lora_np.classroom.release import notebook_of, read_sets
+from lora_np.classroom.release import notebook_of
+from lora_np.classroom.sets import read_sets
 from lora_np.cli import main
 from lora_np.data import train_tokenizer
 from lora_np.formats import read_json, read_tensors, save_model, write_json

@@ -1,7 +1,7 @@
 """The checks that a notebook calls: one function for each exercise, `check.lora_backward(my_function)`.
 
-Each prints what it found and returns the score. After a failure it gives a hint; the formula comes
-only on asking: `check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
+Each prints what it found and returns the score. After a failure it gives a hint. The formula comes only on asking:
+`check.formula("lora_backward")`. All that was checked is kept: `check.record()`, `check.save(path)`.
 """
 
 import math
@@ -11,11 +11,11 @@ from numbers import Real
 
 from ..formats import write_json
 from .examine import examine
-from .exercise import PRACTICE, read_exercise
-from .exercises import modules
+from .exercise import PRACTICE
+from .sets import read_sets
 
-ITEMS = {module.rpartition(".")[2]: read_exercise(module) for module in modules()}
-DRAW = "LORA_NP_DRAW"  # the environment's variable that names the draws; nbgrader's settings give another one
+ITEMS = {exercise.name: exercise for of in read_sets().values() for exercise in of.exercises}
+DRAW_VARIABLE = "LORA_NP_DRAW"  # the environment's variable that names the draws; nbgrader's settings give another one
 _RECORD = {}  # item -> the last result, as plain values
 
 
@@ -32,7 +32,7 @@ def checker(item):
     def check(function, points=1.0):
         if isinstance(points, bool) or not isinstance(points, Real) or not 0 <= points < math.inf:
             raise ValueError(f"points: got {points!r}, expected a number")
-        result = examine(item, function, os.environ.get(DRAW, PRACTICE))
+        result = examine(item, function, os.environ.get(DRAW_VARIABLE, PRACTICE))
         _RECORD[item.name] = entry = as_record(result, points)
         print(said(result, item, entry["score"], points))
         return Score(entry["score"])

@@ -23,6 +23,7 @@ from functools import cache
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
+from ..ops.softmax import softmax
 from ..reference import mutants
 from ..reference.causes import looks
 from .exercise import compared_outputs, is_float_array
@@ -61,8 +62,11 @@ def suspects(exercise, name, answers):
     return tuple(looks(np.asarray(i.right[name], float), got.astype(float))[:2])
 
 
-def equal(got, value):
-    """Whether an array is another one of its shape, except for rounding."""
+def equal(got, value, rtol=None):
+    """Whether an array is another one of its shape, except for rounding, in norm. What is not finite has to be equal.
+
+    `rtol` is NEAR by default, and NEAR_NUMBER for a single number.
+    """
     if value is None:
         return False
     value = np.asarray(value)
@@ -72,7 +76,7 @@ def equal(got, value):
     keep = np.isfinite(value)
     if not np.array_equal(got[~keep], value[~keep], equal_nan=True) or not np.isfinite(got[keep]).all():
         return False
-    return relative_error(got[keep], value[keep]) <= (NEAR if value.ndim else NEAR_NUMBER)
+    return relative_error(got[keep], value[keep]) <= (rtol or (NEAR if value.ndim else NEAR_NUMBER))
 
 
 def tried(function, *arguments):
@@ -176,7 +180,9 @@ def by_inputs(exercise, name, drawn):
     """The right answer for inputs of which one is changed, or two are exchanged."""
 
     def value_of(i, sentence):
-        return quietly(exercise, exercise.solution, i, i.inputs | dict(other_inputs(i))[sentence])[name]
+        if not hasattr(i, "others"):  # for all outputs and sentences
+            i.others = dict(other_inputs(i))
+        return quietly(exercise, exercise.solution, i, i.inputs | i.others[sentence])[name]
 
     for array in [array for array, value in drawn[0].inputs.items() if np.ndim(value) == 2]:
         yield (
@@ -265,11 +271,6 @@ def by_results(exercise, name, drawn):
             f"it is the right value times {a}, divided by {b}",
             lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b],
         )
-
-
-def softmax(x):
-    exp = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exp / exp.sum(axis=-1, keepdims=True)
 
 
 CHANGES_OF_A_RESULT = {

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .diagnosis import exchanged, suspects
+from .diagnosis import equal, exchanged, suspects
 from .exercise import PRACTICE, Unfit, draws_of, generator, named_outputs, sizes
 from .runner import in_words, peak_of, what_was_raised
 
@@ -75,7 +75,10 @@ def examine(exercise, function, draw=PRACTICE):
             raise Failed(what_was_raised(error, function, of)) from None
 
     def peak(inputs):
-        return peak_of(function, copy.deepcopy(inputs).values())[1]
+        try:
+            return peak_of(function, copy.deepcopy(inputs).values())[1]
+        except Exception as error:
+            raise Failed(type(error).__name__) from None
 
     with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -89,7 +92,7 @@ def examined(exercise, call, peak, draw):
     ----------
     exercise : Exercise
     call : function of inputs -> what the student's function returns, and the inputs after the call. Raises Failed
-    peak : function of inputs -> the most bytes that the student's function has held at once
+    peak : function of inputs -> the most bytes that the student's function has held at once. Raises Failed
     draw : str
     """
     drawn = draws_of(exercise, draw)
@@ -125,7 +128,7 @@ def what_is_wasted(exercise, peak, draw):
     inputs, most, said = exercise.large(rng, sizes(rng, 0))
     try:
         held = peak(inputs)
-    except Exception:  # it has done so much for small ones
+    except Failed:  # it has done so much for small ones
         return None
     return f"{said} (it holds {held / 1e6:.2g} MB at once, {most / 1e6:.2g} MB are enough)" if held > most else None
 
@@ -216,11 +219,7 @@ def is_right(got, i, name):
     right = np.asarray(i.right[name])
     if right.dtype.kind in "iub":
         return bool(np.array_equal(np.rint(got) if got.dtype.kind == "f" else got, right))
-    got, right = got.astype(np.float64), right.astype(np.float64)
-    keep = np.isfinite(right)
-    if not np.array_equal(got[~keep], right[~keep], equal_nan=True):
-        return False
-    return relative_error(got[keep], right[keep]) <= i.rounding[name]
+    return equal(got, right, i.rounding[name])
 
 
 def as_numbers(value):

@@ -20,11 +20,10 @@ and perhaps
     AFTER                  text that follows the exercise
 
 `i` is a SimpleNamespace of what was drawn, by name, with `i.size`, `i.inputs`, `i.right` (dict of the right outputs)
-and `i.given` (the copies that the student's function gets).
+and, once the student's function was called, `i.given`: the inputs as it has left them.
 """
 
 import copy
-import dataclasses
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -35,10 +34,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ops.numerical_gradient import relative_error
-from .runner import in_words
+from .runner import fields_of, in_words
 
 DRAWS = 3  # calls of a check, each with other sizes
-PRACTICE = "practice"  # the draws of the checks in a notebook
+PRACTICE, GRADING = "practice", "grading"  # the draws of the checks in a notebook, and those that marks are given for
 TRIES = 100
 ROUNDING = 16.0  # times what the solution loses in float32
 LEAST, MOST, EXACT = 2e-6, 1e-4, 1e-9  # of the norm: what rounding may cost
@@ -140,11 +139,11 @@ def single_numbers(drawn):
 
 
 def draw_inputs(exercise, rng, number=0):
-    """The inputs of one call as a SimpleNamespace, with `size`, `given`, `right` and `rounding` beside them."""
+    """The inputs of one call as a SimpleNamespace, with `size`, `right` and `rounding` beside them."""
     size = sizes(rng, number)
     drawn = exercise.draw(rng, size)
     inputs = {name: drawn[name] for name in exercise.arguments}
-    i = SimpleNamespace(**drawn, size=size, inputs=inputs, given=copy.deepcopy(inputs), right={})
+    i = SimpleNamespace(**drawn, size=size, inputs=inputs, right={})
     if exercise.properties is None:
         with np.errstate(all="ignore"):
             i.right = compared_outputs(exercise, exercise.solution, i, inputs)
@@ -166,18 +165,14 @@ def compared_outputs(exercise, function, i, inputs):
             for name, value in named_outputs(exercise, function(*copy.deepcopy(inputs | changed).values())).items()
         }
 
-    i = SimpleNamespace(
-        **vars(i) | {"also": {name: outputs_for(**changed) for name, changed in exercise.also(i).items()}}
-    )
-    return exercise.compared(i, outputs_for())
+    also = {name: outputs_for(**changed) for name, changed in exercise.also(i).items()}
+    return exercise.compared(SimpleNamespace(**vars(i) | {"also": also}), outputs_for())
 
 
 def rounding_of(exercise, i):
     """How much rounding may cost, relative to the norm: output -> number, from what the solution loses in float32."""
     single = {name: in_float32(value) for name, value in i.inputs.items()}
-    if all(
-        single[name] is value for name, value in i.inputs.items()
-    ):  # whole numbers, where nothing is rounded before the end
+    if all(single[name] is value for name, value in i.inputs.items()):  # nothing that float32 would round
         return dict.fromkeys(i.right, EXACT)
     try:
         rounded = compared_outputs(exercise, exercise.solution, i, single)
@@ -226,7 +221,7 @@ def named_outputs(exercise, returned):
     expected = f"expected {', '.join(names)}"
     if returned is None:
         raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
-    by_name = fields_of(returned)
+    by_name = returned if isinstance(returned, dict) else fields_of(returned)
     if by_name is not None and (isinstance(returned, dict) or set(by_name) & set(names)):
         if not set(by_name) & set(names):
             raise ValueError(f"it returns a dict of {', '.join(map(str, by_name)) or 'nothing'}; {expected}")
@@ -240,14 +235,3 @@ def named_outputs(exercise, returned):
     if len(returned) != len(names):
         raise ValueError(f"it returns {len(returned)} values; {expected}, {len(names)} in this order")
     return dict(zip(names, returned))
-
-
-def fields_of(returned):
-    """The parts of a dict, a NamedTuple or a dataclass by name; None for anything else."""
-    if isinstance(returned, dict):
-        return returned
-    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
-        return dict(zip(returned._fields, returned))
-    if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
-        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
-    return None

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from .check import said
 from .examine import Failed, Result, examined
+from .exercise import GRADING
 from .notebooks import read_notebook
-from .release import mark, notebook_of, read_sets
+from .release import mark, notebook_of
+from .sets import read_sets
 from .submissions import Process, Stopped
 
-DRAW = "grading"  # the name of the draws, which differ from those of the checks in a notebook
 MEMORY_NOISE = 8_000_000  # bytes by which a process grows for other reasons
 
 
@@ -50,7 +51,7 @@ class Graded(NamedTuple):
         return float(sum(one.points for one in self.marks if one.by_hand))
 
 
-def grade(path, draw=DRAW, sandbox=False):
+def grade(path, draw=GRADING, sandbox=False):
     """Grade one submission.
 
     Parameters
@@ -77,7 +78,7 @@ def grade(path, draw=DRAW, sandbox=False):
     )
 
 
-def grade_all(paths, draw=DRAW, sandbox=False, jobs=2):
+def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
     """Grade several, side by side; one that cannot be graded does not keep the others from it.
 
     Yields

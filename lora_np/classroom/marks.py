@@ -13,7 +13,7 @@ from ..experiments.drawing import PALETTE, new_figure, write_figure
 from ..formats import check_file, check_folder, write_text
 from .grading import Graded, set_of
 from .notebooks import notebook_text, read_notebook
-from .release import read_sets
+from .sets import read_sets
 
 FILES = ("marks.csv", "words.csv", "words.md", "class.md", "class.png", "moodle.csv", "canvas.csv")
 WORDS = ("student", "item", "out_of", "points", "remark")  # the columns of words.csv; a teacher fills the last two
@@ -114,13 +114,13 @@ def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=
     given = read_words(folder / "words.csv" if words is None else words, required=words is not None)
     students = {path: student_of(path, paths) for path in paths}
     graded = {path: one for path, one in found.items() if isinstance(one, Graded)}
-    texts = {folder / "marks.csv": marks_table(found, students, given), folder / "class.md": class_text(graded)}
+    rows = rows_of_class(found, students, given)
+    texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
     texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, given)
-    totals = totals_of(graded, students, given)
     if moodle:
-        texts[folder / "moodle.csv"] = moodle_table(moodle, totals)
+        texts[folder / "moodle.csv"] = moodle_table(moodle, rows)
     if canvas:
-        texts[folder / "canvas.csv"] = canvas_table(canvas, totals, assignment)
+        texts[folder / "canvas.csv"] = canvas_table(canvas, rows, assignment)
     for path, one in found.items():
         points = given.get((students[path], graded[path].marks[-1].item)) if path in graded else None
         text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
@@ -151,47 +151,36 @@ def rows_of(path, name):
     return rows
 
 
-def marks_table(found, students, words):
-    """A row for each student, a column for each item of the sets that were handed in."""
-    names = {one.exercise for one in found.values() if isinstance(one, Graded)}
-    sets = [of for name, of in read_sets().items() if name in names]
-    items = [item for of in sets for item in (*(exercise.name for exercise in of.exercises), of.question_id)]
+def rows_of_class(found, students, words):
+    """Student -> what he or she has: item -> points or None, and "score", "points" and "notes".
+
+    A student's second notebook of one set does not count.
+    """
     rows = {}
     for path, one in found.items():
         row = rows.setdefault(students[path], {"score": 0.0, "points": 0.0, "notes": []})
         if not isinstance(one, Graded):
             row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
-            continue
-        if any(mark.item in row for mark in one.marks):
+        elif any(mark.item in row for mark in one.marks):
             row["notes"].append(f"several notebooks of {one.exercise}: {Path(path).name} is not in this row")
-            continue
-        for mark in one.marks:
-            points, _ = words.get((students[path], mark.item), (None, "")) if mark.by_hand else (mark.score, "")
-            row[mark.item] = "" if points is None else f"{points:g}"
-            row["score"] += points or 0.0
-            row["points"] += mark.points
-    heads = ["student", *items, "score", "points", "notes"]
-    lines = [
-        [
-            student,
-            *(row.get(item, "") for item in items),
-            f"{row['score']:g}",
-            f"{row['points']:g}",
-            "; ".join(row["notes"]),
-        ]
-        for student, row in sorted(rows.items())
-    ]
-    return table([heads, *lines])
+        else:
+            for mark in one.marks:
+                given, _ = words.get((students[path], mark.item), (None, ""))
+                row[mark.item] = given if mark.by_hand else mark.score
+                row["score"] += row[mark.item] or 0.0
+                row["points"] += mark.points
+    return rows
 
 
-def totals_of(graded, students, words):
-    """Student -> (score, points) of all that he or she handed in, with what a teacher has given."""
-    totals = {}
-    for path, one in graded.items():
-        score, points = totals.get(students[path], (0.0, 0.0))
-        by_hand = sum((words.get((students[path], mark.item)) or (0.0, ""))[0] for mark in one.marks if mark.by_hand)
-        totals[students[path]] = score + one.score + by_hand, points + one.points + one.to_read
-    return totals
+def marks_table(rows):
+    """A row for each student, a column for each item of the sets that were handed in."""
+    sets = [[*(exercise.name for exercise in of.exercises), of.question_id] for of in read_sets().values()]
+    items = [item for of_set in sets for item in of_set if any(item in row for row in rows.values())]
+    lines = [["student", *items, "score", "points", "notes"]]
+    for student, row in sorted(rows.items()):
+        numbers = [row.get(item) for item in (*items, "score", "points")]
+        lines.append([student, *("" if n is None else f"{n:g}" for n in numbers), "; ".join(row["notes"])])
+    return table(lines)
 
 
 # ---------------------------------------------------------------- answers in words
@@ -296,26 +285,23 @@ def draw_class(all_graded):
 # ---------------------------------------------------------------- Moodle and Canvas
 
 
-def moodle_table(path, totals):
+def moodle_table(path, rows):
     """Moodle's grading worksheet with the column Grade filled in, in points of its maximum grade."""
-    heads, *rows = rows_of(path, "moodle")
+    heads, *lines = rows_of(path, "moodle")
     if "Identifier" not in heads or "Grade" not in heads:
         raise ValueError(f"moodle: {path} has no columns Identifier and Grade, expected Moodle's grading worksheet")
-    who, grade = heads.index("Identifier"), heads.index("Grade")
-    most = heads.index("Maximum Grade") if "Maximum Grade" in heads else None
-    for row in rows:
-        found = totals.get(re.sub(r"\D", "", row[who]))
-        if found:
-            score, points = found
-            row[grade] = (
-                f"{score * float(row[most].replace(',', '.')) / points:.2f}" if most is not None else f"{score:g}"
-            )
-    return table([heads, *rows])
+    for line in lines:
+        entry = dict(zip(heads, line))
+        row = rows.get(re.sub(r"\D", "", entry["Identifier"]))
+        if row and row["points"]:
+            most = float(entry.get("Maximum Grade", "").replace(",", ".") or row["points"])
+            line[heads.index("Grade")] = f"{row['score'] * most / row['points']:.2f}"
+    return table([heads, *lines], mark="")
 
 
-def canvas_table(path, totals, assignment=None):
+def canvas_table(path, rows, assignment=None):
     """Canvas's gradebook with one assignment's column filled in, in points."""
-    heads, *rows = rows_of(path, "canvas")
+    heads, *lines = rows_of(path, "canvas")
     known = {"Student", "ID", "SIS User ID", "SIS Login ID", "Integration ID", "Section", "Root Account"}
     columns = [head for head in heads if re.search(r"\(\d+\)$", head)] if "ID" in heads else []
     wanted = [head for head in columns if assignment in (None, head, re.sub(r" \(\d+\)$", "", head))]
@@ -324,11 +310,11 @@ def canvas_table(path, totals, assignment=None):
         raise ValueError(f"assignment: got {assignment!r} for {path}, expected {expected} in Canvas's gradebook")
     keep = [n for n, head in enumerate(heads) if head in known or head == wanted[0]]
     who, column = heads.index("ID"), heads.index(wanted[0])
-    for row in rows:
-        row.extend([""] * (len(heads) - len(row)))
-        if row[who].strip() in totals:
-            row[column] = f"{totals[row[who].strip()][0]:g}"
-    return table([[row[n] for n in keep] for row in (heads, *rows)], mark="")
+    for line in lines:
+        line.extend([""] * (len(heads) - len(line)))
+        if (student := line[who].strip()) in rows:
+            line[column] = f"{rows[student]['score']:g}"
+    return table([[line[n] for n in keep] for line in (heads, *lines)], mark="")
 
 
 # ---------------------------------------------------------------- nbgrader

@@ -13,6 +13,10 @@ from ..data.texts import existing_file
 from ..formats import write_text
 from .agreement import disagreements, tags
 
+METADATA = {  # of every notebook
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
 
 
@@ -112,10 +116,7 @@ def stored(notebook):
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    notebook.metadata = METADATA
     return notebook
 
 

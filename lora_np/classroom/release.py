@@ -7,15 +7,13 @@ notebook from its own in the same way; a test holds the two to each other.
 import ast
 import inspect
 import textwrap
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 from ..formats import check_file, check_folder, write_text
-from .exercise import Exercise, read_exercise
-from .exercises import SETS
-from .notebooks import notebook_text
+from .check import DRAW_VARIABLE
+from .exercise import GRADING
+from .notebooks import METADATA, notebook_text
+from .sets import read_sets
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
@@ -33,7 +31,7 @@ sys.path += [str(place) for place in places if (place / "lora_np" / "__init__.py
 import numpy as np
 
 from lora_np.classroom import check"""
-CONFIG = """# Made by `python -m lora_np classroom release`; nbgrader's documentation says what else can be here.
+CONFIG = f"""# Made by `python -m lora_np classroom release`; nbgrader's documentation says what else can be here.
 import os
 
 c = get_config()  # noqa: F821
@@ -42,7 +40,7 @@ c.ExecutePreprocessor.timeout = 120
 # Cells that grade are put back where they were deleted.
 c.OverwriteCells.add_missing_cells = True
 # Grading draws other inputs than the checks in a student's notebook. Give a new name for a new term.
-os.environ["LORA_NP_DRAW"] = "grading"
+os.environ["{DRAW_VARIABLE}"] = "{GRADING}"
 """
 READ_ME = """# Exercises
 
@@ -56,53 +54,6 @@ Then `python -m jupyter lab` in this folder. The lessons that the exercises belo
 `notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for. Its cells are known by
 their metadata, so write your answers into the cells that are there.
 """
-
-
-class ExerciseSet(NamedTuple):
-    """A set of exercises, from the modules of a folder in `exercises/`."""
-
-    name: str  # "05_lora_layer"
-    title: str
-    text: str
-    needs: str
-    time: str
-    exercises: tuple[Exercise, ...]
-    parts: tuple  # cells that are not graded, before the question: ("markdown", "given" or "solution", text)
-    question: str  # to answer in words: a title in the first line
-    answer: str
-    words: int  # its points
-
-    @property
-    def points(self):
-        """Of all that a program grades."""
-        return sum(exercise.points for exercise in self.exercises)
-
-    @property
-    def question_id(self):
-        return f"words_{self.name}"
-
-
-@lru_cache(maxsize=1)
-def read_sets():
-    """All sets by their names, in order."""
-    found = {}
-    for number, folder in enumerate(SETS, 1):
-        module = import_module(f"{__package__}.exercises.{folder}")
-        title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
-        exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
-        found[f"{number:02}_{folder}"] = ExerciseSet(
-            f"{number:02}_{folder}",
-            title.removesuffix("."),
-            text.strip(),
-            module.NEEDS,
-            module.TIME,
-            exercises,
-            getattr(module, "PARTS", ()),
-            module.QUESTION.strip(),
-            module.ANSWER.strip(),
-            module.POINTS,
-        )
-    return found
 
 
 def release(folder, nbgrader=False, force=False):
@@ -152,10 +103,7 @@ def notebook_of(of, form):
     made = v4.new_notebook(cells=list(cells_of(of, form)))
     for number, cell in enumerate(made.cells):
         cell.id = f"cell-{number}"
-    made.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    made.metadata = METADATA
     return made
 
 

@@ -56,10 +56,8 @@ def encode(value, functions=None):
     if isinstance(value, np.random.Generator):
         state = value.bit_generator.state
         return {"generator": json.loads(json.dumps(state, default=np.ndarray.tolist))}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {"fields": [[name, encode(part, functions)] for name, part in zip(value._fields, value)]}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"fields": [[field.name, encode(getattr(value, field.name), functions)] for field in fields(value)]}
+    if fields_of(value) is not None:
+        return {"fields": [[name, encode(part, functions)] for name, part in fields_of(value).items()]}
     if isinstance(value, list | tuple):
         return {type(value).__name__ if type(value) in (list, tuple) else "list": [encode(x, functions) for x in value]}
     if isinstance(value, dict):
@@ -68,6 +66,15 @@ def encode(value, functions=None):
         functions[str(len(functions))] = value
         return {"function": str(len(functions) - 1)}
     return {"words": in_words(value)}
+
+
+def fields_of(value):
+    """The parts of a NamedTuple or a dataclass by name; None for anything else."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
 
 
 def decode(value, function=None):

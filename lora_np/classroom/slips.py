@@ -306,17 +306,18 @@ def slips(function, outputs):
     changes = itertools.chain(
         base.mutants(function, base.CHANGES, outputs),
         base.mutants(function, CHANGES, outputs),
-        throughout(function, outputs),
+        throughout(function),
+        in_statements(function),
+        of_whole_svd(function, outputs),
         base.mutants(function, (names,), outputs),
     )
     unclear = ("axis has", "reshape has")  # which `axes` says better
     return [c for c in changes if not HOLDS_ITSELF.search(c.code) and not c.sentence.startswith(unclear)]
 
 
-def throughout(function, outputs):
-    """One axis, slice, exponent or variable changed wherever it is in the function; a whole SVD for a thin one."""
-    function, facts = copy.deepcopy(function), base.facts_about(function)
-    nodes = list(ast.walk(function))
+def throughout(function):
+    """One axis, slice, exponent or variable changed wherever it is in the function."""
+    facts, nodes = base.facts_about(function), list(ast.walk(function))
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     axis_of = [k for n in calls for k in n.keywords if k.arg == "axis" and not name_of(n).endswith("along_axis")]
     for axis in AXES if len(axis_of) > 1 else ():
@@ -334,13 +335,25 @@ def throughout(function, outputs):
         for new in other_places(same[0]) if len(same) > 1 else ():
             place = code(f"a[{new}]").slice
             yield changed(function, dict.fromkeys(same, place), f"[{text(place)}] is taken throughout, not [{old}]")
-    slices_of = [n for n in nodes if isinstance(n, ast.Slice)]
     if len(places) > 1:
-        yield changed(function, dict.fromkeys(slices_of, ast.Slice()), "everything is taken, and nothing is cut off")
+        every = dict.fromkeys(itertools.chain(*places.values()), ast.Slice())
+        yield changed(function, every, "everything is taken, and nothing is cut off")
     late = {node: list(powers(node, facts)) for node in calls}
     late = {node: code(found[0][0]) for node, found in late.items() if found and "exponent" in found[0][1]}
     if len(late) > 1:
         yield changed(function, late, "the exponents come after the sums, not before")
+    for name in dict.fromkeys(name for _, name in facts.bound):
+        same = [n for n in nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+        for other in dict.fromkeys(other for line, other in facts.bound if line == 0 or other in facts.operands):
+            if len(same) > 1 and other != name:
+                yield changed(
+                    function, dict.fromkeys(same, ast.Name(other)), f"{other} is in the place of {name} throughout"
+                )
+
+
+def in_statements(function):
+    """A number for another one of the function, a term too many, rounds of a loop or a variable left out."""
+    facts, nodes = base.facts_about(function), list(ast.walk(function))
     numbers = [n for n in nodes if isinstance(n, ast.Constant) and type(n.value) in (int, float)]
     for node, other in itertools.permutations(numbers, 2):
         if node.value != other.value:
@@ -351,22 +364,17 @@ def throughout(function, outputs):
                 for name in dict.fromkeys(other for line, other in facts.bound if line < node.lineno):
                     more = ast.BinOp(value, ast.Add(), ast.Name(name))
                     yield changed(function, {value: more}, f"{text(node.target)} has {name} added, too")
-    for name in dict.fromkeys(name for _, name in facts.bound):
-        same = [n for n in nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
-        for other in dict.fromkeys(other for line, other in facts.bound if line == 0 or other in facts.operands):
-            if len(same) > 1 and other != name:
-                yield changed(
-                    function, dict.fromkeys(same, ast.Name(other)), f"{other} is in the place of {name} throughout"
-                )
-    for node in nodes:
-        match node:
             case ast.For(_, rounds):
                 parts = {"[:1]": "only the first round of the loop is there", "[1:]": "the loop has one round too few"}
                 for part, said in (parts | {"[-1:]": "only the last round of the loop is there"}).items():
                     yield changed(function, {rounds: code(f"list({text(rounds)}){part}")}, said)
             case ast.Assign([ast.Name(name)], ast.BinOp() | ast.Call() as value):
                 yield changed(function, {value: code(f"np.ones_like({text(value)})")}, f"{name} is left out")
-    thin = [n for n in nodes if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
+
+
+def of_whole_svd(function, outputs):
+    """Other slices of a whole singular value decomposition, where the function has a thin one."""
+    thin = [n for n in ast.walk(function) if isinstance(n, ast.keyword) and n.arg == "full_matrices"]
     if thin:
         whole = changed(function, dict.fromkeys(thin, ast.keyword("full_matrices", ast.Constant(True))), "")
         yield from base.mutants(ast.parse(whole.code).body[0], (slices,), outputs)

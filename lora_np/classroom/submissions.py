@@ -78,7 +78,7 @@ class Process:
     """
 
     def __init__(self, folder, sandbox=False):
-        self.sandbox, self._lines = sandbox, queue.Queue()
+        self.sandbox, self._lines = sandbox, queue.Queue(maxsize=1)  # more than one answer waits in the pipe
         self._seccomp = without_processes() if sandbox else None
         command = (
             sandboxed(self._seccomp.fileno()) if sandbox else [sys.executable, PACKAGE / "classroom" / "runner.py"]
@@ -93,7 +93,8 @@ class Process:
             stderr=subprocess.DEVNULL,
             pass_fds=[self._seccomp.fileno()] if sandbox else [],
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self):
         with suppress(OSError, ValueError):
@@ -107,6 +108,9 @@ class Process:
     def __exit__(self, *error):
         self._process.kill()
         self._process.wait()
+        while self._reader.is_alive():  # until what it has read is out of its way
+            with suppress(queue.Empty):
+                self._lines.get(timeout=0.1)
         for pipe in (self._process.stdin, self._process.stdout, self._seccomp):
             with suppress(OSError, AttributeError):
                 pipe.close()

@@ -25,7 +25,7 @@ def add_commands(command):
     grade = action("grade", run_grade, "run submitted notebooks, and give marks and feedback")
     grade.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a notebook, or a folder of notebooks")
     grade.add_argument("--sandbox", action="store_true", help="run them without network and files (Linux, bubblewrap)")
-    grade.add_argument("--draw", default="grading", metavar="NAME", help="draw other inputs: a new name for a new term")
+    grade.add_argument("--draw", metavar="NAME", help="draw other inputs: a new name for a new term")
     grade.add_argument(
         "--out", metavar="DIR", help="also write marks.csv, the class at a glance, and feedback for each"
     )
@@ -47,7 +47,8 @@ def add_commands(command):
 
 
 def run_release(arguments):
-    from ..classroom.release import read_sets, release
+    from ..classroom.release import release
+    from ..classroom.sets import read_sets
 
     written = release(arguments.folder, arguments.nbgrader, arguments.force)
     print(f"{len(read_sets())} sets in {arguments.folder}, {len(written)} files")
@@ -56,6 +57,7 @@ def run_release(arguments):
 
 
 def run_grade(arguments):
+    from ..classroom.exercise import GRADING
     from ..classroom.grading import Graded, grade_all
     from ..classroom.marks import as_dict, check_places, report, write_class
     from ..classroom.submissions import check_sandbox, find_submissions
@@ -70,7 +72,7 @@ def run_grade(arguments):
     if arguments.sandbox:
         check_sandbox()
     found, entries, lines = {}, {}, []
-    for path, result in grade_all(paths, arguments.draw, arguments.sandbox, jobs):
+    for path, result in grade_all(paths, arguments.draw or GRADING, arguments.sandbox, jobs):
         found[path] = result
         if isinstance(result, Graded):
             entries[path] = as_dict(result)

@@ -14,7 +14,8 @@ nbformat = pytest.importorskip("nbformat")
 
 from lora_np.classroom.grading import grade  # noqa: E402
 from lora_np.classroom.marks import collect  # noqa: E402
-from lora_np.classroom.release import mark, notebook_of, read_sets, release  # noqa: E402
+from lora_np.classroom.release import mark, notebook_of, release  # noqa: E402
+from lora_np.classroom.sets import read_sets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = "05_lora_layer"

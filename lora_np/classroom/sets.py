@@ -1,0 +1,69 @@
+"""The sets of exercises, from the folders in `exercises/`."""
+
+import inspect
+from functools import lru_cache
+from importlib import import_module
+from typing import NamedTuple
+
+from .exercise import Exercise, read_exercise
+
+SETS = (  # in the order of their numbers, from 01 on
+    "rank_and_svd",
+    "gradients_by_hand",
+    "forward",
+    "backward",
+    "lora_layer",
+    "full_and_lora",
+    "directions_of_an_update",
+    "what_it_costs",
+    "adapters_as_parts",
+    "quantised_and_pruned",
+    "variants",
+)
+
+
+class ExerciseSet(NamedTuple):
+    """A set of exercises, from the modules of a folder in `exercises/`."""
+
+    name: str  # "05_lora_layer"
+    title: str
+    text: str
+    needs: str
+    time: str
+    exercises: tuple[Exercise, ...]
+    parts: tuple  # cells that are not graded, before the question: ("markdown", "given" or "solution", text)
+    question: str  # to answer in words: a title in the first line
+    answer: str
+    words: int  # its points
+
+    @property
+    def points(self):
+        """Of all that a program grades."""
+        return sum(exercise.points for exercise in self.exercises)
+
+    @property
+    def question_id(self):
+        return f"words_{self.name}"
+
+
+@lru_cache(maxsize=1)
+def read_sets():
+    """All sets by their names, in order."""
+    found = {}
+    for number, folder in enumerate(SETS, 1):
+        module = import_module(f"{__package__}.exercises.{folder}")
+        title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
+        exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)
+        found[f"{number:02}_{folder}"] = ExerciseSet(
+            f"{number:02}_{folder}",
+            title.removesuffix("."),
+            text.strip(),
+            module.NEEDS,
+            module.TIME,
+            exercises,
+            getattr(module, "PARTS", ()),
+            module.QUESTION.strip(),
+            module.ANSWER.strip(),
+            module.POINTS,
+        )
+    return found
