@@ -1237,7 +1237,7 @@ def test_no_file_that_is_read_is_written_over(alias, taught, tiny_base, tmp_path
     shutil.copytree(tiny_base, tmp_path / "base")
     sources = tmp_path / "d" / "student"
     sources.mkdir(parents=True)
-    write_notebook(sources / "05.ipynb", notebook_of(read_sets()["05_lora_layer"], "solutions"))
+    write_notebook(sources / "05.ipynb", notebook_of(read_sets()["07_lora_layer"], "solutions"))
     shutil.copy(taught / "rows.jsonl", tmp_path / "rows.jsonl")
     shutil.copy(taught / "corpus.txt", own["two"] / "task.txt")
     shutil.copy(sources / "05.ipynb", tmp_path / "x.txt")

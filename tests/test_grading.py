@@ -17,13 +17,13 @@ from lora_np.classroom.sets import SETS, read_sets
 from lora_np.cli import main
 
 nbformat = pytest.importorskip("nbformat")
-SET = "05_lora_layer"
+SET = "07_lora_layer"
 OF = read_sets()[SET]
 POINTS = {exercise.name: exercise.points for exercise in OF.exercises}
 
 
 def handed_in(form="solutions", **changed):
-    """A notebook of set 05 with other sources in some cells."""
+    """A notebook of set 07 with other sources in some cells."""
     notebook = notebook_of(OF, form)
     for cell in notebook.cells:
         cell.source = changed.get(mark(cell).get("grade_id"), cell.source)
@@ -68,7 +68,7 @@ def test_the_release(tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
     assert main(["classroom", "release", str(tmp_path / "out"), "--force"]) == 0
     assert main(["classroom", "release", str(tmp_path / "course"), "--nbgrader"]) == 0
-    assert "nbgrader autograde 01_rank_and_svd" in capsys.readouterr().out
+    assert "nbgrader autograde 02_rank_and_svd" in capsys.readouterr().out
     assert (tmp_path / "course" / "nbgrader_config.py").is_file()
 
 
@@ -127,7 +127,7 @@ for descriptor in range(3, 9):
     except OSError:
         pass"""
     hangs = "def product_column(B, A, j):\n    while len(B) > 1000: pass\n    return B @ A[:, j]"
-    notebook = notebook_of(read_sets()["01_rank_and_svd"], "solutions")
+    notebook = notebook_of(read_sets()["02_rank_and_svd"], "solutions")
     for cell in notebook.cells:
         sources = {"product_column": hangs, "truncate": floods}
         cell.source = sources.get(mark(cell).get("grade_id"), cell.source)
@@ -280,7 +280,7 @@ def test_the_sandbox_gives_the_same_marks(tmp_path):
         graded = grade(path, sandbox=True)
         assert graded.score == of.points, scores(graded)
     formed = "def product_singular_values(B, A):\n    return np.linalg.svd(B @ A, compute_uv=False)[:B.shape[1]]"
-    notebook = notebook_of(read_sets()["01_rank_and_svd"], "solutions")
+    notebook = notebook_of(read_sets()["02_rank_and_svd"], "solutions")
     cell = next(c for c in notebook.cells if mark(c).get("grade_id") == "product_singular_values")
     cell.source = formed
     assert scores(grade(hand_in(tmp_path / "a.ipynb", notebook), sandbox=True))["product_singular_values"] == 0.0
@@ -318,7 +318,7 @@ def class_of_three(tmp_path_factory):
     wrong = "def merge(W, A, B, s):\n    return W + B @ A"
     hand_in(
         folder / "Ben K_12_assignsubmission_file" / "05 (1).ipynb",
-        handed_in(merge=wrong, words_05_lora_layer="Because."),
+        handed_in(merge=wrong, words_07_lora_layer="Because."),
     )
     (folder / "Cy M_13_assignsubmission_file").mkdir()
     (folder / "Cy M_13_assignsubmission_file" / "05.ipynb").write_text("no notebook")
@@ -331,7 +331,7 @@ def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
     assert main(command) == 1
     ada, ben, cy = rows(out / "marks.csv")
     assert (ada["student"], ada["merge"], ada["score"], ada["points"]) == ("11", "2", "14", "18")
-    assert (ben["merge"], ben["lora_backward"], ben["words_05_lora_layer"]) == ("0", "6", "")
+    assert (ben["merge"], ben["lora_backward"], ben["words_07_lora_layer"]) == ("0", "6", "")
     assert "is not graded" in cy["notes"] and str(class_of_three) not in (out / "marks.csv").read_text("utf-8")
     assert "W_merged lacks the factor s (1)" in (out / "class.md").read_text("utf-8")
     assert (out / "class.png").read_bytes()[:4] == b"\x89PNG"
@@ -345,7 +345,7 @@ def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
     text = (
         (out / "words.csv")
         .read_text("utf-8")
-        .replace("12,words_05_lora_layer,4,,", "12,words_05_lora_layer,4,1.5,short")
+        .replace("12,words_07_lora_layer,4,,", "12,words_07_lora_layer,4,1.5,short")
     )
     (out / "words.csv").write_text(text, encoding="utf-8")
     (tmp_path / "moodle.csv").write_text(
@@ -354,7 +354,7 @@ def test_the_files_of_a_class(class_of_three, tmp_path, capsys):
     (tmp_path / "canvas.csv").write_text("Student,ID,Section,LoRA 05 (77),Final Score\n,,,,\nL. Ada,11,A,,3\n")
     assert main([*command, "--moodle", str(tmp_path / "moodle.csv"), "--canvas", str(tmp_path / "canvas.csv")]) == 1
     ada, ben, _ = rows(out / "marks.csv")
-    assert (ben["words_05_lora_layer"], ben["score"]) == ("1.5", "13.5")
+    assert (ben["words_07_lora_layer"], ben["score"]) == ("1.5", "13.5")
     assert "short" in (out / "Ben K_12_assignsubmission_file" / "05 (1).txt").read_text("utf-8")
     assert [row["Grade"] for row in rows(out / "moodle.csv")] == ["77.78", "75.00"]
     assert (out / "moodle.csv").read_bytes().startswith(b"Identifier")

@@ -199,7 +199,7 @@ def make_world(root):
     write_json(root / "port" / "layer-norm.float64.json", {"tensors": flat})
     for name, array in load_case(entries["lora"], "float64", VECTORS).items():
         np.save(root / "port" / "lora.float64" / f"{name}.npy", array)
-    write_notebook(root / "exercises" / "05_lora_layer.ipynb", notebook_of(read_sets()["05_lora_layer"], "solutions"))
+    write_notebook(root / "exercises" / "07_lora_layer.ipynb", notebook_of(read_sets()["07_lora_layer"], "solutions"))
     (root / "exercises" / "words.csv").write_text("student,item,out_of,points,remark\nada,words_05_lora_layer,4,3,\n")
     (root / "exercises" / "moodle.csv").write_text("Identifier,Grade,Maximum Grade\nParticipant 1,,10\n")
     (root / "exercises" / "canvas.csv").write_text("Student,ID,LoRA (7)\nAda,1,\n")
@@ -271,9 +271,9 @@ reference export TO={w}/made/x
 reference list --vectors {w}/vectors
 reference check READ={w}/port --vectors {w}/vectors --case linear --tier 1 --dtype float64 --json {w}/made/x.json
 classroom release TO={w}/made/x
-classroom grade READ={w}/exercises/05_lora_layer.ipynb --out {w}/made/x --json {w}/made/x.json --jobs 1
+classroom grade READ={w}/exercises/07_lora_layer.ipynb --out {w}/made/x --json {w}/made/x.json --jobs 1
     --words {w}/exercises/words.csv --moodle {w}/exercises/moodle.csv --canvas {w}/exercises/canvas.csv
-classroom collect TO={w}/made/x READ={w}/exercises/05_lora_layer.ipynb
+classroom collect TO={w}/made/x READ={w}/exercises/07_lora_layer.ipynb
 classroom execute READ={w}/data/corpus.txt --jobs 1
 """
 
@@ -335,7 +335,7 @@ READING = {  # command -> patterns of the files that it reads
     "finetune --text-file {w}/data/corpus.txt --base {w}/base --epochs 1 --out {w}/made/x": "data/corpus.txt base/*",
     "reference check {w}/port --vectors {w}/vectors --json {w}/made/x.json": "port/* port/*/* vectors/*",
     "reference list --vectors {w}/vectors": "vectors/manifest.json",
-    "classroom collect {w}/made/x {w}/exercises/05_lora_layer.ipynb": "exercises/*.ipynb",
+    "classroom collect {w}/made/x {w}/exercises/07_lora_layer.ipynb": "exercises/*.ipynb",
     "classroom execute {w}/data/corpus.txt": "data/corpus.txt",
 }
 

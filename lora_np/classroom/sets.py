@@ -7,25 +7,25 @@ from typing import NamedTuple
 
 from .exercise import Exercise, read_exercise
 
-SETS = (  # in the order of their numbers, from 01 on
-    "rank_and_svd",
-    "gradients_by_hand",
-    "forward",
-    "backward",
-    "lora_layer",
-    "full_and_lora",
-    "directions_of_an_update",
-    "what_it_costs",
-    "adapters_as_parts",
-    "quantised_and_pruned",
-    "variants",
-)
+SETS = {  # folder in `exercises/` -> number of its lesson
+    "rank_and_svd": 2,
+    "gradients_by_hand": 3,
+    "forward": 5,
+    "backward": 6,
+    "lora_layer": 7,
+    "full_and_lora": 8,
+    "directions_of_an_update": 9,
+    "what_it_costs": 10,
+    "adapters_as_parts": 11,
+    "quantised_and_pruned": 12,
+    "variants": 13,
+}
 
 
 class ExerciseSet(NamedTuple):
     """A set of exercises, from the modules of a folder in `exercises/`."""
 
-    name: str  # "05_lora_layer"
+    name: str  # "07_lora_layer"
     title: str
     text: str
     needs: str
@@ -50,7 +50,7 @@ class ExerciseSet(NamedTuple):
 def read_sets():
     """All sets by their names, in order."""
     found = {}
-    for number, folder in enumerate(SETS, 1):
+    for folder, number in SETS.items():
         module = import_module(f"{__package__}.exercises.{folder}")
         title, _, text = inspect.cleandoc(module.__doc__).partition("\n")
         exercises = tuple(read_exercise(f"{module.__name__}.{name}") for name in module.EXERCISES)

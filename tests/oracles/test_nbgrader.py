@@ -18,7 +18,7 @@ from lora_np.classroom.release import mark, notebook_of, release  # noqa: E402
 from lora_np.classroom.sets import read_sets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-SET = "05_lora_layer"
+SET = "07_lora_layer"
 POINTS = {"merge": 2.0, "lora_forward": 3.0, "lora_init": 3.0, "lora_backward": 6.0}
 WRONG = """def lora_backward(dy, x, W, A, B, s):
     du = s * dy @ B

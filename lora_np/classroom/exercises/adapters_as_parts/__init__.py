@@ -6,7 +6,7 @@ r) are an adapter's factors, `s` is its scale, and `ΔW = s B A` its update. Two
 weights. **What may be added up?** Updates may. Factors, and lengths, may not.
 """
 
-NEEDS = "lesson 09 (`notebooks/09_adapters_as_parts.ipynb`), task 7 of [01](01_rank_and_svd.ipynb), a pencil"
+NEEDS = "lesson 11 (`notebooks/11_adapters_as_parts.ipynb`), task 7 of [02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sittings: a warm-up, the nucleus, four ways with adapters, a hard one"
 EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")
 QUESTION = """In words: five customers.
@@ -40,7 +40,7 @@ ANSWER = """1. No. One batch may hold rows with different adapters: the base's p
    the strongest directions, whoever needs them: if the contracts' update is the longer one, most of what was cut off
    belonged to the e-mails. Measure both losses after a cut, not the error. Then leave the mix at rank 32, which costs
    little, or cut the two adapters apart before mixing, or turn the contracts down in the mix first.
-5. Merge: `W + s B A` once for each layer, and after that no row costs more than the base's. Set 08 says when it pays:
+5. Merge: `W + s B A` once for each layer, and after that no row costs more than the base's. Set 10 says when it pays:
    after in · out / (in + out) rows, which is minutes here. The price is a whole model of their own in memory, and the
    base is no longer there bit for bit (taking `s B A` off again leaves rounding): keep the base's file and the
    adapter's.

@@ -4,7 +4,7 @@ The hard one. A mix has rank 32, and the machine that is going to use it has roo
 `r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again **without forming B A**:
 the check measures how much memory a call takes. (`A` and `B` have some rank R, at least r; the scale is 1.)
 
-In set 01 you found the singular values of `B A` from a small matrix between two `Q`'s. Now you need the directions as
+In set 02 you found the singular values of `B A` from a small matrix between two `Q`'s. Now you need the directions as
 well. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four, and put the SVD of what
 is in the middle in its place. What are the `U` and the `V` of `B A` then? How do you cut, and share out Σ between
 the two factors? (Half each, √Σ and √Σ, is fair; any way whose product is right will do.)

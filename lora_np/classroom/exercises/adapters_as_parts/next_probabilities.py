@@ -2,7 +2,7 @@
 
 Each row of `logits` belongs to one text. Give the probabilities that its next token is drawn from: the logits divided
 by the temperature; of each row only the `top_k` likeliest tokens left, all others exactly 0; and the sum of every row
-is 1. The rows may be on very different levels (one around 1000, another around −1000): set 03 has shown what to do.
+is 1. The rows may be on very different levels (one around 1000, another around −1000): set 05 has shown what to do.
 
 **Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: the odds at ½ and at 2, and the probabilities at ½
 with `top_k` = 2. Does it matter whether you cut before you divide, or after? And what does the temperature do when

@@ -3,7 +3,7 @@
 Do two adapters pull the same way? The cosine of the angle between their updates says it: 1 for the same direction, 0
 for a right angle, −1 for opposite ones. It is the scalar product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`, divided by both
 lengths. But a `ΔW` of 4096 × 4096 has 16.8 million numbers, so compute it **without forming either**. (The
-check measures how much memory a call takes, as in set 01.)
+check measures how much memory a call takes, as in set 02.)
 
 **Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them place by place and add up all places:
 what is that, in products of vectors? Then `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂. Which two small

@@ -9,7 +9,7 @@ after that.
 """
 
 NEEDS = (
-    "lesson 04 (`notebooks/04_backward.ipynb`), your results of [exercises 02](02_gradients_by_hand.ipynb), paper "
+    "lesson 06 (`notebooks/06_backward.ipynb`), your results of [exercises 03](03_gradients_by_hand.ipynb), paper "
     "and a pencil"
 )
 TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, and half a block at the end"
@@ -28,7 +28,7 @@ QUESTION = """In words: three biases.
 The layers `q_proj`, `k_proj` and `v_proj` have biases, three rows of C numbers that are added at every position: `q = h
 Wqᵀ + bq`, and so on. Training gives them three very different gradients.
 
-1. Lesson 04 says in a few words why the gradient of `k_proj.bias` is zero. Show it in full, from your own formulas:
+1. Lesson 06 says in a few words why the gradient of `k_proj.bias` is zero. Show it in full, from your own formulas:
    what does a row of `dscores` add up to, and where does that sum turn up in the gradient of `bk`? And say it without
    formulas: what does `bk` do to the scores of one query?
 2. The gradient of `q_proj.bias` is not zero. Where exactly does the same reasoning break?

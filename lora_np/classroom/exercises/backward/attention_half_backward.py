@@ -15,7 +15,7 @@ inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (B, T, C), an
 in your drawing? Then write it, from right to left.
 
 **And when it is right:** suppose that in this half and in all below it only `q_proj` of this half is trained, the rest
-is frozen (lesson 04, `wanted`). Which of the six calls are still needed?
+is frozen (lesson 06, `wanted`). Which of the six calls are still needed?
 """
 
 import numpy as np
@@ -65,7 +65,7 @@ MISTAKES = {
 }
 
 AFTER = """\
-**Beyond the points.** Lesson 04 recorded the real model's gradients. Your functions compute the same ones; type this in
+**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same ones; type this in
 and see (in float32, so a difference of a millionth is rounding):
 
     from lora_np.formats import load_pretrained

@@ -1,7 +1,7 @@
 """Through the softmax.
 
 `probs` is the softmax of the scores, along the keys; scores of keys after their query are −∞. The formula is that of
-exercises 02, with two axes more.
+exercises 03, with two axes more.
 
 **Predict first**, and see whether your result agrees: what must a row of `dscores` add up to? And what is `dscores`
 where a key stands after its query: does the mask need any care on the way back, and what happens to a `dprobs` that is
@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("dscores",)
-HINTS = {"dscores": "It is set 02's softmax with two axes more. Along which axis do the shares add up to 1?"}
+HINTS = {"dscores": "It is set 03's softmax with two axes more. Along which axis do the shares add up to 1?"}
 FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 
 

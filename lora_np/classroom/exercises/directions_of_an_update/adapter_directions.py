@@ -1,7 +1,7 @@
 """The directions of an adapter.
 
 The hard one. To compare two adapters by φ one needs the leading **input** directions of `B A`, its right singular
-vectors. `B A` may have 4096 × 4096 numbers, and has no more than r directions. In exercises 01 you have found its
+vectors. `B A` may have 4096 × 4096 numbers, and has no more than r directions. In exercises 02 you have found its
 singular values without forming it; now find the directions. Return the first k of them as the columns of `V` (in, k),
 the leading one first. Their signs are free. The check measures again how much memory a call takes.
 

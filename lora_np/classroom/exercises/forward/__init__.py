@@ -8,7 +8,7 @@ line that makes it. **What would have to stay the same?** Most tasks ask you to 
 fails has found a bug.
 """
 
-NEEDS = "lesson 03 (`notebooks/03_forward.ipynb`), paper and a pencil"
+NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, a block, and two judges"
 EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")
 QUESTION = """In words: what stays as it is?.
@@ -30,7 +30,7 @@ ANSWER = """\
    blocks; but `ln_f` is a layer norm too, and takes it off before the logits are made. They stay (but for rounding). A
    constant in the residual stream is invisible to all who read it.
 2. They stay, even bit for bit, as 2 is a power of 2: only the product q_i · k_j is ever used, and the two factors
-   cancel in it. It is the freedom of lesson 01, `B G` and `G⁻¹ A`: the single arrays mean nothing, their product does.
+   cancel in it. It is the freedom of lesson 02, `B G` and `G⁻¹ A`: the single arrays mean nothing, their product does.
 3. They change: each head computes what the other computed before, and so the two pieces of `context` have changed
    places, but `o_proj` reads each with the columns that were meant for the other. The first D **columns** of
    `o_proj.weight` have to be exchanged with the next D as well; then nothing changes. Heads have no order of their own.

@@ -82,6 +82,6 @@ AFTER = """**Beyond the points.** Turn your judge on the shipped base, and your 
     h = layer_norm(x, params["blocks.0.ln1.weight"], params["blocks.0.ln1.bias"], config.layer_norm_eps)
     print(np.abs(h - record["blocks.0.ln1"]).max())
 
-Go on from there: with two lines for a linear layer, and softmax and GELU from lesson 02, all is there that the model
+Go on from there: with two lines for a linear layer, and softmax and GELU from lesson 03, all is there that the model
 consists of. Some fifteen lines further on you hold your own logits against `logits`.
 """

@@ -8,7 +8,7 @@ not. That last part is what the rest is for.
 from .experiment import PARTS as PARTS
 
 NEEDS = (
-    "lesson 06 (`notebooks/06_full_and_lora.ipynb`), your `lora_backward` of [exercises 05](05_lora_layer.ipynb), "
+    "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` of [exercises 07](07_lora_layer.ipynb), "
     "paper and a pencil"
 )
 TIME = "three hours in two sittings: four short tasks and the optimiser; a project with a conclusion to write"
@@ -45,7 +45,7 @@ ANSWER = """1. We asked at which rank LoRA should work on one linear layer (24 i
    find 18.68.
 5. It hangs on what we planted: ΔWs of an exact rank with equal singular values, few rows, much noise, a single linear
    layer, one learning rate for all methods, tuned for none. Of real reviews it says only that both outcomes are
-   possible. What the ΔW of reviews is like, nobody has planted; in lesson 06 full fine-tuning and r = 8
+   possible. What the ΔW of reviews is like, nobody has planted; in lesson 08 full fine-tuning and r = 8
    changed places with the seed.
 6. Take ten times as many rows. If fitted noise is what separates r = 2 from full fine-tuning, the gap of 3.1 has to
    shrink to about a tenth or less. If it stays, my third point is wrong. (Tried: 4.03 and 4.18.)

@@ -72,7 +72,7 @@ MISTAKES = {
     "v": [(L2, lambda i: with_penalty(i)[1])],
 }
 
-AFTER = """**Beyond the points.** With these you can teach a classifier, the head of lesson 06, by your own functions
+AFTER = """**Beyond the points.** With these you can teach a classifier, the head of lesson 08, by your own functions
 alone. Type this in; it takes some ten seconds, most of them for the base to read a thousand snippets:
 
     from lora_np.experiments.runs.classify import load_snippets
@@ -94,7 +94,7 @@ alone. Type this in; it takes some ten seconds, most of them for the base to rea
     x, labels = read(task.epoch_batches(np.random.default_rng(0)))
     x_test, labels_test = read(task.evaluation_batches("test"))
 
-    def gradient(head):  # of the mean cross-entropy, exercises 02
+    def gradient(head):  # of the mean cross-entropy, exercises 03
         p = np.exp(x @ head.T)
         p /= p.sum(axis=1, keepdims=True)
         return (p - np.eye(2)[labels]).T @ x / len(x)

@@ -7,7 +7,7 @@ better weight, W + ΔW, and tells us neither; we are given inputs `x` (N, in) an
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
 by gradient descent: `steps` steps with the learning rate `lr`, both factors in each, and both gradients taken before
-either factor moves. Start as in exercises 05, and draw from `rng`. For comparison, here is full fine-tuning of the same
+either factor moves. Start as in exercises 07, and draw from `rng`. For comparison, here is full fine-tuning of the same
 layer, whole:
 
     for _ in range(steps):
@@ -28,7 +28,7 @@ import numpy as np
 POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
-    "the start": "Shapes and start are those of exercises 05. With 0 steps, they are what your function returns.",
+    "the start": "Shapes and start are those of exercises 07. With 0 steps, they are what your function returns.",
     "the steps of A": "Hold dA against centred differences of the loss. Which B does it belong to?",
     "the steps of B": "Hold dB against centred differences of the loss. Which dy has a mean over N rows?",
     "within 5 %": "Print the loss: does it fall, and does it still fall at the end?",

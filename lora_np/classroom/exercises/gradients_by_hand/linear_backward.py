@@ -1,7 +1,7 @@
 """The linear layer.
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. From `dy` come three gradients: `dx` goes on to the layer
-before, `dW` and `db` tell the parameters where to move. All of LoRA is this task, three times over (lesson 05).
+before, `dW` and `db` tell the parameters where to move. All of LoRA is this task, three times over (lesson 07).
 
 **Write down the three shapes first.** Then, on paper: which numbers of `y` does `x_ni` touch, which does `W_oi`, which
 does `b_o`? Two of the three touch numbers in every row, and so their gradients add up over the rows. **Predict** what

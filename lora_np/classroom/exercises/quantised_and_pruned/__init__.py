@@ -5,7 +5,7 @@ your results in it, and let codes be whole numbers of whichever dtype you like. 
 they are. Nothing here needs a loop over weights.
 """
 
-NEEDS = "lesson 10 (`notebooks/10_quantised_and_pruned.ipynb`), [exercises 05](05_lora_layer.ipynb), a pencil"
+NEEDS = "lesson 12 (`notebooks/12_quantised_and_pruned.ipynb`), [exercises 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sittings: a warm-up, four bits there and back, pruning, and LoRA on what is left"
 EXERCISES = (
     "int8_quantise",

@@ -29,7 +29,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     """dy (N, out), x (N, in), codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> dx, dA, dB."""
     # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Given to dy, the scales cost N · out products and no matrix.
     weighted = dy * scales  # (N, out)
-    # z = s u Bᵀ and u = x Aᵀ: Ŵ is in neither, so dA and dB are those of exercises 05.
+    # z = s u Bᵀ and u = x Aᵀ: Ŵ is in neither, so dA and dB are those of exercises 07.
     u = x @ A.T  # (N, r)
     dB = s * dy.T @ u  # (out, r)
     du = s * dy @ B  # (N, r)

@@ -1,7 +1,7 @@
 """Pruning in groups.
 
 Of every `m` neighbours in a row the `n` of largest magnitude stay, and the others become 0. No two of them are equal,
-and `m` divides a row. With `n` = 2 and `m` = 4 it is the 2:4 of lesson 10.
+and `m` divides a row. With `n` = 2 and `m` = 4 it is the 2:4 of lesson 12.
 
 **In your head first:** the row is 3, −4, 1, 2, 5, 6, −7, 8. What is left of it at 2 of 4? What is left if half of all
 its weights may go, wherever they are? Which of the two keeps more of the energy, and can it ever be the other way

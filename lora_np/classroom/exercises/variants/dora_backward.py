@@ -1,7 +1,7 @@
 """DoRA, backward.
 
 The hard one. Given `V`, give the **exact** gradients: of `x`, of `V` (all of it, also what goes through ‖V‖), and of
-`m`. From dV on, dA and dB are LoRA's, and you have them from exercises 05.
+`m`. From dV on, dA and dB are LoRA's, and you have them from exercises 07.
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. First the two quick ones: what is dW′, and what follows for dm? Then
 move the row of `V` by a little, δ. What does `W′` do if δ lies along v̂? If δ lies across, at a right angle? Any δ is a
@@ -10,7 +10,7 @@ part along and a part across; which part of dW′ does dV keep, then, and with w
 **Predict,** and see whether your result agrees: what is the product of each row of dV with its row of `V`? How large is
 dV if `V` is twice as long?
 
-Your judge of exercises 02 can measure all three. (Lesson 11: PEFT and this package's default hold ‖V‖ constant, as the
+Your judge of exercises 03 can measure all three. (Lesson 13: PEFT and this package's default hold ‖V‖ constant, as the
 paper does, and would *fail* that judge.)
 """
 

@@ -1,6 +1,6 @@
 """The first step.
 
-Now derive what lesson 11 measured. `A` is random, `B` is zero, and one step of training is made. `A` stays where it is
+Now derive what lesson 13 measured. `A` is random, `B` is zero, and one step of training is made. `A` stays where it is
 (why?). `B` moves:
 
 - with **gradient descent** by `−lr` times its gradient,

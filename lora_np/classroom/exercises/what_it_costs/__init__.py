@@ -9,7 +9,7 @@ wrong by a factor, and looks right. So list the products, or the arrays, before 
 shape.
 """
 
-NEEDS = "lesson 08 (`notebooks/08_what_it_costs.ipynb`), paper and a pencil"
+NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, four counts, a chain, and five runs to tell apart"
 EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")
 QUESTION = """In words: five runs without names.

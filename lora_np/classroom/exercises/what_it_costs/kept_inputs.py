@@ -7,7 +7,7 @@ several layers keep is there once.
 
 Count the bytes for the six linear layers of one block in the middle of a model: `full`, all six `W` are trained;
 `lora`, the layers in `targets` have adapters of rank `r`, and nothing else is trained. A number has `itemsize` bytes.
-Go back to lesson 03 for what each of the six reads, and note how wide it is: C columns or F?
+Go back to lesson 05 for what each of the six reads, and note how wide it is: C columns or F?
 
 **Predict:** LoRA on all six layers: does it keep more than full fine-tuning here, or less? Which single target is the
 dearest? And what does adding `k_proj` cost where `q_proj` and `v_proj` are targets already?

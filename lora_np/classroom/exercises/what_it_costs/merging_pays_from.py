@@ -7,7 +7,7 @@ always: adding to `W` and multiplying by `s` count nothing.)
 
 **Predict:** if r doubles, does the number rise, fall, or stay? **Derive:** the FLOPs of both ways as functions of the
 number of rows. Try it in your head for 4096 × 4096: is one long text enough? And have you met this number before, in
-set 01?
+set 02?
 
 **For the curious, when it is right:** a training step has 2,048 rows, say, and a layer of 256 × 256. Would it save
 FLOPs to form `W + s B A` anew in each step, and to use it forward and backward? Which of the six thin products would

@@ -31,7 +31,7 @@ def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
     return parameters, gradients, moments
     # 14 GB, and 64 MB for all that belongs to the adapter: it fits, with little room for activations. In full it is
     # training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. What is left is the frozen base itself, and that
-    # becomes smaller in fewer bits: lesson 10.
+    # becomes smaller in fewer bits: lesson 12.
 
 
 def draw(rng, size):

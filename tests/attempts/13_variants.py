@@ -1,4 +1,4 @@
-"""Attempts at exercise set 11: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 13: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == rslora_scale: right, in powers
 def rslora_scale(alpha, r):
     return alpha * r**-0.5, alpha * r**0.5

@@ -1,4 +1,4 @@
-"""Attempts at exercise set 09: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 11: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == next_probabilities: right, row by row, the k places by argpartition
 def next_probabilities(logits, temperature, top_k):
     probs = np.zeros_like(logits)

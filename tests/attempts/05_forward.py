@@ -1,4 +1,4 @@
-"""Attempts at exercise set 03: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 05: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == embed: right, place by place
 def embed(ids, tok_emb, pos_emb):
     B, T = ids.shape

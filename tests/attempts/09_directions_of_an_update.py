@@ -1,4 +1,4 @@
-"""Attempts at exercise set 07: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 09: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == stable_rank: right, by two norms
 def stable_rank(M):
     return (np.linalg.norm(M) / np.linalg.norm(M, ord=2)) ** 2

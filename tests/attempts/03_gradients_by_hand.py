@@ -1,4 +1,4 @@
-"""Attempts at exercise set 02: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 03: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == centred_difference: right, with a unit array for each element
 def centred_difference(f, x, h):
     grad = []

@@ -1,4 +1,4 @@
-"""Attempts at exercise set 10: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 12: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == int8_quantise: right, row by row
 def int8_quantise(W):
     codes, scales = [], []

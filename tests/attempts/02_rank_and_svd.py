@@ -1,4 +1,4 @@
-"""Attempts at exercise set 01: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 02: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == adapter_size: right, direction by direction
 def adapter_size(n_out, n_in, r):
     count = 0

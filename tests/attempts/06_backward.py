@@ -1,4 +1,4 @@
-"""Attempts at exercise set 04: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 06: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == residual_backward: right, as a list of ways
 def residual_backward(dy, branch_backward):
     ways = [lambda d: d, branch_backward]

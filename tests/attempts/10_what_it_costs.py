@@ -1,4 +1,4 @@
-"""Attempts at exercise set 08: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 10: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == adapter_parameters: right, of two axes and of the right name
 def adapter_parameters(shapes, targets, r):
     return r * sum(a + b for (*_, name, leaf), (a, b) in

@@ -1,4 +1,4 @@
-"""Attempts at exercise set 05: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
+"""Attempts at exercise set 07: `# ==`, the exercise, and right; or wrong, and words of the diagnosis."""
 # == merge: right, as a sum of outer products
 def merge(W, A, B, s):
     return W + sum(np.outer(s * B[:, k], A[k]) for k in range(A.shape[0]))
