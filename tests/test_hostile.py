@@ -200,7 +200,7 @@ def make_world(root):
     for name, array in load_case(entries["lora"], "float64", VECTORS).items():
         np.save(root / "port" / "lora.float64" / f"{name}.npy", array)
     write_notebook(root / "exercises" / "07_lora_layer.ipynb", notebook_of(read_sets()["07_lora_layer"], "solutions"))
-    (root / "exercises" / "words.csv").write_text("student,item,out_of,points,remark\nada,words_05_lora_layer,4,3,\n")
+    (root / "exercises" / "words.csv").write_text("student,item,out_of,points,remark\nada,words_07_lora_layer,4,3,\n")
     (root / "exercises" / "moodle.csv").write_text("Identifier,Grade,Maximum Grade\nParticipant 1,,10\n")
     (root / "exercises" / "canvas.csv").write_text("Student,ID,LoRA (7)\nAda,1,\n")
     return root

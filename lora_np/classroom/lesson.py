@@ -1,5 +1,7 @@
-"""What the lessons share: how they look, tables, and pictures of small arrays."""
+"""What the lessons share: how they look, claims, sliders, tables, and pictures of small arrays."""
 
+import base64
+import io
 import logging
 import sys
 
@@ -7,9 +9,10 @@ import numpy as np
 
 from ..experiments.drawing import COLOURS, PALETTE, STYLE, colour
 
-__all__ = ["COLOURS", "PALETTE", "colour", "print_table", "setup", "show_arrays"]
+__all__ = ["COLOURS", "PALETTE", "claim", "colour", "print_table", "setup", "show_arrays", "slide"]
 
 FONT_SIZE = 13
+NO_LONGER = "No longer so:"  # in no output of a lesson as it comes, which `notebooks.execute` makes sure of
 
 
 def setup():
@@ -36,6 +39,63 @@ def notebook_shell():
     """IPython's shell in a Jupyter kernel; elsewhere None."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None
+
+
+def claim(holds, otherwise):
+    """Check what a lesson says of its numbers. Where it does not hold, print `otherwise`, and go on.
+
+    Parameters
+    ----------
+    holds : bool or array of bool
+    otherwise : str, a sentence
+    """
+    if not np.all(holds):
+        print(f"{NO_LONGER} {otherwise}")
+
+
+def slide(draw, values, label, seconds=0.8):
+    """Show one picture for each of several values: with a slider, and in a stored notebook as an animation.
+
+    Parameters
+    ----------
+    draw : function of a value, which draws one pyplot figure; all are of one size
+    values : list
+    label : str, in front of the slider
+    seconds : float, between two pictures of the animation
+    """
+    from IPython.display import display
+    from PIL import Image
+
+    pictures = [drawn(draw, value) for value in values]
+    first, *others = (Image.open(io.BytesIO(png)).convert("RGB") for png in pictures)
+    file = io.BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0, optimize=True)
+    bundle = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": f"<slider: {label}>"}
+    if notebook_shell() is not None:
+        bundle = slider(pictures, values, label)._repr_mimebundle_() | bundle
+    display(bundle, raw=True)
+
+
+def drawn(draw, value):
+    """The picture that draw(value) makes, as the bytes of a PNG file."""
+    from matplotlib import pyplot as plt
+
+    plt.close("all")
+    draw(value)
+    file = io.BytesIO()
+    plt.savefig(file, format="png")
+    plt.close("all")
+    return file.getvalue()
+
+
+def slider(pictures, values, label):
+    """A widget that shows one of several PNG files."""
+    import ipywidgets
+
+    image = ipywidgets.Image(value=pictures[0], format="png")
+    knob = ipywidgets.SelectionSlider(options=[(str(value), i) for i, value in enumerate(values)], description=label)
+    knob.observe(lambda change: image.set_trait("value", pictures[change["new"]]), "value")
+    return ipywidgets.VBox([knob, image])
 
 
 def print_table(head, rows):

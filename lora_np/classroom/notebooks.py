@@ -11,12 +11,15 @@ from time import perf_counter
 
 from ..data.texts import existing_file
 from ..formats import write_text
-from .agreement import disagreements, tags
+from .agreement import disagreements, tags, text
+from .lesson import NO_LONGER
 
 METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # a tag, and what JupyterLab calls it
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
 
 
@@ -97,6 +100,8 @@ def execute(path, notebook=None):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
                 raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")
+            if NO_LONGER in text(output):
+                raise ValueError(f"notebook: {path}, a claim: {text(output)}")
     notebook.cells = notebook.cells[: len(notebook.cells) - len(sliders)]
     return stored(notebook)
 
@@ -108,14 +113,17 @@ def with_this_package():
 
 
 def stored(notebook):
-    """A notebook as it is kept: no outputs of interactive cells, no metadata of one machine."""
+    """A notebook as it is kept: cells folded as their tags say, no live sliders, no metadata of one machine."""
     for cell in notebook.cells:
+        if folded := {name: True for tag, name in FOLDED.items() if tag in tags(cell)}:
+            cell.metadata["jupyter"] = folded
         if cell.cell_type == "code":
             if "interactive" in tags(cell):
                 cell.outputs = [output for output in cell.outputs if output.get("name") == "stderr"]
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
+                output.get("data", {}).pop(WIDGET, None)
     notebook.metadata = METADATA
     return notebook
 

@@ -1,0 +1,74 @@
+"""The form of the lessons: ideas are visible, drawing is folded, formulas are typeset, answers come on asking."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_np.classroom.agreement import tags
+from lora_np.classroom.notebooks import FOLDED, read_notebook
+from lora_np.classroom.sets import SETS
+
+ROOT = Path(__file__).resolve().parents[1]
+OLD = {"00", "02", "03", "05", "06", "07", "08", "09", "10", "11", "12", "13", "16", "17"}  # not yet in this form
+LESSONS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.name[:2] not in OLD]
+LONGEST = 25  # lines of a visible cell
+LARGEST = 1_000_000  # bytes of a picture or an animation
+DRAWING = re.compile(r"\b(plt|axes|ax|figure|fig)\b *[.\[=,]")
+TYPESET = re.compile(r"\$\$.+?\$\$|\$[^$\n]+?\$", re.DOTALL)
+CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+SYMBOLS = re.compile(r"[ᵀ√ΣΔσα∂‖⊙∞²³·≤≥₀-₉ᵢⱼ]")
+DETAILS = re.compile(r"<details><summary>.+?</summary>\n\n.+?\n\n *</details>", re.DOTALL)
+
+
+@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+def lesson(request):
+    return read_notebook(request.param)
+
+
+def cells(lesson, kind):
+    return [cell for cell in lesson.cells if cell.cell_type == kind]
+
+
+def test_visible_code_is_short_and_does_not_draw(lesson):
+    for cell in cells(lesson, "code"):
+        assert "assert " not in cell.source, cell.source  # `claim` says why, and goes on
+        if "hide-input" not in tags(cell):
+            assert cell.source.count("\n") < LONGEST and not DRAWING.search(cell.source), cell.source
+
+
+def test_cells_are_folded_as_their_tags_say(lesson):
+    for cell in cells(lesson, "code"):
+        assert cell.metadata.get("jupyter", {}) == {name: True for tag, name in FOLDED.items() if tag in tags(cell)}
+
+
+def test_formulas_are_typeset(lesson):
+    for cell in cells(lesson, "markdown"):
+        plain = TYPESET.sub("", re.sub(r"\b\d\d · ", "", cell.source))  # of links to lessons, "02 · Rank and SVD"
+        assert not SYMBOLS.search(CODE.sub("", plain)), cell.source
+        assert not re.search(r"`[^`\n]*[ᵀ√Σ∂‖⊙₀-₉][^`\n]*`", plain), cell.source
+        assert not re.search(r"\n\n    (?! *</?details|[-\d])\S", CODE.sub("", cell.source)), cell.source  # a block of code
+
+
+def test_questions_have_answers_that_come_on_asking(lesson):
+    text = "\n\n".join(cell.source for cell in lesson.cells)
+    for question in re.split(r"\*\*Predict\.?\*\*", text)[1:]:
+        assert len(DETAILS.findall(question.partition("\n## ")[0])) >= 2, question[:200]
+    for turn in text.split("**Your turn.**")[1:]:
+        assert "<details><summary>A solution</summary>" in turn.partition("\n## ")[0], turn[:200]
+    tries = re.split(r"\n(?=\d\. )", text.partition("\n## Try")[2])[1:]
+    assert tries and all(DETAILS.search(one) for one in tries)
+
+
+def test_the_reader_writes_and_predicts(lesson, request):
+    text = "\n\n".join(cell.source for cell in lesson.cells)
+    assert "**Predict" in text
+    number = int(request.node.callspec.id[:2])
+    assert "**Your turn.**" in text
+    assert number not in SETS.values() or "\ncheck." in text  # with the exercises' own checks
+
+
+def test_pictures_are_small(lesson):
+    for cell in cells(lesson, "code"):
+        for output in cell.outputs:
+            assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < LARGEST
