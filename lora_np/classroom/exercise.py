@@ -219,6 +219,8 @@ def named_outputs(exercise, returned):
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"
+    if returned is ...:
+        raise ValueError("it is not written yet")
     if returned is None:
         raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")
     by_name = returned if isinstance(returned, dict) else fields_of(returned)

@@ -16,6 +16,9 @@ def add_commands(command):
     text = "lessons and exercises: release DIR, grade NOTEBOOK …, execute NOTEBOOK …"
     action = subcommands(command("classroom", None, text), "action", "ACTION")
 
+    book = command("book", run_book, "build one site of lessons, exercises, results and reference (extra: book)")
+    book.add_argument("folder", metavar="DIR", help="folder to write; open DIR/index.html")
+
     jobs = {"type": int, "default": 2, "metavar": "N", "help": "number of processes (default 2)"}
     releasing = action("release", run_release, "write the students' notebooks and the worked solutions")
     releasing.add_argument("folder", metavar="DIR", help="folder to write")
@@ -44,6 +47,13 @@ def add_commands(command):
     execute.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
     execute.add_argument("--check", action="store_true", help="write nothing; compare with the stored outputs")
     execute.add_argument("--jobs", **jobs)
+
+
+def run_book(arguments):
+    from ..classroom.book import build
+
+    build(arguments.folder)
+    print(f"{arguments.folder}/index.html")
 
 
 def run_release(arguments):

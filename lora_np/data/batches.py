@@ -58,7 +58,7 @@ def class_batches(sequences, labels, batch_size, pad_id, rng=None):
     the batches are shuffled. Sorting saves work on padding; sorting within chunks leaves it random which rows meet.
     Without `rng` (evaluation) all rows are sorted by length: a fixed order with the least padding.
 
-    ``batch.rows`` leads back to the input::
+    `batch.rows` leads back to the input:
 
         predicted = np.empty(len(sequences), dtype=np.int64)
         for batch in class_batches(sequences, labels, 64, pad_id):

@@ -22,10 +22,10 @@ scatters less than accuracy. Only the base, the numbers of passes over the data 
 experiment states them. On the small base, full fine-tuning is further ahead of LoRA after one pass than after the main
 job's three.
 
-The two bases differ in more than their size. Batches have 32 snippets on the small base, and 16 on SmolLM2. The small
-base's rates have the lowest mean over two seeds that no experiment uses. SmolLM2's were chosen with one such seed, on
-2,000 snippets, also for runs on 6,528. One seed scatters by some hundredths of a nat, so a neighbouring rate may be as
-good. SmolLM2's runs on 2,000 snippets and fewer are evaluated once, at the end.
+The two bases differ in more than their size. Batches have 32 snippets on the small base, and 16 on SmolLM2. Rates have
+the lowest mean over two seeds that no experiment uses; SmolLM2's were chosen on 2,000 snippets, also for runs on 6,528.
+On SmolLM2 one seed scatters by some hundredths of a nat, so a neighbouring rate may be as good. Its runs on 2,000
+snippets and fewer are evaluated once, at the end.
 
 Square brackets, bars and bands are 95 % confidence intervals of the mean over seeds (Student's t). For a comparison,
 the difference or the ratio is taken seed by seed first; the mean of ratios is the geometric one. A claim holds here if

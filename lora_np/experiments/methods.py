@@ -18,7 +18,7 @@ QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
 SOME = {"examples": 2000, "evaluations": 1}  # of SmolLM2's runs, except those of the main job
-TUNE_SEED, TUNE_SEEDS = 100, {"pretrained": 2, "smollm2": 1}  # from which on, and how many; experiments' count from 0
+TUNE_SEED, TUNE_SEEDS = 100, 2  # from which on, and how many; the experiments' count from 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -110,15 +110,15 @@ GUESSES = {
     },
     ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
     ("smollm2", 1): {
-        **{"full": 1e-4, "head": 4e-3, "attention": 2e-3, "all": 1e-3},
-        "lora": 2e-3,
+        **{"full": 2e-4, "head": 4e-3, "attention": 1e-3, "all": 1e-3},
+        "lora": 1e-3,
     },
 }
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.
 CHOOSING = {
     ("pretrained", 1): {"attention": ("qv_r1", "qv_r8", "qv_r64"), "all": ("all_r1", "all_r16", "all_r64")},
     ("pretrained", 3): {"attention": ("qv_r1", "qv_r4", "qv_r16"), "all": ("all_r1", "all_r8")},
-    ("smollm2", 1): {"attention": ("qv_r8",), "all": ("all_r4",)},
+    ("smollm2", 1): {"attention": ("qv_r8", "qv_r64"), "all": ("all_r4", "all_r16")},
 }
 
 
@@ -144,7 +144,7 @@ def rates_to_tune():
     def runs_at(name, passes, base):
         some = SOME if base == "smollm2" else {}
         keys = CHOOSING[base, passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
-        grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS[base])]
+        grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS)]
         return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
 
     return {

@@ -107,8 +107,8 @@ def finetune(
         loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
         weights are those with the lowest balanced loss
     quoting : bool, of a TSV; see `read_records`
-    as_words : str, a question such as "\nLabel:". The language model's own head is trained to answer it after each text
-        with the label, and there is no new head. None: a new head
+    as_words : str, a question such as "\\nLabel:". The language model's own head is trained to answer it after each
+        text with the label, and there is no new head. None: a new head
     weights : "dense", or "blocks" to leave a GGUF file's weights in their blocks; see `lora_np.formats.read_model`
     recompute : bool, less memory for more time; see `lora_np.model.forward`
     threads : int; None: one, or for a large base all cores

@@ -1,0 +1,148 @@
+"""The book: lessons, exercises, results, specification and reference as one site, made by Sphinx from a clone.
+
+Nothing is written for the book alone, except its list of contents. Its pages are the notebooks with their stored
+outputs, the READMEs of the rooms, and the docstrings. Sources are laid out as in the clone, so that their links work.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ..formats import check_folder
+from .notebooks import notebook_text
+from .release import notebook_of
+from .sets import read_sets
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has none
+ROOMS = (
+    *("ops", "compress", "data", "adapters", "model", "formats", "analysis", "training", "tasks", "reference", "bench"),
+    *("experiments", "classroom"),
+)
+NOT_REFERENCE = ("exercises", "recipes", "llama_cpp", "vectors")  # folders of one file a subject, which are no library
+SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
+<path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
+"""  # a weight matrix and its two thin ones
+CONTENTS = {  # part of the book -> its pages, as patterns of paths
+    "Lessons": ("notebooks/*.ipynb", "notebooks/README.md"),
+    "Exercises": ("exercises/*.ipynb",),
+    "Results": ("figures/*.md",),
+    "For ports": ("lora_np/reference/*.md",),
+    "Reference": ("api/*.md",),
+    "Rooms": ("lora_np/README.md", "lora_np/[!r]*/*.md", "lora_np/*.md", "tests/*.md", ".github/*.md"),
+}
+
+
+def build(folder):
+    """Build the book.
+
+    Parameters
+    ----------
+    folder : of the site, whose first page is index.html
+
+    Raises
+    ------
+    ValueError
+        If the package is not a clone's, or Sphinx has something to say: every warning counts.
+    """
+    folder = check_folder(folder, "folder")
+    if not (ROOT / "notebooks" / "00_start_here.ipynb").exists():
+        raise ValueError("book: needs a clone of lora_np, with its notebooks")
+    try:
+        from sphinx.cmd.build import build_main
+    except ModuleNotFoundError:
+        raise ValueError('book: needs Sphinx; install it with: pip install ".[book]"') from None
+
+    with tempfile.TemporaryDirectory() as scratch:
+        write_sources(Path(scratch))
+        trees = os.path.join(scratch, "trees")
+        words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, scratch, str(folder)]
+        if build_main(words):
+            raise ValueError("book: Sphinx has stopped for the reasons above")
+
+
+def write_sources(folder):
+    """Write the pages' sources, and `conf.py`."""
+    pages = {"index.md": (ROOT / "README.md").read_text("utf-8")}
+    for pattern in ("notebooks/*", "figures/*.md", "lora_np/**/*.md", ".github/*.md", "tests/*.md"):
+        for path in ROOT.glob(pattern):
+            if path.suffix in (".md", ".ipynb"):
+                pages[path.relative_to(ROOT).as_posix()] = path.read_text("utf-8")
+    pages |= {f"exercises/{name}.ipynb": notebook_text(notebook_of(of, "student")) for name, of in read_sets().items()}
+    pages |= {f"api/{room}.md": reference(room) for room in ROOMS}
+    for page, text in pages.items():
+        if page.endswith(".ipynb"):
+            notebook = json.loads(text)
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = with_links(page, "".join(cell["source"]), folder)
+            text = json.dumps(notebook)
+        else:
+            text = with_links(page, text, folder)
+        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        (folder / page).write_text(text + contents(pages) * (page == "index.md"), "utf-8")
+    (folder / "icon.svg").write_text(ICON, "utf-8")
+    shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
+
+
+def contents(pages):
+    """The list of contents, which the theme shows beside every page."""
+    lists = []
+    for part, patterns in CONTENTS.items():
+        names = dict.fromkeys(page for pattern in patterns for page in sorted(pages) if fnmatch(page, pattern))
+        lines = "\n".join(name.rpartition(".")[0] for name in names)
+        lists.append(f"\n\n```{{toctree}}\n:hidden:\n:caption: {part}\n\n{lines}\n```\n")
+    return "".join(lists)
+
+
+def reference(room):
+    """A page with the functions of a room, module by module."""
+    folder = ROOT / "lora_np" / room
+    lines = [f"# lora_np.{room}\n"]
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if path.name not in ("__init__.py", "__main__.py") and not set(parts) & set(NOT_REFERENCE):
+            module = ".".join(parts)
+            lines.append(f"## {'.'.join(parts[2:])}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n")
+    return "\n".join(lines)
+
+
+def with_links(page, text, folder):
+    """A page whose links lead to pages: a folder's to its README, a program's to a page that shows it."""
+    where = os.path.dirname(page)
+
+    def leading(match):
+        sign, words, target = match.groups(default="")
+        path, hash, anchor = target.partition("#")
+        if not path or re.match(r"[a-z]+:", path):
+            return match[0]
+        name = os.path.normpath(os.path.join(where, path))
+        there = ROOT / name
+        if there.is_dir():
+            there, name = there / "README.md", f"{name}/README.md"
+        if name == "README.md":
+            name = "index.md"
+        elif there.suffix in SOURCE:
+            name = f"{name}.md"
+            write_source(folder / name, there)
+        elif there.is_file() and there.suffix not in (".md", ".ipynb"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(there, folder / name)
+        elif not there.exists() and not name.startswith("exercises/"):
+            return words
+        return f"{sign}[{words}]({os.path.relpath(name, where or '.')}{hash}{anchor})"
+
+    return re.sub(r'<a id="(\w+)"></a>\n', r"(\1)=\n", LINK.sub(leading, text))
+
+
+def write_source(page, path):
+    """A page that shows a file."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    language = SOURCE[path.suffix]
+    text = f"---\norphan: true\n---\n\n# {path.name}\n\n"
+    page.write_text(f"{text}````{{code-block}} {language}\n:linenos:\n\n{path.read_text('utf-8')}\n````\n", "utf-8")

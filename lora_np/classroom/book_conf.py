@@ -1,0 +1,43 @@
+"""Sphinx's configuration of the book, which `book.py` copies to the pages' sources."""
+
+import re
+
+project, author, copyright = "lora_np", "the lora_np authors", "the lora_np authors, MIT licence"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx-mathjax-offline"]
+root_doc = "index"
+default_role = "code"
+add_module_names = False
+autodoc_inherit_docstrings = False
+numpydoc_show_class_members = False
+html_theme = "sphinx_book_theme"
+html_title = "lora_np"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_favicon = "icon.svg"
+html_copy_source = False
+html_show_sphinx = False
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # outputs are those that the notebooks have stored
+
+
+def as_plain_text(app, what, name, obj, options, lines):
+    """Docstrings are plain text: no character is a mark of reStructuredText, and an indented paragraph is code."""
+    text, code = [], False
+    for line in lines:
+        indented = line.startswith("    ")
+        if indented and not code and text and not text[-1]:
+            text += ["::", ""]
+            code = True
+        code = code and (indented or not line)
+        text.append(line if code else re.sub(r"(`[^`]*`)|([*|_\\])", lambda match: match[1] or "\\" + match[2], line))
+    lines[:] = text
+
+
+def skip(app, what, name, obj, skipped, options):
+    """A NamedTuple's fields are described where the tuple is."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field") else None
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_plain_text, priority=100)  # before numpydoc
+    app.connect("autodoc-skip-member", skip)
