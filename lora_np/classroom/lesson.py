@@ -67,9 +67,14 @@ def slide(draw, values, label, seconds=0.8):
     from PIL import Image
 
     pictures = [drawn(draw, value) for value in values]
-    first, *others = (Image.open(io.BytesIO(png)).convert("RGB") for png in pictures)
+    frames = [Image.open(io.BytesIO(png)).convert("RGB") for png in pictures]
+    all_in_one = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
+    for i, frame in enumerate(frames):
+        all_in_one.paste(frame, (0, i * frame.height))
+    palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # an animation has one palette
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     file = io.BytesIO()
-    first.save(file, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0, optimize=True)
+    first.save(file, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
     bundle = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": f"<slider: {label}>"}
     if notebook_shell() is not None:
         bundle = slider(pictures, values, label)._repr_mimebundle_() | bundle
@@ -92,7 +97,7 @@ def slider(pictures, values, label):
     """A widget that shows one of several PNG files."""
     import ipywidgets
 
-    image = ipywidgets.Image(value=pictures[0], format="png")
+    image = ipywidgets.Image(value=pictures[0], format="png", layout={"max_width": "100%", "align_self": "flex-start"})
     knob = ipywidgets.SelectionSlider(options=[(str(value), i) for i, value in enumerate(values)], description=label)
     knob.observe(lambda change: image.set_trait("value", pictures[change["new"]]), "value")
     return ipywidgets.VBox([knob, image])

@@ -19,6 +19,7 @@ SETS = {  # folder in `exercises/` -> number of its lesson
     "adapters_as_parts": 11,
     "quantised_and_pruned": 12,
     "variants": 13,
+    "since_gpt2": 14,
 }
 
 

@@ -21,7 +21,7 @@ from ...exercise import Unfit
 POINTS = 5
 OUTPUTS = ("A_r", "B_r", "error")
 HINTS = {
-    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What stands between the Q's, how large is it, and what is its best cut?",
+    "B A": "B = Q_B R_B and Aᵀ = Q_A R_A. What is between the Q's, how large is it, and what is its best cut?",
     "error": "‖ΔW‖² is the sum of all σ². Which of them belong to what is cut off?",
 }
 FORMULA = """B = Q_B R_B,  Aᵀ = Q_A R_A,  R_B R_Aᵀ = U Σ Vᵀ

@@ -5,10 +5,10 @@ D); the heads' `O` are then put side by side, head 0 in the first `D` columns, a
 are `dcontext` (B, T, C), and `probs` and `v` in heads.
 
 **First** cut `dcontext` into heads, (B, H, T, D): it takes a reshape *and* an exchange of two axes. (Why is a reshape
-alone not enough, although the shape is right?) **Then derive** from `O_i = Σ_j probs_ij v_j`: where does prob_ij stand,
+alone not enough, although the shape is right?) **Then derive** from `O_i = Σ_j probs_ij v_j`: where is prob_ij,
 and where v_j?
 
-**Predict:** `probs` is 0 where a key stands after its query. Is `dprobs` 0 there as well?
+**Predict:** `probs` is 0 where a key is after its query. Is `dprobs` 0 there as well?
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from .scores_backward import scores_backward
 POINTS = 4
 OUTPUTS = ("dprobs", "dv")
 HINTS = {
-    "dprobs": "prob_ij stands in context_i alone, as the factor of v_j. Each head has its own columns of dcontext.",
+    "dprobs": "prob_ij is in context_i alone, as the factor of v_j. Each head has its own columns of dcontext.",
     "dv": "Which queries i have made use of value j, and how large was the share of each?",
 }
 FORMULA = "dO = dcontext in heads, (B, H, T, D)\ndprobs = dO vᵀ,  dv = probsᵀ dO, in each head"

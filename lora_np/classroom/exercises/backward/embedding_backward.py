@@ -11,7 +11,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dtable",)
-HINTS = {"dtable": "A row of the table is copied to wherever its token stands. What comes back from two copies?"}
+HINTS = {"dtable": "A row of the table is copied to wherever its token is. What comes back from two copies?"}
 FORMULA = "dtable[i] = Σ dy[b, t] over all places (b, t) with ids[b, t] = i;  np.add.at(dtable, ids, dy)"
 
 

@@ -2,7 +2,7 @@
 
 In each head, `score_ij = q_i · k_j / √D`. Everything is in heads here.
 
-**Derive** the two gradients from this one line: in which scores does `q_i` stand, in which `k_j`? One is a sum along a
+**Derive** the two gradients from this one line: in which scores is `q_i`, in which `k_j`? One is a sum along a
 row of scores, the other down a column. **A check in your head:** with `T` = 1 there is one score, `q · k / √D`. What
 are `dq` and `dk` then, and do your formulas say so?
 """
@@ -12,8 +12,8 @@ import numpy as np
 POINTS = 4
 OUTPUTS = ("dq", "dk")
 HINTS = {
-    "dq": "score_ij is q_i · k_j times a number. In which scores does q_i stand, and with which factor each?",
-    "dk": "In which scores does k_j stand: along a row of scores, or down a column?",
+    "dq": "score_ij is q_i · k_j times a number. In which scores is q_i, and with which factor each?",
+    "dk": "In which scores is k_j: along a row of scores, or down a column?",
 }
 FORMULA = "dq = dscores k / √D\ndk = dscoresᵀ q / √D, in each head"
 

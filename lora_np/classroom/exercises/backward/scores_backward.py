@@ -4,7 +4,7 @@
 exercises 03, with two axes more.
 
 **Predict first**, and see whether your result agrees: what must a row of `dscores` add up to? And what is `dscores`
-where a key stands after its query: does the mask need any care on the way back, and what happens to a `dprobs` that is
+where a key is after its query: does the mask need any care on the way back, and what happens to a `dprobs` that is
 not zero there?
 """
 

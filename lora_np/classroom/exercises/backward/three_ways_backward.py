@@ -17,7 +17,7 @@ FORMULA = "dh = dq Wq + dk Wk + dv Wv"
 
 def three_ways_backward(dq, dk, dv, Wq, Wk, Wv):
     """dq, dk, dv (B, T, C), Wq, Wk, Wv (C, C), each (out, in) -> dh (B, T, C)."""
-    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight as it stands, where forward it was transposed.
+    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight as it is, where forward it was transposed.
     # Centred differences would tell one from the other, and the shapes do not.
     return dq @ Wq + dk @ Wk + dv @ Wv  # (B, T, C), from each way its own part
 

@@ -46,14 +46,14 @@ ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing i
    control for that is to train at r = 2, and at r = 16, and to compare. (An update of shuffled labels has a low stable
    rank, too.)
 3. The factor has ‖ΔW‖ above the line: an update 24 times as large has a factor 24 times as large in the same
-   directions. Compare what stands below the line, ‖Uᵀ W V‖, for both, between that of random directions and that of W's
-   own leading ones. If the claim is wrong, both updates lie at about the same place between these two. In the lesson
+   directions. Compare what is below the line, ‖Uᵀ W V‖, for both, between that of random directions and that of W's
+   own leading ones. If the claim is wrong, both updates are at about the same place between these two. In the lesson
    both lay between, and nearer to chance.
 4. The two seeds share more than the task: the same base, the same texts. `dW = dyᵀ x` can only look for what is in the
    x, and a direction that is strong in all texts leads whatever the labels are. Control: a training with shuffled
    labels. In the lesson it had q's leading direction as well, and not v's. Where the control has it, too, it is a mark
    of the texts.
-5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ can stand among W's leading
+5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ can be among W's leading
    singular values, and α = 128 makes it large. Control: change one alone. Scale LoRA's update to the norm of full
    fine-tuning's (or full's to LoRA's) and count again; train LoRA at several ranks, each at its own best learning rate.
    If the claim is wrong, the intruders go with the size. In the laboratory r = 1 had fewer of them than r = 64.

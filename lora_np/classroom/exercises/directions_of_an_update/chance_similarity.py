@@ -4,7 +4,7 @@ Two trainings have φ(8, 8) = 0.25. Is that much? It depends on n. Give the φ(i
 dimensions have on average.
 
 **Derive it in three steps.** A random direction of length 1 has n coordinates, and none is privileged: how large is
-each one's square on average? How much of its squared length lies within i given orthonormal directions? (Choose the
+each one's square on average? How much of its squared length is within i given orthonormal directions? (Choose the
 axes so that these are the first i.) `V_j` has j columns, each of them as random: so how large is the energy of `U_iᵀ
 V_j`, and what is φ?
 
@@ -13,7 +13,7 @@ V_j`, and what is φ?
 
 POINTS = 2
 OUTPUTS = ("phi",)
-HINTS = {"phi": "How much of a random direction's squared length lies within i given ones? There are j such."}
+HINTS = {"phi": "How much of a random direction's squared length is within i given ones? There are j such."}
 FORMULA = "on average φ = (i j / n) / min(i, j) = max(i, j) / n"
 
 
@@ -22,7 +22,7 @@ def chance_similarity(n, i, j):
     # n squares add up to 1 and are alike on average: 1/n each. Within i directions: i/n. From j columns: i j / n.
     energy = i * j / n
     return energy / min(i, j)  # that is max(i, j) / n
-    # 8/256 = 0.03, and 0.03 again; 1, as every direction lies within all 256. φ(8, 8) = 0.25 is chance for n = 32.
+    # 8/256 = 0.03, and 0.03 again; 1, as every direction is within all 256. φ(8, 8) = 0.25 is chance for n = 32.
 
 
 def draw(rng, size):

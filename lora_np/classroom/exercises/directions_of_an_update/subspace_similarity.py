@@ -1,10 +1,10 @@
 """How far do two sets of directions agree?
 
 `U` (n, p) and `V` (n, q) have orthonormal columns, the leading direction first. φ(i, j) compares the span of the first
-i columns of `U` with that of the first j of `V`: it is 1 where the smaller span lies within the larger, and 0 where
+i columns of `U` with that of the first j of `V`: it is 1 where the smaller span is within the larger, and 0 where
 they are orthogonal.
 
-**Derive it.** Which numbers are in `U_iᵀ V_j`, and how many? One column of `V_j` that lies within the span of `U_i`:
+**Derive it.** Which numbers are in `U_iᵀ V_j`, and how many? One column of `V_j` that is within the span of `U_i`:
 how long is its column in `U_iᵀ V_j`? So which energy has `U_iᵀ V_j` at most, and by what must one divide?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),

@@ -37,7 +37,7 @@ ANSWER = """\
 4. With one block they stay (but for rounding). Without positions, keys and values depend on their tokens alone; the
    last position's query sees the same pairs of key and value as before, in another order, and a weighted sum has no
    order. (Its own token is the same, too.) With two blocks they change. In block 0 each position has averaged over what
-   stood at or before it, and for the two that have changed places, and all between them, that is not the same any more:
+   were at or before it, and for the two that have changed places, and all between them, that is not the same any more:
    the causal mask itself tells the order, and block 1 reads it.
 
 *Marks:* one point for each change, half of it for what happens and half for why.

@@ -1,7 +1,7 @@
 """Scores.
 
 `q` and `k` are in heads now. Give the scores of attention, (B, H, T, T): row `i` says how well each key fits query `i`,
-divided so that the size does not depend on `D`; and −∞ wherever a key stands **after** its query. (The check looks at
+divided so that the size does not depend on `D`; and −∞ wherever a key is **after** its query. (The check looks at
 the numbers and at the mask apart.)
 
 **Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has a single number that is not? Why

@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("x",)
-HINTS = {"x": "Which row of which table says what stands at place t of text b? And which says that it is place t?"}
+HINTS = {"x": "Which row of which table says what is at place t of text b? And which says that it is place t?"}
 FORMULA = "x[b, t] = tok_emb[ids[b, t]] + pos_emb[t]"
 
 

@@ -1,7 +1,7 @@
 """Into heads.
 
 `q`, `k` and `v` are (B, T, C), and each head works with its own D columns: head n with columns n D to (n + 1) D − 1.
-Bring such an array into the shape (B, H, T, D), so that the heads stand beside one another like texts.
+Bring such an array into the shape (B, H, T, D), so that the heads are beside one another like texts.
 
 **On paper first:** `B` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down what head 0
 must hold, and head 1. Then write down what `x.reshape(1, 2, 2, 2)` holds: the shape is right.

@@ -13,7 +13,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("grad",)
-HINTS = {"grad": "Which two points lie on either side of x, and how far apart? Is all else where it was?"}
+HINTS = {"grad": "Which two points are on either side of x, and how far apart? Is all else where it was?"}
 FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at element i, 0 elsewhere"
 
 

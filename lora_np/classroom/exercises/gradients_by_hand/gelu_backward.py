@@ -17,7 +17,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "y is a product of two factors, and x stands in both. In the second one x is two functions deep."}
+HINTS = {"dx": "y is a product of two factors, and x is in both. In the second one x is two functions deep."}
 FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
 dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
 

@@ -17,7 +17,7 @@ OUTPUTS = ("dx", "dW", "db")
 HINTS = {
     "dx": "x_ni acts on row n of y alone, but on every output o there. How strongly on each?",
     "dW": "Which rows of y does W_oi act on? Each of them adds its share.",
-    "db": "b_o stands in output o of every row, with the factor 1.",
+    "db": "b_o is in output o of every row, with the factor 1.",
 }
 FORMULA = "dx = dy W\ndW = dyᵀ x\ndb = Σ_n dy_n, the sum over the rows"
 

@@ -3,7 +3,7 @@
 Each row of `x` becomes shares `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one number of `x` touches *every* number of
 its row of `p`: by its own numerator, and by the denominator that all share.
 
-**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both so that only `p` stands in them: then `x` need not be kept
+**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both so that only `p` is in them: then `x` need not be kept
 for the way back. Sum over j with `dp_j`. **Predict first:** add the same number to all of a row's `x`: what happens to
 `p`? So what must each row of `dx` add up to, whatever `dp` is? And what is `dx` when all of a row's `dp` are equal?
 

@@ -12,7 +12,7 @@ POINTS = 6
 OUTPUTS = ("dx", "dA", "dB")
 HINTS = {
     "dx": "x goes two ways in the forward pass. What comes back along each of them?",
-    "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. Which factors stand between dy and du?",
+    "dA": "u = x Aᵀ is a linear layer whose upstream gradient is du. Which factors are between dy and du?",
     "dB": "z = (s u) Bᵀ is a linear layer whose input is s u.",
 }
 FORMULA = "dB = s dyᵀ u,  u = x Aᵀ\ndu = s dy B\ndA = duᵀ x\ndx = dy W + du A"

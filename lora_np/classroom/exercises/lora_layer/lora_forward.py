@@ -9,7 +9,7 @@ from ...exercise import normals
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "Two paths lead from x to y, and one number stands on one of them alone."}
+HINTS = {"y": "Two paths lead from x to y, and one number is on one of them alone."}
 FORMULA = "y = x Wᵀ + b + s (x Aᵀ) Bᵀ"
 
 

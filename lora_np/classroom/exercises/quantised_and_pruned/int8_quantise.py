@@ -14,8 +14,8 @@ import numpy as np
 POINTS = 2
 OUTPUTS = ("codes", "scales")
 HINTS = {
-    "codes": "How many steps from 0 does a weight lie, and which whole number is nearest? And in a row of zeros?",
-    "scales": "The outermost mark of a row's ruler, number 127, lies on which weight? How far apart are two marks?",
+    "codes": "How many steps from 0 is a weight, and which whole number is nearest? And in a row of zeros?",
+    "scales": "The outermost mark of a row's ruler, number 127, is on which weight? How far apart are two marks?",
 }
 FORMULA = """scale_o = max_i |W_oi| / 127,  code_oi = W_oi / scale_o, rounded to the nearest whole number
 a row of zeros: scale 0, codes 0"""
@@ -29,7 +29,7 @@ def int8_quantise(W):
     steps = np.where(scales > 0, scales, 1.0)  # (out, 1)
     codes = np.rint(W / steps)  # (out, in): each row by its own step
     return codes.astype(np.int8), scales[:, 0]
-    # The row in the head: scale 0.01, codes −127, 50, 0, 100. Only 0.004 is lost; it lies between the marks 0 and 0.01.
+    # The row in the head: scale 0.01, codes −127, 50, 0, 100. Only 0.004 is lost; it is between the marks 0 and 0.01.
 
 
 def draw(rng, size):

@@ -17,7 +17,7 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Go back to weights, add, begin anew: what is a row's ruler then, and where do its weights lie?",
+    "new_codes": "Go back to weights, add, begin anew: what is a row's ruler then, and where are its weights?",
     "new_scales": "A ruler has to reach to the largest weight of its row. Which row is that now?",
     "lost": "What should have come out, and what has come out? How long is the difference beside ‖ΔW‖?",
 }

@@ -1,7 +1,7 @@
 """Four bits.
 
-The same with 16 `points` in the place of even marks. They are given, rising from −1 to 1, and code `k` stands for
-`points[k]`. The blocks follow one another row by row, as the weights lie in memory; `block_size` need not divide a row,
+The same with 16 `points` in the place of even marks. They are given, rising from −1 to 1, and code `k` means
+`points[k]`. The blocks follow one another row by row, as the weights are in memory; `block_size` need not divide a row,
 so a block may begin in one row and end in the next. Give the largest magnitude of each block, `absmax`, and the codes
 of its weights.
 

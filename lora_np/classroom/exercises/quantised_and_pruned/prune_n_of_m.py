@@ -12,7 +12,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("W_pruned",)
-HINTS = {"W_pruned": "Give W a third axis that a group lies along. Which of its members are the m − n smallest?"}
+HINTS = {"W_pruned": "Give W a third axis that a group is along. Which of its members are the m − n smallest?"}
 FORMULA = "groups = |W|.reshape(out, in / m, m); in each, the m − n of least magnitude become 0"
 
 

@@ -4,7 +4,7 @@ The hard one. Given `V`, give the **exact** gradients: of `x`, of `V` (all of it
 `m`. From dV on, dA and dB are LoRA's, and you have them from exercises 07.
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. First the two quick ones: what is dW′, and what follows for dm? Then
-move the row of `V` by a little, δ. What does `W′` do if δ lies along v̂? If δ lies across, at a right angle? Any δ is a
+move the row of `V` by a little, δ. What does `W′` do if δ is along v̂? If δ is across, at a right angle? Any δ is a
 part along and a part across; which part of dW′ does dV keep, then, and with which factor?
 
 **Predict,** and see whether your result agrees: what is the product of each row of dV with its row of `V`? How large is

@@ -2,7 +2,7 @@
 
 The hard one. A chain of linear layers, number 0 at the bottom: layer `l` turns its input, (N, widths[l]), into (N,
 widths[l + 1]), and that is the input of the next one. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`,
-or none, where that is 0. The loss stands above the last layer and hands it its `dy`; the input of layer 0 is data.
+or none, where that is 0. The loss is above the last layer and hands it its `dy`; the input of layer 0 is data.
 
 Count the FLOPs of the forward and of the backward pass, if **no product is carried out that nobody asks for**. Draw
 the chain and go down from the loss. At each layer ask three things: is anything trained *below*, so that `dx` must be
@@ -23,7 +23,7 @@ HINTS = {
     ),
 }
 FORMULA = """forward: 2 N (in out + r (in + out)) of each layer
-backward, of each layer: 2 N r (in + 2 out) for dA, dB and du;  and if an adapter lies below it,
+backward, of each layer: 2 N r (in + 2 out) for dA, dB and du;  and if an adapter is below it,
 2 N (in out + r in) more for dx = dy W + du A"""
 
 

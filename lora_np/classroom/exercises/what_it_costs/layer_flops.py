@@ -15,7 +15,7 @@ OUTPUTS = ("full_forward", "full_backward", "lora_forward", "lora_backward")
 HINTS = {
     "full_forward": "(N, in) times (in, out): how many results, and how many operations in each of them?",
     "full_backward": "Which two gradients are products of matrices? Write down their shapes, and count as before.",
-    "lora_forward": "x Wᵀ is still there. Which two thin products stand beside it?",
+    "lora_forward": "x Wᵀ is still there. Which two thin products are beside it?",
     "lora_backward": "dx goes back through W and through A. Which products lead to dA, dB, dx? Which serves two?",
 }
 FORMULA = """full: forward 2 N in out, backward 4 N in out

@@ -1,0 +1,57 @@
+"""RMS norm, backward.
+
+    x̂ = x · inv_rms        inv_rms = 1 / √(mean(x²) + ε)        y = x̂ ⊙ w
+
+The forward pass has kept `x_hat` and `inv_rms`. Begin at the end: `dw` and dx̂ are quick. Then `x_i` acts on its row
+of x̂ in two ways: directly, and through `inv_rms`. Derive both, and add.
+
+**Predict first:** multiply a row of `x` by 1.01. What happens to `y`, if ε is tiny? So what must the product of each
+row of `dx` with its row of `x` be? Try it on your result.
+"""
+
+import numpy as np
+
+POINTS = 4
+OUTPUTS = ("dx", "dw")
+HINTS = {
+    "dx": "Two ways lead from x_i to its row's x̂: directly, and through the one number inv_rms. What does each give?",
+    "dw": "w_c multiplies column c of x̂, in every row.",
+}
+FORMULA = "dw = Σ_n dy ⊙ x̂,  dx̂ = dy ⊙ w\ndx = inv_rms (dx̂ − x̂ ⊙ mean(dx̂ ⊙ x̂)), the mean along each row"
+
+
+def rms_norm_backward(dy, x_hat, inv_rms, w):
+    """dy (N, C), x_hat (N, C), inv_rms (N, 1), w (C,) -> dx (N, C), dw (C,)."""
+    # y = x̂ ⊙ w
+    dw = np.sum(dy * x_hat, axis=0)  # (C,)
+    dx_hat = dy * w  # (N, C)
+    # x̂ = x · inv_rms. Both ways end with the factor inv_rms:
+    #   directly           ∂x̂_i/∂x_i = inv_rms, and so dx̂_i
+    #   through inv_rms    ∂inv_rms/∂x_i = −inv_rms³ x_i / C = −inv_rms² x̂_i / C, and x̂_j is x_j times inv_rms:
+    #                      together −x̂_i Σ_j dx̂_j x̂_j / C
+    along = np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, 1)
+    dx = inv_rms * (dx_hat - x_hat * along)  # (N, C)
+    # A longer x gives the same y, so dx has no part along x: the product is 0, except for ε.
+    return dx, dw
+
+
+def draw(rng, size):
+    x = rng.normal(size=(size.N, size.C)) * rng.uniform(0.5, 2.0, (size.N, 1)) + rng.normal(size=(size.N, 1))
+    inv_rms = 1 / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 0.05)
+    dy, w = rng.normal(size=x.shape), rng.normal(1.0, 0.5, size.C)
+    return {"dy": dy, "x_hat": x * inv_rms, "inv_rms": inv_rms, "w": w}
+
+
+MISTAKES = {
+    "dx": [
+        (
+            "the mean of dx̂ is taken off, as in a layer norm",
+            lambda i: i.right["dx"] - i.inv_rms * np.mean(i.dy * i.w, axis=-1, keepdims=True),
+        ),
+        (
+            "w is missing inside the mean",
+            lambda i: i.w * rms_norm_backward(i.dy, i.x_hat, i.inv_rms, np.ones_like(i.w))[0],
+        ),
+    ],
+    "dw": [("w is a factor of dw, and dw does not depend on it", lambda i: i.right["dw"] * i.w)],
+}

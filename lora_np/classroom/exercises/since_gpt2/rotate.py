@@ -1,0 +1,55 @@
+"""RoPE.
+
+The `D` numbers of a query or a key are `D/2` points in the plane: point `j` has the coordinates `x[…, j]` and
+`x[…, j + D/2]`, for j = 0 … D/2 − 1. At position `t` (one of `positions`) point `j` is turned by the angle
+`t · theta^(−2j/D)`, counterclockwise.
+
+**On paper first:** what becomes of the point (1, 0) when it is turned by an angle φ? Of (0, 1)? So of (a, b)?
+**Predict:** what happens at position 0? And to the length of a query?
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("y",)
+HINTS = {"y": "Which two numbers of x are the coordinates of point j? Where does a turn take the point (a, b)?"}
+FORMULA = """φ_tj = t · theta^(−2j/D),  a = x[…, j],  b = x[…, j + D/2]
+y[…, j] = a cos φ − b sin φ,  y[…, j + D/2] = b cos φ + a sin φ"""
+
+
+def rotate(x, positions, theta):
+    """x (N, T, D), positions (T,) whole numbers, theta a number -> y (N, T, D)."""
+    half = x.shape[-1] // 2
+    speeds = theta ** (-np.arange(half) / half)  # (D/2,), angle per position
+    angles = positions[:, None] * speeds  # (T, D/2)
+    a, b = x[..., :half], x[..., half:]  # (N, T, D/2) each
+    first = a * np.cos(angles) - b * np.sin(angles)
+    second = b * np.cos(angles) + a * np.sin(angles)
+    return np.concatenate([first, second], axis=-1)  # (N, T, D)
+    # (1, 0) becomes (cos φ, sin φ), and (0, 1) becomes (−sin φ, cos φ). At position 0 nothing is turned. No length
+    # changes.
+
+
+def draw(rng, size):
+    """A piece from the middle of a text; half a head is longer than any other axis."""
+    x = rng.normal(size=(size.B, size.T, 2 * (size.D + 14)))
+    return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
+
+
+def neighbours(i):
+    """What comes out if points are made of neighbours."""
+    apart = np.concatenate([i.x[..., ::2], i.x[..., 1::2]], axis=-1)
+    turned = rotate(apart, i.positions, i.theta).reshape(*i.x.shape[:-1], 2, -1)
+    return turned.swapaxes(-1, -2).reshape(i.x.shape)
+
+
+MISTAKES = {
+    "y": [
+        ("numbers 2j and 2j + 1 are taken for a point, not j and j + D/2", neighbours),
+        (
+            "the positions count from 0, not from the first one given",
+            lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),
+        ),
+        ("the exponent is −j/D, and −2j/D belongs there", lambda i: rotate(i.x, i.positions, i.theta**0.5)),
+    ]
+}

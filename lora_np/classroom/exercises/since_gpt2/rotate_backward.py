@@ -1,0 +1,47 @@
+"""RoPE, backward.
+
+Forward, point (a, b) = (`x[…, j]`, `x[…, j + D/2]`) was turned by the angle φ, to (a cos φ − b sin φ, b cos φ + a sin
+φ). `cos` and `sin` hold the cosine and the sine of φ, for each position and each j. Give the gradient of `x`.
+
+**Derive it** for one point: in which two results is `a`, and with which factors? In which is `b`? Then say in words
+what your formula does to the points of `dy`.
+"""
+
+import numpy as np
+
+POINTS = 3
+OUTPUTS = ("dx",)
+HINTS = {"dx": "a is in both coordinates of the turned point. With which factor in each?"}
+FORMULA = "da = da′ cos φ + db′ sin φ,  db = db′ cos φ − da′ sin φ: a turn by −φ"
+
+
+def rotate_backward(dy, cos, sin):
+    """dy (N, T, D), cos (T, D/2), sin (T, D/2) -> dx (N, T, D)."""
+    half = cos.shape[-1]
+    first, second = dy[..., :half], dy[..., half:]  # (N, T, D/2) each
+    # first was a cos φ − b sin φ, second was b cos φ + a sin φ
+    da = first * cos + second * sin
+    db = second * cos - first * sin
+    return np.concatenate([da, db], axis=-1)  # (N, T, D)
+    # The points of dy are turned by the same angles, backwards.
+
+
+def draw(rng, size):
+    angles = rng.uniform(0.0, 2 * np.pi, (size.T, size.D + 14))
+    dy = rng.normal(size=(size.B, size.T, 2 * angles.shape[1]))
+    return {"dy": dy, "cos": np.cos(angles), "sin": np.sin(angles)}
+
+
+def neighbours(i):
+    """What comes out if points are made of neighbours."""
+    apart = np.concatenate([i.dy[..., ::2], i.dy[..., 1::2]], axis=-1)
+    turned = rotate_backward(apart, i.cos, i.sin).reshape(*i.dy.shape[:-1], 2, -1)
+    return turned.swapaxes(-1, -2).reshape(i.dy.shape)
+
+
+MISTAKES = {
+    "dx": [
+        ("it is turned once more in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
+        ("numbers 2j and 2j + 1 are taken for a point, not j and j + D/2", neighbours),
+    ]
+}

@@ -1,0 +1,46 @@
+"""SwiGLU, backward.
+
+    y = gate · sigmoid(gate) · up
+
+**Derive** both gradients. The one of `up` is quick. `gate` is in two factors: a product rule. You may use that the
+slope of the sigmoid is sigmoid · (1 − sigmoid), or derive it.
+
+**Predict first:** at gate = 0, which of the two gradients is zero? Far to the left, where the switch is closed, what
+comes back to `up`?
+"""
+
+import numpy as np
+
+from ...exercise import normals
+
+POINTS = 3
+OUTPUTS = ("dgate", "dup")
+HINTS = {
+    "dgate": "gate is in two of the three factors. What does each of the two pass on?",
+    "dup": "y is up times something. Times what?",
+}
+FORMULA = "g = sigmoid(gate)\ndup = dy ⊙ gate ⊙ g\ndgate = dy ⊙ up ⊙ g ⊙ (1 + gate ⊙ (1 − g))"
+
+
+def swiglu_backward(dy, gate, up):
+    """dy (N, F), gate (N, F), up (N, F) -> dgate (N, F), dup (N, F)."""
+    sigmoid = 1 / (1 + np.exp(-gate))  # (N, F)
+    # y = silu · up with silu = gate · sigmoid
+    dup = dy * gate * sigmoid
+    dsilu = dy * up
+    # product rule: 1 · sigmoid + gate · sigmoid (1 − sigmoid)
+    dgate = dsilu * sigmoid * (1 + gate * (1 - sigmoid))
+    return dgate, dup
+    # At gate = 0 dup is zero, and dgate is half of dy · up. Far to the left nearly nothing comes back to either.
+
+
+def draw(rng, size):
+    return normals(rng, size, dy="N F", gate="N F", up="N F")
+
+
+def slope_of_sigmoid(i):
+    sigmoid = 1 / (1 + np.exp(-i.gate))
+    return i.dy * i.up * sigmoid * (1 - sigmoid)
+
+
+MISTAKES = {"dgate": [("this is the slope of the sigmoid alone: gate is a factor, too", slope_of_sigmoid)]}
