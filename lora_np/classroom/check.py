@@ -54,7 +54,7 @@ def checker(item):
 
 def said(result, item, score, points):
     """A result in words."""
-    head = f"{item.name}: {score:g} of {points:g} point{'s' * (points != 1)}"
+    head = f"{item.name}: {score:.3g} of {points:g} point{'s' * (points != 1)}"
     if result.failed:
         return f"{head}\n  {result.failed}"
     lines = [head]

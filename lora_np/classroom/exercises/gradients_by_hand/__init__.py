@@ -8,7 +8,7 @@ derivation take one number first: which numbers of `y` does it touch, and how st
 matrix form comes last.
 """
 
-NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), paper and a pencil"
+NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), for the last task lesson 04, paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, four derivations, and a hard one at the end"
 EXERCISES = (
     "centred_difference",
