@@ -29,7 +29,7 @@ ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
 """  # a weight matrix and its two thin ones
 CONTENTS = {  # part of the book -> its pages, as patterns of paths
-    "Lessons": ("notebooks/*.ipynb", "notebooks/README.md"),
+    "Lessons": ("notebooks/*.ipynb", "notebooks/*.md"),
     "Exercises": ("exercises/*.ipynb",),
     "Results": ("figures/*.md",),
     "For ports": ("lora_np/reference/*.md",),
