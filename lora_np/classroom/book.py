@@ -50,7 +50,7 @@ def build(folder):
     ValueError
         If the package is not a clone's, or Sphinx has something to say: every warning counts.
     """
-    folder = check_folder(folder, "folder")
+    check_folder(folder, "folder")
     if not (ROOT / "notebooks" / "00_start_here.ipynb").exists():
         raise ValueError("book: needs a clone of lora_np, with its notebooks")
     try:
@@ -59,11 +59,13 @@ def build(folder):
         raise ValueError('book: needs Sphinx; install it with: pip install ".[book]"') from None
 
     with tempfile.TemporaryDirectory() as scratch:
-        write_sources(Path(scratch))
-        trees = os.path.join(scratch, "trees")
-        words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, scratch, str(folder)]
-        if build_main(words):
+        sources, trees, site = (Path(scratch) / name for name in ("sources", "trees", "site"))
+        sources.mkdir()
+        write_sources(sources)
+        words = ["-W", "--keep-going", "-q", "-b", "html", "-d", trees, sources, site]
+        if build_main(list(map(str, words))):
             raise ValueError("book: Sphinx has stopped for the reasons above")
+        shutil.copytree(site, folder, dirs_exist_ok=True)
 
 
 def write_sources(folder):
