@@ -21,7 +21,7 @@ SYMBOLS = re.compile(r"[ᵀ√ΣΔσα∂‖⊙∞²³·≤≥₀-₉ᵢⱼ]")
 DETAILS = re.compile(r"<details><summary>.+?</summary>\n\n.+?\n\n *</details>", re.DOTALL)
 
 
-@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=LESSONS, ids=lambda path: path.stem)
 def lesson(request):
     return read_notebook(request.param)
 

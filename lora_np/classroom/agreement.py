@@ -9,6 +9,7 @@ import re
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 TRAINING_RTOL = 0.05
+NO_LONGER = "No longer so:"  # how `lesson.claim` begins: in no output of a lesson as it comes
 SMALL_FACTOR = 100.0  # between two rounding errors, such as 3e-11 and 4e-12: their size depends on the machine
 
 

@@ -19,11 +19,7 @@ from .sets import read_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"```.*?```|`[^`]*`|(!?)\[([^]]*)\]\(([^)\s]+)\)", re.DOTALL)  # or code, which has none
-ROOMS = (
-    *("ops", "compress", "data", "adapters", "model", "formats", "analysis", "training", "tasks", "reference", "bench"),
-    *("experiments", "classroom"),
-)
-NOT_REFERENCE = ("exercises", "recipes", "llama_cpp", "vectors")  # folders of one file a subject, which are no library
+NOT_REFERENCE = ("cli", "exercises", "recipes", "llama_cpp", "book_conf")  # what is no library, or not its functions
 SOURCE = {".py": "python", ".mjs": "javascript", ".c": "c"}  # files that are shown as pages
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 1h9v9H1z"/>
 <path fill="#d55e00" d="M12 1h3v9h-3zM1 12h9v3H1z"/></svg>
@@ -76,7 +72,8 @@ def write_sources(folder):
             if path.suffix in (".md", ".ipynb"):
                 pages[path.relative_to(ROOT).as_posix()] = path.read_text("utf-8")
     pages |= {f"exercises/{name}.ipynb": notebook_text(notebook_of(of, "student")) for name, of in read_sets().items()}
-    pages |= {f"api/{room}.md": reference(room) for room in ROOMS}
+    pages |= {f"api/{room.parent.name}.md": reference(room.parent) for room in ROOT.glob("lora_np/*/README.md")}
+    pages["index.md"] += contents(pages)
     for page, text in pages.items():
         if page.endswith(".ipynb"):
             notebook = json.loads(text)
@@ -87,7 +84,7 @@ def write_sources(folder):
         else:
             text = with_links(page, text, folder)
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
-        (folder / page).write_text(text + contents(pages) * (page == "index.md"), "utf-8")
+        (folder / page).write_text(text, "utf-8")
     (folder / "icon.svg").write_text(ICON, "utf-8")
     shutil.copy(Path(__file__).parent / "book_conf.py", folder / "conf.py")
 
@@ -104,9 +101,8 @@ def contents(pages):
 
 def reference(room):
     """A page with the functions of a room, module by module."""
-    folder = ROOT / "lora_np" / room
-    lines = [f"# lora_np.{room}\n"]
-    for path in sorted(folder.rglob("*.py")):
+    lines = [f"# lora_np.{room.name}\n"]
+    for path in sorted(room.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         if path.name not in ("__init__.py", "__main__.py") and not set(parts) & set(NOT_REFERENCE):
             module = ".".join(parts)

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 
 from ..experiments.drawing import COLOURS, PALETTE, STYLE, colour
+from .agreement import NO_LONGER
 
 __all__ = ["COLOURS", "PALETTE", "claim", "colour", "print_table", "setup", "show_arrays", "slide"]
 
 FONT_SIZE = 13
-NO_LONGER = "No longer so:"  # in no output of a lesson as it comes, which `notebooks.execute` makes sure of
 
 
 def setup():

@@ -11,8 +11,7 @@ from time import perf_counter
 
 from ..data.texts import existing_file
 from ..formats import write_text
-from .agreement import disagreements, tags, text
-from .lesson import NO_LONGER
+from .agreement import NO_LONGER, disagreements, tags, text
 
 METADATA = {  # of every notebook
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

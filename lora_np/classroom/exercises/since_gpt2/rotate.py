@@ -36,16 +36,18 @@ def draw(rng, size):
     return {"x": x, "positions": int(rng.integers(3, 20)) + np.arange(size.T), "theta": float(rng.uniform(10, 50))}
 
 
-def neighbours(i):
-    """What comes out if points are made of neighbours."""
-    apart = np.concatenate([i.x[..., ::2], i.x[..., 1::2]], axis=-1)
-    turned = rotate(apart, i.positions, i.theta).reshape(*i.x.shape[:-1], 2, -1)
-    return turned.swapaxes(-1, -2).reshape(i.x.shape)
+def of_neighbours(turn, x):
+    """What `turn` gives if points are made of neighbours."""
+    apart = np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1)
+    return turn(apart).reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 MISTAKES = {
     "y": [
-        ("numbers 2j and 2j + 1 are taken for a point, not j and j + D/2", neighbours),
+        (
+            "numbers 2j and 2j + 1 are taken for a point, not j and j + D/2",
+            lambda i: of_neighbours(lambda x: rotate(x, i.positions, i.theta), i.x),
+        ),
         (
             "the positions count from 0, not from the first one given",
             lambda i: rotate(i.x, i.positions - i.positions[0], i.theta),

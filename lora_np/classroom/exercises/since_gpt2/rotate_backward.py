@@ -9,6 +9,8 @@ what your formula does to the points of `dy`.
 
 import numpy as np
 
+from .rotate import of_neighbours
+
 POINTS = 3
 OUTPUTS = ("dx",)
 HINTS = {"dx": "a is in both coordinates of the turned point. With which factor in each?"}
@@ -32,16 +34,12 @@ def draw(rng, size):
     return {"dy": dy, "cos": np.cos(angles), "sin": np.sin(angles)}
 
 
-def neighbours(i):
-    """What comes out if points are made of neighbours."""
-    apart = np.concatenate([i.dy[..., ::2], i.dy[..., 1::2]], axis=-1)
-    turned = rotate_backward(apart, i.cos, i.sin).reshape(*i.dy.shape[:-1], 2, -1)
-    return turned.swapaxes(-1, -2).reshape(i.dy.shape)
-
-
 MISTAKES = {
     "dx": [
         ("it is turned once more in the forward direction", lambda i: rotate_backward(i.dy, i.cos, -i.sin)),
-        ("numbers 2j and 2j + 1 are taken for a point, not j and j + D/2", neighbours),
+        (
+            "numbers 2j and 2j + 1 are taken for a point, not j and j + D/2",
+            lambda i: of_neighbours(lambda dy: rotate_backward(dy, i.cos, i.sin), i.dy),
+        ),
     ]
 }
