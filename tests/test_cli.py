@@ -342,6 +342,7 @@ def test_without_scikit_learn_and_matplotlib(words, run, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_balanced_classes(run, words, tmp_path):
     """Where the texts tell nothing, the plain loss gives a rare class its share, and the balanced one nearly half."""
     rows = [(f"{text}, ticket {i}", "rare" if i >= 60 else "common") for i in range(64) for text in PRAISE]
@@ -1060,6 +1061,7 @@ def test_experiment_list(run, fails):
 # ---------------------------------------------------------------- slips
 
 
+@pytest.mark.slow
 def test_words_that_are_slips(taught, tiny_base, tmp_path, fails, monkeypatch):
     """One line, exit code 2, and nothing is written, for each command and each of its words."""
     monkeypatch.chdir(tmp_path)

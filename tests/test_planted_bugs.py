@@ -222,7 +222,10 @@ def described(name):
         yield mutant, description, bool(reasons)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+QUICK = [pytest.param(n, marks=[] if "ops.linear." in n else pytest.mark.slow) for n in FUNCTIONS]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_every_mutant_is_found(name):
     assert cases_of(name)[0]
     assert [what for m, what, same in described(name) if not same and not any(outcomes(name, m.code))] == []
@@ -305,9 +308,6 @@ def test_a_bug_elsewhere_is_found(bug):
     passes(bug.found_by)
     with with_code(all_functions()[name].real, code), pytest.raises(AssertionError):
         bug.found_by()
-
-
-QUICK = [pytest.param(n, marks=[] if "ops.linear." in n else pytest.mark.slow) for n in FUNCTIONS]
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -72,6 +72,9 @@ def slide(draw, values, label, seconds=0.8):
     for i, frame in enumerate(frames):
         all_in_one.paste(frame, (0, i * frame.height))
     palette = all_in_one.quantize(128, dither=Image.Dither.NONE)  # an animation has one palette
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[colours.sum(axis=1).argmax()] = 255  # the page's white, not a mean of light colours
+    palette.putpalette(colours.ravel().tolist())
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     file = io.BytesIO()
     first.save(file, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)

@@ -8,7 +8,7 @@ somebody. Ask of each: **what would it say if there were nothing to find?** `np.
 
 NEEDS = (
     "lesson 09 (`notebooks/09_directions_of_an_update.ipynb`), your `product_singular_values` of [exercises "
-    "01](02_rank_and_svd.ipynb), paper and a pencil"
+    "02](02_rank_and_svd.ipynb), paper and a pencil"
 )
 TIME = (
     "two and a half hours in two sittings: a warm-up of ten minutes, four measures, a hard one, and five claims "

@@ -5,7 +5,7 @@ direction counts 1, and each other one as much as its energy is beside the stron
 
 **Predict in your head:** the stable rank of `u vᵀ`; of a matrix with the singular values (4, 2, 2, 2, 2); of one with
 100 equal ones. Now add a speck of noise to each number of `u vᵀ`, where `u` and `v` have 256 numbers: what becomes of
-the rank, and what of the stable rank? **And when it is right:** can you do it without the singular values, but for one?
+the rank, and what of the stable rank? **And when it is right:** can you do it without the singular values, except one?
 """
 
 import numpy as np

@@ -27,14 +27,14 @@ compute is allowed, after you have written your answer down.)
 ANSWER = """\
 1. `h` stays: a layer norm takes each position's mean off, and the 5 is gone with it. So the branches read what they
    have always read, and add what they have always added. In `x` itself the 5 stays, on the way around, through all
-   blocks; but `ln_f` is a layer norm too, and takes it off before the logits are made. They stay (but for rounding). A
-   constant in the residual stream is invisible to all who read it.
+   blocks; but `ln_f` is a layer norm too, and takes it off before the logits are made. They stay (except for
+   rounding). A constant in the residual stream is invisible to all who read it.
 2. They stay, even bit for bit, as 2 is a power of 2: only the product q_i · k_j is ever used, and the two factors
    cancel in it. It is the freedom of lesson 02, `B G` and `G⁻¹ A`: the single arrays mean nothing, their product does.
 3. They change: each head computes what the other computed before, and so the two pieces of `context` have changed
    places, but `o_proj` reads each with the columns that were meant for the other. The first D **columns** of
    `o_proj.weight` have to be exchanged with the next D as well; then nothing changes. Heads have no order of their own.
-4. With one block they stay (but for rounding). Without positions, keys and values depend on their tokens alone; the
+4. With one block they stay (except for rounding). Without positions, keys and values depend on their tokens alone; the
    last position's query sees the same pairs of key and value as before, in another order, and a weighted sum has no
    order. (Its own token is the same, too.) With two blocks they change. In block 0 each position has averaged over what
    were at or before it, and for the two that have changed places, and all between them, that is not the same any more:

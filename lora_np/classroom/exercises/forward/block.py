@@ -3,7 +3,7 @@
 All parts are there; now wire them up. A block has two halves, and each of them is a branch with a way around it, the
 residual sum `x + f(x)`. `part` is a dictionary of functions, under the names of the model: `ln1`, `q_proj`, `k_proj`,
 `v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`, `down_proj`, each from one array to one, as in `h = part["ln1"](x)`; and
-`part["attention"](q, k, v)`, which gives the context. All arrays are (B, T, C), but for the MLP's (B, T, F).
+`part["attention"](q, k, v)`, which gives the context. All arrays are (B, T, C), except the MLP's (B, T, F).
 
 **Draw it first**, from memory, with an arrow for each array: where does an arrow part in two or more, where do two
 meet? Then hold it against section 2 of the lesson. **Predict:** what does your block give if `o_proj` and `down_proj`

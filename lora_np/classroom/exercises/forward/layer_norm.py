@@ -21,7 +21,7 @@ def layer_norm(x, w, b, eps):
     """x (B, T, C), w (C,), b (C,), eps a number -> y (B, T, C)."""
     centred = x - x.mean(axis=-1, keepdims=True)  # (B, T, C)
     variance = np.mean(centred**2, axis=-1, keepdims=True)  # (B, T, 1)
-    x_hat = centred / np.sqrt(variance + eps)  # (B, T, C), mean 0 and, but for eps, standard deviation 1
+    x_hat = centred / np.sqrt(variance + eps)  # (B, T, C), mean 0 and, except for eps, standard deviation 1
     return x_hat * w + b
     # (7, 7, 7, 7) gives zeros, thanks to eps. Raised by 5: nothing changes. Times 1000: next to nothing. And nowhere
     # else: no position knows of another here.

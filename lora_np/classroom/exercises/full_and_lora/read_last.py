@@ -23,8 +23,8 @@ def read_last(h, lengths):
     # One index for each text, paired with its position. `h[:, last]` would take all positions of every text, and be
     # (B, B, C).
     return h[np.arange(len(h)), last]  # (B, T, C) -> (B, C)
-    # dh is zero but for these B rows, B · C numbers, which get dpooled: what was not read has no part in the loss. (The
-    # tokens before have one all the same: through the attention of the last block, further down.)
+    # dh is zero except in these B rows, B · C numbers, which get dpooled: what was not read has no part in the loss.
+    # (The tokens before have one all the same: through the attention of the last block, further down.)
 
 
 def draw(rng, size):

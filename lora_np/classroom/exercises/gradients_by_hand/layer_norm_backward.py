@@ -42,7 +42,8 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
-    # A row of dx adds up to 0 (a constant drops out of x̂), and its product with x̂ is 0 but for ε (so does a stretch).
+    # A row of dx adds up to 0 (a constant drops out of x̂), and so does its product with x̂, except for ε (a stretch
+    # drops out too).
     return dx, dw, db
 
 

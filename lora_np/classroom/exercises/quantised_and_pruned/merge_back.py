@@ -6,7 +6,7 @@ rounding has moved, ‖what has come back − (Ŵ + ΔW)‖, as a multiple of �
 
 **Predict first:** the update is so small that no weight moves by as much as half a step. What are the new codes then?
 And `lost`: is it about 0, or about 1? **And when it is right:** which single entry of an update can spoil a whole row?
-Try an `A` and `B` whose product is 0 but for one number, on the largest weight of a row. Can `lost` be above 1?
+Try an `A` and `B` whose product is 0 except for one number, on the largest weight of a row. Can `lost` be above 1?
 """
 
 import numpy as np

@@ -33,7 +33,7 @@ ANSWER = """1. **Does not follow.** The rank counts every direction that is larg
    to nothing in each of the others is enough for 1000. What a LoRA of rank 16 must leave out is the energy beyond the
    16th direction (Eckart–Young), and that may be little or much. Measure the energy share at k = 16; better still, cut
    the change to rank 16, put it in, and see how well the model does its task. (Energy is not the task either: the
-   lesson's picture with 97 % of its energy had no round moon.)
+   lesson's picture with nearly 98 % of its energy had no round moon.)
 2. **Does not follow.** Factors are not unique: for any invertible `G` (r, r), `B G` and `G⁻¹ A` have the same product
    as `B` and `A`, and their numbers may look quite different. Compare the products, ‖B₁ A₁ − B₂ A₂‖ against ‖B₁ A₁‖, or
    what the two models say. The adapters may still differ; their `A`'s alone do not show it.

@@ -31,7 +31,7 @@ def pissa_start(W, r, s):
     B = U[:, :r] * root  # (out, r)
     W_rest = W - s * B @ A  # (out, in)
     return A, B, W_rest
-    # W_rest begins with σ_{r+1}. Neither gradient is zero, as neither factor is. The model's answer stays, but for
+    # W_rest begins with σ_{r+1}. Neither gradient is zero, as neither factor is. The model's answer stays, except for
     # rounding: W_rest + s B A is W. On the original W the adapter adds the leading directions a second time: twice σ₁,
     # twice σ₂, …, a broken model. That is why `W_rest` has to go with it, or the difference to the start, at rank 2r.
 
