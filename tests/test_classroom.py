@@ -47,6 +47,7 @@ def changed(W, A, B, s):
 
 FAILED = {  # what is said of a function that gives nothing to look at
     "got ndarray, expected the function itself": merge(*[np.eye(2)] * 3, 1.0),
+    "it is not written yet": lambda W, A, B, s: ...,
     "it returns nothing; expected W_merged": lambda W, A, B, s: None,
     "it raises IndexError: list index out of range, in line 1 of the function": lambda W, A, B, s: [][1],
     "it raises ValueError": lambda W, A, B, s: W @ A.T @ A.T,
@@ -140,6 +141,7 @@ def test_each_output_counts_for_itself():
     assert result.score == pytest.approx(2 / 3) and [f.output for f in result.findings if f.wrong] == ["dB"]
     wrong_number = examine(ITEMS["lora_backward"], lambda *given: right_backward(*given)[:2])
     assert wrong_number.failed == "it returns 2 values; expected dx, dA, dB, 3 in this order"
+    assert examine(ITEMS["lora_backward"], lambda *given: (..., ..., ...)).failed == "it is not written yet"
     some = examine(ITEMS["lora_backward"], lambda *given: {"dx": right_backward(*given)[0]})
     assert some.score == pytest.approx(1 / 3) and some.findings[1].wrong == "it is None"
 

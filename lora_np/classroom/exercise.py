@@ -219,7 +219,8 @@ def named_outputs(exercise, returned):
     """
     names = exercise.outputs
     expected = f"expected {', '.join(names)}"
-    if returned is ...:
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    if parts and all(part is ... for part in parts):
         raise ValueError("it is not written yet")
     if returned is None:
         raise ValueError(f"it returns nothing; {expected} (is there a `return`?)")

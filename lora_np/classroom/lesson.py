@@ -10,15 +10,22 @@ import numpy as np
 from ..experiments.drawing import COLOURS, PALETTE, STYLE, colour
 from .agreement import NO_LONGER
 
-__all__ = ["COLOURS", "PALETTE", "claim", "colour", "print_table", "setup", "show_arrays", "slide"]
+__all__ = ["COLOURS", "PALETTE", "claim", "colour", "need", "print_table", "setup", "show_arrays", "slide"]
 
 FONT_SIZE = 13
 
 
-def setup():
-    """Prepare a notebook: figures in the page and in the project's style, short numbers, one thread.
+class NotInstalled(Exception):
+    """Ends a notebook's run with its message alone."""
 
-    The lessons' matrices are too small to be split over threads, and with one thread times are steady.
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+def setup(threads=1):
+    """Prepare a notebook: figures in the page and in the project's style, short numbers, so many threads.
+
+    The small base's matrices are too small to be split over threads, and with one thread times are steady.
     """
     import matplotlib
     from matplotlib import pyplot as plt
@@ -32,7 +39,17 @@ def setup():
         shell.run_line_magic("matplotlib", "inline")  # also where MPLBACKEND says otherwise
     plt.rcParams.update({**STYLE, "figure.dpi": 100, "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE + 1})
     np.set_printoptions(precision=3, suppress=True, linewidth=110)
-    threadpool_limits(1)
+    threadpool_limits(threads)
+
+
+def need(model):
+    """End the notebook's run, and say how to install a packaged model, if it is not there."""
+    from ..formats.smollm2 import packaged_model
+
+    try:
+        packaged_model(model)
+    except FileNotFoundError as error:
+        raise NotInstalled(f"This lesson needs the model {error}") from None
 
 
 def notebook_shell():

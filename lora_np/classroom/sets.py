@@ -20,6 +20,7 @@ SETS = {  # folder in `exercises/` -> number of its lesson
     "quantised_and_pruned": 12,
     "variants": 13,
     "since_gpt2": 14,
+    "your_own_llm": 15,
 }
 
 

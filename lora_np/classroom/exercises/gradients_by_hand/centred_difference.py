@@ -1,7 +1,7 @@
 """Warm-up: the judge.
 
 `f` takes an array like `x` and gives one number. Measure its gradient, an array like `x`, by **centred differences**:
-move one number at a time, by `h` to either side, and see how `f` follows. Use the `h` that you are given.
+move one number at a time by `h` to either side, and see how `f` changes. Use the `h` that you are given.
 
 **Before you write:** how often will `f` be called for an `x` of 3 × 6? And draw a curve with three points on it, at x
 and `h` to either side: which two of them give the slope at x best, and why is the third not needed?
@@ -13,7 +13,7 @@ import numpy as np
 
 POINTS = 2
 OUTPUTS = ("grad",)
-HINTS = {"grad": "Which two points are on either side of x, and how far apart? Is all else where it was?"}
+HINTS = {"grad": "Which two points are on either side of x, and how far apart? Is everything else where it was?"}
 FORMULA = "grad_i = (f(x + h e_i) − f(x − h e_i)) / 2h,  e_i: 1 at element i, 0 elsewhere"
 
 
@@ -27,7 +27,7 @@ def centred_difference(f, x, h):
         above = f(x)
         x[place] = value - h
         below = f(x)
-        x[place] = value  # put back, and not by adding h: value − h + h need not be value
+        x[place] = value  # put back; value − h + h need not be value
         grad[place] = (above - below) / (2 * h)
     # Two calls for each number: 36 for 3 × 6. f(x) itself drops out, and with it the curve's bend.
     return grad
@@ -61,13 +61,13 @@ MISTAKES = {
 }
 
 AFTER = """**From here on you have a judge of your own.** A loss is one number, and a layer's output is an array. So
-choose any `dy` of the output's shape, and take `L = Σ dy ⊙ y`: its gradient with respect to `y` is `dy`. Whatever a
-backward pass makes of `dy`, your judge can measure. For the next task, for instance, with random `x`, `W`, `dy` (see
-*In words* on why they should be random):
+choose any `dy` of the output's shape, and take `L = Σ dy ⊙ y`: its gradient with respect to `y` is `dy`. Then your
+judge can measure whatever a backward pass makes of `dy`. For the next task, for example, with random `x`, `W` and `dy`
+(see *In words* on why they should be random):
 
     dx, dW, db = linear_backward(dy, x, W)
     measured = centred_difference(lambda W: np.sum(dy * (x @ W.T)), W, 1e-5)
     print(np.abs(dW - measured).max())
 
-Ask your own judge before you ask ours. There is room for it here; make more cells as you need them.
+Ask your own judge before you ask ours. Make as many cells as you need.
 """

@@ -1,15 +1,15 @@
 """Cross-entropy.
 
-The loss of one row is −log p_t: how surprised the model is at the class `t` that was right, in nats. `L` is the mean
-over the rows. Here the way back begins: nothing is upstream of `L`, as ∂L/∂L = 1.
+The loss of one row is −log p_t, in nats: how surprised the model is at the right class `t`. `L` is the mean over the
+rows. The way back begins here: nothing is upstream of `L`, because ∂L/∂L = 1.
 
-Do not go back through the logarithm and then through task 4, but **derive** it in one go: one row's loss is `log Σ_j
-exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** the sign of the gradient at the
-target and elsewhere; what each row adds up to; and the gradient of a row in which the model is all but certain,
-rightly.
+**Derive** it in one go, without going back through the logarithm and task 4: one row's loss is
+`log Σ_j exp(x_j) − x_t`. The result is the shortest formula of this set. **Predict first:** which sign does the
+gradient have at the target, and which elsewhere? What does each row add up to? And what is the gradient of a row in
+which the model is right and all but certain?
 
-`targets` holds one whole number in each row. Mind how you pick one entry from each row of an array: `a[:, targets]` is
-something else.
+`targets` holds one whole number for each row. Take care when you pick one entry from each row of an array:
+`a[:, targets]` is something else.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def cross_entropy_backward(logits, targets):
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))  # (N, K), none above 1: nothing overflows
     dlogits = exp / exp.sum(axis=-1, keepdims=True)  # (N, K): the slope of log Σ exp(x_j) is the softmax
     dlogits[np.arange(N), targets] -= 1.0  # the slope of −x_t, at one place in each row
-    # So: p_t − 1 < 0 at the target, p > 0 elsewhere, 0 in all; and next to nothing in a row that is right and certain.
+    # So p_t − 1 < 0 at the target, p > 0 elsewhere, and 0 in all; in a row that is right and certain, nearly 0.
     return dlogits / N  # each row has 1/N of the mean
 
 
@@ -42,13 +42,13 @@ def at_targets(i):
 MISTAKES = {
     "dlogits": [
         (
-            "1 is taken off at all rows' targets in every row",
+            "1 is subtracted at all rows' targets in every row",
             lambda i: i.right["dlogits"] + (at_targets(i) - at_targets(i).sum(axis=0)) / i.size.N,
         ),
         (
             "it is the gradient with respect to the probabilities",
             lambda i: -at_targets(i) / (i.size.N + i.size.N**2 * i.right["dlogits"]),  # there, p is 1 + N dlogits
         ),
-        ("all entries but the target's are 0", lambda i: i.right["dlogits"] * at_targets(i)),
+        ("all entries except the target's are 0", lambda i: i.right["dlogits"] * at_targets(i)),
     ]
 }

@@ -5,10 +5,10 @@ Element by element, a smooth switch `g` between 0 and 1 decides how much of `x` 
     y = x · g        g = ½ (1 + tanh u)        u = √(2/π) (x + 0.044715 x³)
 
 **Derive** dy/dx: a product rule, and inside it a chain of two steps. You may use that the slope of tanh is 1 − tanh².
-**Predict first**, from a sketch of `y`: which slope far to the left, far to the right, and at x = 0? Can a slope be
-above 1? Then see whether your formula agrees at x = 0, in your head.
+**Predict first**, from a sketch of `y`: what is the slope far to the left, far to the right, and at x = 0? Can a slope
+be above 1? Then check in your head whether your formula agrees at x = 0.
 
-(In the function below `dy` is the upstream gradient, not the d of dy/dx.)
+(In the function below, `dy` is the upstream gradient, not the dy of dy/dx.)
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "y is a product of two factors, and x is in both. In the second one x is two functions deep."}
+HINTS = {"dx": "y is a product of two factors, and x is in both. In the second it is inside two functions."}
 FORMULA = """g = ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)
 dx = dy ⊙ (g + x · ½ (1 − tanh² u) · u′),  u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
 

@@ -5,9 +5,9 @@ The hard one. Each row of C numbers is centred, divided by its standard deviatio
     x̂ = (x − mean) · inv_std        inv_std = 1 / σ = 1 / √(variance + ε)        y = x̂ ⊙ w + b
 
 `mean` and `variance` are those of the row (the variance divides by C). Begin at the end: `dw`, `db`, and the gradient
-dx̂ of x̂ are quick. Then `x_i` acts on its row of x̂ in **three ways**: directly, through the mean, through the
-variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`, and they are all you need: neither `x`
-nor ε is in the result.
+dx̂ of x̂ are quick. Then `x_i` acts on its row of x̂ in **three ways**: directly, through the mean, and through the
+variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`. You need nothing else: neither `x` nor
+ε is in the result.
 
 **Predict first:** add a constant to a row of `x`; what happens to `y`? Stretch the row away from its mean; what happens
 to `y`, if ε is tiny? So with which two vectors must each row of `dx` have a product of (nearly) zero? Try it on your
@@ -38,7 +38,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     #   through the mean      x_i moves the mean by 1/C, and the mean moves every x̂_j down: −Σ_j dx̂_j / C
     #   through the variance  ∂variance/∂x_i = 2 (x_i − mean) / C, ∂inv_std/∂variance = −½ inv_std³, and x̂_j is
     #                         (x_j − mean) times inv_std: together −x̂_i Σ_j dx̂_j x̂_j / C
-    # (That the variance also depends on the mean adds nothing, as Σ_j (x_j − mean) = 0.)
+    # (The variance also depends on the mean. That adds nothing, because Σ_j (x_j − mean) = 0.)
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
@@ -62,7 +62,7 @@ MISTAKES = {
             lambda i: i.w * layer_norm_backward(i.dy, i.x_hat, i.inv_std, np.ones_like(i.w))[0],
         ),
         (
-            "C − 1 is in the variance's term, and C belongs there",
+            "the variance's term has C − 1 in place of C",
             lambda i: layer_norm_backward(i.dy, (i.size.C / (i.size.C - 1)) ** 0.5 * i.x_hat, i.inv_std, i.w)[0],
         ),
     ],

@@ -1,11 +1,11 @@
 """The linear layer.
 
 `y = x Wᵀ + b`, row by row: `y_no = Σ_i x_ni W_oi + b_o`. From `dy` come three gradients: `dx` goes on to the layer
-before, `dW` and `db` tell the parameters where to move. All of LoRA is this task, three times over (lesson 07).
+before, `dW` and `db` tell the parameters where to move. LoRA is this task, three times (lesson 07).
 
 **Write down the three shapes first.** Then, on paper: which numbers of `y` does `x_ni` touch, which does `W_oi`, which
-does `b_o`? Two of the three touch numbers in every row, and so their gradients add up over the rows. **Predict** what
-doubling the number of rows, by repeating them all, does to each of the three.
+does `b_o`? Two of the three touch numbers in every row, so their gradients add up over the rows. **Predict:** if all
+rows are repeated, so that there are twice as many, what happens to each of the three gradients?
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "dx": [("dx does not depend on dy: it is right for a dy of ones alone", lambda i: np.ones_like(i.dy) @ i.W)],
-    "dW": [("dW does not depend on dy: it is right for a dy of ones alone", lambda i: np.ones_like(i.dy).T @ i.x)],
-    "db": [("db does not depend on dy: it is right for a dy of ones alone", lambda i: np.full(len(i.W), len(i.dy)))],
+    "dx": [("dx does not depend on dy: it is right only for a dy of ones", lambda i: np.ones_like(i.dy) @ i.W)],
+    "dW": [("dW does not depend on dy: it is right only for a dy of ones", lambda i: np.ones_like(i.dy).T @ i.x)],
+    "db": [("db does not depend on dy: it is right only for a dy of ones", lambda i: np.full(len(i.W), len(i.dy)))],
 }

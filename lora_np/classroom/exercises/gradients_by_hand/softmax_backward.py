@@ -1,20 +1,20 @@
 """Softmax.
 
 Each row of `x` becomes shares `p`: `p_i = exp(x_i) / Σ_j exp(x_j)`. Here one number of `x` touches *every* number of
-its row of `p`: by its own numerator, and by the denominator that all share.
+its row of `p`: through its own numerator, and through the denominator that all share.
 
-**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both so that only `p` is in them: then `x` need not be kept
-for the way back. Sum over j with `dp_j`. **Predict first:** add the same number to all of a row's `x`: what happens to
-`p`? So what must each row of `dx` add up to, whatever `dp` is? And what is `dx` when all of a row's `dp` are equal?
+**Derive** ∂p_j/∂x_i, for i = j and for i ≠ j, and write both with `p` alone: then `x` need not be kept for the way
+back. Sum over j with `dp_j`. **Predict first:** add the same number to all of a row's `x`: what happens to `p`? So what
+must each row of `dx` add up to, whatever `dp` is? And what is `dx` if all of a row's `dp` are equal?
 
-No loop is needed, and no (K, K) array; `keepdims=True` is your friend.
+No loop is needed, and no (K, K) array; `keepdims=True` helps.
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("dx",)
-HINTS = {"dx": "x_i moves p_i, and through the sum in the denominator every other p_j. What does each pass on?"}
+HINTS = {"dx": "x_i moves p_i and, through the denominator, every other p_j. What does each pass back?"}
 FORMULA = "dx_i = p_i (dp_i − Σ_j dp_j p_j), row by row"
 
 

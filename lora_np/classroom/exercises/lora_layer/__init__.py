@@ -11,13 +11,13 @@ QUESTION = """In words.
 A colleague starts both `A` and `B` from small random numbers, "so that both can learn from the first step on". In
 three to six sentences: what is true about this, what goes wrong, and how would you show it with one forward pass?
 """
-ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, and that is zero.
-But it costs nothing, for from the second step on `B` is not zero and `A` moves as well. With both factors random, `ΔW
-= s B A` is not zero before a single step is made: the adapted model starts as the base plus a random update, and
-training first has to undo it. One forward pass shows it: with `B = 0` the logits are the base's, bit for bit; with
-both random they are not, and the loss on the base's own texts is higher.
+ANSWER = """It is true that with `B = 0` only `B` moves in the first step: `dA` is `(s dy B)ᵀ x`, and that is zero. But
+waiting costs nothing, because from the second step on `B` is not zero and `A` moves as well. With both factors random,
+`ΔW = s B A` is not zero before the first step: the adapted model starts as the base plus a random update, and training
+first has to undo it. One forward pass shows it: with `B = 0` the logits are the base's, bit for bit; with both random
+they are not, and the loss on the base's own texts is higher.
 
-*Marks:* one point each for what is true, for why it gains nothing, for what goes wrong at the start, and for the
-forward pass that shows it.
+*Marks:* one point each for what is true, why it gains nothing, what goes wrong at the start, and the forward pass that
+shows it.
 """
 POINTS = 4

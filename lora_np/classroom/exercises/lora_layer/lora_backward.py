@@ -33,4 +33,4 @@ def lora_backward(dy, x, W, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the midst of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the middle of training

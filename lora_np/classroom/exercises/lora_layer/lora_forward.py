@@ -1,15 +1,15 @@
 """Forward.
 
-The adapted layer in training. `ΔW` is as large as `W`; do without it, so that a row of `x` passes through `r`
-numbers. (The check looks at the result alone. A computer would notice.)
-**Count first:** how many products does a row cost on the adapter's path, and how many would `ΔW` cost?
+The adapted layer in training. Do without `ΔW`, which is as large as `W`: a row of `x` passes through `r` numbers. (The
+check looks only at the result.) **Count first:** how many products does a row cost on the adapter's path, and how many
+would `ΔW` cost?
 """
 
 from ...exercise import normals
 
 POINTS = 3
 OUTPUTS = ("y",)
-HINTS = {"y": "Two paths lead from x to y, and one number is on one of them alone."}
+HINTS = {"y": "Two paths lead from x to y. One number is on only one of them."}
 FORMULA = "y = x Wᵀ + b + s (x Aᵀ) Bᵀ"
 
 
@@ -21,4 +21,4 @@ def lora_forward(x, W, b, A, B, s):
 
 def draw(rng, size):
     drawn = normals(rng, size, x="N n_in", W="n_out n_in", b="n_out", A="r n_in", B="n_out r")
-    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the midst of training
+    return drawn | {"s": size.alpha / size.r}  # B is not zero, and the scale is not 1: the middle of training

@@ -1,7 +1,7 @@
 """The start.
 
-Training starts where the adapted model is still the base, and yet can move. Draw `A` uniformly from ±1/√in with
-`rng.uniform`, and choose `B`.
+Training starts from the base itself, and yet has to be able to move. Draw `A` uniformly from ±1/√in with `rng.uniform`,
+and choose `B`.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def problem_of_A(A, i):
     if abs(deviation * np.sqrt(3) / bound - 1) > 0.15:  # of U(±bound) it is bound / √3
         return f"it has standard deviation {deviation:.3g}; drawn uniformly from ±1/√in it has {bound / 3**0.5:.3g}"
     if i.given["rng"].bit_generator.state == i.rng.bit_generator.state:
-        return "it does not come from rng, which has not moved: nobody could draw it again"
+        return "it does not come from rng, which was not used: nobody could draw it again"
     return None
 
 

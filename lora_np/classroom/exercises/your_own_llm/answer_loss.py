@@ -1,0 +1,71 @@
+"""The loss of an answer.
+
+`logits` has a row for each of `T` tokens, and `targets` has the id of the token that comes next, or −100 where nothing
+counts. The loss is the mean of −log p over the targets that count:
+
+    L = −(1/n) Σ log p[t, targets[t]], over the n places t with targets[t] ≥ 0
+
+Give the loss and its gradient. If you have done set 03, start from its `cross_entropy_backward`.
+
+**Predict:** what does `dlogits` have in the rows that do not count, and what does each of the other rows add up to?
+What becomes of the loss if ten more rows are added that do not count? And which loss has a model that gives all 49,152
+tokens the same probability?
+"""
+
+import numpy as np
+
+from ....ops.softmax import softmax
+
+POINTS = 4
+OUTPUTS = ("loss", "dlogits")
+HINTS = {
+    "loss": "Of which rows do you take −log p, at which column, and how many of them share the mean?",
+    "dlogits": "In set 03 a row's gradient was its softmax, minus 1 at the target. Which rows have one here?",
+}
+FORMULA = """p = softmax(logits), along each row
+loss = −mean(log p[t, targets[t]]) over the n rows that count
+dlogits = (p − onehot(targets)) / n in these rows, and 0 in all others"""
+
+
+def answer_loss(logits, targets):
+    """logits (T, vocab), targets (T,) of ids or −100 -> loss, dlogits (T, vocab)."""
+    counts = targets >= 0  # (T,)
+    rows = np.flatnonzero(counts)  # (n,)
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = exp / exp.sum(axis=1, keepdims=True)  # (T, vocab)
+    loss = -np.mean(np.log(p[rows, targets[rows]]))
+    dlogits = np.zeros_like(p)
+    dlogits[rows] = p[rows]
+    dlogits[rows, targets[rows]] -= 1
+    return loss, dlogits / len(rows)
+    # Rows that do not count have zeros, and each of the others adds up to 0. Ten more rows that do not count change
+    # nothing, because n stays. Where all tokens have the same probability, the loss is log 49,152 = 10.8.
+
+
+def draw(rng, size):
+    """The places that do not count are anywhere in the text. Id 0 counts like any other.
+
+    The vocabulary has more than 100 tokens, as every real one: −100 is then a column, and takes some care.
+    """
+    T, vocab = size.T, size.V + 100
+    targets = rng.choice(np.arange(1, vocab), T, replace=False)
+    silent = rng.permutation(T)[: 2 + size.number]
+    targets[silent] = -100
+    targets[rng.choice(np.flatnonzero(targets >= 0))] = 0
+    return {"logits": 2 * rng.normal(size=(T, vocab)), "targets": targets}
+
+
+def others_too(i):
+    counts = i.targets[:, None] >= 0
+    return i.right["dlogits"] + np.where(counts, 0.0, softmax(i.logits)) / counts.sum()
+
+
+MISTAKES = {
+    "loss": [
+        ("the sum is divided by T, and fewer targets count", lambda i: i.right["loss"] * np.mean(i.targets >= 0)),
+    ],
+    "dlogits": [
+        ("it is divided by T, and fewer targets count", lambda i: i.right["dlogits"] * np.mean(i.targets >= 0)),
+        ("the rows that do not count have a gradient, too: their softmax", others_too),
+    ],
+}

@@ -1,0 +1,60 @@
+"""What counts.
+
+A conversation is one row of `T` tokens, and `is_answer` says which of them belong to an answer. (The mark that ends an
+answer belongs to it.) The model reads all tokens except the last, `inputs`. At each of them it has to predict the token
+that comes next, and this is its target, if that token belongs to an answer. All other targets are −100: they do not
+count. Give both.
+
+**On paper first:** write both rows for `<user> Hi <end> <model> Hello <end>`, where the last two belong to the answer.
+At which token does the model have to predict `Hello`? **Predict:** what does it not learn if the last `<end>` does not
+count?
+"""
+
+import numpy as np
+
+POINTS = 2
+OUTPUTS = ("inputs", "targets")
+HINTS = {
+    "inputs": "Which token has no next one? Does the model have to read the question?",
+    "targets": "Input t is token t. Which token is its target, and which entry of is_answer decides whether it counts?",
+}
+FORMULA = "inputs = ids[:−1];  targets[t] = ids[t + 1] where is_answer[t + 1], and −100 elsewhere"
+
+
+def answer_targets(ids, is_answer):
+    """ids (T,), is_answer (T,) of bools -> inputs (T − 1,), targets (T − 1,)."""
+    inputs = ids[:-1]  # (T − 1,)
+    targets = np.where(is_answer[1:], ids[1:], -100)  # (T − 1,)
+    return inputs, targets
+    # inputs:   <user>  Hi    <end>  <model>  Hello
+    # targets:  −100    −100  −100   Hello    <end>
+    # It has to predict Hello at <model>, which is not of the answer itself. Without the last <end> it does not learn to
+    # stop.
+
+
+def draw(rng, size):
+    """Several questions and answers. The last token is of an answer in the second draw alone, and the first one in the
+    third."""
+    turns = [(0, 1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0, 1, 0)][size.number]
+    is_answer = np.repeat(np.array(turns, dtype=bool), rng.permutation([2, 3, 4, 5, 6, 7])[: len(turns)])
+    return {"ids": rng.choice(49152, len(is_answer), replace=False), "is_answer": is_answer}
+
+
+MISTAKES = {
+    "inputs": [
+        (
+            "the questions are taken out: the model has to read them, only the loss leaves them out",
+            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
+        ),
+    ],
+    "targets": [
+        (
+            "a target counts if its input is of an answer: the token to be predicted has to be",
+            lambda i: np.where(i.is_answer[:-1], i.ids[1:], -100),
+        ),
+        (
+            "each token is its own target, and not the next one",
+            lambda i: np.where(i.is_answer[:-1], i.ids[:-1], -100),
+        ),
+    ],
+}
