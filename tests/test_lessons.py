@@ -10,7 +10,7 @@ from lora_np.classroom.notebooks import FOLDED, read_notebook
 from lora_np.classroom.sets import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
-OLD = {"11", "13", "16", "17"}  # not yet in this form
+OLD = {"17"}  # not yet in this form
 LESSONS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.name[:2] not in OLD]
 LONGEST = 25  # lines of a visible cell
 LARGEST = 1_000_000  # bytes of a picture or an animation
@@ -39,6 +39,7 @@ def test_visible_code_is_short_and_does_not_draw(lesson):
 
 def test_cells_are_folded_as_their_tags_say(lesson):
     for cell in cells(lesson, "code"):
+        assert not set(FOLDED) <= set(tags(cell)), cell.source  # JupyterLab would show nothing to open
         assert cell.metadata.get("jupyter", {}) == {name: True for tag, name in FOLDED.items() if tag in tags(cell)}
 
 

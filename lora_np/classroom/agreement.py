@@ -1,8 +1,7 @@
 """Where the stored outputs of a notebook do not agree with a re-run.
 
 What may differ is named by tags on a cell: "training" for numbers that a training run ends with, which depend on the
-order of float32 sums; "varies" for times and the like, of which only the words are compared; "interactive" for a cell
-whose output is a slider, which is not stored, for a stored one cannot be moved.
+order of float32 sums; "varies" for times and the like, of which only the words are compared.
 """
 
 import re
@@ -32,8 +31,6 @@ def disagreements(notebook, again):
         for output in other.outputs:
             if output.get("name") == "stderr":
                 found.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
-        if "interactive" in tags(cell):
-            continue
         kinds, kinds_again = ([kind(output) for output in c.outputs] for c in (cell, other))
         if kinds != kinds_again:
             found.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")

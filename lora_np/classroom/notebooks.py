@@ -19,6 +19,7 @@ METADATA = {  # of every notebook
 }
 FOLDED = {"hide-input": "source_hidden", "hide-output": "outputs_hidden"}  # a tag, and what JupyterLab calls it
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider, which needs a running kernel
+ANSWER = "The answer:\n"
 TIMEOUT = 300  # seconds for one cell; the lessons take a minute as a whole
 
 
@@ -73,22 +74,14 @@ def execute(path, notebook=None):
     Raises
     ------
     ValueError
-        If a cell raises, ends the kernel, or takes longer than TIMEOUT; if what is behind a slider fails.
+        If a cell raises, ends the kernel, or takes longer than TIMEOUT.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellControlSignal
 
     notebook = read_notebook(path) if notebook is None else copy.deepcopy(notebook)
-    # A slider is moved when all cells have run: once more at the end, what is behind it has to work as well.
-    sliders = [copy.deepcopy(cell) for cell in notebook.cells if "interactive" in tags(cell)]
-    for number, cell in enumerate(sliders):
-        cell.id = f"slider-{number}"
-    notebook.cells += sliders
     resources = {"metadata": {"path": str(Path(path).resolve().parent)}}
     client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources, record_timing=False)
-    # What a slider's function puts out goes to its cell as any other output. nbclient's stand-in for the widget that
-    # would hold it talks back to the kernel, and now and then waits for an answer until the time is up.
-    client.widget_registry = {}
     try:
         # What goes to DEVNULL is the kernel's own, on how it starts and ends; a cell's stderr is an output.
         client.execute(stderr=DEVNULL, env=with_this_package())
@@ -97,11 +90,8 @@ def execute(path, notebook=None):
         raise ValueError(f"notebook: {path} stopped: {plain}") from None
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
-            if output.output_type == "error":  # of a slider's function, with which the cell itself does not fail
-                raise ValueError(f"notebook: {path}, behind a slider: {output.ename}: {output.evalue}")
             if NO_LONGER in text(output):
                 raise ValueError(f"notebook: {path}, a claim: {text(output)}")
-    notebook.cells = notebook.cells[: len(notebook.cells) - len(sliders)]
     return stored(notebook)
 
 
@@ -113,12 +103,14 @@ def with_this_package():
 
 def stored(notebook):
     """A notebook as it is kept: cells folded as their tags say, no live sliders, no metadata of one machine."""
+    from nbformat.v4 import new_output
+
     for cell in notebook.cells:
         if folded := {name: True for tag, name in FOLDED.items() if tag in tags(cell)}:
             cell.metadata["jupyter"] = folded
         if cell.cell_type == "code":
-            if "interactive" in tags(cell):
-                cell.outputs = [output for output in cell.outputs if output.get("name") == "stderr"]
+            if "hide-output" in tags(cell) and cell.outputs:  # JupyterLab shows the first line of what is folded
+                cell.outputs.insert(0, new_output("stream", name="stdout", text=ANSWER))
             cell.outputs = merged_streams(cell.outputs)
             for output in cell.outputs:
                 output.get("metadata", {}).clear()

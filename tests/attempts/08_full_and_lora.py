@@ -40,24 +40,24 @@ def paired_difference(hits_one, hits_other):
     return d.mean(), d.std() / np.sqrt(len(d))
 
 # == adamw_step: right, element by element
-def adamw_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    new_p, new_m, new_v = np.empty(p.shape), np.empty(p.shape), np.empty(p.shape)
+def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
+    new_p, new_mu, new_nu = np.empty(p.shape), np.empty(p.shape), np.empty(p.shape)
     for place in np.ndindex(p.shape):
-        a = beta1 * m[place] + (1 - beta1) * g[place]
-        b = beta2 * v[place] + (1 - beta2) * g[place] * g[place]
+        a = beta1 * mu[place] + (1 - beta1) * g[place]
+        b = beta2 * nu[place] + (1 - beta2) * g[place] * g[place]
         q = p[place]
         if p.ndim > 1:
             q = q * (1 - lr * weight_decay)
         q = q - lr * (a / (1 - beta1**step)) / ((b / (1 - beta2**step)) ** 0.5 + eps)
-        new_p[place], new_m[place], new_v[place] = q, a, b
-    return new_p, new_m, new_v
+        new_p[place], new_mu[place], new_nu[place] = q, a, b
+    return new_p, new_mu, new_nu
 
 # == adamw_step: wrong, shrink is 1 - lr * weight_decay whatever p.ndim >= 2
-def adamw_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
-    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
-    return p - lr * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * p), m, v
+def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
+    mu = beta1 * mu + (1 - beta1) * g
+    nu = beta2 * nu + (1 - beta2) * g**2
+    mu_hat, nu_hat = mu / (1 - beta1**step), nu / (1 - beta2**step)
+    return p - lr * (mu_hat / (np.sqrt(nu_hat) + eps) + weight_decay * p), mu, nu
 
 # == fit_lora: right, with both gradients from one point
 def fit_lora(x, target, W, r, steps, lr, rng):

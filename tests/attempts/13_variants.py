@@ -80,7 +80,7 @@ def dora_forward(x, W, b, A, B, m, s):
     squares += s**2 * np.einsum("or,rq,oq->o", B, A @ A.T, B)
     return h * m / np.sqrt(squares) + b
 
-# == dora_forward: wrong, y has V in place of W_tuned
+# == dora_forward: wrong, y has W_lora in place of W_tuned
 def dora_forward(x, W, b, A, B, m, s):
     return x @ W.T + b + s * x @ A.T @ B.T
 

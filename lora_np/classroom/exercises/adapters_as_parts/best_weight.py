@@ -2,12 +2,12 @@
 
 An adapter does its work at weight 1, `W + ΔW`, and forgets too much. Someone has measured two losses, in nats per
 token, at the weights 0, ½ and 1: `new` on the texts that it was made for, `old` on those that the base was good at. A
-nat that is lost on the old texts is worth `price` nats on the new ones. Lay a parabola through the three values of
-what is to be made as small as possible, and give the weight at its lowest point. It may be above 1.
+nat lost on the old texts counts as `price` nats on the new ones. Fit a parabola to the three values of what should be
+as small as possible, and give the weight at its lowest point. It may be above 1.
 
-**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** from
-which price on is it best to leave the adapter off, w = 0? (Section 4 of the lesson: at small w the gain grows like w,
-and what is forgotten like w².)
+**Derive** a and b of f(w) = a w² + b w + c from f(0), f(½) and f(1), or let `np.polyfit` do it. **Predict:** from which
+price on is it best to leave the adapter off, w = 0? (Section 4 of the lesson: for small w, gain grows like w,
+forgetting like w².)
 """
 
 import numpy as np
@@ -26,8 +26,8 @@ def best_weight(new, old, price):
     b = (f1 - f0) - a
     return -b / (2 * a)  # the slope 2 a w + b is 0 there
     # There is no such price, as long as the old texts' loss has no slope at w = 0: near 0 a term in w beats a term in
-    # w², however dear. A little of the adapter is always better than nothing. (Where the base was not at the bottom of
-    # its valley, old has a slope at 0 too, and then there may be one.)
+    # w², however high the price. A little of the adapter is always better than nothing. (If the base was not at the
+    # bottom of its valley, old has a slope at 0 too, and then there may be one.)
 
 
 def draw(rng, size):

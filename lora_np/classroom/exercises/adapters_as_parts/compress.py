@@ -1,16 +1,16 @@
 """Cutting to a smaller rank.
 
-The hard one. A mix has rank 32, and the machine that is going to use it has room for rank 16. Give the adapter of rank
-`r` whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again **without forming B A**:
-the check measures how much memory a call takes. (`A` and `B` have some rank R, at least r; the scale is 1.)
+The hard one. A mix has rank 32, and the machine that will use it has room for rank 16. Give the adapter of rank `r`
+whose update is nearest to `B A`, and the relative error, `‖B A − B_r A_r‖ / ‖B A‖`. Again **without forming B A**: the
+check measures how much memory a call takes. (`A` and `B` have some rank R, at least r; the scale is 1.)
 
 In set 02 you found the singular values of `B A` from a small matrix between two `Q`'s. Now you need the directions as
-well. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four, and put the SVD of what
-is in the middle in its place. What are the `U` and the `V` of `B A` then? How do you cut, and share out Σ between
-the two factors? (Half each, √Σ and √Σ, is fair; any way whose product is right will do.)
+well. **Derive:** with `B = Q_B R_B` and `Aᵀ = Q_A R_A`, write `B A` as a product of four, and replace the middle by its
+SVD. What are the `U` and the `V` of `B A` then? How do you cut, and share out Σ between the two factors? (√Σ for each
+is fair; any way whose product is right will do.)
 
-**Predict:** a mix of two adapters of rank 1 that have nothing in common (their `b`'s are at a right angle, and so are
-their `a`'s), one update twice as long as the other. It is cut to rank 1. What is left, and what is the error? And if
+**Predict:** two adapters of rank 1 have nothing in common (their `b`'s are at a right angle, and so are their `a`'s),
+and one update is twice as long as the other. Their mix is cut to rank 1. What is left, and what is the error? And if
 the *short* one was the useful one?
 """
 
@@ -32,8 +32,8 @@ def compress(A, B, r):
     """A (R, in), B (out, R), r a whole number from 1 to R -> A_r (r, in), B_r (out, r), error, a number."""
     Q_B, R_B = np.linalg.qr(B)  # (out, R), (R, R)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, R), (R, R): A = R_Aᵀ Q_Aᵀ
-    # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ. The columns of Q_B U are orthonormal as those of U are, and so
-    # with V: this is the SVD of B A, and the first r terms are its nearest matrix of rank r.
+    # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ = (Q_B U) Σ (Q_A V)ᵀ. The columns of Q_B U are orthonormal like those of U, and so are
+    # those of Q_A V: this is the SVD of B A, and the first r terms are its nearest matrix of rank r.
     core = R_B @ R_A.T  # (R, R)
     U, sigma, Vt = np.linalg.svd(core)  # (R, R), (R,), (R, R)
     root = np.sqrt(sigma[:r])  # (r,)
@@ -42,7 +42,7 @@ def compress(A, B, r):
     error = np.sqrt(np.sum(sigma[r:] ** 2) / np.sum(sigma**2))  # what is cut off is the sum of the other terms
     return A_r, B_r, error
     # σ = (2, 1): the long one is left, exactly, and the error is 1/√5 = 0.45. The short one is gone without a trace:
-    # the cut looks at lengths, and knows nothing of use.
+    # the cut goes by length, not by use.
 
 
 def draw(rng, size):
@@ -84,13 +84,12 @@ def without_sigma(i):
 MISTAKES = {
     "B A": [
         ("the first r rows of A and columns of B are kept as they are", lambda i: i.B[:, : i.r] @ i.A[: i.r]),
-        ("the r longest of the outer products are kept as they are, and they overlap", longest),
+        ("the r longest of the outer products are kept as they are, but they overlap", longest),
         ("Σ is missing", without_sigma),
     ]
 }
 
-AFTER = """**Beyond the points.** Your functions are all that the lesson used. First let the real model write, with your
-own choice of tokens:
+AFTER = """**Beyond the points.** Your functions are all that the lesson used. First let the real model write:
 
     from lora_np.data import decode, encode
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained, tokenizer_of
@@ -106,7 +105,7 @@ own choice of tokens:
         ids = np.concatenate([ids, [[rng.choice(config.vocab_size, p=probs[0])]]], axis=1)
     print(decode(tokenizer, ids[0]))
 
-Then take the measure of the two adapters in one layer, mix them in halves, and cut the mix:
+Then measure the two adapters in one layer, mix two halves, and cut the mix:
 
     layer = "blocks.1.mlp.up_proj"
     pair = {name: (adapter.weights[f"{layer}.lora_A"], adapter.weights[f"{layer}.lora_B"],
@@ -118,5 +117,5 @@ Then take the measure of the two adapters in one layer, mix them in halves, and 
         A_r, B_r, error = compress(A, B, r)
         print(r, error, *(update_cosine(A_r, B_r, *pair[name][:2]) for name in pair))
 
-What do the last two columns say about who survives the cut?
+What do the last two columns say about which of the two survives the cut?
 """

@@ -1,12 +1,12 @@
 """Mixing.
 
-Several adapters, each with its own rank and scale, and a weight for each: give one adapter whose update is exactly the
-weighted sum of theirs. The result has no scale of its own (s = 1), and no more rows in `A` than all the others
-together. Weights may be negative, need not add up to 1, and belong to names, not to places.
+Several adapters have ranks, scales and weights of their own. Give one adapter whose update is exactly the weighted sum
+of theirs. The result has no scale of its own (s = 1), and no more rows in `A` than all the others together. Weights may
+be negative, need not add up to 1, and belong to names, not to places.
 
-**On paper first,** for two adapters of rank 1: multiply (B₁ + B₂)(A₁ + A₂) out. Which two of the four terms did nobody
-ask for? Then find factors whose product has only the other two. **Predict:** of which rank is the mix of an adapter
-with itself, with weights 1 and −1? How many rows has `A` then?
+**On paper first,** for two adapters of rank 1: multiply out (B₁ + B₂)(A₁ + A₂). Which two of the four terms did nobody
+ask for? Then find factors whose product has only the other two. **Predict:** what is the rank of a mix of an adapter
+with itself, with weights 1 and −1? How many rows does `A` have then?
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from ...exercise import Unfit
 
 POINTS = 3
 OUTPUTS = ("A", "B")
-HINTS = {"B A": "Column by row, a product is a sum of outer products. Which should meet, and with what in front?"}
-FORMULA = "A = [A₁; A₂; …], one above the other;  B = [w₁ s₁ B₁, w₂ s₂ B₂, …], side by side"
+HINTS = {"B A": "Column by row, a product is a sum of outer products. Which should meet, and with which factor?"}
+FORMULA = "A = [A₁; A₂; …], on top of each other;  B = [w₁ s₁ B₁, w₂ s₂ B₂, …], side by side"
 
 
 def mix(adapters, weights):
@@ -25,9 +25,9 @@ def mix(adapters, weights):
     # Column k of B meets row k of A and no other: Σ_k b_k a_k has every adapter's own outer products, and no more.
     A = np.concatenate([A_i for A_i, _, _ in adapters.values()], axis=0)  # (Σ r, in)
     B = np.concatenate([weights[name] * s_i * B_i for name, (_, B_i, s_i) in adapters.items()], axis=1)  # (out, Σ r)
-    return A, B  # weights and scales are on one side alone
-    # B₁A₂ and B₂A₁ pair what one adapter reads with what the other one writes. An adapter less itself has rank 0, an
-    # update of zeros; but A still has 2r rows. The rank of a sum is at most the sum of the ranks.
+    return A, B  # weights and scales are only on one side
+    # B₁A₂ and B₂A₁ join what one adapter reads to what the other writes. An adapter minus itself is an update of zeros,
+    # of rank 0; but A still has 2r rows. The rank of a sum is at most the sum of the ranks.
 
 
 def draw(rng, size):
@@ -44,7 +44,7 @@ def draw(rng, size):
 def compared(i, outputs):
     A, B, most = outputs["A"], outputs["B"], sum(len(A) for A, _, _ in i.adapters.values())
     if A.ndim == 2 and len(A) > most:
-        raise Unfit(f"A has {len(A)} rows, and the ranks add up to {most}: so many are enough")
+        raise Unfit(f"A has {len(A)} rows, but the ranks add up to {most}: so many are enough")
     return {"B A": B @ A}
 
 

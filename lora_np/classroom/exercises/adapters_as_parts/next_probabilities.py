@@ -1,31 +1,30 @@
 """Warm-up: temperature and top-k.
 
-Each row of `logits` belongs to one text. Give the probabilities that its next token is drawn from: the logits divided
-by the temperature; of each row only the `top_k` likeliest tokens left, all others exactly 0; and the sum of every row
-is 1. The rows may be on very different levels (one around 1000, another around −1000): set 05 has shown what to do.
+Each row of `logits` belongs to one text. Give the probabilities that its next token is drawn from. Divide the logits by
+the temperature; keep only the `top_k` most likely tokens of each row, all others exactly 0; and make the sum of every
+row 1. The rows may be on very different levels (one around 1000, another around −1000): set 05 showed what to do.
 
 **Predict,** for three tokens with odds 9 : 3 : 1 at temperature 1: the odds at ½ and at 2, and the probabilities at ½
-with `top_k` = 2. Does it matter whether you cut before you divide, or after? And what does the temperature do when
-`top_k` is 1?
+with `top_k` = 2. Does it matter whether you cut before you divide, or after? What does temperature do if `top_k` = 1?
 """
 
 import numpy as np
 
 POINTS = 3
 OUTPUTS = ("probs",)
-HINTS = {"probs": "Two tokens' odds are exp of a difference of logits. What may then be taken off a whole row?"}
+HINTS = {"probs": "Two tokens' odds are exp of a difference of logits. So what may you subtract from a whole row?"}
 FORMULA = "z = logits / τ, and −∞ where that is below its row's k-th largest;  probs = softmax(z), along each row"
 
 
 def next_probabilities(logits, temperature, top_k):
-    """logits (B, V), temperature above 0, top_k a whole number from 1 to V -> probs (B, V)."""
-    z = logits / temperature  # (B, V)
-    limit = np.sort(z, axis=-1)[:, -top_k, None]  # (B, 1): the k-th largest of each row
+    """logits (N, vocab), temperature above 0, top_k a whole number from 1 to vocab -> probs (N, vocab)."""
+    z = logits / temperature  # (N, vocab)
+    limit = np.sort(z, axis=-1)[:, -top_k, None]  # (N, 1): the k-th largest of each row
     z = np.where(z >= limit, z, -np.inf)  # not 0: exp(0) is 1, and exp(−∞) is 0
     exp = np.exp(z - z.max(axis=-1, keepdims=True))  # none above 1, whatever level the row is on
     return exp / exp.sum(axis=-1, keepdims=True)
-    # 81 : 9 : 1 at ½, 3 : 1.7 : 1 at 2. With top_k = 2 at ½: 0.9 and 0.1. Before or after is the same, for dividing by
-    # τ changes no order. With top_k = 1 the temperature does nothing: the likeliest token has probability 1.
+    # 81 : 9 : 1 at ½, 3 : 1.7 : 1 at 2. With top_k = 2 at ½: 0.9 and 0.1. Before or after is the same, because dividing
+    # by τ changes no order. With top_k = 1 the temperature does nothing: the likeliest token has probability 1.
 
 
 def draw(rng, size):
@@ -44,7 +43,7 @@ def of_those(i, stay):
 MISTAKES = {
     "probs": [
         (
-            "what is left does not add up to 1: the cut comes after the softmax, and nothing after the cut",
+            "what is left does not add up to 1: it is cut after the softmax, and not divided by its sum",
             lambda i: next_probabilities(i.logits, i.temperature, i.size.V) * (i.right["probs"] > 0),
         ),
         (

@@ -1,14 +1,14 @@
 """The nucleus.
 
-Top-p asks not for a number of tokens but for a probability: in each row keep the fewest tokens, the likeliest first,
-that have a probability of at least `p` together. The others become 0, what is left is divided by its sum, and every
-token stays in its place. (A `p` that is reached exactly is reached.)
+Top-p is given a probability, not a number of tokens: in each row, keep the fewest tokens, the most likely first, that
+have a probability of at least `p` together. The others become 0, what is left is divided by its sum, and every token
+stays in its place. (To reach `p` exactly is enough.)
 
 **Predict** for the probabilities 1/2, 1/4, 1/8, 1/16, 1/16: how many tokens are left for p = 0.75, for 0.76, and for
 0.01? Can it happen that none is left? And does it matter whether the temperature acts before this cut or after it?
 
-Sorting a row is easy. The way back, from places in the sorted row to tokens, is where most people stumble: try yours
-on a row of three before you run the check.
+Sorting a row is easy. Most people stumble on the way back, from places in the sorted row to tokens: try yours on a row
+of three before you run the check.
 """
 
 import numpy as np
@@ -20,15 +20,15 @@ FORMULA = "a token stays if those that are likelier add up to less than p;  kept
 
 
 def nucleus(probs, p):
-    """probs (B, V), each row adding up to 1; p a number above 0 and below 1 -> kept (B, V)."""
-    order = np.argsort(-probs, axis=-1)  # (B, V): token numbers, the likeliest first
-    falling = np.take_along_axis(probs, order, axis=-1)  # (B, V)
-    before = np.cumsum(falling, axis=-1) - falling  # (B, V): what the likelier ones have together; 0 for the first
-    inside = before < p  # (B, V): of each place in the sorted row
+    """probs (N, vocab), each row adding up to 1; p a number above 0 and below 1 -> kept (N, vocab)."""
+    order = np.argsort(-probs, axis=-1)  # (N, vocab): token numbers, the likeliest first
+    falling = np.take_along_axis(probs, order, axis=-1)  # (N, vocab)
+    before = np.cumsum(falling, axis=-1) - falling  # (N, vocab): what the likelier ones have together; 0 for the first
+    inside = before < p  # (N, vocab): of each place in the sorted row
     stays = np.zeros(probs.shape, dtype=bool)
     np.put_along_axis(stays, order, inside, axis=-1)  # stays[row, order[row, place]] = …: back to the tokens
     kept = np.where(stays, probs, 0.0)
-    share = kept.sum(axis=-1, keepdims=True)  # (B, 1): p, or somewhat more
+    share = kept.sum(axis=-1, keepdims=True)  # (N, 1): p, or somewhat more
     return kept / share
     # 2, 3 and 1. Never none: nothing comes before the likeliest token, and 0 is less than p. The order matters here: a
     # lower temperature gives the likeliest tokens more, so fewer are enough for p.
@@ -65,7 +65,7 @@ def without_last(i):
 
 MISTAKES = {
     "kept": [
-        ("the way back from the sorted row is the way there once more", way_there),
+        ("the way back from the sorted row is wrong: it sorts once more", way_there),
         (
             "the token that carries the sum beyond p is missing",
             lambda i: i.right["kept"] if i.size.number == 2 else without_last(i),

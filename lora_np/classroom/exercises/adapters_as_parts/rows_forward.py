@@ -1,12 +1,11 @@
 """One batch, several adapters.
 
-A linear layer, and a batch in which every row comes with the name of its adapter, or with `None`. `adapters` has `A`,
+A linear layer has a batch in which every row comes with the name of its adapter, or with `None`. `adapters` has `A`,
 `B` and `s` under each name; ranks may differ. Give the layer's output for all rows, in the order in which they came.
 
 **Count first,** for a layer of 4096 × 4096 and adapters of rank 16: how many multiplications does a row cost on the
-base's path, and how many on its adapter's? So which of the two should be done for all rows at once, in a single
-product, and which may go adapter by adapter? **Predict:** what does a row's result depend on, if the other rows change
-their adapters?
+base's path, and how many on its adapter's? So which of the two should be one product for all rows at once, and which
+may go adapter by adapter? **Predict:** does a row's result change if the other rows change their adapters?
 """
 
 import numpy as np
@@ -28,7 +27,7 @@ def rows_forward(x, W, b, adapters, names):
         y[rows] += s * (x[rows] @ A.T) @ B.T  # (rows, in) (in, r) -> (rows, r); (rows, r) (r, out) -> (rows, out)
     return y
     # 16.8 million on the base's path and 131 thousand on the adapter's, less than a hundredth. A row's result depends
-    # on that row and its own adapter alone: it is what it would be in a batch by itself.
+    # only on that row and its own adapter: it is what it would be in a batch by itself.
 
 
 def draw(rng, size):
@@ -53,7 +52,7 @@ def has_adapter(i):
 MISTAKES = {
     "y": [
         ("the rows come out group by group, not in the order in which they came in", in_groups),
-        ("rows without an adapter are 0: they have the base's output", lambda i: i.right["y"] * has_adapter(i)),
+        ("rows without an adapter are 0, not the base's output", lambda i: i.right["y"] * has_adapter(i)),
         ("the bias is missing in rows with an adapter", lambda i: i.right["y"] - i.b * has_adapter(i)),
     ]
 }

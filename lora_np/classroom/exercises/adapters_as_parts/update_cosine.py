@@ -1,16 +1,16 @@
 """The angle between two updates.
 
-Do two adapters pull the same way? The cosine of the angle between their updates says it: 1 for the same direction, 0
-for a right angle, −1 for opposite ones. It is the scalar product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`, divided by both
-lengths. But a `ΔW` of 4096 × 4096 has 16.8 million numbers, so compute it **without forming either**. (The
-check measures how much memory a call takes, as in set 02.)
+Do two adapters pull the same way? The cosine of the angle between their updates says so: 1 for the same direction, 0
+for a right angle, −1 for opposite directions. It is the scalar product, `ΔW₁ · ΔW₂ = Σ_oi ΔW₁_oi ΔW₂_oi`, divided by
+both lengths. But a `ΔW` of 4096 × 4096 has 16.8 million numbers, so compute it **without forming either**. (The check
+measures how much memory a call takes, as in set 02.)
 
-**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them place by place and add up all places:
-what is that, in products of vectors? Then `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂. Which two small
-matrices have all the numbers that you need? Where do the two lengths come from?
+**Derive:** take one outer product from each, `b aᵀ` and `d cᵀ`. Multiply them number by number and add up: what is
+that, in products of vectors? `ΔW₁` is a sum of r₁ such outer products, and `ΔW₂` of r₂. Which two small matrices have
+all the numbers that you need? Where do the two lengths come from?
 
-**Predict:** why may the scales s₁ and s₂ be left out here, and what about a negative weight? What is the cosine if the
-rows of `A₁` are at right angles to those of `A₂`, whatever the `B`'s are?
+**Predict:** why may you leave the scales s₁ and s₂ out here, and what about a negative weight? What is the cosine if
+the rows of `A₁` are at right angles to those of `A₂`, whatever the `B`'s are?
 """
 
 import numpy as np
@@ -31,8 +31,7 @@ def update_cosine(A1, B1, A2, B2):
     square2 = np.sum((B2.T @ B2) * (A2 @ A2.T))
     return cross / np.sqrt(square1 * square2)
     # A positive number in front of an update changes its length and not its direction; a negative one turns the
-    # cosine's sign. With the A's at right angles A₁ A₂ᵀ is zero, and so is the cosine: what the two read has nothing in
-    # common.
+    # cosine's sign. With the A's at right angles A₁ A₂ᵀ is zero, and so is the cosine: the two read nothing in common.
 
 
 def draw(rng, size):
@@ -57,7 +56,7 @@ def cosine(one, other):
 MISTAKES = {
     "cosine": [
         (
-            "it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, and a product's length is not the product of the lengths",
+            "it is divided by ‖A₁‖ ‖B₁‖ ‖A₂‖ ‖B₂‖, but a product's length is not the product of the lengths",
             lambda i: np.sum((i.B1 @ i.A1) * (i.B2 @ i.A2)) / np.prod([np.linalg.norm(a) for a in i.inputs.values()]),
         ),
         ("the cosine of the A's is multiplied by that of the B's", lambda i: cosine(i.A1, i.A2) * cosine(i.B1, i.B2)),

@@ -1,21 +1,21 @@
 """Half a block.
 
-Now the whole attention half, `x` to `y`:
+Now the whole attention half, from `x` to `y`:
 
     x ─┬───────────────────────────────────────────────(+)─→ y
        │        ┌─ q_proj ─┐                            │
        └─ ln1 ──┼─ k_proj ─┼─ attention ─── o_proj ─────┘
                 └─ v_proj ─┘
 
-The parts are done, you have written most of them yourself. `back` is a dictionary with the backward pass of each, under
-its name: a function from the gradient of its output to that of its input, as `d = back["o_proj"](d)`. One has three
-inputs: `dq, dk, dv = back["attention"](dcontext)`. All arrays are (B, T, C), and any two of them would fit each other.
+You have written most of the parts yourself. `back` is a dictionary with the backward pass of each, under its name: a
+function from the gradient of its output to that of its input, as in `d = back["o_proj"](d)`. One part has three inputs:
+`dq, dk, dv = back["attention"](dcontext)`. All arrays are (N, T, C), so any two of them fit each other.
 
 **Draw it first**, with every arrow turned round and the name of the gradient on it. At which two places do arrows meet
 in your drawing? Then write it, from right to left.
 
-**And when it is right:** suppose that in this half and in all below it only `q_proj` of this half is trained, the rest
-is frozen (lesson 06, `wanted`). Which of the six calls are still needed?
+**And when it is right:** suppose that only `q_proj` of this half is trained, and everything else in this half and below
+it is frozen (lesson 06, `wanted`). Which of the six calls are still needed?
 """
 
 import numpy as np
@@ -29,16 +29,16 @@ dx = dy + back["ln1"](dh)"""
 
 
 def attention_half_backward(dy, back):
-    """dy (B, T, C), back: dict of functions ln1, q_proj, k_proj, v_proj, attention, o_proj -> dx (B, T, C)."""
+    """dy (N, T, C), back: dict of functions ln1, q_proj, k_proj, v_proj, attention, o_proj -> dx (N, T, C)."""
     # y = x + o_proj(context)
-    dcontext = back["o_proj"](dy)  # (B, T, C)
+    dcontext = back["o_proj"](dy)  # (N, T, C)
     # context = attention(q, k, v)
-    dq, dk, dv = back["attention"](dcontext)  # (B, T, C) each
+    dq, dk, dv = back["attention"](dcontext)  # (N, T, C) each
     # h has gone three ways
-    dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)  # (B, T, C)
-    # x has gone two ways: around everything, ln1 too, and through
-    # For q_proj alone, o_proj and attention would do: dq is upstream of its weight, and nothing below is trained.
-    return dy + back["ln1"](dh)  # (B, T, C)
+    dh = back["q_proj"](dq) + back["k_proj"](dk) + back["v_proj"](dv)  # (N, T, C)
+    # x has gone two ways: around everything, also around ln1, and through
+    # For q_proj alone, o_proj and attention are enough: they give its dq, and nothing below is trained.
+    return dy + back["ln1"](dh)  # (N, T, C)
 
 
 def draw(rng, size):
@@ -54,7 +54,7 @@ def draw(rng, size):
 MISTAKES = {
     "dx": [
         (
-            "dy of the way around has gone through ln1, which is in the branch alone",
+            "dy of the way around has gone through ln1, which is only in the branch",
             lambda i: i.right["dx"] - i.dy + i.back["ln1"](i.dy),
         ),
         (
@@ -64,9 +64,8 @@ MISTAKES = {
     ]
 }
 
-AFTER = """\
-**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same ones; type this in
-and see (in float32, so a difference of a millionth is rounding):
+AFTER = """**Beyond the points.** Lesson 06 recorded the real model's gradients. Your functions compute the same. Type
+this in and see (in float32, so a difference of a millionth is rounding):
 
     from lora_np.formats import load_pretrained
     from lora_np.model import backward, forward
@@ -79,5 +78,5 @@ and see (in float32, so a difference of a millionth is rounding):
                               backward_record["blocks.0.attn.probs"], backward_record["blocks.0.attn.scores"])
     print(np.abs(scores_backward(dprobs, probs) - dscores).max(), "of", np.abs(dscores).max())
 
-Which of the other functions can you hold against the two records in the same way?
+Which other functions can you compare with the two records in the same way?
 """

@@ -1,12 +1,12 @@
 """What a gradient promises.
 
-The backward pass has filled a dictionary: the parameters' names, and for each an array of gradients. One step of
-gradient descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss
-fall? Give the drop as a positive number.
+The backward pass has filled a dictionary: for the name of each parameter, an array of gradients. One step of gradient
+descent moves every parameter by `−lr` times its gradient. If the step is small, by how much does the loss fall? Give
+the drop as a positive number.
 
 **Derive it** for a single parameter with the slope g: how far does it move, and how much does `L` change for each unit
-of the way? Then for two parameters, then for all. **Predict:** which arrays of a model count most in the sum? Is the
-true drop rather larger or smaller than promised, on a curve that bends upwards like the inside of a bowl?
+of the way? Then for two parameters, then for all. **Predict:** which arrays of a model count most in the sum? On a
+curve that bends upwards like the inside of a bowl, is the true drop larger than promised, or smaller?
 """
 
 import numpy as np
@@ -35,13 +35,13 @@ def draw(rng, size):
 MISTAKES = {
     "drop": [
         (
-            "the gradient's numbers are added up first, and squared after that",
+            "the gradient's numbers are added up first, and then squared",
             lambda i: i.lr * sum(g.sum() for g in i.grads.values()) ** 2,
         ),
         (
-            "the arrays' norms are added up first, and squared after that",
+            "the arrays' norms are added up first, and then squared",
             lambda i: i.lr * sum(map(np.linalg.norm, i.grads.values())) ** 2,
         ),
-        ("this is the part of the last array alone", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
+        ("this is the part of the last array only", lambda i: i.lr * np.sum([*i.grads.values()][-1] ** 2)),
     ]
 }

@@ -1,23 +1,23 @@
 """Warm-up: a residual sum.
 
-`y = x + f(x)`, where the branch `f` may be anything: attention, an MLP. Somebody has written its backward pass for you:
+`y = x + f(x)`, where the branch `f` may be anything: attention, an MLP. Its backward pass is given:
 `branch_backward(d)` takes a gradient with respect to the branch's output, and returns the gradient with respect to its
 input. Give the gradient of `x`.
 
 **Predict:** a branch whose weights are all zero passes nothing back. What is `dx` then? And what would be left of the
-gradient after twenty such blocks, with the sum and without it? That is why deep models have it.
+gradient after twenty such blocks, with the sum and without it? That is why deep models have the sum.
 """
 
 POINTS = 2
 OUTPUTS = ("dx",)
-HINTS = {"dx": "x reaches y by two ways. What comes back along the one on which nothing is done to it?"}
+HINTS = {"dx": "x reaches y by two ways. What comes back along the one that leaves it as it is?"}
 FORMULA = "dx = dy + branch_backward(dy)"
 
 
 def residual_backward(dy, branch_backward):
-    """dy (B, T, C), branch_backward: (B, T, C) -> (B, T, C) -> dx (B, T, C)."""
-    # x reached y by two ways: as it is, and through the branch. Both have a part in y, so both bring something back.
-    # Through twenty branches of zeros dy arrives as it is; without the sums nothing would.
+    """dy (N, T, C), branch_backward: (N, T, C) -> (N, T, C) -> dx (N, T, C)."""
+    # x reached y by two ways, as it is and through the branch, so something comes back along both. Through twenty
+    # branches of zeros dy arrives as it is; without the sums nothing would arrive.
     return dy + branch_backward(dy)
 
 
@@ -29,7 +29,7 @@ def draw(rng, size):
 
 MISTAKES = {
     "dx": [
-        ("1 is in the place of dy on the way around", lambda i: 1 + i.branch_backward(i.dy)),
+        ("the way around has 1 in place of dy", lambda i: 1 + i.branch_backward(i.dy)),
         (
             "what the branch passes back is taken for a slope, and multiplied by dy",
             lambda i: i.dy * (i.right["dx"] - i.dy + 1),

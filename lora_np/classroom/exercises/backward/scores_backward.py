@@ -1,26 +1,25 @@
 """Through the softmax.
 
 `probs` is the softmax of the scores, along the keys; scores of keys after their query are −∞. The formula is that of
-exercises 03, with two axes more.
+exercises 03, with two more axes.
 
-**Predict first**, and see whether your result agrees: what must a row of `dscores` add up to? And what is `dscores`
-where a key is after its query: does the mask need any care on the way back, and what happens to a `dprobs` that is
-not zero there?
+**Predict first:** what must a row of `dscores` add up to? And what is `dscores` where a key is after its query? Does
+the mask need any care on the way back, and what happens to a `dprobs` that is not zero there?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("dscores",)
-HINTS = {"dscores": "It is set 03's softmax with two axes more. Along which axis do the shares add up to 1?"}
+HINTS = {"dscores": "It is set 03's softmax with two more axes. Along which axis do the shares add up to 1?"}
 FORMULA = "dscores_ij = probs_ij (dprobs_ij − Σ_k dprobs_ik probs_ik)"
 
 
 def scores_backward(dprobs, probs):
-    """dprobs (B, H, T, T), probs (B, H, T, T), a row for each query -> dscores (B, H, T, T)."""
-    average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (B, H, T, 1), of each query's row, over its keys
-    # Where probs is 0, so is the product, and there the sum has left dprobs out as well: the mask needs no care.
-    return probs * (dprobs - average)  # (B, H, T, T)
+    """dprobs (N, H, T, T), probs (N, H, T, T), a row for each query -> dscores (N, H, T, T)."""
+    average = np.sum(dprobs * probs, axis=-1, keepdims=True)  # (N, H, T, 1), of each query's row, over its keys
+    # Where probs is 0, so is the product, and the sum leaves dprobs out there as well: the mask needs no care.
+    return probs * (dprobs - average)  # (N, H, T, T)
 
 
 def draw(rng, size):

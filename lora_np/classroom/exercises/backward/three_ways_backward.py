@@ -1,9 +1,9 @@
 """Three ways out of one array.
 
 `q = h Wqᵀ + bq`, and likewise `k` and `v`: one array, `h = ln1(x)`, has gone into three layers. The gradients `dq`,
-`dk`, `dv` are merged, (B, T, C). Give `dh`.
+`dk`, `dv` are given with their heads merged, (N, T, C). Give `dh`.
 
-These weights are square, as in the model: **no shape will tell you** that one of them is the wrong way round. What
+These weights are square, as in the model, so **no shape will tell you** that one of them is the wrong way round. What
 will? Write down one element, `q_o = Σ_i h_i Wq_oi`, and go back from there.
 """
 
@@ -16,10 +16,10 @@ FORMULA = "dh = dq Wq + dk Wk + dv Wv"
 
 
 def three_ways_backward(dq, dk, dv, Wq, Wk, Wv):
-    """dq, dk, dv (B, T, C), Wq, Wk, Wv (C, C), each (out, in) -> dh (B, T, C)."""
-    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight as it is, where forward it was transposed.
-    # Centred differences would tell one from the other, and the shapes do not.
-    return dq @ Wq + dk @ Wk + dv @ Wv  # (B, T, C), from each way its own part
+    """dq, dk, dv (N, T, C), Wq, Wk, Wv (C, C), each (out, in) -> dh (N, T, C)."""
+    # q_o = Σ_i h_i Wq_oi, so dh_i gets Σ_o dq_o Wq_oi: the weight as it is, where forward it was transposed. Centred
+    # differences would tell one from the other; the shapes do not.
+    return dq @ Wq + dk @ Wk + dv @ Wv  # (N, T, C), from each way its own part
 
 
 def draw(rng, size):

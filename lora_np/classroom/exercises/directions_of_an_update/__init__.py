@@ -1,13 +1,12 @@
 """Directions of an update.
 
-What a training has done to a weight is a matrix, ΔW, and nobody can read a matrix. So one measures it: how many
-directions, which ones, shared with whom? Every measure of this set is a few lines, and every one of them has fooled
-somebody. Ask of each: **what would it say if there were nothing to find?** `np.linalg.svd` is yours to use; it gives
-`U`, the singular values, and `Vᵀ`.
+Training changes a weight by a matrix, ΔW, and nobody can read a matrix. So you measure it: how many directions, which
+ones, shared with whom? Each measure of this set is a few lines, and each has fooled somebody. Ask of each: **what would
+it say if there were nothing to find?** You may use `np.linalg.svd`, which gives `U`, the singular values, and `Vᵀ`.
 """
 
 NEEDS = (
-    "lesson 09 (`notebooks/09_directions_of_an_update.ipynb`), your `product_singular_values` of [exercises "
+    "lesson 09 (`notebooks/09_directions_of_an_update.ipynb`), your `product_singular_values` from [exercises "
     "02](02_rank_and_svd.ipynb), paper and a pencil"
 )
 TIME = (
@@ -24,9 +23,9 @@ EXERCISES = (
 )
 QUESTION = """In words: five claims.
 
-Five sentences from a report. Each has a number in it, and each draws more from the number than it holds. Say of each in
-two or three sentences why the conclusion does not follow, and name the **control**: what to measure beside it, and what
-you would expect if the claim were wrong.
+Here are five sentences from a report. Each has a number in it, and concludes more than the number says. Say for each,
+in two or three sentences, why the conclusion does not follow, and name the **control**: what to measure beside it, and
+what you would expect if the claim were wrong.
 
 1. "Our two adapters share half of what they have learnt: φ(64, 64) = 0.52 on a layer with 128 inputs."
 2. "Full fine-tuning's update has a stable rank of 1.4. So LoRA of r = 2, trained on the same data, will reach the same
@@ -39,25 +38,23 @@ you would expect if the claim were wrong.
 """
 ANSWER = """1. Chance alone gives 64/128 = 0.5: two adapters that have nothing in common would show the same. Control: φ
    of random subspaces of these sizes, and how far it scatters. And ask for fewer directions: φ(4, 4) has 4/128 = 0.03
-   by chance, so that something shared would show there.
-2. The stable rank counts energy, and energy is not use: what the loss needs may sit in weak directions. So first cut
-   the update to two directions and measure the loss. Even if nothing is lost, the cut says that two directions are
-   *enough*, not that training finds them when it may use only two, with other gradients and another learning rate. The
-   control for that is to train at r = 2, and at r = 16, and to compare. (An update of shuffled labels has a low stable
-   rank, too.)
-3. The factor has ‖ΔW‖ above the line: an update 24 times as large has a factor 24 times as large in the same
-   directions. Compare what is below the line, ‖Uᵀ W V‖, for both, between that of random directions and that of W's
-   own leading ones. If the claim is wrong, both updates are at about the same place between these two. In the lesson
-   both lay between, and nearer to chance.
-4. The two seeds share more than the task: the same base, the same texts. `dW = dyᵀ x` can only look for what is in the
-   x, and a direction that is strong in all texts leads whatever the labels are. Control: a training with shuffled
-   labels. In the lesson it had q's leading direction as well, and not v's. Where the control has it, too, it is a mark
-   of the texts.
+   by chance, so something shared would show there.
+2. The stable rank counts energy, and energy is not use: what the loss needs may be in weak directions. So first cut the
+   update to two directions and measure the loss. Even if nothing is lost, the cut says that two directions are
+   *enough*, not that training finds them when it may use only two, with other gradients and another learning rate.
+   Control: train at r = 2 and at r = 16, and compare. (An update of shuffled labels has a low stable rank, too.)
+3. The factor has ‖ΔW‖ in its numerator: an update 24 times as large has a factor 24 times as large in the same
+   directions. For both, compare the denominators, ‖Uᵀ W V‖, with that of random directions and that of W's own leading
+   ones. If the claim is wrong, both updates are at about the same place between these two. In the lesson both were
+   between, and nearer to chance.
+4. The two seeds share more than the task: the same base, the same texts. `dW = dyᵀ x` can only find what is in the x,
+   and a direction that is strong in all texts leads whatever the labels are. Control: a training with shuffled labels.
+   In the lesson it had q's leading direction as well, and not v's. What the control has, too, is a mark of the texts.
 5. Two things differ at once, the rank and the size: an intruder needs an update whose σ₁ can be among W's leading
-   singular values, and α = 128 makes it large. Control: change one alone. Scale LoRA's update to the norm of full
+   singular values, and α = 128 makes it large. Control: change only one. Scale LoRA's update to the norm of full
    fine-tuning's (or full's to LoRA's) and count again; train LoRA at several ranks, each at its own best learning rate.
-   If the claim is wrong, the intruders go with the size. In the laboratory r = 1 had fewer of them than r = 64.
+   If the claim is wrong, the intruders go with the size. In experiment 7, r = 1 had fewer of them than r = 64.
 
-*Marks:* one point for each claim, half of it for why it does not follow and half for a control with what it would show.
+*Marks:* one point for each claim: half for why it does not follow, half for a control with what it would show.
 """
 POINTS = 5

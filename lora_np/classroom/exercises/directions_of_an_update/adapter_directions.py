@@ -1,17 +1,16 @@
 """The directions of an adapter.
 
-The hard one. To compare two adapters by φ one needs the leading **input** directions of `B A`, its right singular
-vectors. `B A` may have 4096 × 4096 numbers, and has no more than r directions. In exercises 02 you have found its
-singular values without forming it; now find the directions. Return the first k of them as the columns of `V` (in, k),
-the leading one first. Their signs are free. The check measures again how much memory a call takes.
+The hard one. To compare two adapters by φ you need the leading **input** directions of `B A`, its right singular
+vectors. `B A` may have 4096 × 4096 numbers, but has no more than r directions. In exercises 02 you found its singular
+values without forming it; now find the directions. Return the first k of them as the columns of `V` (in, k), the
+leading one first. Their signs are free. The check measures again how much memory a call takes.
 
 **First the trap.** Are these the leading directions of `A`? Take `A` with the rows (3, 0, 0) and (0, 1, 0), and `B` =
-[0.1 0; 0 1]. Which direction leads in `A`, and which in `B A`? And for which k does it make no difference to φ(k, k)
-whether one takes the directions of `A` or those of `B A`?
+[0.1 0; 0 1]. Which direction leads in `A`, and which in `B A`? And for which k is φ(k, k) the same, whether you take
+the directions of `A` or those of `B A`?
 
 **Then derive.** B = Q_B R_B and Aᵀ = Q_A R_A, with orthonormal columns in the Q's (`np.linalg.qr`). Write `B A` with
-these four, and put the SVD of the small matrix in the middle in its place. What you have then is a product of five
-matrices. Bracket them so that it is an SVD of `B A`.
+these four, and replace the small matrix in the middle by its SVD. Bracket the five so that you see an SVD of `B A`.
 """
 
 import numpy as np
@@ -26,8 +25,7 @@ and the directions are the first k columns of Q_A V"""
 def adapter_directions(B, A, k):
     """B (out, r), A (r, in), k from 1 to r, r smaller than out and in -> V (in, k), orthonormal columns."""
     # The trap: A's leading direction is the first axis. B A has 0.3 along the first and 1 along the second, so the
-    # second leads. A says which span, B which of its directions are used. At k = r it makes no difference: the span is
-    # the same.
+    # second leads. A says which span, B which of its directions are used. At k = r both agree: the span is the same.
     R_B = np.linalg.qr(B, mode="r")  # (r, r)
     Q_A, R_A = np.linalg.qr(A.T)  # (in, r), (r, r)
     small = R_B @ R_A.T  # (r, r)
@@ -66,14 +64,13 @@ def output_side(i):
 MISTAKES = {
     "V": [
         ("these are the leading directions of A alone", lambda i: turned(i, np.linalg.svd(i.A)[2].T)),
-        ("U of the small matrix is in the place of its V: that is the side of the output", output_side),
+        ("the small matrix's U is in place of its V: that is the output's side", output_side),
         ("these are the columns of Q_A, an orthonormal basis in no order", lambda i: turned(i, np.linalg.qr(i.A.T)[0])),
     ]
 }
 
 AFTER = """**Beyond the points.** Two adapters come with the package. `critics` was trained on film reviews and
-`licences` on the texts of software licences. Do they look for the same things in their inputs? Guess first, then type
-this in:
+`licences` on software licences. Do they look for the same things in their inputs? Guess first, then type this in:
 
     from lora_np.formats import PRETRAINED, load_adapter, load_pretrained
 
@@ -89,6 +86,6 @@ this in:
         chance = chance_similarity(A.shape[1], 8, 8)
         print(f"{layer:<26} φ(1, 1) {phi[0]:.2f}   φ(8, 8) {phi[1]:.2f}   chance {chance:.2f}")
 
-Where is it clearly more than chance, and where not? The two columns seem to disagree. What does each of them ask? And
-before you say what that means, think of the lesson's control: both adapters read what the same base makes of English.
+Where is it clearly more than chance, and where not? The two columns seem to disagree. What does each of them ask?
+Before you say what that means, think of the lesson's control: both adapters read what the same base makes of English.
 """

@@ -1,13 +1,13 @@
 """Does it amplify?
 
 Does an update do what `W` does already, or something that `W` hardly does? Take the r leading directions of ΔW on both
-sides, `U` (out, r) and `V` (in, r), and ask how much of **W** there is between them: what `W` makes of inputs along
-`V`, as far as it comes out along `U`. Hu et al.'s **factor** says how many times larger than that the whole of ΔW is,
-both in Frobenius norm. (The argument `update` is ΔW. `dW` would be a gradient.)
+sides, `U` (out, r) and `V` (in, r). How much of **W** is between them: what does `W` make of inputs along `V`, as far
+as it comes out along `U`? Hu et al.'s **factor** says how many times larger the whole of ΔW is, both in Frobenius norm.
+(The argument `update` is ΔW. `dW` would be a gradient.)
 
-**Predict** for W = diag(9, 4, 1): the factor of ΔW = W/2 at r = 1, to begin with. Then: ΔW becomes ten times as large;
-what becomes of the factor, and does it work in other directions now? And the control: a ΔW that is *random*, of the
-same norm. Will its factor be smaller than that of a trained one, or larger?
+**Predict** for W = diag(9, 4, 1): what is the factor of ΔW = W/2 at r = 1? Then ΔW becomes ten times as large: what
+happens to the factor, and does ΔW work in other directions now? And the control: a *random* ΔW of the same norm. Is its
+factor smaller than that of a trained one, or larger?
 """
 
 import numpy as np
@@ -24,9 +24,8 @@ def amplification(W, update, r):
     between = U[:, :r].T @ W @ Vt[:r].T  # (r, out) (out, in) (in, r) -> (r, r): columns of U, rows of Vᵀ
     return np.linalg.norm(update) / np.linalg.norm(between)
     # W/2: its leading direction is W's, where W has 9, and ‖W/2‖ is √98 / 2: 0.55. Ten times the update, ten times the
-    # factor, in the same directions: it tells of size as much as of direction. A random update looks where W has next
-    # to nothing, r ‖W‖ / √(out · in) on average, and so its factor is *larger* as a rule. A large factor alone proves
-    # nothing.
+    # factor, in the same directions: it measures size as much as direction. A random update looks where W has little, r
+    # ‖W‖ / √(out · in) on average, so its factor is mostly *larger*. A large factor alone proves nothing.
 
 
 def draw(rng, size):
@@ -44,15 +43,15 @@ def between(i):
 MISTAKES = {
     "factor": [
         (
-            "ΔW is cut to r directions above the line, too",
+            "ΔW in the numerator is cut to r directions, too",
             lambda i: np.linalg.norm(np.linalg.svd(i.update)[1][: i.r]) / np.linalg.norm(between(i)),
         ),
         (
-            "only the diagonal of Uᵀ W V is counted; its other numbers belong to W, too",
+            "only the diagonal of Uᵀ W V is counted, but its other numbers belong to W, too",
             lambda i: np.linalg.norm(i.update) / np.linalg.norm(np.diag(between(i))),
         ),
         (
-            "W is seen from the output's side alone, Uᵀ W",
+            "W is seen only from the output's side, Uᵀ W",
             lambda i: np.linalg.norm(i.update) / np.linalg.norm(np.linalg.svd(i.update)[0][:, : i.r].T @ i.W),
         ),
     ]

@@ -1,12 +1,11 @@
 """And by chance?
 
-Two trainings have φ(8, 8) = 0.25. Is that much? It depends on n. Give the φ(i, j) that two **random** subspaces of n
-dimensions have on average.
+Two trainings have φ(8, 8) = 0.25. Is that much? It depends on n. Give the φ(i, j) that two **random** subspaces of an
+n-dimensional space have on average.
 
-**Derive it in three steps.** A random direction of length 1 has n coordinates, and none is privileged: how large is
-each one's square on average? How much of its squared length is within i given orthonormal directions? (Choose the
-axes so that these are the first i.) `V_j` has j columns, each of them as random: so how large is the energy of `U_iᵀ
-V_j`, and what is φ?
+**Derive it in three steps.** A random direction of length 1 has n coordinates, and none is privileged: how large is the
+square of each on average? How much of its squared length is within i given orthonormal directions? (Choose the axes so
+that these are the first i.) `V_j` has j such random columns: so how large is the energy of `U_iᵀ V_j`, and what is φ?
 
 **Predict** for n = 256: φ(8, 8), φ(1, 8), φ(1, 256). And for which n is 0.25 nothing but chance?
 """
@@ -22,7 +21,7 @@ def chance_similarity(n, i, j):
     # n squares add up to 1 and are alike on average: 1/n each. Within i directions: i/n. From j columns: i j / n.
     energy = i * j / n
     return energy / min(i, j)  # that is max(i, j) / n
-    # 8/256 = 0.03, and 0.03 again; 1, as every direction is within all 256. φ(8, 8) = 0.25 is chance for n = 32.
+    # 8/256 = 0.03, and 0.03 again; 1, because every direction is within all 256. φ(8, 8) = 0.25 is chance for n = 32.
 
 
 def draw(rng, size):
@@ -30,9 +29,9 @@ def draw(rng, size):
     return {"n": 8 * size.V, "i": i, "j": j}
 
 
-MISTAKES = {"phi": [("each of the two brings a factor 1/n", lambda d: d.i * d.j / d.n**2)]}
+MISTAKES = {"phi": [("it is i/n times j/n: the factor 1/n is there twice", lambda d: d.i * d.j / d.n**2)]}
 
-AFTER = """A judge of your own for both, in case you want one:
+AFTER = """A judge of your own, for this task and the one before:
 
     rng = np.random.default_rng(0)
     random = [np.linalg.qr(rng.normal(size=(40, k)))[0] for k in (3, 5)]

@@ -1,16 +1,16 @@
 """Intruders.
 
 Now the sum, `W_tuned` = W + ΔW. Take its k leading **left** singular vectors y_j. The **similarity** of y_j is the
-largest |cos| that it has with any of W's left singular vectors x_i. Where that is below ε, y_j is an **intruder**.
-Return the k similarities, the leading direction's first, and the number of intruders.
+largest |cos| that it has with any of W's left singular vectors x_i. If that is below ε, y_j is an **intruder**. Return
+the k similarities, the leading direction's first, and the number of intruders.
 
 "Any" means all the x_i that belong to a singular value of W: there are min(out, in) of them. (How many columns does
-NumPy's `U` have, if you do not say anything?)
+NumPy's `U` have by default?)
 
 **Predict** for W = diag(5, 4, 3, 2), k = 2 and ε = 0.5. First, W_tuned = diag(5, 4, 3, 9): a direction now leads that
-was the last one. Is it an intruder? Second, two leading directions of W come out turned by 45° in their plane: which
-similarities have the new ones? Third, one new direction is an even mixture of m old ones. From which m on is it called
-an intruder, although nothing in it is new?
+was the last one. Is it an intruder? Second, two leading directions of W come out turned by 45° in their plane: what are
+the similarities of the new ones? Third, one new direction is an even mixture of n old ones. From which n on is it
+called an intruder, although nothing in it is new?
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ POINTS = 4
 OUTPUTS = ("similarities", "number")
 HINTS = {
     "similarities": "One direction of W_tuned has a cosine with each of W's. Which of these says that it is known?",
-    "number": "An intruder is a direction that not even the most similar one of W is similar to.",
+    "number": "A direction is an intruder if even the most similar one of W is not similar to it.",
 }
 FORMULA = """similarity of y_j = max_i |x_i · y_j|
 x_i: all left singular vectors of W; y_j: the k leading ones of W_tuned
@@ -33,8 +33,8 @@ def count_intruders(W, W_tuned, k, epsilon):
     cosines = np.abs(X.T @ Y)  # (min(out, in), k): a singular vector may come with either sign
     similarities = cosines.max(axis=0)  # (k,), the best of each column
     return similarities, int(np.sum(similarities < epsilon))
-    # First: no, it is W's fourth direction, with a similarity of 1. Second: 0.71 both, no intruders. Third: each of m
-    # has the cosine 1/√m, which is below ½ from m = 5 on. The measure knows single directions, not the span of many.
+    # First: no, it is W's fourth direction, with a similarity of 1. Second: 0.71 both, no intruders. Third: each of n
+    # has the cosine 1/√n, which is below ½ from n = 5 on. The measure knows single directions, not the span of many.
 
 
 def draw(rng, size):
@@ -75,7 +75,7 @@ def cosines(i, side=0):
 MISTAKES = {
     "similarities": [
         ("only W's k leading directions are searched, not all", lambda i: cosines(i)[: i.k].max(axis=0)),
-        ("each direction is held against W's of the same number alone", lambda i: np.diag(cosines(i))),
+        ("each direction is compared only with W's of the same number", lambda i: np.diag(cosines(i))),
         ("these are right singular vectors, directions of the input", lambda i: cosines(i, side=2).max(axis=0)),
     ]
 }

@@ -1,18 +1,18 @@
 """Warm-up: how many directions?
 
 The rank counts every direction that is there, however weak. The **stable rank** counts by energy: the strongest
-direction counts 1, and each other one as much as its energy is beside the strongest one's.
+direction counts 1, and each other one its energy divided by the strongest one's.
 
-**Predict in your head:** the stable rank of `u vᵀ`; of a matrix with the singular values (4, 2, 2, 2, 2); of one with
-100 equal ones. Now add a speck of noise to each number of `u vᵀ`, where `u` and `v` have 256 numbers: what becomes of
-the rank, and what of the stable rank? **And when it is right:** can you do it without the singular values, except one?
+**Predict in your head** the stable rank of one outer product; of a matrix with the singular values (4, 2, 2, 2, 2); of
+one with 100 equal ones. Now add a little noise to each number of a 256 × 256 outer product: what happens to the rank,
+and what to the stable rank? **And when it is right:** can you do it with only one of the singular values?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("rank",)
-HINTS = {"rank": "With n equal singular values it is n. What does each give that is half as large as the first?"}
+HINTS = {"rank": "With n equal singular values it is n. What does each count that is half as large as the first?"}
 FORMULA = "stable rank = (σ₁² + σ₂² + …) / σ₁² = ‖M‖²_F / σ₁²"
 
 
@@ -21,8 +21,8 @@ def stable_rank(M):
     sigma = np.linalg.svd(M, compute_uv=False)  # (min(out, in),), the largest first
     energy = sigma**2
     return energy.sum() / energy[0]
-    # 1; (16 + 4 · 4) / 16 = 2; 100. With noise the rank is 256, and the stable rank stays next to 1: that is what makes
-    # it a measure for ΔW. The sum is ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2 does it, too.
+    # 1; (16 + 4 · 4) / 16 = 2; 100. With noise the rank is 256, but the stable rank stays near 1. So it can measure ΔW.
+    # The sum is ‖M‖², so np.sum(M**2) / np.linalg.norm(M, 2) ** 2 does it, too.
 
 
 def draw(rng, size):
@@ -40,6 +40,6 @@ MISTAKES = {
     "rank": [
         ("this is the rank: every singular value above 0 counts as one", lambda i: min(i.M.shape)),
         ("this is the effective rank, from the entropy of the singular values", lambda i: effective_rank(i.M)),
-        ("the largest number of M is in the place of σ₁", lambda i: np.sum(i.M**2) / np.max(i.M**2)),
+        ("the largest number of M is in place of σ₁", lambda i: np.sum(i.M**2) / np.max(i.M**2)),
     ]
 }

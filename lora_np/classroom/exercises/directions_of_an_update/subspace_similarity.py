@@ -1,15 +1,13 @@
 """How far do two sets of directions agree?
 
-`U` (n, p) and `V` (n, q) have orthonormal columns, the leading direction first. φ(i, j) compares the span of the first
-i columns of `U` with that of the first j of `V`: it is 1 where the smaller span is within the larger, and 0 where
-they are orthogonal.
+`U` (n, p) and `V` (n, q) have orthonormal columns, the leading one first. φ(i, j) compares the span of the first i
+columns of `U` with that of the first j of `V`: 1 if the smaller span is within the larger, 0 if they are orthogonal.
 
-**Derive it.** Which numbers are in `U_iᵀ V_j`, and how many? One column of `V_j` that is within the span of `U_i`:
-how long is its column in `U_iᵀ V_j`? So which energy has `U_iᵀ V_j` at most, and by what must one divide?
+**Derive it.** Which numbers are in `U_iᵀ V_j`, and how many? If a column of `V_j` is within the span of `U_i`, how long
+is its column in `U_iᵀ V_j`? So how large can the energy of `U_iᵀ V_j` be at most, and what must you divide by?
 
 **Predict** in three dimensions, for U = (first axis, second axis) and V = (second axis, third axis): φ(1, 1), φ(2, 1),
-φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are turned by 45° within their plane? And can φ(2, 2) be 0 in
-three dimensions?
+φ(1, 2), φ(2, 2). Which of these change if `V`'s columns are turned by 45° within their plane? And can φ(2, 2) be 0?
 """
 
 import numpy as np
@@ -23,12 +21,11 @@ FORMULA = "φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j),  U_i = U[:, :i],  V_j = 
 def subspace_similarity(U, V, i, j):
     """U (n, p), V (n, q) with orthonormal columns, i from 1 to p, j from 1 to q -> phi, a number from 0 to 1."""
     cosines = U[:, :i].T @ V[:, :j]  # (i, n) (n, j) -> (i, j): of each direction with each
-    # The column of a v within the span holds all its coordinates there, so its length is 1. If j ≤ i there are at most
-    # j such columns; if i < j, look at the rows in the same way. So the energy is at most min(i, j).
+    # The column of a direction within the span holds all its coordinates there, so its length is 1. If j ≤ i there are
+    # at most j such columns; if i < j, look at the rows in the same way. So the energy is at most min(i, j).
     return np.linalg.norm(cosines) ** 2 / min(i, j)
     # 0, 1, 0, ½. Turned, V = (second + third, third − second) / √2: φ(1, 1) stays 0, φ(2, 1) falls to ½, and φ(1, 2)
-    # and φ(2, 2) stay, as V's span is the same. φ(2, 2) is never 0: two planes in three dimensions share a line, so it
-    # is at least ½.
+    # and φ(2, 2) stay, because V's span does. φ(2, 2) is at least ½: two planes in three dimensions share a line.
 
 
 def draw(rng, size):
@@ -48,6 +45,6 @@ MISTAKES = {
             "the cosines of the spans' angles are not squared",
             lambda i: np.linalg.norm(cosines(i), "nuc") / min(i.i, i.j),
         ),
-        ("only columns of one number are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),
+        ("only columns of the same number are compared", lambda i: np.sum(np.diag(cosines(i)) ** 2) / min(i.i, i.j)),
     ]
 }

@@ -1,13 +1,13 @@
 """A block.
 
-All parts are there; now wire them up. A block has two halves, and each of them is a branch with a way around it, the
-residual sum `x + f(x)`. `part` is a dictionary of functions, under the names of the model: `ln1`, `q_proj`, `k_proj`,
-`v_proj`, `o_proj`, `ln2`, `up_proj`, `gelu`, `down_proj`, each from one array to one, as in `h = part["ln1"](x)`; and
-`part["attention"](q, k, v)`, which gives the context. All arrays are (B, T, C), except the MLP's (B, T, F).
+All parts are there; now wire them up. A block has two halves. Each is a branch with a way around it: the residual sum
+`x + f(x)`. `part` is a dictionary of functions, under the names of the model: `ln1`, `q_proj`, `k_proj`, `v_proj`,
+`o_proj`, `ln2`, `up_proj`, `gelu`, `down_proj`, each from one array to one, as in `h = part["ln1"](x)`; and
+`part["attention"](q, k, v)`, which gives the context. All arrays are (N, T, C), except the MLP's (N, T, F).
 
-**Draw it first**, from memory, with an arrow for each array: where does an arrow part in two or more, where do two
-meet? Then hold it against section 2 of the lesson. **Predict:** what does your block give if `o_proj` and `down_proj`
-give zeros? (No shape will tell you if a wire is wrong; almost any two of these functions would fit each other.)
+**Draw it first**, from memory, with an arrow for each array: where does an arrow split into two or more, and where do
+two meet? Then compare it with section 2 of the lesson. **Predict:** what does your block give if `o_proj` and
+`down_proj` give zeros? (No shape will tell you that a wire is wrong: almost any two of these functions fit each other.)
 """
 
 import numpy as np
@@ -26,20 +26,20 @@ y = middle + part["down_proj"](part["gelu"](part["up_proj"](part["ln2"](middle))
 
 
 def block(x, part):
-    """x (B, T, C), part: dict of functions -> y (B, T, C)."""
-    h = part["ln1"](x)  # (B, T, C): the branch reads x through a layer norm, the way around does not
-    q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)  # (B, T, C) each
-    context = part["attention"](q, k, v)  # (B, T, C)
-    middle = x + part["o_proj"](context)  # (B, T, C), the first sum; all that follows reads it, and x no more
+    """x (N, T, C), part: dict of functions -> y (N, T, C)."""
+    h = part["ln1"](x)  # (N, T, C): the branch reads x through a layer norm, the way around does not
+    q, k, v = part["q_proj"](h), part["k_proj"](h), part["v_proj"](h)  # (N, T, C) each
+    context = part["attention"](q, k, v)  # (N, T, C)
+    middle = x + part["o_proj"](context)  # (N, T, C), the first sum; from here on x itself is not read
 
-    h = part["ln2"](middle)  # (B, T, C)
-    act = part["gelu"](part["up_proj"](h))  # (B, T, F)
-    return middle + part["down_proj"](act)  # (B, T, C), the second sum
-    # With zeros from o_proj and down_proj it gives x: a block adds to what is there, and then adds nothing.
+    h = part["ln2"](middle)  # (N, T, C)
+    act = part["gelu"](part["up_proj"](h))  # (N, T, F)
+    return middle + part["down_proj"](act)  # (N, T, C), the second sum
+    # With zeros from o_proj and down_proj it gives x: a block only adds to x, and here it adds nothing.
 
 
 def draw(rng, size):
-    """The parts are those of the exercises before, each with weights of its own."""
+    """The parts are those of the earlier exercises, each with weights of its own."""
 
     def linear(n_out, n_in):
         W, b = rng.normal(size=(n_out, n_in)) / np.sqrt(n_in), 0.5 * rng.normal(size=n_out)
@@ -71,7 +71,7 @@ MISTAKES = {
             lambda i: i.part["ln2"](half(i, i.part["ln1"](half(i, i.x, "down_proj")), "o_proj")),
         ),
         (
-            "the ways around begin behind the layer norms, which belong to the branches",
+            "the ways around begin after the layer norms, which belong to the branches",
             lambda i: half(i, i.part["ln2"](half(i, i.part["ln1"](i.x), "down_proj")), "o_proj"),
         ),
     ]

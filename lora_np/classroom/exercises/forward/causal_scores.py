@@ -1,11 +1,11 @@
 """Scores.
 
-`q` and `k` are in heads now. Give the scores of attention, (B, H, T, T): row `i` says how well each key fits query `i`,
-divided so that the size does not depend on `D`; and −∞ wherever a key is **after** its query. (The check looks at
-the numbers and at the mask apart.)
+`q` and `k` are in heads now. Give the scores of attention, (N, H, T, T). Row `i` says how well each key fits query `i`,
+divided so that the size does not depend on `D`; and it is −∞ wherever a key is **after** its query. (The check looks at
+the numbers and at the mask separately.)
 
-**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has a single number that is not? Why
-−∞ and not 0, or a very small number? And a trap of NumPy's, to try before you write the mask: what is `0 * np.inf`?
+**Predict:** how many of the T × T scores of a head are −∞, for T = 11? Which row has only one number that is not? Why
+−∞, and not 0 or a very negative number? And a trap in NumPy, to try before you write the mask: what is `0 * np.inf`?
 """
 
 import numpy as np
@@ -20,13 +20,13 @@ FORMULA = "scores_ij = q_i · k_j / √D for j ≤ i, and −∞ for j > i, in e
 
 
 def causal_scores(q, k):
-    """q (B, H, T, D), k (B, H, T, D) -> scores (B, H, T, T)."""
+    """q (N, H, T, D), k (N, H, T, D) -> scores (N, H, T, T)."""
     T, D = q.shape[-2:]
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(D)  # (T, D) (D, T) -> (T, T) in each head; rows: queries, columns: keys
     may_look = np.tril(np.ones((T, T), dtype=bool))  # True where j ≤ i, itself included
     return np.where(may_look, scores, -np.inf)
     # 11 · 10 / 2 = 55 of 121 are −∞, and row 0 has one number, its own. exp(−∞) is exactly 0, and so is the share;
-    # exp(0) is 1, more than many a key has that may be seen. 0 * np.inf is nan: that product makes no mask.
+    # exp(0) is 1, more than many visible keys have. 0 * np.inf is nan, so a product makes no mask.
 
 
 def draw(rng, size):

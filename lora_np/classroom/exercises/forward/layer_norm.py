@@ -1,12 +1,11 @@
 """Layer norm.
 
-At each position, by itself: take the mean of the C numbers off, divide by their standard deviation, then scale by `w`
-and shift by `b`. The variance is a mean over C numbers (not C − 1), and the small number `eps` is added to the
-variance, so that there is something to divide by when all C are equal. (In the check it is not so small, and its place
-shows.)
+At each position by itself: subtract the mean of the C numbers, divide by their standard deviation, then scale by `w`
+and shift by `b`. The variance is a mean over C numbers (not C − 1). The small number `eps` is added to the variance, so
+that there is something to divide by when all C are equal. (In the check `eps` is larger, so that its place shows.)
 
-**Predict**, for `w` of ones and `b` of zeros: what comes out of a row (7, 7, 7, 7)? What changes if every number of a
-row is raised by 5? If every number is multiplied by 1000, and `eps` is tiny? And which other positions change then?
+**Predict**, for `w` of ones and `b` of zeros: what comes out of a row (7, 7, 7, 7)? What changes if 5 is added to every
+number of a row? If every number is multiplied by 1000, and `eps` is tiny? And which other positions change then?
 """
 
 import numpy as np
@@ -18,13 +17,13 @@ FORMULA = "x̂ = (x − mean) / √(variance + ε), along the last axis, the var
 
 
 def layer_norm(x, w, b, eps):
-    """x (B, T, C), w (C,), b (C,), eps a number -> y (B, T, C)."""
-    centred = x - x.mean(axis=-1, keepdims=True)  # (B, T, C)
-    variance = np.mean(centred**2, axis=-1, keepdims=True)  # (B, T, 1)
-    x_hat = centred / np.sqrt(variance + eps)  # (B, T, C), mean 0 and, except for eps, standard deviation 1
+    """x (N, T, C), w (C,), b (C,), eps a number -> y (N, T, C)."""
+    centred = x - x.mean(axis=-1, keepdims=True)  # (N, T, C)
+    variance = np.mean(centred**2, axis=-1, keepdims=True)  # (N, T, 1)
+    x_hat = centred / np.sqrt(variance + eps)  # (N, T, C), mean 0 and, except for eps, standard deviation 1
     return x_hat * w + b
-    # (7, 7, 7, 7) gives zeros, thanks to eps. Raised by 5: nothing changes. Times 1000: next to nothing. And nowhere
-    # else: no position knows of another here.
+    # (7, 7, 7, 7) gives zeros, thanks to eps. 5 more: nothing changes. Times 1000: next to nothing. And nowhere else:
+    # here no position knows of another.
 
 
 def draw(rng, size):

@@ -1,14 +1,13 @@
 """Perplexity, safely.
 
 The first of two judges. From the logits of a batch and the tokens that really came, give the perplexity: exp of the
-mean surprise, −log p in nats, over all B · T places. **Predict** it for logits that are all equal; and for any logits,
-what becomes of it if 1000 is added to all of them?
+mean surprise, −log p in nats, over all N · T places. **Predict** it for logits that are all equal. And for any logits:
+what happens to it if 1000 is added to all of them?
 
-Now the hard part: **logits of 1000 do come**, and e¹⁰⁰⁰ is no number of float64. And a token may come that the model
-holds for all but impossible, with p = e⁻⁷⁶⁰: in float64 that is 0, and its logarithm −∞, though the surprise, 760, is
-as good a number as any. **Derive:** write `−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms.
-What may you subtract from all of a row's logits, so that no exp is too large, and not all are too small? In which term
-is the exp then gone altogether?
+Now the hard part: **logits of 1000 do occur**, and e¹⁰⁰⁰ is too large for float64. And a token may come that has p =
+e⁻⁷⁶⁰: in float64 that is 0, and its logarithm −∞, although the surprise, 760, is an ordinary number. **Derive:** write
+`−log p_t` with p_t = exp(x_t) / Σ_j exp(x_j) as a difference of two terms. What may you subtract from all of a row's
+logits, so that no exp is too large, and not all are too small? In which term is the exp then gone?
 """
 
 import numpy as np
@@ -16,17 +15,17 @@ import numpy as np
 POINTS = 3
 OUTPUTS = ("perplexity",)
 HINTS = {"perplexity": "Surprise, then its mean, then exp. Which number on the way may be too large, or too small?"}
-FORMULA = "log p_t = x_t − m − log Σ_j exp(x_j − m), m the row's largest logit;  perplexity = exp(mean of −log p_t)"
+FORMULA = "log p_t = x_t − c − log Σ_j exp(x_j − c), c the row's largest logit;  perplexity = exp(mean of −log p_t)"
 
 
 def perplexity(logits, targets):
-    """logits (B, T, V), targets (B, T) of whole numbers 0 … V−1 -> perplexity, a number."""
-    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − m for x, whatever m is.
-    x = logits - logits.max(axis=-1, keepdims=True)  # (B, T, V): none above 0, and one of them 0
-    x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (B, T)
-    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (B, T): the sum is at least 1, and x_t goes through no exp
+    """logits (N, T, vocab), targets (N, T) of whole numbers 0 … vocab−1 -> perplexity, a number."""
+    # −log p_t = log Σ_j exp(x_j) − x_t, and the same with x − c in place of x, whatever c is.
+    x = logits - logits.max(axis=-1, keepdims=True)  # (N, T, vocab): none above 0, and one of them 0
+    x_t = np.take_along_axis(x, targets[..., None], axis=-1)[..., 0]  # (N, T)
+    surprise = np.log(np.exp(x).sum(axis=-1)) - x_t  # (N, T): the sum is at least 1, and x_t goes through no exp
     return np.exp(surprise.mean())
-    # All equal: V, for one is as unsure as among V equals. Adding 1000 changes nothing: it cancels in the share.
+    # All equal: vocab, the number of equal choices. Adding 1000 changes nothing: it cancels in the share.
 
 
 def draw(rng, size):
@@ -48,7 +47,7 @@ def surprise(i):
 MISTAKES = {
     "perplexity": [
         (
-            "a probability is kept from falling below 1e-12, so that no surprise is above 28",
+            "probabilities below 1e-12 are raised to it, so that no surprise is above 28",
             lambda i: np.exp(np.minimum(surprise(i), -np.log(1e-12)).mean()),
         ),
         ("the probabilities are averaged, not the surprises", lambda i: 1 / np.exp(-surprise(i)).mean()),

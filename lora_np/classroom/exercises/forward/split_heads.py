@@ -1,25 +1,25 @@
 """Into heads.
 
-`q`, `k` and `v` are (B, T, C), and each head works with its own D columns: head n with columns n D to (n + 1) D − 1.
-Bring such an array into the shape (B, H, T, D), so that the heads are beside one another like texts.
+`q`, `k` and `v` are (N, T, C), and each head works with its own D columns: head 0 with the first D, head 1 with the
+next D, and so on. Bring such an array into the shape (N, H, T, D), in which heads are side by side like texts.
 
-**On paper first:** `B` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down what head 0
-must hold, and head 1. Then write down what `x.reshape(1, 2, 2, 2)` holds: the shape is right.
+**On paper first:** `N` = 1, `T` = 2, `C` = 4, `H` = 2, and `x = [[0, 1, 2, 3], [4, 5, 6, 7]]`. Write down what head 0
+must hold, and head 1. Then write down what `x.reshape(1, 2, 2, 2)` holds, although its shape is right.
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("x_heads",)
-HINTS = {"x_heads": "Cut the last axis alone in two. What shape is that, and which two axes must change places?"}
-FORMULA = "x.reshape(B, T, H, D).transpose(0, 2, 1, 3) with D = C / H"
+HINTS = {"x_heads": "Cut only the last axis in two. What shape is that, and which two axes must change places?"}
+FORMULA = "x.reshape(N, T, H, D).transpose(0, 2, 1, 3) with D = C / H"
 
 
 def split_heads(x, H):
-    """x (B, T, C), H a divisor of C -> x_heads (B, H, T, D)."""
-    B, T, C = x.shape
-    cut = x.reshape(B, T, H, C // H)  # (B, T, H, D): the columns of each position in H pieces, side by side
-    return cut.transpose(0, 2, 1, 3)  # (B, H, T, D): heads before positions
+    """x (N, T, C), H a divisor of C -> x_heads (N, H, T, D)."""
+    N, T, C = x.shape
+    cut = x.reshape(N, T, H, C // H)  # (N, T, H, D): the columns of each position in H pieces, side by side
+    return cut.transpose(0, 2, 1, 3)  # (N, H, T, D): heads before positions
     # Head 0 holds [0, 1] and [4, 5], head 1 [2, 3] and [6, 7]. The reshape alone gives head 0 [0, 1] and [2, 3]: all of
     # position 0, and nothing of position 1. A reshape never moves a number, it only counts them off anew.
 
@@ -35,7 +35,7 @@ MISTAKES = {
             lambda i: np.stack([i.x[:, :, n :: i.H] for n in range(i.H)], axis=1),
         ),
         (
-            "positions and columns are exchanged before the reshape, and not exchanged back after it",
+            "positions and columns are exchanged before the reshape, but not exchanged back after it",
             lambda i: i.x.swapaxes(1, 2).reshape(i.right["x_heads"].shape),
         ),
         ("every head has the columns of the first one", lambda i: np.repeat(i.right["x_heads"][:, :1], i.H, axis=1)),

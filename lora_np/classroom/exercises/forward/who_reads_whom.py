@@ -1,38 +1,37 @@
-"""Who reads whom?.
+"""Who reads whom?
 
 The second judge. A language model that can see its answers learns nothing, and its loss looks splendid. A mask that is
-off by one does that, and so do heads merged by reshape alone. So write the test that finds out, **from outside**, and
-works for any model.
+off by one does that, and so do heads that are merged by a reshape alone. Write the test that finds out, **from
+outside**, for any model.
 
-`model(ids)` takes ids of the shape (B, T) and gives logits (B, T, V). What happens inside you cannot see. Give a (T, T)
-array `reads` of True and False: row `i`, column `j` is True if the logits at position `i`, in any of the texts, change
-when the token at position `j` is exchanged for another one.
+`model(ids)` takes ids (N, T) and gives logits (N, T, V), where `V` is the size of the vocabulary. You cannot see what
+happens inside. Give a (T, T) array `reads` of True and False: row `i`, column `j` is True if the logits at position
+`i`, in any of the texts, change when the token at position `j` is replaced by another one.
 
 **Before you write:** how do you choose the other token, so that it is another one at every place? What exactly may
-differ between the two inputs? And do you ask for equal bits, or for equality up to a tolerance: which mistake of a
-model would slip through? **Predict** `reads` for a causal model; but the check's models are not quite what they should
-be.
+differ between the two inputs? Do you ask for equal bits, or for equality up to a tolerance, and which mistake of a
+model would then slip through? **Predict** `reads` for a causal model. (The check's models are not quite causal.)
 """
 
 import numpy as np
 
 POINTS = 4
 OUTPUTS = ("reads",)
-HINTS = {"reads": "Exchange the token at j alone, and for another one. Where is any logit no longer the same?"}
+HINTS = {"reads": "Replace only the token at j, and by another one. Where is any logit no longer the same?"}
 FORMULA = """changed = ids.copy();  changed[:, j] = (ids[:, j] + 1) % V
 reads[:, j] = (model(changed) != model(ids)).any(axis=(0, 2)), for each j"""
 
 
 def who_reads_whom(model, ids, V):
-    """model: ids (B, T) -> logits (B, T, V); ids (B, T) of whole numbers 0 … V−1 -> reads (T, T) of bool."""
+    """model: ids (N, T) -> logits (N, T, V); ids (N, T) of whole numbers 0 … V−1 -> reads (T, T) of bool."""
     T = ids.shape[1]
-    before = model(ids)  # (B, T, V)
+    before = model(ids)  # (N, T, V)
     reads = np.zeros((T, T), dtype=bool)
     for j in range(T):
         other = (ids + 1) % V  # the next token of the vocabulary: never the same one
         changed = np.where(np.arange(T) == j, other, ids)  # all other tokens as they were
-        # Bit for bit: with a mask of −20, say, a leak of e⁻²⁰ is left, which no tolerance would show.
-        differs = model(changed) != before  # (B, T, V)
+        # Bit for bit: a mask of −20, say, leaves a leak of e⁻²⁰, which no tolerance would show.
+        differs = model(changed) != before  # (N, T, V)
         reads[:, j] = differs.any(axis=(0, 2))  # (T,): at which positions any logit of any text has changed
     return reads
     # A causal model: True on the diagonal and below it, False above, as in np.tri(T).
@@ -62,13 +61,13 @@ def put_in(i, token):
 
 MISTAKES = {
     "reads": [
-        ("where token 0 was there already, it is exchanged for itself", lambda i: put_in(i, 0)),
-        ("where the last token was there already, it is exchanged for itself", lambda i: put_in(i, i.V - 1)),
+        ("where token 0 was there already, it is replaced by itself", lambda i: put_in(i, 0)),
+        ("where the last token was there already, it is replaced by itself", lambda i: put_in(i, i.V - 1)),
         ("a faint change is taken for none: compare bit for bit", lambda i: np.tril(i.right["reads"])),
     ]
 }
 
-AFTER = """**Beyond the points.** Turn your judge on the shipped base, and your functions with it. Type this in:
+AFTER = """**Beyond the points.** Try your judge and your functions on the package's own base. Type this in:
 
     from lora_np.formats import load_pretrained
     from lora_np.model import forward
@@ -82,6 +81,6 @@ AFTER = """**Beyond the points.** Turn your judge on the shipped base, and your 
     h = layer_norm(x, params["blocks.0.ln1.weight"], params["blocks.0.ln1.bias"], config.layer_norm_eps)
     print(np.abs(h - record["blocks.0.ln1"]).max())
 
-Go on from there: with two lines for a linear layer, and softmax and GELU from lesson 03, all is there that the model
-consists of. Some fifteen lines further on you hold your own logits against `logits`.
+Go on from there. With two lines for a linear layer, and softmax and GELU from lesson 03, you have all parts of the
+model. Some fifteen lines later you can compare your own logits with `logits`.
 """

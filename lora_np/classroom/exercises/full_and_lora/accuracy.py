@@ -1,11 +1,10 @@
 """How good is it?
 
-A row of `logits` (N, K) has a number for each of K classes, and chooses the class with the largest. `labels` (N,) says
-which would have been right. Give the **accuracy**, the share of rows that choose rightly, from 0 to 1.
+A row of `logits` (N, K) has a number for each of K classes, and chooses the class with the largest. `labels` (N,) holds
+the right classes. Give the **accuracy**, the share of rows that choose right, from 0 to 1.
 
-**Predict first.** All logits are multiplied by 10: what becomes of the accuracy, and what of the loss? And a classifier
-that says "negative" to everything: which accuracy has it, if 60 % of the snippets are negative? (So what should a
-report give beside every accuracy?)
+**Predict first.** Multiply all logits by 10: what happens to accuracy and loss? A classifier says "negative" to
+everything: what is its accuracy if 60 % of the snippets are negative? (What should a report give beside each accuracy?)
 """
 
 import numpy as np
@@ -20,9 +19,9 @@ def accuracy(logits, labels):
     """logits (N, K), labels (N,) of whole numbers 0 … K−1 -> accuracy, a number from 0 to 1."""
     chosen = logits.argmax(axis=1)  # (N, K) -> (N,)
     return np.mean(chosen == labels)
-    # Ten times the logits: the same choices, so the same accuracy. The loss does not stay: the model is now sure of all
-    # that it says, and pays for it where it is wrong. "Negative" to everything has 60 %: so a report should give the
-    # share of the commonest class beside every accuracy.
+    # Ten times the logits: the same choices, so the same accuracy. The loss changes: the model is now sure of all that
+    # it says, and pays for it where it is wrong. "Negative" to everything has 60 %, so a report should give the share
+    # of the commonest class beside every accuracy.
 
 
 def draw(rng, size):
@@ -42,7 +41,7 @@ def share(i):
 
 MISTAKES = {
     "accuracy": [
-        ("the label's probability is asked to be above ½, whatever the others are", lambda i: np.mean(share(i) > 0.5)),
+        ("a row counts only if the label's probability is above ½", lambda i: np.mean(share(i) > 0.5)),
         ("this is the label's probability, averaged over the rows", lambda i: np.mean(share(i))),
         (
             "every class of a row is counted, also those that were rightly not chosen",

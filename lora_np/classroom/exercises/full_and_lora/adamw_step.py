@@ -1,64 +1,64 @@
 """The optimiser.
 
-One step of **AdamW** on one array `p` with gradient `g`. `m` and `v` are the two moments *before* the step, and `step`
-is its number t, which begins at 1. Return the new `p`, `m` and `v`. The order of things:
+One step of **AdamW** on one array `p` with gradient `g`. `mu` and `nu` are the two moments *before* the step, and
+`step` is its number t, which begins at 1. Return the new `p`, `mu` and `nu`. In this order:
 
 1. new moments, running means of `g` and of `g²`, with `beta1` and `beta2` of the old;
-2. m̂ and v̂, the new moments made up for their start at zero. They are used in this step, and not returned;
-3. `p` moves by `lr` m̂ / √v̂, with `eps` *beside* the root to keep it from dividing by zero;
-4. and it shrinks by the share `lr · weight_decay` of the **old** `p`, if it has **two axes or more**. (Biases and the
+2. μ̂ and ν̂, the new moments corrected for their start at zero. They are used in this step, and not returned;
+3. `p` moves by `lr` μ̂ / √ν̂, with `eps` *beside* the root to keep it from dividing by zero;
+4. `p` shrinks by the share `lr · weight_decay` of the **old** `p`, if it has **two axes or more**. (Biases and the
    scales of layer norms do not shrink.) The decay has no part in the moments: that is the W of AdamW.
 
-**Derive the correction** in 2: suppose g is the same in all t steps, and `m` was 0. What is `m` after one step, after
-two, after t? By what must it be divided to be g? **Predict:** how far does a parameter move in the very first step if
-its gradient is 5, if it is 0.005, and if it is exactly 0? And later on, if the gradient flips its sign in every step?
+**Derive the correction** in 2: suppose that g is the same in all t steps, and `mu` was 0. What is `mu` after one step,
+after two, after t? What must it be divided by to be g? **Predict:** how far does a parameter move in the very first
+step if its gradient is 5, if it is 0.005, and if it is exactly 0? And later, if its sign changes in every step?
 """
 
 import numpy as np
 
 POINTS = 6
-OUTPUTS = ("p", "m", "v")
+OUTPUTS = ("p", "mu", "nu")
 HINTS = {
-    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which m and v say how far?",
-    "m": "A running mean: most of the old one, a little of the new gradient, and both shares together are 1.",
-    "v": "The same kind of mean as m, with its own β, of another quantity of the gradient.",
+    "p": "Two things happen to p: it shrinks a little, if it is a matrix, and it moves. Which mu and nu say how far?",
+    "mu": "A running mean: most of the old one, a little of the new gradient. The two shares add up to 1.",
+    "nu": "The same kind of mean as mu, with its own β, of another quantity of the gradient.",
 }
-FORMULA = """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²
-m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)
-p ← p − lr λ p − lr m̂ / (√v̂ + ε),  with λ p for arrays of two axes or more alone"""
+FORMULA = """μ ← β₁ μ + (1 − β₁) g,  ν ← β₂ ν + (1 − β₂) g²
+μ̂ = μ / (1 − β₁ᵗ),  ν̂ = ν / (1 − β₂ᵗ)
+p ← p − lr λ p − lr μ̂ / (√ν̂ + ε),  with λ p for arrays of two axes or more alone"""
 
 
-def adamw_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """p, g, m, v of one shape, step a whole number from 1, the others numbers -> p, m, v of that shape, new arrays."""
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
-    # With the same g all the time m is (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.
-    m_hat = m / (1 - beta1**step)
-    v_hat = v / (1 - beta2**step)
-    move = lr * m_hat / (np.sqrt(v_hat) + eps)
+def adamw_step(p, g, mu, nu, step, lr, beta1, beta2, eps, weight_decay):
+    """p, g, mu, nu of one shape, step a whole number from 1, the others numbers -> new p, mu, nu of that shape."""
+    mu = beta1 * mu + (1 - beta1) * g
+    nu = beta2 * nu + (1 - beta2) * g**2
+    # With the same g all the time mu is (1 − β) g, then (1 − β)(1 + β) g = (1 − β²) g, and after t steps (1 − βᵗ) g.
+    mu_hat = mu / (1 - beta1**step)
+    nu_hat = nu / (1 - beta2**step)
+    move = lr * mu_hat / (np.sqrt(nu_hat) + eps)
     shrink = 1 - lr * weight_decay if p.ndim >= 2 else 1
-    # First step: m̂ / √v̂ is g / |g|, so 5 and 0.005 both move by lr, and 0 stays (0 / ε). With a sign that flips m̂ is
-    # near 0 and v̂ is not: it hardly moves.
-    return shrink * p - move, m, v
+    # First step: μ̂ / √ν̂ is g / |g|, so 5 and 0.005 both move by lr, and 0 stays (0 / ε). If the sign changes all the
+    # time, μ̂ is near 0 and ν̂ is not: p hardly moves.
+    return shrink * p - move, mu, nu
 
 
 def draw(rng, size):
     """A matrix, a bias, and an array of three axes. ε is large, so that it shows where it is."""
     shape = [(size.n_out, size.n_in), (size.C,), (size.T, size.H, size.D)][size.number]
-    p, g, m = rng.normal(size=(3, *shape))
-    drawn = {"p": p, "g": g, "m": m, "v": rng.uniform(0.5, 1.5, shape), "step": 3 + 2 * size.number}
+    p, g, mu = rng.normal(size=(3, *shape))
+    drawn = {"p": p, "g": g, "mu": mu, "nu": rng.uniform(0.5, 1.5, shape), "step": 3 + 2 * size.number}
     drawn |= {"lr": rng.uniform(0.04, 0.1), "beta1": rng.uniform(0.6, 0.85), "beta2": rng.uniform(0.9, 0.97)}
     return drawn | {"eps": rng.uniform(0.12, 0.25), "weight_decay": rng.uniform(0.3, 0.5)}
 
 
 def compared(i, outputs):
-    """A mistake in m or v costs once: a p that is not right counts by how far it is from what follows from the own m
-    and v, which is the step from such old ones as make them of this g."""
-    p, m, v = (outputs[name] for name in OUTPUTS)
-    if not i.right or not np.shape(p) == np.shape(m) == np.shape(v) == i.p.shape or np.allclose(p, i.right["p"]):
+    """A mistake in mu or nu costs once: a p that is not right counts by how far it is from what follows from the own mu
+    and nu, which is the step from such old ones as make them of this g."""
+    p, mu, nu = (outputs[name] for name in OUTPUTS)
+    if not i.right or not np.shape(p) == np.shape(mu) == np.shape(nu) == i.p.shape or np.allclose(p, i.right["p"]):
         return outputs
-    old_m, old_v = (m - (1 - i.beta1) * i.g) / i.beta1, (v - (1 - i.beta2) * i.g**2) / i.beta2
-    follows = adamw_step(**i.inputs | {"m": old_m, "v": old_v})[0]
+    old_mu, old_nu = (mu - (1 - i.beta1) * i.g) / i.beta1, (nu - (1 - i.beta2) * i.g**2) / i.beta2
+    follows = adamw_step(**i.inputs | {"mu": old_mu, "nu": old_nu})[0]
     return outputs | {"p": i.right["p"] + p - follows} if np.isfinite(follows).all() else outputs
 
 
@@ -66,14 +66,14 @@ def with_penalty(i):
     return adamw_step(**i.inputs | {"g": i.g + i.weight_decay * i.p * (i.p.ndim >= 2)})[1:]
 
 
-L2 = "the weight decay has gone into the gradient: that is Adam with an L2 penalty; AdamW keeps it apart"
+L2 = "the weight decay is in the gradient: that is Adam with an L2 penalty; AdamW keeps it apart"
 MISTAKES = {
-    "m": [(L2, lambda i: with_penalty(i)[0])],
-    "v": [(L2, lambda i: with_penalty(i)[1])],
+    "mu": [(L2, lambda i: with_penalty(i)[0])],
+    "nu": [(L2, lambda i: with_penalty(i)[1])],
 }
 
-AFTER = """**Beyond the points.** With these you can teach a classifier, the head of lesson 08, by your own functions
-alone. Type this in; it takes some ten seconds, most of them for the base to read a thousand snippets:
+AFTER = """**Beyond the points.** With these functions alone you can train a classifier, the head of lesson 08. Type
+this in. It takes some ten seconds, most of them for the base to read a thousand snippets:
 
     from lora_np.experiments.runs.classify import load_snippets
     from lora_np.formats import load_pretrained
@@ -99,9 +99,9 @@ alone. Type this in; it takes some ten seconds, most of them for the base to rea
         p /= p.sum(axis=1, keepdims=True)
         return (p - np.eye(2)[labels]).T @ x / len(x)
 
-    head = descent = m = v = np.zeros((2, x.shape[1]))
+    head = descent = mu = nu = np.zeros((2, x.shape[1]))
     for t in range(1, 201):
-        head, m, v = adamw_step(head, gradient(head), m, v, t, 0.003, 0.9, 0.999, 1e-8, 0.01)
+        head, mu, nu = adamw_step(head, gradient(head), mu, nu, t, 0.003, 0.9, 0.999, 1e-8, 0.01)
         descent = descent - 0.003 * gradient(descent)
     hits = []
     for weight in (head, descent):
@@ -111,5 +111,5 @@ alone. Type this in; it takes some ten seconds, most of them for the base to rea
     print("AdamW less gradient descent: {:.3f} ± {:.3f}".format(*paired_difference(*hits)))
 
 Is one of them better? Then give gradient descent ten times the learning rate, and a tenth of it. Which of the two
-optimisers is more patient with a badly chosen rate?
+optimisers suffers less from a badly chosen rate?
 """

@@ -5,14 +5,14 @@ PARTS = (
         "markdown",
         """## {n}. Your experiment
 
-Whoever fine-tunes has to choose r. So: **which rank should one take, and what does that depend on?** You have what it
-takes to find out. `planted(k, seed)` makes a problem whose true ΔW has rank k (k equal singular values, and ‖ΔW‖ = 6
+Everyone who fine-tunes has to choose r. So: **which rank should you take, and what does that depend on?** You have what
+you need to find out. `planted(k, seed)` makes a problem whose true ΔW has rank k (k equal singular values, and ‖ΔW‖ = 6
 whatever k is). There are only 48 rows to train on, 500 others to test on, and each number of `target` has some noise,
 as all measurements have.
 
 **Before anything runs**, write down your guess: if the planted rank is 2, which r has the lowest *training* loss, and
-which the lowest *test* loss? And full fine-tuning? Then work out a yardstick: which loss has the *true* weight W + ΔW,
-on average, if each of the 16 outputs has a noise of standard deviation 0.7?
+which the lowest *test* loss? And full fine-tuning? Then work out a yardstick: what is the loss of the *true* weight W +
+ΔW, on average, if each of the 16 outputs has a noise of standard deviation 0.7?
 """,
     ),
     (
@@ -47,11 +47,10 @@ def loss(x, target, W):
     ),
     (
         "markdown",
-        """Write the experiment: for a planted rank of 2 and one of 16 (that is full rank here), train LoRA of
-at least four ranks and full fine-tuning, each from at least three seeds, with 200 steps of `lr =
-0.1`. Print one table for each planted rank. Its rows: no adapter, each rank, full. Its columns: how
-many numbers were trained; training loss and test loss, each as a mean over the seeds with its
-standard deviation. A reader should be able to understand it without your code.
+        """Write the experiment. For a planted rank of 2 and one of 16 (here that is full rank), train LoRA of at least
+four ranks and full fine-tuning, each from at least three seeds, with 200 steps of `lr = 0.1`. Print one table for each
+planted rank. Its rows: no adapter, each rank, full. Its columns: how many numbers were trained; training loss and test
+loss, each as a mean over the seeds with its standard deviation. A reader should understand it without your code.
 """,
     ),
     (
@@ -70,7 +69,7 @@ def tuned_weights(k, seed):
     return {name: (size, loss(*train, weight), loss(*test, weight)) for name, (size, weight) in weights.items()}
 
 
-# The true weight is off by the noise alone, whose mean square is 0.7² in each of 16 outputs; L has a half of their sum.
+# The true weight is off by the noise alone, whose mean square is 0.7² in each of 16 outputs; L is half of their sum.
 print(f"Loss, mean ± standard deviation over {len(SEEDS)} seeds; the true weight has {N_OUT * NOISE**2 / 2:.1f}")
 for k in (2, 16):
     found = [tuned_weights(k, seed) for seed in SEEDS]

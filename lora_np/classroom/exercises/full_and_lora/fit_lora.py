@@ -1,26 +1,25 @@
 """The project: LoRA on one layer.
 
-Now the second sitting. One linear layer, small enough to see everything. Its `W` (out, in) is frozen. Somebody has a
-better weight, W + ΔW, and tells us neither; we are given inputs `x` (N, in) and what the better weight makes of them,
+Now the second sitting. One linear layer, small enough to see everything. Its `W` (out, in) is frozen. There is a better
+weight, W + ΔW, but nobody tells us ΔW: we are given inputs `x` (N, in) and what the better weight makes of them,
 `target` (N, out). **Find ΔW = B A by LoRA**, with s = 1: minimise
 
     y = x Wᵀ + x Aᵀ Bᵀ        L = Σ (y − target)² / (2 N)        the sum runs over all rows and outputs
 
 by gradient descent: `steps` steps with the learning rate `lr`, both factors in each, and both gradients taken before
-either factor moves. Start as in exercises 07, and draw from `rng`. For comparison, here is full fine-tuning of the same
-layer, whole:
+either factor moves. Start as in exercises 07, and draw from `rng`. For comparison, full fine-tuning of the layer:
 
     for _ in range(steps):
         dy = (x @ W.T - target) / len(x)  # (N, out)
         W = W - lr * dy.T @ x
 
-**Derive first** what LoRA changes in these lines. **And then: how low can L come?** What the frozen layer lacks is `E =
-target − x Wᵀ` (N, out); what an adapter can add to its outputs is a matrix of rank at most r. Which lesson says what is
-left at least, and how do you compute it from `E`? The check asks you to come within 5 % of that. It looks at the way
-there, too: it also calls your function for 0 steps, for 1, 5 and 6.
+**Derive first** what LoRA changes in these lines. **Then: how low can L get?** What the frozen layer lacks is
+`E = target − x Wᵀ` (N, out); what an adapter can add to its outputs is a matrix of rank at most r. Which lesson says
+what is left at least, and how do you compute it from `E`? The check asks you to come within 5 % of that. It also looks
+at the way there: it calls your function for 0, 1, 5 and 6 steps.
 
 **Predict:** which of the two gradients is zero in the first step? What happens if both factors start at zero? And if
-only `B` is trained, and `A` stays as it was drawn: about which share of ΔW can be learnt, for r = 2 and in = 8?
+only `B` is trained, and `A` stays as it was drawn: about what share of ΔW can be learnt, for r = 2 and in = 8?
 """
 
 import numpy as np
@@ -29,8 +28,8 @@ POINTS = 6
 OUTPUTS = ("A", "B")
 HINTS = {
     "the start": "Shapes and start are those of exercises 07. With 0 steps, they are what your function returns.",
-    "the steps of A": "Hold dA against centred differences of the loss. Which B does it belong to?",
-    "the steps of B": "Hold dB against centred differences of the loss. Which dy has a mean over N rows?",
+    "the steps of A": "Compare dA with centred differences of the loss. Which B does it belong to?",
+    "the steps of B": "Compare dB with centred differences of the loss. Which dy has a mean over N rows?",
     "within 5 %": "Print the loss: does it fall, and does it still fall at the end?",
 }
 FORMULA = """y = x Wᵀ + u Bᵀ,  u = x Aᵀ,  dy = (y − target) / N
@@ -52,9 +51,8 @@ def fit_lora(x, target, W, r, steps, lr, rng):
         dA = (dy @ B).T @ x  # (r, in); zero in the first step, as B is
         A = A - lr * dA  # both gradients come from the same point, so neither factor moves before both are there
         B = B - lr * dB
-    # How low: E less a matrix of rank r has, at best, the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
-    # 01). Divided by 2N that is the lowest L. It can be reached here: E cut to rank r is what some ΔW of rank r puts
-    # out.
+    # How low: E minus a matrix of rank r has, at best, the energy σ²_{r+1} + σ²_{r+2} + … of E (Eckart–Young, lesson
+    # 02). Divided by 2N that is the lowest L. It can be reached: some ΔW of rank r gives just E cut to rank r.
     # With both factors at zero nothing ever moves. With A as drawn, B sees r random directions of the inputs: by chance
     # they hold r / in of ΔW's energy, a quarter for 2 of 8.
     return A, B
@@ -88,7 +86,7 @@ def properties(i, outputs):
         problem, (of_A, of_B) = problem_of_start(i), (problem_of_steps(i, at) for at in (0, 1))
     else:
         problem = "A is another one for the same rng: it does not come from it"
-        of_A = of_B = "they cannot be seen, as each call begins elsewhere"
+        of_A = of_B = "they cannot be seen, because each call begins elsewhere"
     return dict(zip(HINTS, (problem, of_A, of_B, problem_of_loss(i, *factors(outputs)))))
 
 
@@ -145,6 +143,6 @@ def problem_of_loss(i, A, B):
     energy = np.linalg.svd(E, compute_uv=False) ** 2 / (2 * len(E))
     loss, base, best = np.sum((i.x @ A.T @ B.T - E) ** 2) / (2 * len(E)), energy.sum(), energy[i.r :].sum()
     if not np.isfinite(loss):
-        return "the training has run away, to NaN or infinity"
+        return "the training diverges, to NaN or infinity"
     told = f"the loss is {loss:.4g}; without an adapter it is {base:.4g}, and {best:.4g} is possible at this rank"
     return None if loss <= 1.05 * best else told

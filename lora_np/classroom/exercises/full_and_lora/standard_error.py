@@ -3,10 +3,9 @@
 Another n snippets would have given another accuracy. How far does it scatter? That is its **standard error**. A share
 goes in and a share comes out, not points.
 
-**Derive it:** a snippet counts 1 if the model is right, which happens with probability p, and else 0. What is the mean
-of such a number, and how large its variance? What becomes of the variance in a mean over n snippets? **Predict:** how
-many snippets does it take to halve the error? And what does the formula say of a model that has 20 snippets of 20
-right: do you believe it?
+**Derive it:** a snippet counts 1 if the model is right, which happens with probability p, and 0 otherwise. What are the
+mean and the variance of such a number? What happens to the variance in a mean over n snippets? **Predict:** how many
+snippets halve the error? What does the formula say if a model has 20 of 20 right: do you believe it?
 
 A judge of your own: `(np.random.default_rng(0).binomial(n, p, 20_000) / n).std()` imagines 20,000 test splits.
 """
@@ -15,7 +14,7 @@ import numpy as np
 
 POINTS = 1
 OUTPUTS = ("error",)
-HINTS = {"error": "How far does one toss of this coin scatter, and what is left of it in a mean over n of them?"}
+HINTS = {"error": "How far does one toss of this coin scatter, and how far a mean over n of them?"}
 FORMULA = "error = √( accuracy (1 − accuracy) / n )"
 
 
@@ -25,9 +24,9 @@ def standard_error(accuracy, n):
     variance = accuracy * (1 - accuracy)
     # A mean of n unrelated numbers has an n-th of the variance.
     return np.sqrt(variance / n)
-    # To halve it, four times the snippets. At 20 of 20 it is 0, "quite sure", and that is not to be believed: a model
-    # that is right nine times in ten has 20 of 20 about once in eight tries. The formula puts the measured accuracy in
-    # the place of the true p, and that is good enough only where rights and wrongs are both many.
+    # To halve it, four times the snippets. At 20 of 20 it is 0, "quite sure". Do not believe it: a model that is right
+    # nine times in ten has 20 of 20 about once in eight tries. The formula has the measured accuracy in place of the
+    # true p, which is good enough only if there are many of both, right and wrong.
 
 
 def draw(rng, size):
@@ -36,5 +35,5 @@ def draw(rng, size):
 
 
 MISTAKES = {
-    "error": [("this does not depend on the accuracy: it is right at one half alone", lambda i: 0.5 / np.sqrt(i.n))]
+    "error": [("this does not depend on the accuracy: it is right only at one half", lambda i: 0.5 / np.sqrt(i.n))]
 }

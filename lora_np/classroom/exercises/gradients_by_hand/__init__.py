@@ -4,8 +4,7 @@
 number of `y`. A backward pass turns it into the same for what went into `y`.
 
 The lesson has the formulas. Close it, and find them again on paper: copying teaches you nothing. Begin each derivation
-with one number: which numbers of `y` does it change, and how strongly each? Add up over those. The matrix form comes
-last.
+with one number: which numbers of `y` does it change, and how strongly each? Add these up. The matrix form comes last.
 """
 
 NEEDS = "lesson 03 (`notebooks/03_gradients_by_hand.ipynb`), lesson 04 for the last task, paper and a pencil"
@@ -42,12 +41,11 @@ with centred differences, until rounding takes over. At 1e-8 the two values of `
 missing or has a wrong factor. (He has C − 1 in place of C in one of the means.) An error below one per cent looks like
 rounding, and is not. He should look for it term by term.
 
-**Chen** cannot tell. His numbers have some seven digits (float32), so the error falls only to 4e-5, and then grows as h
+**Chen**: you cannot tell. His numbers have seven digits (float32), so the error falls only to 4e-5, and then grows as h
 shrinks. A right gradient looks like this, but so does one with a smaller bug. He should repeat the test in float64.
 
-**Dana** has tested nothing. A row of `p` adds up to 1 whatever `x` is, so her `L` is constant and its gradient is zero.
-Any function that gives zeros there passes, such as `np.zeros_like(p)`, and what she sees is rounding. She should take a
-random `dp`.
+**Dana** has tested nothing. A row of `p` adds up to 1 for any `x`, so her `L` is constant and its gradient zero. Any
+function that gives zeros there passes, such as `np.zeros_like(p)`. She sees rounding, and should take a random `dp`.
 
 *Marks:* one point for each colleague: half for the verdict, half for what the row shows and what to do next.
 """

@@ -6,12 +6,10 @@ The hard one. Each row of C numbers is centred, divided by its standard deviatio
 
 `mean` and `variance` are those of the row (the variance divides by C). Begin at the end: `dw`, `db`, and the gradient
 dx̂ of x̂ are quick. Then `x_i` acts on its row of x̂ in **three ways**: directly, through the mean, and through the
-variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`. You need nothing else: neither `x` nor
-ε is in the result.
+variance. Derive each, and add. The forward pass has kept `x_hat` and `inv_std`. You need neither `x` nor ε.
 
 **Predict first:** add a constant to a row of `x`; what happens to `y`? Stretch the row away from its mean; what happens
-to `y`, if ε is tiny? So with which two vectors must each row of `dx` have a product of (nearly) zero? Try it on your
-result.
+to `y`, if ε is tiny? So with which two vectors must each row of `dx` have a product of (nearly) zero? Try it.
 """
 
 import numpy as np
@@ -42,8 +40,7 @@ def layer_norm_backward(dy, x_hat, inv_std, w):
     through_mean = dx_hat.mean(axis=-1, keepdims=True)  # (N, 1)
     through_variance = x_hat * np.mean(dx_hat * x_hat, axis=-1, keepdims=True)  # (N, C)
     dx = (dx_hat - through_mean - through_variance) * inv_std  # (N, C)
-    # A row of dx adds up to 0 (a constant drops out of x̂), and so does its product with x̂, except for ε (a stretch
-    # drops out too).
+    # A row of dx adds up to 0, and so does its product with x̂, except for ε: a constant and a stretch drop out of x̂.
     return dx, dw, db
 
 

@@ -1,8 +1,7 @@
 """Backward.
 
 `dy` is the gradient of the loss with respect to `y`. Derive the three gradients on paper: write the forward pass as two
-linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. `W` is frozen, so there
-is no `dW`.
+linear layers and a sum, `u = x Aᵀ`, `z = s u Bᵀ`, `y = x Wᵀ + z`, and go back through each. (`W` is frozen: no `dW`.)
 **Write down the shape** of each gradient before its formula.
 """
 

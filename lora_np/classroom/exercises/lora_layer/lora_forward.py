@@ -1,8 +1,8 @@
 """Forward.
 
 The adapted layer in training. Do without `ΔW`, which is as large as `W`: a row of `x` passes through `r` numbers. (The
-check looks only at the result.) **Count first:** how many products does a row cost on the adapter's path, and how many
-would `ΔW` cost?
+check sees only the result.) **Count first:** how many products does a row cost on the adapter's path, and how many with
+`ΔW`?
 """
 
 from ...exercise import normals

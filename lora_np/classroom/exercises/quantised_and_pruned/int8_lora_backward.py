@@ -1,14 +1,14 @@
 """LoRA on a base in eight bits.
 
-Now LoRA trains, on a base of which only `codes` and `scales` are held: `Ŵ_oi = scales_o · codes_oi`, and
+Now LoRA trains, on a base that is stored as `codes` and `scales` alone: `Ŵ_oi = scales_o · codes_oi`, and
 
     y = x Ŵᵀ + b + s (x Aᵀ) Bᵀ
 
 `Ŵ` is frozen. Give the gradients that training needs.
 
-**Before you write:** in which of the three is `Ŵ` at all? Two of you are given the same `x` and `dy`, one with
-a base in int8 and one in NF4: which of your gradients agree? **And derive:** the scale of row `o` belongs to output `o`
-alone. So can `dx` be had without a float matrix of the size of `W`, from a product with the codes as they are?
+**Before you write:** in which of the three is `Ŵ` at all? Two people have the same `x` and `dy`, one with a base in
+int8 and one in NF4: which of their gradients agree? **And derive:** the scale of row `o` belongs only to output `o`. So
+can you have `dx` without a float matrix of the size of `W`, from a product with the codes as they are?
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ FORMULA = "dx = (dy ⊙ scales) codes + du A,  du = s dy B\ndA = duᵀ x\ndB = s
 
 def int8_lora_backward(dy, x, codes, scales, A, B, s):
     """dy (N, out), x (N, in), codes (out, in) int8, scales (out,), A (r, in), B (out, r), s -> dx, dA, dB."""
-    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. Given to dy, the scales cost N · out products and no matrix.
+    # y = x Ŵᵀ + …: dx_ni = Σ_o dy_no scales_o codes_oi. On dy, the scales cost N · out products and no matrix.
     weighted = dy * scales  # (N, out)
     # z = s u Bᵀ and u = x Aᵀ: Ŵ is in neither, so dA and dB are those of exercises 07.
     u = x @ A.T  # (N, r)
@@ -36,7 +36,7 @@ def int8_lora_backward(dy, x, codes, scales, A, B, s):
     dA = du.T @ x  # (r, in)
     dx = weighted @ codes + du @ A  # (N, in)
     return dx, dA, dB
-    # With the same dy and x, dA and dB agree bit for bit, whatever the base is held in; dx does not. (NumPy turns the
+    # With the same dy and x, dA and dB agree bit for bit, however the base is stored; dx does not. (NumPy turns the
     # codes into floats for the product after all. Programs for processors that multiply int8 do not.)
 
 

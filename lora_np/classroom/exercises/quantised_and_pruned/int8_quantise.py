@@ -1,12 +1,11 @@
 """Warm-up: eight bits.
 
-Each row of `W` gets a ruler of its own: marks that are evenly spaced, numbered −127 … 127, with 0 in the middle and the
-row's largest magnitude on an outermost mark. Give the `codes`, each the number of the mark that is nearest to a weight,
-and the `scales`, the distance between two marks for each row.
+Each row of `W` gets a ruler of its own: evenly spaced marks, numbered −127 … 127, with 0 in the middle and the row's
+largest magnitude on an outermost mark. Give the `codes`, the number of the nearest mark for each weight, and the
+`scales`, the distance between two marks for each row.
 
 **In your head first:** the row is −1.27, 0.5, 0.004, 1. What are its scale and its codes? Which weights come back
-exactly? **And then:** one row of `W` may be zero throughout. What should its codes be, and what would your formula make
-of it?
+exactly? **Then:** one row of `W` may be all zeros. What should its codes be, and what would your formula make of it?
 """
 
 import numpy as np
@@ -15,7 +14,7 @@ POINTS = 2
 OUTPUTS = ("codes", "scales")
 HINTS = {
     "codes": "How many steps from 0 is a weight, and which whole number is nearest? And in a row of zeros?",
-    "scales": "The outermost mark of a row's ruler, number 127, is on which weight? How far apart are two marks?",
+    "scales": "Which weight is on the outermost mark of a row's ruler, number 127? How far apart are two marks?",
 }
 FORMULA = """scale_o = max_i |W_oi| / 127,  code_oi = W_oi / scale_o, rounded to the nearest whole number
 a row of zeros: scale 0, codes 0"""
@@ -29,7 +28,7 @@ def int8_quantise(W):
     steps = np.where(scales > 0, scales, 1.0)  # (out, 1)
     codes = np.rint(W / steps)  # (out, in): each row by its own step
     return codes.astype(np.int8), scales[:, 0]
-    # The row in the head: scale 0.01, codes −127, 50, 0, 100. Only 0.004 is lost; it is between the marks 0 and 0.01.
+    # The row in your head: scale 0.01, codes −127, 50, 0, 100. Only 0.004 is lost; it is between the marks 0 and 0.01.
 
 
 def draw(rng, size):
@@ -66,7 +65,7 @@ def above_smallest(i):
 
 
 MISTAKES = {
-    "codes": [("they are counted from the row's smallest weight on: here the weight 0 has the code 0", above_smallest)],
+    "codes": [("they count from the row's smallest weight, but the weight 0 must have the code 0", above_smallest)],
     "scales": [
         (
             "the marks reach from the smallest to the largest weight of a row: the ruler has 0 in its middle",

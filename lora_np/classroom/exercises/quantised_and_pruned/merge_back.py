@@ -1,12 +1,12 @@
 """Merging back.
 
-The hard one. Training is over, and one matrix is wanted again, in eight bits like the base. So `Ŵ + s B A` has to
-be quantised, as in task 1: give `new_codes` and `new_scales`. And give what that costs: `lost`, the length of what
-rounding has moved, ‖what has come back − (Ŵ + ΔW)‖, as a multiple of ‖ΔW‖.
+The hard one. Training is over, and one matrix is wanted again, in eight bits like the base. So quantise `Ŵ + s B A`, as
+in task 1, and give `new_codes` and `new_scales`. Give also what that costs: `lost`, how far rounding has moved the
+weights, ‖what comes back − (Ŵ + ΔW)‖, as a multiple of ‖ΔW‖.
 
 **Predict first:** the update is so small that no weight moves by as much as half a step. What are the new codes then?
-And `lost`: is it about 0, or about 1? **And when it is right:** which single entry of an update can spoil a whole row?
-Try an `A` and `B` whose product is 0 except for one number, on the largest weight of a row. Can `lost` be above 1?
+And is `lost` about 0, or about 1? **And when it is right:** which single entry of an update can spoil a whole row? Try
+an `A` and `B` whose product is 0 except for one number, on the largest weight of a row. Can `lost` be above 1?
 """
 
 import numpy as np
@@ -17,13 +17,13 @@ from .int8_quantise import follow, int8_quantise
 POINTS = 3
 OUTPUTS = ("new_codes", "new_scales", "lost")
 HINTS = {
-    "new_codes": "Go back to weights, add, begin anew: what is a row's ruler then, and where are its weights?",
-    "new_scales": "A ruler has to reach to the largest weight of its row. Which row is that now?",
+    "new_codes": "Go back to weights, add, and begin again: what is a row's ruler now, and where are its weights?",
+    "new_scales": "A ruler has to reach the largest weight of its row. What is in that row now?",
     "lost": "What should have come out, and what has come out? How long is the difference beside ‖ΔW‖?",
 }
-FORMULA = """V = Ŵ + s B A,  Ŵ = scales ⊙ codes, row by row
-new_scales_o = max_i |V_oi| / 127,  new_codes = V / new_scales, rounded
-lost = ‖new_scales ⊙ new_codes − V‖ / ‖s B A‖"""
+FORMULA = """merged = Ŵ + s B A,  Ŵ = scales ⊙ codes, row by row
+new_scales_o = max_i |merged_oi| / 127,  new_codes = merged / new_scales, rounded
+lost = ‖new_scales ⊙ new_codes − merged‖ / ‖s B A‖"""
 
 
 def merge_back(codes, scales, A, B, s):
@@ -38,8 +38,8 @@ def merge_back(codes, scales, A, B, s):
     lost = np.linalg.norm(back - merged) / np.linalg.norm(delta)
     return new_codes, new_scales, lost
     # A tiny update leaves nearly all codes as they were: what comes back is nearly Ŵ, so nearly all of ΔW is lost, and
-    # `lost` is about 1. If the largest weight of a row has grown, all marks of its row have moved with it, and each
-    # other weight moves along with its mark or to another one. In a long row that is more than ΔW: `lost` is above 1.
+    # `lost` is about 1. If the largest weight of a row has grown, all marks of its row have moved, and every other
+    # weight moves with its mark or to another one. In a long row that is more than ΔW: `lost` is above 1.
 
 
 def draw(rng, size):
@@ -82,7 +82,7 @@ MISTAKES = {
         ("the old rulers are kept: the largest weight of a row may be beyond their ends now", kept),
         ("the old rulers are kept, and what is beyond their ends is cut off", lambda i: np.clip(kept(i), -127, 127)),
         (
-            "the codes of the base and those of ΔW are added, which count in different steps",
+            "the codes of the base and those of ΔW are added, but they count different steps",
             lambda i: 1.0 * i.codes + int8_quantise(i.B @ i.A)[0],
         ),
     ]

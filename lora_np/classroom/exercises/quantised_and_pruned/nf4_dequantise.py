@@ -1,8 +1,8 @@
 """And back.
 
 In the file two codes share one byte, a whole number from 0 to 255: `first code · 16 + second code`. The bytes are in
-the order of the weights, so the first byte holds codes 0 and 1, the second one codes 2 and 3. Give the matrix that
-comes back. How many weights share a scale you can find out from the sizes.
+the order of the weights: the first byte holds codes 0 and 1, the second holds codes 2 and 3. Give the matrix that comes
+back. The sizes tell you how many weights share a scale.
 
 **On paper first:** `packed` is 86, 255, 7, 112, there are two blocks with `absmax` 2 and 10, and the shape is (2, 4).
 Which codes are these? At which places of Ŵ do you know the number without looking at the points? **And predict:** if
@@ -40,7 +40,7 @@ def draw(rng, size):
 MISTAKES = {
     "W_hat": [
         (
-            "the scales follow one another from weight to weight, not from block to block",
+            "the scales change from weight to weight, not from block to block",
             lambda i: nf4_dequantise(i.packed, 1 + 0 * i.absmax, i.points, i.shape) * np.resize(i.absmax, i.shape),
         ),
         (
@@ -51,7 +51,7 @@ MISTAKES = {
     ]
 }
 
-AFTER = """**Beyond the points.** A real matrix goes there and back through your own two functions. Type this in:
+AFTER = """**Beyond the points.** Send a real matrix there and back through your own two functions. Type this in:
 
     from lora_np.compress import CODE_POINTS, quantise_nf4
     from lora_np.formats import load_pretrained

@@ -1,12 +1,11 @@
 """Four bits.
 
-The same with 16 `points` in the place of even marks. They are given, rising from −1 to 1, and code `k` means
-`points[k]`. The blocks follow one another row by row, as the weights are in memory; `block_size` need not divide a row,
-so a block may begin in one row and end in the next. Give the largest magnitude of each block, `absmax`, and the codes
-of its weights.
+The same, with 16 `points` in place of even marks. They are given, rising from −1 to 1, and code `k` means `points[k]`.
+The blocks follow one another row by row, as the weights are in memory; `block_size` need not divide a row, so a block
+may begin in one row and end in the next. Give each block's largest magnitude, `absmax`, and its weights' codes.
 
-**Predict first:** which code has a weight of 0? Which one may a block's largest magnitude have? And multiply all of `W`
-by 10: what becomes of the codes, what of `absmax`?
+**Predict first:** which code does a weight of 0 have? Which ones may a block's largest magnitude have? And multiply all
+of `W` by 10: what happens to the codes, and what to `absmax`?
 
 One way is an array of all distances, with one axis more than the blocks. Another looks for the place of a weight among
 the midpoints between the points.
@@ -67,7 +66,7 @@ MISTAKES = {
     ],
     "absmax": [
         (
-            "the largest magnitude of the whole matrix is there for each block's",
+            "each block has the largest magnitude of the whole matrix, not its own",
             lambda i: np.full(i.W.size // i.block_size, np.abs(i.W).max()),
         )
     ],

@@ -1,18 +1,17 @@
 """Pruning in groups.
 
 Of every `m` neighbours in a row the `n` of largest magnitude stay, and the others become 0. No two of them are equal,
-and `m` divides a row. With `n` = 2 and `m` = 4 it is the 2:4 of lesson 12.
+and `m` divides a row. With `n` = 2 and `m` = 4 it is lesson 12's "2 of 4".
 
 **In your head first:** the row is 3, −4, 1, 2, 5, 6, −7, 8. What is left of it at 2 of 4? What is left if half of all
-its weights may go, wherever they are? Which of the two keeps more of the energy, and can it ever be the other way
-round?
+its weights may go, wherever they are? Which keeps more of the energy, and can it ever be the other way round?
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("W_pruned",)
-HINTS = {"W_pruned": "Give W a third axis that a group is along. Which of its members are the m − n smallest?"}
+HINTS = {"W_pruned": "Give W a third axis, with the members of a group along it. Which are the m − n smallest?"}
 FORMULA = "groups = |W|.reshape(out, in / m, m); in each, the m − n of least magnitude become 0"
 
 
@@ -25,7 +24,7 @@ def prune_n_of_m(W, n, m):
     np.put_along_axis(keep, drop, False, axis=-1)
     return W * keep.reshape(W.shape)  # (out, in)
     # 3 −4 0 0 0 0 −7 8 at 2 of 4, with 138 of the energy's 204; 0 0 0 0 5 6 −7 8 without groups, with 174. It is never
-    # the other way round: whoever may choose any four will choose at least as well as one who has to mind the groups.
+    # the other way round: whoever may choose any four can also choose those of the groups.
 
 
 def draw(rng, size):

@@ -1,10 +1,9 @@
 """A format for zeros.
 
-A zero takes up as much room as any number, unless a format leaves it out. 2:4 has such a format: of every four
-neighbours the two weights that stayed are held, in order, in `values`, and for each of them its place among the four, 0
-… 3, in `positions`. Give `y = x Wᵀ`. You could put `W` together again, zeros and all; but then nothing is saved. Do
-without it. (An entry of `x` that no value meets may be anything here, even NaN: it must not be touched, and a product
-with 0 would touch it, as 0 · NaN is NaN.)
+A zero takes as much room as any number, unless a format leaves it out. "2 of 4" has such a format. Of every four
+neighbours, `values` holds the two weights that stayed, in order, and `positions` holds the place of each among the
+four, 0 … 3. Give `y = x Wᵀ`. You could put `W` together again, zeros and all; but then nothing is saved. Do without it.
+(An entry of `x` that no value meets may be anything here, even NaN. Do not even multiply it by 0: 0 · NaN is NaN.)
 
 **On paper first:** a row of `W` is 0, 5, 0, −2, 3, 0, 0, 1. What are its values and positions? Which entries of a row
 of `x` do its four values meet? Find the rule for value number `k`. **And count:** how many multiplications does a row
@@ -25,9 +24,9 @@ def sparse_forward(x, values, positions):
     inputs = 4 * group + positions  # (out, in/2): the input that each value meets
     return np.sum(values * x[:, inputs], axis=-1)  # (out, in/2) (N, out, in/2) -> (N, out)
     # On paper: values 5 −2 3 1, positions 1 3 0 3, and they meet inputs 1, 3, 4, 7. Multiplications: out · in / 2, half
-    # as many. Bits: two of 16, and two positions of 2, for four weights: 9 each, more than int8's 8. What 2:4 saves is
-    # multiplications. (This function shows which, and is slow: NumPy copies the inputs together first. A processor made
-    # for 2:4 picks them on the way.)
+    # as many. Bits: two of 16, and two positions of 2, for four weights: 9 each, more than int8's 8. What 2 of 4 saves
+    # is multiplications. (This function shows which, and is slow: NumPy copies the inputs together first. A processor
+    # made for 2 of 4 picks them on the way.)
 
 
 def draw(rng, size):

@@ -1,15 +1,14 @@
 """Warm-up: how many numbers?
 
-LoRA does not store a change of `W` (out, in), but the thin factors `B` (out, r) and `A` (r, in). How many numbers is
-that?
+LoRA stores a change of `W` (out, in) as two thin factors, `B` (out, r) and `A` (r, in). How many numbers is that?
 
 **Predict first:** for out = in = 4096 and r = 8, what share of `W`'s numbers is it: a tenth, a hundredth, less? And if
-the layer becomes twice as wide and twice as high, what becomes of that share? Large models are where LoRA saves most.
+the layer becomes twice as wide and twice as high, what happens to that share? Large models are where LoRA saves most.
 """
 
 POINTS = 1
 OUTPUTS = ("count",)
-HINTS = {"count": "Which shape has B, and which has A? How many numbers are in each?"}
+HINTS = {"count": "Which shape does B have, and which does A? How many numbers are in each?"}
 FORMULA = "count = r · (out + in):  out · r numbers in B, r · in in A"
 
 
@@ -27,8 +26,8 @@ def draw(rng, size):
 
 MISTAKES = {
     "count": [
-        ("these are the numbers of the full matrix", lambda i: i.n_out * i.n_in),
+        ("this counts the full matrix", lambda i: i.n_out * i.n_in),
         ("out, in and r are multiplied", lambda i: i.n_out * i.n_in * i.r),
-        ("r² is taken off: so many are redundant, and yet they are stored", lambda i: i.right["count"] - i.r**2),
+        ("r² is subtracted: so many are redundant, but they are stored", lambda i: i.right["count"] - i.r**2),
     ]
 }

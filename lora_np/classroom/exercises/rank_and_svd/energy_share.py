@@ -1,17 +1,16 @@
 """What a cut keeps.
 
-The energy of a matrix is ‖M‖². What share of it does the cut to rank `k` keep? You are given all singular values of
-`M`, and need nothing else.
+The energy of a matrix is ‖M‖². What share of it does the cut to rank `k` keep? Given are all singular values of `M`.
 
-**Predict** for σ = (2, 1, 1, 1, 1), in your head: the share at k = 1 and at k = 3. **And then:** a cut keeps 99 % of
-the energy. How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
+**Predict** for σ = (2, 1, 1, 1, 1), in your head: the share at k = 1 and at k = 3. **Then:** a cut keeps 99 % of the
+energy. How large is its relative error, ‖M − M_k‖ / ‖M‖? (Most people guess one per cent.)
 """
 
 import numpy as np
 
 POINTS = 2
 OUTPUTS = ("share",)
-HINTS = {"share": "The energy is ‖M‖². Which sum is it, in singular values, and which part of that sum is kept?"}
+HINTS = {"share": "Which sum over the singular values is the energy ‖M‖², and which part of it is kept?"}
 FORMULA = "share = (σ₁² + … + σ_k²) / (σ₁² + … + σ_n²)"
 
 
@@ -19,8 +18,8 @@ def energy_share(sigma, k):
     """sigma (n,) all singular values, falling; k a whole number from 1 to n -> share, a number from 0 to 1."""
     energy = sigma**2  # (n,): ‖M‖² is the sum of these, and ‖M_k‖² that of the first k
     return energy[:k].sum() / energy.sum()
-    # (2, 1, 1, 1, 1): 4/8 at k = 1, and 6/8 at k = 3. With 99 % kept, 1 % is lost, of the *square* of the length: the
-    # relative error is √0.01, a tenth.
+    # (2, 1, 1, 1, 1): 4/8 at k = 1, and 6/8 at k = 3. With 99 % kept, 1 % of the *squared* length is lost: the relative
+    # error is √0.01, a tenth.
 
 
 def draw(rng, size):
@@ -30,7 +29,7 @@ def draw(rng, size):
 MISTAKES = {
     "share": [
         (
-            "the singular values are added up first, and squared after that",
+            "the singular values are added up first, and then squared",
             lambda i: (i.sigma[: i.k].sum() / i.sigma.sum()) ** 2,
         ),
         ("this is the relative error of the cut, ‖M − M_k‖ / ‖M‖", lambda i: np.sqrt(1 - i.right["share"])),

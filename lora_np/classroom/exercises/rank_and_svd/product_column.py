@@ -1,11 +1,11 @@
 """One column of B A.
 
-Column `j` of a matrix says what input `j` sends out. Give column `j` of `B A`, without forming `B A`. (The check
-measures how much memory a call takes: once it hands in a `B` and an `A` whose product would have 6 million numbers.)
+Column `j` of a matrix says what input `j` sends out. Give column `j` of `B A` without forming `B A`. (The check
+measures how much memory a call takes, for a `B` and an `A` whose product would have 6 million numbers.)
 
-**On paper:** write down one number of the product, `(B A)_oj`, as a sum. Which numbers of `A` are in it, whatever `o`
-is? **Count:** for 1000 × 1000 and r = 10, how many multiplications does one column cost your way, and how many if `B A`
-is formed first? And when it is right: what would *row* `o` of `B A` be made of?
+**On paper:** write one number of the product, `(B A)_oj`, as a sum. Which numbers of `A` are in it, whatever `o` is?
+**Count:** for 1000 × 1000 and r = 10, how many multiplications does one column cost your way, and how many if `B A` is
+formed first? And when it is right: what is *row* `o` of `B A` made of?
 """
 
 POINTS = 2
@@ -16,9 +16,9 @@ FORMULA = "column j of B A = B · (column j of A)"
 
 def product_column(B, A, j):
     """B (out, r), A (r, in), j a whole number from 0 to in − 1 -> column (out,)."""
-    # (B A)_oj = Σ_k B_ok A_kj: of A, column j alone
+    # (B A)_oj = Σ_k B_ok A_kj: of A, only column j
     return B @ A[:, j]  # (out, r) (r,) -> (out,): the columns of B, mixed with the numbers of column j of A
-    # 10,000 multiplications, and not 10,000,000. Row o is B[o] @ A: the rows of A, mixed with the numbers in B's row o.
+    # 10,000 multiplications, not 10,000,000. Row o is B[o] @ A: the rows of A, mixed with the numbers in B's row o.
 
 
 def draw(rng, size):
@@ -35,7 +35,7 @@ def large(rng, size):
 MISTAKES = {
     "column": [
         ("this is column j of B", lambda i: i.B[:, i.j]),
-        ("B and A are added up first, and multiplied after that", lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum()),
+        ("B and A are summed first, and then multiplied", lambda i: i.B.sum(axis=1) * i.A[:, i.j].sum()),
         ("this is the sum of all columns of B A", lambda i: i.B @ i.A.sum(axis=1)),
     ]
 }

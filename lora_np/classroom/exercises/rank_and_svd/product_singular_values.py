@@ -1,19 +1,18 @@
 """The spectrum of an adapter.
 
 The hard one. A change `B A` of 4096 × 4096 at r = 8 has at most 8 singular values that are not zero. To find them,
-`np.linalg.svd(B @ A)` works its way through 16.8 million numbers. Find them **without forming B A**; the check measures
-the memory again. Return r of them, the largest first.
+`np.linalg.svd(B @ A)` works through 16.8 million numbers. Find them **without forming B A**; the check measures the
+memory again. Return r of them, the largest first.
 
 **First a trap.** Are the singular values of `B A` those of `B` times those of `A`? Try it on paper with the diagonal
 matrices `B` = diag(2, 1) and `A` = diag(1, 2).
 
-**Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r), and a small
-`R` (r, r). Gram–Schmidt does it by hand, `Q, R = np.linalg.qr(B)` does it here. What does a matrix with orthonormal
-columns do to the length of a vector, and to the angle between two? So **derive:** if the SVD of a matrix `S` is `U Σ
-Vᵀ`, what is the SVD of `Q S`? And of `S Qᵀ`?
+**Then a tool.** Every `B` (out, r) can be written as `B = Q R`, with orthonormal columns in `Q` (out, r) and a small
+`R` (r, r). `Q, R = np.linalg.qr(B)` does it (by hand it is Gram–Schmidt). What does a matrix with orthonormal columns
+do to the length of a vector, and to the angle between two? So **derive:** if the SVD of a matrix `M` is `U Σ Vᵀ`, what
+is the SVD of `Q M`? And of `M Qᵀ`?
 
-Now split both factors so that everything thin goes into such `Q`'s. (Which of `A` and `Aᵀ` is tall like `B`?) What is
-left between them, and how large is it?
+Now split both factors. (Which is tall like `B`: `A` or `Aᵀ`?) What is left between the two `Q`'s, and how large is it?
 """
 
 import numpy as np
@@ -26,11 +25,11 @@ FORMULA = "B = Q_B R_B and Aᵀ = Q_A R_A: the singular values of B A are those 
 
 def product_singular_values(B, A):
     """B (out, r), A (r, in), r smaller than out and in -> sigma (r,), falling."""
-    # The trap: B A = diag(2, 2) has the singular values 2 and 2, and the products would be 2 · 2 and 1 · 1. What counts
-    # is how the directions that A writes along meet those that B reads.
+    # The trap: B A = diag(2, 2) has the singular values 2 and 2, but the products are 2 · 2 and 1 · 1. What counts is
+    # how the directions that A writes meet those that B reads.
     #
-    # Q only turns: Q S = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal as those of U are. That is an SVD, so Q S
-    # has the singular values of S. In the same way S Qᵀ = U Σ (Q V)ᵀ has them.
+    # Q only turns: Q M = (Q U) Σ Vᵀ, and the columns of Q U are orthonormal like those of U. That is an SVD, so Q M has
+    # the singular values of M. In the same way M Qᵀ = U Σ (Q V)ᵀ has them.
     R_B = np.linalg.qr(B, mode="r")  # B = Q_B R_B: (out, r) = (out, r) (r, r), and the Q's are not needed
     R_A = np.linalg.qr(A.T, mode="r")  # Aᵀ = Q_A R_A: (in, r) = (in, r) (r, r), and so A = R_Aᵀ Q_Aᵀ
     # B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
@@ -75,6 +74,6 @@ AFTER = """**Beyond the points.** Now you can measure a real adapter with three 
     sigma = product_singular_values(B, A)
     print(B.shape, A.shape, sigma.round(2), rank_at_energy(sigma, 0.9), energy_share(sigma, 1))
 
-The lesson found that six of this update's sixteen directions hold 90 % of its energy. So do you? (The scale `s` in
-front of `B A` is missing here. Why does it make no difference to the last two numbers?) Then try `licences`.
+The lesson found that six of this update's sixteen directions hold 90 % of its energy. Do you find as many? (The scale
+`s` in front of `B A` is missing here. Why does it make no difference to the last two numbers?) Then try `licences`.
 """

@@ -1,17 +1,16 @@
 """DoRA, backward.
 
-The hard one. Given `V`, give the **exact** gradients: of `x`, of `V` (all of it, also what goes through ‖V‖), and of
-`m`. From dV on, dA and dB are LoRA's, and you have them from exercises 07.
+The hard one. Here `V` is the W_lora of the task before. Give the **exact** gradients: of `x`, of `V` (all of it, also
+what goes through ‖V‖), and of `m`. From dV on, dA and dB are LoRA's, and you have them from exercises 07.
 
 **Derive it** for a single row, with v̂ = V / ‖V‖. First the two quick ones: what is dW′, and what follows for dm? Then
-move the row of `V` by a little, δ. What does `W′` do if δ is along v̂? If δ is across, at a right angle? Any δ is a
-part along and a part across; which part of dW′ does dV keep, then, and with which factor?
+move the row of `V` by a little, δ. What does `W′` do if δ is along v̂? What if δ is across, at a right angle? Any δ is
+a part along and a part across: so which part of dW′ does dV keep, and with which factor?
 
-**Predict,** and see whether your result agrees: what is the product of each row of dV with its row of `V`? How large is
-dV if `V` is twice as long?
+**Predict:** what is the product of each row of dV with its row of `V`? How large is dV if `V` is twice as long?
 
-Your judge of exercises 03 can measure all three. (Lesson 13: PEFT and this package's default hold ‖V‖ constant, as the
-paper does, and would *fail* that judge.)
+Your judge from exercises 03 can measure all three. (Lesson 13: PEFT and this package's default hold ‖V‖ constant, as
+the paper does, and would *fail* that judge.)
 """
 
 import numpy as np
@@ -22,7 +21,7 @@ POINTS = 5
 OUTPUTS = ("dx", "dV", "dm")
 HINTS = {
     "dx": "Which matrix has x gone through?",
-    "dV": "Move a row of V along itself: what becomes of W′? Move it across: how far does the row of W′ turn?",
+    "dV": "Move a row of V along itself: what happens to W′? Move it across: how far does the row of W′ turn?",
     "dm": "W′ = m v̂, row by row. How much does L change if a row of W′ grows by a unit of its own direction?",
 }
 FORMULA = """v̂ = V / ‖V‖, row by row;  dW′ = dyᵀ x
@@ -42,12 +41,11 @@ def dora_backward(dy, x, V, m):
     # W′ = m v̂, row by row
     along = np.sum(dW_tuned * unit, axis=1, keepdims=True)  # (out, 1): dW′ · v̂
     dm = along[:, 0]  # (out,): W′ grows by v̂ for each unit of m
-    # δ along v̂ only stretches V, and the division takes it back: W′ stays. δ across turns the row: v̂ moves by
-    # δ / ‖V‖, and W′ by m δ / ‖V‖. So dV is the part of dW′ across the row, times m / ‖V‖.
+    # δ along v̂ only stretches V, and the division undoes it: W′ stays. δ across turns the row: v̂ moves by δ / ‖V‖,
+    # and W′ by m δ / ‖V‖. So dV is the part of dW′ across the row, times m / ‖V‖.
     dV = m[:, None] / length * (dW_tuned - along * unit)  # (out, in)
     return dx, dV, dm
-    # Each row of dV is at a right angle to its row of V: the product is 0. Twice as long a V is turned half as far by
-    # the same δ, so dV is half as large.
+    # The product of each row of dV with its row of V is 0. If V is twice as long, δ turns it half as far: dV is half.
 
 
 def draw(rng, size):
@@ -61,7 +59,7 @@ def along_V(i):
 
 
 MISTAKES = {
-    "dV": [("the part that is taken off is that along V as one long vector, not along each row", along_V)],
+    "dV": [("the part along V is subtracted for V as one long vector, not row by row", along_V)],
     "dm": [
         (
             "this is the length of each row of dW′: only its part along the row of V stretches W′",

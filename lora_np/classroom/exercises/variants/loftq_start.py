@@ -1,16 +1,16 @@
-"""LoftQ: a start that mends what rounding broke.
+"""LoftQ: a start that makes up for rounding.
 
 A base in NF4 is off from `W` by a rounding error. LoftQ lets `Q`, the quantised base, and the adapter share `W` between
-them. It begins from `B A` = 0, and goes through `rounds` of two moves:
+them. It begins with `B A` = 0, and makes `rounds` rounds of two moves:
 
 1. `Q` is the quantised form of what the adapter does not hold.
 2. `s B A` is, as nearly as its rank allows, what `Q` does not hold.
 
-`quantise(M)` is given to you: it returns what comes back of `M`, as an array of `M`'s shape. Give the last `Q`, `A` and
-`B`. How `A` and `B` share their product is up to you this time.
+`quantise(M)` is given to you: it returns what comes back from `M`, as an array of `M`'s shape. Give the last `Q`, `A`
+and `B`. How `A` and `B` share their product is up to you this time.
 
-**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 make it larger? Can move 1? So is it bound to fall from
-round to round? **When it is right,** go beyond the points below, and see.
+**Predict first:** the error is ‖W − (Q + s B A)‖. Can move 2 make it larger? Can move 1? So must it fall from round to
+round? **When it is right,** go beyond the points below, and see.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ from .pissa_start import pissa_start, product
 POINTS = 4
 OUTPUTS = ("Q", "A", "B")
 HINTS = {
-    "Q": "Q and s B A are to be W together. If s B A has a part of W already, what is left for Q to hold?",
-    "B A": "Q is what it is. What is missing to W, and which matrix of rank r is nearest to that?",
+    "Q": "Q and s B A together should be W. If s B A has a part of W already, what is left for Q to hold?",
+    "B A": "Q is fixed here. What of W does it lack, and which matrix of rank r is nearest to that?",
 }
 FORMULA = "from B A = 0, `rounds` times:  Q ← quantise(W − s B A),  s B A ← the best of rank r for W − Q"
 
@@ -37,12 +37,11 @@ def loftq_start(W, quantise, r, s, rounds):
         held = s * B @ A
     return Q, A, B
     # Move 2 cannot: of all matrices of rank r it takes the best for this Q (Eckart–Young), and the old one is among
-    # them. Move 1 can: it takes the nearest points, but on rulers that the largest weights have set anew. So the error
-    # need not fall.
+    # them. Move 1 can: it takes the nearest points, but on rulers that the largest weights set anew. So it need not.
 
 
 def quantise(M):
-    """What comes back of M from nine marks in each row, evenly spaced."""
+    """What comes back from M with nine marks in each row, evenly spaced."""
     step = np.abs(M).max(axis=1, keepdims=True) / 4
     return np.rint(M / step) * step
 
@@ -74,13 +73,13 @@ def older(i):
 
 MISTAKES = {
     "Q": [
-        ("it has begun with the leading directions of W in the adapter: it begins from B A = 0", from_W),
+        ("it begins with the leading directions of W in the adapter, not with B A = 0", from_W),
         ("it is not quantised: this is W − s B A", lambda i: i.W - i.s * i.right["B A"]),
     ],
     "B A": [("it is a round older than Q: a round ends with the adapter", older)],
 }
 
-AFTER = """**Beyond the points.** A real matrix, and more rounds. Type this in, and try another rank, such as 8:
+AFTER = """**Beyond the points.** Try a real matrix and more rounds. Type this in, and try another rank, such as 8:
 
     from lora_np.compress import quantise_nf4
     from lora_np.formats import load_pretrained
@@ -90,5 +89,5 @@ AFTER = """**Beyond the points.** A real matrix, and more rounds. Type this in, 
         Q, A, B = loftq_start(W, lambda M: np.asarray(quantise_nf4(M)), 128, 2.0, rounds)
         print(rounds, np.linalg.norm(W - Q - 2.0 * B @ A) / np.linalg.norm(W))
 
-What would you do, so that the result is never worse than after the round before?
+How would you make sure that no round makes the result worse?
 """

@@ -1,12 +1,12 @@
 """PiSSA: a start that is a part of W.
 
 `s B A` begins as the matrix of rank `r` that is nearest to `W`, and what is left, `W_rest`, is frozen. Give `A`, `B`
-and `W_rest`. Share σ out evenly: row `k` of `A` is to be as long as column `k` of `B`. (The signs of a pair are free,
-so the check looks at `B A`, and at those lengths.)
+and `W_rest`. Share σ out evenly: row `k` of `A` must be as long as column `k` of `B`. (The signs of a pair are free, so
+the check looks at `B A`, and at those lengths.)
 
-**Predict first:** where does the spectrum of `W_rest` begin? Which of dA and dB is zero in the first step? How does the
-model's answer change by starting so? **And then:** you give your `A` and `B` to somebody who puts them on the original
-`W`, as one does with a LoRA. What do they have then?
+**Predict first:** where does the spectrum of `W_rest` begin? Which of dA and dB is zero in the first step? How does
+this start change the model's answer? **Then:** you give your `A` and `B` to somebody who puts them on the original `W`,
+as with a LoRA. What do they have then?
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ POINTS = 3
 OUTPUTS = ("A", "B", "W_rest")
 HINTS = {
     "B A": "Which matrix of rank r is nearest to W? It has to be s B A. What is B A then?",
-    "‖A‖ / ‖B‖": "Row k of A and column k of B shall be equally long. Which part of σ_k and of 1/s has each?",
+    "‖A‖ / ‖B‖": "Row k of A and column k of B must be equally long. Which part of σ_k and of 1/s does each have?",
     "W_rest": "Together they have to be W, or the model is not the base.",
 }
 FORMULA = "W = U Σ Vᵀ;  B = U_r √(Σ_r / s),  A = √(Σ_r / s) V_rᵀ,  W_rest = W − s B A"
@@ -31,9 +31,9 @@ def pissa_start(W, r, s):
     B = U[:, :r] * root  # (out, r)
     W_rest = W - s * B @ A  # (out, in)
     return A, B, W_rest
-    # W_rest begins with σ_{r+1}. Neither gradient is zero, as neither factor is. The model's answer stays, except for
-    # rounding: W_rest + s B A is W. On the original W the adapter adds the leading directions a second time: twice σ₁,
-    # twice σ₂, …, a broken model. That is why `W_rest` has to go with it, or the difference to the start, at rank 2r.
+    # W_rest begins with σ_{r+1}. Neither gradient is zero, because neither factor is. The model's answer stays, except
+    # for rounding: W_rest + s B A is W. On the original W the adapter adds the leading directions a second time: twice
+    # σ₁, twice σ₂, …, a broken model. So `W_rest` has to go with it, or the difference to the start, at rank 2r.
 
 
 def draw(rng, size):

@@ -1,11 +1,11 @@
 """Warm-up: rsLoRA.
 
-rsLoRA has another scale, made so that `s² r` does not depend on the rank. Give it, from `alpha` and `r`; and give
-`alpha_lora`, the α with which plain **LoRA**, at the same rank, has that very scale.
+rsLoRA has another scale, made so that `s² r` does not depend on the rank. Give it, from `alpha` and `r`. Give also
+`alpha_lora`, the α with which plain **LoRA** has that scale at the same rank.
 
-**Predict first,** for α = 16 and r = 4, then 64: what is `s` by each of the two rules? What becomes of it when the rank
-is 16 times as high? **And then:** two people train at r = 16, one with LoRA, one with rsLoRA. Is there anything that
-one of them can reach and the other cannot?
+**Predict first,** for α = 16 and r = 4, then 64: what is `s` by each of the two rules? What happens to it when the rank
+is 16 times as high? **Then:** two people train at r = 16, one with LoRA, one with rsLoRA. Is there anything that one of
+them can reach and the other cannot?
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ POINTS = 2
 OUTPUTS = ("s", "alpha_lora")
 HINTS = {
     "s": "At which power of r does s² r stay as it is when r grows?",
-    "alpha_lora": "LoRA's s is its α over r. You know which s it shall be.",
+    "alpha_lora": "LoRA's s is its α over r. You know which s it must be.",
 }
 FORMULA = "s = α/√r\nα_lora / r = s, so α_lora = α √r"
 
@@ -42,7 +42,7 @@ def compared(i, outputs):
 MISTAKES = {
     "s": [
         ("this is LoRA's scale", lambda i: i.alpha / i.r),
-        ("the root is taken of α, and not of r", lambda i: np.sqrt(i.alpha) / i.r),
+        ("the root is taken of α, not of r", lambda i: np.sqrt(i.alpha) / i.r),
     ],
     "alpha_lora": [("this is the α that was given: with it, LoRA has another scale", lambda i: i.alpha)],
 }

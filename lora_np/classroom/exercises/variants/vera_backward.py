@@ -1,12 +1,12 @@
 """VeRA: two vectors learn.
 
-`A` and `B` are random, the same for all layers, and never trained. Two vectors are, λ_d (r,) and λ_b (out,); in code
-they are `lambda_d` and `lambda_b`:
+`A` and `B` are random, the same for all layers, and never trained. Two vectors are trained, λ_d (r,) and λ_b (out,); in
+code they are `lambda_d` and `lambda_b`:
 
     v = x Aᵀ        z = (λ_d ⊙ v) Bᵀ        y = x Wᵀ + b + λ_b ⊙ z
 
-Derive the gradients of the two vectors, and of `x`. **Write down the shapes first**, and a name for every array
-between `x` and `y`; then go back through one after the other.
+Derive the gradients of the two vectors, and of `x`. **Write down the shapes first**, and a name for every array between
+`x` and `y`; then go back through one after the other.
 
 **Predict:** training starts at λ_b = 0 and λ_d = 0.1. Which of the three gradients are zero then, or the base's? And
 why does it not start with both vectors at zero?
@@ -19,7 +19,7 @@ from ...exercise import normals
 POINTS = 3
 OUTPUTS = ("dx", "dlambda_d", "dlambda_b")
 HINTS = {
-    "dx": "x reaches y along two paths. Which four things does the second lead through, and in which order?",
+    "dx": "x reaches y along two paths. Which four things does the second pass through, and in which order?",
     "dlambda_d": "w_nk = λ_d,k v_nk: one number multiplies column k of v in all rows. What is upstream of w?",
     "dlambda_b": "y_no has λ_b,o z_no in it. In how many rows is λ_b,o, and with which factor?",
 }
@@ -51,4 +51,4 @@ def vera_backward(dy, x, W, A, B, lambda_d, lambda_b):
 
 def draw(rng, size):
     drawn = normals(rng, size, dy="N n_out", x="N n_in", W="n_out n_in", A="r n_in", B="n_out r")
-    return drawn | normals(rng, size, lambda_d="r", lambda_b="n_out")  # the midst of training
+    return drawn | normals(rng, size, lambda_d="r", lambda_b="n_out")  # the middle of training

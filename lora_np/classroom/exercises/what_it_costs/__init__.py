@@ -1,12 +1,11 @@
 """What it costs.
 
-No two sizes are equal, so that none can be taken for another.
+Nothing is multiplied or trained here: **you count everything, from shapes alone.** `N` is the number of rows (all
+tokens of a batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), `u = x Aᵀ`. A product of matrices (a, b) (b, c)
+costs 2 a b c FLOPs, as in the lesson, and only such products count. No two sizes are equal.
 
-Nothing is multiplied here, and nothing trained: **everything is counted, from shapes alone.** `N` is the number of
-rows (all tokens of a batch), `W` is (out, in), `A` is (r, in), `B` is (out, r), `u = x Aᵀ`. A product of matrices (n,
-k)(k, m) costs 2 n k m FLOPs, as in the lesson, and nothing but such products counts. A formula of this kind is easily
-wrong by a factor, and looks right. So list the products, or the arrays, before you write: one line for each, with its
-shape.
+A formula of this kind is easily wrong by a factor, and looks right. So list the products or the arrays before you
+write, one line for each, with its shape.
 """
 
 NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
@@ -15,8 +14,8 @@ EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training
 QUESTION = """In words: five runs without names.
 
 Someone has counted a step of five runs, and lost the names. The model was the same each time (24 blocks, C = 2048, a
-language model of 1.3 billion parameters, all in float32), the batch was the same (2 texts of 1,024 tokens), the
-optimiser was AdamW. (A TFLOP is 10¹² FLOPs, a GB 10⁹ bytes.)
+language model of 1.3 billion parameters, all in float32), and so were the batch (2 texts of 1,024 tokens) and the
+optimiser (AdamW). (A TFLOP is 10¹² FLOPs, a GB 10⁹ bytes.)
 
 | run | forward, TFLOP | backward, TFLOP | parameters, GB | gradients, GB | AdamW, GB | activations, GB |
 |---|---:|---:|---:|---:|---:|---:|
@@ -29,32 +28,30 @@ optimiser was AdamW. (A TFLOP is 10¹² FLOPs, a GB 10⁹ bytes.)
 The names: full fine-tuning; LoRA with r = 8 on all linear layers; LoRA with r = 8 on q and v of every block; LoRA with
 r = 192 on q and v of the first block alone; LoRA with r = 192 on q and v of the last block alone.
 
-1. Which run is which? Give, for each of them, the number that gives it away, and why.
+1. Which run is which? For each, give the number that shows it, and why.
 2. One number was copied wrongly. Which one, and what should it be?
-3. Run 1 has half of run 3's FLOPs and a fourteenth of its activations, and trains as many numbers. Why, then, does
-   anybody place adapters further down? What do these numbers not say?
-4. The owner of run 3 takes r = 1 in the place of r = 8, "to make it eight times faster". What do you tell her about
-   the FLOPs, and what about the seconds?
+3. Run 1 has half of run 3's FLOPs and a fourteenth of its activations, and trains as many numbers. Then why does
+   anybody put adapters further down? What do these numbers not say?
+4. The owner of run 3 takes r = 1 in place of r = 8, "to make it eight times faster". What do you tell her about the
+   FLOPs, and about the seconds?
 """
-ANSWER = """\
-1. **Run 4** is full fine-tuning: as many bytes of gradients as of parameters, and a way back of twice the way forward.
-   **Run 2** is LoRA on all linear layers: among the small gradients the largest, and nearly all of the activations,
-   since every layer keeps its input. The other three train equally many numbers (24 · 8 = 192), so gradients cannot
-   tell them apart. **Run 1** has its adapters in the last block alone: next to no way back, for nothing below that
-   block is trained, and so next to nothing has to wait for it. **Run 5** has them in the first block: the gradient
-   must come down through all blocks, as in run 3, but only one block keeps its `h`. **Run 3** has q and v of every
-   block: as run 5, and 23 times an `h` of 2,048 · 2,048 · 4 bytes = 0.017 GB more, which is the 0.39 GB between them.
-   (It also has a few more FLOPs: the lowest adapters need no `du A`, and in run 5 there are no others.)
+ANSWER = """1. **Run 4** is full fine-tuning: as many bytes of gradients as of parameters, and a backward pass of twice
+   the forward pass. **Run 2** is LoRA on all linear layers: the largest of the small gradients, and nearly all of the
+   activations, because every layer keeps its input. The other three train equally many numbers (24 · 8 = 192), so
+   gradients cannot tell them apart. **Run 1** has its adapters only in the last block: next to no backward pass, and
+   next to nothing kept for it, because nothing below that block is trained. **Run 5** has them in the first block: the
+   gradient must come down through all blocks, as in run 3, but only one block keeps its `h`. **Run 3** has q and v of
+   every block: like run 5, and 23 times an `h` of 2,048 · 2,048 · 4 bytes = 0.017 GB more, which is the 0.39 GB between
+   them. (It has a few more FLOPs, too: the lowest adapters need no `du A`, and run 5 has no others.)
 2. AdamW's 0.028 GB in run 2. It keeps two moments for each trained number, twice the gradients' bytes: 0.057 GB.
-3. They say what a step costs, and nothing of what it achieves. With adapters in the last block alone, what the first
-   23 blocks hand up is the base's, for ever; a task that needs other features there cannot be learnt. Whether it is
-   needed has to be measured on the task: train both, and compare losses or accuracies on held-back data, for the same
-   FLOPs.
-4. The thin products are a small part of the step: 0.019 of 11.6 TFLOP, counted as the six of each adapter. At r = 1
-   seven eighths of them are gone, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen
-   weights stay, and they do not know of r. In seconds nothing will be seen: thin products wait for memory, and one of
-   r = 8 takes hardly longer than one of r = 1. (The adapter's file is eight times smaller; that is what she gains.)
+3. They say what a step costs, and nothing about what it achieves. With adapters only in the last block, the first 23
+   blocks never change what they hand up; a task that needs other features there cannot be learnt. Whether a task does
+   has to be measured: train both, and compare losses or accuracies on held-back data, for the same FLOPs.
+4. The thin products are a small part of the step: 0.019 of 11.6 TFLOP, counting six for each adapter. At r = 1 seven
+   eighths of them are gone, and the step has 0.14 % fewer FLOPs. The forward pass and `dx` through the frozen weights
+   stay, and do not depend on r. In seconds nothing will be seen: thin products wait for memory, and one of r = 8 takes
+   hardly longer than one of r = 1. (The adapter's file is eight times smaller; that is what she gains.)
 
-*Marks:* one point for each question; for the first, four runs with the number that gives them away are enough.
+*Marks:* one point for each question; for the first, four runs with the number that shows them are enough.
 """
 POINTS = 4

@@ -1,12 +1,12 @@
 """Warm-up: what is trained.
 
 `shapes` holds the shape of every parameter of a model under its name in the code: `blocks.0.attn.q_proj.weight` is
-(out, in), `blocks.0.attn.q_proj.bias` is (out,), and there are tables and layer norms besides. `targets` names layers,
-as in `("q_proj", "v_proj")`: in **every** block, the weights of these layers get an adapter of rank `r`. How many
-numbers is LoRA going to train? (`name.split(".")` cuts a name at its dots.)
+(out, in), `blocks.0.attn.q_proj.bias` is (out,), and there are also tables and layer norms. `targets` names layers, as
+in `("q_proj", "v_proj")`: in **every** block, the weights of these layers get an adapter of rank `r`. How many numbers
+does LoRA train? (`name.split(".")` cuts a name at its dots.)
 
 **Predict:** a model becomes twice as wide (all sides of its matrices double) and has twice as many blocks. By which
-factor grows the model, by which do the adapters, and what becomes of the share that is trained?
+factor does the model grow, by which do the adapters, and what happens to the share that is trained?
 """
 
 POINTS = 2
@@ -29,7 +29,7 @@ def adapter_parameters(shapes, targets, r):
 
 
 def draw(rng, size):
-    """A whole model's shapes, with N blocks; the targets are not all square, so that out cannot be taken for in."""
+    """A whole model's shapes, in several blocks; the targets are not all square, so that out cannot be taken for in."""
     C, F = size.C, size.F
     layers = {f"attn.{name}_proj": (C, C) for name in "qkvo"} | {"mlp.up_proj": (F, C), "mlp.down_proj": (C, F)}
     shapes = {"tok_emb.weight": (size.V, C), "pos_emb.weight": (size.T, C), "ln_f.weight": (C,), "ln_f.bias": (C,)}
@@ -48,10 +48,10 @@ def adapted(i, ending):
 MISTAKES = {
     "trained": [
         (
-            "the targets' biases are taken for layers with an adapter of their own",
+            "the targets' biases have adapters, too",
             lambda i: sum(adapted(i, (f"{target}.weight", f"{target}.bias")) for target in i.targets),
         ),
-        ("all six linear layers of a block are counted, not the targets alone", lambda i: adapted(i, "_proj.weight")),
+        ("all six linear layers of a block are counted, not only the targets", lambda i: adapted(i, "_proj.weight")),
         ("this is one block's count, but each block has adapters of its own", lambda i: i.right["trained"] / i.size.N),
     ]
 }

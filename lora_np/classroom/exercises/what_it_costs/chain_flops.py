@@ -1,16 +1,15 @@
 """A chain.
 
-The hard one. A chain of linear layers, number 0 at the bottom: layer `l` turns its input, (N, widths[l]), into (N,
-widths[l + 1]), and that is the input of the next one. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`,
-or none, where that is 0. The loss is above the last layer and hands it its `dy`; the input of layer 0 is data.
+The hard one. A chain of linear layers, with layer 0 at the bottom: layer `l` turns its input, (N, widths[l]), into (N,
+widths[l + 1]), the input of the next one. All `W` are frozen. Layer `l` has an adapter of rank `ranks[l]`, or none if
+that is 0. The loss is above the last layer and hands it its `dy`; the input of layer 0 is data.
 
-Count the FLOPs of the forward and of the backward pass, if **no product is carried out that nobody asks for**. Draw
-the chain and go down from the loss. At each layer ask three things: is anything trained *below*, so that `dx` must be
-handed on? Which products make up that `dx`? And what does an adapter here need for itself, also where nothing below is
-trained?
+Count the FLOPs of the forward and of the backward pass, if **no product is computed that nobody needs**. Draw the chain
+and go down from the loss. At each layer ask three things. Is anything trained *below*, so that `dx` must be handed on?
+Which products make up that `dx`? And what does an adapter here need for itself, even if nothing below is trained?
 
-**Predict,** for 32 layers of one size with a single adapter among them: how many products as large as `x Wᵀ` has the
-backward pass if that adapter sits in the last layer, how many if it sits in the first? So where does LoRA save two
+**Predict,** for 32 layers of one size with a single adapter among them: how many products as large as `x Wᵀ` does the
+backward pass have if that adapter is in the last layer, and how many if it is in the first? So where does LoRA save two
 thirds of a full step, and where one third?
 """
 
@@ -18,9 +17,7 @@ POINTS = 5
 OUTPUTS = ("forward", "backward")
 HINTS = {
     "forward": "Every layer computes x Wᵀ. What do those with an adapter compute besides?",
-    "backward": (
-        "Begin at the top, with the loss's gradient. Which is the last array on the way down that anybody still reads?"
-    ),
+    "backward": "Begin at the top, with the loss's gradient. Which array is the last on the way down that is read?",
 }
 FORMULA = """forward: 2 N (in out + r (in + out)) of each layer
 backward, of each layer: 2 N r (in + 2 out) for dA, dB and du;  and if an adapter is below it,
@@ -37,9 +34,9 @@ def chain_flops(N, widths, ranks):
         if any(ranks[:layer]):  # anything trained below?
             backward += wide + down  # dx = dy W + du A
     return 2 * N * forward, 2 * N * backward
-    # In the last layer none: its three thin products are the whole way back, and the step costs little more than the
-    # forward pass, a third of a full one. In the first 31, and the step two thirds. (The count of what is trained is
-    # the same.) Layers above the highest adapter do hand dx on: the gradient comes from up there.
+    # In the last layer none: its three thin products are the whole backward pass, and the step costs little more than
+    # the forward pass, a third of a full one. In the first 31, and the step costs two thirds. (Both train as many
+    # numbers.) Layers above the highest adapter do hand dx on: the gradient comes from up there.
 
 
 def draw(rng, size):
@@ -61,19 +58,17 @@ MISTAKES = {
             lambda i: with_dx(i, lambda n, r: any(i.ranks[:n]) and r > 0),
         ),
         (
-            "every layer but the first hands a dx on, but below the lowest adapter nobody reads it",
+            "every layer except the first hands a dx on, but below the lowest adapter nobody reads it",
             lambda i: with_dx(i, lambda n, r: n > 0),
         ),
         (
-            "the lowest adapter's du is missing: dA reads it, even where no dx does",
+            "the lowest adapter's du is missing: dA reads it, even if no dx does",
             lambda i: i.right["backward"] - 2 * i.N * next(r * n_out for r, n_out in zip(i.ranks, i.widths[1:]) if r),
         ),
     ]
 }
 
-AFTER = """\
-**Beyond the points.** Hold your counts to the real model's. Type this in; each line should print the same numbers
-twice:
+AFTER = """**Beyond the points.** Compare your counts with the model's. Type this in; each line should repeat itself:
 
     from lora_np.adapters import AdapterConfig
     from lora_np.analysis import step_bytes

@@ -1,22 +1,21 @@
-"""What waits for the way back.
+"""What is kept for the backward pass.
 
-Activations. A linear layer keeps what the products for its **weights'** gradients are going to read: for `dW = dyᵀ x`
-its input; for `dA = duᵀ x` and `dB = s dyᵀ u` its input, too, and `u` (N, r). A frozen layer without an adapter keeps
-nothing. (`dy` and `du` come from above, on the way back; weights are parameters and count there.) An array that
-several layers keep is there once.
+Activations. A linear layer keeps what the gradients of its **weights** will read: for `dW = dyᵀ x` its input; for
+`dA = duᵀ x` and `dB = s dyᵀ u` its input, too, and `u` (N, r). A frozen layer without an adapter keeps nothing. (`dy`
+and `du` come from above on the way back; weights are parameters.) An array that several layers keep is there once.
 
 Count the bytes for the six linear layers of one block in the middle of a model: `full`, all six `W` are trained;
 `lora`, the layers in `targets` have adapters of rank `r`, and nothing else is trained. A number has `itemsize` bytes.
-Go back to lesson 05 for what each of the six reads, and note how wide it is: C columns or F?
+Look up in lesson 05 what each of the six reads, and note how wide it is: C columns or F?
 
-**Predict:** LoRA on all six layers: does it keep more than full fine-tuning here, or less? Which single target is the
-dearest? And what does adding `k_proj` cost where `q_proj` and `v_proj` are targets already?
+**Predict:** LoRA on all six layers: does it keep more than full fine-tuning here, or less? Which single target costs
+most? And what does `k_proj` add if `q_proj` and `v_proj` are targets already?
 """
 
 POINTS = 4
 OUTPUTS = ("full", "lora")
 HINTS = {
-    "full": "Which four arrays do the six layers read? How many columns has each?",
+    "full": "Which four arrays do the six layers read? How many columns does each have?",
     "lora": "dA = duᵀ x and dB = s dyᵀ u. Which arrays of the forward pass do these read, for each target?",
 }
 FORMULA = """full = N (3 C + F) itemsize: h, context, ln2's and gelu's output
@@ -38,8 +37,8 @@ def kept_inputs(N, C, F, targets, r, itemsize):
     arrays = {reads[target] for target in targets}  # a set: what two targets read is in it once
     lora = sum(columns[array] for array in arrays) + r * len(targets)  # and each adapter has a u of its own
     return N * full * itemsize, N * lora * itemsize
-    # On all six it keeps more, by the six u's: LoRA saves here only where it leaves layers out. The dearest target is
-    # down_proj, whose input is the widest. k_proj costs N r numbers more: its input is kept already.
+    # On all six it keeps more, by the six u's: LoRA saves here only if it leaves layers out. The most expensive target
+    # is down_proj, whose input is the widest. k_proj costs N r numbers more: its input is kept already.
 
 
 def draw(rng, size):
@@ -54,7 +53,7 @@ def draw(rng, size):
 MISTAKES = {
     "full": [
         (
-            "each layer has an array of its own, but q, k and v read one and the same h",
+            "each layer has an array of its own, but q, k and v read the same h",
             lambda i: i.N * i.itemsize * (5 * i.C + i.F),
         ),
         (
@@ -64,7 +63,7 @@ MISTAKES = {
     ],
     "lora": [
         (
-            "targets that read the same array have one each",
+            "an array that several targets read is counted for each of them",
             lambda i: i.N * i.itemsize * sum((i.F if name == "down_proj" else i.C) + i.r for name in i.targets),
         )
     ],

@@ -1,13 +1,13 @@
 """One layer.
 
-A linear layer in the midst of a model: `x` is (N, in), and `dx` is wanted. Count the FLOPs of its forward and of its
+A linear layer in the middle of a model: `x` is (N, in), and `dx` is wanted. Count the FLOPs of its forward and of its
 backward pass, in full (`W` is trained) and with LoRA (`W` is frozen, `A` and `B` are trained, and `ΔW` is never
-formed). The lesson did it for a square `W`; most are not.
+formed). In the lesson's ratio `W` is square; most are not.
 
 **List first:** three products in full, eight with LoRA. **Predict:** which of the four counts is smallest? Is LoRA's
 backward pass twice its forward pass? **And when it is right,** derive the ratio of the two steps, LoRA's to the full
-one, for any in and out. Does the lesson's 2/3 + 2r/N come out when both sides are equal? From which rank on is LoRA
-dearer for an `up_proj` of (1024, 256)?
+one, for any in and out. Do you get the lesson's 2/3 + 2r/C if both sides are C? From which rank on does LoRA cost more
+for an `up_proj` of (1024, 256)?
 """
 
 POINTS = 4
@@ -32,8 +32,8 @@ def layer_flops(N, n_in, n_out, r):
     lora_forward = wide + down + up
     lora_backward = wide + up + down + down + up  # dy W, du, du A, dA, dB; du serves two of them
     return full_forward, full_backward, lora_forward, lora_backward
-    # Smallest is the full forward pass. LoRA's way back is as its way forward, and two thin products more.
-    # Ratio: (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and with both sides N: 2/3 + 2r/N.
+    # The full forward pass is smallest. LoRA's backward pass has what its forward pass has, and two thin products more.
+    # Ratio: (2 wide + 3 down + 3 up) / (3 wide) = 2/3 + r (in + out) / (in · out), and 2/3 + 2r/C if both sides are C.
     # It is 1 at r = in · out / 3 (in + out): 68 for (1024, 256).
 
 
@@ -41,7 +41,7 @@ def draw(rng, size):
     return {"N": size.N, "n_in": 4 * size.n_in, "n_out": 4 * size.n_out, "r": size.r}
 
 
-BIAS = "adding the bias is counted, but products of matrices alone count"
+BIAS = "the bias is counted, but only products of matrices count"
 MISTAKES = {
     "full_forward": [(BIAS, lambda i: i.right["full_forward"] + i.N * i.n_out)],
     "lora_forward": [

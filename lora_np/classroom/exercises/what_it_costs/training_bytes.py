@@ -1,13 +1,12 @@
 """Bytes of a step.
 
-Now memory; first without activations. A frozen base has `n_base` numbers of `base_itemsize` bytes each. An adapter has
-`n_adapter` numbers of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have its itemsize.
+Now memory, at first without activations. A frozen base has `n_base` numbers of `base_itemsize` bytes each. An adapter
+has `n_adapter` numbers of `itemsize` bytes each; it is trained with AdamW, and gradients and moments have its itemsize.
 Give the bytes of all parameters, of the gradients, and of both moments together.
 
-**Predict,** before you compute them with your function: a base of 7 billion numbers in 16 bits, an adapter of 4
-million in 32 bits: do these three fit into a machine with 16 GB? Full fine-tuning of the same model, everything in 32
-bits: how much is that? (With which arguments does your function answer that?) And which is the one large item that is
-left with LoRA? How would you make that smaller?
+**Predict,** before you use your function: a base of 7 billion numbers in 16 bits, an adapter of 4 million in 32 bits:
+do these three fit into a machine with 16 GB? How much is full fine-tuning of the same model, everything in 32 bits?
+(Which arguments give that?) Which large item is left with LoRA, and how would you make it smaller?
 """
 
 POINTS = 3
@@ -27,11 +26,11 @@ def training_bytes(n_base, n_adapter, base_itemsize, itemsize):
     adapter = n_adapter * itemsize
     parameters = base + adapter  # all of them: the forward pass needs every one
     gradients = adapter  # one for each number that is trained, and none for the base
-    moments = 2 * adapter  # AdamW's m and v, as many each
+    moments = 2 * adapter  # AdamW's mu and nu, as many each
     return parameters, gradients, moments
     # 14 GB, and 64 MB for all that belongs to the adapter: it fits, with little room for activations. In full it is
-    # training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. What is left is the frozen base itself, and that
-    # becomes smaller in fewer bits: lesson 12.
+    # training_bytes(0, 7_000_000_000, 4, 4): 28 + 28 + 56 = 112 GB. What is left is the frozen base itself, which is
+    # smaller in fewer bits: lesson 12.
 
 
 def draw(rng, size):
