@@ -65,7 +65,9 @@ def embedding(s, t):
 
 
 def cross_entropy(s, t):
-    return {"loss": F.cross_entropy(t["logits"].flatten(0, -2), t["targets"].flatten(), ignore_index=s["ignore_index"])}
+    logits, targets = t["logits"].flatten(0, -2), t["targets"].flatten()
+    total = F.cross_entropy(logits, targets, ignore_index=s["ignore_index"], reduction="sum")
+    return {"loss": total / max(1, int((targets != s["ignore_index"]).sum()))}
 
 
 def dropout(s, t):
@@ -191,6 +193,21 @@ def generate(s, t):
     return {**found, "tokens": ids, **cached}
 
 
+def sample(s, t):
+    """With the formulas of transformers' logits processors."""
+    seen = torch.gather(t["logits"], 1, t["ids"])
+    seen = torch.where(seen > 0, seen / s["repetition_penalty"], seen * s["repetition_penalty"])
+    logits = t["logits"].scatter(1, t["ids"], seen) / s["temperature"]
+    if s["top_k"]:
+        logits = logits.masked_fill(logits < logits.topk(s["top_k"]).values[:, -1:], -torch.inf)
+    if s["top_p"]:
+        ordered, order = logits.sort()
+        leaves = F.softmax(ordered, dim=-1).cumsum(-1) <= 1 - s["top_p"]
+        logits = logits.masked_fill(leaves.scatter(1, order, leaves), -torch.inf)
+    probs = F.softmax(logits, dim=-1)
+    return {"probs": probs, "tokens": torch.searchsorted(probs.cumsum(-1), t["uniform"][:, None], right=True)[:, 0]}
+
+
 # ---------------------------------------------------------------- tier 3
 
 
@@ -229,24 +246,35 @@ def adamw(s, t):
     return outputs
 
 
+def accumulate(s, t):
+    share = t["n_targets"].double() / t["n_targets"].sum()
+    return {f"mean.{name}": torch.tensordot(share, a, 1) for name, a in t.items() if name != "n_targets"}
+
+
 def train(s, t):
     (net, trained), outputs = build(s, t), {}
     about = SimpleNamespace(**{**s["train"], "optimiser": SimpleNamespace(**s["train"]["optimiser"])})
-    optimiser = torch_adamw(list(trained.values()), about)
-    scheduler, since = torch_schedule(optimiser, about), []
+    by_factor, pairs, since = {}, [], []
+    for name, parameter in trained.items():
+        by_factor.setdefault(about.optimiser.rate_factors.get(name.rpartition(".")[2], 1.0), []).append(parameter)
+    for factor, parameters in by_factor.items():
+        scaled = SimpleNamespace(**{**vars(about), "learning_rate": factor * about.learning_rate})
+        optimiser = torch_adamw(parameters, scaled)
+        pairs.append((factor, optimiser, torch_schedule(optimiser, scaled)))
     for step in range(about.steps):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         stays = {name.removeprefix("kept."): a[step].double() for name, a in t.items() if name.startswith("kept.")}
         put_masks(net, {f"mask.{place}": mask / (1.0 - about.dropout) for place, mask in stays.items()})
-        optimiser.zero_grad()
+        net.zero_grad()
         loss = loss_of(net(ids, lengths), targets)
         loss.backward()
         if step == 0:
             outputs |= {f"step.1.grad.{name}": parameter.grad.clone() for name, parameter in trained.items()}
         norm = torch_clip(list(trained.values()), about.clip_norm)
-        since.append((loss.item(), norm, scheduler.get_last_lr()[0]))
-        optimiser.step()
-        scheduler.step()
+        since.append((loss.item(), norm, pairs[0][2].get_last_lr()[0] / pairs[0][0]))
+        for _, optimiser, scheduler in pairs:
+            optimiser.step()
+            scheduler.step()
         if step + 1 in (1, 10, 50):
             measured = zip(("loss", "grad_norm", "learning_rate"), torch.tensor(since, dtype=torch.float64).T)
             outputs |= {f"step.{step + 1}.{name}": values for name, values in measured}
@@ -277,15 +305,16 @@ def nf4(s, t):
         mean = absmax.double().mean().float()
         steps = torch.stack([group.abs().max() for group in (absmax - mean).split(256)]) / torch.tensor(127.0)
         step = steps.repeat_interleave(256)[: len(absmax)]
-        scale_codes = torch.round((absmax - mean) / step).clamp(-127, 127)
+        divisor = step.where(step > 0, torch.ones_like(step))
+        scale_codes = torch.round((absmax - mean) / divisor).clamp(-127, 127)
         scales = (mean + step * scale_codes).clamp(min=0.0).double()
         outputs |= {"mean": mean, "steps": steps, "scale_codes": scale_codes}
     return {**outputs, "scales": scales, "dequantised": (points[codes] * scales[:, None]).reshape(t["weight"].shape)}
 
 
 COMPUTED = {f.__name__: f for f in (
-    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate, clip,
-    schedule, adamw, train, spectrum, nf4,
+    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
+    sample, clip, schedule, adamw, accumulate, train, spectrum, nf4,
 )}  # fmt: skip
 OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write"}
 

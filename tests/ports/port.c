@@ -399,6 +399,38 @@ static void run_generate(void) {
         values = put(join(values, shaped(get(text("blocks.%d.values", i)), 4, shape), 0), "values");
     }
 }
+/* The penalty for tokens of the text, the temperature, top-k, top-p; then the token at uniform in the summed probs. */
+static double setting_or(Text key, double rest) { return lookup(settings, key) ? number(settings, key) : rest; }
+static void run_sample(void) {
+    Tensor *ids = get("ids"), *x = scale(get("logits"), 1), *tokens;
+    tokens = put(item(integers(1, ids->shape[0]), 0), "tokens");
+    const int V = last(x), T = last(ids);
+    for (int b = 0, k, j; b < tokens->size; b++) {
+        REAL *row = item(x, b)->f;
+        const REAL penalty = number(settings, "repetition_penalty"), *logits = item(get("logits"), b)->f;
+        for (j = 0; j < T; j++)
+            k = ids->i[b * T + j], row[k] = logits[k] > 0 ? logits[k] / penalty : logits[k] * penalty;
+        for (k = 0; k < V; k++) row[k] /= (REAL)number(settings, "temperature");
+        Tensor *cut = scale(item(x, b), 1), *probs;
+        for (k = 0; k < V; k++) {
+            int larger = 0;
+            for (j = 0; j < V; j++) larger += row[j] > row[k];
+            if (larger >= setting_or("top_k", V)) cut->f[k] = -INFINITY;
+        }
+        memcpy(row, cut->f, bytes(cut)), probs = softmax(cut);
+        for (k = 0; k < V; k++) {
+            double before = 0;
+            for (j = 0; j < V; j++) before += probs->f[j] > probs->f[k] ? probs->f[j] : 0;
+            if (before >= setting_or("top_p", 1)) row[k] = -INFINITY;
+        }
+    }
+    Tensor *probs = put(softmax(x), "probs");
+    for (int b = 0; b < tokens->size; b++) {
+        double sum = 0, all = 0;
+        for (int k = 0; k < V; k++) all += probs->f[b * V + k];
+        for (int k = 0; k < V; k++) tokens->i[b] += (sum += probs->f[b * V + k]) <= get("uniform")->f[b] * all;
+    }
+}
 
 /* ==== 6. Tier 3: training and files =============================================================================== */
 static REAL norm_of(const List *e) {            /* sqrt(sum g^2) over all arrays */
@@ -448,6 +480,17 @@ static void run_adamw(void) {
             if (t == 1) put(e->t, name);
             adamw(member(settings, "optimiser"), name, item(get(text("grad.%s", name)), t - 1), t, strtod(rate, NULL));
         }
+}
+static void run_accumulate(void) {              /* sum of (n_i / N) mean_i, n_i real targets in shard i */
+    Tensor *n = get("n_targets"), *shares = vector(n->size);
+    int64_t all = 0;
+    for (int k = 0; k < n->size; k++) all += n->i[k];
+    for (int k = 0; k < n->size; k++) shares->f[k] = (REAL)n->i[k] / all;
+    for (List *e = scope; e; e = e->next) {
+        if (!e->t->g || after("mean.", e->name)) continue;
+        Tensor *mean = put(zeros(e->t->axes - 1, e->t->shape + 1), text("mean.%s", e->name));
+        for (int k = 0; k < e->t->size; k++) mean->f[k % mean->size] += shares->f[k / mean->size] * e->t->f[k];
+    }
 }
 static void run_train(void) {
     Text s = member(settings, "train"), place, input;
@@ -562,7 +605,12 @@ static void run_write(void) {
             Text projection = strstr(e->name, "_proj."), mine = projection ? strchr(qkv, projection[-1]) : NULL;
             Text lora = strstr(e->name, ".lora_"), name = text(format, renamed(e->name, false));
             if (k != (mine ? mine - qkv : 3) || peft != !!lora) continue;
-            Tensor *t = e->t, *high = lora && lora[6] == 'B' && mine ? matrix(3 * t->shape[0], last(t)) : t;
+            REAL first = 0;                     /* the scale of the first of q, k and v that has an adapter */
+            for (int j = 0; mine && !first && j < 3; j++)
+                first = layer_of(text("%.*s%c_proj", (int)(projection - 1 - e->name), e->name, qkv[j])).s;
+            const REAL own = lora ? layer_of(text("%.*s", (int)(lora - e->name), e->name)).s : 0;
+            Tensor *t = lora && lora[6] == 'B' && mine ? scale(e->t, own / first) : e->t;
+            Tensor *high = t != e->t ? matrix(3 * t->shape[0], last(t)) : t;
             if (high != t) memcpy(high->f + k * t->size, t->f, bytes(t));
             if (!peft && after("blocks.", e->name) && t->axes == 2) high = turn(t);
             put(join(find(name), high, high != t), name);
@@ -581,9 +629,10 @@ static void run_peft_read(void) {
 /* ==== The cases =================================================================================================== */
 static void run_case(Text directory) {
     static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"clip", run_clip},
-        {"generate", run_generate}, {"schedule", run_schedule}, {"adamw", run_adamw}, {"train", run_train},
-        {"spectrum", run_spectrum}, {"nf4", run_nf4}, {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write},
-        {"peft_read", run_peft_read}, {"peft_write", run_write}, {"", run_operation}};
+        {"generate", run_generate}, {"sample", run_sample}, {"schedule", run_schedule}, {"adamw", run_adamw},
+        {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
+        {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
+        {"peft_write", run_write}, {"", run_operation}};
     FILE *f = fopen(current_file, "rb");
     Tensor *file = octets(1 << 24);             /* no case is as large */
     if (!f || !(file->size = fread(file->u, 1, bytes(file), f)) || !feof(f) || fclose(f)) die("cannot be read", "");

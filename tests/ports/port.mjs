@@ -210,6 +210,7 @@ const embedding = {
   backward: ({ ids, weight }, outputs, grad) => ({ weight: einsum('.v,.c->vc', oneHot(ids, weight.shape[0]), grad) }),
 };
 
+const countOf = (real) => Math.max(1, sumAll(real)); // N, at least 1
 const crossEntropy = {
   forward({ logits, targets }, { ignore_index }) {
     const real = map((target) => (target === ignore_index ? 0 : 1), targets);
@@ -217,12 +218,12 @@ const crossEntropy = {
     const logSums = map(Math.log, rowSum(map(Math.exp, shifted))); // log Σ exp(x − max)
     const chosen = rowSum(multiply(shifted, oneHot(targets, logits.shape.at(-1)))); // x_target − max
     const losses = multiply(subtract(logSums, chosen), real);
-    return { real, loss: scalar(sumAll(losses) / sumAll(real)) }; // (1/N) Σ over the N real targets
+    return { real, loss: scalar(sumAll(losses) / countOf(real)) }; // (1/N) Σ over the N real targets
   },
   backward({ logits, targets }, { real }, grad) {
     const { probs } = softmax.forward({ x: logits });
     const differences = subtract(probs, oneHot(targets, logits.shape.at(-1))); // softmax(x) − onehot(target)
-    const factors = scale(real, sumAll(grad) / sumAll(real)); // grad_loss / N, and 0 in rows that are ignored
+    const factors = scale(real, sumAll(grad) / countOf(real)); // grad_loss / N, and 0 in rows that are ignored
     return { logits: mapRows(times, differences, factors) };
   },
 };
@@ -405,6 +406,26 @@ function generate(inputs, { model: settings, adapter, n_new }) {
   return { ...outputs, tokens, keys: ofBlocks('k_proj'), values: ofBlocks('v_proj') };
 }
 
+// In this order: the penalty for tokens of the text, the temperature, top-k, top-p.
+function sample({ logits, ids, uniform }, { temperature, top_k, top_p, repetition_penalty: penalty }) {
+  const probsOf = (x) => Array.from(softmax.forward({ x: vector(x) }).probs.data);
+  const rows = range(ids.shape[0]).map((row) => {
+    const seen = entry(ids, row).data;
+    let x = Array.from(entry(logits, row).data, (value, id) =>
+      (seen.includes(id) ? (value > 0 ? value / penalty : value * penalty) : value) / temperature);
+    const kth = x.slice().sort((a, b) => b - a)[(top_k ?? x.length) - 1];
+    x = x.map((value) => (value < kth ? -Infinity : value));
+    const probs = probsOf(x);
+    const before = (p) => probs.filter((other) => other > p).reduce(plus, 0); // no two are equal in the cases
+    return probsOf(x.map((value, id) => (before(probs[id]) < (top_p ?? 1) ? value : -Infinity)));
+  });
+  const tokens = rows.map((probs, row) => {
+    const sums = probs.map((_, id) => probs.slice(0, id + 1).reduce(plus));
+    return sums.filter((total) => total <= uniform.data[row] * sums.at(-1)).length;
+  });
+  return { probs: stack(rows.map(vector)), tokens: { shape: [tokens.length], data: Int32Array.from(tokens) } };
+}
+
 // ---- 6. Tier 3: training and files ---------------------------------------------------------------------------------
 function clip(inputs, { max_norm }) {
   const grads = underPrefix('grad.', inputs);
@@ -445,6 +466,13 @@ function adamw(inputs, { optimiser, learning_rate }) {
     Object.assign(outputs, ...['m', 'v', 'after'].map((key) => withPrefix(`step.${i + 1}.`, parts(states, key))));
   }
   return outputs;
+}
+
+// Σ (n_i / N) · mean_i over shards of n_i real targets.
+function accumulate({ n_targets, ...means }) {
+  const shares = scale(n_targets, 1 / sumAll(n_targets));
+  const mean = (a) => reshape(einsum('s,sn->n', shares, asRows(a, a.data.length / a.shape[0])), a.shape.slice(1));
+  return withPrefix('mean.', mapNamed(mean, means));
 }
 
 function train(inputs, { model: settings, adapter, train: options }) {
@@ -565,8 +593,10 @@ function peftWrite(inputs, { model, adapter }) {
   const isAdapted = (layer) => layer in adapter.layers;
   for (const [theirs, ours] of gpt2Layers(model.n_layers).filter(([, layers]) => layers.some(isAdapted))) {
     const adapted = ours.filter(isAdapted);
+    const scaleOf = (layer) => scaling(settingsOf(adapter, layer));
     const owners = adapted.flatMap((layer) => Array(adapter.layers[layer].r).fill(layer)); // of the rows of A
-    const B = transpose(concat(adapted.map((layer) => transpose(inputs[`${layer}.lora_B`])))); // side by side
+    const B = transpose(concat(adapted.map((layer) => // side by side, all with the first one's scale
+      transpose(scale(inputs[`${layer}.lora_B`], scaleOf(layer) / scaleOf(adapted[0]))))));
     // In the rows of a layer stand its own columns; everything else is 0.
     const rows = (layer) => map((b, own) => (own ? b : 0), B, vector(owners.map((owner) => owner === layer)));
     arrays[`${PEFT}${theirs}.lora_A.weight`] = concat(adapted.map((layer) => inputs[`${layer}.lora_A`]));
@@ -577,8 +607,8 @@ function peftWrite(inputs, { model, adapter }) {
 
 // ---- Running the cases ---------------------------------------------------------------------------------------------
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
-  cross_entropy: crossEntropy, dropout, lora, dora }), model, generate, clip, schedule, adamw, train, spectrum, nf4,
-  gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite };
+  cross_entropy: crossEntropy, dropout, lora, dora }), model, generate, sample, clip, schedule, adamw, accumulate,
+  train, spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite };
 
 // The expected outputs stand in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {
