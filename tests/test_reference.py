@@ -28,6 +28,7 @@ from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.mistakes import MISTAKES
+from lora_np.reference.sections import sections_of
 from lora_np.reference.tolerances import RTOL, allowed, rms, round_up, shares
 from lora_np.reference.wrong import mistaken, wrong_outputs
 
@@ -541,6 +542,33 @@ def test_what_a_tensor_looks_like(spoil, said, tmp_path):
     result = divergence(tmp_path, y=spoil(outputs_of("linear")["y"]))
     assert said in " ".join(result.divergence.causes), result.divergence.causes
     assert said in format_result(result)
+
+
+def test_the_section_is_named_and_the_vectors_are(tmp_path, capsys):
+    written(tmp_path, y=Y)
+    _, out, _ = checked(capsys, tmp_path)
+    assert "SPEC.md, section 4, linear\n" in out and out.startswith(f"vectors: {len(ENTRIES)} cases, ")
+    expected = {
+        ("model-lm", "blocks.0.ln1"): ["5, model", "4, layer_norm"],
+        ("model-lm", "grad.tok_emb.weight"): ["5, model", "4, embedding"],
+        ("model-lm-lora", "grad.blocks.1.attn.q_proj.lora_A"): ["5, model", "4, lora"],
+        ("model-lm-dora", "merged.blocks.0.attn.v_proj.weight"): ["5, model", "4, dora"],
+        ("model-lm-dora", "blocks.0.attn.probs"): ["5, model", "4, attention"],
+        ("model-lm-dora", "merged.logits"): ["5, model", "4, linear"],
+        ("train-full", "step.10.loss"): ["6, train", "4, cross_entropy"],
+        ("gpt2-write", "model.safetensors"): ["6, gpt2_read, gpt2_write"],
+    }
+    for (id, tensor), sections in expected.items():
+        assert sections_of(ENTRIES[id], tensor) == sections
+    assert all(sections_of(entry, "") for entry in ENTRIES.values()), "each kind has a section"
+
+
+def test_it_stops_at_the_first_if_asked(tmp_path, capsys):
+    written(tmp_path, y=Y)
+    write_tensors(tmp_path / "softmax.float64.safetensors", {"probs": np.zeros((2, 3, 5))})
+    for options, codes in (([], 2), (["--first"], 1)):
+        assert main(["reference", "check", str(tmp_path), *options]) == codes
+        assert ("softmax" in capsys.readouterr().out) == (not options)
 
 
 def test_another_tensor_in_its_place(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
-from ...model import ModelConfig, backward, draw_masks, forward, parameter_shapes
+from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
 from ...model.decoder import empty_past, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
@@ -26,9 +26,14 @@ QV = ("q_proj", "v_proj")
 # ---------------------------------------------------------------- what the package computes
 
 
+def config_of(fields):
+    """The package's configuration of a case's setting `model`."""
+    return (LlamaConfig if "n_kv_heads" in fields else ModelConfig)(**fields)
+
+
 def objects(settings, t):
     """The package's (config, params, adapter or None) of the settings, with their arrays from the inputs."""
-    config, about = ModelConfig(**settings["model"]), settings["adapter"]
+    config, about = config_of(settings["model"]), settings["adapter"]
     params = {name: t[name] for name in parameter_shapes(config)}
     if about is None:
         return config, params, None
@@ -122,7 +127,7 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
     names : last names of the adapted layers, all of which have the same r, and α = 3
     layers : in their place a dict, a layer's full name -> (r, α)
     """
-    shapes = parameter_shapes(ModelConfig(**sizes))
+    shapes = parameter_shapes(config_of(sizes))
     params = {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
     if layers is None:
         layers = {layer: (r, 3.0) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
