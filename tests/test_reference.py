@@ -122,7 +122,7 @@ def test_the_vectors_are_small_and_complete():
     assert sum(files.values()) <= MOST_BYTES
     named = {file for entry in ENTRIES.values() for file in entry["files"].values()}
     assert set(files) == named | {MANIFEST, "manifest.schema.json"}
-    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3}
+    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3, 4}
     assert list(ENTRIES) == list(reference_cases())
     for id, entry in ENTRIES.items():
         assert [r["order"] for r in entry["tensors"]] == list(range(len(entry["tensors"])))
@@ -233,7 +233,7 @@ def test_every_known_mistake_shows_and_is_named():
     alone, rng = 0, np.random.default_rng(0)
     for mistake in MISTAKES:
         shown = []  # what is named where it shows
-        for id in [*(id for id, entry in ENTRIES.items() if entry["kind"] != "train"), "train-full"]:
+        for id in [*(id for id, entry in ENTRIES.items() if "train" not in entry["settings"]), "train-full"]:
             if len(shown) == 2 or shown and id == "train-full":  # only what a single step does not show
                 break
             entry, (inputs, right) = ENTRIES[id], parts(id)
@@ -397,7 +397,7 @@ def test_a_part_has_to_be_asked_for(tmp_path, capsys):
     assert "tier 1" in capsys.readouterr().out
     assert checked(capsys, tmp_path, "--dtype", "float32")[0] == 2
     assert checked(capsys, tmp_path, "--dtype", "float64")[0] == 0
-    unknown = ((["--case", "linaer"], "linaer"), (["--tier", "4"], "4"), (["--tier", "2"], "none of the named cases"))
+    unknown = ((["--case", "linaer"], "linaer"), (["--tier", "5"], "5"), (["--tier", "2"], "none of the named cases"))
     for wrong, said in unknown:
         code, _, err = checked(capsys, tmp_path, *wrong)
         assert code == 2 and said in err
@@ -430,7 +430,7 @@ SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
     "cases that are none": (lambda m: m.update(cases=5), "cases: expected a list"),
     "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
     "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected an id that no other"),
-    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2 or 3"),
+    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2, 3 or 4"),
     "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
     "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: expected a list"),
     "no outputs": (lambda m: [r.update(stage="input") for r in m["cases"][0]["tensors"]], "at least one output"),

@@ -26,7 +26,7 @@ def sections():
 def sections_of(entry, tensor):
     """The section of a case's kind and, of a tensor in a model, that of the operation that makes it."""
     names, known = [entry["kind"]], sections()
-    if "model" in entry["settings"] and entry["kind"] in ("model", "train"):
+    if "model" in entry["settings"] and entry["kind"] in ("model", "train", "llama", "llama_train"):
         names.append(operation_of(entry["settings"], re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)))
     return [known[name] for name in names if name in known]
 
@@ -37,4 +37,5 @@ def operation_of(settings, name):
     layer = name if name in layers else f"{parent}.{PARTS[last]}".lstrip(".") if last in PARTS else parent
     if settings["adapter"] and layer in settings["adapter"]["layers"]:
         return settings["adapter"]["kind"]
-    return "cross_entropy" if name == "loss" else getattr(layers.get(layer), "operation", "")
+    operation = "cross_entropy" if name == "loss" else getattr(layers.get(layer), "operation", "")
+    return "grouped_attention" if operation == "attention" and "n_kv_heads" in settings["model"] else operation

@@ -42,7 +42,7 @@ typedef REAL Curve(REAL x, REAL *slope);
 typedef void Operation(Tensor *y, Tensor *a, Tensor *b, bool back);
 struct Tensor {
     Text dtype, rule;
-    int axes, shape[4], size;
+    int axes, shape[5], size;
     union { REAL *f; int64_t *i; uint8_t *u; };
     REAL *g;
     Operation *operation; Curve *curve;
@@ -295,33 +295,71 @@ static Tensor *layer_norm(Layer l, Tensor *x) {
     Tensor *inv_std = keep(l, map(inverse, map(root, add(var, scalar(eps)))), "inv_std");
     return add(times_row(keep(l, times_column(apart, inv_std), "x_hat"), own(l, "weight")), own(l, "bias"));
 }
-/* scores = q k^T / sqrt(D), -inf at keys after the query's position;  probs = softmax(scores);  context = probs v */
+/* scores = q k^T / sqrt(D), -inf at keys after the query's position;  probs = softmax(scores);  context = probs v
+   H / K query heads side by side share a head of keys and values. */
 static Tensor *attention(Layer l, Tensor *q, Tensor *k, Tensor *v, const Tensor *places) {
     const int B = q->shape[0], n = q->shape[1], m = k->shape[1], C = last(q);
-    const int H = whole(model ? model : settings, "n_heads"), D = C / H;
-    q = shaped(q, 4, (int[]){B, n, H, D}), k = shaped(k, 4, (int[]){B, m, H, D}), v = shaped(v, 4, k->shape);
-    Tensor *scores = scale(product(zeros(4, (int[]){B, H, n, m}), "bhij=bihd,bjhd", q, k), 1 / sqrt((REAL)D));
+    const int H = whole(model ? model : settings, "n_heads"), D = C / H, K = last(k) / D, by_key[] = {B, K, H / K, n, m};
+    q = shaped(q, 5, (int[]){B, n, K, H / K, D}), k = shaped(k, 4, (int[]){B, m, K, D}), v = shaped(v, 4, k->shape);
+    Tensor *scores = scale(product(zeros(5, by_key), "bkhij=bikhd,bjkd", q, k), 1 / sqrt((REAL)D));
+    scores = shaped(scores, 4, (int[]){B, H, n, m});
     for (int e = 0, i; e < scores->size; e++)   /* a classifier's places count on from row to row */
         if (i = e / m % n, e % m > (places ? places->i[e / m / n / H * n + i] % m : i + m - n))
             scores->f[e] = -INFINITY;
     Tensor *probs = keep(l, softmax(keep(l, scores, "scores")), "probs");
-    return shaped(product(like(q), "bihd=bhij,bjhd", probs, v), 3, (int[]){B, n, C});
+    return shaped(product(like(q), "bikhd=bkhij,bjkd", shaped(probs, 5, by_key), v), 3, (int[]){B, n, C});
 }
+/* ==== 7. Tier 4: Llama's operations ============================================================================== */
+/* inv_rms = 1 / sqrt(mean of x^2 + eps) of each row,  x_hat = x inv_rms */
+static Tensor *rms_norm(Layer l, Tensor *x) {
+    const REAL eps = model ? number(model, "rms_norm_eps") : number(settings, "eps");
+    Tensor *inv_rms = keep(l, map(inverse, map(root, add(mean(times(x, x)), scalar(eps)))), "inv_rms");
+    return times_row(keep(l, times_column(x, inv_rms), "x_hat"), own(l, "weight"));
+}
+/* Numbers j and j + D/2 of each head are a point (a, b), which turns by the angle p theta^(-2j/D):
+   (a cos - b sin, b cos + a sin). Row k of x is at position from + places[k]. */
+static Tensor *rope(Layer l, Tensor *x, const Tensor *places, int from, int D, double theta) {
+    const int half = D / 2, width = last(x), shape[3] = {x->shape[0], x->shape[1], half};
+    Tensor *c = keep(l, zeros(3, shape), "cos"), *s = keep(l, zeros(3, shape), "sin");
+    Tensor *by_cos = like(x), *by_sin = like(x), *other = integers(x->size, 1);
+    for (int k = 0; k < c->size; k++) {
+        const double angle = (from + places->i[k / half]) * pow(theta, -2.0 * (k % half) / D);
+        c->f[k] = cos(angle), s->f[k] = sin(angle);
+    }
+    for (int k = 0; k < x->size; k++) {
+        const int at = k / width * half + k % half, first = k % width % D < half;
+        other->i[k] = first ? k + half : k - half;
+        by_cos->f[k] = c->f[at], by_sin->f[k] = first ? -s->f[at] : s->f[at];
+    }
+    Tensor *partner = shaped(take(shaped(x, 2, (int[]){x->size, 1}), other), x->axes, x->shape);
+    return add(times(x, by_cos), times(partner, by_sin));
+}
+static REAL silu(REAL a, REAL *slope) {         /* a s(a) with s = 1 / (1 + exp(-a)) = (1 + tanh(a / 2)) / 2 */
+    const REAL s = (1 + tanh(a / 2)) / 2;
+    return *slope = s * (1 + a * (1 - s)), a * s;
+}
+static Tensor *swiglu(Tensor *gate, Tensor *up) { return times(map(silu, gate), up); }
+
 static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
     Layer l = {"", is("lora") || is("dora") ? kind : NULL, 0, find("mask")};
     Tensor *x = find("x"), *y;
-    Text name = is("softmax") ? "probs" : is("attention") ? "context" : is("cross_entropy") ? "loss" : "y";
+    Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : strstr(kind, "cross_entropy") ? "loss" : "y";
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
     if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
     else if (is("softmax")) y = softmax(x);
     else if (is("dropout")) y = times(x, l.mask);
     else if (is("embedding")) y = take(get("weight"), get("ids"));
     else if (is("layer_norm")) y = layer_norm(l, x);
-    else if (is("attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
+    else if (is("rms_norm")) y = rms_norm(l, x);
+    else if (is("rope")) y = rope(l, x, get("positions"), 0, whole(settings, "head_size"), *get("theta")->f);
+    else if (is("swiglu")) y = swiglu(get("gate"), get("up"));
+    else if (is("linear_cross_entropy"))        /* all at once: the chunks change no number */
+        y = cross_entropy(linear(x, get("weight")), get("targets"), whole(settings, "ignore_index"));
+    else if (strstr(kind, "attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
     else if (is("cross_entropy")) y = cross_entropy(get("logits"), get("targets"), whole(settings, "ignore_index"));
     else y = is("linear") || l.adapter ? layer(l, x) : (die("no such kind: ", kind), NULL);
-    backward(put(y, name), is("cross_entropy") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
+    backward(put(y, name), !strcmp(name, "loss") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
 }
 
 /* ==== 5. Tier 2: the model ======================================================================================== */
@@ -332,35 +370,52 @@ static Layer layer_of(Text name) {
     return (Layer){text("%s.", name), string(member(adapter, "kind")), s, find(text("mask.%s.adapter", name))};
 }
 static Tensor *apply(Text name, Tensor *x) { return put(layer(layer_of(name), x), name); }
-static Tensor *norm(Text name, Tensor *x) { return put(layer_norm(layer_of(name), x), name); }
+static bool llama(void) { return lookup(model, "rope_theta"); }
+static Tensor *norm(Text name, Tensor *x) {
+    return put((llama() ? rms_norm : layer_norm)(layer_of(name), x), name);
+}
+/* places are those of the rows of x, the first of them after earlier tokens; a classifier's count on from row to row */
+static Tensor *turned(Text name, Tensor *x, const Tensor *ends, int T, int earlier) {
+    if (!llama()) return x;
+    Tensor *places = integers(x->shape[0], x->shape[1]);
+    for (int k = 0; k < places->size; k++) places->i[k] = ends ? ends->i[k] % T : k % T;
+    const int D = whole(model, "head_size");
+    return put(rope(layer_of(name), x, places, earlier, D, number(model, "rope_theta")), name);
+}
 static Tensor *residual(Text place, Tensor *x, Tensor *branch) {
     return put(add(x, times(branch, find(text("mask.%s", place)))), text("%s.residual", place));
 }
 /* x, or, while text is generated, x behind what the same layer made of earlier tokens */
-static Tensor *cached(Text name, Tensor *x) { return is("generate") ? put(join(find(name), x, 1), name) : x; }
+static Tensor *cached(Text name, Tensor *x) { return strstr(kind, "generate") ? put(join(find(name), x, 1), name) : x; }
 /* Block b. In its last block a classifier goes on with the places ends alone, which is NULL otherwise. */
-static Tensor *block(Text b, Tensor *x, Tensor *ends) {
-    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b);
-    Tensor *ln1 = norm(text("%s.ln1", b), x), *q = apply(text("%s.q_proj", attn), ends ? take(ln1, ends) : ln1);
-    Tensor *k = cached(text("%s.keys", b), apply(text("%s.k_proj", attn), ln1));
-    Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), ln1));
+static Tensor *block(Text b, Tensor *x, Tensor *ends, int earlier) {
+    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b), norms = llama() ? "norm" : "ln";
+    const int T = x->shape[1];
+    Tensor *h = norm(text("%s.%s1", b, norms), x), *q = apply(text("%s.q_proj", attn), ends ? take(h, ends) : h);
+    Tensor *k = turned(text("%s.k_rotated", attn), apply(text("%s.k_proj", attn), h), NULL, T, earlier);
+    Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), h));
+    q = turned(text("%s.q_rotated", attn), q, ends, T, earlier), k = cached(text("%s.keys", b), k);
     Tensor *context = put(attention(layer_of(attn), q, k, v, ends), text("%s.context", attn));
     x = residual(attn, ends ? take(x, ends) : x, apply(text("%s.o_proj", attn), context));
-    Tensor *up = apply(text("%s.up_proj", mlp), norm(text("%s.ln2", b), x));
-    return residual(mlp, x, apply(text("%s.down_proj", mlp), put(map(gelu, up), text("%s.gelu", mlp))));
+    h = norm(text("%s.%s2", b, norms), x);
+    Tensor *gate = llama() ? apply(text("%s.gate_proj", mlp), h) : NULL, *up = apply(text("%s.up_proj", mlp), h);
+    up = put(gate ? swiglu(gate, up) : map(gelu, up), text(gate ? "%s.swiglu" : "%s.gelu", mlp));
+    return residual(mlp, x, apply(text("%s.down_proj", mlp), up));
 }
 static Tensor *forward(int earlier) {           /* the logits of ids that stand behind earlier ones, and their loss */
-    Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *pos_emb = get("pos_emb.weight"), *x;
+    Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *x, *head;
     const int B = ids->shape[0], T = ids->shape[1], L = whole(model, "n_layers"), classes = whole(model, "n_classes");
     Tensor *places = item(integers(1, T), 0), *ends = integers(B, 1);
     for (int t = 0; t < T; t++) places->i[t] = earlier + t;
     for (int b = 0; classes && b < B; b++) ends->i[b] = b * T + get("lengths")->i[b] - 1;
-    x = add(put(take(tok_emb, ids), "tok_emb"), put(take(pos_emb, places), "pos_emb"));
-    x = put(times(x, find("mask.embed")), "embed");
-    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL);
-    x = norm("ln_f", x);
+    x = put(take(tok_emb, ids), "tok_emb");
+    if (!llama()) x = add(x, put(take(get("pos_emb.weight"), places), "pos_emb"));
+    if (!llama()) x = put(times(x, find("mask.embed")), "embed");
+    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL, earlier);
+    x = norm(llama() ? "norm_f" : "ln_f", x);
     if (classes) x = put(shaped(x, 2, (int[]){B, last(x)}), "pooled");
-    x = put(linear(x, classes ? get("head.weight") : tok_emb), "logits");
+    head = classes || (llama() && !is_true(model, "tied")) ? get("head.weight") : tok_emb;
+    x = put(linear(x, head), "logits");
     if (find("targets")) put(cross_entropy(x, get("targets"), -100), "loss");
     return x;
 }
@@ -393,7 +448,7 @@ static void run_generate(void) {
             margin->f[b] = row[best] - second, tokens->i[b * all + from + n] = best;
         }
     }
-    const int shape[4] = {1, B, all - 1, whole(model, "d_model")};
+    const int shape[4] = {1, B, all - 1, last(get("blocks.0.keys"))};
     for (int i = 0; i < whole(model, "n_layers"); i++) {
         keys = put(join(keys, shaped(get(text("blocks.%d.keys", i)), 4, shape), 0), "keys");
         values = put(join(values, shaped(get(text("blocks.%d.values", i)), 4, shape), 0), "values");
@@ -629,7 +684,7 @@ static void run_peft_read(void) {
 /* ==== The cases =================================================================================================== */
 static void run_case(Text directory) {
     static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"clip", run_clip},
-        {"generate", run_generate}, {"sample", run_sample}, {"schedule", run_schedule}, {"adamw", run_adamw},
+        {"llama", run_model}, {"llama_generate", run_generate}, {"llama_train", run_train}, {"generate", run_generate}, {"sample", run_sample}, {"schedule", run_schedule}, {"adamw", run_adamw},
         {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
         {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
         {"peft_write", run_write}, {"", run_operation}};

@@ -168,9 +168,9 @@ def mask_shapes(settings, arrays, shape, p):
 # ---------------------------------------------------------------- the cases
 
 
-def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
+def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
     """`about` is as in operations.py, p the adapter's dropout."""
-    bits, sizes = bits_of(id), {**SIZES, **changes}
+    bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
     for place, shape in mask_shapes(settings, arrays, inputs["ids"].shape, p).items():
@@ -178,9 +178,9 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
     return ReferenceCase(id, 2, "model", settings, inputs, model, *about)
 
 
-def generation_case(id, names, *about, kind="lora", **changes):
+def generation_case(id, names, *about, kind="lora", base=SIZES, **changes):
     """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
-    bits, sizes = bits_of(id), {**SIZES, **changes}
+    bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, names, kind=kind)
     inputs = {"ids": whole(bits, (3, 2), sizes["vocab_size"]), **arrays}
     return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)

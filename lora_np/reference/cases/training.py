@@ -124,9 +124,9 @@ def adamw_case(id, *about, scale=1.0, shapes=None, **changes):
     return ReferenceCase(id, 3, "adamw", settings, inputs, adamw, *about)
 
 
-def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kind="lora", **changes):
+def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kind="lora", base=model.SIZES, **changes):
     bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
-    sizes = {**model.SIZES, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
+    sizes = {**base, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
     settings, arrays = model.draw_model(bits, sizes, names, kind=kind)
     arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
     batches = [model.draw_batch(bits, sizes, (5, 4)) for _ in range(n_batches)]
