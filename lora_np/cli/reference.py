@@ -56,8 +56,8 @@ def run_check(arguments):
             print_now(text)
 
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
-    print_now(format_vectors(arguments.vectors))
     results, complaints = check(arguments.folder, *settings, report=report, first=arguments.first)
     write_as_json(to_dicts(results, complaints))
+    print(format_vectors(arguments.vectors))
     print(format_summary(results, complaints))
     return exit_code(results, complaints)

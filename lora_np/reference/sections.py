@@ -26,8 +26,9 @@ def sections():
 def sections_of(entry, tensor):
     """The section of a case's kind and, of a tensor in a model, that of the operation that makes it."""
     names, known = [entry["kind"]], sections()
-    if "model" in entry["settings"] and entry["kind"] in ("model", "train", "llama", "llama_train"):
-        names.append(operation_of(entry["settings"], re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)))
+    if entry["kind"] in ("model", "train", "llama", "llama_train"):
+        name = re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)
+        names.append(operation_of(entry["settings"], name))
     return [known[name] for name in names if name in known]
 
 

@@ -2,6 +2,7 @@
 
    gcc -std=c11 -O2 -Wall -Wextra -pedantic -ffp-contract=off -o port64 port.c -lm        (port32: and -DREAL=float)
    mkdir out && ./port64 out vectors/?*.float64.safetensors
+   ./port32 SmolLM2-135M-Instruct.Q4_1.gguf 504 3575 282 4649 314        (a real Llama: the logits after these tokens)
 
    Each file is a case: its inputs and settings are read, its outputs are computed and written to the directory out. Of
    the outputs in the file just the names are used, to know what is asked for. Four operations know how a gradient goes
@@ -299,7 +300,8 @@ static Tensor *layer_norm(Layer l, Tensor *x) {
    H / K query heads side by side share a head of keys and values. */
 static Tensor *attention(Layer l, Tensor *q, Tensor *k, Tensor *v, const Tensor *places) {
     const int B = q->shape[0], n = q->shape[1], m = k->shape[1], C = last(q);
-    const int H = whole(model ? model : settings, "n_heads"), D = C / H, K = last(k) / D, by_key[] = {B, K, H / K, n, m};
+    const int H = whole(model ? model : settings, "n_heads"), D = C / H, K = last(k) / D;
+    const int by_key[] = {B, K, H / K, n, m};
     q = shaped(q, 5, (int[]){B, n, K, H / K, D}), k = shaped(k, 4, (int[]){B, m, K, D}), v = shaped(v, 4, k->shape);
     Tensor *scores = scale(product(zeros(5, by_key), "bkhij=bikhd,bjkd", q, k), 1 / sqrt((REAL)D));
     scores = shaped(scores, 4, (int[]){B, H, n, m});
@@ -344,7 +346,8 @@ static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
     Layer l = {"", is("lora") || is("dora") ? kind : NULL, 0, find("mask")};
     Tensor *x = find("x"), *y;
-    Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : strstr(kind, "cross_entropy") ? "loss" : "y";
+    Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : "y";
+    if (strstr(kind, "cross_entropy")) name = "loss";
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
     if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
     else if (is("softmax")) y = softmax(x);
@@ -681,13 +684,130 @@ static void run_peft_read(void) {
         put(scale(outer(part(B, k * C, C), A), s), text("delta.blocks.0.attn.%c_proj.weight", "qkv"[k]));
 }
 
+/* ==== A real Llama: GGUF ========================================================================================== */
+/* Fields and tensors follow one another from p on; at moves over what was read. */
+static const uint8_t *at, *file_end;
+static uint64_t little(int n) {                 /* the next n bytes as a whole number */
+    uint64_t x = 0;
+    if (file_end - at < n) die("ends too early", "");
+    return memcpy(&x, at, n), at += n, x;
+}
+static Text gguf_text(void) {
+    const uint64_t n = little(8);
+    if ((uint64_t)(file_end - at) < n) die("ends too early", "");
+    return at += n, text_of(at - n, n);
+}
+static double gguf_value(int type) {            /* 0 of a text or a list; no number in use is below 0 */
+    static const int sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    if (type < 0 || type > 12) die("a field of an unknown type", "");
+    if (type == 8) return gguf_text(), 0;
+    if (type == 9) {
+        const int of = little(4);
+        for (uint64_t n = little(8); n; n--) gguf_value(of);
+        return 0;
+    }
+    const uint64_t bits = little(sizes[type]);
+    float narrow;
+    double wide;
+    memcpy(&narrow, &bits, 4), memcpy(&wide, &bits, 8);
+    return type == 6 ? narrow : type == 12 ? wide : bits;
+}
+static float half(const uint8_t *p) {           /* float16: sign, 5 bits of exponent, 10 bits */
+    const int bits = p[0] | p[1] << 8, e = bits >> 10 & 31, m = bits & 1023;
+    const float x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024 + m, e - 25) : ldexpf(m, -24);
+    return bits >> 15 ? -x : x;
+}
+/* A block of 32 weights: d, in Q4_1 also m, then codes of 8 bits, or of 4: weight j in the low half of byte j, weight
+   j + 16 in the high half. */
+static float weight_of(const uint8_t *block, int type, int j) {
+    const int head = type == 3 ? 4 : 2, code = block[head + j % 16] >> j / 16 * 4 & 15;
+    const float d = half(block);
+    return type == 8 ? d * (int8_t)block[2 + j] : type == 2 ? d * (code - 8) : d * code + half(block + 2);
+}
+static Tensor *gguf_tensor(const uint8_t *data, int type, Tensor *t) {
+    static const int sizes[] = {4, 2, 18, 20, 0, 0, 0, 0, 34};
+    const int weights = type < 2 ? 1 : 32, size = type < 0 || type > 8 ? 0 : sizes[type];
+    if (!size) die("a tensor that is not F32, F16, Q4_0, Q4_1 or Q8_0", "");
+    if (last(t) % weights || data > file_end || (size_t)(file_end - data) < (size_t)t->size / weights * size)
+        die("a tensor that is cut off", "");
+    for (int k = 0; k < t->size; k++) {
+        const uint8_t *p = data + (size_t)(k / weights) * size;
+        float x;
+        memcpy(&x, p, sizeof x), t->f[k] = type == 0 ? x : type == 1 ? half(p) : weight_of(p, type, k % 32);
+    }
+    return t;
+}
+static Text gguf_name(Text name) {              /* ours of GGUF's */
+    static const Text words[][2] = {{"attn_norm", "norm1"}, {"ffn_norm", "norm2"}, {"output_norm", "norm_f"},
+        {"attn_q", "attn.q_proj"}, {"attn_k", "attn.k_proj"}, {"attn_v", "attn.v_proj"},
+        {"attn_output", "attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"}, {"ffn_up", "mlp.up_proj"},
+        {"ffn_down", "mlp.down_proj"}, {"token_embd", "tok_emb"}, {"output", "head"}};
+    if (after("blk.", name)) name = text("blocks.%s", after("blk.", name));
+    for (size_t k = 0; k < sizeof words / sizeof *words; k++) {
+        Text found = strstr(name, words[k][0]);
+        if (found) return text("%.*s%s%s", (int)(found - name), name, words[k][1], found + strlen(words[k][0]));
+    }
+    return name;
+}
+/* GGUF has a head's rows of q and k in the order 0, D/2, 1, D/2 + 1 ...: row 2j + s is row j + s D/2. */
+static Tensor *in_order(Tensor *t, int D) {
+    Tensor *y = like(t);
+    for (int k = 0, n = t->size / t->shape[0]; k < t->shape[0]; k++)
+        memcpy(y->f + (k / D * D + k % 2 * D / 2 + k % D / 2) * n, t->f + k * n, n * sizeof(REAL));
+    return y;
+}
+/* port FILE.gguf ID ID ...: the logits after the last of these tokens, one a line. */
+static void run_gguf(int n_ids, char **ids) {
+    static const Text keys[][2] = {{"block_count", "n_layers"}, {"attention.head_count", "n_heads"},
+        {"embedding_length", "d_model"}, {"rope.freq_base", "rope_theta"},
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps"}};
+    FILE *f = fopen(current_file, "rb");
+    if (!f || fseek(f, 0, SEEK_END)) die("cannot be read", "");
+    Tensor *file = octets(ftell(f)), *prompt = integers(1, n_ids);
+    rewind(f);
+    if (!fread(file->u, bytes(file), 1, f) || fclose(f)) die("cannot be read", "");
+    at = file->u, file_end = at + file->size, model = "{\"n_classes\":0";
+    double alignment = 32;
+    if (little(4) != 0x46554747 || little(4) != 3) die("not a GGUF file of version 3", "");
+    const uint64_t tensors = little(8), fields = little(8);
+    for (uint64_t k = 0; k < fields; k++) {
+        Text key = gguf_text(), mine = after("llama.", key);
+        const double value = gguf_value(little(4));
+        for (int j = 0; mine && j < 5; j++)
+            if (!strcmp(mine, keys[j][0])) model = text("%s,\"%s\":%.17g", model, keys[j][1], value);
+        if (!strcmp(key, "general.alignment")) alignment = value;
+    }
+    model = text("%s}", model), settings = model, kind = "llama";
+    const int D = whole(model, "d_model") / whole(model, "n_heads");
+    struct { Text name; int type; uint64_t offset; Tensor *t; } *all = allocate(tensors * sizeof *all);
+    for (uint64_t k = 0; k < tensors; k++) {
+        all[k].name = gguf_name(gguf_text());
+        int axes = little(4), shape[4];
+        if (axes < 1 || axes > 4) die("no shape for this program: ", all[k].name);
+        for (int j = axes - 1; j >= 0; j--) shape[j] = little(8);
+        all[k].type = little(4), all[k].offset = little(8), all[k].t = zeros(axes, shape);
+    }
+    const uint64_t step = alignment, data = ((at - file->u) + step - 1) / step * step;
+    for (uint64_t k = 0; k < tensors; k++) {
+        Tensor *t = gguf_tensor(file->u + data + all[k].offset, all[k].type, all[k].t);
+        put(strstr(all[k].name, "q_proj") || strstr(all[k].name, "k_proj") ? in_order(t, D) : t, all[k].name);
+    }
+    model = text("%.*s,\"head_size\":%d,\"tied\":%s}", (int)strlen(model) - 1, model, D,
+                 find("head.weight") ? "false" : "true");
+    for (int k = 0; k < n_ids; k++) prompt->i[k] = atoi(ids[k]);
+    put(prompt, "ids");
+    Tensor *logits = forward(0);
+    for (int k = logits->size - last(logits); k < logits->size; k++) printf("%.9g\n", (double)logits->f[k]);
+}
+
 /* ==== The cases =================================================================================================== */
 static void run_case(Text directory) {
-    static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"clip", run_clip},
-        {"llama", run_model}, {"llama_generate", run_generate}, {"llama_train", run_train}, {"generate", run_generate}, {"sample", run_sample}, {"schedule", run_schedule}, {"adamw", run_adamw},
+    static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"generate", run_generate},
+        {"sample", run_sample}, {"clip", run_clip}, {"schedule", run_schedule}, {"adamw", run_adamw},
         {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
         {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
-        {"peft_write", run_write}, {"", run_operation}};
+        {"peft_write", run_write}, {"llama", run_model}, {"llama_generate", run_generate},
+        {"llama_train", run_train}, {"", run_operation}};
     FILE *f = fopen(current_file, "rb");
     Tensor *file = octets(1 << 24);             /* no case is as large */
     if (!f || !(file->size = fread(file->u, 1, bytes(file), f)) || !feof(f) || fclose(f)) die("cannot be read", "");
@@ -706,7 +826,9 @@ static void run_case(Text directory) {
     if (!(f = fopen(p, "wb")) || !fwrite(file->u, bytes(file), 1, f) || fclose(f)) die("cannot write ", p);
 }
 int main(int argc, char **argv) {
-    if (argc < 3) die("usage: port OUT CASE.safetensors ...", "");
+    if (argc < 3) die("usage: port OUT CASE.safetensors ...  or  port MODEL.gguf ID ID ...", "");
+    const size_t n = strlen(argv[1]);
+    if (n > 5 && !strcmp(argv[1] + n - 5, ".gguf")) return current_file = argv[1], run_gguf(argc - 2, argv + 2), 0;
     for (int k = 2; k < argc; k++) {
         current_file = argv[k], run_case(argv[1]), scope = NULL, newest = NULL;
         for (Chunk *rest; chunks; chunks = rest) rest = chunks->next, free(chunks);

@@ -201,7 +201,8 @@ const attention = {
     const gradProducts = reshape(scale(gradScores, 1 / Math.sqrt(keys.shape[4])), byKey.shape); // grad.scores / √D
     const gradQ = reshape(einsum('bkgij,bjkod->bikgd', gradProducts, keys), q.shape); // grad.scores k / √D
     const gradK = reshape(einsum('bkgij,bikgd->bjkd', gradProducts, queries), k.shape); // grad.scoresᵀ q / √D
-    const gradV = reshape(einsum('bkgij,bikgd->bjkd', reshape(probs, byKey.shape), above), v.shape); // probsᵀ grad.context
+    // grad.v = probsᵀ grad.context
+    const gradV = reshape(einsum('bkgij,bikgd->bjkd', reshape(probs, byKey.shape), above), v.shape);
     return { q: gradQ, k: gradK, v: gradV, probs: gradProbs, scores: gradScores };
   },
 };
@@ -422,7 +423,8 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
     const inner = norm(`${block}.${llama ? 'norm2' : 'ln2'}`, x);
     const gate = llama && project(`${block}.mlp.gate_proj`, inner);
     const up = project(`${block}.mlp.up_proj`, inner);
-    const act = llama ? layer(`${block}.mlp.swiglu`, swiglu, { gate, up }) : layer(`${block}.mlp.gelu`, gelu, { x: up });
+    const act = llama ? layer(`${block}.mlp.swiglu`, swiglu, { gate, up })
+      : layer(`${block}.mlp.gelu`, gelu, { x: up });
     const down = project(`${block}.mlp.down_proj`, act);
     x = note(`${block}.mlp.residual`, call(sum, { a: x, b: drop(`${block}.mlp`, down) }));
   }
@@ -473,7 +475,8 @@ function generate(inputs, { model: settings, adapter, n_new }) {
     tokens = appendTokens(tokens, next);
   }
   const ofBlocks = (name) => stack(range(settings.n_layers).map((i) => past[`blocks.${i}.attn.${name}`]));
-  return { ...outputs, tokens, keys: ofBlocks('rope_theta' in settings ? 'k_rotated' : 'k_proj'), values: ofBlocks('v_proj') };
+  const keys = ofBlocks('rope_theta' in settings ? 'k_rotated' : 'k_proj');
+  return { ...outputs, tokens, keys, values: ofBlocks('v_proj') };
 }
 
 // In this order: the penalty for tokens of the text, the temperature, top-k, top-p.
@@ -677,9 +680,10 @@ function peftWrite(inputs, { model, adapter }) {
 
 // ---- Running the cases ---------------------------------------------------------------------------------------------
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
-  cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu,
-  grouped_attention: attention, linear_cross_entropy: linearCrossEntropy }), model, generate, sample, clip, schedule, adamw, accumulate, train,
-  llama: model, llama_generate: generate, llama_train: train, spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite };
+  cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu, grouped_attention: attention,
+  linear_cross_entropy: linearCrossEntropy }), model, generate, sample, clip, schedule, adamw, accumulate, train,
+  spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
+  llama: model, llama_generate: generate, llama_train: train };
 
 // The expected outputs stand in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {

