@@ -10,8 +10,7 @@ from lora_np.classroom.notebooks import FOLDED, read_notebook
 from lora_np.classroom.sets import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
-OLD = {"17"}  # not yet in this form
-LESSONS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.name[:2] not in OLD]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LONGEST = 25  # lines of a visible cell
 LARGEST = 1_000_000  # bytes of a picture or an animation
 DRAWING = re.compile(r"\b(plt|axes|ax|figure|fig)\b *[.\[=,]")

@@ -28,12 +28,13 @@ from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
 from lora_np.reference.causes import likely_causes
 from lora_np.reference.mistakes import MISTAKES
+from lora_np.reference.sections import sections_of
 from lora_np.reference.tolerances import RTOL, allowed, rms, round_up, shares
 from lora_np.reference.wrong import mistaken, wrong_outputs
 
 ENTRIES, _ = load_manifest()
 DTYPES = ("float64", "float32")
-MOST_BYTES = 3_000_000
+MOST_BYTES = 6_000_000
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_the_vectors_are_small_and_complete():
     assert sum(files.values()) <= MOST_BYTES
     named = {file for entry in ENTRIES.values() for file in entry["files"].values()}
     assert set(files) == named | {MANIFEST, "manifest.schema.json"}
-    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3}
+    assert {entry["tier"] for entry in ENTRIES.values()} == {1, 2, 3, 4}
     assert list(ENTRIES) == list(reference_cases())
     for id, entry in ENTRIES.items():
         assert [r["order"] for r in entry["tensors"]] == list(range(len(entry["tensors"])))
@@ -153,11 +154,11 @@ def test_the_edges_are_there():
     assert t["lora-full-rank"]["lora_A"].shape[0] == min(t["lora-full-rank"]["weight"].shape)
     assert set(np.unique(t["gelu-saturated"]["slope"])) >= {0.0, 1.0}
     assert (t["model-lm"]["lengths"] < t["model-lm"]["ids"].shape[1]).any(), "a padded batch"
-    for id in ("train-full", "train-lora"):
+    for id in ("train-full", "train-lora", "train-dora"):
         norms, clip = t[id]["step.50.grad_norm"], ENTRIES[id]["settings"]["train"]["clip_norm"]
         assert 0 < (norms > clip).mean() < 1, "clipped at some steps and not at others"
         assert t[id]["step.50.loss"].mean() < 0.8 * t[id]["step.1.loss"], "learns something"
-    for id in ("generate-lm", "generate-lora"):
+    for id in ("generate-lm", "generate-lora", "generate-dora"):
         margins = [array.min() for name, array in t[id].items() if name.endswith("margin")]
         assert min(margins) > 0.01, "far more than rounding in either precision"
 
@@ -232,7 +233,7 @@ def test_every_known_mistake_shows_and_is_named():
     alone, rng = 0, np.random.default_rng(0)
     for mistake in MISTAKES:
         shown = []  # what is named where it shows
-        for id in [*(id for id, entry in ENTRIES.items() if entry["kind"] != "train"), "train-full"]:
+        for id in [*(id for id, entry in ENTRIES.items() if "train" not in entry["settings"]), "train-full"]:
             if len(shown) == 2 or shown and id == "train-full":  # only what a single step does not show
                 break
             entry, (inputs, right) = ENTRIES[id], parts(id)
@@ -396,7 +397,7 @@ def test_a_part_has_to_be_asked_for(tmp_path, capsys):
     assert "tier 1" in capsys.readouterr().out
     assert checked(capsys, tmp_path, "--dtype", "float32")[0] == 2
     assert checked(capsys, tmp_path, "--dtype", "float64")[0] == 0
-    unknown = ((["--case", "linaer"], "linaer"), (["--tier", "4"], "4"), (["--tier", "2"], "none of the named cases"))
+    unknown = ((["--case", "linaer"], "linaer"), (["--tier", "5"], "5"), (["--tier", "2"], "none of the named cases"))
     for wrong, said in unknown:
         code, _, err = checked(capsys, tmp_path, *wrong)
         assert code == 2 and said in err
@@ -429,7 +430,7 @@ SPOILT_MANIFESTS = {  # what is done to it -> what has to be said
     "cases that are none": (lambda m: m.update(cases=5), "cases: expected a list"),
     "no id": (lambda m: m["cases"][0].pop("id"), "cases[0]: id"),
     "one id twice": (lambda m: m["cases"].append(m["cases"][0]), "case linear: expected an id that no other"),
-    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2 or 3"),
+    "tier 7": (lambda m: m["cases"][0].update(tier=7), "case linear: tier: expected 1, 2, 3 or 4"),
     "no file": (lambda m: m["cases"][0]["files"].pop("float64"), "case linear: files"),
     "no tensors": (lambda m: m["cases"][0].pop("tensors"), "cases[0]: tensors: expected a list"),
     "no outputs": (lambda m: [r.update(stage="input") for r in m["cases"][0]["tensors"]], "at least one output"),
@@ -541,6 +542,33 @@ def test_what_a_tensor_looks_like(spoil, said, tmp_path):
     result = divergence(tmp_path, y=spoil(outputs_of("linear")["y"]))
     assert said in " ".join(result.divergence.causes), result.divergence.causes
     assert said in format_result(result)
+
+
+def test_the_section_is_named_and_the_vectors_are(tmp_path, capsys):
+    written(tmp_path, y=Y)
+    _, out, _ = checked(capsys, tmp_path)
+    assert "SPEC.md, section 4, linear\n" in out and f"vectors: {len(ENTRIES)} cases, " in out
+    expected = {
+        ("model-lm", "blocks.0.ln1"): ["5, model", "4, layer_norm"],
+        ("model-lm", "grad.tok_emb.weight"): ["5, model", "4, embedding"],
+        ("model-lm-lora", "grad.blocks.1.attn.q_proj.lora_A"): ["5, model", "4, lora"],
+        ("model-lm-dora", "merged.blocks.0.attn.v_proj.weight"): ["5, model", "4, dora"],
+        ("model-lm-dora", "blocks.0.attn.probs"): ["5, model", "4, attention"],
+        ("model-lm-dora", "merged.logits"): ["5, model", "4, linear"],
+        ("train-full", "step.10.loss"): ["6, train", "4, cross_entropy"],
+        ("gpt2-write", "model.safetensors"): ["6, gpt2_read, gpt2_write"],
+    }
+    for (id, tensor), sections in expected.items():
+        assert sections_of(ENTRIES[id], tensor) == sections
+    assert all(sections_of(entry, "") for entry in ENTRIES.values()), "each kind has a section"
+
+
+def test_it_stops_at_the_first_if_asked(tmp_path, capsys):
+    written(tmp_path, y=Y)
+    write_tensors(tmp_path / "softmax.float64.safetensors", {"probs": np.zeros((2, 3, 5))})
+    for options, codes in (([], 2), (["--first"], 1)):
+        assert main(["reference", "check", str(tmp_path), *options]) == codes
+        assert ("softmax" in capsys.readouterr().out) == (not options)
 
 
 def test_another_tensor_in_its_place(tmp_path):

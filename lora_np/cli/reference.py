@@ -18,8 +18,9 @@ def add_commands(command):
     checking.add_argument("folder", metavar="DIR", help="the port's outputs; SPEC.md says how they are named")
     several = {"nargs": "+", "action": "extend", "default": []}
     checking.add_argument("--case", **several, metavar="ID", help="only these cases, such as lora or 'model-*'")
-    checking.add_argument("--tier", **several, type=int, metavar="N", help="only this tier: 1, 2 or 3")
+    checking.add_argument("--tier", **several, type=int, metavar="N", help="only this tier, such as 2")
     checking.add_argument("--dtype", **several, choices=["float64", "float32"], help="(default: those in the folder)")
+    checking.add_argument("--first", action="store_true", help="stop at the first case that does not agree")
     checking.add_argument("--vectors", **vectors)
     checking.add_argument("--json", metavar="FILE", help="also write the results as JSON")
 
@@ -45,7 +46,7 @@ def run_list(arguments):
 
 
 def run_check(arguments):
-    from ..reference import VECTORS, check, exit_code, format_result, format_summary, to_dicts
+    from ..reference import VECTORS, check, exit_code, format_result, format_summary, format_vectors, to_dicts
 
     write_as_json = json_writer(arguments.json, sources=(arguments.folder, arguments.vectors or VECTORS))
 
@@ -55,7 +56,8 @@ def run_check(arguments):
             print_now(text)
 
     settings = arguments.case, arguments.tier, arguments.dtype, arguments.vectors
-    results, complaints = check(arguments.folder, *settings, report=report)
+    results, complaints = check(arguments.folder, *settings, report=report, first=arguments.first)
     write_as_json(to_dicts(results, complaints))
+    print(format_vectors(arguments.vectors))
     print(format_summary(results, complaints))
     return exit_code(results, complaints)

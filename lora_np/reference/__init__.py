@@ -1,6 +1,6 @@
 """Reference cases for ports in any language, a checker for their outputs, and the gradient check of this package."""
 
-from .check import check, compare_exports, exit_code, format_result, format_summary, to_dicts
+from .check import check, compare_exports, exit_code, format_result, format_summary, format_vectors, to_dicts
 from .gradcheck import TOLERANCE, Row, failures, format_rows, gradcheck, rows_to_dicts
 from .gradcheck_cases import CASES, Case
 from .manifest import MANIFEST, VECTORS, export, load_case, load_manifest

@@ -5,15 +5,18 @@ is in the step that makes it.
 """
 
 import fnmatch
+import hashlib
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from ..formats import read_json
 from .cases import DTYPES, TIERS
 from .causes import likely_causes
-from .manifest import load_case, load_manifest
+from .manifest import MANIFEST, load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
+from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
@@ -33,6 +36,7 @@ class Divergence(NamedTuple):
     entries_off: int
     entries: int
     causes: list[str]
+    sections: list[str]  # of SPEC.md
 
 
 class Result(NamedTuple):
@@ -72,7 +76,8 @@ def check_case(path, dtype, entry, folder):
             numbers = float(got[name][index]), float(reference[name][index]), relative
             causes = likely_causes(entry, reference, got, name, dtype)
             entries = int((share > 1).sum()), share.size
-            divergence = Divergence(name, record["stage"], number, agreed, index, *numbers, *entries, causes)
+            where = sections_of(entry, name)
+            divergence = Divergence(name, record["stage"], number, agreed, index, *numbers, *entries, causes, where)
             break
         if name in outputs:
             agreed += 1
@@ -81,17 +86,18 @@ def check_case(path, dtype, entry, folder):
     return Result(*about, complaints, len(outputs), worst, divergence, entry["catches"])
 
 
-def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
+def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None, first=False):
     """Check a port's outputs.
 
     Parameters
     ----------
     folder : the port's outputs; see `port_files`
     cases : ids of the expected cases, or patterns with * and ?; none: all
-    tiers : whole numbers from 1 to 3; none: all
+    tiers : whole numbers, keys of TIERS; none: all
     dtypes : "float64", "float32"; none: those that the port has outputs in
     vectors : folder of the reference vectors; None: those of this package
     report : function, called with each Result as soon as it is there, or None
+    first : bool, stop at the first case that does not agree
 
     Returns
     -------
@@ -115,6 +121,8 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
                 results.append(check_case(path, dtype, entries[id], source))
                 if report is not None:
                     report(results[-1])
+                if first and exit_code(results, []):
+                    return results, []
     there = [(result.case, result.dtype) for result in results]
     for dtype in dtypes or dict.fromkeys(dtype for _, dtype in there) or ["float64"]:
         absent = [id for id in expected if (id, dtype) not in there]
@@ -127,7 +135,7 @@ def check(folder, cases=(), tiers=(), dtypes=(), vectors=None, report=None):
 def expected_cases(entries, patterns, tiers):
     """The ids that match a pattern and a tier, in the manifest's order; see `check`."""
     if not TIERS.keys() >= set(tiers):
-        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected 1, 2 or 3")
+        raise ValueError(f"tier: got {', '.join(map(str, tiers))}, expected {', '.join(map(str, TIERS))}")
     named = set()
     for pattern in patterns or ["*"]:
         ids = fnmatch.filter(entries, pattern)
@@ -166,6 +174,15 @@ def hashes(vectors):
 # ---------------------------------------------------------------- the report
 
 
+def format_vectors(vectors=None):
+    """A line on the vectors of a check: where they are, what made them, and a short hash of all that is in them."""
+    entries, folder = load_manifest(vectors)
+    made = read_json(folder / MANIFEST).get("generator", {})
+    digest = hashlib.sha256("".join(sorted(map(repr, hashes(vectors)))).encode()).hexdigest()[:12]
+    version, commit = made.get("lora_np", "?"), (made.get("commit") or "?")[:12]
+    return f"vectors: {len(entries)} cases, {digest}, of lora_np {version} at {commit}, in {folder}"
+
+
 def exit_code(results, complaints):
     """0: all agree. 1: something diverges. 2: something is unusable or missing."""
     if complaints or any(result.complaints for result in results) or not results:
@@ -186,6 +203,7 @@ def format_result(result):
         f"    at [{', '.join(map(str, first.index))}] got {digits(first.got, first.expected)}; "
         f"max|Δ| / rms = {first.relative:.1e}; {first.entries_off} of {first.entries} entries are off",
         *(f"    likely cause: {cause}" for cause in first.causes),
+        f"    SPEC.md, section {'; '.join(first.sections)}",
         f"    this case tests for: {result.catches}",
     ]
     return "\n".join(lines)

@@ -180,7 +180,7 @@ def checked_entries(manifest):
             expect(isinstance(entry.get(name), kind), f"cases[{number}]: {name}", f"a {kind.__name__}")
         about, tensors = f"case {entry['id']}", entry["tensors"]
         expect(entry["id"] not in entries, about, "an id that no other case has")
-        expect(entry.get("tier") in TIERS, f"{about}: tier", "1, 2 or 3")
+        expect(entry.get("tier") in TIERS, f"{about}: tier", "1, 2, 3 or 4")
         has_files = all(isinstance(entry["files"].get(dtype), str) for dtype in DTYPES)
         expect(has_files, f"{about}: files", "the name of a file for each precision")
         for record in tensors:

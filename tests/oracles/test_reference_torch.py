@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from lora_np.compress.code_points import CODE_POINTS
-from lora_np.model import ModelConfig
+from lora_np.model import LlamaConfig
 from lora_np.reference import load_case, load_manifest
+from lora_np.reference.cases.model import config_of
 from lora_np.reference.tolerances import allowed, shares
 
 torch = pytest.importorskip("torch")
@@ -20,6 +21,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from .test_training_torch import torch_adamw, torch_clip, torch_schedule  # noqa: E402
+from .torch_llama import TorchLlama, grouped_attention, rotated  # noqa: E402
 from .torch_model import Mask, TorchModel, loss_of, record_activations  # noqa: E402
 
 pytestmark = pytest.mark.oracle
@@ -65,11 +67,39 @@ def embedding(s, t):
 
 
 def cross_entropy(s, t):
-    return {"loss": F.cross_entropy(t["logits"].flatten(0, -2), t["targets"].flatten(), ignore_index=s["ignore_index"])}
+    logits, targets = t["logits"].flatten(0, -2), t["targets"].flatten()
+    total = F.cross_entropy(logits, targets, ignore_index=s["ignore_index"], reduction="sum")
+    return {"loss": total / max(1, int((targets != s["ignore_index"]).sum()))}
 
 
 def dropout(s, t):
     return {"y": t["x"] * t["mask"]}
+
+
+def rms_norm(s, t):
+    inv_rms = (t["x"].square().mean(dim=-1) + s["eps"]).rsqrt()
+    C = t["x"].shape[-1:]
+    x_hat, y = F.rms_norm(t["x"], C, eps=s["eps"]), F.rms_norm(t["x"], C, t["weight"], s["eps"])
+    return {"inv_rms": inv_rms, "x_hat": x_hat, "y": y}
+
+
+def attention_in_groups(s, t):
+    scores, context = grouped_attention(t["q"], t["k"], t["v"], t["q"].shape[-1] // s["n_heads"])
+    probs = F.softmax(scores, dim=-1)
+    return {"scores": scores, "probs": probs, "context": context(probs)}
+
+
+def rope(s, t):
+    y, unit = rotated(t["x"], t["positions"], s["head_size"], t["theta"].detach())
+    return {"cos": unit.real, "sin": unit.imag, "y": y}
+
+
+def swiglu(s, t):
+    return {"y": F.silu(t["gate"]) * t["up"]}
+
+
+def linear_cross_entropy(s, t):
+    return cross_entropy(s, {**t, "logits": F.linear(t["x"], t["weight"])})
 
 
 def scale_of(s):
@@ -79,7 +109,7 @@ def scale_of(s):
 def lora(s, t):
     scale = scale_of(s)
     su = scale * F.linear(t["x"] * t.get("mask", 1.0), t["lora_A"])
-    y = F.linear(t["x"], t["weight"], t["bias"]) + F.linear(su, t["lora_B"])
+    y = F.linear(t["x"], t["weight"], t.get("bias")) + F.linear(su, t["lora_B"])
     delta = scale * t["lora_B"] @ t["lora_A"]
     return {"su": su, "y": y, "delta": delta, "merged": t["weight"] + delta}
 
@@ -90,7 +120,7 @@ def dora(s, t):
     norm = torch.linalg.vector_norm(V, dim=1)
     held = norm if s["norm_gradient"] else norm.detach()
     h = F.linear(dropped, V)
-    y = (m / held) * h + t["bias"] + F.linear(t["x"] - dropped, t["weight"])
+    y = (m / held) * h + t.get("bias", 0.0) + F.linear(t["x"] - dropped, t["weight"])
     delta = (m / norm)[:, None] * V - t["weight"]
     su = scale * F.linear(dropped, t["lora_A"])
     return {"norm": norm, "h": h, "su": su, "y": y, "delta": delta, "merged": t["weight"] + delta}
@@ -127,7 +157,8 @@ class Adapted(nn.Module):
 
 def build(s, t):
     """A TorchModel with a case's weights and adapter, and the parameters that are trained, by name."""
-    model = TorchModel(ModelConfig(**s["model"])).double()
+    config = config_of(s["model"])
+    model = (TorchLlama if isinstance(config, LlamaConfig) else TorchModel)(config).double()
     model.load_state_dict({name: t[name].detach() for name in model.state_dict()})
     adapter = s["adapter"] or {"layers": {}}
     for layer, of in adapter["layers"].items():
@@ -187,8 +218,25 @@ def generate(s, t):
         found |= {f"step.{step}.logits": logits, f"step.{step}.margin": top[:, 0] - top[:, 1]}
         ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
     layers = range(s["model"]["n_layers"])
-    cached = {n: torch.stack([seen[f"blocks.{i}.attn.{n[0]}_proj"] for i in layers]) for n in ("keys", "values")}
-    return {**found, "tokens": ids, **cached}
+    keys = "k_rotated" if "blocks.0.attn.k_rotated" in seen else "k_proj"
+    cached = {"keys": [seen[f"blocks.{i}.attn.{keys}"] for i in layers]}
+    cached["values"] = [seen[f"blocks.{i}.attn.v_proj"] for i in layers]
+    return {**found, "tokens": ids, **{name: torch.stack(arrays) for name, arrays in cached.items()}}
+
+
+def sample(s, t):
+    """With the formulas of transformers' logits processors."""
+    seen = torch.gather(t["logits"], 1, t["ids"])
+    seen = torch.where(seen > 0, seen / s["repetition_penalty"], seen * s["repetition_penalty"])
+    logits = t["logits"].scatter(1, t["ids"], seen) / s["temperature"]
+    if s["top_k"]:
+        logits = logits.masked_fill(logits < logits.topk(s["top_k"]).values[:, -1:], -torch.inf)
+    if s["top_p"]:
+        ordered, order = logits.sort()
+        leaves = F.softmax(ordered, dim=-1).cumsum(-1) <= 1 - s["top_p"]
+        logits = logits.masked_fill(leaves.scatter(1, order, leaves), -torch.inf)
+    probs = F.softmax(logits, dim=-1)
+    return {"probs": probs, "tokens": torch.searchsorted(probs.cumsum(-1), t["uniform"][:, None], right=True)[:, 0]}
 
 
 # ---------------------------------------------------------------- tier 3
@@ -229,24 +277,35 @@ def adamw(s, t):
     return outputs
 
 
+def accumulate(s, t):
+    share = t["n_targets"].double() / t["n_targets"].sum()
+    return {f"mean.{name}": torch.tensordot(share, a, 1) for name, a in t.items() if name != "n_targets"}
+
+
 def train(s, t):
     (net, trained), outputs = build(s, t), {}
     about = SimpleNamespace(**{**s["train"], "optimiser": SimpleNamespace(**s["train"]["optimiser"])})
-    optimiser = torch_adamw(list(trained.values()), about)
-    scheduler, since = torch_schedule(optimiser, about), []
+    by_factor, pairs, since = {}, [], []
+    for name, parameter in trained.items():
+        by_factor.setdefault(about.optimiser.rate_factors.get(name.rpartition(".")[2], 1.0), []).append(parameter)
+    for factor, parameters in by_factor.items():
+        scaled = SimpleNamespace(**{**vars(about), "learning_rate": factor * about.learning_rate})
+        optimiser = torch_adamw(parameters, scaled)
+        pairs.append((factor, optimiser, torch_schedule(optimiser, scaled)))
     for step in range(about.steps):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         stays = {name.removeprefix("kept."): a[step].double() for name, a in t.items() if name.startswith("kept.")}
         put_masks(net, {f"mask.{place}": mask / (1.0 - about.dropout) for place, mask in stays.items()})
-        optimiser.zero_grad()
+        net.zero_grad()
         loss = loss_of(net(ids, lengths), targets)
         loss.backward()
         if step == 0:
             outputs |= {f"step.1.grad.{name}": parameter.grad.clone() for name, parameter in trained.items()}
         norm = torch_clip(list(trained.values()), about.clip_norm)
-        since.append((loss.item(), norm, scheduler.get_last_lr()[0]))
-        optimiser.step()
-        scheduler.step()
+        since.append((loss.item(), norm, pairs[0][2].get_last_lr()[0] / pairs[0][0]))
+        for _, optimiser, scheduler in pairs:
+            optimiser.step()
+            scheduler.step()
         if step + 1 in (1, 10, 50):
             measured = zip(("loss", "grad_norm", "learning_rate"), torch.tensor(since, dtype=torch.float64).T)
             outputs |= {f"step.{step + 1}.{name}": values for name, values in measured}
@@ -277,16 +336,19 @@ def nf4(s, t):
         mean = absmax.double().mean().float()
         steps = torch.stack([group.abs().max() for group in (absmax - mean).split(256)]) / torch.tensor(127.0)
         step = steps.repeat_interleave(256)[: len(absmax)]
-        scale_codes = torch.round((absmax - mean) / step).clamp(-127, 127)
+        divisor = step.where(step > 0, torch.ones_like(step))
+        scale_codes = torch.round((absmax - mean) / divisor).clamp(-127, 127)
         scales = (mean + step * scale_codes).clamp(min=0.0).double()
         outputs |= {"mean": mean, "steps": steps, "scale_codes": scale_codes}
     return {**outputs, "scales": scales, "dequantised": (points[codes] * scales[:, None]).reshape(t["weight"].shape)}
 
 
 COMPUTED = {f.__name__: f for f in (
-    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate, clip,
-    schedule, adamw, train, spectrum, nf4,
+    linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
+    sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
 )}  # fmt: skip
+COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train}
+COMPUTED["grouped_attention"] = attention_in_groups
 OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write"}
 
 
@@ -303,7 +365,7 @@ def test_case(id):
     outputs = COMPUTED[entry["kind"]](entry["settings"], inputs)
     records = [record for record in entry["tensors"] if record["stage"] != "input"]
     assert records
-    if entry["tier"] == 1:
+    if "model" not in entry["settings"] and entry["tier"] in (1, 4):
         back = [record["name"] for record in records if record["stage"] == "backward"]
         outputs |= gradients(entry["settings"], inputs, outputs, back)
     for record in records:

@@ -2,6 +2,7 @@
 
    gcc -std=c11 -O2 -Wall -Wextra -pedantic -ffp-contract=off -o port64 port.c -lm        (port32: and -DREAL=float)
    mkdir out && ./port64 out vectors/?*.float64.safetensors
+   ./port32 SmolLM2-135M-Instruct.Q4_1.gguf 504 3575 282 4649 314        (a real Llama: the logits after these tokens)
 
    Each file is a case: its inputs and settings are read, its outputs are computed and written to the directory out. Of
    the outputs in the file just the names are used, to know what is asked for. Four operations know how a gradient goes
@@ -42,7 +43,7 @@ typedef REAL Curve(REAL x, REAL *slope);
 typedef void Operation(Tensor *y, Tensor *a, Tensor *b, bool back);
 struct Tensor {
     Text dtype, rule;
-    int axes, shape[4], size;
+    int axes, shape[5], size;
     union { REAL *f; int64_t *i; uint8_t *u; };
     REAL *g;
     Operation *operation; Curve *curve;
@@ -295,33 +296,73 @@ static Tensor *layer_norm(Layer l, Tensor *x) {
     Tensor *inv_std = keep(l, map(inverse, map(root, add(var, scalar(eps)))), "inv_std");
     return add(times_row(keep(l, times_column(apart, inv_std), "x_hat"), own(l, "weight")), own(l, "bias"));
 }
-/* scores = q k^T / sqrt(D), -inf at keys after the query's position;  probs = softmax(scores);  context = probs v */
+/* scores = q k^T / sqrt(D), -inf at keys after the query's position;  probs = softmax(scores);  context = probs v
+   H / K query heads side by side share a head of keys and values. */
 static Tensor *attention(Layer l, Tensor *q, Tensor *k, Tensor *v, const Tensor *places) {
     const int B = q->shape[0], n = q->shape[1], m = k->shape[1], C = last(q);
-    const int H = whole(model ? model : settings, "n_heads"), D = C / H;
-    q = shaped(q, 4, (int[]){B, n, H, D}), k = shaped(k, 4, (int[]){B, m, H, D}), v = shaped(v, 4, k->shape);
-    Tensor *scores = scale(product(zeros(4, (int[]){B, H, n, m}), "bhij=bihd,bjhd", q, k), 1 / sqrt((REAL)D));
+    const int H = whole(model ? model : settings, "n_heads"), D = C / H, K = last(k) / D;
+    const int by_key[] = {B, K, H / K, n, m};
+    q = shaped(q, 5, (int[]){B, n, K, H / K, D}), k = shaped(k, 4, (int[]){B, m, K, D}), v = shaped(v, 4, k->shape);
+    Tensor *scores = scale(product(zeros(5, by_key), "bkhij=bikhd,bjkd", q, k), 1 / sqrt((REAL)D));
+    scores = shaped(scores, 4, (int[]){B, H, n, m});
     for (int e = 0, i; e < scores->size; e++)   /* a classifier's places count on from row to row */
         if (i = e / m % n, e % m > (places ? places->i[e / m / n / H * n + i] % m : i + m - n))
             scores->f[e] = -INFINITY;
     Tensor *probs = keep(l, softmax(keep(l, scores, "scores")), "probs");
-    return shaped(product(like(q), "bihd=bhij,bjhd", probs, v), 3, (int[]){B, n, C});
+    return shaped(product(like(q), "bikhd=bkhij,bjkd", shaped(probs, 5, by_key), v), 3, (int[]){B, n, C});
 }
+/* ==== 7. Tier 4: Llama's operations ============================================================================== */
+/* inv_rms = 1 / sqrt(mean of x^2 + eps) of each row,  x_hat = x inv_rms */
+static Tensor *rms_norm(Layer l, Tensor *x) {
+    const REAL eps = model ? number(model, "rms_norm_eps") : number(settings, "eps");
+    Tensor *inv_rms = keep(l, map(inverse, map(root, add(mean(times(x, x)), scalar(eps)))), "inv_rms");
+    return times_row(keep(l, times_column(x, inv_rms), "x_hat"), own(l, "weight"));
+}
+/* Numbers j and j + D/2 of each head are a point (a, b), which turns by the angle p theta^(-2j/D):
+   (a cos - b sin, b cos + a sin). Row k of x is at position from + places[k]. */
+static Tensor *rope(Layer l, Tensor *x, const Tensor *places, int from, int D, double theta) {
+    const int half = D / 2, width = last(x), shape[3] = {x->shape[0], x->shape[1], half};
+    Tensor *c = keep(l, zeros(3, shape), "cos"), *s = keep(l, zeros(3, shape), "sin");
+    Tensor *by_cos = like(x), *by_sin = like(x), *other = integers(x->size, 1);
+    for (int k = 0; k < c->size; k++) {
+        const double angle = (from + places->i[k / half]) * pow(theta, -2.0 * (k % half) / D);
+        c->f[k] = cos(angle), s->f[k] = sin(angle);
+    }
+    for (int k = 0; k < x->size; k++) {
+        const int at = k / width * half + k % half, first = k % width % D < half;
+        other->i[k] = first ? k + half : k - half;
+        by_cos->f[k] = c->f[at], by_sin->f[k] = first ? -s->f[at] : s->f[at];
+    }
+    Tensor *partner = shaped(take(shaped(x, 2, (int[]){x->size, 1}), other), x->axes, x->shape);
+    return add(times(x, by_cos), times(partner, by_sin));
+}
+static REAL silu(REAL a, REAL *slope) {         /* a s(a) with s = 1 / (1 + exp(-a)) = (1 + tanh(a / 2)) / 2 */
+    const REAL s = (1 + tanh(a / 2)) / 2;
+    return *slope = s * (1 + a * (1 - s)), a * s;
+}
+static Tensor *swiglu(Tensor *gate, Tensor *up) { return times(map(silu, gate), up); }
+
 static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
     Layer l = {"", is("lora") || is("dora") ? kind : NULL, 0, find("mask")};
     Tensor *x = find("x"), *y;
-    Text name = is("softmax") ? "probs" : is("attention") ? "context" : is("cross_entropy") ? "loss" : "y";
+    Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : "y";
+    if (strstr(kind, "cross_entropy")) name = "loss";
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
     if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
     else if (is("softmax")) y = softmax(x);
     else if (is("dropout")) y = times(x, l.mask);
     else if (is("embedding")) y = take(get("weight"), get("ids"));
     else if (is("layer_norm")) y = layer_norm(l, x);
-    else if (is("attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
+    else if (is("rms_norm")) y = rms_norm(l, x);
+    else if (is("rope")) y = rope(l, x, get("positions"), 0, whole(settings, "head_size"), *get("theta")->f);
+    else if (is("swiglu")) y = swiglu(get("gate"), get("up"));
+    else if (is("linear_cross_entropy"))        /* all at once: the chunks change no number */
+        y = cross_entropy(linear(x, get("weight")), get("targets"), whole(settings, "ignore_index"));
+    else if (strstr(kind, "attention")) y = attention(l, get("q"), get("k"), get("v"), find("positions"));
     else if (is("cross_entropy")) y = cross_entropy(get("logits"), get("targets"), whole(settings, "ignore_index"));
     else y = is("linear") || l.adapter ? layer(l, x) : (die("no such kind: ", kind), NULL);
-    backward(put(y, name), is("cross_entropy") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
+    backward(put(y, name), !strcmp(name, "loss") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
 }
 
 /* ==== 5. Tier 2: the model ======================================================================================== */
@@ -332,35 +373,52 @@ static Layer layer_of(Text name) {
     return (Layer){text("%s.", name), string(member(adapter, "kind")), s, find(text("mask.%s.adapter", name))};
 }
 static Tensor *apply(Text name, Tensor *x) { return put(layer(layer_of(name), x), name); }
-static Tensor *norm(Text name, Tensor *x) { return put(layer_norm(layer_of(name), x), name); }
+static bool llama(void) { return lookup(model, "rope_theta"); }
+static Tensor *norm(Text name, Tensor *x) {
+    return put((llama() ? rms_norm : layer_norm)(layer_of(name), x), name);
+}
+/* places are those of the rows of x, the first of them after earlier tokens; a classifier's count on from row to row */
+static Tensor *turned(Text name, Tensor *x, const Tensor *ends, int T, int earlier) {
+    if (!llama()) return x;
+    Tensor *places = integers(x->shape[0], x->shape[1]);
+    for (int k = 0; k < places->size; k++) places->i[k] = ends ? ends->i[k] % T : k % T;
+    const int D = whole(model, "head_size");
+    return put(rope(layer_of(name), x, places, earlier, D, number(model, "rope_theta")), name);
+}
 static Tensor *residual(Text place, Tensor *x, Tensor *branch) {
     return put(add(x, times(branch, find(text("mask.%s", place)))), text("%s.residual", place));
 }
 /* x, or, while text is generated, x behind what the same layer made of earlier tokens */
-static Tensor *cached(Text name, Tensor *x) { return is("generate") ? put(join(find(name), x, 1), name) : x; }
+static Tensor *cached(Text name, Tensor *x) { return strstr(kind, "generate") ? put(join(find(name), x, 1), name) : x; }
 /* Block b. In its last block a classifier goes on with the places ends alone, which is NULL otherwise. */
-static Tensor *block(Text b, Tensor *x, Tensor *ends) {
-    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b);
-    Tensor *ln1 = norm(text("%s.ln1", b), x), *q = apply(text("%s.q_proj", attn), ends ? take(ln1, ends) : ln1);
-    Tensor *k = cached(text("%s.keys", b), apply(text("%s.k_proj", attn), ln1));
-    Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), ln1));
+static Tensor *block(Text b, Tensor *x, Tensor *ends, int earlier) {
+    Text attn = text("%s.attn", b), mlp = text("%s.mlp", b), norms = llama() ? "norm" : "ln";
+    const int T = x->shape[1];
+    Tensor *h = norm(text("%s.%s1", b, norms), x), *q = apply(text("%s.q_proj", attn), ends ? take(h, ends) : h);
+    Tensor *k = turned(text("%s.k_rotated", attn), apply(text("%s.k_proj", attn), h), NULL, T, earlier);
+    Tensor *v = cached(text("%s.values", b), apply(text("%s.v_proj", attn), h));
+    q = turned(text("%s.q_rotated", attn), q, ends, T, earlier), k = cached(text("%s.keys", b), k);
     Tensor *context = put(attention(layer_of(attn), q, k, v, ends), text("%s.context", attn));
     x = residual(attn, ends ? take(x, ends) : x, apply(text("%s.o_proj", attn), context));
-    Tensor *up = apply(text("%s.up_proj", mlp), norm(text("%s.ln2", b), x));
-    return residual(mlp, x, apply(text("%s.down_proj", mlp), put(map(gelu, up), text("%s.gelu", mlp))));
+    h = norm(text("%s.%s2", b, norms), x);
+    Tensor *gate = llama() ? apply(text("%s.gate_proj", mlp), h) : NULL, *up = apply(text("%s.up_proj", mlp), h);
+    up = put(gate ? swiglu(gate, up) : map(gelu, up), text(gate ? "%s.swiglu" : "%s.gelu", mlp));
+    return residual(mlp, x, apply(text("%s.down_proj", mlp), up));
 }
 static Tensor *forward(int earlier) {           /* the logits of ids that stand behind earlier ones, and their loss */
-    Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *pos_emb = get("pos_emb.weight"), *x;
+    Tensor *ids = get("ids"), *tok_emb = get("tok_emb.weight"), *x, *head;
     const int B = ids->shape[0], T = ids->shape[1], L = whole(model, "n_layers"), classes = whole(model, "n_classes");
     Tensor *places = item(integers(1, T), 0), *ends = integers(B, 1);
     for (int t = 0; t < T; t++) places->i[t] = earlier + t;
     for (int b = 0; classes && b < B; b++) ends->i[b] = b * T + get("lengths")->i[b] - 1;
-    x = add(put(take(tok_emb, ids), "tok_emb"), put(take(pos_emb, places), "pos_emb"));
-    x = put(times(x, find("mask.embed")), "embed");
-    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL);
-    x = norm("ln_f", x);
+    x = put(take(tok_emb, ids), "tok_emb");
+    if (!llama()) x = add(x, put(take(get("pos_emb.weight"), places), "pos_emb"));
+    if (!llama()) x = put(times(x, find("mask.embed")), "embed");
+    for (int i = 0; i < L; i++) x = block(text("blocks.%d", i), x, classes && i == L - 1 ? ends : NULL, earlier);
+    x = norm(llama() ? "norm_f" : "ln_f", x);
     if (classes) x = put(shaped(x, 2, (int[]){B, last(x)}), "pooled");
-    x = put(linear(x, classes ? get("head.weight") : tok_emb), "logits");
+    head = classes || (llama() && !is_true(model, "tied")) ? get("head.weight") : tok_emb;
+    x = put(linear(x, head), "logits");
     if (find("targets")) put(cross_entropy(x, get("targets"), -100), "loss");
     return x;
 }
@@ -393,10 +451,42 @@ static void run_generate(void) {
             margin->f[b] = row[best] - second, tokens->i[b * all + from + n] = best;
         }
     }
-    const int shape[4] = {1, B, all - 1, whole(model, "d_model")};
+    const int shape[4] = {1, B, all - 1, last(get("blocks.0.keys"))};
     for (int i = 0; i < whole(model, "n_layers"); i++) {
         keys = put(join(keys, shaped(get(text("blocks.%d.keys", i)), 4, shape), 0), "keys");
         values = put(join(values, shaped(get(text("blocks.%d.values", i)), 4, shape), 0), "values");
+    }
+}
+/* The penalty for tokens of the text, the temperature, top-k, top-p; then the token at uniform in the summed probs. */
+static double setting_or(Text key, double rest) { return lookup(settings, key) ? number(settings, key) : rest; }
+static void run_sample(void) {
+    Tensor *ids = get("ids"), *x = scale(get("logits"), 1), *tokens;
+    tokens = put(item(integers(1, ids->shape[0]), 0), "tokens");
+    const int V = last(x), T = last(ids);
+    for (int b = 0, k, j; b < tokens->size; b++) {
+        REAL *row = item(x, b)->f;
+        const REAL penalty = number(settings, "repetition_penalty"), *logits = item(get("logits"), b)->f;
+        for (j = 0; j < T; j++)
+            k = ids->i[b * T + j], row[k] = logits[k] > 0 ? logits[k] / penalty : logits[k] * penalty;
+        for (k = 0; k < V; k++) row[k] /= (REAL)number(settings, "temperature");
+        Tensor *cut = scale(item(x, b), 1), *probs;
+        for (k = 0; k < V; k++) {
+            int larger = 0;
+            for (j = 0; j < V; j++) larger += row[j] > row[k];
+            if (larger >= setting_or("top_k", V)) cut->f[k] = -INFINITY;
+        }
+        memcpy(row, cut->f, bytes(cut)), probs = softmax(cut);
+        for (k = 0; k < V; k++) {
+            double before = 0;
+            for (j = 0; j < V; j++) before += probs->f[j] > probs->f[k] ? probs->f[j] : 0;
+            if (before >= setting_or("top_p", 1)) row[k] = -INFINITY;
+        }
+    }
+    Tensor *probs = put(softmax(x), "probs");
+    for (int b = 0; b < tokens->size; b++) {
+        double sum = 0, all = 0;
+        for (int k = 0; k < V; k++) all += probs->f[b * V + k];
+        for (int k = 0; k < V; k++) tokens->i[b] += (sum += probs->f[b * V + k]) <= get("uniform")->f[b] * all;
     }
 }
 
@@ -448,6 +538,17 @@ static void run_adamw(void) {
             if (t == 1) put(e->t, name);
             adamw(member(settings, "optimiser"), name, item(get(text("grad.%s", name)), t - 1), t, strtod(rate, NULL));
         }
+}
+static void run_accumulate(void) {              /* sum of (n_i / N) mean_i, n_i real targets in shard i */
+    Tensor *n = get("n_targets"), *shares = vector(n->size);
+    int64_t all = 0;
+    for (int k = 0; k < n->size; k++) all += n->i[k];
+    for (int k = 0; k < n->size; k++) shares->f[k] = (REAL)n->i[k] / all;
+    for (List *e = scope; e; e = e->next) {
+        if (!e->t->g || after("mean.", e->name)) continue;
+        Tensor *mean = put(zeros(e->t->axes - 1, e->t->shape + 1), text("mean.%s", e->name));
+        for (int k = 0; k < e->t->size; k++) mean->f[k % mean->size] += shares->f[k / mean->size] * e->t->f[k];
+    }
 }
 static void run_train(void) {
     Text s = member(settings, "train"), place, input;
@@ -562,7 +663,12 @@ static void run_write(void) {
             Text projection = strstr(e->name, "_proj."), mine = projection ? strchr(qkv, projection[-1]) : NULL;
             Text lora = strstr(e->name, ".lora_"), name = text(format, renamed(e->name, false));
             if (k != (mine ? mine - qkv : 3) || peft != !!lora) continue;
-            Tensor *t = e->t, *high = lora && lora[6] == 'B' && mine ? matrix(3 * t->shape[0], last(t)) : t;
+            REAL first = 0;                     /* the scale of the first of q, k and v that has an adapter */
+            for (int j = 0; mine && !first && j < 3; j++)
+                first = layer_of(text("%.*s%c_proj", (int)(projection - 1 - e->name), e->name, qkv[j])).s;
+            const REAL own = lora ? layer_of(text("%.*s", (int)(lora - e->name), e->name)).s : 0;
+            Tensor *t = lora && lora[6] == 'B' && mine ? scale(e->t, own / first) : e->t;
+            Tensor *high = t != e->t ? matrix(3 * t->shape[0], last(t)) : t;
             if (high != t) memcpy(high->f + k * t->size, t->f, bytes(t));
             if (!peft && after("blocks.", e->name) && t->axes == 2) high = turn(t);
             put(join(find(name), high, high != t), name);
@@ -578,12 +684,130 @@ static void run_peft_read(void) {
         put(scale(outer(part(B, k * C, C), A), s), text("delta.blocks.0.attn.%c_proj.weight", "qkv"[k]));
 }
 
+/* ==== A real Llama: GGUF ========================================================================================== */
+/* Fields and tensors follow one another from p on; at moves over what was read. */
+static const uint8_t *at, *file_end;
+static uint64_t little(int n) {                 /* the next n bytes as a whole number */
+    uint64_t x = 0;
+    if (file_end - at < n) die("ends too early", "");
+    return memcpy(&x, at, n), at += n, x;
+}
+static Text gguf_text(void) {
+    const uint64_t n = little(8);
+    if ((uint64_t)(file_end - at) < n) die("ends too early", "");
+    return at += n, text_of(at - n, n);
+}
+static double gguf_value(int type) {            /* 0 of a text or a list; no number in use is below 0 */
+    static const int sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    if (type < 0 || type > 12) die("a field of an unknown type", "");
+    if (type == 8) return gguf_text(), 0;
+    if (type == 9) {
+        const int of = little(4);
+        for (uint64_t n = little(8); n; n--) gguf_value(of);
+        return 0;
+    }
+    const uint64_t bits = little(sizes[type]);
+    float narrow;
+    double wide;
+    memcpy(&narrow, &bits, 4), memcpy(&wide, &bits, 8);
+    return type == 6 ? narrow : type == 12 ? wide : bits;
+}
+static float half(const uint8_t *p) {           /* float16: sign, 5 bits of exponent, 10 bits */
+    const int bits = p[0] | p[1] << 8, e = bits >> 10 & 31, m = bits & 1023;
+    const float x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024 + m, e - 25) : ldexpf(m, -24);
+    return bits >> 15 ? -x : x;
+}
+/* A block of 32 weights: d, in Q4_1 also m, then codes of 8 bits, or of 4: weight j in the low half of byte j, weight
+   j + 16 in the high half. */
+static float weight_of(const uint8_t *block, int type, int j) {
+    const int head = type == 3 ? 4 : 2, code = block[head + j % 16] >> j / 16 * 4 & 15;
+    const float d = half(block);
+    return type == 8 ? d * (int8_t)block[2 + j] : type == 2 ? d * (code - 8) : d * code + half(block + 2);
+}
+static Tensor *gguf_tensor(const uint8_t *data, int type, Tensor *t) {
+    static const int sizes[] = {4, 2, 18, 20, 0, 0, 0, 0, 34};
+    const int weights = type < 2 ? 1 : 32, size = type < 0 || type > 8 ? 0 : sizes[type];
+    if (!size) die("a tensor that is not F32, F16, Q4_0, Q4_1 or Q8_0", "");
+    if (last(t) % weights || data > file_end || (size_t)(file_end - data) < (size_t)t->size / weights * size)
+        die("a tensor that is cut off", "");
+    for (int k = 0; k < t->size; k++) {
+        const uint8_t *p = data + (size_t)(k / weights) * size;
+        float x;
+        memcpy(&x, p, sizeof x), t->f[k] = type == 0 ? x : type == 1 ? half(p) : weight_of(p, type, k % 32);
+    }
+    return t;
+}
+static Text gguf_name(Text name) {              /* ours of GGUF's */
+    static const Text words[][2] = {{"attn_norm", "norm1"}, {"ffn_norm", "norm2"}, {"output_norm", "norm_f"},
+        {"attn_q", "attn.q_proj"}, {"attn_k", "attn.k_proj"}, {"attn_v", "attn.v_proj"},
+        {"attn_output", "attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"}, {"ffn_up", "mlp.up_proj"},
+        {"ffn_down", "mlp.down_proj"}, {"token_embd", "tok_emb"}, {"output", "head"}};
+    if (after("blk.", name)) name = text("blocks.%s", after("blk.", name));
+    for (size_t k = 0; k < sizeof words / sizeof *words; k++) {
+        Text found = strstr(name, words[k][0]);
+        if (found) return text("%.*s%s%s", (int)(found - name), name, words[k][1], found + strlen(words[k][0]));
+    }
+    return name;
+}
+/* GGUF has a head's rows of q and k in the order 0, D/2, 1, D/2 + 1 ...: row 2j + s is row j + s D/2. */
+static Tensor *in_order(Tensor *t, int D) {
+    Tensor *y = like(t);
+    for (int k = 0, n = t->size / t->shape[0]; k < t->shape[0]; k++)
+        memcpy(y->f + (k / D * D + k % 2 * D / 2 + k % D / 2) * n, t->f + k * n, n * sizeof(REAL));
+    return y;
+}
+/* port FILE.gguf ID ID ...: the logits after the last of these tokens, one a line. */
+static void run_gguf(int n_ids, char **ids) {
+    static const Text keys[][2] = {{"block_count", "n_layers"}, {"attention.head_count", "n_heads"},
+        {"embedding_length", "d_model"}, {"rope.freq_base", "rope_theta"},
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps"}};
+    FILE *f = fopen(current_file, "rb");
+    if (!f || fseek(f, 0, SEEK_END)) die("cannot be read", "");
+    Tensor *file = octets(ftell(f)), *prompt = integers(1, n_ids);
+    rewind(f);
+    if (!fread(file->u, bytes(file), 1, f) || fclose(f)) die("cannot be read", "");
+    at = file->u, file_end = at + file->size, model = "{\"n_classes\":0";
+    double alignment = 32;
+    if (little(4) != 0x46554747 || little(4) != 3) die("not a GGUF file of version 3", "");
+    const uint64_t tensors = little(8), fields = little(8);
+    for (uint64_t k = 0; k < fields; k++) {
+        Text key = gguf_text(), mine = after("llama.", key);
+        const double value = gguf_value(little(4));
+        for (int j = 0; mine && j < 5; j++)
+            if (!strcmp(mine, keys[j][0])) model = text("%s,\"%s\":%.17g", model, keys[j][1], value);
+        if (!strcmp(key, "general.alignment")) alignment = value;
+    }
+    model = text("%s}", model), settings = model, kind = "llama";
+    const int D = whole(model, "d_model") / whole(model, "n_heads");
+    struct { Text name; int type; uint64_t offset; Tensor *t; } *all = allocate(tensors * sizeof *all);
+    for (uint64_t k = 0; k < tensors; k++) {
+        all[k].name = gguf_name(gguf_text());
+        int axes = little(4), shape[4];
+        if (axes < 1 || axes > 4) die("no shape for this program: ", all[k].name);
+        for (int j = axes - 1; j >= 0; j--) shape[j] = little(8);
+        all[k].type = little(4), all[k].offset = little(8), all[k].t = zeros(axes, shape);
+    }
+    const uint64_t step = alignment, data = ((at - file->u) + step - 1) / step * step;
+    for (uint64_t k = 0; k < tensors; k++) {
+        Tensor *t = gguf_tensor(file->u + data + all[k].offset, all[k].type, all[k].t);
+        put(strstr(all[k].name, "q_proj") || strstr(all[k].name, "k_proj") ? in_order(t, D) : t, all[k].name);
+    }
+    model = text("%.*s,\"head_size\":%d,\"tied\":%s}", (int)strlen(model) - 1, model, D,
+                 find("head.weight") ? "false" : "true");
+    for (int k = 0; k < n_ids; k++) prompt->i[k] = atoi(ids[k]);
+    put(prompt, "ids");
+    Tensor *logits = forward(0);
+    for (int k = logits->size - last(logits); k < logits->size; k++) printf("%.9g\n", (double)logits->f[k]);
+}
+
 /* ==== The cases =================================================================================================== */
 static void run_case(Text directory) {
-    static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"clip", run_clip},
-        {"generate", run_generate}, {"schedule", run_schedule}, {"adamw", run_adamw}, {"train", run_train},
-        {"spectrum", run_spectrum}, {"nf4", run_nf4}, {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write},
-        {"peft_read", run_peft_read}, {"peft_write", run_write}, {"", run_operation}};
+    static const struct { Text kind; void (*run)(void); } kinds[] = {{"model", run_model}, {"generate", run_generate},
+        {"sample", run_sample}, {"clip", run_clip}, {"schedule", run_schedule}, {"adamw", run_adamw},
+        {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
+        {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
+        {"peft_write", run_write}, {"llama", run_model}, {"llama_generate", run_generate},
+        {"llama_train", run_train}, {"", run_operation}};
     FILE *f = fopen(current_file, "rb");
     Tensor *file = octets(1 << 24);             /* no case is as large */
     if (!f || !(file->size = fread(file->u, 1, bytes(file), f)) || !feof(f) || fclose(f)) die("cannot be read", "");
@@ -602,7 +826,9 @@ static void run_case(Text directory) {
     if (!(f = fopen(p, "wb")) || !fwrite(file->u, bytes(file), 1, f) || fclose(f)) die("cannot write ", p);
 }
 int main(int argc, char **argv) {
-    if (argc < 3) die("usage: port OUT CASE.safetensors ...", "");
+    if (argc < 3) die("usage: port OUT CASE.safetensors ...  or  port MODEL.gguf ID ID ...", "");
+    const size_t n = strlen(argv[1]);
+    if (n > 5 && !strcmp(argv[1] + n - 5, ".gguf")) return current_file = argv[1], run_gguf(argc - 2, argv + 2), 0;
     for (int k = 2; k < argc; k++) {
         current_file = argv[k], run_case(argv[1]), scope = NULL, newest = NULL;
         for (Chunk *rest; chunks; chunks = rest) rest = chunks->next, free(chunks);

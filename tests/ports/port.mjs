@@ -178,28 +178,31 @@ const softmax = {
     ({ x: multiply(probs, mapRows(minus, grad, rowSum(multiply(grad, probs)))) }),
 };
 
-// (B, T, C) as (B, T, H, D): head h owns a run of D columns.
-const splitHeads = (x, heads) => reshape(x, [...x.shape.slice(0, 2), heads, x.shape[2] / heads]);
+// (B, T, H·D) as (B, T, K, H/K, D): a head owns a run of D columns, and H/K query heads side by side share a key head.
+const splitHeads = (x, D, width) => reshape(x, [...x.shape.slice(0, 2), width / D, x.shape[2] / width, D]);
 const attention = {
   forward({ q, k, v, positions }, { n_heads }) {
-    const [queries, keys, values] = [q, k, v].map((x) => splitHeads(x, n_heads));
-    const products = scale(einsum('bihd,bjhd->bhij', queries, keys), 1 / Math.sqrt(keys.shape[3])); // q kᵀ / √D
+    const [queries, keys, values] = [q, k, v].map((x) => splitHeads(x, q.shape[2] / n_heads, k.shape[2]));
+    const byKey = scale(einsum('bikgd,bjkod->bkgij', queries, keys), 1 / Math.sqrt(keys.shape[4])); // q kᵀ / √D
+    const products = reshape(byKey, [q.shape[0], n_heads, q.shape[1], k.shape[1]]);
     const last = vector(range(q.shape[1]).map((i) => i + k.shape[1] - q.shape[1])); // p = i + Tk − Tq
     const position = positions ?? stack(Array(q.shape[0]).fill(last));
     const ofHeads = einsum('bi,h->bhi', position, vector(Array(n_heads).fill(1)));
     const scores = mapRows((product, p, key) => (key > p ? -Infinity : product), products, ofHeads);
     const { probs } = softmax.forward({ x: scores });
-    const context = reshape(einsum('bhij,bjhd->bihd', probs, values), q.shape); // probs v
+    const context = reshape(einsum('bkgij,bjkod->bikgd', reshape(probs, byKey.shape), values), q.shape); // probs v
     return { scores, probs, context };
   },
   backward({ q, k, v }, { probs }, grad, { n_heads }) {
-    const [queries, keys, values, above] = [q, k, v, grad].map((x) => splitHeads(x, n_heads));
-    const gradProbs = einsum('bihd,bjhd->bhij', above, values); // grad.context vᵀ
+    const [queries, keys, values, above] = [q, k, v, grad].map((x) => splitHeads(x, q.shape[2] / n_heads, k.shape[2]));
+    const byKey = einsum('bikgd,bjkod->bkgij', above, values);
+    const gradProbs = reshape(byKey, probs.shape); // grad.context vᵀ
     const gradScores = softmax.backward({}, { probs }, gradProbs).x;
-    const gradProducts = scale(gradScores, 1 / Math.sqrt(keys.shape[3])); // grad.scores / √D
-    const gradQ = reshape(einsum('bhij,bjhd->bihd', gradProducts, keys), q.shape); // grad.scores k / √D
-    const gradK = reshape(einsum('bhij,bihd->bjhd', gradProducts, queries), k.shape); // grad.scoresᵀ q / √D
-    const gradV = reshape(einsum('bhij,bihd->bjhd', probs, above), v.shape); // probsᵀ grad.context
+    const gradProducts = reshape(scale(gradScores, 1 / Math.sqrt(keys.shape[4])), byKey.shape); // grad.scores / √D
+    const gradQ = reshape(einsum('bkgij,bjkod->bikgd', gradProducts, keys), q.shape); // grad.scores k / √D
+    const gradK = reshape(einsum('bkgij,bikgd->bjkd', gradProducts, queries), k.shape); // grad.scoresᵀ q / √D
+    // grad.v = probsᵀ grad.context
+    const gradV = reshape(einsum('bkgij,bikgd->bjkd', reshape(probs, byKey.shape), above), v.shape);
     return { q: gradQ, k: gradK, v: gradV, probs: gradProbs, scores: gradScores };
   },
 };
@@ -210,6 +213,7 @@ const embedding = {
   backward: ({ ids, weight }, outputs, grad) => ({ weight: einsum('.v,.c->vc', oneHot(ids, weight.shape[0]), grad) }),
 };
 
+const countOf = (real) => Math.max(1, sumAll(real)); // N, at least 1
 const crossEntropy = {
   forward({ logits, targets }, { ignore_index }) {
     const real = map((target) => (target === ignore_index ? 0 : 1), targets);
@@ -217,12 +221,12 @@ const crossEntropy = {
     const logSums = map(Math.log, rowSum(map(Math.exp, shifted))); // log Σ exp(x − max)
     const chosen = rowSum(multiply(shifted, oneHot(targets, logits.shape.at(-1)))); // x_target − max
     const losses = multiply(subtract(logSums, chosen), real);
-    return { real, loss: scalar(sumAll(losses) / sumAll(real)) }; // (1/N) Σ over the N real targets
+    return { real, loss: scalar(sumAll(losses) / countOf(real)) }; // (1/N) Σ over the N real targets
   },
   backward({ logits, targets }, { real }, grad) {
     const { probs } = softmax.forward({ x: logits });
     const differences = subtract(probs, oneHot(targets, logits.shape.at(-1))); // softmax(x) − onehot(target)
-    const factors = scale(real, sumAll(grad) / sumAll(real)); // grad_loss / N, and 0 in rows that are ignored
+    const factors = scale(real, sumAll(grad) / countOf(real)); // grad_loss / N, and 0 in rows that are ignored
     return { logits: mapRows(times, differences, factors) };
   },
 };
@@ -290,6 +294,56 @@ const dora = {
   delta: (inputs, settings) => dora.direction(inputs, settings).delta,
 };
 
+// ---- 7. Tier 4: Llama's operations; its model is among the functions of section 5 ----------------------------------
+const rmsNorm = {
+  forward({ x, weight }, { eps }) {
+    const inv_rms = map((square) => 1 / Math.sqrt(square + eps), rowMean(multiply(x, x))); // 1 / √(mean(x²) + ε)
+    const x_hat = mapRows(times, x, inv_rms);
+    return { inv_rms, x_hat, y: multiply(x_hat, weight) };
+  },
+  backward({ weight }, { inv_rms, x_hat }, grad) {
+    const gradHat = multiply(grad, weight);
+    const along = mapRows(times, x_hat, rowMean(multiply(gradHat, x_hat))); // x_hat ⊙ mean(d ⊙ x_hat)
+    return { weight: einsum('.c,.c->c', grad, x_hat), x: mapRows(times, subtract(gradHat, along), inv_rms) };
+  },
+};
+
+// Numbers j and j + D/2 of each head are a point in the plane; at position p it turns by p · θ^(−2j/D).
+const rotate = (x, cos, sin, half = cos.shape.at(-1), width = x.shape.at(-1)) => tensor(x.shape, x.data, (value, i) => {
+  const at = Math.floor(i / width) * half + (i % half);
+  const isFirst = (i % width) % (2 * half) < half;
+  return value * cos.data[at] + (isFirst ? -x.data[i + half] : x.data[i - half]) * sin.data[at];
+});
+const rope = {
+  forward({ x, positions, theta }, { head_size: D }) {
+    const speeds = vector(range(D / 2).map((j) => theta.data[0] ** ((-2 * j) / D)));
+    const angles = einsum('bt,j->btj', positions, speeds);
+    const [cos, sin] = [map(Math.cos, angles), map(Math.sin, angles)];
+    return { cos, sin, y: rotate(x, cos, sin) };
+  },
+  backward: (inputs, { cos, sin }, grad) => ({ x: rotate(grad, cos, scale(sin, -1)) }), // turned back
+};
+
+const sigmoid = (a) => 0.5 * (1 + Math.tanh(a / 2));
+const swiglu = {
+  forward: ({ gate, up }) => ({ y: map((a, u) => a * sigmoid(a) * u, gate, up) }), // a σ(a) ⊙ u
+  backward: ({ gate, up }, outputs, grad) => ({
+    up: map((a, g) => g * a * sigmoid(a), gate, grad),
+    gate: map((a, u, g) => g * u * sigmoid(a) * (1 + a * (1 - sigmoid(a))), gate, up, grad),
+  }),
+};
+
+// The chunks are of no matter: a port may as well compute all logits at once.
+const linearCrossEntropy = {
+  forward({ x, weight, targets }, settings) {
+    const logits = linear.forward({ x, weight }).y;
+    return { logits, ...crossEntropy.forward({ logits, targets }, settings) };
+  },
+  backward({ x, weight, targets }, { logits, real }, grad) {
+    return linear.backward({ x, weight }, {}, crossEntropy.backward({ logits, targets }, { real }, grad).logits);
+  },
+};
+
 const operationCase = (operation) => (inputs, settings) => {
   const outputs = operation.forward(inputs, settings);
   const [above = scalar(settings.grad_loss)] = Object.values(underPrefix('grad.', inputs));
@@ -320,6 +374,7 @@ const appendTokens = (a, b) =>
 // The activations by name and the calls. past: the activations so far, when ids go on where its keys and values end.
 function modelForward({ settings, adapter, parameters }, batch, past = {}) {
   const { n_layers, n_heads, n_classes, layer_norm_eps: eps } = settings;
+  const llama = 'rope_theta' in settings;
   const masks = underPrefix('mask.', batch);
   const [acts, calls] = [{}, []];
   const note = (name, a) => (acts[name] = a);
@@ -332,32 +387,50 @@ function modelForward({ settings, adapter, parameters }, batch, past = {}) {
     note(name, call(operation, { ...underPrefix(`${name}.`, parameters), ...inputs }, options));
   const project = (name, x) => layer(name, adapter?.layers[name] ? ADAPTERS[adapter.kind] : linear,
     { x, mask: masks[`${name}.adapter`] }, settingsOf(adapter, name));
-  const keep = (name, x) => note(name, appendTokens(past[name], project(name, x)));
+  const keep = (name, x) => note(name, appendTokens(past[name], x));
   const drop = (place, x) => (masks[place] ? call(dropout, { x, mask: masks[place] }) : x);
-  const before = past['blocks.0.attn.k_proj']?.shape[1] ?? 0;
+  const norm = (name, x) =>
+    (llama ? layer(name, rmsNorm, { x }, { eps: settings.rms_norm_eps }) : layer(name, layerNorm, { x }, { eps }));
+  const before = past['blocks.0.attn.v_proj']?.shape[1] ?? 0;
+  const [B, T] = batch.ids.shape;
+  const consecutive = tensor([B, T], { length: B * T }, (_, i) => before + (i % T));
+  const turn = (name, x, positions = consecutive) => note(name, call(rope,
+    { x, positions, theta: scalar(settings.rope_theta) }, { head_size: settings.head_size }));
   const tokens = layer('tok_emb', embedding, { ids: batch.ids });
-  const places = layer('pos_emb', embedding, { ids: vector(range(batch.ids.shape[1]).map((i) => before + i)) });
-  let x = note('embed', drop('embed', call(sum, { a: tokens, b: places })));
+  let x = tokens;
+  if (!llama) {
+    const places = layer('pos_emb', embedding, { ids: entry(consecutive, 0) });
+    x = note('embed', drop('embed', call(sum, { a: tokens, b: places })));
+  }
   for (const block of range(n_layers).map((i) => `blocks.${i}`)) {
     // A classifier computes the last block for the last real token of each row alone.
     const reads = n_classes > 0 && block === `blocks.${n_layers - 1}`;
     const positions = reads ? tensor([x.shape[0], 1], batch.lengths.data, (length) => length - 1) : undefined;
     const take = (a) => (reads ? call(embedding, rowsAt(a, positions)) : a);
-    const normed = layer(`${block}.ln1`, layerNorm, { x }, { eps });
-    const q = project(`${block}.attn.q_proj`, take(normed));
-    const k = keep(`${block}.attn.k_proj`, normed);
-    const v = keep(`${block}.attn.v_proj`, normed);
+    const normed = norm(`${block}.${llama ? 'norm1' : 'ln1'}`, x);
+    let q = project(`${block}.attn.q_proj`, take(normed));
+    let k = project(`${block}.attn.k_proj`, normed);
+    if (llama) {
+      q = turn(`${block}.attn.q_rotated`, q, positions);
+      k = turn(`${block}.attn.k_rotated`, k);
+    }
+    k = keep(`${block}.attn.${llama ? 'k_rotated' : 'k_proj'}`, k);
+    const v = keep(`${block}.attn.v_proj`, project(`${block}.attn.v_proj`, normed));
     const context = call(attention, { q, k, v, positions }, { n_heads });
     Object.assign(acts, withPrefix(`${block}.attn.`, calls.at(-1).outputs));
     const mixed = drop(`${block}.attn`, project(`${block}.attn.o_proj`, context));
     x = note(`${block}.attn.residual`, call(sum, { a: take(x), b: mixed }));
-    const up = project(`${block}.mlp.up_proj`, layer(`${block}.ln2`, layerNorm, { x }, { eps }));
-    const down = project(`${block}.mlp.down_proj`, layer(`${block}.mlp.gelu`, gelu, { x: up }));
+    const inner = norm(`${block}.${llama ? 'norm2' : 'ln2'}`, x);
+    const gate = llama && project(`${block}.mlp.gate_proj`, inner);
+    const up = project(`${block}.mlp.up_proj`, inner);
+    const act = llama ? layer(`${block}.mlp.swiglu`, swiglu, { gate, up })
+      : layer(`${block}.mlp.gelu`, gelu, { x: up });
+    const down = project(`${block}.mlp.down_proj`, act);
     x = note(`${block}.mlp.residual`, call(sum, { a: x, b: drop(`${block}.mlp`, down) }));
   }
-  x = layer('ln_f', layerNorm, { x }, { eps });
+  x = norm(llama ? 'norm_f' : 'ln_f', x);
   x = n_classes > 0 ? note('pooled', reshape(x, [x.shape[0], x.shape[2]])) : x;
-  const weight = parameters[n_classes > 0 ? 'head.weight' : 'tok_emb.weight']; // a language model's head is tied
+  const weight = parameters[n_classes > 0 || settings.tied === false ? 'head.weight' : 'tok_emb.weight']; // tied
   const logits = note('logits', call(linear, { x, weight }));
   if (batch.targets) note('loss', call(crossEntropy, { logits, targets: batch.targets }, { ignore_index: -100 }));
   return { acts, calls };
@@ -402,7 +475,28 @@ function generate(inputs, { model: settings, adapter, n_new }) {
     tokens = appendTokens(tokens, next);
   }
   const ofBlocks = (name) => stack(range(settings.n_layers).map((i) => past[`blocks.${i}.attn.${name}`]));
-  return { ...outputs, tokens, keys: ofBlocks('k_proj'), values: ofBlocks('v_proj') };
+  const keys = ofBlocks('rope_theta' in settings ? 'k_rotated' : 'k_proj');
+  return { ...outputs, tokens, keys, values: ofBlocks('v_proj') };
+}
+
+// In this order: the penalty for tokens of the text, the temperature, top-k, top-p.
+function sample({ logits, ids, uniform }, { temperature, top_k, top_p, repetition_penalty: penalty }) {
+  const probsOf = (x) => Array.from(softmax.forward({ x: vector(x) }).probs.data);
+  const rows = range(ids.shape[0]).map((row) => {
+    const seen = entry(ids, row).data;
+    let x = Array.from(entry(logits, row).data, (value, id) =>
+      (seen.includes(id) ? (value > 0 ? value / penalty : value * penalty) : value) / temperature);
+    const kth = x.slice().sort((a, b) => b - a)[(top_k ?? x.length) - 1];
+    x = x.map((value) => (value < kth ? -Infinity : value));
+    const probs = probsOf(x);
+    const before = (p) => probs.filter((other) => other > p).reduce(plus, 0); // no two are equal in the cases
+    return probsOf(x.map((value, id) => (before(probs[id]) < (top_p ?? 1) ? value : -Infinity)));
+  });
+  const tokens = rows.map((probs, row) => {
+    const sums = probs.map((_, id) => probs.slice(0, id + 1).reduce(plus));
+    return sums.filter((total) => total <= uniform.data[row] * sums.at(-1)).length;
+  });
+  return { probs: stack(rows.map(vector)), tokens: { shape: [tokens.length], data: Int32Array.from(tokens) } };
 }
 
 // ---- 6. Tier 3: training and files ---------------------------------------------------------------------------------
@@ -445,6 +539,13 @@ function adamw(inputs, { optimiser, learning_rate }) {
     Object.assign(outputs, ...['m', 'v', 'after'].map((key) => withPrefix(`step.${i + 1}.`, parts(states, key))));
   }
   return outputs;
+}
+
+// Σ (n_i / N) · mean_i over shards of n_i real targets.
+function accumulate({ n_targets, ...means }) {
+  const shares = scale(n_targets, 1 / sumAll(n_targets));
+  const mean = (a) => reshape(einsum('s,sn->n', shares, asRows(a, a.data.length / a.shape[0])), a.shape.slice(1));
+  return withPrefix('mean.', mapNamed(mean, means));
 }
 
 function train(inputs, { model: settings, adapter, train: options }) {
@@ -565,8 +666,10 @@ function peftWrite(inputs, { model, adapter }) {
   const isAdapted = (layer) => layer in adapter.layers;
   for (const [theirs, ours] of gpt2Layers(model.n_layers).filter(([, layers]) => layers.some(isAdapted))) {
     const adapted = ours.filter(isAdapted);
+    const scaleOf = (layer) => scaling(settingsOf(adapter, layer));
     const owners = adapted.flatMap((layer) => Array(adapter.layers[layer].r).fill(layer)); // of the rows of A
-    const B = transpose(concat(adapted.map((layer) => transpose(inputs[`${layer}.lora_B`])))); // side by side
+    const B = transpose(concat(adapted.map((layer) => // side by side, all with the first one's scale
+      transpose(scale(inputs[`${layer}.lora_B`], scaleOf(layer) / scaleOf(adapted[0]))))));
     // In the rows of a layer stand its own columns; everything else is 0.
     const rows = (layer) => map((b, own) => (own ? b : 0), B, vector(owners.map((owner) => owner === layer)));
     arrays[`${PEFT}${theirs}.lora_A.weight`] = concat(adapted.map((layer) => inputs[`${layer}.lora_A`]));
@@ -577,8 +680,10 @@ function peftWrite(inputs, { model, adapter }) {
 
 // ---- Running the cases ---------------------------------------------------------------------------------------------
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
-  cross_entropy: crossEntropy, dropout, lora, dora }), model, generate, clip, schedule, adamw, train, spectrum, nf4,
-  gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite };
+  cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu, grouped_attention: attention,
+  linear_cross_entropy: linearCrossEntropy }), model, generate, sample, clip, schedule, adamw, accumulate, train,
+  spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
+  llama: model, llama_generate: generate, llama_train: train };
 
 // The expected outputs stand in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {

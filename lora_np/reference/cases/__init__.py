@@ -2,13 +2,15 @@
 
 from .case import DTYPES, ReferenceCase, in_dtype, stage
 from .files import file_cases
+from .llama import llama_cases
 from .model import model_cases
 from .operations import operation_cases
 from .training import training_cases
 
-TIERS = {1: "operations", 2: "the model", 3: "training and files"}
+TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama"}
 
 
 def reference_cases():
-    """The cases by their id: tier 1, then 2, then 3."""
-    return {case.id: case for case in [*operation_cases(), *model_cases(), *training_cases(), *file_cases()]}
+    """The cases by their id, tier after tier."""
+    makers = operation_cases, model_cases, training_cases, file_cases, llama_cases
+    return {case.id: case for make in makers for case in make()}

@@ -14,7 +14,7 @@ class ReferenceCase(NamedTuple):
     """
 
     id: str  # stable: a port's tests may name it
-    tier: int  # 1 operations, 2 the model, 3 training and files
+    tier: int  # 1 operations, 2 the model, 3 training and files, 4 Llama
     kind: str  # what is computed; SPEC.md has a section for each
     settings: dict  # JSON values
     inputs: dict  # name -> array: whole numbers, or float64 with values that are float32 numbers

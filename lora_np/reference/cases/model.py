@@ -12,8 +12,9 @@ import numpy as np
 from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
-from ...model import ModelConfig, backward, draw_masks, forward, parameter_shapes
+from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
 from ...model.decoder import empty_past, make_decoder, next_logits
+from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
@@ -25,9 +26,14 @@ QV = ("q_proj", "v_proj")
 # ---------------------------------------------------------------- what the package computes
 
 
+def config_of(fields):
+    """The package's configuration of a case's setting `model`."""
+    return (LlamaConfig if "n_kv_heads" in fields else ModelConfig)(**fields)
+
+
 def objects(settings, t):
     """The package's (config, params, adapter or None) of the settings, with their arrays from the inputs."""
-    config, about = ModelConfig(**settings["model"]), settings["adapter"]
+    config, about = config_of(settings["model"]), settings["adapter"]
     params = {name: t[name] for name in parameter_shapes(config)}
     if about is None:
         return config, params, None
@@ -88,6 +94,21 @@ def generate(settings, t):
     return {**outputs, "tokens": tokens, **cached}
 
 
+class Given:
+    """A generator that draws given numbers."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def random(self, n):
+        return self.numbers
+
+
+def sample(settings, t):
+    probs = next_probabilities(t["logits"], t["ids"], Sampling(**settings))
+    return {"probs": probs, "tokens": draw(probs, Given(t["uniform"]))}
+
+
 # ---------------------------------------------------------------- what the cases draw
 
 
@@ -106,7 +127,7 @@ def draw_model(bits, sizes, names=(), r=2, kind="lora", rslora=False, layers=Non
     names : last names of the adapted layers, all of which have the same r, and α = 3
     layers : in their place a dict, a layer's full name -> (r, α)
     """
-    shapes = parameter_shapes(ModelConfig(**sizes))
+    shapes = parameter_shapes(config_of(sizes))
     params = {name: as_float32(at_trained_size(name, bell(bits, shape))) for name, shape in shapes.items()}
     if layers is None:
         layers = {layer: (r, 3.0) for layer in linear_layers(params) if layer.rpartition(".")[2] in names}
@@ -126,6 +147,7 @@ def draw_batch(bits, sizes, lengths):
     """Right-padded rows of these lengths. A language model ignores padded targets and each row's last one."""
     B, T = len(lengths), max(lengths)
     ids = whole(bits, (B, T), sizes["vocab_size"])
+    ids[0, : min(T, 2)] = [sizes["vocab_size"] - 1, 0][: min(T, 2)]  # the last id and the first
     if sizes["n_classes"]:
         targets = np.arange(B)[::-1] % sizes["n_classes"]
     else:
@@ -146,9 +168,9 @@ def mask_shapes(settings, arrays, shape, p):
 # ---------------------------------------------------------------- the cases
 
 
-def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
+def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **changes):
     """`about` is as in operations.py, p the adapter's dropout."""
-    bits, sizes = bits_of(id), {**SIZES, **changes}
+    bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, **(adapter or {}))
     inputs = {**draw_batch(bits, sizes, lengths), **arrays}
     for place, shape in mask_shapes(settings, arrays, inputs["ids"].shape, p).items():
@@ -156,17 +178,28 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, **changes):
     return ReferenceCase(id, 2, "model", settings, inputs, model, *about)
 
 
-def generation_case(id, names, *about):
+def generation_case(id, names, *about, kind="lora", base=SIZES, **changes):
     """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
-    bits = bits_of(id)
-    settings, arrays = draw_model(bits, SIZES, names)
-    inputs = {"ids": whole(bits, (2, 3), SIZES["vocab_size"]), **arrays}
+    bits, sizes = bits_of(id), {**base, **changes}
+    settings, arrays = draw_model(bits, sizes, names, kind=kind)
+    inputs = {"ids": whole(bits, (3, 2), sizes["vocab_size"]), **arrays}
     return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)
+
+
+def sample_case(id, *about, **changes):
+    """Each row has a draw of its own; none is near the border of a token."""
+    bits = bits_of(id)
+    inputs = {"logits": bell(bits, (5, 11), 1.5), "ids": whole(bits, (5, 3), 11)}
+    inputs["ids"][:, 0] = inputs["ids"][:, 2] = inputs["logits"].argmax(axis=1)  # there twice
+    inputs["uniform"] = as_float32([0.03125, 0.28125, 0.53125, 0.78125, 0.96875])
+    settings = {"temperature": 1.0, "top_k": None, "top_p": None, "repetition_penalty": 1.0, **changes}
+    return ReferenceCase(id, 2, "sample", settings, inputs, sample, *about)
 
 
 def model_cases():
     """The cases of tier 2."""
     all_linear = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    every = {"temperature": 0.7, "top_k": 6, "top_p": 0.85, "repetition_penalty": 1.3}
     mixed = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
     mixed |= {"blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
     return [
@@ -174,23 +207,33 @@ def model_cases():
                    "the tied head's term of the embedding's gradient forgotten; a missing residual"),
         model_case("model-classifier", "a classifier with dropout, all parameters trained; row 1 is padded",
                    "pooling at the padding; the last block's query computed at other positions than the one read",
-                   n_classes=3, dropout=0.25),
+                   n_classes=3, dropout=0.25, n_heads=4, layer_norm_eps=0.01),
         model_case("model-lm-one-token", "B = 1 and T = 1, one block", "axes of length 1 that are dropped", ("edge",),
-                   lengths=(1,), n_layers=1),
+                   lengths=(1,), n_layers=1, n_heads=6),
         model_case("model-lm-lora", "LoRA on q_proj and v_proj", "adapters on the wrong layers; the backward pass "
-                   "that goes on below the lowest trained layer", adapter={"names": QV}),
+                   "that goes on below the lowest trained layer", adapter={"names": QV}, layer_norm_eps=1e-3),
         model_case("model-classifier-lora", "LoRA on all linear layers and a trained head; dropout in the model and, "
                    "with p = 0.5, on the adapters' inputs", "one mask for all adapters; masks in the merged model, "
                    "which is evaluated", adapter={"names": all_linear}, p=0.5, n_classes=3, dropout=0.25),
         model_case("model-lm-rslora", "rsLoRA on q_proj and v_proj, one block: s = α/√r", "α/r where rslora is set",
-                   adapter={"names": QV, "r": 4, "rslora": True}, n_layers=1),
+                   adapter={"names": QV, "r": 4, "rslora": True}, n_layers=1, n_heads=1),
         model_case("model-lm-dora", "DoRA on v_proj and up_proj, one block, with dropout on the adapters' inputs",
                    "norms of columns; m started anew; the base's input masked",
                    adapter={"names": ("v_proj", "up_proj"), "kind": "dora"}, n_layers=1, p=0.25),
+        model_case("model-classifier-dora", "DoRA with rslora on q_proj, k_proj and o_proj of a classifier, two heads",
+                   "rslora ignored in DoRA; the head not trained",
+                   adapter={"names": ("q_proj", "k_proj", "o_proj"), "kind": "dora", "r": 3, "rslora": True},
+                   n_classes=3, n_layers=1, n_heads=2, layer_norm_eps=1e-4),
         model_case("model-lm-mixed-ranks", "other ranks and alphas in each of four layers",
                    "one rank or scale for all layers", adapter={"layers": mixed}),
         generation_case("generate-lm", (), "four new tokens with cached keys and values",
                         "positions that start at 0 again; keys cached before the projection's bias"),
         generation_case("generate-lora", QV, "the same with LoRA on q_proj and v_proj, merged or not",
-                        "an adapter that is left out while generating"),
+                        "an adapter that is left out while generating", n_heads=4, layer_norm_eps=1e-3),
+        generation_case("generate-dora", ("v_proj", "up_proj"), "the same with DoRA on v_proj and up_proj, one block",
+                        "DoRA merged as LoRA", kind="dora", n_layers=1, n_heads=2),
+        sample_case("sample", "tokens drawn from given uniform numbers", "a token one off; a sum that is not 1"),
+        sample_case("sample-settings", "temperature, top-k, top-p and a repetition penalty together",
+                    "their order; a token that occurs twice penalised twice; top-p without the token that crosses p",
+                    **every),
     ]  # fmt: skip

@@ -57,6 +57,8 @@ def embedding(settings, t):
 
 
 def cross_entropy(settings, t):
+    if (t["targets"] == settings["ignore_index"]).all():  # which the package refuses; N is at least 1
+        return {"loss": np.zeros_like(t["logits"][0, 0, 0]), "grad.logits": np.zeros_like(t["logits"])}
     loss, cache = ops.cross_entropy_forward(t["logits"], t["targets"], settings["ignore_index"])
     return {"loss": loss, **gradients(ops.cross_entropy_backward(settings["grad_loss"], cache), ["logits"])}
 
@@ -114,13 +116,13 @@ def case_of_x(compute, output, id, x, *about):
 gelu_case, softmax_case = partial(case_of_x, gelu, "y"), partial(case_of_x, softmax, "probs")
 
 
-def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None):
-    bits = bits_of(id)
-    inputs = bells(bits, {"q": (2, Tq, 12), "k": (2, Tk, 12), "v": (2, Tk, 12)})
+def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
+    bits, C = bits_of(id), H * D
+    inputs = bells(bits, {"q": (2, Tq, C), "k": (2, Tk, C), "v": (2, Tk, C)})
     inputs["q"] = as_float32(scale * inputs["q"])
     inputs |= {} if positions is None else {"positions": np.array(positions)}
-    inputs["grad.context"] = bell(bits, (2, Tq, 12))
-    return ReferenceCase(id, 1, "attention", {"n_heads": 3}, inputs, attention, *about)
+    inputs["grad.context"] = bell(bits, (2, Tq, C))
+    return ReferenceCase(id, 1, "attention", {"n_heads": H}, inputs, attention, *about)
 
 
 def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0):
@@ -135,7 +137,7 @@ def dropout_case(id, p, *about):
     return ReferenceCase(id, 1, "dropout", {"p": p}, inputs, dropout, *about)
 
 
-def adapted_case(kind, id, *about, rows=(2, 3), p=None, B=1.0, **changes):
+def adapted_case(kind, id, *about, rows=(3, 5), p=None, B=1.0, **changes):
     """An adapted linear layer: B times `B`, and a dropout mask unless p is None."""
     bits, settings = bits_of(id), {"r": 2, "alpha": 5.0, "rslora": False, **changes}
     inputs = bells(bits, {"x": (*rows, 6), "weight": (4, 6), "bias": (4,)})
@@ -215,8 +217,9 @@ def operation_cases():
                        EDGE),
         attention_case("attention-large-scores", 4, 4, "scores beyond ±80", "the row's maximum not taken off", EDGE,
                        scale=40.0),
-        attention_case("attention-last-queries", 2, 5, "two queries that stand at the last two of five keys",
-                       "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq"),
+        attention_case("attention-last-queries", 4, 7, "five heads of 3; four queries, at the last four of seven keys",
+                       "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq; H written "
+                       "into the code", H=5, D=3),
         attention_case("attention-positions", 1, 5, "one query a row, each at a position of its own",
                        "positions ignored: the query at position p may look at keys 0 … p", EDGE,
                        positions=[[4], [1]]),
@@ -228,6 +231,8 @@ def operation_cases():
                            "the sum for the mean; ignored targets counted in the mean"),
         cross_entropy_case("cross-entropy-one-real", bell(loss, (2, 3, 5), 2.0), [[-100, -100, -100], [-100, 1, -100]],
                            "all targets but one ignored", "a mean over all positions", EDGE),
+        cross_entropy_case("cross-entropy-none-real", bell(loss, (2, 3, 5), 2.0), [[-100] * 3] * 2,
+                           "all targets ignored: N is 1, and loss and gradient are 0", "0 / 0", EDGE),
         cross_entropy_case("cross-entropy-80", [[80.0, -80.0, 0.0], [-80.0, 0.0, 80.0]], [0, 0],
                            "logits of ±80: losses 0 and 160", "log of a probability that has become 0", EDGE),
         cross_entropy_case("cross-entropy-1e4", [[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]], [1, 2],
@@ -253,12 +258,13 @@ def operation_cases():
                   "the base's input masked too; dx of the adapter's path not masked", p=0.25),
         lora_case("lora-dropout-0", "a mask of ones", "a mask applied twice", p=0.0),
         lora_case("lora-dropout-near-1", "nearly all of the adapter's input dropped", "the mask applied to u = x Aᵀ",
-                  p=0.96875, rows=(4, 5)),
+                  p=0.96875, rows=(5, 7)),
         lora_case("lora-one-row", "a single row", "an axis of length 1 that is dropped", EDGE, rows=(1, 1)),
         dora_case("dora", "y = x (m ⊙ V/‖V‖)ᵀ + b with V = W + s B A, ‖V‖ held constant going back",
                   "norms of columns for norms of rows; a gradient through the norm"),
         dora_case("dora-dropout", "dropout on what the adapter adds to the base", "x masked in the base's part too",
                   p=0.25),
+        dora_case("dora-rslora", "s = α/√r in V = W + s B A", "rslora ignored in DoRA", rslora=True),
         dora_case("dora-norm-gradient", "the exact gradient, through ‖V‖ too", "the term through the norm forgotten",
                   norm_gradient=True),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 from ... import training
 from ...data import Batch
 from ...model import loss_and_gradients
+from ...model.objective import Objective
 from . import model
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
@@ -74,6 +75,17 @@ def train(settings, t):
     return outputs
 
 
+def accumulate(settings, t):
+    """The loss and gradients of a batch from those of its shards, along the first axis."""
+    grads = {name.removeprefix("grad."): array for name, array in t.items() if name.startswith("grad.")}
+    shards = [
+        Objective(loss, int(n), {name: array[i] for name, array in grads.items()})
+        for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"]))
+    ]
+    loss, grads = training.mean_over_shards(shards)
+    return {"mean.loss": np.asarray(loss), **{f"mean.grad.{name}": array for name, array in grads.items()}}
+
+
 def objective_at(step, t, config, base, adapter, p):
     """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
     dtype, names = base["tok_emb.weight"].dtype, [name for name in t if name.startswith("kept.")]
@@ -90,7 +102,7 @@ def objective_at(step, t, config, base, adapter, p):
 
 
 def clip_case(id, share, *about, scale=1.0):
-    bits, shapes = bits_of(id), {"a.weight": (3, 5), "a.bias": (5,), "b": (2, 2)}
+    bits, shapes = bits_of(id), {"a.weight": (3, 5), "a.bias": (5,), "b": (2, 4)}
     inputs = {f"grad.{name}": bell(bits, shape, scale) for name, shape in shapes.items()}
     norm = np.sqrt(sum(np.sum(grad**2) for grad in inputs.values()))
     return ReferenceCase(id, 3, "clip", {"max_norm": float(as_float32(share * norm))}, inputs, clip, *about)
@@ -105,32 +117,35 @@ OPTIMISER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.1, "ra
 
 
 def adamw_case(id, *about, scale=1.0, shapes=None, **changes):
-    bits, shapes = bits_of(id), shapes or {"a.weight": (3, 4), "a.bias": (4,)}
+    bits, shapes = bits_of(id), shapes or {"a.weight": (5, 4), "a.bias": (4,)}
     inputs = {f"start.{name}": bell(bits, shape) for name, shape in shapes.items()}
     inputs |= {f"grad.{name}": bell(bits, (3, *shape), scale) for name, shape in shapes.items()}
     settings = {"optimiser": {**OPTIMISER, **changes}, "learning_rate": [0.01, 0.02, 0.005]}
     return ReferenceCase(id, 3, "adamw", settings, inputs, adamw, *about)
 
 
-def run_case(id, adapter, *about, clip_norm, schedule, final_share, **changes):
+def run_case(id, names, *about, clip_norm, schedule, final_share, optimiser, kind="lora", base=model.SIZES, **changes):
     bits, steps, n_batches, p = bits_of(id), RECORDED[-1], 4, 0.25
-    sizes = {**model.SIZES, "n_layers": 1, "dropout": 0.0 if adapter else p, **changes}
-    settings, arrays = model.draw_model(bits, sizes, adapter)
+    sizes = {**base, "n_layers": 1, "dropout": 0.0 if names else p, **changes}
+    settings, arrays = model.draw_model(bits, sizes, names, kind=kind)
     arrays |= {name: np.zeros_like(a) for name, a in arrays.items() if name.endswith("lora_B")}  # as at a start
-    batches = [model.draw_batch(bits, sizes, (5, 3, 4)) for _ in range(n_batches)]
+    batches = [model.draw_batch(bits, sizes, (5, 4)) for _ in range(n_batches)]
     inputs = {f"batches.{name}": np.stack([batch[name] for batch in batches]) for name in batches[0]}
     inputs["order"] = whole(bits, (steps,), n_batches)
     shapes = model.mask_shapes(settings, arrays, batches[0]["ids"].shape, p)
     inputs |= {f"kept.{place}": keep_mask(bits, (steps, *shape), p) for place, shape in shapes.items()}
     settings["train"] = {
         "steps": steps, "learning_rate": 0.01, "schedule": schedule, "warmup_steps": 5, "final_share": final_share,
-        "clip_norm": clip_norm, "dropout": p, "optimiser": OPTIMISER,
+        "clip_norm": clip_norm, "dropout": p, "optimiser": {**OPTIMISER, **optimiser},
     }  # fmt: skip
     return ReferenceCase(id, 3, "train", settings, {**inputs, **arrays}, train, *about)
 
 
 def training_cases():
     """The cases of clipping, schedules, AdamW and whole runs."""
+    bits = bits_of("accumulate")
+    shards = {"loss": bell(bits, (3,)), "n_targets": np.array([2, 7, 4])}
+    shards |= {"grad.a.weight": bell(bits, (3, 4, 5)), "grad.a.bias": bell(bits, (3, 4))}
     return [
         clip_case("clip-above", 0.4, "the norm of all arrays together is above max_norm: all times max_norm / norm",
                   "each array clipped by its own norm"),
@@ -139,7 +154,8 @@ def training_cases():
                   scale=1e-3),
         schedule_case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
         schedule_case("linear", "warm-up, then a straight line",
-                      "a last step at a rate of 0: the line ends one step later"),
+                      "a last step at a rate of 0: the line ends one step later; final_share for the cosine alone",
+                      final_share=0.25),
         schedule_case("cosine", "warm-up, then half a cosine down to an eighth of the peak", "final_share forgotten",
                       final_share=0.125),
         adamw_case("adamw", "three steps: a matrix, which decays, and a bias, which does not", "bias correction left "
@@ -147,17 +163,24 @@ def training_cases():
         adamw_case("adamw-small-gradients", "gradients near ε, which then matters",
                    "ε inside the root; ε added before the bias correction", scale=1e-7),
         adamw_case("adamw-large-eps", "ε = 0.1, β = 0.8 and 0.95", "an ε or a β written into the code", eps=0.1,
-                   beta1=0.8, beta2=0.95),
+                   beta1=0.8, beta2=0.95, weight_decay=0.3),
         adamw_case("adamw-zero-gradient", "gradients of 0: only the decay moves a matrix, and nothing a bias",
                    "0 / 0 where ε is forgotten", ("edge",), scale=0.0),
         adamw_case("adamw-rate-factors", "LoRA+: B at 16 times the rate, A at half of it", "a factor that leaves out "
-                   "the decay", shapes={"a.lora_A": (2, 4), "a.lora_B": (3, 2)},
+                   "the decay", shapes={"a.lora_A": (2, 4), "a.lora_B": (5, 2)},
                    rate_factors={"lora_A": 0.5, "lora_B": 16.0}),
+        ReferenceCase("accumulate", 3, "accumulate", {}, shards, accumulate, "the mean of three shards of 2, 7 and 4 "
+                      "real targets", "the mean of the shards' means; their sum"),
         run_case("train-full", (), "50 steps of a language model, all parameters, with dropout, clipping and a cosine",
                  "all of training's; what a single step does not show", clip_norm=3.0, schedule="cosine",
-                 final_share=0.125),
+                 final_share=0.125,
+                 optimiser={"beta1": 0.8, "beta2": 0.97, "eps": 1e-3, "weight_decay": 0.5}),
         run_case("train-lora", model.QV, "50 steps of LoRA on q_proj and v_proj and of a classifier's head, from B = "
                  "0, with dropout on the adapters' inputs, clipping and a straight line",
-                 "base weights that move; masks of another step", clip_norm=1.25, schedule="linear", final_share=0.0,
-                 n_classes=3),
+                 "base weights that move; masks of another step", clip_norm=1.25, schedule="linear", final_share=0.25,
+                 optimiser={"beta1": 0.7, "rate_factors": {"lora_A": 0.5, "lora_B": 4.0}}, n_classes=3, n_heads=4),
+        run_case("train-dora", ("k_proj", "up_proj"), "50 steps of DoRA on k_proj and up_proj of a language model",
+                 "magnitudes that are not trained, or that decay: they have one axis", clip_norm=2.0,
+                 schedule="constant", final_share=0.0, kind="dora",
+                 optimiser={"beta2": 0.95, "weight_decay": 0.3}, n_heads=2, layer_norm_eps=1e-3),
     ]  # fmt: skip

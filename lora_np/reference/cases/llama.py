@@ -1,0 +1,147 @@
+"""Tier 4: Llama. Its operations, whole models, decoding and training; the adapters and the optimiser are the same.
+
+The head size is 6, because at 4 the two orders of a head's rows are each other's inverse (see `formats/llama.py`).
+"""
+
+import numpy as np
+
+from ... import ops
+from .case import ReferenceCase
+from .draws import as_float32, bell, bits_of
+from .model import generation_case, model_case
+from .operations import EDGE, attention, bells, gradients
+from .training import run_case
+
+SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 10, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
+SIZES |= {"head_size": 6, "d_ff": 14, "n_classes": 0, "dropout": 0.0, "rope_theta": 500.0, "rms_norm_eps": 1e-5}
+SIZES |= {"tied": True, "attention_bias": False, "mlp_bias": False}
+ALL = tuple(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"))
+
+# ---------------------------------------------------------------- what the package computes
+
+
+def rms_norm(settings, t):
+    y, cache = ops.rms_norm_forward(t["x"], t["weight"], settings["eps"])
+    forward = {"inv_rms": cache.inv_rms[..., 0], "x_hat": cache.x_hat, "y": y}
+    return {**forward, **gradients(ops.rms_norm_backward(t["grad.y"], cache), ("weight", "x"))}
+
+
+def grouped_attention(settings, t):
+    return attention(settings, t)  # which finds K from the width of k
+
+
+def rope(settings, t):
+    cos, sin = ops.rope_tables(t["positions"], settings["head_size"], float(t["theta"]), t["x"].dtype)
+    y, cache = ops.rope_forward(t["x"], cos, sin)
+    return {"cos": cos, "sin": sin, "y": y, **gradients(ops.rope_backward(t["grad.y"], cache), "x")}
+
+
+def swiglu(settings, t):
+    y, cache = ops.swiglu_forward(t["gate"], t["up"])
+    return {"y": y, **gradients(ops.swiglu_backward(t["grad.y"], cache), ("up", "gate"))}
+
+
+def linear_cross_entropy(settings, t):
+    given = t["x"], t["weight"], t["targets"], settings["ignore_index"]
+    loss, cache = ops.linear_cross_entropy_forward(*given, chunk=settings["chunk"] * len(t["weight"]))
+    grads = ops.linear_cross_entropy_backward(settings["grad_loss"], cache)
+    return {"loss": loss, **gradients(grads, ("weight", "x"))}
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def operation(compute, id, settings, inputs, *about):
+    return ReferenceCase(id, 4, compute.__name__, settings, inputs, compute, *about)
+
+
+def rms_norm_case(id, x, eps, *about):
+    bits, C = bits_of(id), x.shape[-1]
+    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "grad.y": bell(bits, x.shape)}
+    return operation(rms_norm, id, {"eps": eps}, inputs, *about)
+
+
+def rope_case(id, D, theta, positions, *about):
+    bits, positions = bits_of(id), np.array(positions)
+    shape = (*positions.shape, 3 * D)
+    inputs = {"x": bell(bits, shape), "positions": positions, "theta": np.array(theta), "grad.y": bell(bits, shape)}
+    return operation(rope, id, {"head_size": D}, inputs, *about)
+
+
+def swiglu_case(id, gate, *about):
+    bits, gate = bits_of(id), as_float32(gate)
+    inputs = {"gate": gate, "up": bell(bits, gate.shape), "grad.y": bell(bits, gate.shape)}
+    return operation(swiglu, id, {}, inputs, *about)
+
+
+def grouped_case(id, Tq, H, K, D, *about):
+    bits = bits_of(id)
+    inputs = bells(bits, {"q": (2, Tq, H * D), "k": (2, 5, K * D), "v": (2, 5, K * D), "grad.context": (2, Tq, H * D)})
+    return operation(grouped_attention, id, {"n_heads": H, "n_kv_heads": K}, inputs, *about)
+
+
+def head_case(id, targets, *about, **settings):
+    shapes = {"x": (2, 3, 5), "weight": (7, 5)}
+    inputs = {**bells(bits_of(id), shapes), "targets": np.array(targets)}
+    settings = {"ignore_index": -100, "grad_loss": 1.0, **settings}
+    return operation(linear_cross_entropy, id, settings, inputs, *about)
+
+
+def of_llama(make, id, *about, **changes):
+    case = make(id, *about, base=SIZES, **changes)
+    return case._replace(tier=4, kind={"model": "llama"}.get(case.kind, f"llama_{case.kind}"))
+
+
+def llama_cases():
+    """The cases of tier 4."""
+    mixed = {"blocks.0.attn.k_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
+    mixed |= {"blocks.1.mlp.gate_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
+    grouped = {"n_heads": 4, "n_kv_heads": 2, "n_layers": 1}
+    one_each = {"n_heads": 3, "n_kv_heads": 3, "tied": False, "rope_theta": 1e5, "rms_norm_eps": 1e-3}
+    far = bits_of("rms norm, x")
+    return [
+        rms_norm_case("rms-norm", bell(far, (2, 3, 10)), 1e-5, "x̂ = x / √(mean(x²) + ε), y = x̂ ⊙ w",
+                      "the mean taken off; the sum of squares for their mean"),
+        rms_norm_case("rms-norm-large-eps", bell(far, (3, 10), 0.3), 0.1, "ε = 0.1, from the settings",
+                      "an ε written into the code, or outside the root"),
+        rope_case("rope", 6, 500.0, [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]], "three heads of 6, rows that begin elsewhere",
+                  "pairs 2j and 2j + 1; positions from 1; turned the other way"),
+        rope_case("rope-large-positions", 10, 1e5, [[8191, 4097]], "three heads of 10, far out, θ = 100000",
+                  "angles in float32, which loses three digits; θ written into the code"),
+        swiglu_case("swiglu", bell(bits_of("swiglu, gate"), (3, 7), 2.0), "y = a σ(a) ⊙ u", "gate and up exchanged"),
+        swiglu_case("swiglu-far", [-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4], "gates far out", "exp overflows", EDGE),
+        grouped_case("attention-grouped", 5, 6, 2, 4, "six query heads, two key heads: three queries to a key",
+                     "query head h reads key head h mod K; dk not summed over its query heads"),
+        grouped_case("attention-one-key", 3, 4, 1, 6, "four query heads, one key head; three queries, the last ones",
+                     "keys of H heads expected"),
+        head_case("head-loss", [[4, -100, 0], [6, 2, -100]], "the head and the loss in chunks of 3 rows",
+                  "the mean of the chunks' means", chunk=3),
+        head_case("head-loss-upstream", [[4, 1, -100], [6, -100, 3]], "chunks of 1 row, and a gradient from above",
+                  "grad_loss forgotten", chunk=1, grad_loss=0.375),
+        of_llama(model_case, "llama-tied", "all parameters trained; three query heads to one key head",
+                 "the tied head's term; k and v of H heads; rotated values"),
+        of_llama(model_case, "llama-untied", "a head of its own, biases everywhere, a key head for each query head",
+                 "the embedding as head; biases forgotten", **one_each, attention_bias=True, mlp_bias=True, n_layers=1),
+        of_llama(model_case, "llama-classifier", "a classifier with dropout; row 1 is padded",
+                 "the last query turned by another position than its own", n_classes=3, dropout=0.25, **grouped),
+        of_llama(model_case, "llama-lora", "LoRA on all seven layers with dropout", "gate_proj and up_proj exchanged",
+                 adapter={"names": ALL}, p=0.5, **grouped),
+        of_llama(model_case, "llama-dora", "DoRA with rslora on q_proj, k_proj and up_proj of a classifier",
+                 "norms of columns; rslora ignored", adapter={"names": ("q_proj", "k_proj", "up_proj"), "kind": "dora",
+                 "r": 4, "rslora": True}, n_classes=3, n_layers=1),
+        of_llama(model_case, "llama-mixed-ranks", "other ranks and alphas in each of four layers",
+                 "one rank or scale for all", adapter={"layers": mixed}),
+        of_llama(generation_case, "llama-generate", (), "four new tokens with cached keys and values", "keys cached "
+                 "before they are turned, and never turned; the new token at position 0"),
+        of_llama(generation_case, "llama-generate-dora", ("k_proj", "gate_proj"), "the same with DoRA, untied",
+                 "an adapter left out", kind="dora", n_layers=1, **one_each),
+        of_llama(run_case, "llama-train-full", (), "50 steps of all parameters, with dropout and a cosine",
+                 "norms that decay: they have one axis", clip_norm=3.0, schedule="cosine", final_share=0.125,
+                 optimiser={"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.3}),
+        of_llama(run_case, "llama-train-lora", ("q_proj", "down_proj"), "50 steps of LoRA and of a classifier's head",
+                 "base weights that move", clip_norm=1.25, schedule="linear", final_share=0.0,
+                 optimiser={"eps": 1e-4, "rate_factors": {"lora_B": 4.0}}, n_classes=3, **grouped),
+        of_llama(run_case, "llama-train-dora", ("v_proj", "gate_proj"), "50 steps of DoRA", "magnitudes that decay",
+                 clip_norm=1.0, schedule="constant", final_share=0.0, kind="dora", optimiser={"weight_decay": 0.3},
+                 rms_norm_eps=1e-3),
+    ]  # fmt: skip

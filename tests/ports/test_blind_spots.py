@@ -1,0 +1,175 @@
+"""Mistakes that once passed all reference cases, and some in a Llama: each, planted in either port, fails."""
+
+from typing import NamedTuple
+
+import pytest
+
+from lora_np.reference import check, exit_code
+
+from .test_ports import ENTRIES, GCC, HERE, NODE, files, needs_gcc, needs_node, run
+
+pytestmark = pytest.mark.slow
+
+
+class BlindSpot(NamedTuple):
+    what: str
+    first: dict  # case -> the first tensor that diverges; None: another size, or the port stops
+    javascript: tuple  # a text that occurs once, what comes in its place, and so on
+    c: tuple
+
+
+IN_TRAINING = "step, rates[step - 1], options.optimiser);"
+
+
+def in_training(fields):
+    return IN_TRAINING, f"step, rates[step - 1], {{ ...options.optimiser, {fields} }});"
+
+
+SPOTS = [
+    BlindSpot("half of a scale's code rounded away from zero", {"nf4-double-halves": "scale_codes"},
+              ("roundEven(Math.fround(x / size))", "Math.sign(x) * Math.floor(Math.abs(Math.fround(x / size)) + 0.5)"),
+              ("rint(exact)", "round(exact)")),
+    BlindSpot("≤ at a midpoint", {"nf4-midpoints": "codes"},
+              ("middle < w / (most || 1)", "middle <= w / (most || 1)"), ("/ 2) < share", "/ 2) <= share")),
+    BlindSpot("midpoints in float32", {"nf4-midpoints": "codes"},
+              ("=> (NF4[i] + point) / 2)", "=> Math.fround((NF4[i] + point) / 2))"),
+              ("(REAL)(((double)q[j]", "(float)(((double)q[j]")),
+    BlindSpot("no max(…, 0)", {"nf4-double-negative": "scales"},
+              ("Math.max(Math.fround(mean + Math.fround(size * code)), 0)",
+               "Math.fround(mean + Math.fround(size * code))"),
+              ("fmax(mean + step * code, 0.0f)", "mean + step * code")),
+    BlindSpot("no guard of step 0", {"nf4-double-equal": ("scales", "scale_codes")},
+              ("steps.data[Math.floor(i / 256)] || 1", "steps.data[Math.floor(i / 256)]"),
+              ("(step == 0 ? 1 : step)", "step")),
+    BlindSpot("N is not at least 1", {"cross-entropy-none-real": "loss"},
+              ("Math.max(1, sumAll(real)); // N", "sumAll(real); // N"),
+              ("share->f[i] = (REAL)1 / real;", "share->f[i] = 1;",
+               "return product(scalar(0), \"=.,.\", subtract(map(logarithm, sum(map(exponential, x))), "
+               "sum(times(x, hit))), share);", "return scale(product(scalar(0), \"=.,.\", subtract(map(logarithm, "
+               "sum(map(exponential, x))), sum(times(x, hit))), share), (REAL)1 / real);")),
+    BlindSpot("the model's ε is 1e-5", {"model-classifier": "blocks.0.ln1", "generate-lora": "step.0.logits"},
+              ("n_classes, layer_norm_eps: eps } = settings;", "n_classes } = settings;\n  const eps = 1e-5;"),
+              ('number(model, "layer_norm_eps")', "1e-5")),
+    BlindSpot("the betas are 0.9 and 0.999", {"train-full": "step.10.loss"}, in_training("beta1: 0.9, beta2: 0.999"),
+              ('number(s, "beta1"), beta2 = number(s, "beta2")', "0.9, beta2 = 0.999")),
+    BlindSpot("AdamW's ε is 1e-8", {"train-full": "step.1.after.tok_emb.weight"}, in_training("eps: 1e-8"),
+              ('scalar(number(s, "eps"))', "scalar(1e-8)")),
+    BlindSpot("AdamW's decay is 0.1", {"train-full": "step.1.after.tok_emb.weight"}, in_training("weight_decay: 0.1"),
+              ('rate * number(s, "weight_decay")', "rate * 0.1")),
+    BlindSpot("rate factors are not used in training", {"train-lora": "step.1.after.blocks.0.attn.q_proj.lora_A"},
+              in_training("rate_factors: {}"), ("if (factor) rate", "if (0) rate")),
+    BlindSpot("H is 3", {"generate-lora": "step.0.logits", "train-lora": "step.1.loss"},
+              ("call(attention, { q, k, v, positions }, { n_heads });",
+               "call(attention, { q, k, v, positions }, { n_heads: 3 });",
+               "forward({ q, k, v, positions }, { n_heads }) {", "forward({ q, k, v, positions }, { n_heads = 3 }) {"),
+              ('whole(model ? model : settings, "n_heads")', "3")),
+    BlindSpot("final_share is for the cosine alone", {"schedule-linear": "learning_rate", "train-lora": "step.10.loss"},
+              ("f + (1 - f) * c);", "(kind === 'linear' ? c : f + (1 - f) * c));"),
+              ("peak * (f + (1 - f) * c)", 'peak * (*schedule == \'l\' ? c : f + (1 - f) * c)')),
+    BlindSpot("rslora ignored in DoRA", {"dora-rslora": "norm", "model-classifier-dora": "blocks.0.attn.q_proj"},
+              ("add(inputs.weight, lora.delta(inputs, settings));",
+               "add(inputs.weight, lora.delta(inputs, { ...settings, rslora: false }));"),
+              ("scale(outer(B, A), l.s)", "scale(outer(B, A), l.s / (*l.adapter == 'd' && "
+               'is_true(adapter ? adapter : settings, "rslora") ? sqrt((REAL)last(B)) : 1))')),
+    BlindSpot("use_rslora ignored", {"peft-read-rslora": "delta.blocks.0.attn.q_proj.weight"},
+              ("{ r, alpha, rslora }), names", "{ r, alpha }), names"), ('is_true(config, "use_rslora")', "false")),
+    BlindSpot("PEFT's name of o_proj", {"peft-write-scales": "adapter_model.safetensors"},
+              ("arrays[`${PEFT}${theirs}.lora_A.weight`]",
+               "arrays[`${PEFT}${theirs.replace('attn.c_proj', 'attn.o_proj')}.lora_A.weight`]"),
+              ('{"attn.o_proj", "attn.c_proj"}', '{"attn.o_proj", "attn.o_proj"}')),
+    BlindSpot("PEFT's name of up_proj", {"peft-write-scales": "adapter_model.safetensors"},
+              ("arrays[`${PEFT}${theirs}.lora_A.weight`]",
+               "arrays[`${PEFT}${theirs.replace('c_fc', 'fc_1')}.lora_A.weight`]"), ('"c_fc"}', '"fc_1"}')),
+    BlindSpot("one scale for q, k and v", {"peft-write-scales": "adapter_model.safetensors"},
+              ("scaleOf(layer) / scaleOf(adapted[0])", "1"), ("own / first", "own / own")),
+    BlindSpot("the prefix is insisted on", {"gpt2-read-bare": None},
+              ("names.includes('wte.weight') ? '' : 'transformer.'", "'transformer.'"),
+              ("renamed(bare ? bare : theirs, true)", 'renamed(bare ? bare : "unknown", true)')),
+    BlindSpot("h.2 before h.10", {"gpt2-write": "model.safetensors"},
+              ("Object.keys(tensors).sort()",
+               "Object.keys(tensors).sort(new Intl.Collator('en', { numeric: true }).compare)"),
+              ("static List *scope;", "static List *scope;\nint strverscmp(Text, Text);",
+               "strcmp((*e)->name, name) < 0", "strverscmp((*e)->name, name) < 0")),
+    BlindSpot("no gradient for id 0", {"embedding-repeated": "grad.weight", "model-lm": "grad.pos_emb.weight"},
+              ("einsum('.v,.c->vc', oneHot(ids, ", "einsum('.v,.c->vc', oneHot(map((id) => id || -1, ids), "),
+              ("back) a->g[j] += y->g[k]; else y->f[k] = a->f[j];",
+               "back) a->g[j] += b->i[k / n] ? y->g[k] : 0; else y->f[k] = a->f[j];")),
+    BlindSpot("the mean of the shards' means", {"accumulate": "mean.loss"},
+              ("scale(n_targets, 1 / sumAll(n_targets))", "map(() => 1 / n_targets.data.length, n_targets)"),
+              ("(REAL)n->i[k] / all", "(REAL)1 / n->size + 0 * all")),
+    BlindSpot("top-p without the token that crosses p", {"sample-settings": "probs"},
+              ("(before(probs[id]) < (top_p ?? 1)", "(before(probs[id]) + probs[id] < (top_p ?? 1)"),
+              ("if (before >= setting_or", "if (before + probs->f[k] >= setting_or")),
+    BlindSpot("the penalty twice for a token that is there twice", {"sample-settings": "probs"},
+              ("(seen.includes(id) ? (value > 0 ? value / penalty : value * penalty) : value) / temperature)",
+               "seen.reduce((v, at) => (at !== id ? v : v > 0 ? v / penalty : v * penalty), value) / temperature)"),
+              ("row[k] = logits[k] > 0 ? logits[k] / penalty : logits[k] * penalty;",
+               "row[k] = logits[k] > 0 ? row[k] / penalty : row[k] * penalty;")),
+    BlindSpot("the token after the drawn one", {"sample": "tokens"},
+              (".filter((total) => total <= uniform", ".filter((total) => total <= 0.1 + uniform"),
+              ("* all;", "* all + 0.1;")),
+    # Llama
+    BlindSpot("turned the other way", {"rope": "y", "llama-tied": "blocks.0.attn.q_rotated"},
+              ("(isFirst ? -x.data[i + half] : x.data[i - half])", "(isFirst ? x.data[i + half] : -x.data[i - half])"),
+              ("first ? -s->f[at] : s->f[at]", "first ? s->f[at] : -s->f[at]")),
+    BlindSpot("θ is 10000", {"llama-tied": "blocks.0.attn.q_rotated", "llama-generate": "step.0.logits"},
+              ("theta: scalar(settings.rope_theta)", "theta: scalar(10000)"),
+              ('number(model, "rope_theta")', "10000.0")),
+    BlindSpot("query head h reads key head h mod K", {"attention-grouped": "scores"},
+              ("reshape(x, [...x.shape.slice(0, 2), width / D, x.shape[2] / width, D]);",
+               "einsum('bigkd,->bikgd', reshape(x, [...x.shape.slice(0, 2), x.shape[2] / width, width / D, D]));"),
+              ('"bkhij=bikhd,bjkd"', '"bkhij=bihkd,bjkd"', "{B, n, K, H / K, D}", "{B, n, H / K, K, D}",
+               '"bikhd=bkhij,bjkd"', '"bihkd=bkhij,bjkd"')),
+    BlindSpot("gate and up exchanged", {"llama-tied": "blocks.0.mlp.swiglu", "llama-generate": "step.0.logits"},
+              ("swiglu, { gate, up })", "swiglu, { gate: up, up: gate })"),
+              ("? swiglu(gate, up)", "? swiglu(up, gate)")),
+    BlindSpot("an untied head ignored", {"llama-generate-dora": "step.0.logits"},
+              (" || settings.tied === false", ""), (' || (llama() && !is_true(model, "tied"))', "")),
+    BlindSpot("RMS norm's ε is 1e-5", {"llama-untied": "blocks.0.norm1", "llama-train-dora": "step.1.loss"},
+              ("eps: settings.rms_norm_eps", "eps: 1e-5"), ('number(model, "rms_norm_eps")', "1e-5")),
+    BlindSpot("each new token at position 0", {"llama-generate": "step.1.logits"},
+              ("=> before + (i % T));", "=> i % T);"), ("rope(layer_of(name), x, places, earlier,",
+                                                         "rope(layer_of(name), x, places, 0 * earlier,")),
+    BlindSpot("the last query turned by another position", {"llama-classifier": "blocks.0.attn.q_rotated"},
+              ("attn.q_rotated`, q, positions);", "attn.q_rotated`, q);"),
+              ("ends ? ends->i[k] % T : k % T", "ends ? 0 : k % T")),
+]  # fmt: skip
+
+
+def planted(source, changes):
+    for right, wrong in zip(changes[::2], changes[1::2]):
+        assert source.count(right) == 1, f"{right!r} is in the port {source.count(right)} times"
+        source = source.replace(right, wrong)
+    return source
+
+
+@pytest.mark.parametrize("port", [pytest.param(0, marks=needs_node), pytest.param(1, marks=needs_gcc)], ids=["js", "c"])
+@pytest.mark.parametrize("spot", SPOTS, ids=lambda spot: spot.what)
+def test_it_is_seen_in_both_ports(spot, port, tmp_path):
+    name, changes = (("port.mjs", spot.javascript), ("port.c", spot.c))[port]
+    (tmp_path / name).write_text(planted((HERE / name).read_text("utf-8"), changes), "utf-8")
+    (tmp_path / "out").mkdir()
+    command = [NODE, tmp_path / name]
+    if port == 1:
+        command = [tmp_path / "port"]
+        built = run(GCC, "-std=c11", "-ffp-contract=off", "-o", command[0], tmp_path / name, "-lm")
+        assert built.returncode == 0, built.stderr
+    for id, first in spot.first.items():
+        done = run(*command, tmp_path / "out", *files("float64", [id]))
+        if done.returncode and first is None:
+            continue
+        assert done.returncode == 0, done.stderr
+        results, complaints = check(tmp_path / "out", [id])
+        assert exit_code(results, complaints) > 0, f"{id} agrees"
+        expected = first[port] if isinstance(first, tuple) else first
+        assert results[0].complaints or results[0].divergence.tensor == expected, results[0]
+
+
+def test_sizes_differ_within_a_tensor():
+    """Where two axes are of one size, a mistake can hide: only scores and square weights may have such."""
+    for id, entry in ENTRIES.items():
+        for record in entry["tensors"]:
+            shape = [size for size in record["float64"]["shape"] if size > 1]
+            last = record["name"].removeprefix("grad.").removesuffix(".weight")
+            square = last.endswith(("_proj", "scores", "probs")) or entry["kind"] in ("spectrum", "gpt2_read")
+            assert square or len(set(shape)) == len(shape) or "edge" in entry["flags"], (id, record["name"], shape)
