@@ -7,6 +7,7 @@ is in the step that makes it.
 import fnmatch
 import hashlib
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ..formats import read_json
 from .cases import DTYPES, TIERS
 from .causes import likely_causes
-from .manifest import MANIFEST, load_case, load_manifest
+from .manifest import MANIFEST, VECTORS, load_case, load_manifest
 from .port_files import port_files, read_port_file, shown
 from .sections import sections_of
 from .tolerances import allowed, shares
@@ -156,7 +157,7 @@ def compare_exports(folder):
     agree : bool, whether all tensors are within their tolerances
     text : how many are bit for bit equal, and what does not agree
     """
-    fresh, stored = hashes(folder), hashes(None)
+    fresh, stored = (hashes(load_manifest(vectors)[0].values()) for vectors in (folder, None))
     results, complaints = check(folder)
     agree = exit_code(results, complaints) == 0
     verdict = "all are within their tolerances" if agree else "NOT all are within their tolerances"
@@ -164,10 +165,9 @@ def compare_exports(folder):
     return agree, "\n".join([f"{equal}; {verdict}", *complaints, *filter(None, map(format_result, results))])
 
 
-def hashes(vectors):
-    """(case, tensor, precision, hash) of all tensors in a folder; see `load_manifest`."""
-    entries, _ = load_manifest(vectors)
-    records = [(id, record) for id, entry in entries.items() for record in entry["tensors"]]
+def hashes(cases):
+    """(case, tensor, precision, hash) of all tensors of a manifest's cases."""
+    records = [(entry["id"], record) for entry in cases for record in entry["tensors"]]
     return {(id, record["name"], dtype, record[dtype]["sha256"]) for id, record in records for dtype in DTYPES}
 
 
@@ -176,11 +176,12 @@ def hashes(vectors):
 
 def format_vectors(vectors=None):
     """A line on the vectors of a check: where they are, what made them, and a short hash of all that is in them."""
-    entries, folder = load_manifest(vectors)
-    made = read_json(folder / MANIFEST).get("generator", {})
-    digest = hashlib.sha256("".join(sorted(map(repr, hashes(vectors)))).encode()).hexdigest()[:12]
+    folder = VECTORS if vectors is None else Path(vectors)
+    manifest = read_json(folder / MANIFEST)  # which `check` has found right
+    made, cases = manifest.get("generator", {}), manifest["cases"]
+    digest = hashlib.sha256("".join(sorted(map(repr, hashes(cases)))).encode()).hexdigest()[:12]
     version, commit = made.get("lora_np", "?"), (made.get("commit") or "?")[:12]
-    return f"vectors: {len(entries)} cases, {digest}, of lora_np {version} at {commit}, in {folder}"
+    return f"vectors: {len(cases)} cases, {digest}, of lora_np {version} at {commit}, in {folder}"
 
 
 def exit_code(results, complaints):
