@@ -123,6 +123,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_template_that_fails(text, monkeypatch):
     if "10**8" in text and sys.platform != "linux":

@@ -250,6 +250,7 @@ def test_as_a_module_without_a_traceback(tmp_path):
 # ---------------------------------------------------------------- reports, and answers as files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed, K", [(0, 2), (2, 7), (3, 40)])
 def test_a_report_has_scikit_learns_numbers(seed, K):
     """Of classes that are never predicted, classes without texts, and classes with neither."""

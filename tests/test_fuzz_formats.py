@@ -839,6 +839,7 @@ def main(root, seed, cases, first=0, which=""):
 # ------------------------------------------------------------------ the tests
 
 
+@pytest.mark.slow
 def test_damaged_files_load_or_are_refused_by_name(tmp_path):
     failures = fuzz(tmp_path / "fuzz", seed=5, cases=500)
     assert failures == [], "\n".join(failures[:20])

@@ -101,6 +101,7 @@ def test_no_gradient_is_zero_from_the_start(name):
             assert np.linalg.norm(claimed[operand]) > 1e-4 * np.linalg.norm(doutput), operand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, draw in CASES.items() if draw(np.random.default_rng(0)).selective])
 def test_what_is_wanted_comes_back_the_same_and_nothing_else(name):
     case, doutput = check.draw_case(name, 0)

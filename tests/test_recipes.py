@@ -60,6 +60,7 @@ LIMIT = 24  # snippets of each split
 FIVE = [0, 1, 2, 3, 4]
 CASES = [(name, base) for name in RECIPES for base in bases_of(name)]
 SLOW = [(name, "smollm2") for name in ("main_job", "truncation", "intruders", "amplification")]  # 21 blocks of SVDs
+SLOW += [("cost", "pretrained"), ("rank_sweep", "smollm2"), ("subspace_seeds", "smollm2"), ("prompting", "smollm2")]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,7 @@ def test_a_run_is_a_function_of_its_settings(method, small):
     assert classify_run(replace(run, seed=1))[0] != numbers
 
 
+@pytest.mark.slow
 def test_what_a_run_keeps_is_what_it_measured(small):
     """The arrays are those of the best evaluation; to keep them changes no number."""
     snippets = load_snippets(LIMIT)

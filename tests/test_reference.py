@@ -73,6 +73,7 @@ def first_off(id, got):
 # ---------------------------------------------------------------- the vectors
 
 
+@pytest.mark.slow
 def test_the_shipped_vectors_are_those_of_this_code(exported):
     """Within their tolerances on any machine; and the checker passes on both."""
     agree, said = compare_exports(exported)

@@ -552,7 +552,7 @@ OTHERS = {  # what a second run does otherwise -> its options, and what it does 
 }
 
 
-QUICK_OTHERS = ("method, adapter, learning_rate", "base", "data")
+QUICK_OTHERS = ("method, adapter, learning_rate",)
 
 
 @pytest.mark.parametrize("what", [pytest.param(n, marks=[] if n in QUICK_OTHERS else pytest.mark.slow) for n in OTHERS])
