@@ -23,9 +23,13 @@ class NotInstalled(Exception):
 
 
 def setup(threads=1):
-    """Prepare a notebook: figures in the page and in the project's style, short numbers, so many threads.
+    """Prepare a notebook: figures in the page and in the project's style, short numbers, a number of BLAS threads.
 
     The small base's matrices are too small to be split over threads, and with one thread times are steady.
+
+    Parameters
+    ----------
+    threads : int, more than 1 only for a model as large as SmolLM2
     """
     import matplotlib
     from matplotlib import pyplot as plt
