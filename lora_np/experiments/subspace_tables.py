@@ -4,7 +4,7 @@ import numpy as np
 
 from ..analysis import gaussian_similarity, product_right_directions, right_directions, similarity_table
 from .drawing import new_figure
-from .methods import tuned_runs
+from .methods import SOME, tuned_runs
 from .runs import load_base
 
 LAYERS = ("q_proj", "v_proj")
@@ -17,8 +17,10 @@ def pairs(ranks, seeds, quick, base="pretrained"):
 
     First come the first runs of all pairs, then the second ones.
     """
-    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, base=base)
-    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick, base=base)
+    some, second = SOME if base == "smollm2" else {}, [seed + SECOND for seed in seeds]
+    of_both = zip(ranks, (seeds, second))
+    first, second = (tuned_runs([f"qv_r{r}"], of_rank, quick, base=base, **some) for r, of_rank in of_both)
+    return first | second
 
 
 def width(runs):

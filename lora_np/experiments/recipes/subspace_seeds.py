@@ -3,6 +3,7 @@
 The same φ(i, j) as between ranks, between the adapters of two seeds, which differ in the random A, in the head, and in
 the order of the same snippets. No run is in two pairs. The control is what two random subspaces have in common on
 average, max(i, j)/C. Directions that two seeds share beyond that are those that the task needs.
+SmolLM2 is trained on 2,000 snippets.
 """
 
 from functools import partial
