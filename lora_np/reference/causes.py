@@ -2,7 +2,8 @@
 
 First this package makes each known mistake itself (`mistakes.py`, `wrong.py`). A mistake that leaves all earlier
 tensors right and gives the port's numbers for this one is the likely cause; if several do, the later tensors decide. If
-none fits, `looks` describes the tensor itself: a factor, a sign, another order, another tensor.
+none fits, it makes small changes to its own functions that compute the tensor (`mutants.py`): a term left out, a sign,
+a transpose. If none of these fits either, `looks` describes the tensor itself: a factor, another order, another tensor.
 """
 
 import itertools
@@ -11,14 +12,35 @@ import math
 import numpy as np
 
 from .mistakes import MISTAKES
+from .sections import operation_of
 from .tolerances import allowed, rms, shares
-from .wrong import wrong_outputs
+from .wrong import derived, wrong_code, wrong_outputs
 
 MOST = 3  # sentences
 WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the package with it
+MODULES = {  # of a kind or an operation, if not the one of its name in ops/
+    **{name: (f"training.{name}",) for name in ("clip", "schedule", "adamw", "accumulate")},
+    **{name: (f"adapters.{name}", "ops.low_rank", "adapters.config") for name in ("lora", "dora", "qalora")},
+    "grouped_attention": ("ops.attention", "ops.softmax"),
+    "attention": ("ops.attention", "ops.softmax"),
+    "linear_cross_entropy": ("ops.linear_cross_entropy", "ops.cross_entropy"),
+    "residual": ("model.layers",),
+    "pool": ("model.layers",),
+    "sample": ("model.sampling",),
+    "generate": ("model.decoder",),
+    "llama_generate": ("model.decoder",),
+    "nf4": ("compress.nf4", "compress.double"),
+    "blocks": ("compress.ggml",),
+    "gguf_read": ("formats.llama", "compress.ggml"),
+    "gguf_adapter": ("formats.to_gguf", "formats.llama"),
+    **{name: ("formats.gpt2", "formats.fused") for name in ("gpt2_read", "gpt2_write")},
+    **{name: ("formats.peft", "formats.fused") for name in ("peft_read", "peft_write")},
+    "spectrum": ("reference.cases.files",),
+}
+MODELS = ("model", "train", "llama", "llama_train")
 
 
-def likely_causes(entry, reference, got, tensor, dtype):
+def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     """Sentences on what is wrong, the likeliest first.
 
     Parameters
@@ -28,18 +50,38 @@ def likely_causes(entry, reference, got, tensor, dtype):
     got : dict, name -> array, the port's outputs
     tensor : str, the first that diverges
     dtype : "float64" or "float32"
+    derive : bool, whether to try changes of the package's functions too, which takes seconds
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
         return ["an input comes back with other numbers, and everything after it was computed from those"]
     others = {name: array for name, array in reference.items() if name != tensor}
     factors = named_factors(entry["settings"], reference)
-    known = known_mistakes(entry, records, reference, got, tensor, dtype)
-    return known or looks(reference[tensor], got[tensor], dtype, others, factors)
+    if not np.isfinite(got[tensor]).any():  # where all is NaN, any mistake that makes NaN would fit
+        return looks(reference[tensor], got[tensor], dtype, others, factors)
+    given = entry, records, reference, got, tensor, dtype
+    known = explained_by({mistake: wrong_code(mistake) for mistake in MISTAKES}, *given)
+    if known:
+        return known
+    seen, changes = looks(reference[tensor], got[tensor], dtype, others, factors), {}
+    if derive:
+        changes = dict(itertools.chain.from_iterable(derived(module).items() for module in modules_of(entry, tensor)))
+    likely = [f"as if this were changed in the package: {sentence}" for sentence in explained_by(changes, *given)]
+    return [*(sentence for sentence in seen if not (likely and "no known mistake" in sentence)), *likely][:MOST]
 
 
-def known_mistakes(entry, records, reference, got, tensor, dtype):
-    """The sentences of the mistakes that explain the tensor best."""
+def modules_of(entry, tensor):
+    """The modules of the package that compute a tensor."""
+    names = [entry["kind"]]
+    if entry["kind"] in MODELS:
+        inside = tensor.removeprefix("step.1.").removeprefix("grad.")
+        names = [operation_of(entry["settings"], inside), "residual"]
+        names += ["adamw", "clip", "schedule"] * ("train" in entry["settings"])
+    return [module for name in names if name for module in MODULES.get(name, (f"ops.{name}",))]
+
+
+def explained_by(changes, entry, records, reference, got, tensor, dtype):
+    """The sentences of the changes, sentence -> codes, that explain the tensor best."""
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
 
@@ -54,16 +96,16 @@ def known_mistakes(entry, records, reference, got, tensor, dtype):
     if "train" in settings:
         settings = {**settings, "until": int(tensor.split(".")[1])}  # of step.10.loss
     scores = {}
-    for mistake in MISTAKES:
+    for sentence, codes in changes.items():
         try:
-            made = wrong_outputs(mistake, entry["kind"], settings, inputs, dtype)
+            made = wrong_outputs(codes, entry["kind"], settings, inputs, dtype)
         except Exception:
             continue  # this case's shapes or numbers make the mistake impossible
         first = next((n for n in outputs if not same(made.get(n), reference[n], n)), None)
         if first == tensor and same(got[tensor], made.get(tensor), tensor):
-            scores[mistake] = sum(same(got.get(n), made.get(n), n) for n in outputs[outputs.index(tensor) :])
+            scores[sentence] = sum(same(got.get(n), made.get(n), n) for n in outputs[outputs.index(tensor) :])
     best = max(scores.values(), default=0)
-    return [mistake for mistake, score in scores.items() if score == best][:MOST]
+    return [sentence for sentence, score in scores.items() if score == best][:MOST]
 
 
 def named_factors(settings, reference):
@@ -102,6 +144,8 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     -------
     list of str, each about "it"
     """
+    if np.allclose(wrong.byteswap(), right, rtol=1e-4 if dtype == "float32" else 1e-10, atol=0.0):
+        return ["its bytes are in the opposite order: files are little-endian"]
     right, wrong = right.astype(np.float64), wrong.astype(np.float64)
     keep = np.isfinite(right)
     if not np.isfinite(wrong[keep]).all():
@@ -120,7 +164,7 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     error = float(np.abs(a - b).max()) / size
     if error < 1e-2:
         guess = "some of it in float32, or " if dtype == "float64" and 1e-9 < error < 1e-5 else ""
-        return [f"it is off by {error:.0e} of its size: {guess}a constant with too few digits, or a small term"]
+        return [f"it is off by {error:.0e} of its size: {guess}a small term or a constant that is not exact"]
     for sentence, x, y in lookalikes(wrong, right, keep, largest, others or {}, factors or {}):
         if x.shape == y.shape and (np.abs(x - y) <= near).all():
             return [sentence]
@@ -162,8 +206,8 @@ def known_factor(factor, factors):
     """A factor in words: the name of a quantity that has its value or its inverse's, or its digits."""
     for word, value in (("times", factor), ("divided by", 1 / factor if factor else math.inf)):
         names = [name for name, known in factors.items() if math.isclose(value, known, rel_tol=1e-6)]
-        if names:
-            return f"{word} {' or '.join(names)}"
+        if len(names) == 1:  # where two are of one size, neither is named
+            return f"{word} {names[0]}"
     return f"times {factor:.9g}"
 
 

@@ -2,6 +2,7 @@
 
 Only the inputs come from the vectors' files. What PyTorch computes from them has to be within the float64 tolerances
 that apply to ports. The files of tier 3 have other judges: test_formats_hf.py compares them with transformers and PEFT.
+So have blocks and GGUF: test_reference_gguf.py, with the package of llama.cpp.
 """
 
 import math
@@ -10,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from lora_np.compress.code_points import CODE_POINTS
+from lora_np.compress.ggml import BLOCK
 from lora_np.model import LlamaConfig
 from lora_np.reference import load_case, load_manifest
 from lora_np.reference.cases.model import config_of
 from lora_np.reference.tolerances import allowed, shares
 
-torch = pytest.importorskip("torch")
+torch, gguf = pytest.importorskip("torch"), pytest.importorskip("gguf")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -124,6 +126,23 @@ def dora(s, t):
     delta = (m / norm)[:, None] * V - t["weight"]
     su = scale * F.linear(dropped, t["lora_A"])
     return {"norm": norm, "h": h, "su": su, "y": y, "delta": delta, "merged": t["weight"] + delta}
+
+
+def expanded(blocks, form):
+    """U8 blocks as the matrix that they are, in float64."""
+    return torch.tensor(gguf.quants.dequantize(blocks.numpy(), gguf.GGMLQuantizationType[form.upper()])).double()
+
+
+def qalora(s, t):
+    weight, L = expanded(t["blocks"], "q4_1"), t["lora_A"].shape[1]
+    pooled = F.avg_pool1d(t["x"] * t["mask"], BLOCK)
+    factor = scale_of(s) * L
+    y = F.linear(t["x"], weight, t["bias"]) + factor * F.linear(F.linear(pooled, t["lora_A"]), t["lora_B"])
+    delta = (factor / BLOCK * t["lora_B"] @ t["lora_A"]).repeat_interleave(BLOCK, dim=1)
+    merged = t["blocks"].clone().view(len(weight), L, 20)
+    offsets = merged[..., 2:4].clone().view(torch.float16)[..., 0].double() + delta.detach()[:, ::BLOCK]
+    merged[..., 2:4] = offsets.half()[..., None].view(torch.uint8)
+    return {"weight": weight, "pooled": pooled, "y": y, "delta": delta, "merged": merged.flatten(1)}
 
 
 def gradients(s, t, outputs, names):
@@ -346,10 +365,11 @@ def nf4(s, t):
 COMPUTED = {f.__name__: f for f in (
     linear, layer_norm, gelu, softmax, attention, embedding, cross_entropy, dropout, lora, dora, model, generate,
     sample, clip, schedule, adamw, accumulate, train, spectrum, nf4, rms_norm, rope, swiglu, linear_cross_entropy,
+    qalora,
 )}  # fmt: skip
 COMPUTED |= {"llama": model, "llama_generate": generate, "llama_train": train}
 COMPUTED["grouped_attention"] = attention_in_groups
-OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write"}
+OF_FILES = {"gpt2_read", "gpt2_write", "peft_read", "peft_write", "blocks", "gguf_read", "gguf_adapter"}
 
 
 def as_tensor(array):
@@ -362,6 +382,9 @@ def test_case(id):
     entry = ENTRIES[id]
     reference = load_case(entry, "float64", FOLDER)
     inputs = {r["name"]: as_tensor(reference[r["name"]]) for r in entry["tensors"] if r["stage"] == "input"}
+    if "blocks" in entry["settings"]:
+        form = entry["settings"]["blocks"]
+        inputs = {n: expanded(a, form) if a.dtype == torch.uint8 else a for n, a in inputs.items()}
     outputs = COMPUTED[entry["kind"]](entry["settings"], inputs)
     records = [record for record in entry["tensors"] if record["stage"] != "input"]
     assert records

@@ -272,10 +272,23 @@ static Tensor *keep(Layer l, Tensor *t, Text leaf) { return put(t, text("%s%s", 
 static REAL adapter_scale(double alpha, double r, bool rslora) { return alpha / (rslora ? sqrt(r) : r); }
 /* linear: y = x W^T + b.  LoRA, with x~ = x * mask: su = s (x~ A^T),  y = x W^T + b + su B^T,  delta = s B A.
    DoRA: V = W + s B A,  gain = m / norm of each row of V,  h = x~ V^T,  y = gain * h + b + (x - x~) W^T,
-   delta = gain * V - W.  The norm is a constant going back, unless the setting says otherwise. */
+   delta = gain * V - W.  The norm is a constant going back, unless the setting says otherwise.
+   QA-LoRA, with L blocks of 32 inputs, p the mean of x~ in each: y = x W^T + b + s L (p A^T) B^T,
+   delta = s L / 32 B A, each column 32 times. */
+enum { BLOCK = 32 };
+static Tensor *qalora(Layer l, Tensor *masked) {
+    Tensor *A = own(l, "lora_A"), *B = own(l, "lora_B"), *ones = vector(BLOCK), *delta, *p;
+    const int n = last(A), rows = masked->size / BLOCK, deltas[] = {B->shape[0], n, BLOCK};
+    for (int j = 0; j < BLOCK; j++) ones->f[j] = 1;
+    p = keep(l, shaped(mean(shaped(masked, 2, (int[]){rows, BLOCK})), 3, ending(*masked, 3, n)->shape), "pooled");
+    delta = product(zeros(3, deltas), "oig=oi,g", scale(outer(B, A), l.s * n / BLOCK), ones);
+    keep(l, shaped(delta, 2, (int[]){B->shape[0], n * BLOCK}), "delta");
+    return linear(scale(linear(p, A), l.s * n), B);
+}
 static Tensor *layer(Layer l, Tensor *x) {
     Tensor *W = own(l, "weight"), *bias = find(text("%sbias", l.at)), *masked = times(x, l.mask), *y = linear(x, W);
-    if (l.adapter) {
+    if (l.adapter && *l.adapter == 'q') y = add(y, qalora(l, masked));
+    else if (l.adapter) {
         Tensor *A = own(l, "lora_A"), *B = own(l, "lora_B"), *su = keep(l, scale(linear(masked, A), l.s), "su");
         Tensor *delta = scale(outer(B, A), l.s), *V = add(W, delta);
         if (*l.adapter == 'd') {
@@ -342,12 +355,62 @@ static REAL silu(REAL a, REAL *slope) {         /* a s(a) with s = 1 / (1 + exp(
 }
 static Tensor *swiglu(Tensor *gate, Tensor *up) { return times(map(silu, gate), up); }
 
+/* llama.cpp's blocks of 32 weights: d, in Q4_1 also m, then codes of 8 bits, or of 4: weight j in the low half of byte
+   j, weight j + 16 in the high half. The types are GGUF's: 2 is Q4_0, 3 is Q4_1, 8 is Q8_0. */
+static int type_of(Text format) { return format[1] == '8' ? 8 : format[3] == '0' ? 2 : 3; }
+static int header_bytes(int type) { return type == 3 ? 4 : 2; }
+static int block_bytes(int type) { return header_bytes(type) + (type == 8 ? 32 : 16); }
+static float half(const uint8_t *p) {           /* float16: sign, 5 bits of exponent, 10 bits */
+    const int bits = p[0] | p[1] << 8, e = bits >> 10 & 31, m = bits & 1023;
+    const float x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024 + m, e - 25) : ldexpf(m, -24);
+    return bits >> 15 ? -x : x;
+}
+static void put_half(uint8_t *p, double x) {    /* rounded, a half to even */
+    const int e = x && ilogb(x) > -14 ? ilogb(x) : -14, bits = (e + 14) * 1024 + (int)rint(ldexp(fabs(x), 10 - e));
+    p[0] = bits, p[1] = bits >> 8 | !!signbit(x) << 7;
+}
+static float weight_of(const uint8_t *block, int type, int j) {
+    const int head = header_bytes(type), code = block[head + j % 16] >> j / 16 * 4 & 15;
+    const float d = half(block);
+    return type == 8 ? d * (int8_t)block[2 + j] : type == 2 ? d * (code - 8) : d * code + half(block + 2);
+}
+static Tensor *expand(const Tensor *rows, int type) {
+    Tensor *y = matrix(rows->shape[0], last(rows) / block_bytes(type) * BLOCK);
+    for (int k = 0; k < y->size; k++) y->f[k] = weight_of(rows->u + k / BLOCK * block_bytes(type), type, k % BLOCK);
+    return y;
+}
+/* All in float32, with the d that is not rounded to float16 yet. */
+static void pack(uint8_t *to, const REAL *w, int type) {
+    float least = w[0], most = w[0], far = w[0], d, inverse;
+    for (int j = 1; j < BLOCK; j++) {
+        least = fmin(least, (float)w[j]), most = fmax(most, (float)w[j]);
+        if (fabs(w[j]) > fabs(far)) far = w[j];
+    }
+    d = type == 8 ? fabs(far) / 127 : type == 2 ? far / -8 : (most - least) / 15;
+    inverse = isfinite(1 / d) ? 1 / d : 0;
+    put_half(to, d);
+    if (type == 3) put_half(to + 2, least);
+    for (int j = 0, head = header_bytes(type), code; j < BLOCK; j++) {
+        const float x = ((float)w[j] - (type == 3 ? least : 0)) * inverse;
+        code = type == 8 ? copysign(floor(fabs((double)x) + 0.5), x) : fmin(15, floor(x + (type == 2 ? 8.5f : 0.5f)));
+        if (type == 8) to[head + j] = code;
+        else to[head + j % 16] = j < 16 ? code : to[head + j % 16] | code << 4;
+    }
+}
+static void run_blocks(void) {
+    Tensor *w = get("weight"), *packed;
+    const int type = type_of(string(member(settings, "format"))), size = block_bytes(type);
+    packed = put(make("U8", 2, (int[]){w->shape[0], last(w) / BLOCK * size}), "packed");
+    for (int k = 0; k < w->size; k += BLOCK) pack(packed->u + k / BLOCK * size, w->f + k, type);
+    put(expand(packed, type), "dequantised"), put(expand(get("blocks"), type), "expanded");
+}
 static bool is(Text name) { return !strcmp(kind, name); }
 static void run_operation(void) {
-    Layer l = {"", is("lora") || is("dora") ? kind : NULL, 0, find("mask")};
+    Layer l = {"", is("lora") || is("dora") || is("qalora") ? kind : NULL, 0, find("mask")};
     Tensor *x = find("x"), *y;
     Text name = is("softmax") ? "probs" : strstr(kind, "attention") ? "context" : "y";
     if (strstr(kind, "cross_entropy")) name = "loss";
+    if (is("qalora")) put(expand(get("blocks"), 3), "weight");
     if (l.adapter) l.s = adapter_scale(number(settings, "alpha"), number(settings, "r"), is_true(settings, "rslora"));
     if (is("gelu")) y = map(gelu, x), put(y->b, "slope");
     else if (is("softmax")) y = softmax(x);
@@ -363,6 +426,11 @@ static void run_operation(void) {
     else if (is("cross_entropy")) y = cross_entropy(get("logits"), get("targets"), whole(settings, "ignore_index"));
     else y = is("linear") || l.adapter ? layer(l, x) : (die("no such kind: ", kind), NULL);
     backward(put(y, name), !strcmp(name, "loss") ? scalar(number(settings, "grad_loss")) : get(text("grad.%s", name)));
+    if (!is("qalora")) return;
+    Tensor *given = get("blocks"), *merged = put(make("U8", 2, given->shape), "merged");
+    memcpy(merged->u, given->u, bytes(given));
+    for (int k = 0; k < merged->size / 20; k++)  /* m + delta for the m of each block; no other byte changes */
+        put_half(merged->u + 20 * k + 2, half(merged->u + 20 * k + 2) + get("delta")->f[k * BLOCK]);
 }
 
 /* ==== 5. Tier 2: the model ======================================================================================== */
@@ -423,6 +491,8 @@ static Tensor *forward(int earlier) {           /* the logits of ids that stand 
     return x;
 }
 static void run_model(void) {
+    for (List *e = scope; e && lookup(settings, "blocks"); e = e->next)
+        if (!strcmp(e->t->dtype, "U8")) e->t = expand(e->t, type_of(string(member(settings, "blocks"))));
     forward(0), backward(get("loss"), scalar(1));
     if (!adapter) return;
     List *all = scope;                          /* the merged model has a scope of its own, without masks */
@@ -712,28 +782,17 @@ static double gguf_value(int type) {            /* 0 of a text or a list; no num
     memcpy(&narrow, &bits, 4), memcpy(&wide, &bits, 8);
     return type == 6 ? narrow : type == 12 ? wide : bits;
 }
-static float half(const uint8_t *p) {           /* float16: sign, 5 bits of exponent, 10 bits */
-    const int bits = p[0] | p[1] << 8, e = bits >> 10 & 31, m = bits & 1023;
-    const float x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf(1024 + m, e - 25) : ldexpf(m, -24);
-    return bits >> 15 ? -x : x;
-}
-/* A block of 32 weights: d, in Q4_1 also m, then codes of 8 bits, or of 4: weight j in the low half of byte j, weight
-   j + 16 in the high half. */
-static float weight_of(const uint8_t *block, int type, int j) {
-    const int head = type == 3 ? 4 : 2, code = block[head + j % 16] >> j / 16 * 4 & 15;
-    const float d = half(block);
-    return type == 8 ? d * (int8_t)block[2 + j] : type == 2 ? d * (code - 8) : d * code + half(block + 2);
-}
 static Tensor *gguf_tensor(const uint8_t *data, int type, Tensor *t) {
-    static const int sizes[] = {4, 2, 18, 20, 0, 0, 0, 0, 34};
-    const int weights = type < 2 ? 1 : 32, size = type < 0 || type > 8 ? 0 : sizes[type];
-    if (!size) die("a tensor that is not F32, F16, Q4_0, Q4_1 or Q8_0", "");
+    if (type != 0 && type != 1 && type != 2 && type != 3 && type != 8)
+        die("a tensor that is not F32, F16, Q4_0, Q4_1 or Q8_0", "");
+    const int weights = type < 2 ? 1 : BLOCK, size = type < 2 ? 4 - 2 * type : block_bytes(type);
     if (last(t) % weights || data > file_end || (size_t)(file_end - data) < (size_t)t->size / weights * size)
         die("a tensor that is cut off", "");
     for (int k = 0; k < t->size; k++) {
         const uint8_t *p = data + (size_t)(k / weights) * size;
         float x;
-        memcpy(&x, p, sizeof x), t->f[k] = type == 0 ? x : type == 1 ? half(p) : weight_of(p, type, k % 32);
+        if (type == 0) memcpy(&x, p, sizeof x);
+        t->f[k] = type == 0 ? x : type == 1 ? half(p) : weight_of(p, type, k % BLOCK);
     }
     return t;
 }
@@ -750,22 +809,19 @@ static Text gguf_name(Text name) {              /* ours of GGUF's */
     return name;
 }
 /* GGUF has a head's rows of q and k in the order 0, D/2, 1, D/2 + 1 ...: row 2j + s is row j + s D/2. */
-static Tensor *in_order(Tensor *t, int D) {
+static bool is_turned(Text name) { return strstr(name, "q_proj") || strstr(name, "k_proj"); }
+static Tensor *in_order(Tensor *t, int D, bool back) {
     Tensor *y = like(t);
-    for (int k = 0, n = t->size / t->shape[0]; k < t->shape[0]; k++)
-        memcpy(y->f + (k / D * D + k % 2 * D / 2 + k % D / 2) * n, t->f + k * n, n * sizeof(REAL));
+    for (int k = 0, n = t->size / t->shape[0]; k < t->shape[0]; k++) {
+        const int ours = k / D * D + k % 2 * D / 2 + k % D / 2;
+        memcpy(y->f + (back ? k : ours) * n, t->f + (back ? ours : k) * n, n * sizeof(REAL));
+    }
     return y;
 }
-/* port FILE.gguf ID ID ...: the logits after the last of these tokens, one a line. */
-static void run_gguf(int n_ids, char **ids) {
+static void read_gguf(const Tensor *file) {
     static const Text keys[][2] = {{"block_count", "n_layers"}, {"attention.head_count", "n_heads"},
-        {"embedding_length", "d_model"}, {"rope.freq_base", "rope_theta"},
+        {"embedding_length", "d_model"}, {"rope.freq_base", "rope_theta"}, {"attention.key_length", "head_size"},
         {"attention.layer_norm_rms_epsilon", "rms_norm_eps"}};
-    FILE *f = fopen(current_file, "rb");
-    if (!f || fseek(f, 0, SEEK_END)) die("cannot be read", "");
-    Tensor *file = octets(ftell(f)), *prompt = integers(1, n_ids);
-    rewind(f);
-    if (!fread(file->u, bytes(file), 1, f) || fclose(f)) die("cannot be read", "");
     at = file->u, file_end = at + file->size, model = "{\"n_classes\":0";
     double alignment = 32;
     if (little(4) != 0x46554747 || little(4) != 3) die("not a GGUF file of version 3", "");
@@ -773,12 +829,13 @@ static void run_gguf(int n_ids, char **ids) {
     for (uint64_t k = 0; k < fields; k++) {
         Text key = gguf_text(), mine = after("llama.", key);
         const double value = gguf_value(little(4));
-        for (int j = 0; mine && j < 5; j++)
+        for (int j = 0; mine && j < 6; j++)
             if (!strcmp(mine, keys[j][0])) model = text("%s,\"%s\":%.17g", model, keys[j][1], value);
         if (!strcmp(key, "general.alignment")) alignment = value;
     }
-    model = text("%s}", model), settings = model, kind = "llama";
-    const int D = whole(model, "d_model") / whole(model, "n_heads");
+    model = text("%s}", model);
+    const int D = lookup(model, "head_size") ? whole(model, "head_size")
+                                             : whole(model, "d_model") / whole(model, "n_heads");
     struct { Text name; int type; uint64_t offset; Tensor *t; } *all = allocate(tensors * sizeof *all);
     for (uint64_t k = 0; k < tensors; k++) {
         all[k].name = gguf_name(gguf_text());
@@ -790,14 +847,69 @@ static void run_gguf(int n_ids, char **ids) {
     const uint64_t step = alignment, data = ((at - file->u) + step - 1) / step * step;
     for (uint64_t k = 0; k < tensors; k++) {
         Tensor *t = gguf_tensor(file->u + data + all[k].offset, all[k].type, all[k].t);
-        put(strstr(all[k].name, "q_proj") || strstr(all[k].name, "k_proj") ? in_order(t, D) : t, all[k].name);
+        put(is_turned(all[k].name) ? in_order(t, D, false) : t, all[k].name);
     }
     model = text("%.*s,\"head_size\":%d,\"tied\":%s}", (int)strlen(model) - 1, model, D,
                  find("head.weight") ? "false" : "true");
+}
+static void run_gguf_read(void) { read_gguf(get("model.gguf")); }
+/* port FILE.gguf ID ID ...: the logits after the last of these tokens, one a line. */
+static void run_gguf(int n_ids, char **ids) {
+    FILE *f = fopen(current_file, "rb");
+    if (!f || fseek(f, 0, SEEK_END)) die("cannot be read", "");
+    Tensor *file = octets(ftell(f)), *prompt = integers(1, n_ids);
+    rewind(f);
+    if (!fread(file->u, bytes(file), 1, f) || fclose(f)) die("cannot be read", "");
+    read_gguf(file), settings = model, kind = "llama";
     for (int k = 0; k < n_ids; k++) prompt->i[k] = atoi(ids[k]);
     put(prompt, "ids");
     Tensor *logits = forward(0);
     for (int k = logits->size - last(logits); k < logits->size; k++) printf("%.9g\n", (double)logits->f[k]);
+}
+/* An adapter's file: bytes are put at its end. Its alpha is the s r that most layers have; the others' B makes up. */
+static Tensor *output;
+static void emit(const void *from, int n) { memcpy(output->u + output->size, from, n), output->size += n; }
+static void emit_number(uint64_t x, int n) { emit(&x, n); }
+static void emit_text(Text s) { emit_number(strlen(s), 8), emit(s, strlen(s)); }
+static void fill(void) { output->size += -output->size & 31; }  /* what is there is 0 */
+static void run_gguf_adapter(void) {
+    static const Text order[] = {"attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj", "mlp.gate_proj",
+                                 "mlp.up_proj", "mlp.down_proj"};
+    static const Text theirs[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    const int n = 7 * whole(model, "n_layers");
+    Tensor **arrays = allocate(2 * n * sizeof *arrays);
+    double *products = allocate(n * sizeof *products), alpha = 0;   /* s r of each layer */
+    int layers = 0, most = 0;
+    for (int k = 0; k < n; k++) {
+        Text name = text("blocks.%d.%s", k / 7, order[k % 7]);
+        if (!(arrays[2 * k] = find(text("%s.lora_A", name)))) continue;
+        products[k] = layer_of(name).s * arrays[2 * k]->shape[0], layers++;
+    }
+    for (int k = 0, same = 0; k < n; k++, same = 0) {
+        for (int j = 0; j < n; j++) same += products[k] && products[j] == products[k];
+        if (same > most) most = same, alpha = products[k];
+    }
+    output = put(octets(1 << 20), "adapter.gguf"), output->size = 0;
+    emit("GGUF", 4), emit_number(3, 4), emit_number(2 * layers, 8), emit_number(4, 8);
+    for (int k = 0; k < 3; k++) {
+        emit_text((Text[]){"general.architecture", "general.type", "adapter.type"}[k]), emit_number(8, 4);
+        emit_text((Text[]){"llama", "adapter", "lora"}[k]);
+    }
+    emit_text("adapter.lora.alpha"), emit_number(6, 4), emit(&(float){alpha}, 4);
+    for (int k = 0, offset = 0; k < 2 * n; k++) {
+        Text name = text("blocks.%d.%s", k / 14, order[k / 2 % 7]);
+        if (!arrays[k / 2 * 2]) continue;
+        Tensor *t = k % 2 ? scale(get(text("%s.lora_B", name)), products[k / 2] / alpha) : arrays[k];
+        arrays[k] = k % 2 && is_turned(name) ? in_order(t, whole(model, "head_size"), true) : t;
+        emit_text(text("blk.%d.%s.weight.lora_%c", k / 14, theirs[k / 2 % 7], "ab"[k % 2]));
+        emit_number(2, 4), emit_number(last(t), 8), emit_number(t->shape[0], 8), emit_number(0, 4);
+        emit_number(offset, 8), offset += (4 * t->size + 31) / 32 * 32;
+    }
+    for (int k = 0; k < 2 * n; k++) {
+        fill();
+        for (int j = 0; arrays[k] && j < arrays[k]->size; j++) emit(&(float){arrays[k]->f[j]}, 4);
+    }
+    fill(), output->shape[0] = output->size;
 }
 
 /* ==== The cases =================================================================================================== */
@@ -807,7 +919,8 @@ static void run_case(Text directory) {
         {"accumulate", run_accumulate}, {"train", run_train}, {"spectrum", run_spectrum}, {"nf4", run_nf4},
         {"gpt2_read", run_gpt2_read}, {"gpt2_write", run_write}, {"peft_read", run_peft_read},
         {"peft_write", run_write}, {"llama", run_model}, {"llama_generate", run_generate},
-        {"llama_train", run_train}, {"", run_operation}};
+        {"llama_train", run_train}, {"blocks", run_blocks}, {"gguf_read", run_gguf_read},
+        {"gguf_adapter", run_gguf_adapter}, {"", run_operation}};
     FILE *f = fopen(current_file, "rb");
     Tensor *file = octets(1 << 24);             /* no case is as large */
     if (!f || !(file->size = fread(file->u, 1, bytes(file), f)) || !feof(f) || fclose(f)) die("cannot be read", "");

@@ -344,6 +344,30 @@ const linearCrossEntropy = {
   },
 };
 
+const BLOCK = 32;
+const repeat = (a) => // each number of a row 32 times
+  tensor([...a.shape.slice(0, -1), a.shape.at(-1) * BLOCK], { length: a.data.length * BLOCK },
+    (_, i) => a.data[Math.floor(i / BLOCK)]);
+const qalora = {
+  forward(inputs, settings) {
+    const { x, lora_A, lora_B } = inputs;
+    const shape = [...x.shape.slice(0, -1), lora_A.shape[1]];
+    const pooled = reshape(rowMean(asRows(dropout.forward(inputs).y, BLOCK)), shape);
+    const su = scale(linear.forward({ x: pooled, weight: lora_A }).y, scaling(settings) * lora_A.shape[1]);
+    return { pooled, su, y: add(linear.forward(inputs).y, linear.forward({ x: su, weight: lora_B }).y) };
+  },
+  backward(inputs, { pooled, su }, grad, settings) {
+    const base = linear.backward(inputs, {}, grad);
+    const up = linear.backward({ x: su, weight: inputs.lora_B }, {}, grad);
+    const inner = scale(up.x, scaling(settings) * inputs.lora_A.shape[1]); // s L grad.y B
+    const down = linear.backward({ x: pooled, weight: inputs.lora_A }, {}, inner);
+    const x = add(base.x, dropout.backward(inputs, {}, repeat(scale(down.x, 1 / BLOCK))).x);
+    return { ...base, x, lora_B: up.weight, lora_A: down.weight };
+  },
+  change: (inputs, settings) => scale(lora.delta(inputs, settings), inputs.lora_A.shape[1] / BLOCK), // of each block
+  delta: (inputs, settings) => repeat(qalora.change(inputs, settings)),
+};
+
 const operationCase = (operation) => (inputs, settings) => {
   const outputs = operation.forward(inputs, settings);
   const [above = scalar(settings.grad_loss)] = Object.values(underPrefix('grad.', inputs));
@@ -451,7 +475,8 @@ function lossAndGradients(model, batch) {
   return { acts, grads: mapNamed(gradOf, { ...model.parameters, ...acts }) };
 }
 
-function model(inputs, { model: settings, adapter }) {
+function model(given, { model: settings, adapter, blocks }) {
+  const inputs = mapNamed((a) => (a.data instanceof Uint8Array ? expand(a, blocks) : a), given);
   const { acts, grads } = lossAndGradients({ settings, adapter, parameters: inputs }, inputs);
   const delta = (name) => ADAPTERS[adapter.kind].delta(underPrefix(`${name}.`, inputs), settingsOf(adapter, name));
   const deltas = Object.fromEntries(Object.keys(adapter?.layers ?? {}).map((name) => [`${name}.weight`, delta(name)]));
@@ -678,12 +703,150 @@ function peftWrite(inputs, { model, adapter }) {
   return { 'adapter_model.safetensors': fileOf(arrays) };
 }
 
+// ---- 7. Tier 4: llama.cpp's blocks and files -----------------------------------------------------------------------
+const f32 = Math.fround;
+const fromHalf = (bits) => { // sign, 5 bits of exponent, 10 bits
+  const [e, m] = [(bits >> 10) & 31, bits & 1023];
+  return (bits >> 15 ? -1 : 1) * (e ? (1024 + m) * 2 ** (e - 25) : m * 2 ** -24);
+};
+const toHalf = (x) => {
+  const e = Math.max(-14, Math.floor(Math.log2(Math.abs(x))));
+  const whole = roundEven(Math.abs(x) / 2 ** (e - 10)); // 1024 to 2048, or below 1024 for the smallest numbers
+  return (x < 0 || Object.is(x, -0) ? 32768 : 0) + (e + 14) * 1024 + whole;
+};
+const sizeOfBlock = (format) => ({ q8_0: 34, q4_0: 18, q4_1: 20 })[format];
+
+function expand({ shape, data }, format) {
+  const size = sizeOfBlock(format);
+  const half = (at) => fromHalf(data[at] + 256 * data[at + 1]);
+  return tensor([shape[0], (shape[1] / size) * BLOCK], { length: (data.length / size) * BLOCK }, (_, i) => {
+    const [at, j] = [Math.floor(i / BLOCK) * size, i % BLOCK];
+    if (format === 'q8_0') return f32(half(at) * Int8Array.of(data[at + 2 + j])[0]);
+    const code = (data[at + size - 16 + (j % 16)] >> (j < 16 ? 0 : 4)) & 15;
+    return format === 'q4_0' ? f32(half(at) * (code - 8)) : f32(f32(half(at) * code) + half(at + 2));
+  });
+}
+
+function packBlock(w, format) {
+  const inverse = (d) => (Number.isFinite(f32(1 / d)) ? f32(1 / d) : 0);
+  const bytes = (...numbers) => numbers.flatMap((x) => [toHalf(x) & 255, toHalf(x) >> 8]);
+  const halves = (codes) => range(16).map((j) => codes[j] + 16 * codes[j + 16]);
+  if (format === 'q8_0') {
+    const d = f32(w.reduce(largest, 0) / 127);
+    const codes = w.map((x) => f32(x * inverse(d))).map((x) => Math.sign(x) * Math.floor(Math.abs(x) + 0.5));
+    return [...bytes(d), ...codes];
+  }
+  if (format === 'q4_0') {
+    const d = f32(w.reduce((most, x) => (Math.abs(x) > Math.abs(most) ? x : most)) / -8);
+    return [...bytes(d), ...halves(w.map((x) => Math.min(15, Math.floor(f32(f32(x * inverse(d)) + 8.5)))))];
+  }
+  const m = Math.min(...w);
+  const d = f32(f32(Math.max(...w) - m) / 15);
+  return [...bytes(d, m), ...halves(w.map((x) => Math.min(15, Math.floor(f32(f32(f32(x - m) * inverse(d)) + 0.5)))))];
+}
+
+function blocks({ weight, blocks: given }, { format }) {
+  const rows = range(weight.data.length / BLOCK).map((i) => Array.from(weight.data.slice(i * BLOCK, (i + 1) * BLOCK)));
+  const packed = { shape: [weight.shape[0], (weight.shape[1] / BLOCK) * sizeOfBlock(format)],
+    data: Uint8Array.from(rows.flatMap((row) => packBlock(row, format))) };
+  return { packed, dequantised: expand(packed, format), expanded: expand(given, format) };
+}
+
+function qaloraCase(inputs, settings) {
+  const weight = expand(inputs.blocks, 'q4_1');
+  const merged = { shape: inputs.blocks.shape, data: inputs.blocks.data.slice() };
+  qalora.change(inputs, settings).data.forEach((change, i) => { // m′ = m + change, of block i
+    const at = i * sizeOfBlock('q4_1') + 2;
+    const bits = toHalf(fromHalf(merged.data[at] + 256 * merged.data[at + 1]) + change);
+    merged.data.set([bits & 255, bits >> 8], at);
+  });
+  return { ...operationCase(qalora)({ ...inputs, weight }, settings), weight, merged };
+}
+
+const GGUF_NAMES = { attn_norm: 'norm1', attn_q: 'attn.q_proj', attn_k: 'attn.k_proj', attn_v: 'attn.v_proj',
+  attn_output: 'attn.o_proj', ffn_norm: 'norm2', ffn_gate: 'mlp.gate_proj', ffn_up: 'mlp.up_proj',
+  ffn_down: 'mlp.down_proj', token_embd: 'tok_emb', output_norm: 'norm_f', output: 'head' };
+const ofBlock = (i, name) => (i === undefined ? name : `blocks.${i}.${name}`);
+const isTurned = (name) => /\.[qk]_proj\./.test(name);
+// Rows of q and k: within a head, GGUF has row 2j + s where we have row j + s D/2.
+const rowInGguf = (row, D) => row - (row % D) + 2 * (row % (D / 2)) + (row % D < D / 2 ? 0 : 1);
+const ourOrder = (a, D) => stack(range(a.shape[0]).map((row) => entry(a, rowInGguf(row, D))));
+const ggufOrder = (a, D) => stack(range(a.shape[0]).sort((p, q) => rowInGguf(p, D) - rowInGguf(q, D))
+  .map((row) => entry(a, row)));
+
+function ggufRead(inputs) {
+  const { buffer } = Uint8Array.from(inputs['model.gguf'].data);
+  const view = new DataView(buffer);
+  let at = 8; // after the name and the version
+  const next = (type) => {
+    const size = Number(/\d+/.exec(type)[0]) / 8;
+    at += size;
+    return Number(view[`get${type}`](at - size, true));
+  };
+  const text = (size = next('BigUint64')) => new TextDecoder().decode(buffer.slice(at, (at += size)));
+  const types = ['Uint8', 'Int8', 'Uint16', 'Int16', 'Uint32', 'Int32', 'Float32', 'Uint8', text,
+    () => list(next('Uint32'), next('BigUint64')), 'BigUint64', 'BigInt64', 'Float64'];
+  const value = (type) => (typeof types[type] === 'string' ? next(types[type]) : types[type]());
+  const list = (type, n) => range(n).map(() => value(type));
+  const [nTensors, nFields] = [next('BigUint64'), next('BigUint64')];
+  const fields = Object.fromEntries(range(nFields).map(() => [text(), value(next('Uint32'))]));
+  const tensors = range(nTensors).map(() => {
+    const name = text();
+    const shape = list(10, next('Uint32')).reverse();
+    return { name, shape, type: next('Uint32'), offset: next('BigUint64') };
+  });
+  const alignment = fields['general.alignment'] ?? 32;
+  const start = Math.ceil(at / alignment) * alignment;
+  return Object.fromEntries(tensors.map(({ name: theirs, shape, type, offset }) => {
+    const [, i, part, leaf] = /^(?:blk\.(\d+)\.)?(\w+)\.(\w+)$/.exec(theirs);
+    const name = `${ofBlock(i, GGUF_NAMES[part])}.${leaf}`;
+    const format = { 2: 'q4_0', 3: 'q4_1', 8: 'q8_0' }[type];
+    const n = format ? (sizeOf(shape) / BLOCK) * sizeOfBlock(format) : sizeOf(shape) * (type === 0 ? 4 : 2);
+    const bytes = buffer.slice(start + offset, start + offset + n);
+    const array = format ? expand({ shape: [shape[0], n / shape[0]], data: new Uint8Array(bytes) }, format)
+      : tensor(shape, type === 0 ? new Float32Array(bytes) : Array.from(new Uint16Array(bytes), fromHalf));
+    return [name, isTurned(name) ? ourOrder(array, fields['llama.attention.key_length']) : array];
+  }));
+}
+
+function ggufAdapter(inputs, { model, adapter }) {
+  const u32 = (x) => Buffer.from(Uint32Array.of(x).buffer);
+  const u64 = (x) => Buffer.from(BigUint64Array.of(BigInt(x)).buffer);
+  const floats = (values) => Buffer.from(Float32Array.from(values).buffer);
+  const text = (s) => Buffer.concat([u64(Buffer.byteLength(s)), Buffer.from(s)]);
+  const filled = (b) => Buffer.concat([b, Buffer.alloc((32 - (b.length % 32)) % 32)]);
+  const linears = Object.entries(GGUF_NAMES).filter(([, ours]) => ours.includes('_proj'));
+  const layers = range(model.n_layers).flatMap((i) => linears
+    .map(([theirs, ours]) => ({ theirs: `blk.${i}.${theirs}`, ours: ofBlock(i, ours) })))
+    .filter(({ ours }) => ours in adapter.layers);
+  const alphaOf = ({ ours }) => scaling(settingsOf(adapter, ours)) * adapter.layers[ours].r; // s r
+  const alphas = layers.map(alphaOf);
+  const count = (x) => alphas.filter((other) => other === x).length;
+  const alpha = alphas.reduce((most, x) => (count(x) > count(most) ? x : most));
+  const arrays = layers.flatMap((layer) => {
+    const B = scale(inputs[`${layer.ours}.lora_B`], alphaOf(layer) / alpha);
+    const rows = isTurned(`${layer.ours}.`) ? ggufOrder(B, model.head_size) : B;
+    return [[`${layer.theirs}.weight.lora_a`, inputs[`${layer.ours}.lora_A`]],
+      [`${layer.theirs}.weight.lora_b`, rows]];
+  });
+  const data = arrays.map(([, a]) => filled(floats(a.data)));
+  const offset = (k) => data.slice(0, k).reduce((sum, b) => sum + b.length, 0);
+  const fields = [['general.architecture', 'llama'], ['general.type', 'adapter'], ['adapter.type', 'lora']]
+    .map(([key, value]) => Buffer.concat([text(key), u32(8), text(value)]));
+  const header = Buffer.concat([Buffer.from('GGUF'), u32(3), u64(arrays.length), u64(fields.length + 1), ...fields,
+    text('adapter.lora.alpha'), u32(6), floats([alpha]), ...arrays.map(([name, { shape }], k) => Buffer.concat([
+      text(name), u32(shape.length), ...shape.slice().reverse().map(u64), u32(0), u64(offset(k))]))]);
+  const file = Buffer.concat([filled(header), ...data]);
+  return { 'adapter.gguf': { shape: [file.length], data: Uint8Array.from(file) } };
+}
+
 // ---- Running the cases ---------------------------------------------------------------------------------------------
 const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu, softmax, attention, embedding,
   cross_entropy: crossEntropy, dropout, lora, dora, rms_norm: rmsNorm, rope, swiglu, grouped_attention: attention,
   linear_cross_entropy: linearCrossEntropy }), model, generate, sample, clip, schedule, adamw, accumulate, train,
   spectrum, nf4, gpt2_read: gpt2Read, gpt2_write: gpt2Write, peft_read: peftRead, peft_write: peftWrite,
-  llama: model, llama_generate: generate, llama_train: train };
+  llama: model, llama_generate: generate, llama_train: train, blocks, qalora: qaloraCase, gguf_read: ggufRead,
+  gguf_adapter: ggufAdapter };
 
 // The expected outputs stand in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {

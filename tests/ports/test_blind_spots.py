@@ -1,4 +1,4 @@
-"""Mistakes that once passed all reference cases, and some in a Llama: each, planted in either port, fails."""
+"""Mistakes that once passed all reference cases, and some in a Llama and its files: each, planted in a port, fails."""
 
 from typing import NamedTuple
 
@@ -133,6 +133,48 @@ SPOTS = [
     BlindSpot("the last query turned by another position", {"llama-classifier": "blocks.0.attn.q_rotated"},
               ("attn.q_rotated`, q, positions);", "attn.q_rotated`, q);"),
               ("ends ? ends->i[k] % T : k % T", "ends ? 0 : k % T")),
+    # llama.cpp's blocks and files
+    BlindSpot("neighbours in one byte", {"blocks-q4-0": "dequantised", "llama-blocks": "blocks.0.attn.q_proj"},
+              ("size - 16 + (j % 16)] >> (j < 16 ? 0 : 4)", "size - 16 + (j >> 1)] >> (j % 2 ? 4 : 0)"),
+              ("block[head + j % 16] >> j / 16 * 4", "block[head + j / 2] >> j % 2 * 4")),
+    BlindSpot("a half of Q8_0's codes to even", {"blocks-q8-0": "packed"},
+              ("Math.sign(x) * Math.floor(Math.abs(x) + 0.5)", "roundEven(x)"),
+              ("copysign(floor(fabs((double)x) + 0.5), x)", "rint(x)")),
+    BlindSpot("the scale that is stored used for the codes", {"blocks-q4-0": "packed", "blocks-q4-1": "packed"},
+              ("(d) => (Number.isFinite(f32(1 / d)) ? f32(1 / d) : 0);",
+               "(d) => (toHalf(d) % 32768 ? f32(1 / fromHalf(toHalf(d))) : 0);"),
+              ("isfinite(1 / d) ? 1 / d : 0;\n    put_half(to, d);",
+               "(put_half(to, d), half(to) == 0 ? 0 : 1 / half(to));")),
+    BlindSpot("Q4_0's scale always positive", {"blocks-q4-0": "packed"},
+              ("(Math.abs(x) > Math.abs(most) ? x : most)) / -8)", "Math.max(most, Math.abs(x)), 0) / 8)"),
+              ("far / -8", "fabs(far) / 8")),
+    BlindSpot("d and m exchanged", {"blocks-q4-1": "dequantised", "llama-blocks": "blocks.0.attn.q_proj"},
+              ("f32(f32(half(at) * code) + half(at + 2))", "f32(f32(half(at + 2) * code) + half(at))"),
+              ("d * code + half(block + 2)", "half(block + 2) * code + d")),
+    BlindSpot("sums in the place of means", {"qalora": "pooled"},
+              ("rowMean(asRows(dropout.", "rowSum(asRows(dropout."),
+              ("shaped(mean(shaped(masked", "shaped(sum(shaped(masked")),
+    BlindSpot("QA-LoRA without L", {"qalora": "y"},
+              ("}).y, scaling(settings) * lora_A.shape[1]);", "}).y, scaling(settings));"),
+              ("scale(linear(p, A), l.s * n)", "scale(linear(p, A), l.s)")),
+    BlindSpot("the update of each offset not divided by 32", {"qalora": "delta"},
+              ("inputs.lora_A.shape[1] / BLOCK), // of", "inputs.lora_A.shape[1]), // of"),
+              ("l.s * n / BLOCK", "l.s * n")),
+    BlindSpot("an offset cut and not rounded", {"qalora": "merged"},
+              ("roundEven(Math.abs(x) / 2 ** (e - 10))", "Math.floor(Math.abs(x) / 2 ** (e - 10))"),
+              ("(int)rint(ldexp", "(int)floor(ldexp")),
+    BlindSpot("rows of q and k in GGUF's order", {"gguf-read": "blocks.0.attn.q_proj.weight"},
+              ("isTurned(name) ? ourOrder(array, fields['llama.attention.key_length']) : array]", "array]"),
+              ("is_turned(all[k].name) ? in_order(t, D, false) : t", "t")),
+    BlindSpot("rows of q and k in the inverse order", {"gguf-read": "blocks.0.attn.q_proj.weight"},
+              ("ourOrder(array, fields", "ggufOrder(array, fields"), ("in_order(t, D, false)", "in_order(t, D, true)")),
+    BlindSpot("an alignment of 32", {"gguf-read": "tok_emb.weight"},
+              ("fields['general.alignment'] ?? 32", "32"), ("alignment = value;", "alignment = 32;")),
+    BlindSpot("B's rows of q and k in our order", {"gguf-adapter": "adapter.gguf"},
+              ("isTurned(`${layer.ours}.`) ? ggufOrder(B, model.head_size) : B", "B"),
+              ("k % 2 && is_turned(name) ? in_order", "0 ? in_order")),
+    BlindSpot("one alpha for layers with other scales", {"gguf-adapter": "adapter.gguf"},
+              ("alphaOf(layer) / alpha", "1"), ("products[k / 2] / alpha", "1")),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from .case import DTYPES, ReferenceCase, in_dtype, stage
 from .files import file_cases
+from .ggml import ggml_cases
 from .llama import llama_cases
 from .model import model_cases
 from .operations import operation_cases
@@ -12,5 +13,5 @@ TIERS = {1: "operations", 2: "the model", 3: "training and files", 4: "Llama"}
 
 def reference_cases():
     """The cases by their id, tier after tier."""
-    makers = operation_cases, model_cases, training_cases, file_cases, llama_cases
+    makers = operation_cases, model_cases, training_cases, file_cases, llama_cases, ggml_cases
     return {case.id: case for make in makers for case in make()}

@@ -12,6 +12,7 @@ import numpy as np
 from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
+from ...compress import BlockWeight
 from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
 from ...model.decoder import empty_past, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
@@ -35,6 +36,9 @@ def objects(settings, t):
     """The package's (config, params, adapter or None) of the settings, with their arrays from the inputs."""
     config, about = config_of(settings["model"]), settings["adapter"]
     params = {name: t[name] for name in parameter_shapes(config)}
+    if "blocks" in settings:
+        form = settings["blocks"], t["tok_emb.weight"].dtype
+        params |= {f"{layer}.weight": BlockWeight(t[f"{layer}.weight"], *form) for layer in linear_layers(params)}
     if about is None:
         return config, params, None
     layers = about["layers"]
