@@ -651,7 +651,7 @@ function nf4({ weight }, { block_size, double }) {
   return { absmax, codes: convert(Uint8Array, vector(codes.data)), packed, ...stored, dequantised };
 }
 
-// GPT-2's layers, each with ours that lie in it side by side.
+// GPT-2's layers, each with ours that are side by side in it.
 const GPT2_LAYERS = { ln_1: ['ln1'], ln_2: ['ln2'], 'attn.c_attn': ['attn.q_proj', 'attn.k_proj', 'attn.v_proj'],
   'attn.c_proj': ['attn.o_proj'], 'mlp.c_fc': ['mlp.up_proj'], 'mlp.c_proj': ['mlp.down_proj'] };
 const gpt2Layers = (blocks) => range(blocks).flatMap((i) => Object.entries(GPT2_LAYERS)
@@ -695,7 +695,7 @@ function peftWrite(inputs, { model, adapter }) {
     const owners = adapted.flatMap((layer) => Array(adapter.layers[layer].r).fill(layer)); // of the rows of A
     const B = transpose(concat(adapted.map((layer) => // side by side, all with the first one's scale
       transpose(scale(inputs[`${layer}.lora_B`], scaleOf(layer) / scaleOf(adapted[0]))))));
-    // In the rows of a layer stand its own columns; everything else is 0.
+    // The rows of a layer have its own columns; everything else is 0.
     const rows = (layer) => map((b, own) => (own ? b : 0), B, vector(owners.map((owner) => owner === layer)));
     arrays[`${PEFT}${theirs}.lora_A.weight`] = concat(adapted.map((layer) => inputs[`${layer}.lora_A`]));
     arrays[`${PEFT}${theirs}.lora_B.weight`] = concat(ours.map(rows));
@@ -767,7 +767,7 @@ const GGUF_NAMES = { attn_norm: 'norm1', attn_q: 'attn.q_proj', attn_k: 'attn.k_
   attn_output: 'attn.o_proj', ffn_norm: 'norm2', ffn_gate: 'mlp.gate_proj', ffn_up: 'mlp.up_proj',
   ffn_down: 'mlp.down_proj', token_embd: 'tok_emb', output_norm: 'norm_f', output: 'head' };
 const ofBlock = (i, name) => (i === undefined ? name : `blocks.${i}.${name}`);
-const isTurned = (name) => /\.[qk]_proj\./.test(name);
+const isTurned = (name) => (/\.[qk]_proj\./.test(name));
 // Rows of q and k: within a head, GGUF has row 2j + s where we have row j + s D/2.
 const rowInGguf = (row, D) => row - (row % D) + 2 * (row % (D / 2)) + (row % D < D / 2 ? 0 : 1);
 const ourOrder = (a, D) => stack(range(a.shape[0]).map((row) => entry(a, rowInGguf(row, D))));
@@ -848,7 +848,7 @@ const CASES = { ...mapNamed(operationCase, { linear, layer_norm: layerNorm, gelu
   llama: model, llama_generate: generate, llama_train: train, blocks, qalora: qaloraCase, gguf_read: ggufRead,
   gguf_adapter: ggufAdapter };
 
-// The expected outputs stand in the same file; only their names are used, to know what is asked for.
+// The expected outputs are in the same file; only their names are used, to know what is asked for.
 function runCase(folder, source) {
   const { metadata, names, read } = openSafetensors(fs.readFileSync(source));
   const { case: id, kind, dtype, settings, inputs } = JSON.parse(metadata.lora_np);
