@@ -149,7 +149,7 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     right, wrong = right.astype(np.float64), wrong.astype(np.float64)
     keep = np.isfinite(right)
     if not np.isfinite(wrong[keep]).all():
-        return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or memory that nothing wrote"]
+        return ["it holds NaN or infinity where numbers are expected: an overflow, 0/0, or an index out of range"]
     if not np.array_equal(wrong[~keep], right[~keep]):
         return ["it should be −inf where a key comes after its query; it holds other numbers there"]
     largest = np.abs(right[keep]).max(initial=0.0) or 1.0
