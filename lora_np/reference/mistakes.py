@@ -385,4 +385,20 @@ TABLE = (
      ADAPTER_FILE, "lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B", "lora_B"),
 )  # fmt: skip
 
-MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in TABLE}
+
+def with_few_digits(constant, name, short):
+    """A known mistake: a constant of GELU that is written out with few digits. `name` is that in the package."""
+    places = ("ops.gelu:gate", f"{name} * CUBIC"), ("ops.gelu:gate", f"g += {name}")
+    places += ("ops.gelu:slope", f"{name} * 3.0"), ("ops.gelu:slope", f"{name}  #")
+    if name == "CUBIC":
+        places = ("ops.gelu:gate", "CUBIC"), ("ops.gelu:slope", "CUBIC")
+    changes = ((place, right, right.replace(name, short)) for place, right in places)
+    return f"{constant} is {short} in GELU, which has too few digits", *(word for change in changes for word in change)
+
+
+SHORT = [with_few_digits("0.044715", "CUBIC", short) for short in ("0.045", "0.0447", "0.04471", "0.04472")]
+SHORT += [
+    with_few_digits("√(2/π)", "SQRT_2_OVER_PI", short)
+    for short in ("0.8", "0.798", "0.7979", "0.79788", "0.797885", "0.7978846", "0.79788456", "0.7978845608")
+]
+MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in (*TABLE, *SHORT)}
