@@ -57,7 +57,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
         return ["an input comes back with other numbers, and everything after it was computed from those"]
     others = {name: array for name, array in reference.items() if name != tensor}
     factors = named_factors(entry["settings"], reference)
-    if not np.isfinite(got[tensor]).any():  # where all is NaN, any mistake that makes NaN would fit
+    if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
         return looks(reference[tensor], got[tensor], dtype, others, factors)
     given = entry, records, reference, got, tensor, dtype
     known = explained_by({mistake: wrong_code(mistake) for mistake in MISTAKES}, *given)
