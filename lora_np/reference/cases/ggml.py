@@ -6,6 +6,7 @@ import numpy as np
 
 from ...adapters import AdapterConfig, linear_layers, qalora
 from ...compress import BLOCK, FORMATS, BlockWeight, with_offsets_added
+from ...compress.ggml import BLOCK_BYTES
 from ...formats.gguf import read_gguf
 from ...formats.llama import in_rotation_order, is_rotated, llama_from_gguf
 from ...formats.names import layer_names
@@ -77,8 +78,7 @@ def blocks_case(name, *about):
         bell(bits, (32,), 3e4),
         uniform(bits, (32,), 0.5, 0.75),
     ]
-    size = FORMATS[name](np.zeros((1, 32), np.float32)).blocks.shape[1]
-    given = (bits.random_raw((7, size)) % np.uint64(256)).astype(np.uint8)
+    given = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
     given[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
     if name == "q4_1":
         given[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
