@@ -21,6 +21,7 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
+LOOKS = ("it ", "its ", "only ", "no known ")  # how sentences begin that say what a tensor looks like
 DERIVED = 3  # cases that diverge, from the first, whose causes are searched for at length
 
 
@@ -208,7 +209,7 @@ def format_result(result):
         f"{result.file}: {first.tensor} diverges ({first.stage}, {place}; {first.agreed} before it agree)",
         f"    at [{', '.join(map(str, first.index))}] got {digits(first.got, first.expected)}; "
         f"max|Δ| / rms = {first.relative:.1e}; {first.entries_off} of {first.entries} entries are off",
-        *(f"    likely cause: {cause}" for cause in first.causes),
+        *(f"    {'seen' if cause.startswith(LOOKS) else 'likely cause'}: {cause}" for cause in first.causes),
         f"    SPEC.md, section {'; '.join(first.sections)}",
         f"    this case tests for: {result.catches}",
     ]

@@ -63,7 +63,9 @@ def gguf_adapter(settings, t):
 
 
 def blocks_case(name, *about):
-    """Rows of 32: numbers, halves between two codes of each format, zeros, a d that float16 makes 0, large numbers."""
+    """Rows of 32: numbers, halves between two codes of each format, zeros, a d that float16 makes 0, large numbers, two
+    of one size with other signs, and an m that float16 moves by several codes.
+    """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
     rows = [
@@ -77,12 +79,14 @@ def blocks_case(name, *about):
         np.where(steps == 7, 1e-8, 0.0),
         bell(bits, (32,), 3e4),
         uniform(bits, (32,), 0.5, 0.75),
+        np.where(steps == 5, -0.75, np.where(steps == 9, 0.75, bell(bits, (32,), 0.2))),
+        1000.3 + 0.02 * steps,
     ]
     given = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
     given[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
     if name == "q4_1":
         given[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
-    inputs = {"weight": as_float32(rows).reshape(5, 64), "blocks": given}
+    inputs = {"weight": as_float32(rows).reshape(-1, 64), "blocks": given}
     id = f"blocks-{name.replace('_', '-')}"
     return ReferenceCase(id, 4, "blocks", {"format": name}, inputs, blocks, *about, ("exact", "edge"))
 
