@@ -17,10 +17,9 @@ def pairs(ranks, seeds, quick, base="pretrained"):
 
     First come the first runs of all pairs, then the second ones.
     """
-    some, second = SOME if base == "smollm2" else {}, [seed + SECOND for seed in seeds]
-    of_both = zip(ranks, (seeds, second))
-    first, second = (tuned_runs([f"qv_r{r}"], of_rank, quick, base=base, **some) for r, of_rank in of_both)
-    return first | second
+    on = {"base": base} | (SOME if base == "smollm2" else {})
+    first = tuned_runs([f"qv_r{ranks[0]}"], seeds, quick, **on)
+    return first | tuned_runs([f"qv_r{ranks[1]}"], [seed + SECOND for seed in seeds], quick, **on)
 
 
 def width(runs):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from .mistakes import MISTAKES
-from .sections import operation_of
+from .sections import MODELS, name_in_model, operation_of
 from .tolerances import allowed, rms, shares
 from .wrong import derived, wrong_code, wrong_outputs
 
@@ -37,11 +37,10 @@ MODULES = {  # of a kind or an operation, if not the one of its name in ops/
     **{name: ("formats.peft", "formats.fused") for name in ("peft_read", "peft_write")},
     "spectrum": ("reference.cases.files",),
 }
-MODELS = ("model", "train", "llama", "llama_train")
 
 
 def likely_causes(entry, reference, got, tensor, dtype, derive=True):
-    """Sentences on what is wrong, the likeliest first.
+    """What is wrong, and what the tensor looks like.
 
     Parameters
     ----------
@@ -51,33 +50,41 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     tensor : str, the first that diverges
     dtype : "float64" or "float32"
     derive : bool, whether to try changes of the package's functions too, which takes seconds
+
+    Returns
+    -------
+    causes : list of sentences, the likeliest first
+    seen : list of sentences, each about "it"; empty if a known mistake fits
     """
     records = {record["name"]: record for record in entry["tensors"]}
     if records[tensor]["stage"] == "input":
-        return ["an input comes back with other numbers, and everything after it was computed from those"]
+        return ["an input comes back with other numbers, and everything after it was computed from those"], []
     others = {name: array for name, array in reference.items() if name != tensor}
-    factors = named_factors(entry["settings"], reference)
+    seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
     if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
-        return looks(reference[tensor], got[tensor], dtype, others, factors)
+        return [], seen
     given = entry, records, reference, got, tensor, dtype
     known = explained_by({mistake: wrong_code(mistake) for mistake in MISTAKES}, *given)
-    if known:
-        return known
-    seen, changes = looks(reference[tensor], got[tensor], dtype, others, factors), {}
-    if derive:
-        changes = dict(itertools.chain.from_iterable(derived(module).items() for module in modules_of(entry, tensor)))
-    likely = [f"as if this were changed in the package: {sentence}" for sentence in explained_by(changes, *given)]
-    return [*(sentence for sentence in seen if not (likely and "no known mistake" in sentence)), *likely][:MOST]
+    if known or not derive:
+        return known, [] if known else seen
+    changes = dict(itertools.chain.from_iterable(derived(module).items() for module in modules_of(entry, tensor)))
+    return [f"as if this were changed in the package: {sentence}" for sentence in explained_by(changes, *given)], seen
 
 
 def modules_of(entry, tensor):
-    """The modules of the package that compute a tensor."""
+    """The modules of the package that compute a tensor.
+
+    In a model the gradient of an activation comes from the operation that reads it, whose own gradient is computed
+    shortly before.
+    """
     names = [entry["kind"]]
     if entry["kind"] in MODELS:
-        inside = tensor.removeprefix("step.1.").removeprefix("grad.")
-        names = [operation_of(entry["settings"], inside), "residual"]
-        names += ["adamw", "clip", "schedule"] * ("train" in entry["settings"])
-    return [module for name in names if name for module in MODULES.get(name, (f"ops.{name}",))]
+        outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
+        at = outputs.index(tensor)
+        near = outputs[max(0, at - 8) : at + 1] if "grad." in tensor else [tensor]
+        names = [operation_of(entry["settings"], name_in_model(name)) for name in reversed(near)]
+        names += ["residual", *["adamw", "clip", "schedule"] * ("train" in entry["settings"])]
+    return list(dict.fromkeys(m for name in names if name for m in MODULES.get(name, (f"ops.{name}",))))
 
 
 def explained_by(changes, entry, records, reference, got, tensor, dtype):

@@ -21,7 +21,6 @@ from .sections import sections_of
 from .tolerances import allowed, shares
 
 MOST_COMPLAINTS = 6  # of one case, on a terminal
-LOOKS = ("it ", "its ", "only ", "no known ")  # how sentences begin that say what a tensor looks like
 DERIVED = 3  # cases that diverge, from the first, whose causes are searched for at length
 
 
@@ -38,7 +37,8 @@ class Divergence(NamedTuple):
     relative: float  # max|Δ| / rms
     entries_off: int
     entries: int
-    causes: list[str]
+    causes: list[str]  # likely ones
+    seen: list[str]  # what the tensor looks like
     sections: list[str]  # of SPEC.md
 
 
@@ -80,10 +80,12 @@ def check_case(path, dtype, entry, folder, derive=True):
             rms = record[dtype]["rms"]
             relative = float(delta.max()) / rms if rms else math.inf
             numbers = float(got[name][index]), float(reference[name][index]), relative
-            causes = likely_causes(entry, reference, got, name, dtype, derive)
+            causes, seen = likely_causes(entry, reference, got, name, dtype, derive)
             entries = int((share > 1).sum()), share.size
             where = sections_of(entry, name)
-            divergence = Divergence(name, record["stage"], number, agreed, index, *numbers, *entries, causes, where)
+            divergence = Divergence(
+                name, record["stage"], number, agreed, index, *numbers, *entries, causes, seen, where
+            )
             break
         if name in outputs:
             agreed += 1
@@ -209,7 +211,8 @@ def format_result(result):
         f"{result.file}: {first.tensor} diverges ({first.stage}, {place}; {first.agreed} before it agree)",
         f"    at [{', '.join(map(str, first.index))}] got {digits(first.got, first.expected)}; "
         f"max|Δ| / rms = {first.relative:.1e}; {first.entries_off} of {first.entries} entries are off",
-        *(f"    {'seen' if cause.startswith(LOOKS) else 'likely cause'}: {cause}" for cause in first.causes),
+        *(f"    seen: {sentence}" for sentence in first.seen),
+        *(f"    likely cause: {cause}" for cause in first.causes),
         f"    SPEC.md, section {'; '.join(first.sections)}",
         f"    this case tests for: {result.catches}",
     ]

@@ -4,6 +4,8 @@ Each is a sentence, what the checker says of the port, and one or more changes: 
 occurs exactly once in the function's source, and the wrong text. A wrong text may use the functions of `wrong.py`.
 """
 
+import re
+
 # Functions that several mistakes change.
 NORM, NORM_BACKWARD = "ops.layer_norm:layer_norm_forward", "ops.layer_norm:layer_norm_backward"
 SCORES, ATTENTION_BACKWARD = "ops.attention:attention_scores", "ops.attention:attention_backward"
@@ -362,7 +364,7 @@ TABLE = (
     ("a byte has two neighbours; its halves should have weights j and j + 16",
      HALVES, "unpacked.view(np.uint8)", "np.stack([codes & 15, codes >> 4], axis=-1).reshape(-1, 32)",
      PACKED, "codes[:, :16] | codes[:, 16:] << 4", "codes[:, ::2] | codes[:, 1::2] << 4"),
-    ("the halves of a byte are exchanged: the low one has weight j",
+    ("the halves of a byte are exchanged: the low one should have weight j",
      HALVES, "4 * half", "4 * (1 - half)",
      PACKED, "codes[:, :16] | codes[:, 16:] << 4", "codes[:, 16:] | codes[:, :16] << 4"),
     ("d and m are exchanged in Q4_1", EXPAND, "d, *m =", "*m, d ="),
@@ -391,19 +393,27 @@ TABLE = (
 )  # fmt: skip
 
 
-def with_few_digits(constant, name, short):
-    """A known mistake: a constant of GELU that is written out with few digits. `name` is that in the package."""
-    places = ("ops.gelu:gate", f"{name} * CUBIC"), ("ops.gelu:gate", f"g += {name}")
-    places += ("ops.gelu:slope", f"{name} * 3.0"), ("ops.gelu:slope", f"{name}  #")
-    if name == "CUBIC":
-        places = ("ops.gelu:gate", "CUBIC"), ("ops.gelu:slope", "CUBIC")
-    changes = ((place, right, right.replace(name, short)) for place, right in places)
+def with_few_digits(constant, short, *places):
+    """A known mistake: a constant of GELU that is written out with few digits, at (function, its name around there)."""
+    changes = (
+        (f"ops.gelu:{function}", right, re.sub(r"CUBIC|SQRT_2_OVER_PI", short, right, count=1))
+        for function, right in places
+    )
     return f"{constant} is {short} in GELU, which has too few digits", *(word for change in changes for word in change)
 
 
-SHORT = [with_few_digits("0.044715", "CUBIC", short) for short in ("0.045", "0.0447", "0.04471", "0.04472")]
+ROOTS = (
+    ("gate", "SQRT_2_OVER_PI * CUBIC"),
+    ("gate", "g += SQRT_2_OVER_PI"),
+    ("slope", "SQRT_2_OVER_PI * 3.0"),
+    ("slope", "SQRT_2_OVER_PI  #"),
+)
+SHORT = [
+    with_few_digits("0.044715", short, ("gate", "CUBIC"), ("slope", "CUBIC"))
+    for short in ("0.045", "0.0447", "0.04471", "0.04472")
+]
 SHORT += [
-    with_few_digits("√(2/π)", "SQRT_2_OVER_PI", short)
+    with_few_digits("√(2/π)", short, *ROOTS)
     for short in ("0.8", "0.798", "0.7979", "0.79788", "0.797885", "0.7978846", "0.79788456", "0.7978845608")
 ]
 MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in (*TABLE, *SHORT)}

@@ -8,6 +8,7 @@ from ..model import modules
 from .cases.model import config_of
 
 SPEC = Path(__file__).parent / "SPEC.md"
+MODELS = ("model", "train", "llama", "llama_train")  # kinds whose tensors have the names of a model's layers
 PARTS = {"scores": "context", "probs": "context", "logits": "head"}  # outputs that have no layer of their name
 
 
@@ -26,10 +27,14 @@ def sections():
 def sections_of(entry, tensor):
     """The section of a case's kind and, of a tensor in a model, that of the operation that makes it."""
     names, known = [entry["kind"]], sections()
-    if entry["kind"] in ("model", "train", "llama", "llama_train"):
-        name = re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)
-        names.append(operation_of(entry["settings"], name))
+    if entry["kind"] in MODELS:
+        names.append(operation_of(entry["settings"], name_in_model(tensor)))
     return [known[name] for name in names if name in known]
+
+
+def name_in_model(tensor):
+    """The activation or parameter that a tensor is about: without `step.1.`, `grad.` and the like."""
+    return re.sub(r"^(step\.\d+\.)?((grad|delta|merged|after)\.)?", "", tensor)
 
 
 def operation_of(settings, name):

@@ -16,7 +16,7 @@ import numpy as np
 from ..ops.rope import consecutive_tables
 from .cases import reference_cases
 from .mistakes import MISTAKES
-from .mutants import CHANGES, mutants, text
+from .mutants import CHANGES, OF_PORTS, mutants
 
 OPEN = threading.Lock()  # held while a mistake is open
 
@@ -57,7 +57,7 @@ def changed(codes):
         If another change is open, here or in another thread.
     """
     if not OPEN.acquire(blocking=False):
-        raise RuntimeError("mistake: one cannot be made while another one is")
+        raise RuntimeError("codes: the package has another change in it; expected one at a time")
     with ExitStack() as undo:  # which undoes all of it in reverse order
         undo.callback(OPEN.release)
         undo.callback(consecutive_tables.cache_clear)
@@ -101,37 +101,13 @@ def derived(module):
     found, path = {}, f"lora_np.{module}"
     for function in vars(import_module(path)).values():
         own = inspect.isfunction(function) and function.__module__ == path and not hasattr(function, "__wrapped__")
-        changes = (*CHANGES, arithmetic_of_ports)
-        for mutant in mutants(ast.parse(inspect.getsource(function)).body[0], changes) if own else ():
-            unset = any(word in mutant.place for word in ("empty", "blocks("))
+        for mutant in mutants(ast.parse(inspect.getsource(function)).body[0], CHANGES + OF_PORTS) if own else ():
+            unset = any(word in mutant.place for word in ("empty", "blocks("))  # that loop fills an empty array
             if unset or "out=" in mutant.place and "left out" in mutant.sentence:
                 continue
             where = f"{module.replace('.', '/')}.py, {function.__name__}, `{mutant.place}`"
             found[f"{where}: {mutant.sentence}"] = {function: compiled(function, mutant.code)}
     return found
-
-
-def arithmetic_of_ports(node, facts):
-    """Further slips than those of `mutants.py`: (what comes in the place of `node`, sentence)."""
-    a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
-    match node:
-        case ast.BinOp(_, ast.Mult()):
-            yield f"({a}) / ({b})", f"is divided by {b}"
-        case ast.BinOp(_, ast.Div()):
-            yield f"({a}) * ({b})", f"is multiplied by {b}"
-        case ast.Constant(int() | float() as number) if not isinstance(number, bool):
-            yield (
-                f"({number - 1})" if isinstance(number, int) else f"({number / 2})",
-                f"has another number for {number}",
-            )
-        case ast.Call(ast.Name("row_mean"), [first, *_]):
-            yield f"{text(node)} * {text(first)}.shape[-1]", "has the sum in place of the mean"
-        case ast.Call(ast.Attribute(ast.Name("np"), "subtract"), [first, second]):
-            swapped = ast.Call(node.func, [second, first], node.keywords)
-            yield swapped, f"has {text(first)} and {text(second)} exchanged"
-        case ast.Attribute(ast.Name("np"), "multiply" | "divide" as word):
-            other = {"multiply": "divide", "divide": "multiply"}[word]
-            yield f"np.{other}", f"has {other} in place of {word}"
 
 
 # ---------------------------------------------------------------- what some of the changes call

@@ -23,7 +23,7 @@ def read(id, name, tmp_path):
 
 
 def our_name(theirs):
-    *block, part, _ = theirs.split(".", 3)[: 4 if theirs.startswith("blk.") else 2]
+    *block, part, _ = theirs.split(".")
     return f"blocks.{block[1]}.{OURS[part]}" if block else OURS[part]
 
 

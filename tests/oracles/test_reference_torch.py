@@ -17,7 +17,7 @@ from lora_np.reference import load_case, load_manifest
 from lora_np.reference.cases.model import config_of
 from lora_np.reference.tolerances import allowed, shares
 
-torch, gguf = pytest.importorskip("torch"), pytest.importorskip("gguf")
+torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
@@ -130,6 +130,7 @@ def dora(s, t):
 
 def expanded(blocks, form):
     """U8 blocks as the matrix that they are, in float64."""
+    gguf = pytest.importorskip("gguf")
     return torch.tensor(gguf.quants.dequantize(blocks.numpy(), gguf.GGMLQuantizationType[form.upper()])).double()
 
 

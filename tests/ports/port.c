@@ -265,7 +265,7 @@ static Tensor *cross_entropy(Tensor *x, const Tensor *targets, int ignored) {
     return product(scalar(0), "=.,.", subtract(map(logarithm, sum(map(exponential, x))), sum(times(x, hit))), share);
 }
 /* A layer's arrays, and what it computes, have names that begin with at: its own and a dot, or nothing if it is a case.
-   Its adapter is "lora", "dora" or NULL; s is alpha / r, or alpha / sqrt(r); the mask is for the adapter's input. */
+   Its adapter is "lora", "dora", "qalora" or NULL; s is alpha / r, or alpha / sqrt(r); the mask is for the adapter's input. */
 typedef struct { Text at, adapter; REAL s; Tensor *mask; } Layer;
 static Tensor *own(Layer l, Text leaf) { return get(text("%s%s", l.at, leaf)); }
 static Tensor *keep(Layer l, Tensor *t, Text leaf) { return put(t, text("%s%s", l.at, leaf)); }
@@ -366,6 +366,7 @@ static float half(const uint8_t *p) {           /* float16: sign, 5 bits of expo
     return bits >> 15 ? -x : x;
 }
 static void put_half(uint8_t *p, double x) {    /* rounded, a half to even */
+    if (!(fabs(x) < 65520)) die("a number that is too large for float16", "");
     const int e = x && ilogb(x) > -14 ? ilogb(x) : -14, bits = (e + 14) * 1024 + (int)rint(ldexp(fabs(x), 10 - e));
     p[0] = bits, p[1] = bits >> 8 | !!signbit(x) << 7;
 }
@@ -400,6 +401,7 @@ static void pack(uint8_t *to, const REAL *w, int type) {
 static void run_blocks(void) {
     Tensor *w = get("weight"), *packed;
     const int type = type_of(string(member(settings, "format"))), size = block_bytes(type);
+    if (last(w) % BLOCK) die("rows that are not whole blocks", "");
     packed = put(make("U8", 2, (int[]){w->shape[0], last(w) / BLOCK * size}), "packed");
     for (int k = 0; k < w->size; k += BLOCK) pack(packed->u + k / BLOCK * size, w->f + k, type);
     put(expand(packed, type), "dequantised"), put(expand(get("blocks"), type), "expanded");
@@ -429,8 +431,12 @@ static void run_operation(void) {
     if (!is("qalora")) return;
     Tensor *given = get("blocks"), *merged = put(make("U8", 2, given->shape), "merged");
     memcpy(merged->u, given->u, bytes(given));
-    for (int k = 0; k < merged->size / 20; k++)  /* m + delta for the m of each block; no other byte changes */
-        put_half(merged->u + 20 * k + 2, half(merged->u + 20 * k + 2) + get("delta")->f[k * BLOCK]);
+    const int size = block_bytes(3), blocks = given->size / size;
+    if (get("delta")->size != blocks * BLOCK) die("blocks that do not fit the adapter", "");
+    for (int k = 0; k < blocks; k++) {          /* m + delta for the m of each block; no other byte changes */
+        uint8_t *m = merged->u + size * k + 2;
+        put_half(m, (double)half(m) + get("delta")->f[k * BLOCK]);
+    }
 }
 
 /* ==== 5. Tier 2: the model ======================================================================================== */
@@ -867,8 +873,12 @@ static void run_gguf(int n_ids, char **ids) {
     for (int k = logits->size - last(logits); k < logits->size; k++) printf("%.9g\n", (double)logits->f[k]);
 }
 /* An adapter's file: bytes are put at its end. Its alpha is the s r that most layers have; the others' B makes up. */
+enum { LARGEST = 1 << 20 };
 static Tensor *output;
-static void emit(const void *from, int n) { memcpy(output->u + output->size, from, n), output->size += n; }
+static void emit(const void *from, int n) {
+    if (n > LARGEST - output->size) die("an adapter that is too large for this program", "");
+    memcpy(output->u + output->size, from, n), output->size += n;
+}
 static void emit_number(uint64_t x, int n) { emit(&x, n); }
 static void emit_text(Text s) { emit_number(strlen(s), 8), emit(s, strlen(s)); }
 static void fill(void) { output->size += -output->size & 31; }  /* what is there is 0 */
@@ -889,7 +899,7 @@ static void run_gguf_adapter(void) {
         for (int j = 0; j < n; j++) same += products[k] && products[j] == products[k];
         if (same > most) most = same, alpha = products[k];
     }
-    output = put(octets(1 << 20), "adapter.gguf"), output->size = 0;
+    output = put(octets(LARGEST), "adapter.gguf"), output->size = 0;
     emit("GGUF", 4), emit_number(3, 4), emit_number(2 * layers, 8), emit_number(4, 8);
     for (int k = 0; k < 3; k++) {
         emit_text((Text[]){"general.architecture", "general.type", "adapter.type"}[k]), emit_number(8, 4);

@@ -64,7 +64,7 @@ def gguf_adapter(settings, t):
 
 def blocks_case(name, *about):
     """Rows of 32: numbers, halves between two codes of each format, zeros, a d that float16 makes 0, large numbers, two
-    of one size with other signs, and an m that float16 moves by several codes.
+    of one size with opposite signs, and an m that float16 moves by several codes.
     """
     bits, steps = bits_of("blocks"), np.arange(32)
     halves = (steps % 15 + 0.5) / 16
@@ -124,7 +124,7 @@ def gguf_case(id, *about):
         "general.name": "Llama",
         "general.alignment": 64,
         "tokenizer.ggml.tokens": ["a", "Ġb", ""],
-        "llama.block_count": 1,
+        "llama.block_count": sizes["n_layers"],
         "tokenizer.ggml.scores": np.array([0.5, -1.0], "<f4"),
         "tokenizer.ggml.add_bos_token": True,
         "llama.context_length": sizes["n_positions"],
@@ -187,7 +187,8 @@ def ggml_cases():
                     "d and m exchanged; codes with a sign"),
         qalora_case("qalora", "QA-LoRA on a base in Q4_1, with dropout; merged into its offsets",
                     "sums in the place of means; A's gradient without L; codes or d that change in merging"),
-        on_blocks("llama-blocks", "a step of LoRA on a base in Q4_1", "blocks of a column; a base that is trained",
+        on_blocks("llama-blocks", "loss, gradients and merge of LoRA on a base in Q4_1",
+                  "blocks that run down a column; merged weights that are quantised again",
                   adapter={"names": ("q_proj", "gate_proj", "down_proj")}, n_heads=8, n_kv_heads=2, head_size=8,
                   **WIDE),
         gguf_case("gguf-read", "a Llama's GGUF file in Q4_1, Q4_0, Q8_0, F16 and F32; its head size is 6",

@@ -1,6 +1,6 @@
 """Tier 4: Llama. Its operations, whole models, decoding and training; the adapters and the optimiser are the same.
 
-The head size is 6, because at 4 the two orders of a head's rows are each other's inverse (see `formats/llama.py`).
+The head size is 6, because at 4 GGUF's order of a head's rows is its own inverse (see `formats/llama.py`).
 """
 
 import numpy as np

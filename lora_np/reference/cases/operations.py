@@ -206,7 +206,7 @@ def operation_cases():
         softmax_case("softmax-ties", [[1.0, 1.0, 1.0, 1.0], [2.0, -1.0, 2.0, 2.0]],
                      "equal entries share the probability", "a tie broken", EDGE),
         softmax_case("softmax-80", [[80.0, -80.0, 0.0, 79.0], [-80.0, -80.5, -81.0, -90.0]], "entries of ±80",
-                     "in float32, the row's maximum not taken off: all of a row underflows", EDGE),
+                     "the maximum of the whole array taken off, not a row's: in float32 the second is 0/0", EDGE),
         softmax_case("softmax-1e4", [[1e4, -1e4, 0.0, 1e4 - 1], [-1e4, -1e4 - 2, -1e4 - 1, 0.0]], "entries of ±1e4",
                      "the row's maximum not taken off: inf / inf", EDGE),
         softmax_case("softmax-masked", masked, "entries of −inf get probability 0 and gradient 0",
