@@ -6,6 +6,8 @@ occurs exactly once in the function's source, and the wrong text. A wrong text m
 
 import re
 
+from .mistakes_llama import LLAMA
+
 # Functions that several mistakes change.
 NORM, NORM_BACKWARD = "ops.layer_norm:layer_norm_forward", "ops.layer_norm:layer_norm_backward"
 SCORES, ATTENTION_BACKWARD = "ops.attention:attention_scores", "ops.attention:attention_backward"
@@ -13,9 +15,6 @@ LOSS = "ops.cross_entropy:cross_entropy_forward"
 ADAMW = "training.adamw:adamw_update"
 SPECTRUM = "reference.cases.files:spectrum"
 DOUBLE = "compress.double:double_quantise"
-RMS, ANGLES, TURN = "ops.rms_norm:normalise", "ops.rope:rope_tables", "ops.rope:rotate"
-EXPAND, HALVES, PACKED = "compress.ggml:expand", "compress.ggml:halves", "compress.ggml:packed"
-ADAPTER_FILE = "formats.to_gguf:save_gguf_adapter"
 # Places that several mistakes change: the function, and the right text.
 ROOT = "ops.layer_norm:normalise", "np.sqrt(variance + eps)"
 GATE = "ops.gelu:gate", "return g"
@@ -335,61 +334,6 @@ TABLE = (
      DOUBLE, "np.float32(scales.mean(dtype=np.float64))", "np.float32(0.0)"),
     ("the step is max / 128; it should be max / 127", DOUBLE, "np.float32(127)", "np.float32(128)"),
     ("the scales' codes are truncated; they should be rounded to the nearest", DOUBLE, "np.rint(", "np.trunc("),
-    # Llama
-    ("RMS norm subtracts the mean; it should not",
-     RMS, "inv_rms = 1.0", "x = x - row_mean(x, np.ones_like(x)); inv_rms = 1.0"),
-    ("RMS norm takes the sum of squares; it should take their mean",
-     RMS, "row_mean(x, x)", "np.vecdot(x, x)[..., None]"),
-    ("ε is missing in RMS norm", RMS, " + eps)", ")"),
-    ("RMS norm's ε is 1e-5 whatever the settings say", RMS, "+ eps)", "+ 1e-5)"),
-    ("RMS norm's ε is 1e-6; the settings give another value", RMS, "+ eps)", "+ 1e-6)"),
-    ("ε is outside the root in RMS norm", RMS, "np.sqrt(row_mean(x, x) + eps)", "(np.sqrt(row_mean(x, x)) + eps)"),
-    ("the points of a head turn the other way",
-     TURN, "np.subtract(first", "np.add(first", TURN, "np.add(second", "np.subtract(second"),
-    ("the numbers 2j and 2j + 1 of a head are turned together; it should be j and j + D/2",
-     TURN, "-1, 2, cos.shape[-1])", "-1, cos.shape[-1], 2).swapaxes(-1, -2)",
-     TURN, "y.reshape(x.shape)", "y.swapaxes(-1, -2).reshape(x.shape)"),
-    ("θ is 10000 whatever the settings say", ANGLES, "float(theta)", "10000.0"),
-    ("the angles are θ^(−j/D); they should be θ^(−2j/D)", ANGLES, "head_size, 2)", "head_size, 2) / 2"),
-    ("positions count from 1 in rope; they should count from 0",
-     ANGLES, "positions[..., None]", "(1 + positions[..., None])"),
-    ("the angles are computed in float32; they should be in float64",
-     ANGLES, "positions[..., None] * frequencies", "(positions[..., None] * frequencies).astype(np.float32)"),
-    ("query head h reads key head h mod K; it should be ⌊h / (H/K)⌋",
-     "ops.attention:stack_groups", "x.reshape(x.shape[0], n_kv_heads, -1, x.shape[-1])", "wrong.by_rest(x, n_kv_heads)",
-     "ops.attention:unstack_groups", "x.reshape(x.shape[0], n_heads, -1, x.shape[-1])", "wrong.from_rest(x, n_heads)"),
-    ("gate and up are exchanged in SwiGLU: it should be a σ(a) of gate",
-     "ops.swiglu:swiglu_forward", '"""\n', '"""\n    gate, up = up, gate\n'),
-    # llama.cpp's blocks and files
-    ("a byte has two neighbours; its halves should have weights j and j + 16",
-     HALVES, "unpacked.view(np.uint8)", "np.stack([codes & 15, codes >> 4], axis=-1).reshape(-1, 32)",
-     PACKED, "codes[:, :16] | codes[:, 16:] << 4", "codes[:, ::2] | codes[:, 1::2] << 4"),
-    ("the halves of a byte are exchanged: the low one should have weight j",
-     HALVES, "4 * half", "4 * (1 - half)",
-     PACKED, "codes[:, :16] | codes[:, 16:] << 4", "codes[:, 16:] | codes[:, :16] << 4"),
-    ("d and m are exchanged in Q4_1", EXPAND, "d, *m =", "*m, d ="),
-    ("8 is not subtracted from the codes of Q4_0", EXPAND, "codes -= 8", "pass"),
-    ("the codes are computed with the d that is stored; it should be d before it is rounded to float16",
-     "compress.ggml:inverse", "1 / d", "1 / d.astype(np.float16).astype(np.float32)"),
-    ("Q4_0's d is always positive; it should have the sign that gives the largest weight the code 0",
-     "compress.ggml:quantise_q4_0", "/ -8", "/ -8; d = np.abs(d)"),
-    ("a half of Q8_0's codes is rounded to even; it should be away from zero",
-     "compress.ggml:quantise_q8_0", "np.copysign(whole + np.floor(2 * (size - whole)), scaled)", "np.rint(scaled)"),
-    ("Q4_0's d is 0 in a block of zeros; 0 / −8 is −0", "compress.ggml:quantise_q4_0", "/ -8", "/ -8 + np.float32(0)"),
-    ("an update is rounded to float16 before it is added to an offset; only the sum should be",
-     "compress.ggml:with_offsets_added", "change.astype(", "change.astype(np.float16).astype("),
-    ("the codes of 4 bits are cut; they should be rounded", PACKED, "codes.astype", "(codes - 0.5).astype"),
-    ("QA-LoRA takes the sum of a block's inputs; it should be their mean", "adapters.qalora:pool", ".mean(", ".sum("),
-    ("the factor L is missing in QA-LoRA", "adapters.qalora:forward", "scaling(config) * L", "scaling(config)"),
-    ("QA-LoRA's update is not divided by the 32 inputs of a block", "adapters.qalora:delta", "* L / g *", "* L *"),
-    ("the rows of q and k are left in GGUF's order",
-     "formats.llama:llama_from_gguf", "if is_rotated(ours):", "if False:"),
-    ("the rows of q and k are put into the inverse order",
-     "formats.llama:in_rotation_order", "if back else", "if not back else"),
-    ("the rows of B of q and k are in our order; they should be in GGUF's",
-     ADAPTER_FILE, 'if is_llama and llama.is_rotated(f"{names[0]}.weight"):', "if False:"),
-    ("all layers have one alpha; B of a layer with another scale should make up for it",
-     ADAPTER_FILE, "lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B", "lora_B"),
 )  # fmt: skip
 
 
@@ -416,4 +360,4 @@ SHORT += [
     with_few_digits("√(2/π)", short, *ROOTS)
     for short in ("0.8", "0.798", "0.7979", "0.79788", "0.797885", "0.7978846", "0.79788456", "0.7978845608")
 ]
-MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in (*TABLE, *SHORT)}
+MISTAKES = {sentence: tuple(zip(texts[::3], texts[1::3], texts[2::3])) for sentence, *texts in (*TABLE, *LLAMA, *SHORT)}
