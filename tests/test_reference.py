@@ -1,6 +1,7 @@
 """The reference vectors, and the checker that holds ports to them: what it accepts, what it refuses, what it says."""
 
 import functools
+import importlib.util
 import json
 import os
 import pkgutil
@@ -26,7 +27,7 @@ from lora_np.reference import (
 )
 from lora_np.reference.cases import reference_cases
 from lora_np.reference.cases.draws import bits_of, uniform
-from lora_np.reference.causes import known_factor, likely_causes
+from lora_np.reference.causes import known_factor, likely_causes, modules_of
 from lora_np.reference.mistakes import MISTAKES
 from lora_np.reference.sections import sections_of
 from lora_np.reference.tolerances import RTOL, allowed, rms, round_up, shares
@@ -596,6 +597,13 @@ def test_it_also_does_in_a_whole_model(tmp_path):
     assert result.divergence.tensor == "grad.blocks.1.mlp.residual"
     assert any(change in cause for cause in result.divergence.causes)
     assert "    likely cause: as if" in format_result(result) and "    seen: no known" in format_result(result)
+
+
+def test_every_tensor_has_modules_that_there_are():
+    modules = {m for entry in ENTRIES.values() for r in entry["tensors"] if r["stage"] != "input"
+               for m in modules_of(entry, r["name"])}  # fmt: skip
+    assert all(importlib.util.find_spec(f"lora_np.{module}") for module in modules)
+    assert {"ops.rope", "ops.swiglu", "adapters.dora", "training.adamw", "compress.ggml"} <= modules
 
 
 def test_a_factor_that_two_sizes_have_is_not_named():
