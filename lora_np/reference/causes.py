@@ -3,7 +3,8 @@
 First this package makes each known mistake itself (`mistakes.py`, `wrong.py`). A mistake that leaves all earlier
 tensors right and gives the port's numbers for this one is the likely cause; if several do, the later tensors decide. If
 none fits, it makes small changes to its own functions that compute the tensor (`mutants.py`): a term left out, a sign,
-a transpose. If none of these fits either, `looks` describes the tensor itself: a factor, another order, another tensor.
+a transpose. Unless a known mistake fits, `looks` also describes the tensor itself: a factor, another order, another
+tensor.
 """
 
 import itertools

@@ -301,7 +301,7 @@ def indices(node, facts):
 
 
 def of_ports(node, facts):
-    """Slips that ports make besides."""
+    """Slips of arithmetic that ports make, beside those of CHANGES."""
     a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
     match node:
         case ast.BinOp(_, ast.Mult()):
@@ -322,4 +322,3 @@ def of_ports(node, facts):
 
 
 CHANGES = (arithmetic, calls, lists, others, conditions, indices)
-OF_PORTS = (of_ports,)

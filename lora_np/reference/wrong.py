@@ -16,7 +16,7 @@ import numpy as np
 from ..ops.rope import consecutive_tables
 from .cases import reference_cases
 from .mistakes import MISTAKES
-from .mutants import CHANGES, OF_PORTS, mutants
+from .mutants import CHANGES, mutants, of_ports
 
 OPEN = threading.Lock()  # held while a mistake is open
 
@@ -101,7 +101,7 @@ def derived(module):
     found, path = {}, f"lora_np.{module}"
     for function in vars(import_module(path)).values():
         own = inspect.isfunction(function) and function.__module__ == path and not hasattr(function, "__wrapped__")
-        for mutant in mutants(ast.parse(inspect.getsource(function)).body[0], CHANGES + OF_PORTS) if own else ():
+        for mutant in mutants(ast.parse(inspect.getsource(function)).body[0], (*CHANGES, of_ports)) if own else ():
             unset = any(word in mutant.place for word in ("empty", "blocks("))  # that loop fills an empty array
             if unset or "out=" in mutant.place and "left out" in mutant.sentence:
                 continue

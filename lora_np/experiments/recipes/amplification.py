@@ -44,10 +44,8 @@ def measure(results, runs, seeds, quick):
 
 def mean_amplification(results, run):
     """The five numbers of `Amplification` of a run's ΔW_q, as means over the blocks."""
-    params, deltas = (
-        starting_point(run)[0],
-        updates_of(results, run, np.float64),
-    )  # in float32 rounding would add to its rank
+    params = starting_point(run)[0]
+    deltas = updates_of(results, run, np.float64)  # in float32, rounding would add to the rank of ΔW
     of_blocks = [
         amplification(params[name], delta, run.adapter.r, np.random.default_rng(run.seed))
         for name, delta in deltas.items()

@@ -3,8 +3,8 @@
 φ(i, j) = ‖U_iᵀ V_j‖²_F / min(i, j) compares the i leading right singular vectors of one adapter with the j leading
 ones of another: of A, as in the paper, and of ΔW = s B A, which the model adds. The two adapters of a pair come from
 different seeds; from one seed, the first rows of A in their first layer would be the same from the start. The control
-is what two random subspaces of the same dimensions have in common on average, max(i, j)/C. SmolLM2 is
-trained on 2,000 snippets.
+is what two random subspaces of the same dimensions have in common on average, max(i, j)/C.
+SmolLM2 is trained on 2,000 snippets.
 """
 
 from functools import partial
