@@ -25,6 +25,7 @@ CAPTION = (
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 ON = {"smollm2": SOME}
+SHOWN = 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50, 100  # labels of the logarithmic axis
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
 
@@ -68,5 +69,6 @@ def draw(outcome):
     left.set_title("W_q in the directions")
     right.axvline(1, color="black", linewidth=1)
     right.set(title="amplification", xscale="log")
-    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for which in ("major", "minor"):
+        getattr(right.xaxis, f"set_{which}_formatter")(lambda value, _: f"{value:g}" if value in SHOWN else "")
     return figure
