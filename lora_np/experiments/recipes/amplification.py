@@ -70,5 +70,7 @@ def draw(outcome):
     right.axvline(1, color="black", linewidth=1)
     right.set(title="amplification", xscale="log")
     for which in ("major", "minor"):
-        getattr(right.xaxis, f"set_{which}_formatter")(lambda value, _: f"{value:g}" if value in SHOWN else "")
+        getattr(right.xaxis, f"set_{which}_formatter")(
+            lambda value, _: f"{value:g}" if round(value, 6) in SHOWN else ""
+        )
     return figure
