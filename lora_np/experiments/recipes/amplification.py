@@ -9,7 +9,7 @@ are the same for both ranks. All are means over the blocks. SmolLM2 is trained o
 import numpy as np
 
 from ...analysis import Amplification, amplification
-from ..drawing import GREY, PALETTE, dots, panels
+from ..drawing import GREY, PALETTE, dots, log_scale, panels
 from ..evidence import check, ratios
 from ..methods import SOME
 from ..runs.classify import starting_point
@@ -25,7 +25,6 @@ CAPTION = (
     "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
 )
 ON = {"smollm2": SOME}
-SHOWN = 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 50, 100  # labels of the logarithmic axis
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 
 
@@ -68,9 +67,6 @@ def draw(outcome):
         dots(axes, *zip(*rows), unit)
     left.set_title("W_q in the directions")
     right.axvline(1, color="black", linewidth=1)
-    right.set(title="amplification", xscale="log")
-    for which in ("major", "minor"):
-        getattr(right.xaxis, f"set_{which}_formatter")(
-            lambda value, _: f"{value:g}" if round(value, 6) in SHOWN else ""
-        )
+    right.set_title("amplification")
+    log_scale(right.xaxis)
     return figure
