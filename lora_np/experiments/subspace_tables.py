@@ -65,11 +65,12 @@ def draw_tables(outcome, rows, columns, title):
     grid = figure.subplots(2, 3, sharex=True, sharey=True)
     i, j = np.indices(np.shape(mean["A"]["q_proj"])) + 1
     chance = np.vectorize(gaussian_similarity)(outcome["dimension"], i, j)
+    most = max(chance.max(), *(np.max(table) for of in mean.values() for table in of.values()))
     for line, what in zip(grid, WHAT):
         shown = {f"{what}, {layer}": mean[what][layer] for layer in LAYERS} | {"random directions, expected": chance}
         for axes, (text, table) in zip(line, shown.items()):
             corners = (0.5, j.max() + 0.5, i.max() + 0.5, 0.5)  # i downwards and j to the right, counted from 1
-            image = axes.imshow(table, vmin=0.0, vmax=1.0, aspect="auto", extent=corners)
+            image = axes.imshow(table, vmin=0.0, vmax=most, aspect="auto", extent=corners)
             axes.set(title=text, xlabel=columns, ylabel=rows)
             axes.grid(False)
             axes.label_outer()
