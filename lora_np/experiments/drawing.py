@@ -123,16 +123,6 @@ def log_axis(axes, values, label):
     axes.set_xlabel(label)
 
 
-def log_scale(axis):
-    """A logarithmic axis with a few ticks at round numbers, and no other."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axis.set_ticks([], minor=True)
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
 def dots(axes, labels, values, colours, unit):
     """A row for each of n methods, the first on top: every seed of values (n, seeds) faint, the mean with its interval.
 

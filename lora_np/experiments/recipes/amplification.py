@@ -9,7 +9,7 @@ are the same for both ranks. All are means over the blocks. SmolLM2 is trained o
 import numpy as np
 
 from ...analysis import Amplification, amplification
-from ..drawing import GREY, PALETTE, dots, log_scale, panels
+from ..drawing import GREY, PALETTE, dots, panels
 from ..evidence import check, ratios
 from ..methods import SOME
 from ..runs.classify import starting_point
@@ -55,6 +55,8 @@ def mean_amplification(results, run):
 
 
 def draw(outcome):
+    from matplotlib.ticker import LogLocator
+
     figure, (left, right) = panels(outcome, "What ΔW_q has to do with W_q", 12, 4.6, 2, width_ratios=(3, 2))
     norms = ("of ΔW", "update", PALETTE[0]), ("of W itself", "base", PALETTE[1]), ("random", "random", PALETTE[2])
     factors = ("of ΔW", "factor", PALETTE[0]), ("random", "chance_factor", GREY)
@@ -68,5 +70,7 @@ def draw(outcome):
     left.set_title("W_q in the directions")
     right.axvline(1, color="black", linewidth=1)
     right.set_title("amplification")
-    log_scale(right.xaxis)
+    right.set_xscale("log", subs=[])  # no minor ticks
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return figure

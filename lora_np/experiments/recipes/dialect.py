@@ -19,7 +19,7 @@ from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
-from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, log_scale, new_figure
+from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
 from ..evidence import check, differences
 from ..methods import SETTINGS, TUNE_SEED, rate_name
 from ..runs import load_base
@@ -232,9 +232,13 @@ def at_the_end(axes, outcome, domain, old):
 
 def perplexities(axes, label):
     """Logarithmic axes with ticks at round numbers."""
-    axes.set(xlabel=label)
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(xscale="log", yscale="log", xlabel=label)
     for axis in (axes.xaxis, axes.yaxis):
-        log_scale(axis)
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axis.set_ticks([], minor=True)
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def marks(outcome):
