@@ -1,0 +1,310 @@
+"""The models of SPEC.md, GPT-2's and Llama's, with adapters: every activation, every gradient, and generation.
+
+A model is what a case gives: `settings`, and the inputs `t`, which hold parameters, adapters and masks by name. Arrays
+that only this program needs have names with `saved.` in front.
+"""
+
+import numpy as np
+
+from . import operations as op
+
+
+def norm(x, name, settings, t, acts):
+    sizes = settings["model"]
+    if "rope_theta" in sizes:
+        y, *saved = op.rms_norm(x, t[f"{name}.weight"], sizes["rms_norm_eps"])
+    else:
+        y, *saved = op.layer_norm(x, t[f"{name}.weight"], t[f"{name}.bias"], sizes["layer_norm_eps"])
+    acts[f"saved.{name}"] = x, t[f"{name}.weight"], *saved
+    acts[name] = y
+    return y
+
+
+def norm_backward(grad_y, name, settings, acts, grads):
+    grads[name] = grad_y
+    if "rope_theta" in settings["model"]:
+        grad_x, grads[f"{name}.weight"] = op.rms_norm_backward(grad_y, *acts[f"saved.{name}"])
+    else:
+        backward = op.layer_norm_backward(grad_y, *acts[f"saved.{name}"])
+        grad_x, grads[f"{name}.weight"], grads[f"{name}.bias"] = backward
+    return grad_x
+
+
+def arrays_of(name, settings, t):
+    """A layer's weight and bias, and of an adapted layer A, B, DoRA's m, s and the mask of the adapter's input."""
+    weight, bias = t[f"{name}.weight"], t.get(f"{name}.bias")
+    adapter = settings["adapter"]
+    if adapter is None or name not in adapter["layers"]:
+        return weight, bias, None
+    of = adapter["layers"][name]
+    arrays = [t[f"{name}.lora_A"], t[f"{name}.lora_B"]]
+    if adapter["kind"] == "dora":
+        arrays.append(t[f"{name}.lora_magnitude_vector"])
+    s = op.scale(of["r"], of["alpha"], adapter["rslora"])
+    return weight, bias, [*arrays, s, t.get(f"mask.{name}.adapter")]
+
+
+def layer(x, name, settings, t, acts):
+    """A linear layer, adapted or not."""
+    weight, bias, adapted = arrays_of(name, settings, t)
+    if adapted is None:
+        y, saved = op.linear(x, weight, bias), []
+    elif settings["adapter"]["kind"] == "dora":
+        y, _, *saved = op.dora(x, weight, bias, *adapted)
+        saved.append(y)
+    else:
+        y, *saved = op.lora(x, weight, bias, *adapted)
+    acts[f"saved.{name}"] = x, saved
+    acts[name] = y
+    return y
+
+
+def layer_backward(grad_y, name, settings, t, acts, grads):
+    grads[name] = grad_y
+    weight, bias, adapted = arrays_of(name, settings, t)
+    x, saved = acts[f"saved.{name}"]
+    if adapted is None:
+        grad_x, grad_weight, grad_bias = op.linear_backward(grad_y, x, weight)
+    elif settings["adapter"]["kind"] == "dora":
+        back = op.dora_backward(grad_y, x, weight, *adapted, *saved, False)
+        grad_x, grad_weight, grad_bias, grad_m, grad_B, grad_A = back
+        grads |= {f"{name}.lora_magnitude_vector": grad_m, f"{name}.lora_B": grad_B, f"{name}.lora_A": grad_A}
+    else:
+        grad_x, grad_weight, grad_bias, grad_B, grad_A = op.lora_backward(grad_y, x, weight, *adapted, *saved)
+        grads |= {f"{name}.lora_B": grad_B, f"{name}.lora_A": grad_A}
+    grads |= {f"{name}.weight": grad_weight, f"{name}.bias": grad_bias}
+    return grad_x
+
+
+def take(x, at):
+    """One position of each row, (B, 1, C); or all of them."""
+    if at is not None:
+        x = np.take_along_axis(x, at[:, :, None], axis=1)
+    return x
+
+
+def take_backward(grad_y, at, T):
+    """Back to T positions, with 0 at those that were not taken."""
+    if at is not None:
+        grad_y = op.one_hot(at[:, 0], T)[:, :, None] * grad_y
+    return grad_y
+
+
+def attention_forward(x, block, at, start, settings, t, past, acts):
+    """The attention half of a block.
+
+    at : (B, 1), the positions that a classifier reads in the last block, or None
+    past : the activations of the `start` tokens before, or None
+    """
+    sizes, attn = settings["model"], f"{block}.attn"
+    h = norm(x, f"{block}.norm1" if "rope_theta" in sizes else f"{block}.ln1", settings, t, acts)
+    q = layer(take(h, at), f"{attn}.q_proj", settings, t, acts)
+    k = layer(h, f"{attn}.k_proj", settings, t, acts)
+    v = layer(h, f"{attn}.v_proj", settings, t, acts)
+    if "rope_theta" in sizes:
+        positions = np.tile(np.arange(start, start + x.shape[1]), (len(x), 1))
+        q = turned(q, f"{attn}.q_rotated", positions if at is None else at, sizes, acts)
+        k = turned(k, f"{attn}.k_rotated", positions, sizes, acts)
+    if past:
+        k = np.concatenate([past[f"saved.{attn}"][1], k], axis=1)
+        v = np.concatenate([past[f"saved.{attn}"][2], v], axis=1)
+    context, probs, scores = op.attention(q, k, v, sizes["n_heads"], at)
+    acts |= {f"{attn}.scores": scores, f"{attn}.probs": probs, f"{attn}.context": context}
+    acts[f"saved.{attn}"] = q, k, v, probs
+    branch = op.dropout(layer(context, f"{attn}.o_proj", settings, t, acts), t.get(f"mask.{attn}"))
+    x = acts[f"{attn}.residual"] = take(x, at) + branch
+    return x
+
+
+def attention_backward(grad_x, block, at, T, settings, t, acts, grads):
+    sizes, attn = settings["model"], f"{block}.attn"
+    grads[f"{attn}.residual"] = grad_x
+    grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{attn}"))
+    grad_context = layer_backward(grad_branch, f"{attn}.o_proj", settings, t, acts, grads)
+    of_attention = op.attention_backward(grad_context, *acts[f"saved.{attn}"], sizes["n_heads"])
+    grad_v, grad_probs, grad_scores, grad_q, grad_k = of_attention
+    grads |= {f"{attn}.context": grad_context, f"{attn}.probs": grad_probs, f"{attn}.scores": grad_scores}
+    if "rope_theta" in sizes:
+        grad_q = turned_backward(grad_q, f"{attn}.q_rotated", acts, grads)
+        grad_k = turned_backward(grad_k, f"{attn}.k_rotated", acts, grads)
+    through_q = layer_backward(grad_q, f"{attn}.q_proj", settings, t, acts, grads)
+    through_k = layer_backward(grad_k, f"{attn}.k_proj", settings, t, acts, grads)
+    through_v = layer_backward(grad_v, f"{attn}.v_proj", settings, t, acts, grads)
+    grad_h = take_backward(through_q, at, T) + through_k + through_v
+    through_norm = norm_backward(
+        grad_h, f"{block}.norm1" if "rope_theta" in sizes else f"{block}.ln1", settings, acts, grads
+    )
+    return take_backward(grad_x, at, T) + through_norm
+
+
+def turned(x, name, positions, sizes, acts):
+    cos, sin = op.rope_tables(positions, sizes["head_size"], sizes["rope_theta"])
+    acts[f"saved.{name}"] = cos, sin
+    acts[name] = op.rope(x, cos, sin)
+    return acts[name]
+
+
+def turned_backward(grad_y, name, acts, grads):
+    grads[name] = grad_y
+    return op.rope_backward(grad_y, *acts[f"saved.{name}"])
+
+
+def mlp_forward(x, block, settings, t, acts):
+    """The MLP half of a block."""
+    sizes, mlp = settings["model"], f"{block}.mlp"
+    h = norm(x, f"{block}.norm2" if "rope_theta" in sizes else f"{block}.ln2", settings, t, acts)
+    if "rope_theta" in sizes:
+        gate = layer(h, f"{mlp}.gate_proj", settings, t, acts)
+        up = layer(h, f"{mlp}.up_proj", settings, t, acts)
+        inner = acts[f"{mlp}.swiglu"] = op.swiglu(gate, up)
+    else:
+        up = layer(h, f"{mlp}.up_proj", settings, t, acts)
+        inner, acts[f"saved.{mlp}"] = op.gelu(up)
+        acts[f"{mlp}.gelu"] = inner
+    branch = op.dropout(layer(inner, f"{mlp}.down_proj", settings, t, acts), t.get(f"mask.{mlp}"))
+    x = acts[f"{mlp}.residual"] = x + branch
+    return x
+
+
+def mlp_backward(grad_x, block, settings, t, acts, grads):
+    sizes, mlp = settings["model"], f"{block}.mlp"
+    grads[f"{mlp}.residual"] = grad_x
+    grad_branch = op.dropout_backward(grad_x, t.get(f"mask.{mlp}"))
+    grad_inner = layer_backward(grad_branch, f"{mlp}.down_proj", settings, t, acts, grads)
+    up = acts[f"{mlp}.up_proj"]
+    if "rope_theta" in sizes:
+        grads[f"{mlp}.swiglu"] = grad_inner
+        grad_gate, grad_up = op.swiglu_backward(grad_inner, acts[f"{mlp}.gate_proj"], up)
+        through_up = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
+        through_gate = layer_backward(grad_gate, f"{mlp}.gate_proj", settings, t, acts, grads)
+        grad_h = through_gate + through_up
+    else:
+        grads[f"{mlp}.gelu"] = grad_inner
+        grad_up = op.gelu_backward(grad_inner, up, acts[f"saved.{mlp}"])
+        grad_h = layer_backward(grad_up, f"{mlp}.up_proj", settings, t, acts, grads)
+    through_norm = norm_backward(
+        grad_h, f"{block}.norm2" if "rope_theta" in sizes else f"{block}.ln2", settings, acts, grads
+    )
+    return grad_x + through_norm
+
+
+def read_at(settings, t, i):
+    """The position of each row that block i of a classifier computes alone, (B, 1), or None: all."""
+    sizes = settings["model"]
+    if sizes["n_classes"] and i == sizes["n_layers"] - 1:
+        return t["lengths"][:, None] - 1
+    return None
+
+
+def head_of(settings, t):
+    tied = not settings["model"]["n_classes"] and settings["model"].get("tied", True)
+    return t["tok_emb.weight" if tied else "head.weight"], tied
+
+
+def forward(settings, t, past=None):
+    """All activations; `past` are those of the tokens before, of which keys and values are read."""
+    sizes, acts = settings["model"], {}
+    llama = "rope_theta" in sizes
+    start = past["saved.blocks.0.attn"][1].shape[1] if past else 0
+    x = acts["tok_emb"] = op.embedding(t["ids"], t["tok_emb.weight"])
+    if not llama:
+        places = np.arange(start, start + t["ids"].shape[1])
+        acts["pos_emb"] = op.embedding(places, t["pos_emb.weight"])
+        x = acts["embed"] = op.dropout(x + acts["pos_emb"], t.get("mask.embed"))
+    for i in range(sizes["n_layers"]):
+        x = attention_forward(x, f"blocks.{i}", read_at(settings, t, i), start, settings, t, past, acts)
+        x = mlp_forward(x, f"blocks.{i}", settings, t, acts)
+    x = norm(x, "norm_f" if llama else "ln_f", settings, t, acts)
+    if sizes["n_classes"]:
+        x = acts["pooled"] = x[:, 0]
+    acts["logits"] = op.linear(x, head_of(settings, t)[0], None)
+    return acts
+
+
+def backward(grad_logits, settings, t, acts):
+    """The gradients of all activations and parameters."""
+    sizes, grads, T = settings["model"], {"logits": grad_logits}, t["ids"].shape[1]
+    llama = "rope_theta" in sizes
+    last = "norm_f" if llama else "ln_f"
+    weight, tied = head_of(settings, t)
+    x = acts["pooled"] if sizes["n_classes"] else acts[last]
+    grad_x, grad_head, _ = op.linear_backward(grad_logits, x, weight)
+    if sizes["n_classes"]:
+        grads["pooled"] = grad_x
+        grad_x = grad_x[:, None]
+    grad_x = norm_backward(grad_x, last, settings, acts, grads)
+    for i in reversed(range(sizes["n_layers"])):
+        grad_x = mlp_backward(grad_x, f"blocks.{i}", settings, t, acts, grads)
+        grad_x = attention_backward(grad_x, f"blocks.{i}", read_at(settings, t, i), T, settings, t, acts, grads)
+    if not llama:
+        grads["embed"] = grad_x
+        grad_x = op.dropout_backward(grad_x, t.get("mask.embed"))
+        grads["pos_emb"] = grad_x.sum(axis=0)
+        grads["pos_emb.weight"] = op.embedding_backward(grads["pos_emb"], np.arange(T), t["pos_emb.weight"])
+    grads["tok_emb"] = grad_x
+    grads["tok_emb.weight"] = op.embedding_backward(grad_x, t["ids"], t["tok_emb.weight"])
+    if tied:
+        grads["tok_emb.weight"] = grads["tok_emb.weight"] + grad_head
+    else:
+        grads["head.weight"] = grad_head
+    return grads
+
+
+def loss_of(settings, t):
+    acts = forward(settings, t)
+    acts["loss"] = op.cross_entropy(acts["logits"], t["targets"], -100)
+    return acts
+
+
+def loss_and_gradients(settings, t):
+    acts = loss_of(settings, t)
+    grads = backward(op.cross_entropy_backward(1.0, acts["logits"], t["targets"], -100), settings, t, acts)
+    return acts, grads
+
+
+def merged(settings, t):
+    """The change of each adapted layer, and the parameters with them."""
+    deltas, params = {}, dict(t)
+    for name in (settings["adapter"] or {"layers": ()})["layers"]:
+        weight, _, (*arrays, s, _) = arrays_of(name, settings, t)
+        of_kind = op.dora_delta if settings["adapter"]["kind"] == "dora" else op.lora_delta
+        deltas[f"{name}.weight"] = of_kind(weight, *arrays, s)
+        params[f"{name}.weight"] = weight + deltas[f"{name}.weight"]
+    return deltas, params
+
+
+def shown(acts):
+    return {name: array for name, array in acts.items() if not name.startswith("saved.")}
+
+
+def model(settings, t):
+    """All that a case asks for; with `until` in the settings the forward pass alone."""
+    if "until" in settings:
+        return shown(loss_of(settings, t))
+    acts, grads = loss_and_gradients(settings, t)
+    deltas, params = merged(settings, t)
+    outputs = shown(acts)
+    outputs |= {f"grad.{name}": grad for name, grad in grads.items()}
+    outputs |= {f"delta.{name}": delta for name, delta in deltas.items()}
+    outputs |= {f"merged.{name}": params[name] for name in deltas}
+    without_masks = {name: array for name, array in params.items() if not name.startswith("mask.")}
+    outputs["merged.logits"] = forward(settings | {"adapter": None}, without_masks)["logits"]
+    return outputs
+
+
+def generate(settings, t):
+    sizes, outputs, past, tokens, ids = settings["model"], {}, None, t["ids"], t["ids"]
+    for step in range(settings["n_new"]):
+        past = forward(settings, t | {"ids": ids}, past)
+        logits = past["logits"][:, -1]
+        largest = np.sort(logits, axis=-1)
+        outputs[f"step.{step}.logits"] = logits
+        outputs[f"step.{step}.margin"] = largest[:, -1] - largest[:, -2]
+        ids = np.argmax(logits, axis=-1)[:, None]
+        tokens = np.concatenate([tokens, ids], axis=1)
+    kept = [past[f"saved.blocks.{i}.attn"] for i in range(sizes["n_layers"])]
+    return outputs | {
+        "tokens": tokens,
+        "keys": np.stack([k for _, k, _, _ in kept]),
+        "values": np.stack([v for _, _, v, _ in kept]),
+    }
