@@ -26,8 +26,8 @@ from ..ops.numerical_gradient import relative_error
 from ..ops.softmax import softmax
 from ..reference import mutants
 from ..reference.causes import looks
+from ..reference.slips import slips
 from .exercise import compared_outputs, is_float_array
-from .slips import slips
 
 NEAR = 1e-6  # relative, in norm: a known mistake rounds otherwise than the student's
 NEAR_NUMBER = 1e-9  # of a single number, which much fits by chance

@@ -1,10 +1,10 @@
 """What a port has probably done, judged by the first tensor that diverges.
 
-First this package makes each known mistake itself (`mistakes.py`, `wrong.py`). A mistake that leaves all earlier
+First each known mistake (`mistakes.py`) is made in the plain program (`plain/`). A mistake that leaves all earlier
 tensors right and gives the port's numbers for this one is the likely cause; if several do, the later tensors decide. If
-none fits, it makes small changes to its own functions that compute the tensor (`mutants.py`): a term left out, a sign,
-a transpose. Unless a known mistake fits, `looks` also describes the tensor itself: a factor, another order, another
-tensor.
+none fits, a machine makes small changes to those functions of the plain program that compute the tensor: a term left
+out, a sign, a transpose, a wrong digit. If none of those fits either, two of them are made at once. Unless a known
+mistake fits, `looks` also describes the tensor itself: a factor, another order, another tensor.
 """
 
 import itertools
@@ -15,28 +15,15 @@ import numpy as np
 from .mistakes import MISTAKES
 from .sections import MODELS, name_in_model, operation_of
 from .tolerances import allowed, rms, shares
-from .wrong import derived, wrong_code, wrong_outputs
+from .wrong import both, derived, functions_behind, known, wrong_outputs
 
 MOST = 3  # sentences
-WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the package with it
-MODULES = {  # of a kind or an operation, if not the one of its name in ops/
-    **{name: (f"training.{name}",) for name in ("clip", "schedule", "adamw", "accumulate")},
-    **{name: (f"adapters.{name}", "ops.low_rank", "adapters.config") for name in ("lora", "dora", "qalora")},
-    "grouped_attention": ("ops.attention", "ops.softmax"),
-    "attention": ("ops.attention", "ops.softmax"),
-    "linear_cross_entropy": ("ops.linear_cross_entropy", "ops.cross_entropy"),
-    **{name: ("model.layers",) for name in ("residual", "pool", "embed")},
-    "sample": ("model.sampling",),
-    "generate": ("model.decoder",),
-    "llama_generate": ("model.decoder",),
-    "nf4": ("compress.nf4", "compress.double"),
-    "blocks": ("compress.ggml",),
-    "gguf_read": ("formats.llama", "compress.ggml"),
-    "gguf_adapter": ("formats.to_gguf", "formats.llama"),
-    **{name: ("formats.gpt2", "formats.fused") for name in ("gpt2_read", "gpt2_write")},
-    **{name: ("formats.peft", "formats.fused") for name in ("peft_read", "peft_write")},
-    "spectrum": ("reference.cases.files",),
-}
+MOST_IN_FULL = 20  # changes that fit, of which later tensors are compared, too
+MOST_IN_PAIRS = 120  # changes of which all pairs are tried
+CANCELS = "which cancels"  # of a known mistake after which only rounding is left
+SLOW = (*MODELS, "generate", "llama_generate")  # kinds of cases where pairs take too long
+WIDER = 8.0  # times a tensor's tolerance: a port with a mistake rounds differently from the program with it
+HELPERS = ("dropout", "embedding", "scale", "direction", "softmax", "split_heads", "join_heads", "in_groups")
 
 
 def likely_causes(entry, reference, got, tensor, dtype, derive=True):
@@ -49,7 +36,7 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     got : dict, name -> array, the port's outputs
     tensor : str, the first that diverges
     dtype : "float64" or "float32"
-    derive : bool, whether to try changes of the package's functions too, which takes seconds
+    derive : bool, whether to try small changes too, which takes seconds
 
     Returns
     -------
@@ -63,56 +50,119 @@ def likely_causes(entry, reference, got, tensor, dtype, derive=True):
     seen = looks(reference[tensor], got[tensor], dtype, others, named_factors(entry["settings"], reference))
     if np.isnan(got[tensor]).all():  # any mistake that makes NaN would fit
         return [], seen
-    given = entry, records, reference, got, tensor, dtype
-    known = explained_by({mistake: wrong_code(mistake) for mistake in MISTAKES}, *given)
-    if known or not derive:
-        return known, [] if known else seen
-    changes = dict(itertools.chain.from_iterable(derived(module).items() for module in modules_of(entry, tensor)))
-    return [f"as if this were changed in the package: {sentence}" for sentence in explained_by(changes, *given)], seen
+    trial = trial_of(entry, records, reference, got, tensor, dtype)
+    settings = up_to(tensor, entry["settings"]), entry["settings"]
+    of_ports = [(mistake, known(mistake)) for mistake in MISTAKES]
+    causes = explained_by(of_ports, trial, *settings)
+    numbers = got[tensor][np.isfinite(reference[tensor])]
+    telling = numbers.any() and np.isfinite(numbers).all()  # many changes make 0 or NaN
+    if causes or not derive or not telling:
+        return causes, [] if causes else seen
+    functions = functions_for(entry, reference, tensor)
+    causes = explained_by(itertools.chain.from_iterable(map(derived, functions)), trial, *settings)
+    if not causes and entry["kind"] not in SLOW:
+        usual = [change for function in functions for change in derived(function, usual=True)]
+        causes = explained_by(pairs([*of_ports, *usual], trial, settings[0]), trial, *settings)
+    return [f"as if this were changed in the plain program: {cause}" for cause in causes], seen
 
 
-def modules_of(entry, tensor):
-    """The modules of the package that compute a tensor.
+def functions_for(entry, reference, tensor):
+    """The functions that compute a tensor, and of which changes are tried.
 
-    In a model the gradient of an activation comes from the operation that reads it, whose own gradient is computed
-    shortly before.
+    In a model they are those of its part of the work, forward, backward or merging, without the operations of other
+    activations. The gradient of an activation comes from the operation that reads it, whose own is computed shortly
+    before.
     """
-    names = [entry["kind"]]
-    if entry["kind"] in MODELS:
-        outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
-        at = outputs.index(tensor)
-        near = outputs[max(0, at - 8) : at + 1] if "grad." in tensor else [tensor]
-        names = [operation_of(entry["settings"], name_in_model(name)) for name in reversed(near)]
-        names += ["residual", *["adamw", "clip", "schedule"] * ("train" in entry["settings"])]
-    return list(dict.fromkeys(m for name in names if name for m in MODULES.get(name, (f"ops.{name}",))))
+    kind, settings = entry["kind"], entry["settings"]
+    inputs = {r["name"]: reference[r["name"]] for r in entry["tensors"] if r["stage"] == "input"}
+    with np.errstate(all="ignore"):
+        found = functions_behind(kind, up_to(tensor, settings), inputs)
+        if "train" in settings:  # a mistake of the model alone shows in the model's own cases
+            return [function for function in found if function.__module__.endswith("training")]
+        if kind not in MODELS:
+            return found
+        if "grad." in tensor or "merge" in tensor or "delta" in tensor:
+            forward = functions_behind(kind, {**settings, "until": "loss"}, inputs)
+            found = [function for function in found if function not in forward or "model" in function.__name__]
+    outputs = [r["name"] for r in entry["tensors"] if r["stage"] != "input"]
+    at = outputs.index(tensor)
+    near = outputs[max(0, at - 8) : at + 1] if "grad." in tensor else [tensor]
+    names = *(operation_of(settings, name_in_model(name)) for name in near), *HELPERS
+    return [f for f in found if not f.__module__.endswith("operations") or f.__name__.startswith(names)]
 
 
-def explained_by(changes, entry, records, reference, got, tensor, dtype):
-    """The sentences of the changes, sentence -> codes, that explain the tensor best."""
+def up_to(tensor, settings):
+    """The settings with which a plain program stops once it has computed a tensor."""
+    if "train" in settings:
+        return {**settings, "until": int(tensor.split(".")[1])}  # of step.10.loss
+    if "n_new" in settings and tensor.startswith("step."):
+        return {**settings, "n_new": int(tensor.split(".")[1]) + 1}
+    forward = not tensor.startswith(("grad.", "delta.", "merged.", "step."))
+    return {**settings, "until": "loss"} if forward and "model" in settings else settings
+
+
+def trial_of(entry, records, reference, got, tensor, dtype):
+    """A function that tries a change, (sentence, sources), in the plain program with some settings.
+
+    It returns what the change makes of the tensor, None if that is right or an earlier one is wrong, too; and how many
+    of the port's tensors from this one on the change explains.
+    """
     outputs = [name for name, record in records.items() if record["stage"] != "input"]
     inputs = {name: array for name, array in reference.items() if name not in outputs}
+    written = [name for name in outputs if name in got]
 
     def same(a, b, name):
         """Whether two arrays are equal up to rounding, which is as large as the numbers that a mistake makes."""
-        if a is None or b is None or a.shape != b.shape:
+        if a.shape != b.shape or not {a.dtype.kind, b.dtype.kind} <= set("fiu"):
             return False
         atol, rtol = allowed(records[name], dtype)
         return not (shares(a, b, WIDER * (atol + rtol * rms(b)), WIDER * rtol) > 1).any()
 
-    settings = entry["settings"]
-    if "train" in settings:
-        settings = {**settings, "until": int(tensor.split(".")[1])}  # of step.10.loss
-    scores = {}
-    for sentence, codes in changes.items():
+    def trial(sentence, sources, settings):
         try:
-            made = wrong_outputs(codes, entry["kind"], settings, inputs, dtype)
-        except Exception:
-            continue  # this case's shapes or numbers make the mistake impossible
-        first = next((n for n in outputs if not same(made.get(n), reference[n], n)), None)
-        if first == tensor and same(got[tensor], made.get(tensor), tensor):
-            scores[sentence] = sum(same(got.get(n), made.get(n), n) for n in outputs[outputs.index(tensor) :])
-    best = max(scores.values(), default=0)
-    return [sentence for sentence, score in scores.items() if score == best][:MOST]
+            made = wrong_outputs(sources, entry["kind"], settings, inputs, dtype)
+        except Exception:  # this case's shapes or numbers make the change impossible
+            return None, 0
+        off = [name for name in written if name in made and not same(made[name], reference[name], name)]
+        if tensor not in off[:1]:
+            return None, 0
+        if CANCELS in sentence:
+            return made[tensor], int(as_far_off(got[tensor], made[tensor], reference[tensor]))
+        if not same(got[tensor], made[tensor], tensor):
+            return made[tensor], 0
+        later = [name for name in written[written.index(tensor) :] if name in made]
+        return made[tensor], sum(same(got[name], made[name], name) for name in later)
+
+    return trial
+
+
+def as_far_off(a, b, right):
+    """Whether two arrays are off by rounding that is enlarged as much: such numbers are never the same twice."""
+    first, second = (np.abs(x - right).max() / rms(right) for x in (a, b))
+    return max(first, second) < 1e-8 and first / 10 < second < 10 * first
+
+
+def explained_by(changes, trial, short, settings):
+    """The sentences of the changes that explain the tensor and most of the later ones; `short` stops at the tensor."""
+    fitting = [change for change in changes if trial(*change, short)[1]]
+    if short != settings:
+        fitting = fitting[:MOST_IN_FULL]
+    explained = {sentence: trial(sentence, sources, settings)[1] for sentence, sources in fitting}
+    best = max(explained.values(), default=0)  # 0: they go wrong later
+    return [sentence for sentence, n in explained.items() if n == best > 0][:MOST]
+
+
+def pairs(changes, trial, short):
+    """Two changes at once, of those that alone change the tensor and none before it."""
+    alone = {}  # what they make of the tensor -> one of them
+    for sentence, sources in changes:
+        made, _ = trial(sentence, sources, short)
+        if made is not None:
+            alone.setdefault(made.tobytes(), (sentence, sources))
+    for (one, first), (other, second) in itertools.combinations(list(alone.values())[:MOST_IN_PAIRS], 2):
+        sources = both(first, second)
+        if sources:
+            yield f"{one}; and {other}", sources
 
 
 def named_factors(settings, reference):
@@ -170,7 +220,8 @@ def looks(right, wrong, dtype="float64", others=None, factors=None):
     near = 1e-10 * size if dtype == "float64" else 1e-4 * size
     error = float(np.abs(a - b).max()) / size
     if error < 1e-2:
-        guess = "some of it in float32, or " if dtype == "float64" and 1e-9 < error < 1e-5 else ""
+        lost = "digits lost in a difference, some of it in float32, or "
+        guess = lost if dtype == "float64" and error < 1e-5 else ""
         return [f"it is off by {error:.0e} of its size: {guess}a small term or a constant that is not exact"]
     for sentence, x, y in lookalikes(wrong, right, keep, largest, others or {}, factors or {}):
         if x.shape == y.shape and (np.abs(x - y) <= near).all():

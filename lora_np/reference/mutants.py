@@ -300,25 +300,4 @@ def indices(node, facts):
             yield value, f"lacks the index {index}"
 
 
-def of_ports(node, facts):
-    """Slips of arithmetic that ports make, beside those of CHANGES."""
-    a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
-    match node:
-        case ast.BinOp(_, ast.Mult()):
-            yield f"({a}) / ({b})", f"is divided by {b}"
-        case ast.BinOp(_, ast.Div()):
-            yield f"({a}) * ({b})", f"is multiplied by {b}"
-        case ast.Constant(int() | float() as number) if not isinstance(number, bool):
-            wrong = number - 1 if isinstance(number, int) else number / 2
-            yield f"({wrong})", f"has {wrong} in place of {number}"
-        case ast.Call(ast.Name("row_mean"), [first, *_]):
-            yield f"{text(node)} * {text(first)}.shape[-1]", "has the sum in place of the mean"
-        case ast.Call(ast.Attribute(ast.Name("np"), "subtract"), [first, second]):
-            swapped = ast.Call(node.func, [second, first], node.keywords)
-            yield swapped, f"has {text(first)} and {text(second)} exchanged"
-        case ast.Attribute(ast.Name("np"), "multiply" | "divide" as word):
-            other = {"multiply": "divide", "divide": "multiply"}[word]
-            yield f"np.{other}", f"has {other} in place of {word}"
-
-
 CHANGES = (arithmetic, calls, lists, others, conditions, indices)

@@ -1,38 +1,37 @@
-"""The package with a mistake in it: `changed` replaces functions in memory and puts the right ones back."""
+"""The plain program with a mistake in it: `changed` replaces functions in memory and puts the right ones back."""
 
 import ast
+import copy
 import inspect
+import itertools
 import math
+import os
 import sys
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from importlib import import_module
 from pkgutil import resolve_name
 
 import numpy as np
 
-from ..ops.rope import consecutive_tables
-from .cases import reference_cases
+from . import plain
+from .cases.case import ReferenceCase
 from .mistakes import MISTAKES
-from .mutants import CHANGES, mutants, of_ports
+from .mutants import CHANGES, mutants
+from .plain import PLAIN, cases, files, model, operations, training
+from .port_slips import PORTS, arithmetic_of_ports, layouts, readings
+from .slips import axes, brackets, slices, slips
 
 OPEN = threading.Lock()  # held while a mistake is open
 
 
-@cache
-def cases_by_kind():
-    """A case of each kind: all of one kind compute their outputs alike."""
-    return {case.kind: case for case in reference_cases().values()}
-
-
-def wrong_outputs(codes, kind, settings, inputs, dtype):
+def wrong_outputs(sources, kind, settings, inputs, dtype):
     """What a mistake makes of a case's outputs.
 
     Parameters
     ----------
-    codes : dict, function -> code of its wrong version, from `wrong_code` or `derived`
+    sources : dict, function -> source of its wrong version, from `known`, `derived` or `both`
     kind, settings, inputs : as in the manifest; inputs in the precision
     dtype : "float64" or "float32"
 
@@ -40,14 +39,14 @@ def wrong_outputs(codes, kind, settings, inputs, dtype):
     -------
     dict, name -> array
     """
-    case = cases_by_kind()[kind]._replace(settings=settings, inputs=inputs, inputs_float32={})
-    with changed(codes), np.errstate(all="ignore"):  # a mistake may well divide by zero
+    case = ReferenceCase("", 0, kind, copy.deepcopy(settings), inputs, PLAIN[kind], "", "")
+    with changed(sources), np.errstate(all="ignore"):  # a mistake may well divide by zero
         return case.outputs_in(dtype)
 
 
 @contextmanager
-def changed(codes):
-    """While this is open, the whole package runs these codes, in all threads.
+def changed(sources):
+    """While this is open, these functions of the plain program run these sources, in all threads.
 
     The wrong functions know this module as `wrong`.
 
@@ -57,32 +56,31 @@ def changed(codes):
         If another change is open, here or in another thread.
     """
     if not OPEN.acquire(blocking=False):
-        raise RuntimeError("codes: the package has another change in it; expected one at a time")
+        raise RuntimeError("sources: the plain program has another change in it; expected one at a time")
     with ExitStack() as undo:  # which undoes all of it in reverse order
         undo.callback(OPEN.release)
-        undo.callback(consecutive_tables.cache_clear)
-        undo.callback(INPUT_OF.clear)
-        for function, code in codes.items():
+        for function, source in sources.items():
+            code = compiled(function, source)
             undo.callback(setattr, function, "__code__", function.__code__)
             undo.callback(function.__globals__.pop, "wrong", None)
             function.__globals__["wrong"], function.__code__ = sys.modules[__name__], code
-        consecutive_tables.cache_clear()  # which may have been filled by the right functions
         yield
 
 
 @cache
-def wrong_code(mistake):
-    """The compiled wrong version of each function that a known mistake changes."""
+def known(mistake):
+    """The wrong versions of the functions that a known mistake changes, function -> source."""
     sources = {}
     for place, right, wrong in MISTAKES[mistake]:
-        function = resolve_name(f"lora_np.{place}")  # such as "lora_np.ops.linear:linear_forward"
+        function = resolve_name(f"{plain.__name__}.{place}")  # such as "lora_np.reference.plain.operations:gelu"
         source = sources.get(function, inspect.getsource(function))
         if source.count(right) != 1:
             raise AssertionError(f"{place}: expected {right!r} once in the source, for the mistake {mistake!r}")
         sources[function] = source.replace(right, wrong)
-    return {function: compiled(function, source) for function, source in sources.items()}
+    return {function: normal(source) for function, source in sources.items()}
 
 
+@cache
 def compiled(function, source):
     """The code of another version of a function."""
     names = dict(function.__globals__)
@@ -93,26 +91,61 @@ def compiled(function, source):
 
 
 @cache
-def derived(module):
-    """Small changes to the functions of a module, such as "ops.rope": sentence -> codes; see `mutants.py`.
+def derived(function, usual=False):
+    """Small changes to a function as (sentence, sources), or the `usual` ones alone, which are in `mutants.py`."""
+    tree, found = ast.parse(inspect.getsource(function)).body[0], {}  # source -> sentence
+    changes = [slips(tree, ()), mutants(tree, PORTS)]
+    if usual:
+        changes = [mutants(tree)]
+    elif function.__module__ in (model.__name__, cases.__name__):  # these read arrays and pass them on
+        changes = [mutants(tree, (*CHANGES, readings, brackets))]
+    elif function.__module__ == files.__name__:
+        changes = [mutants(tree, (*CHANGES, readings, axes, slices, arithmetic_of_ports, layouts))]
+    for mutant in itertools.chain(*changes):
+        place = f"{function.__name__}, `{mutant.place}`" if mutant.place else function.__name__
+        found.setdefault(mutant.code, f"{place}: {mutant.sentence}")
+    return [(sentence, {function: source}) for source, sentence in found.items()]
 
-    Without those after which an array could hold what was in memory by chance.
-    """
-    found, path = {}, f"lora_np.{module}"
-    for function in vars(import_module(path)).values():
-        own = inspect.isfunction(function) and function.__module__ == path and not hasattr(function, "__wrapped__")
-        for mutant in mutants(ast.parse(inspect.getsource(function)).body[0], (*CHANGES, of_ports)) if own else ():
-            unset = any(word in mutant.place for word in ("empty", "blocks("))  # that loop fills an empty array
-            if unset or "out=" in mutant.place and "left out" in mutant.sentence:
-                continue
-            where = f"{module.replace('.', '/')}.py, {function.__name__}, `{mutant.place}`"
-            found[f"{where}: {mutant.sentence}"] = {function: compiled(function, mutant.code)}
-    return found
+
+def both(first, second):
+    """The sources of two changes at once; None where they change the same text."""
+    sources = first | second
+    for function in first.keys() & second.keys():
+        right = normal(inspect.getsource(function))
+        (i, j, before), (k, n, after) = sorted(difference(right, change[function]) for change in (first, second))
+        if j > k:
+            return None
+        sources[function] = right[:i] + before + right[j:k] + after + right[n:]
+    return sources
+
+
+@cache
+def normal(source):
+    """The source as `ast` writes it, which is how `mutants.py` does."""
+    return ast.unparse(ast.parse(source))
+
+
+def difference(right, wrong):
+    """(start, end, text): what replaces a part of the right text in the wrong one."""
+    start = len(os.path.commonprefix([right, wrong]))
+    same = len(os.path.commonprefix([right[start:][::-1], wrong[start:][::-1]]))
+    return start, len(right) - same, wrong[start : len(wrong) - same]
+
+
+def functions_behind(kind, settings, inputs):
+    """The functions of the plain program that a case goes through, as a list."""
+    codes = set()
+    sys.setprofile(lambda frame, event, argument: codes.add(frame.f_code))
+    try:
+        PLAIN[kind](settings, inputs)
+    finally:
+        sys.setprofile(None)
+    modules = operations, model, training, files, cases
+    own = [f for module in modules for f in vars(module).values() if inspect.isfunction(f)]
+    return [function for function in dict.fromkeys(own) if function.__code__ in codes]
 
 
 # ---------------------------------------------------------------- what some of the changes call
-
-INPUT_OF = {}  # id of an array -> what it was computed from
 
 
 def reread(matrix):
@@ -120,40 +153,70 @@ def reread(matrix):
     return matrix.reshape(matrix.shape[::-1]).T
 
 
+def rewritten(matrix):
+    """What a matrix becomes whose bytes are written with the axes exchanged."""
+    return matrix.T.reshape(matrix.shape)
+
+
 def normal_share(x):
     """Φ(x), the normal distribution's."""
     return (0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2.0)))).astype(x.dtype)
-
-
-def seen(q, k, positions):
-    """Which keys a query may attend to: bool (…, Tq, Tk)."""
-    Tq, Tk = q.shape[1], k.shape[1]
-    query_at = np.arange(Tk - Tq, Tk) if positions is None else positions[:, None]
-    return np.arange(Tk) <= query_at[..., None]
-
-
-def by_rest(x, n_kv_heads):
-    """`stack_groups` with the query heads of the same rest: (B, H, T, N) -> (B, K, H/K · T, N)."""
-    B, H, T, N = x.shape
-    return x.reshape(B, H // n_kv_heads, n_kv_heads, T, N).swapaxes(1, 2).reshape(B, n_kv_heads, -1, N)
-
-
-def from_rest(x, n_heads):
-    """The inverse of by_rest."""
-    B, K, _, N = x.shape
-    return x.reshape(B, K, n_heads // K, -1, N).swapaxes(1, 2).reshape(B, n_heads, -1, N)
 
 
 def shifted(targets, ignored):
     return np.concatenate([targets[..., 1:], np.full_like(targets[..., :1], ignored)], axis=-1)
 
 
-def first_alike(layer, call):
+def first_alike(name, settings, t):
     """The first adapted layer where its mask has the shape of this layer's, else this layer."""
-    first = next(iter(call.adapter_arrays))
-    own, other = (call.masks.get(f"{name}.adapter") for name in (layer, first))
-    return layer if own is None or own.shape != other.shape else first
+    first = next(iter(settings["adapter"]["layers"]))
+    own, other = (t.get(f"mask.{layer}.adapter") for layer in (name, first))
+    return name if own is None or own.shape != other.shape else first
 
 
-def point_below(x, points):
-    return np.clip(np.searchsorted(points, x, side="right") - 1, 0, 15)
+def joined(old, new):
+    """Keys and values of new tokens after the old ones in memory."""
+    return np.concatenate([old.ravel(), new.ravel()]).reshape(len(new), -1, new.shape[-1])
+
+
+def powers(penalty, ids, logits):
+    """The penalty as often as each id is in the text."""
+    return penalty ** (ids[..., None] == np.arange(logits.shape[-1])).sum(axis=1)
+
+
+def cut_to_half(x):
+    """float16 towards zero."""
+    half = x.astype("<f2")
+    return np.where(np.abs(half.astype(x.dtype)) > np.abs(x), np.nextafter(half, np.float16(0)), half).astype("<f2")
+
+
+def input_of(block, acts):
+    """What a block reads: the residual of the block before, or the embedding."""
+    i = int(block.rpartition(".")[2])
+    return acts[f"blocks.{i - 1}.mlp.residual"] if i else acts.get("embed", acts["tok_emb"])
+
+
+def no_subnormals(two_bytes):
+    """The bytes of float16 numbers, those below 2⁻¹⁴ as 0."""
+    half = two_bytes.copy().view("<f2")
+    return np.where(np.abs(half) < 2.0**-14, np.float16(0), half).view(np.uint8)
+
+
+def all_normal(two_bytes):
+    """float16 numbers of which those below 2⁻¹⁴ are read as the others: (1 + m / 1024) · 2^(exponent − 15)."""
+    half = two_bytes.copy().view("<f2")
+    read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
+    return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)
+
+
+def flushed(x):
+    """Subnormal numbers as 0."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x)
+
+
+def drawn_by_size(probs, uniform):
+    """The ids that uniform numbers draw from sums over the probabilities from the largest down."""
+    order = np.argsort(-probs, axis=-1)
+    sums = np.cumsum(np.take_along_axis(probs, order, axis=-1), axis=-1)
+    places = (sums <= uniform[:, None] * sums[:, -1:]).sum(axis=-1)
+    return np.take_along_axis(order, places[:, None], axis=-1)[:, 0]

@@ -9,8 +9,8 @@ import copy
 import itertools
 import re
 
-from ..reference import mutants as base
-from ..reference.mutants import Mutant, name_of, text, with_items
+from . import mutants as base
+from .mutants import Mutant, name_of, text, with_items
 
 AXES = (0, 1, -1, -2)
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.MatMult: "@"}

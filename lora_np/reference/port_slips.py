@@ -1,0 +1,142 @@
+"""The slips that ports make beside those of `mutants.py` and `slips.py`, as changes of the same form."""
+
+import ast
+import math
+import re
+
+from .mutants import name_of, text
+
+# Names of the plain program that are of no arrays.
+NO_ARRAYS = set("settings sizes t acts grads past block attn mlp name names last outputs".split())
+
+WRITTEN_IN = {
+    **{"eps": (1e-5, 1e-6, 1e-8, 1e-12), "theta": (1e4,), "beta1": (0.9,), "beta2": (0.999,)},
+    **{"weight_decay": (0.0, 0.01, 0.1), "ignore_index": (-100, -1, 0), "final_share": (0.0,)},
+}
+
+
+def arithmetic_of_ports(node, facts):
+    """Another operation or number."""
+    a, b = text(getattr(node, "left", node)), text(getattr(node, "right", node))
+    match node:
+        case ast.BinOp(_, ast.Mult()):
+            yield f"({a}) / ({b})", f"is divided by {b}"
+        case ast.BinOp(_, ast.Div()):
+            yield f"({a}) * ({b})", f"is multiplied by {b}"
+        case ast.Constant(int() | float() as number) if not isinstance(number, bool):
+            wrong = number - 1 if isinstance(number, int) else number / 2
+            yield f"({wrong})", f"has {wrong} in place of {number}"
+        case ast.Name(name, ast.Load()) if any(name == other for _, other in facts.bound):
+            for sign in "+-":
+                yield f"({name} {sign} 1)", f"has {name} {sign} 1 in place of {name}"
+            yield f"np.broadcast_to({name}[:1], {name}.shape)", f"has the first row of {name} in all rows"
+
+
+def more_of_ports(node, facts):
+    """A factor too many, or a call that is given more."""
+    before = list(dict.fromkeys(name for line, name in facts.bound if line < getattr(node, "lineno", 0)))
+    match node:
+        case ast.BinOp(_, ast.Add() | ast.MatMult() | ast.Div(), _) | ast.Call(ast.Name(), _, _):
+            for name in before:
+                yield f"({text(node)}) * {name}", f"has the factor {name} too"
+    match node:
+        case ast.BinOp(a, ast.Add(), ast.Call(function, [b, *rest], [])):
+            yield (
+                ast.Call(function, [ast.BinOp(a, ast.Add(), b), *rest], []),
+                f"has {text(a)} inside {name_of(node.right)}",
+            )
+        case ast.BinOp(ast.Call(function, [a, *rest], []), ast.Add(), b):
+            yield (
+                ast.Call(function, [ast.BinOp(a, ast.Add(), b), *rest], []),
+                f"has {text(b)} inside {name_of(node.left)}",
+            )
+
+
+def layouts(node, facts):
+    """A matrix whose bytes are read, or written, with its axes exchanged."""
+    match node:
+        case ast.BinOp(_, ast.MatMult()):
+            for side in ("left", "right"):
+                operand = getattr(node, side)
+                inner = operand.value if isinstance(operand, ast.Attribute) and operand.attr == "T" else operand
+                new = f"wrong.reread({text(inner)})" + (".T" if inner is not operand else "")
+                sides = {"left": text(node.left), "right": text(node.right), side: new}
+                yield f"({sides['left']}) @ ({sides['right']})", f"has {text(inner)} with the axes exchanged in memory"
+        case ast.Attribute(x, "T"):
+            yield f"wrong.reread({text(x)}).T", f"has {text(x)} reshaped, not transposed"
+        case ast.Call(ast.Attribute(_, "sum"), _, _):
+            for way in ("reread", "rewritten"):
+                yield f"wrong.{way}({text(node)})", f"has {text(node)} with the axes exchanged in memory"
+
+
+def written_in(node, facts):
+    """A number in the code where a setting should be."""
+    match node:
+        case ast.Name(name, ast.Load()) if name in WRITTEN_IN:
+            for number in WRITTEN_IN[name]:
+                yield repr(number), f"has {number:g} in place of {name}, whatever the settings say"
+
+
+def sums_of_ports(node, facts):
+    """A sum that is not one: the last term alone, or a mean with another divisor."""
+    match node:
+        case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(0))]):
+            terms, first = text(x), facts.bound[0][1]
+            yield f"({terms})[-1]", f"is the last of {terms} alone, not their sum"
+            as_many = f"sums as many of {terms} as the first axis of {first} has"
+            yield f"({terms})[: len({first})].sum(axis=0)", as_many
+            of_last = f"({terms}).reshape(len({first}), -1, *({terms}).shape[1:])[-1].sum(axis=0)"
+            yield of_last, f"sums only those of {terms} that come from the last of {first}"
+        case ast.Call(ast.Attribute(x, "sum"), [], [ast.keyword("axis", ast.Constant(2))]):
+            yield f"({text(x)})[:, :, -1]", f"is the last of {text(x)} alone, not their sum"
+        case ast.Call(ast.Attribute(x, "mean"), [], _):
+            n = f"({text(x)}).shape[-1]"
+            yield f"{text(node)} * {n} / ({n} - 1)", f"is divided by n - 1, not by n, in {text(node)}"
+        case ast.Call(ast.Attribute(_, "repeat"), [x, n], [ast.keyword("axis", axis)]):
+            yield f"np.concatenate([{text(x)}] * ({text(n)}), axis={text(axis)})", f"repeats {text(x)} as a whole"
+        case ast.Call(_, [x], _) if name_of(node) == "cumsum":
+            yield f"{text(node)} - {text(x)}", f"does not count its own {text(x)}"
+
+
+def readings(node, facts):
+    """Any array in place of another."""
+    match node:
+        case ast.Name(name, ast.Load()) if name not in NO_ARRAYS:
+            before = [other for line, other in facts.bound if line < node.lineno]
+            for other in dict.fromkeys(before):
+                if name in before and other != name and other not in NO_ARRAYS:
+                    yield other, f"has {other} in place of {name}"
+            if name in before:
+                yield f"(0 * {name})", f"has 0 in place of {name}"
+
+
+def digits(node, facts):
+    """A constant with few digits, or with a wrong one."""
+    match node:
+        case ast.Constant(float() as number):
+            pass
+        case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [argument]) if not names_in(argument):
+            number = eval(text(node), {"math": math})
+        case _:
+            return
+    written, found = repr(number), {}
+    if len(re.sub(r"\D", "", written).strip("0")) < 3:
+        return
+    for n in range(1, 12):
+        found.setdefault(float(f"{number:.{n}g}"), f"has {number:.{n}g} in place of {text(node)}, too few digits")
+    places = [i for i, digit in enumerate(written) if digit.isdigit()]
+    for i, j in zip(places, places[1:]):
+        swapped = written[:i] + written[j] + written[i + 1 : j] + written[i] + written[j + 1 :]
+        found.setdefault(float(swapped), f"has {swapped} in place of {written}: two digits are exchanged")
+    for i in places:
+        for digit in "0123456789":
+            other = written[:i] + digit + written[i + 1 :]
+            found.setdefault(float(other), f"has {other} in place of {written}: a digit is wrong")
+    yield from ((repr(value), sentence) for value, sentence in found.items() if value != number)
+
+
+def names_in(node):
+    return any(isinstance(inner, ast.Name) and inner.id != "math" for inner in ast.walk(node))
+
+
+PORTS = (arithmetic_of_ports, written_in, layouts, sums_of_ports, digits, more_of_ports)
