@@ -170,9 +170,10 @@ def filled(data, alignment):
 
 
 def gguf_adapter_case(id, *about):
-    layers = {"attn.q_proj": (2, 3.0), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}
+    layers = {"attn.q_proj": (4, 1.5), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}  # 3 = s r of two
+    layers |= {"mlp.up_proj": (4, 6.0)}  # whose A ends where the next array may begin
     layers = {f"blocks.{i}.{name}": of for i in (0, 1) for name, of in layers.items()}
-    settings, inputs = draw_model(bits_of(id), SIZES, layers=layers)
+    settings, inputs = draw_model(bits_of(id), SIZES, layers=layers, rslora=True)
     return ReferenceCase(id, 4, "gguf_adapter", settings, inputs, gguf_adapter, *about, ("exact",))
 
 
@@ -194,6 +195,7 @@ def ggml_cases():
         gguf_case("gguf-read", "a Llama's GGUF file in Q4_1, Q4_0, Q8_0, F16 and F32; its head size is 6",
                   "the rows of q and k left in GGUF's order, or put in the inverse one; an alignment of 32 written "
                   "into the code; fields in another order than the usual one"),
-        gguf_adapter_case("gguf-adapter", "LoRA on q_proj, k_proj and down_proj as llama.cpp's file",
-                          "B's rows in our order; one alpha for layers with other scales"),
+        gguf_adapter_case("gguf-adapter", "rsLoRA on q_proj, k_proj, up_proj and down_proj as llama.cpp's file",
+                          "B's rows in our order; one alpha for layers with other scales; α in the file, which is s r; "
+                          "zeros where none are needed"),
     ]  # fmt: skip

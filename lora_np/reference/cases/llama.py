@@ -12,7 +12,7 @@ from .model import generation_case, model_case
 from .operations import EDGE, attention, bells, gradients
 from .training import run_case
 
-SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 10, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
+SIZES = {"vocab_size": 11, "n_positions": 7, "d_model": 8, "n_layers": 2, "n_heads": 3, "n_kv_heads": 1}
 SIZES |= {"head_size": 6, "d_ff": 14, "n_classes": 0, "dropout": 0.0, "rope_theta": 500.0, "rms_norm_eps": 1e-5}
 SIZES |= {"tied": True, "attention_bias": False, "mlp_bias": False}
 ALL = tuple(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"))
@@ -114,7 +114,7 @@ def llama_cases():
                      "query head h reads key head h mod K; dk not summed over its query heads"),
         grouped_case("attention-one-key", 3, 4, 1, 6, "four query heads, one key head; three queries, the last ones",
                      "keys of H heads expected"),
-        head_case("head-loss", [[4, -100, 0], [6, 2, -100]], "the head and the loss in chunks of 3 rows",
+        head_case("head-loss", [[4, -100, 0], [6, 2, 1]], "the head and the loss in chunks of 3 rows",
                   "the mean of the chunks' means", chunk=3),
         head_case("head-loss-upstream", [[4, 1, -100], [6, -100, 3]], "chunks of 1 row, and a gradient from above",
                   "grad_loss forgotten", chunk=1, grad_loss=0.375),

@@ -182,10 +182,15 @@ def model_case(id, *about, lengths=(5, 3), p=0.0, adapter=None, base=SIZES, **ch
     return ReferenceCase(id, 2, "model", settings, inputs, model, *about)
 
 
-def generation_case(id, names, *about, kind="lora", base=SIZES, **changes):
-    """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference."""
+def generation_case(id, names, *about, kind="lora", base=SIZES, added=0.0, **changes):
+    """Greedy. The best logit leads by far more than rounding; otherwise the tokens would be no reference.
+
+    added : float32, what is added to every logit
+    """
     bits, sizes = bits_of(id), {**base, **changes}
     settings, arrays = draw_model(bits, sizes, names, kind=kind)
+    if added:
+        arrays["tok_emb.weight"][:, -1], arrays["ln_f.bias"][-1] = 1.0, added  # the tied head's last column
     inputs = {"ids": whole(bits, (3, 2), sizes["vocab_size"]), **arrays}
     return ReferenceCase(id, 2, "generate", {**settings, "n_new": 4}, inputs, generate, *about)
 
@@ -203,7 +208,7 @@ def sample_case(id, *about, **changes):
 def model_cases():
     """The cases of tier 2."""
     all_linear = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
-    every = {"temperature": 0.7, "top_k": 6, "top_p": 0.85, "repetition_penalty": 1.3}
+    every = {"temperature": 0.7, "top_k": 6, "top_p": 0.95, "repetition_penalty": 1.3}
     mixed = {"blocks.0.attn.q_proj": (1, 2.0), "blocks.0.attn.v_proj": (3, 4.5)}
     mixed |= {"blocks.1.mlp.up_proj": (4, 2.0), "blocks.1.mlp.down_proj": (2, 5.0)}
     return [
@@ -234,9 +239,12 @@ def model_cases():
                         "positions that start at 0 again; keys cached before the projection's bias"),
         generation_case("generate-lora", QV, "the same with LoRA on q_proj and v_proj, merged or not",
                         "an adapter that is left out while generating", n_heads=4, layer_norm_eps=1e-3),
-        generation_case("generate-dora", ("v_proj", "up_proj"), "the same with DoRA on v_proj and up_proj, one block",
-                        "DoRA merged as LoRA", kind="dora", n_layers=1, n_heads=2),
+        generation_case("generate-dora", ("v_proj", "up_proj"), "the same with DoRA on v_proj and up_proj, one block; "
+                        "logits below 0", "DoRA merged as LoRA; a largest logit that is at least 0", kind="dora",
+                        n_layers=1, n_heads=2, added=-64.0),
         sample_case("sample", "tokens drawn from given uniform numbers", "a token one off; a sum that is not 1"),
+        sample_case("sample-penalty", "a repetition penalty alone, on logits above and below 0",
+                    "a negative logit divided, which makes its token likelier", repetition_penalty=1.7),
         sample_case("sample-settings", "temperature, top-k, top-p and a repetition penalty together",
                     "their order; a token that occurs twice penalised twice; top-p without the token that crosses p",
                     **every),

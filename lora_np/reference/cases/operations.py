@@ -125,9 +125,9 @@ def attention_case(id, Tq, Tk, *about, scale=1.0, positions=None, H=3, D=4):
     return ReferenceCase(id, 1, "attention", {"n_heads": H}, inputs, attention, *about)
 
 
-def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0):
+def cross_entropy_case(id, logits, targets, *about, grad_loss=1.0, ignore_index=-100):
     inputs = {"logits": as_float32(logits), "targets": np.array(targets)}
-    settings = {"ignore_index": -100, "grad_loss": grad_loss}
+    settings = {"ignore_index": ignore_index, "grad_loss": grad_loss}
     return ReferenceCase(id, 1, "cross_entropy", settings, inputs, cross_entropy, *about)
 
 
@@ -209,10 +209,12 @@ def operation_cases():
                      "the maximum of the whole array taken off, not a row's: in float32 the second is 0/0", EDGE),
         softmax_case("softmax-1e4", [[1e4, -1e4, 0.0, 1e4 - 1], [-1e4, -1e4 - 2, -1e4 - 1, 0.0]], "entries of ±1e4",
                      "the row's maximum not taken off: inf / inf", EDGE),
+        softmax_case("softmax-far-below", [[-740.0, -742.0, -741.0, -743.5], [-741.0, -740.5, -744.0, -742.0]],
+                     "all entries near −740, where exp is nearly 0", "a search for the maximum that begins at 0", EDGE),
         softmax_case("softmax-masked", masked, "entries of −inf get probability 0 and gradient 0",
                      "the mask put on after the softmax; −inf − −inf", EDGE),
-        attention_case("attention", 5, 5, "three heads of 4, causal",
-                       "no 1/√D, D or C for √D; heads interleaved; a mask of 0"),
+        attention_case("attention", 5, 5, "three heads of 6, causal",
+                       "no 1/√D, D or C for √D; heads interleaved; a mask of 0", D=6),
         attention_case("attention-one-token", 1, 1, "T = 1: the context is v", "an axis of length 1 that is dropped",
                        EDGE),
         attention_case("attention-large-scores", 4, 4, "scores beyond ±80", "the row's maximum not taken off", EDGE,
@@ -220,13 +222,13 @@ def operation_cases():
         attention_case("attention-last-queries", 4, 7, "five heads of 3; four queries, at the last four of seven keys",
                        "the mask's corner at the wrong end: a query at row i may look at key i + Tk − Tq; H written "
                        "into the code", H=5, D=3),
-        attention_case("attention-positions", 1, 5, "one query a row, each at a position of its own",
+        attention_case("attention-positions", 2, 5, "two queries a row, each at a position of its own",
                        "positions ignored: the query at position p may look at keys 0 … p", EDGE,
-                       positions=[[4], [1]]),
+                       positions=[[2, 4], [0, 1]]),
         ReferenceCase("embedding-repeated", 1, "embedding", {}, embedded, embedding,
                       "ids 1 and 3 stand at several places, 2 and 4 at none",
                       "repeated ids that count once; rows that no id names not set to 0"),
-        cross_entropy_case("cross-entropy", bell(loss, (2, 3, 5), 2.0), [[4, -100, 0], [2, 2, -100]],
+        cross_entropy_case("cross-entropy", bell(loss, (2, 3, 5), 2.0), [[4, -100, 0], [2, 2, 1]],
                            "the mean over the targets that are not −100",
                            "the sum for the mean; ignored targets counted in the mean"),
         cross_entropy_case("cross-entropy-one-real", bell(loss, (2, 3, 5), 2.0), [[-100, -100, -100], [-100, 1, -100]],
@@ -239,9 +241,10 @@ def operation_cases():
                            "logits of ±1e4: losses 2e4 and 0", "exp overflows; log 0", EDGE),
         cross_entropy_case("cross-entropy-ties", [[2.0, 2.0, 2.0, 2.0], [-1.0, 3.0, 3.0, -1.0]], [3, 1],
                            "equal logits", "a tie broken", EDGE),
-        cross_entropy_case("cross-entropy-upstream", bell(loss, (4, 5)), [0, 4, 2, 2],
-                           "the loss's own gradient is 0.375 and not 1",
-                           "an upstream gradient that is not multiplied in", grad_loss=0.375),
+        cross_entropy_case("cross-entropy-upstream", bell(loss, (4, 5)), [0, 4, 2, 1],
+                           "the loss's own gradient is 0.375 and not 1; targets of 2 are ignored",
+                           "an upstream gradient that is not multiplied in; all negative targets ignored, and no other",
+                           grad_loss=0.375, ignore_index=2),
         dropout_case("dropout", 0.25, "y = x ⊙ mask, mask 0 or 1/(1 − p)", "1/(1 − p) forgotten in the backward pass"),
         dropout_case("dropout-0", 0.0, "nothing dropped: a mask of ones", "a draw where nothing is to be dropped"),
         dropout_case("dropout-near-1", 0.96875, "nearly all dropped, the rest times 32",

@@ -147,7 +147,7 @@ def training_cases():
     shards = {"loss": bell(bits, (3,)), "n_targets": np.array([2, 7, 4])}
     shards |= {"grad.a.weight": bell(bits, (3, 4, 5)), "grad.a.bias": bell(bits, (3, 4))}
     return [
-        clip_case("clip-above", 0.4, "the norm of all arrays together is above max_norm: all times max_norm / norm",
+        clip_case("clip-above", 0.25, "the norm of all arrays together is above max_norm: all times max_norm / norm",
                   "each array clipped by its own norm"),
         clip_case("clip-below", 2.5, "the norm is below max_norm: nothing changes", "gradients stretched to max_norm"),
         clip_case("clip-small", 0.5, "a norm of about 0.005", "norm + 1e-6 in the norm's place, as PyTorch has it",
@@ -155,7 +155,7 @@ def training_cases():
         schedule_case("constant", "three steps of warm-up, then the peak", "a first step at a rate of 0"),
         schedule_case("linear", "warm-up, then a straight line",
                       "a last step at a rate of 0: the line ends one step later; final_share for the cosine alone",
-                      final_share=0.25),
+                      final_share=0.375),
         schedule_case("cosine", "warm-up, then half a cosine down to an eighth of the peak", "final_share forgotten",
                       final_share=0.125),
         adamw_case("adamw", "three steps: a matrix, which decays, and a bias, which does not", "bias correction left "
