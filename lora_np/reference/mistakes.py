@@ -72,6 +72,7 @@ TABLE = (
     ("softmax's gradient is p (1 − p) dp, its diagonal alone",
      SOFTMAX_BACKWARD, "(grad_probs - (grad_probs * probs).sum(axis=-1, keepdims=True))",
      "grad_probs * (1.0 - probs)"),
+    ("no maximum is taken off before exp", "operations:softmax", "x - x.max(axis=-1, keepdims=True)", "x"),
     ("the maximum of the whole array is taken off; it should be that of each row",
      "operations:softmax", "x.max(axis=-1, keepdims=True)", "x.max()"),
     ("the search for a row's maximum begins at 0; it should begin at −inf", "operations:softmax",

@@ -192,7 +192,7 @@ BUGS = [
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
     Bug("du lacks the factor 1.0 + 3.0 * cubic * x ** 2", "ROOT * (1 + 3 * CUBIC * value ** 2)", "ROOT",
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
-    Bug("exponentials lacks the term x.max(axis=-1, keepdims=True)",
+    Bug("no maximum is taken off",
         "const belowMax = (x) => mapRows(minus, x, rowMax(x));",
         "const belowMax = (x) => x;", {"softmax-1e4": "probs", "cross-entropy-1e4": "loss"}),
     Bug("grad_x lacks the term (grad_probs * probs).sum(axis=-1, keepdims=True)",
@@ -277,7 +277,7 @@ BUGS = [
     Bug("delta lacks the factor s", "scale(einsum('or,ri->oi', lora_B, lora_A), scaling(settings))",
         "einsum('or,ri->oi', lora_B, lora_A)", {"lora": "delta", "model-lm-lora": "delta.blocks.0.attn.q_proj.weight"}),
     # DoRA
-    Bug("that of W", "rowSum(multiply(V, V))", "rowSum(multiply(inputs.weight, inputs.weight))",
+    Bug("norm has weight in place of V", "rowSum(multiply(V, V))", "rowSum(multiply(inputs.weight, inputs.weight))",
         {"dora": "norm", "model-lm-dora": "blocks.0.attn.v_proj"}),
     Bug("the condition norm_gradient is dropped", "(settings.norm_gradient ? -(", "(true ? -(",
         {"dora": "grad.weight", "model-lm-dora": "grad.blocks.0.mlp.up_proj.lora_B"}),
@@ -303,7 +303,7 @@ BUGS = [
     # training
     Bug("norm + 1e-6", "max_norm / norm : 1;", "max_norm / (norm + 1e-6) : 1;",
         {"clip-small": "clipped.a.weight", "train-full": "step.1.after.tok_emb.weight"}),
-    Bug("not clipped", "norm > max_norm ? max_norm / norm : 1;", "1;",
+    Bug("factor is 1.0 whatever", "norm > max_norm ? max_norm / norm : 1;", "1;",
         {"clip-above": "clipped.a.weight", "train-full": "step.1.after.tok_emb.weight"}),
     Bug("factor is max_norm / norm whatever norm > max_norm",
         "norm > max_norm ? max_norm / norm : 1;", "max_norm / norm;", {"clip-below": "clipped.a.weight"}),
