@@ -194,6 +194,9 @@ SPOTS = [
               ("scaling(settingsOf(adapter, ours)) * adapter.layers[ours].r;", "adapter.layers[ours].alpha;"),
               ("layer_of(name).s * arrays[2 * k]->shape[0], layers++;",
                "layer_of(name).s * sqrt(arrays[2 * k]->shape[0]), layers++;")),
+    BlindSpot("the first layer's alpha", {"gguf-adapter": "adapter.gguf"},
+              ("(count(x) > count(most) ? x : most)", "most"),
+              ("if (same > most) most = same,", "if (same && !most) most = same,")),
     BlindSpot("one alpha for layers with other scales", {"gguf-adapter": "adapter.gguf"},
               ("alphaOf(layer) / alpha", "1"), ("products[k / 2] / alpha", "1")),
 ]  # fmt: skip

@@ -170,8 +170,8 @@ def filled(data, alignment):
 
 
 def gguf_adapter_case(id, *about):
-    layers = {"attn.q_proj": (4, 1.5), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}  # 3 = s r of two
-    layers |= {"mlp.up_proj": (4, 6.0)}  # whose A ends where the next array may begin
+    layers = {"attn.q_proj": (2, 3.0), "attn.k_proj": (1, 3.0), "mlp.down_proj": (3, 4.5)}
+    layers |= {"mlp.up_proj": (4, 1.5)}  # whose A ends where the next array may begin; its s r is k_proj's
     layers = {f"blocks.{i}.{name}": of for i in (0, 1) for name, of in layers.items()}
     settings, inputs = draw_model(bits_of(id), SIZES, layers=layers, rslora=True)
     return ReferenceCase(id, 4, "gguf_adapter", settings, inputs, gguf_adapter, *about, ("exact",))
@@ -196,6 +196,6 @@ def ggml_cases():
                   "the rows of q and k left in GGUF's order, or put in the inverse one; an alignment of 32 written "
                   "into the code; fields in another order than the usual one"),
         gguf_adapter_case("gguf-adapter", "rsLoRA on q_proj, k_proj, up_proj and down_proj as llama.cpp's file",
-                          "B's rows in our order; one alpha for layers with other scales; α in the file, which is s r; "
+                          "B's rows in our order; one alpha for layers with other scales, or the first one's; α for s r; "
                           "zeros where none are needed"),
     ]  # fmt: skip
