@@ -196,6 +196,6 @@ def ggml_cases():
                   "the rows of q and k left in GGUF's order, or put in the inverse one; an alignment of 32 written "
                   "into the code; fields in another order than the usual one"),
         gguf_adapter_case("gguf-adapter", "rsLoRA on q_proj, k_proj, up_proj and down_proj as llama.cpp's file",
-                          "B's rows in our order; one alpha for layers with other scales, or the first one's; α for s r; "
+                          "B's rows in our order; one alpha for all scales, or the first layer's; α for s r; "
                           "zeros where none are needed"),
     ]  # fmt: skip
