@@ -56,7 +56,7 @@ def test_a_model(tmp_path):
 
 
 def test_an_adapter(tmp_path):
-    """What llama.cpp adds to a weight, (alpha / r) B A, is s B A in GGUF's order of rows."""
+    """What llama.cpp adds to a weight, (alpha / r) B A, is s B A in GGUF's order of rows; with rsLoRA s is α/√r."""
     reference, file = read("gguf-adapter", "adapter.gguf", tmp_path)
     settings, alpha = ENTRIES["gguf-adapter"]["settings"], file.fields["adapter.lora.alpha"].contents()
     arrays, layers = {tensor.name: tensor.data for tensor in file.tensors}, {}
@@ -68,5 +68,5 @@ def test_an_adapter(tmp_path):
     assert layers.keys() == settings["adapter"]["layers"].keys()
     for name, delta in layers.items():
         of = settings["adapter"]["layers"][name]
-        right = of["alpha"] / of["r"] * reference[f"{name}.lora_B"] @ reference[f"{name}.lora_A"]
+        right = of["alpha"] / np.sqrt(of["r"]) * reference[f"{name}.lora_B"] @ reference[f"{name}.lora_A"]
         assert np.abs(delta - right).max() < 1e-6 * np.abs(right).max(), name
