@@ -1,4 +1,4 @@
-"""The mistakes that ports are known to make and that no small change of the plain program is.
+"""The mistakes that ports are known to make; most are no small change of the plain program, which a machine would find.
 
 Each is a sentence, what the checker says of the port, and one or more changes: a function of `plain/`, the right
 text, which occurs exactly once in the function's source, and the wrong text. A wrong text may use the functions of
@@ -29,7 +29,7 @@ FIRST_ROW = 'past = past | {f"saved.{attn}": [np.broadcast_to(a[:1], a.shape) fo
 FIRST_BLOCK = 'past = past | {f"saved.{attn}": past["saved.blocks.0.attn"]}'
 
 TABLE = (
-    # the most frequent ones, which a machine finds, too
+    # the most frequent ones, and those that come first where two give the same numbers
     ("the bias is not added", "operations:linear", "y + bias", "y"),
     ("subnormal numbers are flushed to 0", "operations:linear", "x @", "wrong.flushed(x) @"),
     ("the B's are joined as they are; each should be multiplied by its scale over that of all",
@@ -134,7 +134,7 @@ TABLE = (
     ("the loss is divided by the rows of the batch and not by the real targets",
      *N, "len(real)", *N_BACKWARD, "len(real)"),
     ("the gradient is divided by the rows of the batch and not by the real targets", *N_BACKWARD, "len(real)"),
-    *((f"the loss is −log(p + {eps:g}); nothing should be added, and no small p made", LOSS,
+    *((f"the loss is −log(p + {eps:g}); it should be log Σ exp(x) − x_target", LOSS,
        "log_sums - chosen", f"-np.log(np.exp(chosen - log_sums) + {eps})")
       for eps in (1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)),
     ("the loss is the sum over targets and not their mean", *N, "1", *N_BACKWARD, "1"),

@@ -40,16 +40,11 @@ def more_of_ports(node, facts):
             for name in before:
                 yield f"({text(node)}) * {name}", f"has the factor {name} too"
     match node:
-        case ast.BinOp(a, ast.Add(), ast.Call(function, [b, *rest], [])):
-            yield (
-                ast.Call(function, [ast.BinOp(a, ast.Add(), b), *rest], []),
-                f"has {text(a)} inside {name_of(node.right)}",
-            )
-        case ast.BinOp(ast.Call(function, [a, *rest], []), ast.Add(), b):
-            yield (
-                ast.Call(function, [ast.BinOp(a, ast.Add(), b), *rest], []),
-                f"has {text(b)} inside {name_of(node.left)}",
-            )
+        case ast.BinOp(outer, ast.Add(), ast.Call(function, [inner, *rest], []) as call) | ast.BinOp(
+            ast.Call(function, [inner, *rest], []) as call, ast.Add(), outer
+        ):
+            new = ast.Call(function, [ast.BinOp(outer, ast.Add(), inner), *rest], [])
+            yield new, f"has {text(outer)} inside {name_of(call)}"
 
 
 def layouts(node, facts):
