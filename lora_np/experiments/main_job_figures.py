@@ -78,6 +78,9 @@ def update_spectra(outcome):
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="index i", ylabel="σᵢ / σ₁ of ΔW")
         axes.label_outer()
+    for axes in grid[0, np.arange(grid.shape[1]) >= len(kinds) - grid.shape[1]]:  # with nothing below
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("index i")
     legend_below(figure, grid[0, 0], 3)
     figure.suptitle(
         f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
@@ -132,10 +135,11 @@ def loss_curves(outcome):
         n = len(of_key["loss"][0])
         steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
-        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line)
+        few = "o" if len(of_key["eval_step"]) < 10 else ""
+        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], few + line[2])
     title = f"training loss, means of {n} parts of the run"
     left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
-    right.set(title="validation loss", xlabel="optimiser step")
+    right.set(title="validation loss", xlabel="optimiser step", xlim=left.get_xlim())
     left.legend(loc="lower left")
     return figure
 

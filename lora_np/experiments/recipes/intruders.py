@@ -68,6 +68,7 @@ def draw(outcome):
         share = 100 * np.arange(1, len(values) + 1) / len(values)
         right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
     right.set(xlabel="best cosine with a direction of the base", ylabel="share of the leading directions in %")
-    right.set(xlim=(0, 1), title="all matrices and seeds")
+    right.set(xlim=(0, 1), yscale="log", title="all matrices and seeds")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.legend()
     return figure

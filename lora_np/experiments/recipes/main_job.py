@@ -37,7 +37,7 @@ QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
 WORDS_LIMIT = 400  # snippets for a quick look; among fewer there is one class alone
 FIGURES = main_job_figures.FIGURES
 CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4", "qv_r8")}
+WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
 SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
 
