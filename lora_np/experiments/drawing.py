@@ -35,8 +35,8 @@ STYLE = {
 
 
 def colour(key):
-    """A method's colour, the same at every rank: "qv_r8" and "lora_qv_r8" have that of "lora_qv"."""
-    family = key.removeprefix("lora_").partition("_r")[0]
+    """A method's colour, the same at every rank and rate: "qv_r8" and "lora_qv_r8" have that of "lora_qv"."""
+    family = key.removeprefix("lora_").removeprefix("half_").partition("_r")[0]
     return COLOURS.get(family) or COLOURS[f"lora_{family}"]
 
 
@@ -78,9 +78,12 @@ def legend_below(figure, axes, columns):
 
 
 def seeds_text(outcome, marks="mean and 95 % interval"):
-    """What the marks of a figure are."""
-    n = len(outcome["seeds"])
-    return "one seed" if n == 1 else f"{marks} over {n} seeds"
+    """What the marks of a figure are, and on which model and how many snippets if that is not the small base."""
+    n, on = len(outcome["seeds"]), ""
+    if outcome["base"] == "smollm2":
+        few = {run["settings"]["examples"] for run in outcome["runs"] if "examples" in run["settings"]}
+        on = "; SmolLM2" + (f", {few.pop():,} training snippets" if len(few) == 1 and None not in few else "")
+    return ("one seed" if n == 1 else f"{marks} over {n} seeds") + on
 
 
 def means(values, log=False):
@@ -149,11 +152,12 @@ def draw_cut(axes, accuracy, uncut, lora, name, style="-"):
     `accuracy` is a dict, rank as text -> in %, one number a seed; `lora` is another, of some of the ranks; `name` has
     the colour, label and marker of LoRA's line.
     """
-    ranks, (key, text, marker) = list(accuracy), name
-    mean_line(axes, range(len(ranks)), list(accuracy.values()), COLOURS["full"], "full fine-tuning, every ΔW cut", "s")
+    ranks, (key, text, marker) = [r for r in accuracy if r != "0"], name
+    label = f"full fine-tuning, every ΔW cut (to 0: {np.mean(accuracy['0']):.1f} %)"
+    mean_line(axes, range(len(ranks)), [accuracy[r] for r in ranks], COLOURS["full"], label, "s")
     places = [ranks.index(r) for r in lora]
     mean_line(axes, places, list(lora.values()), COLOURS[key], text, marker, style)
     band(axes, uncut, COLOURS["full"], f"full fine-tuning, uncut: {np.mean(uncut):.1f} %")
     axes.set_xticks(range(len(ranks)), ranks)
-    axes.set(xlabel="rank that is left of each update (0: the base's linear layers)", ylabel="test accuracy in %")
+    axes.set(xlabel="rank that is left of each update", ylabel="test accuracy in %")
     axes.legend(loc="lower right")

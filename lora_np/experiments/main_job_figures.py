@@ -23,16 +23,16 @@ FAMILIES = {
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
     "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
     "all": ("LoRA on all linear layers", "D", ((-2, 6), "left", 1)),
+    "half_all": ("LoRA on all, r=4, half the rate", "x", None),
     "full": ("full fine-tuning", "s", None),
+    "half_full": ("full fine-tuning, half the rate", "x", None),
     "scratch": ("full, from random weights", "X", None),
 }
 
 
 def parameters_against_accuracy(outcome):
     """Figure 1: trained parameters (log axis) against test accuracy."""
-    model = "SmolLM2, 134.5 million parameters, " if outcome["small"] else ""
-    title = f"{model}Rotten Tomatoes sentiment: what is trained, and how well\n"
-    figure, axes = panels(outcome, title, 9, 5.4)
+    figure, axes = panels(outcome, "What is trained, and how accurate it is on film snippets\n", 9, 5.4)
     small = {"textcoords": "offset points", "fontsize": 11}
     for family, (label, marker, place) in FAMILIES.items():
         rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
@@ -69,7 +69,7 @@ def update_spectra(outcome):
         axes.text(0.03, 0.30, "stable  effect.   90 %", color="black", transform=axes.transAxes, **style)
         shown = {key: of_key[kind] for key, of_key in outcome["spectra"].items() if kind in of_key}
         for row, (key, of_kind) in enumerate(shown.items(), 1):
-            ranks = "{:>6.1f}{:>8.1f}{:>8.1f}".format(*np.mean(of_kind["ranks"], axis=0))
+            ranks = "{:>6.3g}{:>8.3g}{:>8.3g}".format(*np.mean(of_kind["ranks"], axis=0))
             sigma = of_kind["sigma"]
             curve(axes, range(1, len(sigma) + 1), sigma, colour(key), METHODS[key].label, log=True)
             axes.text(0.03, 0.30 - 0.08 * row, ranks, color=colour(key), transform=axes.transAxes, **style)
@@ -84,7 +84,7 @@ def update_spectra(outcome):
     legend_below(figure, grid[0, 0], 3)
     figure.suptitle(
         f"Singular values of the update ΔW (geometric mean over layers; {seeds_text(outcome)});\n"
-        "in figures: mean stable rank, effective rank, and rank that holds 90 % of the energy",
+        "the numbers: mean stable rank, effective rank, and rank that holds 90 % of the energy",
         fontsize=14,
     )
     return figure
@@ -112,7 +112,8 @@ def ranks_by_block(outcome):
             axes.label_outer()
             figure.colorbar(image, ax=axes)
     seeds = seeds_text(outcome, "mean")
-    figure.suptitle(f"How many directions ΔW has, in every matrix of every block ({seeds})", fontsize=14)
+    title = f"How many directions ΔW has, in every matrix of every block ({seeds}); each panel has a scale of its own"
+    figure.suptitle(title, fontsize=14)
     return figure
 
 

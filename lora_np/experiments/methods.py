@@ -35,6 +35,7 @@ class Method(NamedTuple):
     adapter: AdapterConfig | None  # None: the whole model
     rate: str  # a name in GUESSES: methods that differ only in the rank share one learning rate
     more: dict = {}  # other fields of ClassifyRun
+    factor: float = 1.0  # of that learning rate
 
 
 def lora(r, *targets):
@@ -89,6 +90,9 @@ METHODS = {
     "all_r2": Method("LoRA all 30 blocks r=2", lora(2, ALL), "all"),
     **{f"{name}_r6": Method(f"LoRA {name} 10 blocks r=6", lora(6, of), "all") for name, of in TEN_BLOCKS.items()},
     "qalora": Method("QA-LoRA, all linear r=8", replace(lora(8, ALL), kind="qalora"), "qalora"),
+    # SmolLM2's rates are chosen on few of its snippets: what half of them gives on all.
+    "half_all_r4": Method("LoRA all linear r=4, half the rate", lora(4, ALL), "all", factor=0.5),
+    "half_full": Method("full fine-tuning, half the rate", None, "full", factor=0.5),
     # On a base that starts in NF4.
     "loftq": Method("LoftQ, all linear r=16", variant_config("loftq", lora(16, ALL)), "all"),
     # Other batch sizes.
@@ -129,13 +133,13 @@ def rate_name(rate, passes=1, base="pretrained"):
 
 
 def learning_rate(key, passes=1, base="pretrained"):
-    """The learning rate that was chosen for a method, a number of passes and a base."""
+    """The learning rate of a method, for a number of passes and a base, from the one that was chosen."""
     name, chosen = rate_name(METHODS[key].rate, passes, base), read_json(SETTINGS)["chosen"]
     if name not in chosen:
         raise ValueError(
             f"no learning rate is chosen for {name!r}; choose one with: python -m lora_np tune --methods {name!r}"
         )
-    return chosen[name]
+    return METHODS[key].factor * chosen[name]
 
 
 def rates_to_tune():
@@ -143,7 +147,8 @@ def rates_to_tune():
 
     def runs_at(name, passes, base):
         some = SOME if base == "smollm2" else {}
-        keys = CHOOSING[base, passes].get(name) or [key for key, method in METHODS.items() if method.rate == name]
+        of_name = [key for key, method in METHODS.items() if (method.rate, method.factor) == (name, 1.0)]
+        keys = CHOOSING[base, passes].get(name, of_name)
         grid = [(key, TUNE_SEED + i) for key in keys for i in range(TUNE_SEEDS)]
         return lambda rate: [run_at(rate, *one, base, epochs=passes, test=False, **some) for one in grid]
 

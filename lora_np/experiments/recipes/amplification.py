@@ -22,7 +22,7 @@ CLAIM = (
 CAPTION = (
     "Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right: how "
     "many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise "
-    "would reach the grey marks. Look at how far below them it stays, and whether it is above 1."
+    "would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."
 )
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
@@ -67,10 +67,11 @@ def draw(outcome):
             for mark, name, shade in marks
         ]
         dots(axes, *zip(*rows), unit)
-    left.set_title("W_q in the directions")
+    left.set_title("how much of W_q is in these directions")
+    right.set_title("how many times larger ΔW_q is there")
     right.axvline(1, color="black", linewidth=1)
-    right.set_title("amplification")
-    right.set_xscale("log", subs=[])  # no minor ticks
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axes in (left, right):
+        axes.set_xscale("log", subs=[])  # no minor ticks
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return figure

@@ -21,7 +21,7 @@ from ..step_time import counted, take_turns
 
 CLAIM = (
     "LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
-    "takes about two thirds of the FLOPs, 2N² + 6NR against 3N² (Schulman et al. 2025)."
+    "takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."
 )
 CAPTION = (
     "One training step by rank, as a share of full fine-tuning's. Left: time, measured and as the FLOPs predict. "

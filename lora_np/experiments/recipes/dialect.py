@@ -32,8 +32,8 @@ CAPTION = {
     "depends on the learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
 }
 CAPTION["smollm2"] = CAPTION["pretrained"] + (
-    " Right: how many of twenty capitals each model still knows: named, if the right one is its most probable next "
-    "word, or picked, if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning "
+    " Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable next "
+    "word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning "
     "write after the same words."
 )
 BASES = ("pretrained", "smollm2")

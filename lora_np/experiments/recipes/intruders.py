@@ -20,8 +20,9 @@ CLAIM = {
 }
 HIGH = 64  # from which rank on it is high
 CAPTION = (
-    "How many of a tuned matrix's ten leading directions the base does not have, by rank and by how strict ε is. In "
-    "the paper the line falls with the rank to that of full fine-tuning."
+    "Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine with "
+    "one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: "
+    "how many of all leading directions have a best cosine of at most x."
 )
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
@@ -61,13 +62,13 @@ def draw(outcome):
         mean_line(left, ranks, [of[f"all_r{r}"] for r in ranks], shade, f"LoRA, ε = {epsilon}")
         band(left, of["full"], shade, f"full fine-tuning, ε = {epsilon}")
     log_axis(left, ranks, "rank r, all linear layers")
-    left.set_ylabel("intruders among 10 directions, a matrix")
+    left.set(ylabel="intruders among 10 directions, a matrix", title="intruders by rank")
     left.legend()
     for (key, values), style in zip(outcome["similarity"].items(), STYLES):
         values = np.sort(np.ravel(values))
         share = 100 * np.arange(1, len(values) + 1) / len(values)
         right.plot(values, share, linestyle=style, color=colour(key), label=METHODS[key].label, linewidth=2)
-    right.set(xlabel="best cosine with a direction of the base", ylabel="share of the leading directions in %")
+    right.set(xlabel="x, best cosine with a direction of the base", ylabel="leading directions up to x, in %")
     right.set(xlim=(0, 1), yscale="log", title="all matrices and seeds")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.legend()

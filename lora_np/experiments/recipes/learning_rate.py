@@ -25,7 +25,7 @@ CLAIM = {
 }
 LOOK = (
     "Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as short "
-    "as these the source reports nearer 15."
+    "as these the source reports about 15 times."
 )
 CAPTION = {"pretrained": LOOK.format(": LoRA's with full fine-tuning's, and LoRA's ranks with one another")}
 CAPTION["smollm2"] = LOOK.format("")

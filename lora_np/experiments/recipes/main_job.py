@@ -20,17 +20,21 @@ CLAIM = (
     "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
     "abstract)."
 )
-CAPTION = (
+FIRST = (
     "1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, as a share of "
-    "the largest; the numbers are the mean stable rank, effective rank, and rank that holds 90 % of the energy. 3, on "
-    "the small base: test accuracy when full fine-tuning's ΔW is cut to rank k, next to LoRA trained at rank k. 4: "
-    "loss curves on the same batches in the same order. 5, on SmolLM2: the three ranks of every ΔW, block by block."
+    "the largest; the numbers are the mean stable rank, effective rank, and rank that holds 90 % of the energy. "
 )
+LAST = "4: loss curves on the same batches in the same order."
+CAPTION = {
+    "pretrained": f"{FIRST}3: test accuracy when full fine-tuning's ΔW is cut to rank k, next to LoRA trained at rank "
+    f"k. {LAST}",
+    "smollm2": f"{FIRST}{LAST} 5: the three ranks of every ΔW, block by block.",
+}
 PASSES = {"pretrained": 3, "smollm2": 1}
 QV = tuple(f"qv_r{r}" for r in (1, 2, 4, 8, 16))
 KEYS = {
     "pretrained": ("head", *QV, "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
-    "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "all_r16", "full"),
+    "smollm2": ("head", "qv_r1", "qv_r8", "qv_r64", "all_r1", "all_r4", "half_all_r4", "all_r16", "full", "half_full"),
 }
 QUICK_KEYS = ("head", "qv_r1", "qv_r8", "full")
 QUICK = {base: {"epochs": 1, "limit": 400} | QUICK_ON[base] for base in KEYS}
@@ -91,6 +95,8 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} less full fine-tuning: test accuracy"
         asides.append(ahead(text, accuracy, "all_r4", "full", by=-2.0))
+        text = "the same at half of both rates: test accuracy"
+        asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full less full from random weights: accuracy", accuracy, "full", "scratch"))
     small = [key for key in accuracy if key.startswith(SMALL)]

@@ -17,7 +17,8 @@ CLAIM = (
 )
 CAPTION = (
     "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
-    "orange rows, which spread them over several attention matrices, are to the right of the blue ones."
+    "orange rows, which spread them over several attention matrices, are to the right of the blue ones of q and k. "
+    "Green: the MLP."
 )
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
@@ -43,7 +44,8 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     accuracy, trained = outcome["accuracy"], outcome["trainable"]
-    figure, axes = panels(outcome, f"{trained[next(iter(trained))]:,} trained parameters, in which matrices?", 9, 5)
+    budget = " to ".join(f"{n:,}" for n in sorted({min(trained.values()), max(trained.values())}))
+    figure, axes = panels(outcome, f"{budget} trained parameters, in which matrices?\n", 9, 5)
     colours = [PALETTE[2 if key == "gated_mlp" else key.startswith(("qk", "qv"))] for key in trained]
     dots(
         axes, [METHODS[key].label for key in trained], [accuracy[key] for key in trained], colours, "test accuracy in %"

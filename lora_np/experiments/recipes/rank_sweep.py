@@ -16,7 +16,8 @@ CLAIM = (
 )
 CAPTION = (
     "Test accuracy and test loss against the rank. Compare how much a line changes from left to right with its "
-    "intervals, with the distance to full fine-tuning, and with what adapting more layers changes."
+    "intervals, with the distance to full fine-tuning, and with what adapting more layers changes. All ranks on the "
+    "same layers share one learning rate."
 )
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
 KEYS = {"pretrained": SMALL, "smollm2": main_job.KEYS["smollm2"]}

@@ -18,7 +18,8 @@ CLAIM = (
 )
 CAPTION = (
     "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
-    "bright top left corner that fades is what the paper found; the right column is what chance gives."
+    "bright top left corner that fades is what the paper found, with more than 0.5 there. The right column is what "
+    "chance gives."
 )
 BASES = ("pretrained", "smollm2")
 RANKS = (8, 64)

@@ -2,7 +2,7 @@
 
 The same φ(i, j) as between ranks, between the adapters of two seeds, which differ in the random A, in the head, and in
 the order of the same snippets. No run is in two pairs. The control is what two random subspaces have in common on
-average, max(i, j)/C. Directions that two seeds share beyond that are those that the task needs.
+average, max(i, j)/C. What two seeds share beyond that is more than chance: they have the base and the task in common.
 SmolLM2 is trained on 2,000 snippets.
 """
 
@@ -17,14 +17,14 @@ CLAIM = (
     "intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."
 )
 CAPTION = (
-    "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column comes from "
-    "the task and not from chance."
+    "φ(i, j) between the leading directions of two seeds at r = 64. What is brighter than the right column is more "
+    "than chance gives."
 )
 BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)
 draw = partial(
-    draw_tables, rows="i, of one seed", columns="j, of another", title="What two seeds learn in common at r = 64"
+    draw_tables, rows="i, of one seed", columns="j, of another seed", title="What two seeds learn in common at r = 64"
 )
 
 

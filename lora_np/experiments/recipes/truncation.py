@@ -14,7 +14,7 @@ from ..updates import energy, scores_when_cut
 
 CLAIM = (
     "The change that fine-tuning makes has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): cut "
-    "to rank 16, the model is as good. But the rank that holds 90 % of the variance is 10 to 100 times LoRA's usual "
+    "to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual "
     "one (Biderman et al. 2024)."
 )
 CAPTION = (
