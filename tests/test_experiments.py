@@ -9,7 +9,7 @@ import pytest
 
 from lora_np import cli
 from lora_np.experiments import gallery, laboratory, sweep
-from lora_np.experiments.drawing import colour
+from lora_np.experiments.drawing import as_png, colour
 from lora_np.experiments.evidence import interval
 from lora_np.experiments.methods import METHODS
 from lora_np.experiments.recipes import main_job
@@ -38,22 +38,20 @@ def job(small_job, tmp_path_factory):
     """(folder, outcome, lines) of a main job."""
     folder, lines = tmp_path_factory.mktemp("job"), []
     with ThreadPoolExecutor(1) as executor:
-        where = folder / "out", folder / "store", executor, lines.append, folder / "numbers.json"
+        where = folder / "out", folder / "store", executor, lines.append
         return folder, laboratory.experiment("main_job", 5, True, *where), lines
 
 
 @pytest.mark.slow
 def test_the_main_job_writes_its_numbers_and_figures(job):
     folder, outcome, lines = job
-    assert read_json(folder / "numbers.json") == json.loads(json.dumps(outcome)) and outcome["seeds"] == [0, 1]
-    assert {path.name for path in (folder / "out").iterdir()} == {
-        f"{name}.png" for name in main_job.FIGURES["pretrained"]
-    } | {"README.md"}
+    numbers = read_json(folder / "out/main_job.json")
+    assert numbers == json.loads(json.dumps(outcome)) and outcome["seeds"] == [0, 1]
+    pngs = {f"{name}.png" for name in main_job.FIGURES["pretrained"]}
+    assert {path.name for path in (folder / "out").iterdir()} == pngs | {"README.md", "main_job.json"}
     for name, draw in main_job.FIGURES["pretrained"].items():
-        path = folder / "out" / f"{name}.png"
-        before = path.read_bytes()
-        laboratory.write_figure(path, draw, read_json(folder / "numbers.json"))
-        assert path.read_bytes() == before and len(before) > 20_000
+        before = (folder / "out" / f"{name}.png").read_bytes()
+        assert as_png(draw, numbers) == before and len(before) > 20_000
     assert sum(line.startswith("  [") and "test accuracy" in line for line in lines) == 2 * len(KEYS)
     assert [row["method"] for row in outcome["rows"]] == list(KEYS)
     table = main_job.table(outcome)

@@ -674,8 +674,11 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
               ((1, "rank_sweep"), (16, "variants"), (19, "planted_rank"))]  # fmt: skip
     assert places == sorted(places)
     for name in ("planted_rank", "rank_sweep", "variants"):
-        of_real = f"{HOLDS}, 1 of 1" if name == "rank_sweep" else ""
-        assert f"[About {name}](#{name}) | {of_real} | {UNKNOWN}, 0 of 2 |" in text and f'<a id="{name}"></a>' in text
+        of_real = f"{HOLDS} (1 of 1 parts)" if name == "rank_sweep" else ""
+        assert (
+            f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2 parts) |" in text
+            and f'<a id="{name}"></a>' in text
+        )
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
@@ -719,7 +722,7 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
     assert gallery.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
-    assert f"| 18 | [With](#cost) |  | {FAILS}, 1 of 3 |" in text
+    assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
     before, after = given.split("Measured beside it, without a say in the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
@@ -794,7 +797,7 @@ def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, 
 def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsys):
     asked = []
 
-    def some_fail(name, seeds, quick, out, store, executor, report, json_path, base):
+    def some_fail(name, seeds, quick, out, store, executor, report, base):
         asked.append((name, seeds, quick, out, store))
         return {"failed": [{"error": "it"}]} if name in ("dialect", "cost") else {"verdict": HOLDS}
 

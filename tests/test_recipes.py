@@ -639,25 +639,16 @@ def test_measured_and_drawn(name, base, seeds, without_clock, tmp_path):
             assert part.get("at_most", part.get("at_least")) in (0.0, EQUAL)
     assert len(seeds) > 1 or {part["verdict"] for part in parts if not part["every"]} <= {UNKNOWN}
     about = {"title": headline(name), "verdict": verdict(measured["checks"])}
-    outcome = {"base": base, "seeds": seeds, "asides": [], **about, **measured}
+    outcome = {"base": base, "seeds": seeds, "asides": [], "runs": [], **about, **measured}
     read = json.loads(json.dumps(outcome))
     assert read == outcome
     for draw in figures(name, base).values():
         shown = contents(draw(read))
         assert shown == contents(draw(outcome))
         assert len(shown) > 500
-        if "capitals;" not in shown and "(mean over" not in shown and "in capitals" not in shown:
-            assert ("one seed)" in shown or "(one pair" in shown) == (len(seeds) == 1)
-    outcome = {
-        "claim": "",
-        **outcome,
-        "caption": "",
-        "command": "",
-        "quick": True,
-        "seconds": 0.0,
-        "reused": 0,
-        "runs": [],
-    }
+        if "(mean over" not in shown and "in capitals" not in shown:
+            assert ("one seed" in shown or "(one pair" in shown) == (len(seeds) == 1)
+    outcome = {"claim": "", **outcome, "caption": "", "command": "", "quick": True, "seconds": 0.0, "reused": 0}
     outcome["versions"] = {"lora_np": "", "numpy": "", "python": "", "machine": ""}
     outcome["made_with"] = store.made_with(*{run.__module__ for run in runs_of(name, seeds, True, base).values()})
     rows = [line for line in gallery.section(name, base, outcome) if line.startswith("|")]
@@ -677,6 +668,27 @@ def test_which_snippets_a_run_gets_right(small):
     for ids, label, its in zip(*load_snippets(LIMIT).test, right):
         ((logits, _),) = predict_logits(model, class_batches([ids], np.array([label]), 1, 0), config, attached)
         assert (logits[0].argmax() == label) == its
+
+
+@pytest.mark.parametrize("name, base", [("matrices", "pretrained"), ("layers", "smollm2")])
+def test_a_row_of_a_figure_has_its_methods_numbers(name, base, small):
+    measured = measured_by(name, [0, 1], True, base=base)
+    axes = recipe(name).draw({"base": base, "seeds": [0, 1], "runs": [], **measured}).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    points = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
+    rows = {labels[y[0]]: list(x) for x, y in points}
+    expected = {METHODS[key].label: of_key for key, of_key in measured["accuracy"].items()}
+    assert rows == {label: expected[label] for label in labels}
+
+
+def test_a_line_of_a_figure_has_its_methods_numbers(small):
+    measured = measured_by("rank_sweep", [0, 1], True)
+    figure = recipe("rank_sweep").draw({"base": "pretrained", "seeds": [0, 1], "runs": [], **measured})
+    for axes, of_method in zip(figure.axes, (measured["accuracy"], measured["loss"])):
+        lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
+        for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
+            ranks, means = lines[label]
+            assert means.tolist() == pytest.approx([np.mean(of_method[f"{placement}_r{r}"]) for r in ranks])
 
 
 WIRING = [  # recipe, how a check's statement begins, the two methods whose difference it is, and of what
@@ -841,7 +853,8 @@ def test_an_update_of_noise_amplifies_nothing(small):
             part for part in measured["checks"] if part["statement"].startswith(f"r = {r}: W in ΔW's directions, to r")
         )
         assert part["verdict"] != HOLDS and part["low"] < 1.0 < part["high"]
-        assert of_r["chance_factor"] == [a / b for a, b in zip(of_r["update_norm"], of_r["random"])]
+        for name, of in (("factor", "update"), ("chance_factor", "random")):
+            assert of_r[name] == [a / b for a, b in zip(of_r["update_norm"], of_r[of])]
         ratio = np.log(np.divide(of_r["factor"], of_r["chance_factor"])).mean()
         assert abs(ratio) < 0.25
         assert min(of_r["factor"]) > 1.0  # which by itself says nothing: a large ΔW of noise has it too

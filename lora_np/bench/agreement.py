@@ -45,7 +45,7 @@ def compare(got, expected):
     elif not loss_error <= LOSS:  # so that NaN is a problem too
         problem = f"its loss is {got.loss:.7g}, lora_np's {expected.loss:.7g}"
     elif worst == "tokens" and array_error:
-        problem = f"{min(array_error, 1.0):.1%} of its tokens are others than lora_np's"
+        problem = f"{min(array_error, 1.0):.1%} of its tokens differ from lora_np's"
     elif not array_error <= ARRAYS:
         problem = f"its {worst} is off by {array_error:.1e} of its norm (at most {ARRAYS:.0e})"
     elif not losses_error <= LOSSES:

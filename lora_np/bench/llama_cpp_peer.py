@@ -12,7 +12,7 @@ from .llama_cpp import answer, start
 
 
 def make_side(case, threads):
-    """The case in llama.cpp on so many threads; all rows are read, and then written, at once."""
+    """The case in llama.cpp on this many threads; all rows are read, and then written, at once."""
     if not isinstance(case.config, LlamaConfig):
         raise ValueError("llama.cpp's side has a Llama alone; leave llama.cpp out of --peers for GPT-2's decoder")
     prompts = case.batch.ids
@@ -30,7 +30,7 @@ def make_side(case, threads):
 
 
 def vocabulary(size):
-    """Fields of a tokenizer with so many tokens. llama.cpp reads no file without one, though prompts are ids."""
+    """Fields of a tokenizer with this many tokens. llama.cpp reads no file without one, though prompts are ids."""
     tokens = [f"token {i}" for i in range(size)]
     names = {"model": "gpt2", "tokens": tokens, "token_type": [1] * size, "merges": ["t o"]}
     return {f"tokenizer.ggml.{name}": value for name, value in names.items()}

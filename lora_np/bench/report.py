@@ -27,7 +27,7 @@ class Row(NamedTuple):
     ratios: dict  # peer -> list of its seconds over lora_np's, one a round: above 1, lora_np is faster
     gflops: dict  # side -> billions of floating-point operations a second, of those that `flops` counts
     share_of_peak: dict  # side -> its gflops over what this machine reaches on one large product; {} without a peak
-    peak_bytes: dict  # side -> largest memory of its process in its turns, or None where the system does not tell
+    peak_bytes: dict  # side -> largest memory of its process in its turns, or None where the system does not report it
     peak_spread: float | None  # slowest round of the peak over its fastest: 1 to 1.1 on an otherwise idle machine
 
     @property

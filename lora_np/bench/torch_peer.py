@@ -13,7 +13,7 @@ from .case import LEARNING_RATE, WEIGHT_DECAY, Side
 
 
 def make_side(case, threads, compiled=False):
-    """The case in PyTorch on so many threads."""
+    """The case in PyTorch on this many threads."""
     import torch
 
     torch.set_num_threads(threads)

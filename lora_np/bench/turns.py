@@ -144,7 +144,7 @@ def take_turns(processes, rounds, notes):
             try:
                 answer = processes[name].ask("turn", seconds=TURN)
                 seconds[name].append(median(answer["seconds"]))
-                peaks[name] = answer.get("peak_bytes")  # which older checkouts do not tell
+                peaks[name] = answer.get("peak_bytes")  # which older checkouts do not report
             except WorkerError as error:
                 notes[name] = f"failed in round {r + 1}: {error}"
                 del seconds[name]

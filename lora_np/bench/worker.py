@@ -6,7 +6,7 @@
     {"do": "turn", "seconds": 0.2}                           -> {"seconds": [...], "peak_bytes": ...}
 
 `check` writes the side's arrays into the file and then, if a step trains, does three of them. `turn` does one step
-without timing it, which fills the caches, and then timed ones for so many seconds, at least one. Its "peak_bytes" are
+without timing it, which fills the caches, and then timed ones for this many seconds, at least one. Its "peak_bytes" are
 the largest memory of the process since `check` wrote its file. An error is also an answer: {"error": "..."}.
 
 The yardstick also starts the worker of another checkout of lora_np, so these commands stay as they are.
@@ -111,7 +111,7 @@ def forget_peak(pid="self"):
 
 
 def peak_bytes(pid="self"):
-    """The largest memory that a process has had, this one or another, or None where the system does not tell."""
+    """The largest memory that a process has had, this one or another, or None where the system does not report it."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -9,8 +9,9 @@ from os.path import commonpath, realpath
 from pathlib import Path
 
 from ..data.texts import existing_file
-from ..experiments.drawing import PALETTE, new_figure, write_figure
+from ..experiments.drawing import PALETTE, as_png, new_figure
 from ..formats import check_file, check_folder, write_text
+from ..formats.atomic import write_atomically
 from .grading import Graded, set_of
 from .notebooks import notebook_text, read_notebook
 from .sets import read_sets
@@ -129,7 +130,7 @@ def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, text)
     if graded:
-        write_figure(folder / "class.png", draw_class, list(graded.values()))
+        write_atomically(folder / "class.png", as_png(draw_class, list(graded.values())))
 
 
 def table(rows, mark="\ufeff"):

@@ -6,9 +6,8 @@ from .shared import check_unset, json_writer, print_now
 
 def add_commands(command):
     run = command("run", run_experiment, "compare full fine-tuning and LoRA on real reviews: table, JSON, figures")
-    add_experiment(run, "1")
-    run.set_defaults(seeds=1)
-    run.add_argument("--json", metavar="FILE", help="file for the numbers (default DIR/main_job.json)")
+    add_experiment(run, "1, with smollm2 3")
+    run.add_argument("--json", metavar="FILE", help="also write the numbers there")
     run.set_defaults(name="main_job", draw=False)
 
     lab = command("experiment", run_experiment, "run an experiment: its figure, its numbers, its verdict")
@@ -36,14 +35,16 @@ def add_commands(command):
 
     timing = command("bench", run_bench, "time lora_np beside PyTorch and JAX on the same work")
     text = "torch, compile, jax (default: those installed); llama.cpp, at a Llama's generation; NAME=DIR, another "
-    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another way; none: no peer"
+    text += "checkout of lora_np; blocks, recompute, blocks-recompute: lora_np in another way; without a name: no peer"
     timing.add_argument("--peers", nargs="*", action="extend", metavar="PEER", help=text)
     text = "model sizes: a width of the ladder (64 128 256 512 768) or C,layers,heads,T,B,V; of a Llama smollm2, "
     text += "smollm2,B,T or C,layers,heads,T,B,V,K,F; and with another rank of the adapter ,rR (default: the ladder)"
     timing.add_argument("--rungs", nargs="+", action="extend", metavar="RUNG", help=text)
     text = "kinds of work (default: all but classifier_qv and classifier_all)"
     timing.add_argument("--work", nargs="+", action="extend", metavar="KIND", help=text)
-    timing.add_argument("--threads", type=int, metavar="N", help="of every side (default: one per core)")
+    timing.add_argument(
+        "--threads", type=int, metavar="N", help="of every side (default: one per core; with --llama-cpp 1)"
+    )
     timing.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     timing.add_argument("--seed", type=int, default=0, metavar="N")
     text = "instead time SmolLM2 in llama.cpp, in several kinds of weights, with and without an adapter"
@@ -93,12 +94,18 @@ def run_experiment(arguments):
             if arguments.name != "all" or (folder_of(out, base) / f"{name}.json").exists():
                 print(*laboratory.draw_again(name, out, base), sep="\n")
         return 0
+    write_as_json = json_writer(arguments.json, (arguments.store,))
+    small_job = (arguments.command, base) == ("run", "pretrained")
+    seeds = 1 if small_job and arguments.seeds is None else arguments.seeds
     with sweep.open_executor(arguments.jobs, arguments.dask) as executor:
-        settings = arguments.seeds, arguments.quick, out, arguments.store, executor, print_now, arguments.json, base
-        failed = [name for name in names if "failed" in laboratory.experiment(name, *settings)]
+        settings = seeds, arguments.quick, out, arguments.store, executor, print_now, base
+        outcomes = {name: laboratory.experiment(name, *settings) for name in names}
+    failed = [name for name, outcome in outcomes.items() if "failed" in outcome]
     if failed and len(names) > 1:
         print(f"not finished: {', '.join(failed)}")
-    if arguments.command == "run" and base == "pretrained" and not arguments.quick:
+    if not failed:
+        write_as_json(outcomes[names[0]])
+    if small_job and not arguments.quick:
         print("The same on a real language model: python -m lora_np run --base smollm2 (hours; it resumes)")
     return 1 if failed else 0
 
@@ -167,6 +174,10 @@ def bench_llama_cpp(arguments):
     from ..bench.llama_cpp import format_times, time_llama_cpp
 
     write_as_json = json_writer(arguments.json)
-    rows = time_llama_cpp(arguments.threads or 1, arguments.rounds, report=print_now)
+    threads = 1 if arguments.threads is None else arguments.threads
+    try:
+        rows = time_llama_cpp(threads, arguments.rounds, report=print_now)
+    except RuntimeError as error:
+        raise ValueError(f"llama.cpp: {error}") from None
     write_as_json(rows)
     print("\n" + format_times(rows))

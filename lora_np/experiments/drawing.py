@@ -1,11 +1,9 @@
-"""What the figures share: colours, style, means with their 95 % intervals, and writing a PNG."""
+"""What the figures share: colours, style, means with their 95 % intervals, and a PNG."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 
-from ..formats.atomic import write_atomically
 from .evidence import interval
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart too.
@@ -46,16 +44,15 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def write_figure(path, draw, outcome):
-    """Draw one figure, the matplotlib Figure draw(outcome), and write it as PNG; return its Path."""
+def as_png(draw, outcome):
+    """One figure, the matplotlib Figure draw(outcome), as the bytes of a PNG."""
     import matplotlib
 
     # A figure object without pyplot: no window, and no state that a notebook would share.
     with matplotlib.rc_context(STYLE):
         png = io.BytesIO()
         draw(outcome).savefig(png, format="png", bbox_inches="tight")
-    write_atomically(path, png.getvalue())
-    return Path(path)
+    return png.getvalue()
 
 
 def panels(outcome, title, width, height, columns=1, **grid):
@@ -126,14 +123,14 @@ def log_axis(axes, values, label):
     axes.set_xlabel(label)
 
 
-def dots(axes, labels, values, colours, unit):
+def dots(axes, labels, values, colours, unit, log=False):
     """A row for each of n methods, the first on top: every seed of values (n, seeds) faint, the mean with its interval.
 
-    There are n labels, and n colours or one.
+    There are n labels, and n colours or one; `log` as in `means`.
     """
     colours = [colours] * len(labels) if isinstance(colours, str) else colours
     for row, (seeds, shade) in enumerate(zip(values, colours)):
-        (mean,), reach = means([seeds])
+        (mean,), reach = means([seeds], log)
         axes.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
         axes.errorbar(mean, row, xerr=reach, fmt="D", color=shade, capsize=4, markersize=7, linewidth=1.8)
     axes.set_yticks(range(len(labels)), labels)

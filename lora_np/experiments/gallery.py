@@ -11,21 +11,22 @@ NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # of parameters
 ABOUT = """\
 Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about its model, this data and
-its settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of
-1,000 snippets. On other snippets an accuracy would differ: its 95 % interval is ±2.6 points at 77 %, and ±2.1 at 86 %.
-Only intervals that are said to be over snippets include that.
+its settings, at this size; it neither refutes nor proves the paper. All seeds share one base and one test set of 1,000
+snippets. On other snippets an accuracy would differ: its 95 % interval is ±2.6 points at 77 %, and ±2.1 at 86 %. Only
+intervals that are said to be over snippets include that.
 
-One protocol holds for every classifier. The learning rate rises over a quarter of the first pass and then falls
-linearly to zero. Its peak is the one with the lowest validation loss, on a grid of factors of 2 that reaches past the
-best on both sides. The weights that are tested are those of the lowest validation loss, which is a proper score and
-scatters less than accuracy. Only the base, the numbers of passes over the data and of training texts differ, and each
-experiment states them. On the small base, full fine-tuning is further ahead of LoRA after one pass than after the main
-job's three.
+One protocol holds for every classifier, except where an experiment says that it changes a part of it. The learning rate
+rises over a quarter of the first pass and then falls linearly to zero. Its peak is the one with the lowest validation
+loss, on a grid of factors of 2 that reaches past the best on both sides. The weights that are tested are those of the
+lowest validation loss, which is a proper score and scatters less than accuracy. The base, the numbers of passes over
+the data and of training texts differ, and each experiment states them. On the small base, full fine-tuning is further
+ahead of LoRA after one pass than after the main job's three.
 
 The two bases differ in more than their size. Batches have 32 snippets on the small base, and 16 on SmolLM2. Rates have
 the lowest mean over two seeds that no other experiment than the one on learning rates uses. SmolLM2's were chosen on
-2,000 snippets; on 6,528 the main job also has half of two rates. On SmolLM2 one seed scatters by some hundredths of a
-nat, so a neighbouring rate may be as good. Its runs on 2,000 snippets and fewer are evaluated once, at the end.
+2,000 snippets; on 6,528 the main job also has half of two rates. The dialects' rates were chosen on one seed. On
+SmolLM2 one seed scatters by some hundredths of a nat, so a neighbouring rate may be as good. Its runs on 2,000 snippets
+and fewer are evaluated once, at the end.
 
 Square brackets, bars and bands are 95 % confidence intervals of the mean over seeds (Student's t). For a comparison,
 the difference or the ratio is taken seed by seed first; the mean of ratios is the geometric one. A claim holds here if
@@ -82,6 +83,7 @@ def summary(outcome):
 def section(name, base, outcome):
     """One experiment on one base, as lines of Markdown."""
     title, checks, made = outcome["title"].rstrip("."), outcome["checks"], outcome["versions"]
+    n = len(outcome["seeds"])
     lines = [f"### On {NAMES[base]}, {MILLIONS[base]} million parameters", "", f"**Claim.** {outcome['claim']}", ""]
     lines += [f"**Verdict: {outcome['verdict']}.**", ""]
     if hasattr(recipe(name), "table"):
@@ -92,7 +94,7 @@ def section(name, base, outcome):
         lines += check_table("| | mean [95 % interval] | expected | |", outcome["asides"])
     folder = folder_of("", base)
     lines += [""] + [f"![{title}]({(folder / figure).as_posix()}.png)" for figure in figures(name, base)]
-    quick = " A quick look at shortened runs: not to learn from." * outcome["quick"]
+    quick = " A quick look at shortened runs: it means nothing." * outcome["quick"]
     lines += ["", outcome["caption"] + quick, "", f"    {outcome['command']}", ""]
     try:
         same = outcome["made_with"] == made_with(*outcome["made_with"].get("modules", ()))
@@ -100,7 +102,7 @@ def section(name, base, outcome):
         same = False
     other = "" if same else " They are of another version of the code than this page."
     lines += [
-        f"{passes(outcome)}{len(outcome['seeds'])} seeds, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
+        f"{passes(outcome)}{n} seed{'s' * (n > 1)}, lora_np {made['lora_np']}, NumPy {made['numpy']}, Python "
         f"{made['python']}, {made['machine']}; {outcome['seconds']:.0f} s with {outcome['reused']} of "
         f"{len(outcome['runs'])} runs kept from before; the runs took {hours(outcome):.1f} core hours. "
         f"[Numbers]({(folder / name).as_posix()}.json){other}",

@@ -22,14 +22,14 @@ and perhaps
 import os
 import platform
 import time
-from pathlib import Path
 
 import numpy as np
 
 from .. import __version__
 from ..checked import one_of, whole_number
 from ..formats import check_file, check_folder, model_place, read_json, write_json
-from .drawing import write_figure
+from ..formats.atomic import write_atomically
+from .drawing import as_png
 from .evidence import format_check, verdict
 from .gallery import folder_of, markdown, write_gallery
 from .methods import tuned_runs
@@ -56,7 +56,6 @@ def experiment(
     store=STORE,
     executor=None,
     report=print,
-    json_path=None,
     base="pretrained",
 ):
     """Carry out one experiment; write NAME.json and its figures, and the gallery anew.
@@ -65,10 +64,9 @@ def experiment(
     ----------
     name : str, of a recipe
     seeds : int, how many; None: `SEEDS`
-    quick : bool, two seeds of shortened runs: to see that it works, not to learn from
+    quick : bool, two seeds of shortened runs: only to see that it works
     out : folder to write to; see `folder_of`
     store, executor, report : see `store.carry_out_all`
-    json_path : where to write the JSON, if not to NAME.json in the folder
     base : "pretrained" or "smollm2", which the recipe has to know
 
     Returns
@@ -87,8 +85,7 @@ def experiment(
     check_folder(out, "out")
     check_folder(store, "store")
     folder = folder_of(out, base)
-    json_path = Path(json_path or folder / f"{name}.json")
-    check_file(json_path, "out" if json_path.parent == folder else "json_path", (store,))
+    check_file(folder / f"{name}.json", "out", (store,))
     started, seeds = time.perf_counter(), list(range(QUICK_SEEDS if quick else seeds))
     report(f"{name}: {headline(name)}")
     runs = runs_of(name, seeds, quick, base)
@@ -122,7 +119,7 @@ def experiment(
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "made_with": made_with(*{run.__module__ for run in runs.values()}),
+        "made_with": made_with(*{run.__module__ for run in runs.values()} or {module.__name__}),
         "reused": reused,
         "runs": results.listed(runs.values()),
         "seconds": time.perf_counter() - started,
@@ -132,22 +129,24 @@ def experiment(
     for kind, beside in (("checks", ""), ("asides", "beside: ")):
         for part in outcome[kind]:
             report(f"  {beside}{format_check(part)}")
-    report(f"  {outcome['verdict']}{' (of shortened runs: not to learn from)' * quick}: {outcome['claim']}")
-    names = ", ".join(path.name for path in write_outcome(name, outcome, out, json_path))
+    report(f"  {outcome['verdict']}{' (of shortened runs: it means nothing)' * quick}: {outcome['claim']}")
+    names = ", ".join(path.name for path in write_outcome(name, outcome, out))
     n, seconds = len(outcome["runs"]), outcome["seconds"]
-    report(f"  {seconds:.0f} s, {reused} of {n} runs were there; {json_path}; {folder}: {names}\n")
+    report(f"  {seconds:.0f} s, {reused} of {n} runs were there; {folder}: {name}.json, {names}\n")
     return outcome
 
 
-def write_outcome(name, outcome, out, json_path):
+def write_outcome(name, outcome, out):
     """Write the figures, the JSON and the gallery; return the figures' paths. What cannot be drawn is not written."""
     folder, of_base = folder_of(out, outcome["base"]), figures(name, outcome["base"])
-    paths = [write_figure(folder / f"{figure}.png", draw, outcome) for figure, draw in of_base.items()]
-    write_json(json_path, outcome)
+    drawn = {folder / f"{figure}.png": as_png(draw, outcome) for figure, draw in of_base.items()}
+    for path, png in drawn.items():
+        write_atomically(path, png)
+    write_json(folder / f"{name}.json", outcome)
     if hasattr(recipe(name), "write_more"):
         recipe(name).write_more(outcome, folder)
     write_gallery(out)
-    return paths
+    return list(drawn)
 
 
 def draw_again(name, out="figures", base="pretrained"):
@@ -159,6 +158,6 @@ def draw_again(name, out="figures", base="pretrained"):
     path = folder_of(out, base) / f"{name}.json"
     outcome = read_json(path)
     try:
-        return write_outcome(name, outcome | {"caption": of_base(recipe(name).CAPTION, base)}, out, path)
+        return write_outcome(name, outcome | {"caption": of_base(recipe(name).CAPTION, base)}, out)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: written by another version ({error!r}); carry the experiment out again") from None

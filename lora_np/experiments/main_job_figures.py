@@ -136,8 +136,7 @@ def loss_curves(outcome):
         n = len(of_key["loss"][0])
         steps = (np.arange(n) + 0.5) * of_key["steps"] / n  # each number is the mean of a part of the run
         curve(left, steps, np.transpose(of_key["loss"]), *line)
-        few = "o" if len(of_key["eval_step"]) < 10 else ""
-        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], few + line[2])
+        curve(right, of_key["eval_step"], np.transpose(of_key["eval_loss"]), *line[:2], "o" + line[2])
     title = f"training loss, means of {n} parts of the run"
     left.set(title=title, xlabel="optimiser step", ylabel="cross-entropy in nats per snippet")
     right.set(title="validation loss", xlabel="optimiser step", xlim=left.get_xlim())

@@ -18,7 +18,7 @@ QUICK = {"limit": 96, "epochs": 1, "evaluations": 1}
 QUICK_ON = {"pretrained": {}, "smollm2": {"limit": 16}}
 ON_BASE = {"pretrained": {}, "smollm2": {"base": "smollm2", "batch_size": 16}}  # fields of every run on a base
 SOME = {"examples": 2000, "evaluations": 1}  # of SmolLM2's runs, except those of the main job
-TUNE_SEED, TUNE_SEEDS = 100, 2  # from which on, and how many; the experiments' count from 0
+TUNE_SEED, TUNE_SEEDS = 100, 2  # the first, and how many; the experiments' count from 0
 
 QV = ("q_proj", "v_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -134,12 +134,17 @@ def rate_name(rate, passes=1, base="pretrained"):
 
 def learning_rate(key, passes=1, base="pretrained"):
     """The learning rate of a method, for a number of passes and a base, from the one that was chosen."""
-    name, chosen = rate_name(METHODS[key].rate, passes, base), read_json(SETTINGS)["chosen"]
-    if name not in chosen:
+    return METHODS[key].factor * tuned("chosen", rate_name(METHODS[key].rate, passes, base))
+
+
+def tuned(part, name):
+    """What `tune` has written under a name, in "chosen" or in "tried"."""
+    of_part = read_json(SETTINGS)[part]
+    if name not in of_part:
         raise ValueError(
             f"no learning rate is chosen for {name!r}; choose one with: python -m lora_np tune --methods {name!r}"
         )
-    return METHODS[key].factor * chosen[name]
+    return of_part[name]
 
 
 def rates_to_tune():
@@ -160,7 +165,7 @@ def rates_to_tune():
 
 
 def tuned_run(key, seed, passes=1, base="pretrained", **more):
-    """A run of a method at the learning rate that was chosen for it, so many passes over the data, and a base.
+    """A run of a method at the learning rate that was chosen for it, for a number of passes over the data and a base.
 
     `more` has other fields of ClassifyRun.
     """

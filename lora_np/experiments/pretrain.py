@@ -31,7 +31,7 @@ from .runs.dialect import adapter_of, load_domain
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
 EPOCHS = 4
-ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are six times fewer licences
+ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are a sixth as many licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
 STATE = "state.safetensors"  # of the training, beside the model
 CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one

@@ -20,12 +20,13 @@ import numpy as np
 
 from .. import __version__
 from ..formats import PRETRAINED, read_json, read_tensors, write_json, write_tensors
+from ..formats.tensors import read_names
 from ..training.progress import duration
 from .sweep import sweep
 
 PACKAGE = Path(__file__).parent.parent
 STORE = "out/runs"
-LONG = 60  # seconds, from which on it is said how many are left
+LONG = 60  # seconds; if more are left, it is said how many
 BASE_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 UNTRACED = (("formats",),)  # a run only reads the base with it. The small base's bytes are in the key, SmolLM2's not
 UNUSABLE = (FileNotFoundError, ValueError, KeyError, TypeError)  # what reading an absent or a damaged file raises
@@ -190,7 +191,7 @@ def kept_numbers(store, run):
         entry = read_json(entry_path(store, run))
         numbers, names = entry["numbers"], entry["arrays"]
         wanted = getattr(run, "keep", False) and "diverged" not in numbers
-        whole = not wanted or names and sorted(kept_arrays(store, run)) == names
+        whole = not wanted or names and sorted(read_names(entry_path(store, run, ".safetensors"))[0]) == names
     except UNUSABLE:
         return None
     return numbers if whole else None
@@ -203,10 +204,9 @@ def kept_arrays(store, run):
 
 def of_other_code(store, runs):
     """How many of the runs are only kept from other code or versions, which is never mixed with this."""
-    return sum(
-        not entry_path(store, run).exists() and any(Path(store).glob(f"{short_digest(run_key(run))}-*.json"))
-        for run in runs
-    )
+    keys = [short_digest(run_key(run)) for run in runs if not entry_path(store, run).exists()]
+    kept = {path.name.split("-")[0] for path in Path(store).glob("*.json") if path.name.count("-") == 1}  # no measures
+    return sum(key in kept for key in keys)
 
 
 # ---------------------------------------------------------------- carrying out

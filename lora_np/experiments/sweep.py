@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from ..training import available_cores, process_environment
 
 CONNECT_SECONDS = 10  # a scheduler that has not answered by then is not there
-TRIES = 3  # a run whose process has died so many times counts as failed
+TRIES = 3  # a run whose process has died this many times counts as failed
 
 
 class Ended(NamedTuple):

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ..formats import check_file, check_folder, read_json, write_json
+from ..formats import check_file, check_folder, model_place, read_json, write_json
 from .methods import SETTINGS, rates_to_tune
 from .recipes import dialect
 from .store import STORE, carry_out_all, made_with
@@ -20,7 +20,7 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
 
     Parameters
     ----------
-    names : list of str, as in the file; None: all. What the file says of others stays
+    names : list of str, as in the file; None: all, which takes hours. What the file says of other methods stays
     out : where to write the JSON that the experiments read; a rate is written once its search has ended
     store, executor, report : see `store.carry_out_all`
 
@@ -38,6 +38,8 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     for name in names or ():
         if name not in tunable:
             raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")
+    if any(name.startswith("smollm2") for name in names or tunable):
+        model_place("smollm2")  # or the error says how to install it
     check_file(out, "out", (store,))
     check_folder(store, "store")
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}

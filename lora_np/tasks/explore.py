@@ -51,7 +51,7 @@ def explore(
         `finetune` tests on that. None: for an adapter of the package held-out texts of its own, otherwise losses are
         left out
     prompts : list of str to be continued, or to be classified; none: a few of the package's or of the data's
-    n_texts : int, at most so many texts are measured on; None: 200, or 50 with a large base
+    n_texts : int, how many texts are measured on at most; None: 200, or 50 with a large base
     chat : bool, whether a language model answers the prompts through its chat template
     report : function of a line of text about what is computed, called before it
 

@@ -35,7 +35,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
         test = parts_of(token_stream(texts))[-1]
         if len(test) < 2:
             raise ValueError(f"text_file: {text_file} has {sum(map(len, texts))} tokens, expected at least 20")
-        return f"the end of {Path(text_file).name}", test[-sum(map(len, texts[-n:])) :]
+        return f"the end of {Path(text_file).name}", test[-max(2, sum(map(len, texts[-n:]))) :]
     folder = task_folder(adapter)
     if folder.parent != SHIPPED or folder.name not in OWN_DATA:
         return None

@@ -2,8 +2,8 @@
 
 U and V are the r leading singular vectors of ΔW_q at r = 4 (on SmolLM2 at r = 8) and r = 64, and ‖Uᵀ W V‖_F is how
 much of W is in these directions. It is compared with W's own leading directions, which give the largest possible value,
-and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F. It grows with the learning rate and with s, which
-are the same for both ranks. All are means over the blocks. SmolLM2 is trained on 2,000 snippets.
+and with random ones. The amplification factor is ‖ΔW‖_F / ‖Uᵀ W V‖_F, of their means over the blocks. It grows with the
+learning rate and with s, which are the same for both ranks. SmolLM2 is trained on 2,000 snippets.
 """
 
 import numpy as np
@@ -34,16 +34,20 @@ def measure(results, runs, seeds, quick):
         for name, mean in zip(Amplification._fields, results.measured(mean_amplification, run)):
             measured.setdefault(str(run.adapter.r), {}).setdefault(name, []).append(mean)
     for r, of_r in measured.items():
-        of_r["chance_factor"] = ratios(of_r["update_norm"], of_r["random"])
+        for name, of in (("factor", "update"), ("chance_factor", "random")):
+            of_r[name] = ratios(of_r["update_norm"], of_r[of])
         to_random, to_own = (ratios(of_r["update"], of_r[name]) for name in ("random", "base"))
         checks.append(check(f"r = {r}: W in ΔW's directions, to random ones", to_random, at_least=1.0, unit="times"))
         checks.append(check(f"r = {r}: W in ΔW's directions, to its own", to_own, at_most=0.5, unit="times"))
         checks.append(check(f"r = {r}: ΔW to W in ΔW's directions", of_r["factor"], at_least=1.0, unit="times"))
+    low, high = measured
+    text = f"ΔW to W in ΔW's directions, r = {low} to r = {high}"
+    checks.append(check(text, ratios(measured[low]["factor"], measured[high]["factor"]), at_least=1.0, unit="times"))
     return {"checks": checks, "measured": measured}
 
 
 def mean_amplification(results, run):
-    """The five numbers of `Amplification` of a run's ΔW_q, as means over the blocks."""
+    """The six numbers of `Amplification` of a run's ΔW_q, as means over the blocks."""
     params = starting_point(run)[0]
     deltas = updates_of(results, run, np.float64)  # in float32, rounding would add to the rank of ΔW
     of_blocks = [
@@ -66,7 +70,7 @@ def draw(outcome):
             for r, of_r in outcome["measured"].items()
             for mark, name, shade in marks
         ]
-        dots(axes, *zip(*rows), unit)
+        dots(axes, *zip(*rows), unit, log=True)
     left.set_title("how much of W_q is in these directions")
     right.set_title("how many times larger ΔW_q is there")
     right.axvline(1, color="black", linewidth=1)

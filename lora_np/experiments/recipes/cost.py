@@ -2,7 +2,7 @@
 
 A training step (forward, backward, clipping, AdamW) of the classifier on one batch of reviews: full fine-tuning, LoRA
 on all linear layers at ranks 1 to 256, LoRA on q and v at r = 8, and the same on a base in NF4. Time is taken on one
-thread, and the methods take turns on the same batch; a seed is a round of turns on its own batch. FLOPs are counted
+thread, and the methods take turns on the same batch; a seed is 15 rounds of turns on its own batch. FLOPs are counted
 from shapes, for the matrix products of the two passes. Memory is what a step of training keeps: parameters, gradients,
 AdamW's moments and the activations that wait for the backward pass. The most that a step really allocates, on top of
 the parameters and the moments, is measured too.
@@ -107,10 +107,10 @@ def draw(outcome):
     for (axes, quantity), of_panel in lines.items():
         for what, (text, style, marker) in of_panel.items():
             values = [measured[f"all r={r}"][f"{what}_ratio"] for r in ranks]
-            mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style)
+            mean_line(axes, ranks, values, COLOURS["lora_all"], f"all linear: {text}", marker, style, log=True)
         what, (text, *_) = next(iter(of_panel.items()))
         for name, (label, marker, colour) in marks.items():
-            mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "")
+            mean_line(axes, [8], [measured[name][f"{what}_ratio"]], colour, f"{label}: {text}", marker, "", log=True)
         axes.axhline(1, color=COLOURS["full"], linestyle="--", label="full fine-tuning")
         log_axis(axes, ranks, "rank r")
         axes.set_ylim(bottom=0)

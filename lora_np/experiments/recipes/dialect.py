@@ -1,7 +1,7 @@
 """A dialect without forgetting: what a language model gains in a new domain, and what it loses in its old one.
 
 The small base has read long IMDb reviews. It is taught the dialect of critics' snippets in one pass, and that of
-software licences, of which there are six times fewer, in three. SmolLM2 is taught the critics' dialect with 32,768
+software licences, of which there are a sixth as many, in three. SmolLM2 is taught the critics' dialect with 32,768
 tokens. Each is taught in full and by LoRA on all linear layers. Perplexity is measured during training and at the end,
 on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too. None of these texts is trained on.
 SmolLM2 is also asked for twenty capitals that it knew. An adapter can be taken off again. The base is then what it was,
@@ -14,14 +14,14 @@ from textwrap import wrap
 import numpy as np
 
 from ...adapters import Adapter
-from ...formats import read_json, shipped_adapters, write_text
+from ...formats import shipped_adapters, write_text
 from ...model import Sampling
 from ...tasks.adapter_set import BASE, load_adapter_set
 from ...tasks.writing import write_text_from
 from ...training import blas_threads, language_loss, worthwhile_threads
 from ..drawing import COLOURS, GREY, PALETTE, dots, legend_below, new_figure
 from ..evidence import check, differences
-from ..methods import SETTINGS, TUNE_SEED, rate_name
+from ..methods import TUNE_SEED, rate_name, tuned
 from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
@@ -70,13 +70,12 @@ GUESSES = {
 
 def runs(seeds, quick, base="pretrained"):
     """(domain, name in SERIES, seed) -> run."""
-    rates, more = read_json(SETTINGS)["chosen"], QUICK if quick else {}
-    grid = {}
+    grid, more = {}, QUICK if quick else {}
     for seed in seeds:
         for domain in TAUGHT[base]:
             for name, (_, method, share, *_) in SERIES.items():  # full fine-tuning, the longest, first
                 if not quick or name in QUICK_SERIES:
-                    rate = share * rates[rate_name(f"{domain}, {method}", base=base)]
+                    rate = share * tuned("chosen", rate_name(f"{domain}, {method}", base=base))
                     keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
                     grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid

@@ -11,10 +11,9 @@ is not used.
 import numpy as np
 
 from ...adapters import AdapterConfig
-from ...formats import read_json
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, SETTINGS, SOME, TUNE_SEED, rate_name, run_at, shortened
+from ..methods import ALL, SOME, TUNE_SEED, rate_name, run_at, shortened, tuned
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
@@ -55,12 +54,12 @@ def small_runs(seeds, quick):
 
 
 def tuning_runs(seeds, quick):
-    tried, more = read_json(SETTINGS)["tried"], SOME | {"test": False}
+    more = SOME | {"test": False}
     more = shortened(more, "smollm2") if quick else more
     return {
         (key, float(rate), seed): run_at(float(rate), method, TUNE_SEED + seed, "smollm2", **more)
         for key, (method, name) in TUNED.items()
-        for rate in list(tried[rate_name(name, base="smollm2")])[: 2 if quick else None]
+        for rate in list(tuned("tried", rate_name(name, base="smollm2")))[: 2 if quick else None]
         for seed in seeds
     }
 

@@ -95,7 +95,7 @@ def measure(results, runs, seeds, quick):
     if "all_r4" in loss:
         text = f"{METHODS['all_r4'].label} less full fine-tuning: test accuracy"
         asides.append(ahead(text, accuracy, "all_r4", "full", by=-2.0))
-        text = "the same at half of both rates: test accuracy"
+        text = f"{METHODS['all_r4'].label} less full fine-tuning, both at half of their rates: test accuracy"
         asides.append(ahead(text, accuracy, "half_all_r4", "half_full", by=-2.0))
     if "scratch" in loss:
         asides.append(ahead("full less full from random weights: accuracy", accuracy, "full", "scratch"))

@@ -19,8 +19,8 @@ CLAIM = (
 )
 CAPTION = (
     "Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with its "
-    "interval. Compare prompting with training on as few snippets, and the real base with the small one. Reviews like "
-    "these may have been in the text that SmolLM2 was pretrained on."
+    "interval. Compare prompting with training on as few snippets, which are others, and the real base with the small "
+    "one. Reviews like these may have been in the text that SmolLM2 was pretrained on."
 )
 BASES = ("smollm2",)
 FEW = SHOTS = 10

@@ -7,7 +7,7 @@ of a placement share one learning rate. The verdict rests on the test loss, whic
 
 from ..drawing import COLOURS, GREY, band, legend_below, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
-from ..methods import by_method, ranks_of
+from ..methods import METHODS, by_method, ranks_of
 from . import main_job
 
 CLAIM = (
@@ -20,7 +20,7 @@ CAPTION = (
     "same layers share one learning rate."
 )
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
-KEYS = {"pretrained": SMALL, "smollm2": main_job.KEYS["smollm2"]}
+KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"] if METHODS[k].factor == 1.0)}
 
 
 def measure(results, runs, seeds, quick):
