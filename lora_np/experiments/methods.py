@@ -115,7 +115,7 @@ GUESSES = {
     ("pretrained", 3): {"full": 2e-4, "scratch": 2e-4, "head": 5e-3, "attention": 2e-3, "all": 1e-3, "vomlp": 2e-3},
     ("smollm2", 1): {
         **{"full": 2e-4, "head": 4e-3, "attention": 1e-3, "all": 1e-3},
-        "lora": 1e-3,
+        **{"lora": 1e-3, "lora+": 2.5e-4, "dora": 1e-3, "pissa": 5e-4, "qalora": 1e-3},
     },
 }
 # The methods that choose a rate for several; another rate is chosen by the one method that has it.

@@ -27,7 +27,7 @@ CAPTION = (
     "Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each base to "
     "the line of the uncompressed one, and at what is left after merging into four bits."
 )
-BASES = ("pretrained",)
+BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 
 

@@ -24,6 +24,7 @@ CAPTION = (
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),
+    "smollm2": ("lora", "lora+", "dora", "pissa"),
 }
 
 
