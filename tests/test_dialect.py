@@ -12,6 +12,7 @@ from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import pretrain, store
+from lora_np.experiments.methods import SETTINGS
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
@@ -216,7 +217,7 @@ def test_smollm2_knows_the_capitals():
 def test_domains_have_their_epochs_and_methods_their_rates():
     assert adapter_of("full") is None
     assert adapter_of("lora_r16") == AdapterConfig(r=16, alpha=32.0, targets=("all-linear",))
-    chosen = read_json(dialect.SETTINGS)["chosen"]
+    chosen = read_json(SETTINGS)["chosen"]
     runs = dialect.runs([0, 1], False)
     assert len(set(runs.values())) == len(runs) == 2 * 4 * 2
     assert {run.method for run in runs.values()} == {"full", "lora_r1", "lora_r16"}
