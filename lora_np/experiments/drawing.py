@@ -78,8 +78,8 @@ def seeds_text(outcome, marks="mean and 95 % interval"):
     """What the marks of a figure are, and on which model and how many snippets if that is not the small base."""
     n, on = len(outcome["seeds"]), ""
     if outcome["base"] == "smollm2":
-        few = {run["settings"]["examples"] for run in outcome["runs"] if "examples" in run["settings"]}
-        on = "; SmolLM2" + (f", {few.pop():,} training snippets" if len(few) == 1 and None not in few else "")
+        examples = {run["settings"].get("examples") for run in outcome["runs"]}
+        on = "; SmolLM2" + ("" if len(examples) != 1 or None in examples else f", {examples.pop():,} training snippets")
     return ("one seed" if n == 1 else f"{marks} over {n} seeds") + on
 
 

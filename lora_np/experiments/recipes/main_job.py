@@ -2,9 +2,9 @@
 
 A base is taught Rotten Tomatoes' sentiment on 6,528 snippets: in full, with a head alone, with LoRA on q and v at
 several ranks, and with LoRA in more places. The small base has three passes over the snippets in batches of 32, and
-SmolLM2 one pass in batches of 16. Training the small base from random weights shows what pretraining is worth, and
-logistic regression on tf-idf weights what words alone say. Every method of a seed sees the same batches in the same
-order. Steps are timed in turns on one thread.
+SmolLM2 one pass in batches of 16, with two methods at half of their rates too. Training the small base from random
+weights shows what pretraining is worth, and logistic regression on tf-idf weights what words alone say. Every method of
+a seed sees the same batches in the same order. Steps are timed in turns on one thread.
 """
 
 import numpy as np
