@@ -38,13 +38,13 @@ def tune(names=None, out=SETTINGS, store=STORE, executor=None, report=print):
     for name in names or ():
         if name not in tunable:
             raise ValueError(f"methods: got {name!r}, expected some of {'; '.join(tunable)}")
-    if any(name.startswith("smollm2") for name in names or tunable):
-        model_place("smollm2")  # or the error says how to install it
     check_file(out, "out", (store,))
     check_folder(store, "store")
     settings = read_json(out) if Path(out).exists() else {"chosen": {}, "tried": {}, "made_with": {}}
     if not (isinstance(settings, dict) and {"chosen", "tried", "made_with"} <= settings.keys()):
         raise ValueError(f"out: {out} does not hold learning rates, expected a new file or one that tune wrote")
+    if any(name.startswith("smollm2") for name in names or tunable):
+        model_place("smollm2")  # or the error says how to install it
     losses = {name: {} for name in names or tunable}
     while wanted := {
         (name, rate): tunable[name][1](rate)
