@@ -22,7 +22,7 @@ FAMILIES = {
     "head": ("head only", "v", None),
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
     "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
-    "all": ("LoRA on all linear layers", "D", ((-2, 6), "left", 1)),
+    "all": ("LoRA on all linear layers", "D", ((-6, 5), "right", 1)),
     "half_all": ("LoRA on all, r=4, half the rate", "x", None),
     "full": ("full fine-tuning", "s", None),
     "half_full": ("full fine-tuning, half the rate", "x", None),
@@ -38,7 +38,8 @@ def parameters_against_accuracy(outcome):
         rows = [row for row in outcome["rows"] if row["method"].partition("_r")[0] == family]
         if not rows:
             continue
-        trained, accuracy = [row["trainable"] for row in rows], [row["accuracy"] for row in rows]
+        shift = 1.25 if family.startswith("half_") else 1.0  # or two intervals would cover each other
+        trained, accuracy = [shift * row["trainable"] for row in rows], [row["accuracy"] for row in rows]
         mean_line(axes, trained, accuracy, colour(family), label, marker)
         if place is not None:
             offset, side, end = place

@@ -66,7 +66,8 @@ def measure(results, runs, seeds, quick):
     step_time = compare_step_times(3 if quick else TIMED[base], full_first, base)
     baseline, words = tfidf_on_test(WORDS_LIMIT if quick else None)
     n = min(runs["full", seeds[0]].limit or len(words), len(words))  # snippets that all have answered
-    right = {key: np.mean([right_on_test(results[runs[key, seed]]) for seed in seeds], axis=0) for key in keys}
+    right = {key: np.mean([right_on_test(results[runs[key, seed]])[:n] for seed in seeds], axis=0) for key in keys}
+    right["words"] = words[:n]
     for key in keys:
         run = runs[key, seeds[0]]
         numbers = results[run]
@@ -80,8 +81,11 @@ def measure(results, runs, seeds, quick):
                 "percent": numbers["percent"],
                 "accuracy": accuracy[key],
                 "loss": loss[key],
-                "less_full": list(interval(100 * (right[key] - right["full"])[:n])),  # over snippets
-                "less_words": list(interval(100 * (right[key][:n] - words[:n]))),
+                **{  # intervals over the snippets
+                    f"less_{other}": list(interval(100 * (right[key] - right[other])))
+                    for other in ("full", "half_full", "words")
+                    if other in right
+                },
                 "step_seconds": step_time[key]["seconds"],
                 "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
                 "saved_bytes": results.measured(file_bytes, run),
