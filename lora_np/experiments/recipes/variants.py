@@ -45,7 +45,7 @@ def first_quarter(numbers):
 
 def draw(outcome):
     accuracy, early, trained = outcome["accuracy"], outcome["early_loss"], outcome["trainable"]
-    of_lora = f"{trained['lora']:,} parameters, {np.mean(accuracy['lora']):.1f} %"
+    of_lora = f"{trained['lora']:,} parameters, {np.mean(accuracy['lora']):.1f} %\n"
     figure, (left, right) = panels(outcome, f"Variants next to LoRA r=8 on q and v: {of_lora}", 13, 5.2, 2, sharey=True)
     others = list(accuracy)[1:]
     labels = [f"{METHODS[key].label} ({trained[key]:,})" for key in others]
