@@ -32,7 +32,8 @@ RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
-TUNED = {"full": ("full", "full"), "r=4": ("all_r4", "all")}  # on SmolLM2: name here -> method, and its rate's name
+# On SmolLM2: name here -> method, its rate's name, and rates beyond those that were tried for all ranks together.
+TUNED = {"full": ("full", "full", ()), "r=4": ("all_r4", "all", (4e-3,))}
 BASES = ("pretrained", "smollm2")
 
 
@@ -58,8 +59,8 @@ def tuning_runs(seeds, quick):
     more = shortened(more, "smollm2") if quick else more
     return {
         (key, float(rate), seed): run_at(float(rate), method, TUNE_SEED + seed, "smollm2", **more)
-        for key, (method, name) in TUNED.items()
-        for rate in list(tuned("tried", rate_name(name, base="smollm2")))[: 2 if quick else None]
+        for key, (method, name, beyond) in TUNED.items()
+        for rate in (*tuned("tried", rate_name(name, base="smollm2")), *beyond)[: 2 if quick else None]
         for seed in seeds
     }
 
@@ -105,7 +106,7 @@ def best_rate(rates, losses):
 
 def draw(outcome):
     alpha = f"α = {ALPHA:g}" if "r=64" in outcome["losses"] else "α = 2r"
-    figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with {alpha}", 9, 6)
+    figure, axes = panels(outcome, f"Where is the best learning rate? LoRA with {alpha}\n", 9, 6)
     for key, colour in zip(outcome["losses"], (COLOURS["full"], *PALETTE[1:])):
         of_rate = {float(rate): v for rate, v in outcome["losses"][key].items() if None not in v}
         label, marker = ("full fine-tuning", "s") if key == "full" else (f"LoRA on all linear layers, {key}", "o")
