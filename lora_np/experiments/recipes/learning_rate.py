@@ -1,11 +1,11 @@
 """Learning rate by method and rank: where the best one is.
 
-On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that
-s = 32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On
-SmolLM2 these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with
-α = 2r, over 2,000 snippets, and the same from further seeds. A parabola over the logarithm of the rate goes through the
-validation losses of the best rate and its two neighbours; its lowest point is the best rate of the seed. The test split
-is not used.
+On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s =
+32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On SmolLM2
+these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with α = 2r, over
+2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm of the rate
+goes through the validation losses of the best rate and its two neighbours; its lowest point is the best rate of the
+seed. The test split is not used.
 """
 
 import numpy as np

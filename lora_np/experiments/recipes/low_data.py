@@ -6,6 +6,8 @@ on 1,000 validation snippets along the way, and the best is tested, as everywher
 many for validation; it helps both methods. On SmolLM2 the one evaluation is at the end.
 """
 
+import numpy as np
+
 from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
@@ -56,12 +58,12 @@ def measure(results, runs, seeds, quick):
 
 def draw(outcome):
     figure, axes = panels(outcome, "How much data does it take?", 9, 5.2)
-    for key, (label, colour, marker) in SERIES.items():
-        rows = sorted((int(n), values) for n, values in outcome["accuracy"][key].items())
-        mean_line(axes, *zip(*rows), COLOURS[colour], label, marker)
+    for shift, (key, (label, colour, marker)) in zip((0.94, 1.0, 1.06), SERIES.items()):  # beside one another
+        numbers, rows = zip(*sorted((int(n), values) for n, values in outcome["accuracy"][key].items()))
+        mean_line(axes, shift * np.array(numbers), rows, COLOURS[colour], label, marker)
     axes.axhline(50, color=GREY, linestyle=":")
     axes.annotate("chance", (1000, 50), xytext=(0, 4), textcoords="offset points", color=GREY)
-    log_axis(axes, [n for n, _ in rows], "training snippets")
+    log_axis(axes, numbers, "training snippets")
     axes.set_ylabel("test accuracy in %")
     axes.legend(loc="upper left")
     return figure
