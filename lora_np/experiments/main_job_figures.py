@@ -23,9 +23,9 @@ FAMILIES = {
     "qv": ("LoRA on q and v", "o", ((5, -17), "right", -1)),
     "vomlp": ("LoRA on v, o, up and down", "^", ((2, 6), "right", 1)),
     "all": ("LoRA on all linear layers", "D", ((-6, 5), "right", 1)),
-    "half_all": ("LoRA on all, r=4, half the rate", "x", None),
+    "half_all": ("LoRA, half the rate (moved right)", "x", None),
     "full": ("full fine-tuning", "s", None),
-    "half_full": ("full fine-tuning, half the rate", "x", None),
+    "half_full": ("full, half the rate (moved right)", "x", None),
     "scratch": ("full, from random weights", "X", None),
 }
 

@@ -134,17 +134,17 @@ def rate_name(rate, passes=1, base="pretrained"):
 
 def learning_rate(key, passes=1, base="pretrained"):
     """The learning rate of a method, for a number of passes and a base, from the one that was chosen."""
-    return METHODS[key].factor * tuned("chosen", rate_name(METHODS[key].rate, passes, base))
+    return METHODS[key].factor * tuned(rate_name(METHODS[key].rate, passes, base))
 
 
-def tuned(part, name):
-    """What `tune` has written under a name, in "chosen" or in "tried"."""
-    of_part = read_json(SETTINGS)[part]
-    if name not in of_part:
+def tuned(name):
+    """The learning rate that `tune` has chosen under a name."""
+    chosen = read_json(SETTINGS)["chosen"]
+    if name not in chosen:
         raise ValueError(
             f"no learning rate is chosen for {name!r}; choose one with: python -m lora_np tune --methods {name!r}"
         )
-    return of_part[name]
+    return chosen[name]
 
 
 def rates_to_tune():

@@ -75,7 +75,7 @@ def runs(seeds, quick, base="pretrained"):
         for domain in TAUGHT[base]:
             for name, (_, method, share, *_) in SERIES.items():  # full fine-tuning, the longest, first
                 if not quick or name in QUICK_SERIES:
-                    rate = share * tuned("chosen", rate_name(f"{domain}, {method}", base=base))
+                    rate = share * tuned(rate_name(f"{domain}, {method}", base=base))
                     keep = base == "smollm2" and seed == seeds[0] and name in ("full", SHOWN)
                     grid[domain, name, seed] = run_of(base, domain, method, seed, rate, keep=keep, **more)
     return grid

@@ -1,11 +1,11 @@
 """Learning rate by method and rank: where the best one is.
 
-On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that s =
-32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On SmolLM2
-these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with α = 2r, over
-2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm of the rate
-goes through the validation losses of the best rate and its two neighbours; its lowest point is the best rate of the
-seed. The test split is not used.
+On the small base, full fine-tuning and LoRA on all linear layers at ranks 1, 8 and 64 with one α = 32, so that
+s = 32/r. Each has six or seven learning rates a factor of 2 apart, one pass over 2,048 snippets, from each seed. On
+SmolLM2 these are the runs that chose the rates of full fine-tuning and of LoRA on all linear layers at r = 4 with
+α = 2r, over 2,000 snippets, and the same from further seeds, with one more rate for LoRA. A parabola over the logarithm
+of the rate goes through the validation losses of the best rate and its two neighbours; its lowest point is the best
+rate of the seed. The test split is not used.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ...adapters import AdapterConfig
 from ..drawing import COLOURS, PALETTE, legend_below, mean_line, panels
 from ..evidence import UNKNOWN, check, ratios
-from ..methods import ALL, SOME, TUNE_SEED, rate_name, run_at, shortened, tuned
+from ..methods import ALL, SOME, TUNE_SEED, run_at, shortened
 from ..runs.classify import ClassifyRun
 
 SOURCE = "(Schulman et al. 2025, LoRA Without Regret)."
@@ -32,8 +32,8 @@ RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 RATES = {"full": FULL_RATES, **{f"r={r}": LORA_RATES for r in RANKS}}
-# On SmolLM2: name here -> method, its rate's name, and rates beyond those that were tried for all ranks together.
-TUNED = {"full": ("full", "full", ()), "r=4": ("all_r4", "all", (4e-3,))}
+# On SmolLM2: name here -> method, and its rates: those that `tune` tried, and for rank 4 alone one more.
+TUNED = {"full": ("full", (1e-4, 2e-4, 4e-4)), "r=4": ("all_r4", (5e-4, 1e-3, 2e-3, 4e-3))}
 BASES = ("pretrained", "smollm2")
 
 
@@ -58,9 +58,9 @@ def tuning_runs(seeds, quick):
     more = SOME | {"test": False}
     more = shortened(more, "smollm2") if quick else more
     return {
-        (key, float(rate), seed): run_at(float(rate), method, TUNE_SEED + seed, "smollm2", **more)
-        for key, (method, name, beyond) in TUNED.items()
-        for rate in (*tuned("tried", rate_name(name, base="smollm2")), *beyond)[: 2 if quick else None]
+        (key, rate, seed): run_at(rate, method, TUNE_SEED + seed, "smollm2", **more)
+        for key, (method, rates) in TUNED.items()
+        for rate in (rates[:2] if quick else rates)
         for seed in seeds
     }
 

@@ -44,6 +44,11 @@ CUTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 WITH_SPECTRA = {"pretrained": ("full", "all_r8", "qv_r8"), "smollm2": ("full", "all_r4")}
 SMALL = "small "  # in front of the methods on the small base, beside those on SmolLM2
 TIMED = {"pretrained": 30, "smollm2": 5}  # steps of each method
+LESS = {  # what each method is compared with -> the column of the table
+    "full": "less full, over snippets",
+    "half_full": "less full at half its rate",
+    "words": "less tf-idf, over snippets",
+}
 
 
 def runs(seeds, quick, base="pretrained"):
@@ -83,7 +88,7 @@ def measure(results, runs, seeds, quick):
                 "loss": loss[key],
                 **{  # intervals over the snippets
                     f"less_{other}": list(interval(100 * (right[key] - right[other])))
-                    for other in ("full", "half_full", "words")
+                    for other in LESS
                     if other in right
                 },
                 "step_seconds": step_time[key]["seconds"],
@@ -156,17 +161,16 @@ def mean_spectra(of_seeds):
 
 def table(outcome):
     """The table as rows of texts, the heads first."""
-    heads = ["method", "trained", "%", "test accuracy %", "less full, over snippets", "less tf-idf, over snippets"]
+    less = [other for other in LESS if f"less_{other}" in outcome["rows"][0]]
+    heads = ["method", "trained", "%", "test accuracy %", *(LESS[other] for other in less)]
     lines = [[*heads, "step ms", "optimiser kB", "saved kB"]]
     for row in outcome["rows"]:
         sizes = [f"{row[name] / 1e3:,.0f}" for name in ("optimiser_bytes", "saved_bytes")]
-        differences = [between(row[name], "+") for name in ("less_full", "less_words")]
-        if row["method"] == "full":
-            differences[0] = ""
+        differences = ["" if row["method"] == other else between(row[f"less_{other}"], "+") for other in less]
         cells = [row["label"], f"{row['trainable']:,}", f"{row['percent']:.3f}", between(interval(row["accuracy"]))]
         lines.append([*cells, *differences, f"{1e3 * row['step_seconds']:,.0f}", *sizes])
     baseline = f"{100 * outcome['baseline']['test_accuracy']:.1f}"
-    return [*lines, ["tf-idf logistic regression", "", "", baseline, "", "", "", "", ""]]
+    return [*lines, ["tf-idf logistic regression", "", "", baseline] + [""] * (len(less) + 3)]
 
 
 def between(values, sign=""):
