@@ -105,12 +105,12 @@ def merged_back(runs, results, to):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "LoRA on compressed bases", 10, 6.2)
+    figure, axes = panels(outcome, "LoRA on compressed bases\n", 10, 6.4)
     accuracy, rows = outcome["accuracy"], []
     colours = {"head only": PALETTE[3], "LoRA": PALETTE[2], "LoftQ": PALETTE[0], "QA-LoRA": PALETTE[0]}
     for weights, size in outcome["linear_bytes"].items():
         for name in (name for name in accuracy if name.rpartition(", ")[0] == weights):
-            text = f"{weights} ({size / 1e6:.{2 if size < 1e8 else 0}f} MB), {label(name)}"
+            text = f"{weights.replace('nf4', 'NF4')} ({size / 1e6:.3g} MB), {label(name)}"
             rows.append((text, accuracy[name], colours[label(name)]))
             if name in outcome["merged"]:
                 to = "NF4" if weights == "nf4" else "Q4_1"
