@@ -68,7 +68,7 @@ def measure(results, runs, seeds, quick):
 
 
 def draw(outcome):
-    figure, axes = panels(outcome, "Examples in the prompt, or in the weights?", 10, 5.6)
+    figure, axes = panels(outcome, "Examples in the prompt, or in the weights?\n", 10, 5.8)
     labels, colours = zip(*SERIES.values())
     dots(axes, labels, [outcome["accuracy"][key] for key in SERIES], colours, "test accuracy in %")
     words = 100 * outcome["baseline"]["test_accuracy"]
