@@ -204,12 +204,12 @@ def test_a_broken_pool_of_the_standard_library_fails_what_was_left():
     assert all("BrokenProcessPool" in e.error for e in [*endings, *again] if e.error is not None) and again[0].error
 
 
-def test_one_thread_for_matrix_products_and_the_environment_put_back():
-    before = dict(os.environ)
+def test_one_thread_for_matrix_products_and_all_put_back():
+    before, threads = dict(os.environ), set(threading.enumerate())
     with open_executor(1) as executor:
         assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
         assert f"trim_threshold={2**34}" in executor.submit(os.getenv, "GLIBC_TUNABLES").result()
-    assert dict(os.environ) == before
+    assert dict(os.environ) == before and not set(threading.enumerate()) - threads
 
 
 def test_worker_count():

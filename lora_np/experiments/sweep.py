@@ -118,15 +118,17 @@ class LocalProcesses(ThreadPoolExecutor):
         super().__init__(jobs)
         self._context = get_context("spawn")  # fresh interpreters, which read the environment that is set here
         self._far_end, self._lifeline = self._context.Pipe(duplex=False)
-        self._mine = threading.local()  # .pool: that of this thread
+        self._mine, self._pools = threading.local(), []  # .pool: that of this thread; all of them
 
     def submit(self, function, /, *arguments, **named):
         return super().submit(self._call, function, *arguments, **named)
 
     def stop(self):
-        """End all processes at once."""
+        """End all processes at once, and the threads that manage them, which must not meet the interpreter's end."""
         self._lifeline.close()
         self.shutdown(cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown()
 
     def _call(self, function, /, *arguments, **named):
         """One call, in the thread that waits for it."""
@@ -135,6 +137,7 @@ class LocalProcesses(ThreadPoolExecutor):
                 raise BrokenExecutor("the processes were stopped")
             if not hasattr(self._mine, "pool"):
                 self._mine.pool = ProcessPoolExecutor(1, self._context, live_with_parent, (self._far_end,))
+                self._pools.append(self._mine.pool)
             try:
                 return self._mine.pool.submit(function, *arguments, **named).result()
             except BrokenExecutor:
