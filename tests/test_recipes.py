@@ -963,7 +963,7 @@ def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
         assert all(np.shape(of_method["way"]) == (3, 2, 2) for of_method in of_domain.values())
     measured = measured_by("dialect", [0], False)
     assert {part["verdict"] for part in measured["checks"]} == {UNKNOWN}
-    assert [part["verdict"] for part in measured["asides"]] == [UNKNOWN] * 8 + [HOLDS]  # adapters are taken off
+    assert [part["verdict"] for part in measured["asides"]] == [UNKNOWN] * 16 + [HOLDS]  # adapters are taken off
 
 
 @pytest.mark.parametrize("broken", ["base_untouched", "removed_bit_for_bit"])

@@ -6,7 +6,7 @@ tokens. Each is taught in full and by LoRA on all linear layers. Perplexity is m
 on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too. None of these texts is trained on.
 SmolLM2 is also asked for twenty capitals that it knew. An adapter can be taken off again. The base is then what it was,
 bit for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts.
-Full fine-tuning at half of its rate shows how much of the forgetting comes from the rate.
+Full fine-tuning and LoRA at half of their rates show how much of the forgetting comes from the rate.
 """
 
 from textwrap import wrap
@@ -29,7 +29,7 @@ CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al
 CAPTION = {
     "pretrained": "Perplexity in the new domain against perplexity in an old one; lower and further left is better. "
     "LoRA forgets only while the adapter is on; without it the model is back at the star. How much is forgotten also "
-    "depends on the learning rate: compare full fine-tuning at its best rate for the new domain with half of that rate."
+    "depends on the learning rate: compare each method at its best rate for the new domain with half of that rate."
 }
 CAPTION["smollm2"] = CAPTION["pretrained"] + (
     " Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable next "
@@ -48,6 +48,7 @@ SERIES = {  # name -> what it is called, method, share of the chosen rate, colou
     "full_half": (label("full") + ", half the rate", "full", 0.5, PALETTE[4], "s"),
     "lora_r1": (label("lora_r1"), "lora_r1", 1.0, PALETTE[1], "o"),
     "lora_r16": (label("lora_r16"), "lora_r16", 1.0, PALETTE[2], "o"),
+    "lora_r16_half": (label("lora_r16") + ", half the rate", "lora_r16", 0.5, PALETTE[3], "o"),
 }
 QUICK_SERIES, QUICK = ("full", "full_half", "lora_r16"), {"limit": 512, "train_tokens": None}
 PROMPTS = ("the film", "you may not", "this is a", "in no event", "the actors")  # of the small base
@@ -107,7 +108,8 @@ def measure(results, runs, seeds, quick):
     checks, asides, more = [], [], {"at_least": 0.0, "unit": "nats"}
     for domain, of in losses.items():
         for lora in (name for name in of if name.startswith("lora")):
-            for full, parts in (("full", checks), ("full_half", asides)):
+            for full in ("full", "full_half"):
+                parts = asides if "half" in lora + full else checks
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
                 learnt = differences(of[lora]["new"], of[full]["new"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain less full's", learnt, **more))
@@ -187,7 +189,7 @@ def draw(outcome):
             perplexities(axes, f"perplexity on {DOMAINS[domain]}, {split} texts")
     for axes, when in zip(panels[:, 0], ("at the end, test", "during training, validation")):
         axes.set_ylabel(f"perplexity on film reviews ({when})")
-    legend_below(figure, panels[0, 0], 5)
+    legend_below(figure, panels[0, 0], 3)
     figure.suptitle(
         f"What is learnt and what is forgotten: lower and further left is better\n({marks(outcome)})", fontsize=14
     )
@@ -202,7 +204,7 @@ def draw_forgetting(outcome):
         at_the_end(axes, outcome, "critics", old)
         perplexities(axes, "perplexity on critics' snippets: new")
         axes.set_ylabel(f"perplexity on {old}: old")
-    legend_below(figure, pair[0], 5)
+    legend_below(figure, pair[0], 6)
     of = outcome["losses"]["critics"]
     labels, rows, colours = [], [], []
     for name in of:
