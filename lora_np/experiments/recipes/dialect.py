@@ -6,7 +6,7 @@ tokens. Each is taught in full and by LoRA on all linear layers. Perplexity is m
 on texts of the new domain and on IMDb reviews, and SmolLM2's on licences too. None of these texts is trained on.
 SmolLM2 is also asked for twenty capitals that it knew. An adapter can be taken off again. The base is then what it was,
 bit for bit, and every run of LoRA checks this. The learning rates were chosen on the new domain's validation texts.
-Full fine-tuning and LoRA at half of their rates show how much of the forgetting comes from the rate.
+Full fine-tuning and LoRA of rank 16 at half of their rates show how much of the forgetting comes from the rate.
 """
 
 from textwrap import wrap
@@ -29,7 +29,7 @@ CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al
 CAPTION = {
     "pretrained": "Perplexity in the new domain against perplexity in an old one; lower and further left is better. "
     "LoRA forgets only while the adapter is on; without it the model is back at the star. How much is forgotten also "
-    "depends on the learning rate: compare each method at its best rate for the new domain with half of that rate."
+    "depends on the learning rate: compare a method at its best rate for the new domain with the same at half of it."
 }
 CAPTION["smollm2"] = CAPTION["pretrained"] + (
     " Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable next "
@@ -109,7 +109,7 @@ def measure(results, runs, seeds, quick):
     for domain, of in losses.items():
         for lora in (name for name in of if name.startswith("lora")):
             for full in ("full", "full_half"):
-                parts = asides if "half" in lora + full else checks
+                parts = checks if SERIES[lora][2] == SERIES[full][2] == 1 else asides  # at their chosen rates
                 names = f"{DOMAINS[domain]}, {SERIES[lora][0]} and {SERIES[full][0]}"
                 learnt = differences(of[lora]["new"], of[full]["new"])
                 parts.append(check(f"{names}: LoRA's loss in the new domain less full's", learnt, **more))
