@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import write_tensors
+from . import llama_cpp
 from .case import Rung, make_case
 from .sides import SIDES
 
@@ -63,10 +64,10 @@ class Worker:
     """The side that this process holds, with a method for each command."""
 
     def __init__(self, name, threads):
-        self.make_side, self.threads = SIDES[name], threads
+        self.make_side, self.threads, self.side = SIDES[name], threads, None
 
     def versions(self):
-        """Versions of Python, of the packages that this process has loaded, and of its BLAS."""
+        """Versions of Python, of the packages that this process has loaded, of its BLAS, and of llama.cpp."""
         numbers = {"python": platform.python_version()}
         numbers |= {package: version(package) for package in PACKAGES if package in sys.modules}
         with suppress(ImportError):
@@ -74,6 +75,8 @@ class Worker:
 
             libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
             numbers |= {p["internal_api"]: f"{p['version']} {p.get('architecture', '')}".strip() for p in libraries}
+        if self.side and self.side.process:
+            numbers |= llama_cpp.answer(self.side.process, {"do": "versions"})
         return {"versions": numbers}
 
     def make(self, rung, work, seed):

@@ -3,16 +3,19 @@
 The bench itself checks this before it times anything, on the sizes that it times. Here the sizes are tiny.
 """
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lora_np.bench import llama_cpp_peer, torch_peer
+from lora_np.bench import llama_cpp, llama_cpp_peer, torch_peer
 from lora_np.bench.agreement import Outcome, compare
 from lora_np.bench.case import Rung, make_case
 from lora_np.bench.sides import PEERS, SIDES, missing_packages
+from lora_np.bench.worker import Worker
 
 from .llama_cpp import need_llama_cpp
 
@@ -61,6 +64,17 @@ def test_a_peer_agrees(kind, peer, work):
         assert set(ours.arrays) == set(case.trained)
         assert ours.losses[2] < ours.losses[0]
     assert compare(theirs, ours).problem == ""
+
+
+def test_the_versions_name_llama_cpp():
+    need("llama.cpp")
+    worker = Worker("llama.cpp", 1)
+    worker.make(LLAMA, "generate_1", 0)
+    with worker.side.process:
+        versions = worker.versions()["versions"]
+    wanted = json.loads(Path(llama_cpp.HERE, "package.json").read_text())["dependencies"]
+    assert versions["node-llama-cpp"] == wanted["node-llama-cpp"]
+    assert versions["llama.cpp"] and versions["node"] and versions["numpy"] == np.__version__
 
 
 # ------------------------------------------------------------------ planted differences

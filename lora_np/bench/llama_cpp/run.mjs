@@ -11,6 +11,7 @@
 //     {"do": "tokenize", "text": "...", "special": false}         -> {"ids": [...]}
 //     {"do": "detokenize", "ids": ids}                            -> {"text": "..."}
 //     {"do": "timing", "prompts": [ids], "n": 32}   -> {"ids": [[...]], "prompt_seconds", "steps_seconds", "peak_bytes"}
+//     {"do": "versions"}                                          -> {"node", "node-llama-cpp", "llama.cpp"}
 // An error is also an answer: {"error": "..."}, with what llama.cpp logged as an error.
 //
 // The packages are in the folder that LORA_NP_LLAMA_CPP names, or else beside this file.
@@ -111,9 +112,15 @@ async function timing({ sequences }, { prompts, n }) {
 // Not resourceUsage().maxRSS, which starts at the memory of the process that started this one.
 const peakBytes = () => 1024 * Number(/VmHWM:\s*(\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]);
 
+const versions = () => ({
+  node: process.versions.node,
+  'node-llama-cpp': JSON.parse(fs.readFileSync(path.join(folder, 'node_modules/node-llama-cpp/package.json'))).version,
+  'llama.cpp': llama.llamaCppRelease.release,
+});
+
 // ---- The answers ---------------------------------------------------------------------------------------------------
 
-const jobs = { greedy, probabilities, tokenize, detokenize, timing };
+const jobs = { greedy, probabilities, tokenize, detokenize, timing, versions };
 const log = [];
 const logger = (level, message) => log.push(message.trim());
 const llama = await getLlama({ gpu: false, build: 'never', maxThreads: 0, logLevel: 'error', logger });
