@@ -47,7 +47,7 @@ from peft.tuners.lora.gptq import GPTQLoraLinear  # noqa: E402
 from peft.tuners.vera.model import _kaiming_init as kaiming  # noqa: E402
 
 from .peft_model import LINEAR, load_trained, lora_config, our_name, trained_parameters  # noqa: E402
-from .torch_model import Mask, loss_of, random_batch, random_params, set_masks, tiny_config, torch_model  # noqa: E402
+from .torch_model import LLAMAS, Mask, loss_of, model_case, set_masks, torch_model  # noqa: E402
 
 pytestmark = [
     pytest.mark.oracle,
@@ -64,14 +64,13 @@ def moved(adapter, rng):
     return adapter._replace(weights=weights)
 
 
-def both(ours, theirs, n_classes, seed, dropout=0.0):
+def both(ours, theirs, n_classes, seed, dropout=0.0, name="GPT-2"):
     """One model, batch and adapter for lora_np, and the same for PEFT.
 
     theirs: PEFT's class of configurations, and a dict of its settings; None: by `lora_config`.
     """
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes, dropout)
-    params, batch = random_params(config, rng), random_batch(config, rng)
-    adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout), rng), rng)
+    rng, config, params, batch = model_case(name, n_classes, seed, dropout=dropout)
+    adapter = moved(init_adapter(params, AdapterConfig(**ours, dropout=dropout, train_head=bool(n_classes)), rng), rng)
     if theirs is None:
         peft_config = lora_config(adapter.config, n_classes)
     else:
@@ -98,7 +97,7 @@ ADALORA = (
 
 # The same adapter in both libraries' words; None: `lora_config` finds PEFT's.
 QV = {"r": 2, "alpha": 3.0, "targets": ("q_proj", "v_proj")}
-RSLORA = {"r": 3, "alpha": 4.0, "targets": ("all-linear",), "rslora": True, "rank_pattern": {"k_proj": 7}}
+RSLORA = {"r": 3, "alpha": 4.0, "targets": ("all-linear",), "rslora": True, "rank_pattern": {"k_proj": 6}}
 PATTERNS = {  # up_proj of block 1 fits two keys: the first counts
     "r": 2,
     "alpha": 3.0,
@@ -115,13 +114,14 @@ CASES = {
     "rsLoRA": (RSLORA, None),
     "DoRA, q and v": (QV | {"kind": "dora"}, None),
     "DoRA, rsLoRA": (RSLORA | {"kind": "dora"}, None),
-    **{
-        f"VeRA, {name}": (
-            dict(r=5, kind="vera", targets=tuple(targets), projection_seed=3),
-            (peft.VeraConfig, dict(r=5, target_modules=targets)),
-        )
-        for name, targets in {"one in": ["q_proj", "v_proj", "up_proj"], "all linear": LINEAR}.items()
-    },
+    "VeRA, one in": (
+        dict(r=5, kind="vera", targets=("q_proj", "v_proj", "up_proj"), projection_seed=3),
+        (peft.VeraConfig, dict(r=5, target_modules=["q_proj", "v_proj", "up_proj"])),
+    ),
+    "VeRA, all linear": (
+        dict(r=5, kind="vera", targets=("all-linear",), projection_seed=3),
+        (peft.VeraConfig, dict(r=5, target_modules=LINEAR)),
+    ),
     "AdaLoRA": ADALORA,
 }
 
@@ -154,18 +154,21 @@ def share_projections(model, params, settings):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4], ids=["", "dropout"])
 @MODELS
+@pytest.mark.parametrize("architecture", ["GPT-2", "Llama"])
 @pytest.mark.parametrize("ours, theirs", CASES.values(), ids=CASES)
-def test_a_whole_model_agrees_with_peft(ours, theirs, n_classes, dropout, seed):
+def test_a_whole_model_agrees_with_peft(ours, theirs, architecture, n_classes, dropout, seed):
     """Logits and all gradients; under dropout with our masks in PEFT's place; without it ΔW and the merged model.
 
     The gradients of DoRA hold the norm constant, as its paper, PEFT and our default do.
     """
-    params, config, batch, adapter, model = both(ours, theirs, n_classes, seed, dropout)
+    name = "GPT-2" if architecture == "GPT-2" else list(LLAMAS)[(seed + 2 * bool(n_classes)) % len(LLAMAS)]
+    params, config, batch, adapter, model = both(ours, theirs, n_classes, seed, dropout, name)
     kind = adapter.config.kind
     if kind == "vera":
         share_projections(model, params, adapter.config)
     masks = draw_masks(config, batch.ids.shape, np.random.default_rng(seed), adapter, np.float64)
-    assert len(masks) == (5 + len(layer_arrays(adapter)) if dropout else 0), list(masks)
+    places = 5 if architecture == "GPT-2" else 4
+    assert len(masks) == (places + len(layer_arrays(adapter)) if dropout else 0), list(masks)
     set_masks(model.base_model.model, masks)
     expected = model.train()(torch.tensor(batch.ids), torch.tensor(batch.lengths))
     loss_of(expected, batch.targets).backward()
@@ -303,8 +306,7 @@ class InFloat64:
 def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
     """The frozen rest and s B A are PEFT's; A's rows and B's columns too, but for their common signs."""
     monkeypatch.setattr("peft.tuners.lora.layer.torch", InFloat64())
-    rng, config = np.random.default_rng(seed), tiny_config(n_classes)
-    params, batch = random_params(config, rng), random_batch(config, rng)
+    rng, config, params, batch = model_case("GPT-2", n_classes, seed)
     settings = AdapterConfig(3, 4.0, ("all-linear",), {"v_proj": 1}, {"up_proj": 9.0}, rslora, init=init)
     base, adapter = start_adapter(params, settings, rng)
     peft_config = lora_config(settings, n_classes, init_lora_weights=init)
@@ -344,8 +346,8 @@ def test_starts_out_of_the_base(n_classes, init, rslora, seed, monkeypatch):
 
 def test_veras_start(seed):
     """λ_d = 0.1 and λ_b = 0 in both, and random numbers of one distribution."""
-    rng, config = np.random.default_rng(seed), tiny_config()
-    params, settings = random_params(config, rng), AdapterConfig(5, kind="vera", targets=("up_proj",))
+    rng, config, params, _ = model_case("GPT-2", 0, seed)
+    settings = AdapterConfig(5, kind="vera", targets=("up_proj",))
     ours = init_adapter(params, settings, rng).weights
     model = peft.get_peft_model(torch_model(params, config), peft.VeraConfig(r=5, target_modules=["up_proj"]))
     theirs = {n: p.detach().double() for n, p in trained_parameters(model).items()}

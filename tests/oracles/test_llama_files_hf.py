@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
-from .llama_model import LLAMAS, Logits, hf_model, in_float64, llama_case, odd_llama, our_name  # noqa: E402
+from .hf_model import Logits, hf_model, in_float64, our_name  # noqa: E402
 from .test_formats_hf import agree, hf_logits, no_warnings  # noqa: E402
-from .torch_model import random_batch  # noqa: E402
+from .torch_model import LLAMAS, config_of, model_case, random_batch  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
@@ -45,7 +45,7 @@ def old_fields(folder):
 def test_any_llama_directory(name, dtype, form, n_classes, tmp_path, monkeypatch):
     """The same configuration and numbers, whatever the files are like; in float64 also the same logits."""
     in_float64(monkeypatch)
-    _, config, params, batch = llama_case(name, n_classes, 0)
+    _, config, params, batch = model_case(name, n_classes, 0)
     labels = {"id2label": dict(enumerate("wxyz"))} if n_classes else {}
     hf_model(params, config, **labels).to(dtype).save_pretrained(
         tmp_path, max_shard_size="3KB" if form == "shards" else "1GB"
@@ -67,7 +67,7 @@ def test_any_llama_directory(name, dtype, form, n_classes, tmp_path, monkeypatch
 
 def test_a_llama_without_a_head(tmp_path):
     """LlamaModel has no `model.` in its names; with a tied head, it is a language model."""
-    _, config, params, _ = llama_case("H/K = 3, tied", 0, 0)
+    _, config, params, _ = model_case("H/K = 3, tied", 0, 0)
     hf_model(params, config).model.save_pretrained(tmp_path)
     ours = load_llama(tmp_path, np.float64)
     assert ours.config == config
@@ -98,7 +98,7 @@ THIS_MODEL = [  # and fields that change nothing
 @pytest.mark.parametrize("changes", OTHER_MODELS + OTHER_NUMBERS + THIS_MODEL, ids=str)
 def test_fields_that_change_what_a_llama_computes(changes, tmp_path, monkeypatch):
     in_float64(monkeypatch)
-    config = odd_llama("H/K = 3, tied")
+    config = config_of("H/K = 3, tied")
     params = random_params(config)
     hf_model(params, config).save_pretrained(tmp_path)
     ids = np.random.default_rng(0).integers(1, 17, (2, 9))

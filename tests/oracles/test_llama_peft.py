@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from .llama_model import LLAMAS, Logits, hf_model, in_float64, llama_case  # noqa: E402
+from .hf_model import Logits, hf_model, in_float64  # noqa: E402
 from .test_formats_hf import no_warnings  # noqa: E402
+from .torch_model import LLAMAS, model_case  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
@@ -108,7 +109,7 @@ def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
         seed += 1
         rng = np.random.default_rng([tenth, seed])
         n_classes = int(rng.choice([0, 0, 3]))
-        _, config, params, batch = llama_case(list(LLAMAS)[rng.integers(len(LLAMAS))], n_classes, int(rng.integers(99)))
+        _, config, params, batch = model_case(list(LLAMAS)[rng.integers(len(LLAMAS))], n_classes, int(rng.integers(99)))
         ids, lengths = torch.tensor(batch.ids), torch.tensor(batch.lengths)
         made = made_by_peft(hf_model(params, config), n_classes, random_settings(rng), seed)
         if made is None:
@@ -139,7 +140,7 @@ def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_only_peft_has_is_refused_by_name(name, tmp_path):
-    _, config, params, _ = llama_case("H/K = 3, tied", 0, 0)
+    _, config, params, _ = model_case("H/K = 3, tied", 0, 0)
     fields, says = REFUSED[name]
     made = made_by_peft(hf_model(params, config).float(), 0, {"target_modules": ["q_proj"], **fields}, 0)
     with warnings.catch_warnings():
