@@ -75,33 +75,23 @@ def logits_of(params, config, adapter=None, seed=0):
 # ------------------------------------------------------------------ names of variants
 
 
-def test_every_variant_is_what_its_paper_changes():
-    expected = {
-        "lora": {},
-        "rslora": {"rslora": True},
-        "lora+": {"rate_factors": {"lora_B": 16.0}},
-        "lora-fa": {"rate_factors": {"lora_A": 0.0}},
-        "dora": {"kind": "dora"},
-        "pissa": {"init": "pissa"},
-        "olora": {"init": "olora"},
-        "loftq": {"init": "loftq"},
-        "vera": {"kind": "vera"},
-        "adalora": {"kind": "adalora"},
-        "qalora": {"kind": "qalora"},
-    }
-    assert list(VARIANTS) == list(expected)
+CHANGES = {  # of the defaults, by each variant's paper
+    "lora": {},
+    "rslora": {"rslora": True},
+    "lora+": {"rate_factors": {"lora_B": 16.0}},
+    "lora-fa": {"rate_factors": {"lora_A": 0.0}},
+    **{kind: {"kind": kind} for kind in KINDS if kind != "lora"},
+    **{init: {"init": init} for init in ("pissa", "olora", "loftq")},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_what_its_paper_changes_and_leaves_nothing_of_another(variant):
     chosen = AdapterConfig(r=5, alpha=7.0, targets=("k_proj",), rank_pattern={"k_proj": 2}, dropout=0.1)
-    for variant, changes in expected.items():
-        assert variant_config(variant) == AdapterConfig(**changes)
-        assert variant_config(variant, chosen) == replace(chosen, **changes)
-    assert {variant_config(variant).kind for variant in VARIANTS} == set(KINDS)
-
-
-@pytest.mark.parametrize("other", VARIANTS)
-def test_a_variant_leaves_nothing_of_another(other):
-    chosen = AdapterConfig(r=5, alpha=7.0, targets=("k_proj",), dropout=0.1)
-    for variant in VARIANTS:
-        assert variant_config(variant, variant_config(other, chosen)) == variant_config(variant, chosen)
+    assert set(CHANGES) == set(VARIANTS) and variant_config(variant) == AdapterConfig(**CHANGES[variant])
+    expected = replace(chosen, **CHANGES[variant])
+    assert variant_config(variant, chosen) == expected
+    assert all(variant_config(variant, variant_config(other, chosen)) == expected for other in VARIANTS)
     assert variant_config("lora", replace(chosen, init="gaussian")).init == "gaussian"
 
 
@@ -229,12 +219,15 @@ def test_on_the_given_base_it_is_lora_of_twice_the_rank(init, config, random_par
 
 
 def test_lorafa_never_moves_a(config, random_params, random_batch):
+    """Nor, with a factor of 0 for it, the head."""
     params, batch = random_params(config, np.float32), random_batch(config)
     settings = variant_config("lora-fa", AdapterConfig(3, 6.0, EVERYWHERE, dropout=0.2))
+    settings = replace(settings, rate_factors=settings.rate_factors | {"weight": 0.0})
     start = init_adapter(params, settings, np.random.default_rng(0))
-    frozen = {name: array for name, array in start.weights.items() if name.endswith("lora_A")}
+    frozen = {name: array for name, array in start.weights.items() if name.endswith(("lora_A", "head.weight"))}
     before, trainable = copies(frozen), trainable_arrays(params, start)
-    assert len(frozen) == len(linear_layers(params)) and set(trainable) == set(start.weights) - set(frozen)
+    assert len(frozen) == len(linear_layers(params)) + bool(config.n_classes)
+    assert set(trainable) == set(start.weights) - set(frozen)
     objective = model_objective(params, config, start)
     optimiser = adapter_optimiser(start)
     state = train(trainable, objective, lambda rng: [batch], TrainConfig(30, 2e-2, optimiser=optimiser))
@@ -245,15 +238,6 @@ def test_lorafa_never_moves_a(config, random_params, random_batch):
     assert all(adapter.weights[name] is start.weights[name] for name in frozen) and same_bits(frozen, before)
     loss = evaluate(params, [batch], config, adapter)["loss"]
     assert loss < 0.9 * evaluate(params, [batch], config)["loss"]
-
-
-def test_a_frozen_head_stays_the_bases(classifier, random_params):
-    params = random_params(classifier)
-    settings = AdapterConfig(3, 6.0, EVERYWHERE, rate_factors={"weight": 0.0})
-    start = init_adapter(params, settings, np.random.default_rng(0))
-    trainable = trainable_arrays(params, start)
-    assert set(trainable) == set(start.weights) - {"head.weight"}
-    assert attach(params, start, trainable)[1].weights["head.weight"] is start.weights["head.weight"]
 
 
 # ------------------------------------------------------------------ merging, compressing, rows of one batch
@@ -268,9 +252,8 @@ def started(variant, params, dtype=np.float64, seed=0, **settings):
 
 @DTYPES
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("n_classes", [0, 4], ids=["language", "classifier"])
-def test_a_merged_model_is_the_adapted_one(n_classes, variant, dtype, random_params):
-    config, eps = replace(QUANTISABLE, n_classes=n_classes), np.finfo(dtype).eps
+def test_a_merged_model_is_the_adapted_one(variant, dtype, random_params):
+    config, eps = replace(QUANTISABLE, n_classes=4), np.finfo(dtype).eps
     base, adapter = started(variant, random_params(config, dtype), rank_pattern={"k_proj": 1})
     frozen = copies(base)
     expected = logits_of(base, config, adapter)
@@ -375,41 +358,30 @@ def test_veras_random_factors_cannot_be_written_to():
 
 
 @pytest.mark.parametrize("n_in, g", [(96, 32), (64, 32), (12, 4), (6, 2), (5, 1)])
-def test_qalora_by_hand(n_in, g):
-    """Number after number: a block's inputs meet one number of A, and the update is the same at all of them."""
-    rng, settings, n_out = np.random.default_rng(0), AdapterConfig(2, 3.0, kind="qalora"), 4
-    weight, x, L = rng.normal(size=(n_out, n_in)), rng.normal(size=(3, n_in)), n_in // g
+def test_a_block_of_qalora_has_one_number_of_a(n_in, g):
+    """The update is the same at all inputs of a block; the reference vectors have its numbers."""
+    rng, settings, L = np.random.default_rng(0), AdapterConfig(2, 3.0, kind="qalora"), n_in // g
+    weight = rng.normal(size=(4, n_in))
     fresh = qalora.init(weight, settings, rng)
-    assert [array.shape for array in fresh.values()] == [(2, L), (n_out, 2)]
+    assert [array.shape for array in fresh.values()] == [(2, L), (4, 2)]
     assert np.abs(fresh["lora_A"]).max() <= L**-0.5 and not fresh["lora_B"].any()
     adapter = {name: rng.normal(size=array.shape) for name, array in fresh.items()}
-    A, B = adapter.values()
-    expected = np.zeros((n_out, n_in))
-    for i in range(n_out):
-        for j in range(n_in):
-            expected[i, j] = 1.5 * L / g * sum(B[i, k] * A[k, j // g] for k in range(2))
-    change = qalora.delta(weight, adapter, settings)
-    assert relative_error(change, expected) < 1e-15 * n_in
-    assert np.ptp(change.reshape(n_out, L, g), axis=2).max() == 0.0
-    for mask in (None, rng.integers(0, 2, x.shape) / 0.5):  # of the single inputs
-        y, _ = qalora.forward(x, weight, None, adapter, settings, mask=mask)
-        dropped = x if mask is None else x * mask
-        assert relative_error(y, x @ weight.T + dropped @ expected.T) < 1e-14
+    change = qalora.delta(weight, adapter, settings).reshape(4, L, g)
+    assert np.ptp(change, axis=2).max() == 0.0
+    np.testing.assert_allclose(change[..., 0], 1.5 * L / g * adapter["lora_B"] @ adapter["lora_A"], rtol=1e-14)
 
 
 # ------------------------------------------------------------------ AdaLoRA: the allocation by hand
 
 
 def test_the_budget_falls_along_a_cubic():
+    """From all to the target; oracles/test_adapters_peft.py compares PEFT's."""
     settings = RankAllocation(target=0.5, first=0.1, last=0.3)
     budgets = [budget_at(step, 100, 40, settings) for step in range(1, 101)]
-    assert budgets[:10] == [40] * 10 and budgets[10] < 40
-    assert budgets[69:] == [20] * 31 and budgets[50] > 20
+    assert budgets[:10] == [40] * 10 and budgets[69:] == [20] * 31
     assert budgets == sorted(budgets, reverse=True)
-    assert budgets[39] == round(20 + 20 * 0.5**3)  # half way from 10 to 70
-    assert budgets[24] == round(20 + 20 * 0.75**3)
+    assert (budgets[24], budgets[39]) == (round(20 + 20 * 0.75**3), round(20 + 20 * 0.5**3))
     assert budget_at(100, 100, 2, RankAllocation(target=0.01)) == 1  # one is always left
-    assert [budget_at(step, 4, 9, RankAllocation(1.0)) for step in (1, 2, 3, 4)] == [9] * 4
     assert [budget_at(step, 2, 9, RankAllocation(1 / 3, 0.5, 0.5)) for step in (1, 2)] == [9, 3]
 
 
@@ -426,13 +398,8 @@ def test_the_most_important_stay_whatever_their_layer():
 def test_the_distance_from_orthonormal_by_hand():
     """A = [[2, 0], [0, 1]] is 3 from it, squared 9; B = [[1, 1], [0, 1]] has BᵀB − I = [[0, 1], [1, 1]]."""
     A, B = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 1.0]])
-    distance, grads = orthogonality({"lora_A": A, "lora_B": B})
+    distance, _ = orthogonality({"lora_A": A, "lora_B": B})
     assert type(distance) is float and distance == 9.0 + 3.0
-    assert grads["lora_A"].tolist() == [[24.0, 0.0], [0.0, 0.0]]
-    assert grads["lora_B"].tolist() == [[4.0, 8.0], [4.0, 4.0]]
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
-    distance, grads = orthogonality({"lora_A": rotation[:2], "lora_B": rotation[:, :2]})
-    assert distance < 1e-28 and max(np.abs(grad).max() for grad in grads.values()) < 1e-14
 
 
 def test_other_kinds_are_trained_as_they_are(language, random_params):
