@@ -13,7 +13,7 @@ from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter,
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import Hollow, hollow
-from lora_np.model import LlamaConfig, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
+from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
 from lora_np.tasks.start import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
@@ -272,16 +272,6 @@ def test_terms_by_hand():
     assert flops_by_phase(terms)["dweight"] == 2 * low
 
 
-@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_a_llama_by_hand(n_kv_heads):
-    """Its forward pass: 2 FLOPs for each number of a matrix and each token, and attention's two products."""
-    B, T, V, C, F, H, D = 3, 5, 11, 6, 10, 4, 2
-    config = LlamaConfig(V, 7, C, 2, H, n_kv_heads, D, F)
-    block = C * D * (2 * H + 2 * n_kv_heads) + 3 * C * F  # of q and o, of k and v, and of gate, up and down
-    matrices = 2 * B * T * (2 * block + C * V)
-    assert sum(step_flops(config, B, T, wanted=()).values()) == matrices + 2 * 2 * (2 * B * T * T * H * D)
-
-
 def test_the_other_kinds_by_hand():
     """One layer of C = 6 on 15 rows at rank 2, between others that want x: what each kind adds to two products of W."""
     B, T, C, r = 3, 5, 6, 2
@@ -298,19 +288,6 @@ def test_the_other_kinds_by_hand():
     assert added("dora") == 4 * low + 2 * made  # W + s B A is made in both passes
     assert added("dora", norm_gradient=True) == 4 * low + 4 * made
     assert added("dora", dropout=0.1) == 4 * low + 2 * made + 2 * square  # what dropout leaves out goes through W alone
-
-
-def test_two_thirds():
-    """In the middle layers of a deep model LoRA needs 2 N² + 6 N R multiply-adds where full needs 3 N²."""
-    N, R = 64, 4
-    config = ModelConfig(10, 16, N, n_layers=3, n_heads=4, d_ff=4 * N)
-    full = step_flops(config, 2, 16)
-    lora = step_flops(config, 2, 16, AdapterConfig(r=R, targets=("all-linear",)))
-
-    def of_layer(terms):
-        return sum(flops for name, flops in terms.items() if name.startswith("blocks.1.attn.q_proj."))
-
-    assert of_layer(lora) * 3 * N**2 == of_layer(full) * (2 * N**2 + 6 * N * R)
 
 
 def step_arrays(n_classes=0, adapter_config=None, wanted=None):
@@ -369,7 +346,6 @@ def test_what_a_step_keeps_by_hand():
 
 def test_ratio_of_a_step():
     config = ModelConfig(8000, 128, 256, n_layers=2, n_heads=4, d_ff=1024, n_classes=2)
-    assert predicted_ratio(config, 32, 64) == 1.0
     assert 0.6 < predicted_ratio(config, 32, 64, AdapterConfig(r=8)) < 2 / 3
     assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
 
@@ -395,25 +371,3 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     finally:
         tracemalloc.stop()
     assert 0.85 * peak < bytes_of_full(config, 4, 32, shards)[0] < peak
-
-
-# ------------------------------------------------------------------ beside the measured times
-
-
-@pytest.mark.slow
-def test_measured_times_come_with_the_predicted_ratio():
-    from lora_np.experiments.methods import METHODS
-    from lora_np.experiments.runs import load_base
-    from lora_np.experiments.runs.classify import load_snippets
-    from lora_np.experiments.step_time import compare_step_times
-
-    costs = compare_step_times(repeats=1, keys=("full", "qv_r8"))
-    batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
-    config = replace(load_base()[1], n_classes=2)
-    adapter_config = METHODS["qv_r8"].adapter
-    lora = costs["qv_r8"]
-    assert lora["predicted_ratio"] == predicted_ratio(config, *batch.ids.shape, adapter_config)
-    assert lora["flops"] == sum(step_flops(config, *batch.ids.shape, adapter_config).values())
-    assert lora["activation_bytes"] == sum(step_bytes(config, *batch.ids.shape, adapter_config).activations.values())
-    assert costs["full"]["predicted_ratio"] == costs["full"]["pass_ratio"] == 1.0
-    assert lora["pass_ratio"] > 0

@@ -1,7 +1,6 @@
 """Files that go across: transformers reads what `save_gpt2` wrote, PEFT what `save_peft` wrote, and the other way."""
 
 import contextlib
-import json
 import logging
 import warnings
 
@@ -330,112 +329,6 @@ def test_peft_loads_an_adapter_that_was_trained_here(dtype, name, n_classes, tmp
     assert file_bytes(tmp_path / "again") == file_bytes(tmp_path / "adapter")
     again, first = (tmp_path / folder / "adapter_config.json" for folder in ("again", "adapter"))
     assert again.read_text() == first.read_text()
-
-
-ALL = ["c_attn", "c_proj", "c_fc"]
-PEFT_CONFIGS = {
-    "q,k,v": {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"]},
-    "all linear": {"r": 3, "lora_alpha": 6, "target_modules": ALL},
-    "rsLoRA": {"r": 4, "lora_alpha": 2, "target_modules": ["c_attn", "c_fc"], "use_rslora": True},
-    "patterns": {
-        "r": 2,
-        "target_modules": ["c_attn", "attn.c_proj", "c_fc"],
-        "rank_pattern": {"c_fc": 5, r"h\.1\.attn\.c_attn": 3},
-        "alpha_pattern": {"h.0.attn.c_attn": 2, "transformer.h.1.attn.c_proj": 7},
-    },
-    "DoRA": {"r": 3, "lora_alpha": 6, "target_modules": ALL, "use_dora": True},
-    "DoRA, rsLoRA": {"r": 4, "lora_alpha": 2, "target_modules": ["c_attn"], "use_dora": True, "use_rslora": True},
-    "DoRA, one projection": {"target_modules": ["c_attn", "mlp.c_proj"], "use_dora": True},
-    "a pattern": {"target_modules": r".*\.(0|1)\.attn\.c_attn|.*c_fc"},
-    "groups": {"target_modules": r"(transformer\.)?h\.(\d)\.(attn|mlp)\.(c_(attn|fc))"},
-    "look-ahead": {"target_modules": r".*\.h\.(?!0)\d\.(?:attn|mlp)\.c_(?=attn|proj).*"},
-    "any case": {"target_modules": "(?i).*C_ATTN", "exclude_modules": r".*(1)\.attn\..*"},
-    "a back-reference": {"target_modules": r".*\.c_(.)(.)\2.*"},
-    "patterns of ranks": {
-        "target_modules": ALL,
-        "rank_pattern": {r"(attn|mlp)\.c_proj": 1, r"h\.(0|7)\.(?:\w+\.)+c_\w+": 3},  # PEFT saves them sorted
-        "alpha_pattern": {r"(?!transformer).*c_fc": 9, r"c_[a-f]{1,4}t+n": 5},
-    },
-    "blocks by groups": {"target_modules": ["c_fc"], "layers_to_transform": [1], "layers_pattern": ["x|y", "(h)+"]},
-    "a saved module": {"target_modules": ["c_attn", "c_proj"], "modules_to_save": [r"mlp\.c_proj"]},
-    "all-linear": {"target_modules": "all-linear"},
-    "one block": {"target_modules": ["c_attn", "c_fc"], "layers_to_transform": 1},
-    "blocks by pattern": {"target_modules": ["c_attn"], "layers_to_transform": [0], "layers_pattern": "h"},
-    "except": {"target_modules": ALL, "exclude_modules": ["mlp.c_proj"]},
-    "except a text": {"target_modules": ALL, "exclude_modules": "lm_head"},
-    "except a pattern": {"target_modules": ["c_attn", "c_proj"], "exclude_modules": r".*1\.mlp.*"},
-    "no task": {"target_modules": ["c_attn"], "task_type": None},
-    "negative alpha": {"target_modules": ["c_attn"], "lora_alpha": -3},
-    "gaussian": {"target_modules": ["c_attn", "c_proj"], "init_lora_weights": "gaussian"},
-    "fresh": {"target_modules": ["c_attn"], "init_lora_weights": True},
-}
-
-
-def made_by_peft(base, config, **settings):
-    """PEFT's adapter, not yet trained, on a base of transformers'."""
-    torch.manual_seed(0)
-    task = "SEQ_CLS" if config.n_classes else "CAUSAL_LM"
-    fields = {"task_type": task, "r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "fan_in_fan_out": True, **settings}
-    with no_warnings():
-        return peft.get_peft_model(base, peft.LoraConfig(**fields))
-
-
-@HEADS
-@pytest.mark.parametrize("name", PEFT_CONFIGS)
-def test_an_adapter_that_peft_trained(name, n_classes, tmp_path):
-    """A few real AdamW steps there; the same logits here, of padded rows too, and the same bytes after the way back."""
-    config, rng = odd_config(n_classes), np.random.default_rng(1)
-    params = random_params(config, np.float32, spread=0.2)
-    save_gpt2(tmp_path / "base", params, config)
-    model = made_by_peft(load_hf(tmp_path / "base", config), config, **PEFT_CONFIGS[name])
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-2)
-    for _ in range(0 if name == "fresh" else 6):
-        batch = language_batch(config, rng)
-        logits = model(input_ids=torch.tensor(batch.ids)).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), torch.tensor(batch.targets).reshape(-1)
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    model.eval().save_pretrained(tmp_path / "adapter")
-
-    adapter = load_peft(tmp_path / "adapter", params)
-    ids, lengths = random_ids(config, rng, 5, 8), np.array([8, 7, 3, 1, 5])
-    ids[np.arange(8) >= lengths[:, None]] = 0
-    with torch.no_grad():
-        mask = torch.tensor((ids != 0).astype(np.int64))
-        theirs = model(input_ids=torch.tensor(ids), attention_mask=mask).logits.numpy()
-    ours, _ = forward(params, ids, config, lengths=lengths, adapter=adapter)
-    real = slice(None) if n_classes else ids != 0
-    agree_by_kind("from PEFT", adapter, ours[real], theirs[real])
-    assert ("head.weight" in adapter.weights) == (bool(n_classes) and name != "no task")
-    save_peft(tmp_path / "again", adapter, params, config)
-    first, again = file_bytes(tmp_path / "adapter"), file_bytes(tmp_path / "again")
-    assert first == {key: again[key] for key in first}
-    assert set(again) == set(first) or name == "no task", "a head is written also where PEFT left it out"
-    again = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
-    assert again["peft_version"] == peft.__version__, "what means nothing here is saved again"
-    assert list(again) == sorted(again)
-
-
-def test_an_adapter_of_a_bare_model(tmp_path):
-    """GPT2Model has no `transformer.` in its names; ours writes it, for a model with a head."""
-    config, rng = odd_config(), np.random.default_rng(3)
-    params = random_params(config, np.float32, spread=0.2)
-    save_gpt2(tmp_path / "base", params, config)
-    bare = transformers.GPT2Model.from_pretrained(tmp_path / "base")
-    settings = {"target_modules": ["c_attn", "c_fc"], "task_type": None, "init_lora_weights": False}
-    model = made_by_peft(bare, config, **settings).eval()
-    for key, parameter in model.named_parameters():
-        if "lora_B" in key:
-            parameter.data *= 0.1  # as large as training leaves it
-    model.save_pretrained(tmp_path / "adapter")
-    ids = random_ids(config, rng)
-    with torch.no_grad():
-        h = model(torch.tensor(ids)).last_hidden_state.numpy()
-    adapter = load_peft(tmp_path / "adapter", params)
-    agree("from PEFT, by any name", forward(params, ids, config, adapter=adapter)[0], h @ params["tok_emb.weight"].T)
 
 
 @pytest.mark.parametrize("seed", range(40))

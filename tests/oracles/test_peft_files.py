@@ -1,11 +1,12 @@
-"""PEFT's adapters on Llamas: random ones give the same logits here in float64 or are refused, and ours there."""
+"""PEFT's adapters on GPT-2 and Llama: random ones give the same logits here in float64, or are refused; ours there."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
 
-from lora_np.formats import load_peft, save_llama, save_peft
+from lora_np.formats import load_peft, save_gpt2, save_llama, save_peft
 from lora_np.model import forward
 
 from .comparison import OUTPUT, check
@@ -15,12 +16,36 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from .hf_model import Logits, hf_model, in_float64  # noqa: E402
-from .test_formats_hf import no_warnings  # noqa: E402
+from .test_formats_hf import file_bytes, no_warnings  # noqa: E402
 from .torch_model import LLAMAS, model_case  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
-LAYERS = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+SAVE = {"GPT-2": save_gpt2, "Llama": save_llama}
+LAYERS = {
+    "GPT-2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "Llama": [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")],
+}
+BLOCKS = {"GPT-2": "transformer.h", "Llama": "model.layers"}
+ALL = ["c_attn", "c_proj", "c_fc"]
+LISTED = [  # settings on GPT-2 that are not drawn
+    {"target_modules": r".*\.(0|1)\.attn\.c_attn|.*c_fc"},
+    {"target_modules": r"(transformer\.)?h\.(\d)\.(attn|mlp)\.(c_(attn|fc))"},
+    {"target_modules": r".*\.h\.(?!0)\d\.(?:attn|mlp)\.c_(?=attn|proj).*"},
+    {"target_modules": "(?i).*C_ATTN", "exclude_modules": r".*(1)\.attn\..*"},
+    {"target_modules": r".*\.c_(.)(.)\2.*"},
+    {
+        "target_modules": ALL,
+        "rank_pattern": {r"(attn|mlp)\.c_proj": 1, r"h\.(0|7)\.(?:\w+\.)+c_\w+": 3},  # PEFT saves them sorted
+        "alpha_pattern": {r"(?!transformer).*c_fc": 9, r"c_[a-f]{1,4}t+n": 5},
+    },
+    {"target_modules": ["c_fc"], "layers_to_transform": [1], "layers_pattern": ["x|y", "(h)+"]},
+    {"target_modules": ["c_attn", "c_proj"], "modules_to_save": [r"mlp\.c_proj"]},
+    {"target_modules": ALL, "exclude_modules": "lm_head"},
+    {"target_modules": ["c_attn", "c_proj"], "exclude_modules": r".*1\.mlp.*"},
+    {"target_modules": ["c_attn"], "task_type": None},
+    {"target_modules": ["c_attn", "c_proj"], "init_lora_weights": "gaussian"},
+]
 REFUSED = {  # what PEFT can train and lora_np cannot -> part of the message
     "an embedding": ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
     "the language model's head": ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
@@ -35,20 +60,13 @@ REFUSED = {  # what PEFT can train and lora_np cannot -> part of the message
 }
 
 
-def random_settings(rng):
+def random_settings(rng, kind):
     """A LoraConfig's fields: any layers, ranks, alphas, kinds and exceptions, in any of the ways to say them."""
-    some = sorted(rng.choice(LAYERS, rng.integers(1, 8), replace=False).tolist())
-    whole = [f"model.layers.{i}.{'mlp' if n in LAYERS[4:] else 'self_attn'}.{n}" for n in some for i in (0, 1)]
-    ways = [
-        some,
-        some,
-        some,
-        whole,
-        "all-linear",
-        f".*({'|'.join(some)})",
-        None,
-        ["self_attn." + LAYERS[rng.integers(4)]],
-    ]
+    layers = LAYERS[kind]
+    short = sorted({layer.rpartition(".")[2] for layer in layers})
+    some = sorted(rng.choice(short, rng.integers(1, len(short) + 1), replace=False).tolist())
+    whole = [f"{BLOCKS[kind]}.{i}.{layer}" for layer in layers if layer.endswith(tuple(some)) for i in (0, 1)]
+    ways = [some, some, some, whole, "all-linear", f".*({'|'.join(some)})", None, [layers[rng.integers(4)]]]
     settings = {
         "r": int(rng.integers(1, 6)),
         "lora_alpha": [1, 8, 3.5, -2][rng.integers(4)],
@@ -56,28 +74,31 @@ def random_settings(rng):
         "use_rslora": bool(rng.random() < 0.3),
         "use_dora": bool(rng.random() < 0.3),
     }
-    keys = [*some, r"layers\.1\.self_attn\.q_proj", "model.layers.0.mlp.up_proj", ".*o_proj"]
+    keys = [*some, rf"\.1\.{layers[0]}", f"{BLOCKS[kind]}.0.{layers[-2]}", f".*{short[-1]}"]
     for field, most in (("rank_pattern", 6), ("alpha_pattern", 20)):
         if rng.random() < 0.4:
             chosen = rng.choice(keys, rng.integers(1, 4), replace=False)
             settings[field] = {str(key): int(rng.integers(1, most)) for key in chosen}
     if rng.random() < 0.3:
-        settings["exclude_modules"] = [LAYERS[:2], r".*layers\.0\.mlp.*", ["layers.1.mlp.down_proj"]][rng.integers(3)]
+        settings["exclude_modules"] = [short[:2], r".*\.0\.mlp.*", [f"1.{layers[-1]}"]][rng.integers(3)]
     if isinstance(settings["target_modules"], list) and rng.random() < 0.4:
         settings["layers_to_transform"] = [[0], 1, [0, 1]][rng.integers(3)]
         if rng.random() < 0.5:
-            settings["layers_pattern"] = "layers"
+            settings["layers_pattern"] = BLOCKS[kind].rpartition(".")[2]
     return settings
 
 
-def made_by_peft(model, n_classes, settings, seed):
+def made_by_peft(model, config, settings, seed):
     """PEFT's model with random numbers in all that it trains; None if PEFT finds no layer for these settings."""
     torch.manual_seed(seed)
-    config = peft.LoraConfig(task_type="SEQ_CLS" if n_classes else "CAUSAL_LM", **settings)
+    usual = {
+        "task_type": "SEQ_CLS" if config.n_classes else "CAUSAL_LM",
+        "fan_in_fan_out": hasattr(config, "layer_norm_eps"),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rsLoRA with rank_pattern, of tied layers, and of what an exception misses
         try:
-            model = peft.get_peft_model(model, config).double().eval()
+            model = peft.get_peft_model(model, peft.LoraConfig(**usual | settings)).double().eval()
         except ValueError as error:
             assert "target" in str(error).lower() or "exclud" in str(error).lower(), error
             return None
@@ -96,9 +117,10 @@ def in_peft(model, folder):
         return peft.PeftModel.from_pretrained(model, folder).double().eval()
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("tenth", range(30))
-def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
-    """Every second is also exported, loaded by PEFT without a warning, and compared there.
+def test_ten_random_adapters(tenth, kind, tmp_path, monkeypatch):
+    """Each is saved again, with the same bytes; many are then loaded by PEFT without a warning, and compared.
 
     PEFT sorts the patterns when it saves them, and the first that fits counts. So what it reads back may have other
     scales than what it saved, or ranks that do not fit. What it reads is the truth.
@@ -109,9 +131,13 @@ def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
         seed += 1
         rng = np.random.default_rng([tenth, seed])
         n_classes = int(rng.choice([0, 0, 3]))
-        _, config, params, batch = model_case(list(LLAMAS)[rng.integers(len(LLAMAS))], n_classes, int(rng.integers(99)))
+        name = kind if kind == "GPT-2" else list(LLAMAS)[rng.integers(len(LLAMAS))]
+        _, config, params, batch = model_case(name, n_classes, int(rng.integers(99)))
         ids, lengths = torch.tensor(batch.ids), torch.tensor(batch.lengths)
-        made = made_by_peft(hf_model(params, config), n_classes, random_settings(rng), seed)
+        settings = random_settings(rng, kind)
+        if kind == "GPT-2" and done % 2:
+            settings = {"r": 2, "use_dora": bool(tenth % 2)} | LISTED[(5 * tenth + done // 2) % len(LISTED)]
+        made = made_by_peft(hf_model(params, config), config, settings, seed)
         if made is None:
             continue
         folder = tmp_path / str(done)
@@ -125,27 +151,46 @@ def test_ten_random_adapters(tenth, tmp_path, monkeypatch):
                 load_peft(folder / "adapter", params)
             continue
         adapter = load_peft(folder / "adapter", params)
+        has_head = n_classes and settings.get("task_type", "") is not None
+        assert ("head.weight" in adapter.weights) == bool(has_head)
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
-        check("Llama, random adapters from PEFT", "logits", logits, Logits(theirs, n_classes)(ids, lengths), OUTPUT)
-        if done % 2 == 0:
-            save_llama(folder / "base", params, config)
-            save_peft(folder / "again", adapter, params, config)
+        check(f"{kind}, random adapters from PEFT", "logits", logits, Logits(theirs, n_classes)(ids, lengths), OUTPUT)
+        save_peft(folder / "again", adapter, params, config)
+        first, again = file_bytes(folder / "adapter"), file_bytes(folder / "again")
+        assert first == {key: again[key] for key in first}
+        assert set(again) == set(first) or not has_head, "a head is written also where PEFT left it out"
+        fields = json.loads((folder / "again" / "adapter_config.json").read_text())
+        assert fields["peft_version"] == peft.__version__, "what means nothing here is saved again"
+        assert list(fields) == sorted(fields)
+        if (done % 2 == 0 or kind == "GPT-2") and has_head == bool(n_classes):
+            SAVE[kind](folder / "base", params, config)
             auto = getattr(transformers, f"AutoModelFor{'SequenceClassification' if n_classes else 'CausalLM'}")
             with no_warnings():
                 base = auto.from_pretrained(folder / "base", attn_implementation="eager", dtype=torch.float64)
             base.config.pad_token_id = 0
             theirs = Logits(in_peft(base, folder / "again"), n_classes)(ids, lengths)
-            check("Llama, random adapters to PEFT", "logits", theirs.detach().numpy(), logits, OUTPUT)
+            check(f"{kind}, random adapters to PEFT", "logits", theirs.detach().numpy(), logits, OUTPUT)
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_only_peft_has_is_refused_by_name(name, tmp_path):
     _, config, params, _ = model_case("H/K = 3, tied", 0, 0)
     fields, says = REFUSED[name]
-    made = made_by_peft(hf_model(params, config).float(), 0, {"target_modules": ["q_proj"], **fields}, 0)
+    made = made_by_peft(hf_model(params, config).float(), config, {"target_modules": ["q_proj"], **fields}, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.save_pretrained(tmp_path)
     with pytest.raises(ValueError) as raised:
         load_peft(tmp_path, params)
     assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_adapter_of_a_bare_model(tmp_path):
+    """GPT2Model has no `transformer.` in its names; ours writes it, for a model with a head."""
+    _, config, params, batch = model_case("GPT-2", 0, 0)
+    settings = {"target_modules": ["c_attn", "c_fc"], "task_type": None}
+    model = made_by_peft(hf_model(params, config).transformer, config, settings, 0)
+    model.save_pretrained(tmp_path)
+    h = model(torch.tensor(batch.ids)).last_hidden_state.detach().numpy()
+    logits, _ = forward(params, batch.ids, config, adapter=load_peft(tmp_path, params))
+    check("GPT-2, random adapters from PEFT", "logits", logits, h @ params["tok_emb.weight"].T, OUTPUT)
