@@ -371,3 +371,22 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     finally:
         tracemalloc.stop()
     assert 0.85 * peak < bytes_of_full(config, 4, 32, shards)[0] < peak
+
+
+@pytest.mark.slow
+def test_measured_times_come_with_the_predicted_ratio():
+    from lora_np.experiments.methods import METHODS
+    from lora_np.experiments.runs import load_base
+    from lora_np.experiments.runs.classify import load_snippets
+    from lora_np.experiments.step_time import compare_step_times
+
+    costs = compare_step_times(repeats=1, keys=("full", "qv_r8"))
+    batch = load_snippets().epoch_batches(np.random.default_rng(0))[0]
+    config = replace(load_base()[1], n_classes=2)
+    adapter_config = METHODS["qv_r8"].adapter
+    lora = costs["qv_r8"]
+    assert lora["predicted_ratio"] == predicted_ratio(config, *batch.ids.shape, adapter_config)
+    assert lora["flops"] == sum(step_flops(config, *batch.ids.shape, adapter_config).values())
+    assert lora["activation_bytes"] == sum(step_bytes(config, *batch.ids.shape, adapter_config).activations.values())
+    assert costs["full"]["predicted_ratio"] == costs["full"]["pass_ratio"] == 1.0
+    assert lora["pass_ratio"] > 0
