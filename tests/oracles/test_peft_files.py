@@ -12,11 +12,11 @@ from lora_np.model import forward
 from .comparison import OUTPUT, check
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from .hf_model import Logits, hf_model, in_float64  # noqa: E402
-from .test_formats_hf import file_bytes, no_warnings  # noqa: E402
+from .test_formats_hf import file_bytes, in_transformers, no_warnings  # noqa: E402
 from .torch_model import LLAMAS, model_case  # noqa: E402
 
 pytestmark = pytest.mark.oracle
@@ -164,10 +164,7 @@ def test_ten_random_adapters(tenth, kind, tmp_path, monkeypatch):
         assert list(fields) == sorted(fields)
         if (done % 2 == 0 or kind == "GPT-2") and has_head == bool(n_classes):
             SAVE[kind](folder / "base", params, config)
-            auto = getattr(transformers, f"AutoModelFor{'SequenceClassification' if n_classes else 'CausalLM'}")
-            with no_warnings():
-                base = auto.from_pretrained(folder / "base", attn_implementation="eager", dtype=torch.float64)
-            base.config.pad_token_id = 0
+            base = in_transformers(folder / "base", config, attn_implementation="eager", dtype=torch.float64)
             theirs = Logits(in_peft(base, folder / "again"), n_classes)(ids, lengths)
             check(f"{kind}, random adapters to PEFT", "logits", theirs.detach().numpy(), logits, OUTPUT)
 
