@@ -1,6 +1,5 @@
 """FLOPs and bytes counted on arrays without numbers are those of a step on real arrays, and those counted by hand."""
 
-import itertools
 import math
 import tracemalloc
 from dataclasses import replace
@@ -9,7 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.adapters import KINDS, AdapterConfig, adapter_shapes, init_adapter, trained_weights, variant_config
+from lora_np.adapters import (
+    KINDS,
+    AdapterConfig,
+    adapter_shapes,
+    init_adapter,
+    linear_layers,
+    trained_weights,
+    variant_config,
+)
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
 from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import hollow
@@ -98,52 +105,39 @@ MODELS = {
     "llama": (tiny_llama(dropout=0.3), 3, 6),
     "llama classifier": (tiny_llama(n_heads=4, n_classes=4), 2, 5),
 }
-DEEP = [name for name in MODELS if "deep" in name or "one block" in name]
-MODEL = pytest.mark.parametrize(
-    "config, B, T",
-    [pytest.param(*sizes, id=n, marks=pytest.mark.slow if n in DEEP else []) for n, sizes in MODELS.items()],
-)
-
 ALL_LINEAR = AdapterConfig(r=2, targets=("all-linear",))
-LAST = "blocks.{last}."
-TRAININGS = {
+FIXED = {  # adapter, wanted: for all models
     "full": (None, None),
     "forward alone": (None, ()),
-    "LoRA q,v without the head": (AdapterConfig(r=1, train_head=False), None),
-    "LoRA of two ranks": (AdapterConfig(r=1, targets=("k_proj", "down_proj"), rank_pattern={"k_proj": 3}), None),
-    "LoRA, one layer above": (AdapterConfig(r=2, targets=(LAST + "mlp.up_proj",), train_head=False), None),
-    "LoRA, o_proj above": (AdapterConfig(r=2, targets=(LAST + "attn.o_proj",)), None),
+    "LoRA, forward alone": (ALL_LINEAR, ()),
     "head": (AdapterConfig(targets=()), None),
-    "one base weight": (None, (LAST + "mlp.up_proj.weight",)),
-    "a weight and a norm": (None, (LAST + "attn.q_proj.weight", LAST + "{norm2}.weight")),
     "embeddings": (None, ("tok_emb.weight",)),
     "LoRA-FA, dropped": (variant_config("lora-fa", replace(ALL_LINEAR, dropout=0.4)), None),
 }
-# Of every kind: several layers, with dropout too; each of its arrays alone, and one beside the frozen weight below it.
-for kind in KINDS:
-    settings = replace(ALL_LINEAR, kind=kind)
-    TRAININGS |= {
-        f"{kind}, forward alone": (settings, ()),
-        f"{kind}, q,v": (AdapterConfig(r=3, kind=kind), None),
-        f"{kind}, all linear, dropped": (replace(settings, dropout=0.4), None),
-    }
-    if kind == "dora":
-        settings = replace(settings, dropout=0.4, norm_gradient=True)
-        TRAININGS |= {"dora with its norm's gradient": (settings, None)}
-    leaves = [*KINDS[kind].shapes(1, 1, 1)]
-    for leaf, layer in itertools.product(leaves, ("attn.v_proj", "mlp.up_proj")):
-        TRAININGS[f"{kind}, {layer}.{leaf} alone"] = settings, (f"{LAST}{layer}.{leaf}",)
-    own = LAST + "attn.v_proj."
-    TRAININGS[f"{kind} and its base weight"] = settings, (own + "weight", own + leaves[0])
 
 
-def training(name, config):
-    """(adapter configuration, wanted or None) with the number of the last block and its norm's name filled in."""
-    adapter_config, wanted = TRAININGS[name]
-    names = {"last": config.n_layers - 1, "norm2": "ln2" if isinstance(config, ModelConfig) else "norm2"}
-    if adapter_config is not None:
-        adapter_config = replace(adapter_config, targets=[t.format(**names) for t in adapter_config.targets])
-    return adapter_config, wanted if wanted is None else tuple(n.format(**names) for n in wanted)
+def own_names(config, adapter_config):
+    """The names of an adapter's arrays, without the model's head."""
+    shapes = parameter_shapes(config)
+    return [name for name in adapter_shapes(hollow_arrays(shapes), adapter_config) if name not in shapes]
+
+
+def random_training(seed, config):
+    """(adapter configuration or None, wanted or None): of any kind, on any layers, and any of the arrays wanted."""
+    rng, shapes = np.random.default_rng(seed), parameter_shapes(config)
+    kind, layers = list(KINDS)[seed % len(KINDS)], linear_layers(hollow_arrays(shapes))
+    targets = rng.choice(layers, rng.integers(1, 4), replace=False).tolist() if rng.random() < 0.7 else ["all-linear"]
+    settings = {"rank_pattern": {"k_proj": 3}} if rng.random() < 0.3 else {}
+    settings |= {"norm_gradient": True} if kind == "dora" and rng.random() < 0.5 else {}
+    settings |= {"dropout": 0.4} if rng.random() < 0.5 else {}
+    adapter_config = AdapterConfig(
+        int(rng.integers(1, 3)), kind=kind, targets=targets, train_head=rng.random() < 0.5, **settings
+    )
+    adapter_config = None if rng.random() < 0.15 else adapter_config
+    own = own_names(config, adapter_config) if adapter_config else []
+    some, base = rng.permutation(own)[: rng.integers(1, 4)], rng.permutation(list(shapes))[: rng.integers(1, 4)]
+    wanted = [None, tuple(some), tuple(base), (*some, *base)][rng.integers(4)] if own else tuple(base)
+    return adapter_config, wanted
 
 
 @pytest.fixture
@@ -193,10 +187,11 @@ def check_counts(config, B, T, adapter_config, wanted, real_step, dtype=np.float
     assert sizes.loss == sum(field.nbytes for field in real.loss_cache if isinstance(field, np.ndarray))
 
 
-@MODEL
-@pytest.mark.parametrize("name", TRAININGS)
-def test_counts_are_those_of_a_real_step(config, B, T, name, real_step):
-    check_counts(config, B, T, *training(name, config), real_step)
+@pytest.mark.parametrize("config, B, T", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("training", [*FIXED, *range(36)])
+def test_counts_are_those_of_a_real_step(config, B, T, training, real_step):
+    chosen = FIXED[training] if training in FIXED else random_training(training, config)
+    check_counts(config, B, T, *chosen, real_step)
 
 
 @pytest.mark.slow
@@ -206,7 +201,7 @@ def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
     rng, adapter_config = np.random.default_rng(0), replace(ALL_LINEAR, kind=kind)
     for config in CONFIGS.values() if kind == "lora" else (classifier,):
         shapes = parameter_shapes(config)
-        own = [name for name in adapter_shapes(hollow_arrays(shapes), adapter_config) if name not in shapes]
+        own = own_names(config, adapter_config)
         names = [*shapes, *own]
         subsets = [(name,) for name in (names if kind == "lora" else own)]
         subsets += [tuple(rng.permutation(names)[: rng.integers(2, 12)]) for _ in range(30)]
@@ -322,9 +317,9 @@ def test_ratio_of_a_step():
     assert predicted_ratio(config, 32, 64, wanted=()) == pytest.approx(1 / 3, abs=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAININGS if TRAININGS[name][0] is not None])
-def test_shapes_are_those_of_a_fresh_adapter(name, classifier, random_params):
-    adapter_config, _ = training(name, classifier)
+@pytest.mark.parametrize("seed", range(36))
+def test_shapes_are_those_of_a_fresh_adapter(seed, classifier, random_params):
+    adapter_config = random_training(seed, classifier)[0] or ALL_LINEAR
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
     shapes = adapter_shapes(hollow_arrays(parameter_shapes(classifier)), adapter_config)
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]

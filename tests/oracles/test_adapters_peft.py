@@ -4,7 +4,6 @@ Names, scales, outputs, gradients, updates and merged weights; starts taken out 
 ranks; LoRA+'s learning rates.
 """
 
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from lora_np.adapters import (
     AdapterConfig,
     adapted_modules,
     adapter_deltas,
-    dora,
     init_adapter,
     layer_arrays,
     linear_layers,
@@ -197,54 +195,15 @@ def test_a_whole_model_agrees_with_peft(ours, theirs, architecture, n_classes, d
 # ---------------------------------------------------------------- single layers
 
 
-def random_layer(kind, with_mask, with_bias, seed, B=3, T=5, n_in=12, n_out=20, r=2):
-    """Operands of a layer with in ≠ out, a mask or None, and a gradient of the output; at rank 2, alpha 3."""
+def random_layer(with_mask, with_bias, seed, B=3, T=5, n_in=12, n_out=20, r=2):
+    """Operands of a QA-LoRA layer with in ≠ out, a mask or None, and a gradient of the output; at rank 2, alpha 3."""
     rng = np.random.default_rng(seed)
     operands = {"x": rng.normal(size=(B, T, n_in)), "weight": rng.normal(size=(n_out, n_in))}
     if with_bias:
         operands["bias"] = rng.normal(size=n_out)
-    shapes = KINDS[kind].shapes(n_out, n_in, r)
-    operands |= {name: rng.normal(size=shapes[name]) for name in ("lora_A", "lora_B")}
-    if kind == "dora":
-        operands[dora.MAGNITUDE] = 1.0 + rng.random(n_out)
+    operands |= {name: rng.normal(size=shape) for name, shape in KINDS["qalora"].shapes(n_out, n_in, r).items()}
     mask = rng.integers(0, 2, (B, T, n_in)) / 0.5 if with_mask else None
     return operands, mask, rng.normal(size=(B, T, n_out))
-
-
-def check_layer(operands, settings, mask, dy, y_tensor, expected):
-    """Output and gradients of a layer, wanted together, alone, and those of A and B as a pair."""
-    own = {name: operands[name] for name in KINDS[settings.kind].shapes(1, 1, 1)}
-    names, kind = tuple(expected), KINDS[settings.kind]
-    for wanted in (names, ("lora_A", "lora_B"), *((name,) for name in names)):
-        y, cache = kind.forward(operands["x"], operands["weight"], operands.get("bias"), own, settings, wanted, mask)
-        check(f"{settings.kind}, outputs", "y", y, y_tensor, OUTPUT)
-        dx, grads = kind.backward(dy, cache)
-        got = grads | ({} if dx is None else {"x": dx})
-        check_all(f"{settings.kind}, gradients", got, {name: expected[name] for name in wanted}, GRADIENT)
-
-
-@pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
-@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("kind, rslora", [("lora", False), ("lora", True), ("dora", False)])
-def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
-    """Every operand's gradient, x and the frozen W and b among them."""
-    operands, mask, dy = random_layer(kind, with_mask, with_bias, seed)
-    layer = torch.nn.Linear(12, 20, bias=with_bias).double()
-    base = {name: operands[name] for name in ("weight", "bias") if name in operands}
-    layer.load_state_dict({name: torch.tensor(array) for name, array in base.items()})
-    settings = AdapterConfig(2, 3.0, ("q_proj",), rslora=rslora, kind=kind)
-    model = peft.get_peft_model(torch.nn.Sequential(OrderedDict(q_proj=layer)), lora_config(settings))
-    load_trained(model, {f"q_proj.{name}": operands[name] for name in operands if name not in ("x", *base)})
-    trained = trained_parameters(model)
-    model.requires_grad_(True)
-    if with_mask:
-        set_masks(model.base_model.model, {"q_proj.adapter": mask})
-    x_tensor = torch.tensor(operands["x"], requires_grad=True)
-    y_tensor = model.train()(x_tensor)
-    y_tensor.backward(torch.tensor(dy))
-    expected = {"x": x_tensor.grad, **{name: getattr(layer, name).grad for name in base}}
-    expected |= {name.removeprefix("q_proj."): parameter.grad for name, parameter in trained.items()}
-    check_layer(operands, settings, mask, dy, y_tensor, expected)
 
 
 @pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
@@ -252,7 +211,7 @@ def test_one_layer_agrees_with_peft(kind, rslora, with_bias, with_mask, seed):
 @pytest.mark.parametrize("n_in, g", [(12, 4), (96, 32)])
 def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask, seed):
     """PEFT's layer for GPTQ, on a dense base. It cannot merge, so ΔW is read off its outputs for unit vectors."""
-    operands, mask, dy = random_layer("qalora", with_mask, with_bias, seed, n_in=n_in)
+    operands, mask, dy = random_layer(with_mask, with_bias, seed, n_in=n_in)
     base = torch.nn.Linear(n_in, 20, bias=with_bias).double()
     base.load_state_dict({name: torch.tensor(operands[name]) for name in ("weight", "bias")[: 1 + with_bias]})
     settings = AdapterConfig(2, 3.0, rslora=rslora, kind="qalora")
@@ -271,21 +230,13 @@ def test_one_qalora_layer_agrees_with_peft(n_in, g, rslora, with_bias, with_mask
     y_tensor.backward(torch.tensor(dy))
     expected = {"x": x_tensor.grad, **{name: parameter.grad for name, parameter in base.named_parameters()}}
     expected |= {name: parameter.grad for name, parameter in trained.items()}
-    check_layer(operands, settings, mask, dy, y_tensor, expected)
-
-
-@pytest.mark.parametrize("with_mask", [False, True], ids=["", "dropout"])
-def test_doras_exact_gradient_is_autograds(with_mask, seed):
-    """With `norm_gradient`: PyTorch differentiates the layer's formula, norm and all."""
-    operands, mask, dy = random_layer("dora", with_mask, True, seed)
-    t = {name: torch.tensor(array, requires_grad=True) for name, array in operands.items()}
-    V = t["weight"] + 1.5 * t["lora_B"] @ t["lora_A"]
-    merged = t[dora.MAGNITUDE][:, None] * V / torch.linalg.norm(V, dim=1, keepdim=True)
-    dropped = t["x"] * torch.tensor(mask) if with_mask else t["x"]
-    y_tensor = t["x"] @ t["weight"].T + t["bias"] + dropped @ (merged - t["weight"]).T
-    y_tensor.backward(torch.tensor(dy))
-    expected = {name: tensor.grad for name, tensor in t.items()}
-    check_layer(operands, AdapterConfig(2, 3.0, kind="dora", norm_gradient=True), mask, dy, y_tensor, expected)
+    own = {name: operands[name] for name in trained}
+    y, cache = qalora.forward(
+        operands["x"], operands["weight"], operands.get("bias"), own, settings, tuple(expected), mask
+    )
+    check("qalora, outputs", "y", y, y_tensor, OUTPUT)
+    dx, grads = qalora.backward(dy, cache)
+    check_all("qalora, gradients", grads | {"x": dx}, expected, GRADIENT)
 
 
 # ---------------------------------------------------------------- starts out of the base
