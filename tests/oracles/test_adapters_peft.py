@@ -4,7 +4,6 @@ Names, scales, outputs, gradients, updates and merged weights; starts taken out 
 ranks; LoRA+'s learning rates.
 """
 
-
 import numpy as np
 import pytest
 

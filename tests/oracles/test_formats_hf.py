@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
-from lora_np.data import Batch, encode, load_reviews, load_tokenizer, model_files, normalise
+from lora_np.data import encode, load_reviews, load_tokenizer, model_files, normalise
 from lora_np.formats import (
     PRETRAINED,
     load_gpt2,
@@ -30,7 +30,6 @@ from lora_np.model import (
     next_probabilities,
 )
 from lora_np.tasks.classifier import without_padding
-from lora_np.training import TrainConfig, model_objective, train
 
 from ..tiny import edit_fields, random_params
 from .comparison import LARGEST, OUTPUT, check, check_all
@@ -46,7 +45,6 @@ pytestmark = pytest.mark.oracle
 
 LOGITS = 4e-6  # of float32 logits: the largest difference over their rms; processors differ by half of it
 DORA_LOGITS = 6e-6  # with each row of a weight divided by its norm, which the two sum in other orders
-ZERO = ("k_proj.bias",)
 HEADS = pytest.mark.parametrize("n_classes", [0, 5], ids=["language model", "classifier"])
 ADAPTERS = {
     "q,v": {"targets": ("q_proj", "v_proj"), "r": 4, "alpha": 8.0},
@@ -106,21 +104,11 @@ def random_ids(config, rng, B=4, T=8):
     return rng.integers(1, config.vocab_size, (B, T))
 
 
-def language_batch(config, rng):
-    ids = random_ids(config, rng)
-    targets = rng.integers(0, config.n_classes or config.vocab_size, len(ids) if config.n_classes else ids.shape)
-    return Batch(ids, targets, np.full(len(ids), ids.shape[1]), np.arange(len(ids)))
-
-
-def trained_here(params, config, settings, rng, steps=8):
-    """An adapter after a few AdamW steps of ours."""
+def moved(params, settings, rng):
+    """An adapter of ours about as far from its start as a short training goes."""
     start = init_adapter(params, AdapterConfig(**settings), rng)
-    batches = [language_batch(config, rng) for _ in range(steps)]
-    objective = model_objective(params, config, start)
-    state = train(start.weights, objective, lambda rng: batches, TrainConfig(steps=steps, learning_rate=2e-2))
-    moved = [name for name, array in start.weights.items() if not np.array_equal(array, state.best[name])]
-    assert set(moved) >= {name for name in start.weights if name.endswith("lora_B")}
-    return start._replace(weights=state.best)
+    weights = {name: a + 0.05 * rng.standard_normal(a.shape) for name, a in start.weights.items()}
+    return start._replace(weights={name: a.astype(start.weights[name].dtype) for name, a in weights.items()})
 
 
 def in_transformers(folder, config, **settings):
@@ -325,13 +313,13 @@ def test_a_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
 @HEADS
 @pytest.mark.parametrize("name", ADAPTERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-def test_peft_loads_an_adapter_that_was_trained_here(dtype, name, n_classes, tmp_path):
+def test_peft_loads_an_adapter_of_ours(dtype, name, n_classes, tmp_path):
     """The same logits, merged or not; in float64 to the last digits. Back here, the same bytes."""
     if name == "head alone" and not n_classes:
         pytest.skip("a language model has no head to train")
     config, rng = odd_config(n_classes), np.random.default_rng(0)
     params = random_params(config, dtype, spread=0.2)
-    adapter = trained_here(params, config, ADAPTERS[name], rng)
+    adapter = moved(params, ADAPTERS[name], rng)
     model = in_peft(tmp_path, params, config, adapter)
     ids = random_ids(config, rng)
     expected, _ = forward(params, ids, config, adapter=adapter)
