@@ -1,6 +1,7 @@
 """The checked arguments of one forward pass and its backward pass, and the gradients that are wanted."""
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,14 +16,16 @@ class Call(NamedTuple):
     """What all layers of one forward pass share."""
 
     params: dict  # base weights; whole weights that the adapter carries replace the base's
-    config: object  # ModelConfig or LlamaConfig
-    modules: dict  # name -> Module
+    config: object  # the model's configuration
+    modules: dict  # name -> LayerSpec
     adapter_config: object  # AdapterConfig or None
     adapter_arrays: dict  # layer -> its adapter's arrays
     masks: dict  # name -> dropout mask; empty in evaluation
     wanted: dict  # layer -> the operands of its operation whose gradients are needed ("x", "weight", "lora_A", …)
-    read: np.ndarray | None  # (B,), the position in each row that a classifier reads; None for a language model
+    last: np.ndarray  # (B,), the position of the last real token in each row; everything behind it is padding
     groups: tuple[RowGroup, ...] = ()  # rows by adapter, if a list of adapters was given; else empty
+    start: int = 0  # the position of the first token; above 0 when decoding with a cache of keys and values
+    kv: Iterator | None = None  # when decoding: each block's keys and values, see `decoder.next_logits`
 
 
 @lru_cache(maxsize=256)
@@ -95,7 +98,7 @@ def begin(params, ids, config, lengths=None, adapter=None, wanted=(), masks=None
         adapter_arrays=adapter_arrays,
         masks=masks or {},
         wanted=operands_by_layer(config, tuple(wanted)),
-        read=read_positions(ids, lengths) if config.n_classes else None,
+        last=last_positions(ids, lengths),
         groups=groups,
     )
 
@@ -109,7 +112,7 @@ def check_head(params, config):
         raise ValueError(f"params: head.weight has shape {got}, expected (n_classes, d_model) = {expected}")
 
 
-def read_positions(ids, lengths):
+def last_positions(ids, lengths):
     """(B,), the position of the last real token in each row."""
     B, T = ids.shape
     return np.full(B, T - 1) if lengths is None else lengths - 1

@@ -5,7 +5,7 @@ import numpy as np
 from ..adapters import Adapter
 from ..checked import whole_number
 from .call import check_ids
-from .decoder import empty_past, make_decoder, next_logits
+from .decoder import empty_cache, make_decoder, next_logits
 from .rows import rows_by_adapter
 from .sampling import GREEDY, choose
 
@@ -87,16 +87,16 @@ def continued(readers, text, config, n_new, sampling, rng, stop, never):
 
     `readers` has a pair (rows, Decoder) for each distinct adapter; text is (B, T) int64, stop and never (n,) int64.
     """
-    unread = text  # (B, ...), the tokens that are in no past yet
+    unread = text  # (B, ...), the tokens that no cache holds yet
     ended = np.zeros(len(text), dtype=bool)  # (B,)
-    pasts = [empty_past(decoder, len(text[rows])) for rows, decoder in readers]
-    logits = np.empty((len(text), config.vocab_size), dtype=pasts[0].keys.dtype)
+    caches = [empty_cache(decoder, len(text[rows])) for rows, decoder in readers]
+    logits = np.empty((len(text), config.vocab_size), dtype=caches[0].keys.dtype)
     for _ in range(n_new):
-        if pasts[0].length + unread.shape[1] > config.n_positions:
+        if caches[0].length + unread.shape[1] > config.n_positions:
             unread = text[:, -max(1, config.n_positions // 2) :]
-            pasts = [past._replace(length=0) for past in pasts]
+            caches = [cache._replace(length=0) for cache in caches]
         for i, (rows, decoder) in enumerate(readers):
-            logits[rows], pasts[i] = next_logits(decoder, unread[rows], pasts[i])
+            logits[rows], caches[i] = next_logits(decoder, unread[rows], caches[i])
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 "the logits of the next token are not finite; the weights are damaged or far too large"

@@ -14,7 +14,7 @@ from ..ops import (
     linear_cross_entropy_forward,
     target_weights,
 )
-from .architectures import modules
+from .architectures import check_writes, modules
 from .passes import backward, forward
 
 
@@ -45,6 +45,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
     n_targets = target_weights(batch.targets, class_weights).sum().item()
     if not config.n_classes:
+        check_writes(config)
         h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
         table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
         loss, loss_cache = linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)

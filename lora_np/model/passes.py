@@ -43,7 +43,7 @@ def forward(
     ----------
     params : dict of the base weights (`initial_params`, `load_model`)
     ids : int array (B, T), right-padded; T at most config.n_positions
-    config : ModelConfig or LlamaConfig
+    config : the model's configuration
     lengths : int array (B,), the number of real tokens in each row; a classifier reads the last of them.
         None: no row is padded.
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
@@ -67,6 +67,8 @@ def forward(
         If ids are outside the vocabulary, a sequence is longer than n_positions, or a wanted name is unknown.
     """
     call = begin(params, ids, config, lengths, adapter, wanted, masks)
+    if head and "head" not in call.modules:
+        raise ValueError("head: this encoder has no head; pass head=False, or add one with `add_head`")
     cache = ForwardCache(call, {}, {}, [])
     around = around or (lambda run: run)
 
@@ -77,21 +79,22 @@ def forward(
         return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # whose caches nothing keeps
 
     run = around(forward_layers(cache, record))
-    h = compute_hidden(ids, config, run, block_run=block_run)
+    x = hidden_states(ids, config, run, block_run=block_run)
+    h = architecture(config).output_forward(x, config, run)
     return run("head", h) if head else h, cache
 
 
-def compute_hidden(ids, config, run, start=0, block_run=None):
-    """The path through the model up to the head's input: ids (B, T), the first at position `start`, to (B, T, C).
+def hidden_states(ids, config, run, start=0, block_run=None):
+    """The path through embeddings and blocks: ids (B, T), the first at position `start`, to (B, T, C).
 
-    A classifier's is (B, C). `block_run` gives the `run` for a block with the input x; None: it is `run` everywhere.
+    A classifier's last block may return one position in each row, (B, 1, C). `block_run` gives the `run` for a block
+    with the input x; None: it is `run` everywhere.
     """
     model = architecture(config)
     x = model.embed_forward(ids, run, start)  # (B, T, C)
     for i in range(config.n_layers):
-        x = model.block_forward(x, i, run if block_run is None else block_run(x))  # (B, 1, C) after a classifier's last
-    h = run(model.FINAL_NORM, x)  # x's shape
-    return run("pooled", h) if config.n_classes else h
+        x = model.block_forward(x, i, run if block_run is None else block_run(x))
+    return x
 
 
 def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
@@ -118,9 +121,7 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
     model, around = architecture(config), around or (lambda back: back)
     back = around(backward_layers(cache, grads, record))
     dh = back("head", dlogits) if head else dlogits
-    if config.n_classes:
-        dh = back("pooled", dh)  # (B, 1, C)
-    dx = back(model.FINAL_NORM, dh)
+    dx = model.output_backward(dh, config, back)
     for i in reversed(range(config.n_layers)):
         if not cache.inputs:
             dx = model.block_backward(dx, i, back)

@@ -14,7 +14,7 @@ from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_lay
 from ...adapters.dora import MAGNITUDE
 from ...compress import BlockWeight
 from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
-from ...model.decoder import empty_past, make_decoder, next_logits
+from ...model.decoder import empty_cache, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
 from .case import ReferenceCase
@@ -87,7 +87,7 @@ def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
     config, params, adapter = objects(settings, t)
     decoder = make_decoder(params, config, adapter)
-    past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
+    past, unread, tokens, outputs = empty_cache(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
         logits, past = next_logits(decoder, unread, past)
         first, second = np.sort(logits, axis=-1)[:, :-3:-1].T
