@@ -50,7 +50,7 @@ def names(config, which):
     """(our name, the file's) of every parameter, all of them weights."""
     if which == "hf":
         return [(ours, theirs) for theirs, (ours,), *_ in layout(config)]
-    layers = layer_names(parameter_shapes(config), which).items()
+    layers = layer_names(config, which).items()
     return [(f"{ours}.weight", f"{theirs}.weight") for theirs, (ours,) in layers]
 
 

@@ -11,12 +11,12 @@ from ..adapters import Adapter, AdapterConfig, adapter_shapes
 from ..adapters.config import INITS
 from ..adapters.starts import STARTS
 from ..checked import quoted, shown
-from ..model import LlamaConfig, ModelConfig, parameter_shapes
+from ..model import ARCHITECTURES, architecture, parameter_shapes
 from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-ARCHITECTURES = {"gpt2": ModelConfig, "llama": LlamaConfig}
+OLDEST = next(iter(ARCHITECTURES))  # the only architecture once, so that a configuration of it does not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -31,7 +31,9 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     beside, carry : see `write_pair`
     """
     names, check = ("model.safetensors", "config.json"), reader(load_model, params)
-    write_pair(folder, names, params, config_fields(config), dtype, beside, check=check, carry=carry)
+    name = architecture(config).name
+    fields = ({} if name == OLDEST else {"architecture": name}) | config_fields(config)
+    write_pair(folder, names, params, fields, dtype, beside, check=check, carry=carry)
 
 
 @of_one_version
@@ -148,8 +150,7 @@ def check_depth(path, field, n_layers, tensors):
 
 def config_fields(config):
     """A configuration dataclass as a dict for JSON."""
-    kind = {"architecture": "llama"} if isinstance(config, LlamaConfig) else {}
-    return kind | {name: value for name, value in asdict(config).items() if name != "extra" or value}
+    return {name: value for name, value in asdict(config).items() if name != "extra" or value}
 
 
 def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata=None, check=None, carry=()):
@@ -195,11 +196,11 @@ def read_config(path, kind=None):
     """
     values = read_object(path)
     if kind is None:
-        name = values.pop("architecture", "gpt2")
-        if name not in ARCHITECTURES:
+        name = values.pop("architecture", OLDEST)
+        if name not in list(ARCHITECTURES):
             expected = f"expected one of {', '.join(ARCHITECTURES)}"
             raise ValueError(f"{path}: architecture is {quoted(name)}, {expected}")
-        kind = ARCHITECTURES[name]
+        kind = ARCHITECTURES[name].config_class
     known = {field.name for field in fields(kind)}
     unknown = {name: values.pop(name) for name in list(values) if name not in known}
     warn_of_unknown(path, unknown)

@@ -22,13 +22,13 @@ from ..adapters.dora import MAGNITUDE, row_norms
 from .names import linear_names
 
 
-def joined_layers(params, adapter, file):
+def joined_layers(params, adapter, config, file):
     """The layers of an adapter as a kind of file, "hf" or "gguf", has them: name -> (factors, scale, our layers in it).
 
-    `params` are the base's weights. ValueError for an adapter of another model.
+    `params` and `config` are the base's. ValueError for an adapter of another model.
     """
     own, layers = fitting_arrays(params, adapter), {}
-    for layer, names in linear_names(params, file).items():
+    for layer, names in linear_names(config, file).items():
         adapted = [(own[n], scaling(module_config(adapter.config, n))) if n in own else None for n in names]
         if any(adapted):
             layers[layer] = *join_factors(adapted, [params[f"{name}.weight"] for name in names]), names

@@ -2,19 +2,19 @@
 `config.json`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..checked import quoted, shown
-from ..data import END_OF_TEXT, PAD, new_files
+from ..data import END_OF_TEXT, PAD
 from ..data.texts import kind_of
-from ..data.tokenizer_files import GENERATION, SETTINGS, TOKENIZER, json_object, new_settings
+from ..data.tokenizer_files import GENERATION, json_object
 from ..model import parameter_shapes
-from .atomic import of_one_version
-from .checkpoint import check_depth, contents, read_as, read_object, reader, warn_of_unknown, write_pair
-from .names import PREFIXES, layer_names
+from .checkpoint import check_depth, contents, read_as, read_object, warn_of_unknown
+from .names import bare, is_transposed, layer_names
 from .tensors import read_tensors
 
 FIXED = {  # fields that change what any model computes, with the values that we support
@@ -40,12 +40,17 @@ tokenizer_class transformers.js_config unk_token_id use_cache""".split()
 NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an import has some
 
 
-class HFModel(NamedTuple):
-    """The contents of a model's directory, in our names and layout."""
+class FileFormat(NamedTuple):
+    """How the files of transformers and llama.cpp describe an architecture."""
 
-    params: dict[str, np.ndarray]
-    config: object  # ModelConfig or LlamaConfig
-    labels: list[str] | None  # of a classifier
+    hf_classes: tuple[str, str]  # transformers' classes: of the language model, and of the classifier
+    config_from_fields: Callable  # (path, fields of config.json, tensors) -> our configuration
+    fields_of: (
+        Callable  # configuration -> two dicts of fields of config.json: defaults, which an import's replace; others
+    )
+    gguf_fields: Callable  # configuration -> fields of a GGUF file
+    config_from_gguf: Callable | None = None  # (path, fields, tensors) -> our configuration; None: cannot be read
+    buffers: str = ""  # pattern of the names of tensors in old files that are no parameters
 
 
 # ---------------------------------------------------------------- files
@@ -55,12 +60,6 @@ def read_hf_tensors(path):
     """The file that a path means, see `tensor_file`, and the tensors in it or in all files that it names."""
     file = tensor_file(Path(path))
     return file, read_sharded(file) if file.suffix == ".json" else read_tensors(file)[0]
-
-
-@of_one_version
-def model_type(path):
-    """The kind of a model, `model_type` of its `config.json`; GPT-2's old files have none."""
-    return read_object(tensor_file(Path(path)).parent / "config.json").get("model_type", "gpt2")
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
@@ -108,15 +107,15 @@ def read_sharded(index):
 def layout(config):
     """(its name in the file, our names, its shape, whether it is transposed) of each tensor, in execution order."""
     shapes = parameter_shapes(config)
-    for layer, ours in layer_names(shapes, "hf").items():
-        is_transposed = layer.endswith((".c_attn", ".c_proj", ".c_fc"))  # GPT-2's are (in, out)
+    for layer, ours in layer_names(config, "hf").items():
+        transposed = is_transposed(config, layer)
         for leaf in ("weight", "bias"):
             names = [f"{name}.{leaf}" for name in ours]
             if names[0] in shapes:
                 n_out, *n_in = shapes[names[0]]
                 shape = (len(names) * n_out, *n_in)
                 theirs = "score" if layer == "lm_head" and config.n_classes else layer
-                yield f"{theirs}.{leaf}", names, shape[::-1] if is_transposed else shape, is_transposed
+                yield f"{theirs}.{leaf}", names, shape[::-1] if transposed else shape, transposed
 
 
 def params_of(file, tensors, config, dtype):
@@ -127,15 +126,10 @@ def params_of(file, tensors, config, dtype):
         raise ValueError(f"{file}: lm_head.weight is not {table}; expected a head tied to the embedding")
     tensors = read_as(file, tensors, {theirs: shape for theirs, _, shape, _ in rows}, dtype)
     params = {}
-    for theirs, names, _, is_transposed in rows:
-        joined = tensors[theirs].T if is_transposed else tensors[theirs]  # (out, in) or (out,)
+    for theirs, names, _, transposed in rows:
+        joined = tensors[theirs].T if transposed else tensors[theirs]  # (out, in) or (out,)
         params |= zip(names, np.split(joined, len(names)))
     return {name: np.ascontiguousarray(params[name]) for name in parameter_shapes(config)}
-
-
-def bare(name):
-    """A name without the prefix that models with a head have."""
-    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
 
 
 def bare_names(path, tensors):
@@ -143,41 +137,18 @@ def bare_names(path, tensors):
     short = {}
     for name, array in tensors.items():
         if bare(name) in short:
-            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without {PREFIXES}")
+            raise ValueError(f"{path}: repeated name {shown(bare(name))}, with and without a prefix")
         short[bare(name)] = array
     return short
 
 
-def save_hf(folder, params, config, kind, defaults, fields, more, load):
-    """Write a model's directory.
-
-    Parameters
-    ----------
-    folder, params, config : see `save_gpt2`
-    kind : "GPT2" or "Llama", the first part of the class's name in transformers
-    defaults, fields : dicts of `config.json`; those of an import replace the defaults and not the fields
-    more : the tokenizer, labels and files, see `save_gpt2`
-    load : the function that reads such a directory
-    """
-    tokenizer, labels, files = more
-    if labels is not None and len(labels) != config.n_classes:
-        raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
+def tensors_of(params, config):
+    """The tensors of a model's file."""
     tensors = {}
-    for theirs, names, _, is_transposed in layout(config):
+    for theirs, names, _, transposed in layout(config):
         joined = np.concatenate([params[name] for name in names]) if len(names) > 1 else params[names[0]]
-        tensors[theirs] = joined.T if is_transposed else joined
-    files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
-        files = {SETTINGS: new_settings(tokenizer), **files}
-    head = "ForSequenceClassification" if config.n_classes else "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
-    special = special_ids(config, tokenizer, files)
-    fields = defaults | special | config.extra | {"architectures": [kind + head]} | fields
-    if config.n_classes:
-        labels = labels or default_labels(config.n_classes)
-        fields["id2label"] = {str(k): label for k, label in enumerate(labels)}
-        fields["label2id"] = {label: k for k, label in enumerate(labels)}
-    names = "model.safetensors", "config.json"
-    write_pair(folder, names, tensors, fields, None, files, {"format": "pt"}, check=reader(load, params))
+        tensors[theirs] = joined.T if transposed else joined
+    return tensors
 
 
 # ---------------------------------------------------------------- config.json

@@ -14,8 +14,8 @@ from ..compress import BlockWeight
 from ..data import gguf_tokenizer_files, load_tokenizer, model_files
 from .atomic import of_one_version
 from .checkpoint import PRETRAINED, load_model
+from .foreign import model_from_gguf
 from .gguf import read_gguf
-from .llama import llama_from_gguf
 from .smollm2 import PACKAGED, packaged_model
 from .tensors import file_sha256
 
@@ -80,7 +80,7 @@ def read_model(name, dtype=np.float32, weights="dense"):
         params, config = load_model(place, dtype)
         return Task(params, config, None, tokenizer_of(place, config), None, model_files(place))
     fields, tensors = read_gguf(file)
-    params, config = llama_from_gguf(file, fields, tensors, dtype)
+    params, config = model_from_gguf(file, fields, tensors, dtype)
     try:
         files = gguf_tokenizer_files(fields)
     except ValueError as error:

@@ -46,7 +46,6 @@ PATTERNS = {
     "rank_pattern": (r"(.*\.)?(", ")$", "match"),
     "alpha_pattern": (r"(.*\.)?(", ")$", "match"),
 }
-DEFAULT_TARGETS = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"]}  # PEFT's
 
 
 def read_fields(path):

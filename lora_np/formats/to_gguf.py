@@ -1,7 +1,7 @@
 """Write GGUF, the files of llama.cpp: language models, and LoRA adapters that it adds to one.
 
-llama.cpp has the matrices as (out, in), as we do, also those of a GPT-2. Of a Llama, it has the rows of q and k in
-another order (`llama.py`), and so the rows of their B: with a permutation P of rows, P (B A) = (P B) A.
+llama.cpp has the matrices as (out, in), as we do, also those of a GPT-2. It has the rows of a Llama's q and k in
+another order (`gguf_rows`), and so the rows of their B: with a permutation P of rows, P (B A) = (P B) A.
 
 An adapter's file has one alpha for all layers, and llama.cpp takes each layer's scale as alpha / r, with r from the
 shape of B. A layer with another scale s gets s r / alpha times its B, which rounds if that is no power of two.
@@ -14,12 +14,12 @@ from ..adapters.qalora import as_lora
 from ..checked import one_of
 from ..compress import FORMATS, BlockWeight
 from ..compress.ggml import BLOCK
-from ..model import LlamaConfig, parameter_shapes
-from . import gpt2, llama
+from ..model import architecture, parameter_shapes
 from .atomic import replacing
+from .foreign import file_format
 from .fused import joined_layers
 from .gguf import read_gguf
-from .names import layer_names
+from .names import gguf_rows, layer_names
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
 TABLES = ("token_embd.weight", "output.weight")  # are finer than the other matrices of a file in Q4_1
@@ -37,7 +37,7 @@ def save_gguf(path, params, config, fields, format="f32"):
     ----------
     path : file to write
     params : dict of the weights; BlockWeights are expanded one at a time
-    config : LlamaConfig or ModelConfig
+    config : the model's configuration
     fields : dict of more fields, such as those of the tokenizer or of the file that the model came from
     format : "f32", "f16", "q8_0" or "q4_1"
 
@@ -50,22 +50,20 @@ def save_gguf(path, params, config, fields, format="f32"):
     """
     one_of("format", format, TYPES)
     check_language_model(config)
-    is_llama = isinstance(config, LlamaConfig)
     tensors, shapes = {}, parameter_shapes(config)
-    for layer, ours in layer_names(shapes, "gguf").items():
+    for layer, ours in layer_names(config, "gguf").items():
         for leaf in ("weight", "bias"):
             names = [f"{name}.{leaf}" for name in ours]
             if names[0] in shapes:
                 weight = params[names[0]] if len(names) == 1 else np.concatenate([params[name] for name in names])
-                if is_llama and llama.is_rotated(names[0]):
-                    weight = llama.in_rotation_order(weight, config.head_size, back=True)
+                weight = gguf_rows(config, ours[0], weight)
                 try:
                     tensors[f"{layer}.{leaf}"] = encoded(f"{layer}.{leaf}", weight, format)
                 except ValueError as error:
                     raise ValueError(f"{path}: {layer}.{leaf}: {error}") from None
-    numbers = (llama if is_llama else gpt2).gguf_numbers(config)
+    sizes = file_format(config).gguf_fields(config)
     more = {"general.type": "model", "general.file_type": TYPES[format], "general.quantization_version": 2}
-    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **numbers, **more}, tensors)
+    write_gguf(path, architecture(config).name, {**fields, **sizes, **more}, tensors)
 
 
 def check_language_model(config):
@@ -122,21 +120,19 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     if HEAD in adapter.weights:
         remedy = "train the classifier with --as-words" if config.n_classes else "export it with --to gguf-merged"
         raise ValueError(f"adapter: got one with a trained head, and llama.cpp's adapters have none; {remedy}")
-    joined = joined_layers(params, adapter, "gguf")
+    joined = joined_layers(params, adapter, config, "gguf")
     if not joined:
         raise ValueError("adapter: got one without layers, expected at least one")
     alphas = {layer: scale * len(own["lora_A"]) for layer, (own, scale, _) in joined.items()}
     alpha = compact_pattern({layer: a for layer, a in alphas.items() if a} or {"": 1.0})[0]
-    tensors, is_llama = {}, isinstance(config, LlamaConfig)
+    tensors = {}
     for layer, (own, _, names) in joined.items():
-        lora_B = own["lora_B"]  # (out, r)
-        if is_llama and llama.is_rotated(f"{names[0]}.weight"):
-            lora_B = llama.in_rotation_order(lora_B, config.head_size, back=True)
+        lora_B = gguf_rows(config, names[0], own["lora_B"])  # (out, r)
         lora_B = lora_B if alphas[layer] == alpha else alphas[layer] / alpha * lora_B
         pair = {"a": own["lora_A"], "b": lora_B}
         tensors |= {f"{layer}.weight.lora_{x}": array.astype(np.float32) for x, array in pair.items()}
     more = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha)}
-    write_gguf(path, "llama" if is_llama else "gpt2", {**fields, **more}, tensors)
+    write_gguf(path, architecture(config).name, {**fields, **more}, tensors)
 
 
 def write_gguf(path, architecture, fields, tensors):

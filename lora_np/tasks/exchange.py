@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..adapters import HEAD, fitting_arrays, layer_arrays, merge, merge_in_format
-from ..checked import one_of, quoted
+from ..checked import one_of
 from ..data import gguf_vocabulary, model_files
 from ..data.gguf_vocabulary import plain_text
 from ..data.tokenizer_files import GENERATION, TOKENIZER, VOCABULARY
@@ -16,16 +16,14 @@ from ..formats import (
     chat_template,
     check_file,
     check_target,
-    load_gpt2,
-    load_llama,
+    load_hf,
     load_peft,
     load_task,
     model_place,
     read_model,
     save_gguf,
     save_gguf_adapter,
-    save_gpt2,
-    save_llama,
+    save_hf,
     save_peft,
     save_task,
     task_places,
@@ -33,12 +31,11 @@ from ..formats import (
 )
 from ..formats.atomic import write_folder
 from ..formats.gguf import read_gguf
-from ..formats.hugging_face import default_labels, model_type, special_ids
+from ..formats.hugging_face import default_labels, special_ids
 from ..formats.model import FINGERPRINT, fingerprint, weights_file
 from ..formats.task import with_classes
 from ..formats.tensors import json_bytes
 from ..formats.to_gguf import check_language_model, encoded
-from ..model import LlamaConfig, ModelConfig
 
 FORMATS = {
     "peft": "the adapter",
@@ -49,8 +46,6 @@ FORMATS = {
 }
 SAMPLE = "It's fine."
 LEAST_SHARE = 0.9  # of an adapter's update, below which a merge warns
-LOADERS = {"gpt2": load_gpt2, "llama": load_llama}  # model_type of a Hugging Face model -> its reader
-SAVERS = {ModelConfig: save_gpt2, LlamaConfig: save_llama}
 
 
 def export(name, to, out, base_name=None, base=None, format=None):
@@ -89,7 +84,7 @@ def export(name, to, out, base_name=None, base=None, format=None):
         head = {HEAD: task.adapter.weights[HEAD]} if HEAD in task.adapter.weights else {}
         params = merge(params, task.adapter) if to == "merged" else {**params, **head}
     labels = task.labels if task.config.n_classes else None  # and not those that a language model answers with
-    SAVERS[type(task.config)](out, params, task.config, task.tokenizer, labels, task.files)
+    save_hf(out, params, task.config, task.tokenizer, labels, task.files)
     return task._replace(params=params, adapter=None)
 
 
@@ -155,7 +150,7 @@ def import_hf(path, out, tokenizer=None):
 
     Parameters
     ----------
-    path : see `load_gpt2`
+    path : see `load_hf`
     out : folder to write, other than the one that is read
     tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one beside the model, if there is one
 
@@ -175,15 +170,6 @@ def import_hf(path, out, tokenizer=None):
     task = Task(params, config, None, tokenizer, labels, files)
     save_task(out, task, None, {"method": "full", "imported_from": str(path)})
     return task
-
-
-def load_hf(path):
-    """The HFModel of a GPT-2 or a Llama, see `load_gpt2`."""
-    kind = model_type(path)
-    if kind not in list(LOADERS):
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        raise ValueError(f"{folder / 'config.json'}: model_type is {quoted(kind)}, expected {' or '.join(LOADERS)}")
-    return LOADERS[kind](path)
 
 
 def import_gguf(path, out):
@@ -229,7 +215,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     if task.adapter is not None:
         raise ValueError(f"base: {base} is an adapter, expected a model")
     try:
-        adapter = load_peft(folder, {name: array for name, array in task.params.items() if name != HEAD})
+        adapter = load_peft(folder, task.params, task.config)
     except ValueError as error:
         hint = "; its base is taken to be the small one of this package, unless --base names another"
         raise ValueError(f"{error}{hint if base == PRETRAINED else ''}") from None
