@@ -6,7 +6,6 @@ from lora_np.compress import FORMATS
 from lora_np.formats import write_json, write_tensors
 from lora_np.formats.hugging_face import layout
 from lora_np.formats.names import layer_names
-from lora_np.model import parameter_shapes
 
 from .chat_templates import metadata, write_tokenizer
 from .test_gguf import BLOCK_TYPES, F16, F32, container, field

@@ -1,4 +1,4 @@
-"""A new architecture is one record: a decoder whose attention and MLP work in parallel (GPT-J), defined in this file."""
+"""A new architecture is one record: a decoder with attention and MLP in parallel (GPT-J), defined in this file."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
