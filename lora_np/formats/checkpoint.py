@@ -16,7 +16,7 @@ from .atomic import of_one_version, write_folder
 from .tensors import json_bytes, read_json, read_tensors, tensor_bytes
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-OLDEST = next(iter(ARCHITECTURES))  # the only architecture once, so that a configuration of it does not name it
+OLDEST = next(iter(ARCHITECTURES))  # was once the only architecture, so its configurations do not name it
 
 
 def save_model(folder, params, config, dtype=None, beside=None, carry=()):
@@ -27,7 +27,7 @@ def save_model(folder, params, config, dtype=None, beside=None, carry=()):
     folder : folder to write; created if needed
     params : dict of the weights
     config : ModelConfig or LlamaConfig
-    dtype : "float16" halves the file (weights near 0.02 keep three digits); None: the arrays' own dtype
+    dtype : "float16" halves the size (weights near 0.02 keep three digits); None: the arrays' own dtype
     beside, carry : see `write_pair`
     """
     names, check = ("model.safetensors", "config.json"), reader(load_model, params)
@@ -65,7 +65,7 @@ def load_model(folder, dtype=np.float32):
 
 
 def check_is_model(folder):
-    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of a model of ours."""
+    """Raise FileNotFoundError or ValueError, with a remedy, unless a folder has the two files of our format."""
     folder = Path(folder)
     if not folder.is_dir() and not folder.is_file():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -81,7 +81,7 @@ def check_is_model(folder):
 
 
 def contents(folder):
-    """What is at a path that is not as it should be, for a message."""
+    """The content of a folder, for an error message."""
     if not folder.is_dir():
         return "it is a file"
     names = sorted(shown(path.name, 50) for path in folder.iterdir())
@@ -118,7 +118,7 @@ def load_adapter(folder, params):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, or does not fit its configuration and the base.
+        If a file is missing or damaged, or does not fit its configuration or the base.
     """
     folder = Path(folder)
     config = read_config(folder / "adapter.json", AdapterConfig)
@@ -133,7 +133,7 @@ def load_adapter(folder, params):
 
 
 def check_init(config):
-    """Raise ValueError if the adapter's init changed the base: on the original base the adapter would be wrong."""
+    """Raise ValueError if the adapter's init changed the base, because it would be wrong on the original base."""
     if config.init in STARTS:
         plain = ", ".join(init for init in INITS if init not in STARTS)
         raise ValueError(
@@ -143,7 +143,7 @@ def check_init(config):
 
 
 def check_depth(path, field, n_layers, tensors):
-    """Raise ValueError for more layers than tensors, before a damaged number makes us list a name for each."""
+    """Raise ValueError for more layers than tensors, before a damaged number makes a list of that length."""
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise ValueError(f"{path}: {field} is {quoted(n_layers)}, but the model has only {len(tensors)} tensors")
 
@@ -158,7 +158,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
     Parameters
     ----------
-    names : of the file of tensors and of the configuration, whose fields are `values`
+    names : of the file of tensors and of the configuration file, whose fields are `values`
     beside : dict of name -> bytes, text or JSON value: more files
     metadata : dict of str -> str in the file of tensors, or None
     check : function of the new folder's path that reads it; None: only both files are read
@@ -176,7 +176,7 @@ def write_pair(folder, names, tensors, values, dtype=None, beside=None, metadata
 
 
 def reader(load, params):
-    """The function that reads a folder with `load`, in a dtype that can hold these arrays."""
+    """A function that reads a folder with `load`, in a dtype that can hold these arrays."""
     is_double = any(array.dtype == np.float64 for array in params.values())
     return partial(load, dtype=np.float64 if is_double else np.float32)
 
@@ -190,9 +190,9 @@ def read_object(path):
 
 
 def read_config(path, kind=None):
-    """A configuration dataclass from its JSON file; without a `kind`, that of the model's architecture.
+    """Read a configuration dataclass from JSON; by default the one for the architecture that the file names.
 
-    Missing and wrong fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
+    Missing and invalid fields raise a ValueError that names them. Unknown fields go to `extra`, with a warning.
     """
     values = read_object(path)
     if kind is None:
@@ -213,15 +213,15 @@ def read_config(path, kind=None):
 
 
 def warn_of_unknown(path, names):
-    """Warn that some fields of a configuration have no effect here; the caller stores them in `extra`."""
+    """Warn that some fields of a configuration have no effect; the caller stores them in `extra`."""
     if names:
-        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but saved again", stacklevel=2)
+        warnings.warn(f"{path}: unknown fields {shown(', '.join(names))} are ignored, but written back", stacklevel=2)
 
 
 def read_as(path, tensors, shapes, dtype):
     """The tensors of a file in the order of `shapes`, in float32 or float64.
 
-    Raises ValueError for the first tensor that is missing, unexpected, of another shape, or refused by `cast`.
+    Raises ValueError for the first tensor that is missing, unexpected, of the wrong shape, or refused by `cast`.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise ValueError(f"dtype: got {np.dtype(dtype)}, expected float32 or float64")
@@ -237,9 +237,9 @@ def read_as(path, tensors, shapes, dtype):
 
 
 def cast(path, tensors, dtype=None):
-    """The tensors in a dtype, or in their own; `path` is their file, for the message.
+    """The tensors in a dtype, by default their own; `path` is their file, for error messages.
 
-    Raises ValueError for the first array that is not of floats, not finite, or too large for the dtype.
+    Raises ValueError for the first array that is not floating point, not finite, or too large for the dtype.
     """
     arrays = {}
     for name, array in tensors.items():

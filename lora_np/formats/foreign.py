@@ -1,4 +1,4 @@
-"""Models of other programs: Hugging Face's directories, read and written, and GGUF files, read."""
+"""Read and write Hugging Face's model directories, and read models from GGUF files."""
 
 import re
 from dataclasses import replace
@@ -29,7 +29,7 @@ class HFModel(NamedTuple):
 
 
 def file_format(config):
-    """The FileFormat of a configuration's architecture; ValueError if other programs' files do not have it."""
+    """The FileFormat of a configuration's architecture; ValueError if there is none."""
     name = architecture(config).name
     if name not in FILE_FORMATS:
         raise ValueError(f"config: got the architecture {name!r}, expected {' or '.join(FILE_FORMATS)}")
@@ -53,8 +53,8 @@ def load_hf(path, dtype=np.float32):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, a tensor is missing, unexpected or of another shape, an index
-        names a file outside its directory, or the model computes something that ours does not.
+        If a file is missing or damaged, a tensor is missing, unexpected or of the wrong shape, an index names a file
+        outside its directory, or the model computes something that is not supported.
     """
     file, tensors = read_hf_tensors(path)
     fields_path = file.parent / "config.json"
@@ -102,9 +102,9 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
 
     Parameters
     ----------
-    path : of the file, for messages
-    fields, tensors : from `read_gguf`; matrices may be blocks, and stay so
-    dtype : np.float32 or np.float64, that of arrays and of what blocks are expanded to
+    path : of the file, for error messages
+    fields, tensors : from `read_gguf`; BlockWeights stay BlockWeights
+    dtype : np.float32 or np.float64, of arrays and of dequantised blocks
 
     Returns
     -------
@@ -114,8 +114,7 @@ def model_from_gguf(path, fields, tensors, dtype=np.float32):
     Raises
     ------
     ValueError
-        If the file has another architecture, something that we do not compute, or a field or tensor that is missing or
-        of a wrong shape.
+        If the architecture or a setting is not supported, or a field or tensor is missing or of the wrong shape.
     """
     if fields.get("general.type") == "adapter":
         raise ValueError(f"{path}: got an adapter, expected a model; doctor says what it does on its base")

@@ -1,5 +1,4 @@
-"""What Hugging Face's model directories have in common: files, tensors, labels, special tokens, and fields of
-`config.json`."""
+"""Helpers for Hugging Face's model directories: files, tensors, labels, special tokens and fields of `config.json`."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from .checkpoint import check_depth, contents, read_as, read_object, warn_of_unk
 from .names import bare, is_transposed, layer_names
 from .tensors import read_tensors
 
-FIXED = {  # fields that change what any model computes, with the values that we support
+FIXED = {  # fields that change what any model computes, with the supported values
     "quantization_config": (None,),
     "is_causal": (True,),
     "is_encoder_decoder": (False,),
@@ -31,13 +30,13 @@ FIXED = {  # fields that change what any model computes, with the values that we
 # Fields that are computed from the model when it is written.
 WRITTEN = """architectures id2label label2id num_labels _num_labels tie_word_embeddings dtype torch_dtype
 transformers_version _name_or_path""".split()
-# Other fields of transformers that have no effect here. They are saved again, without a warning.
+# Other fields of transformers that have no effect here. They are written back without a warning.
 KNOWN = """attention_dropout attn_pdrop bos_token_id chunk_size_feed_forward embd_pdrop eos_token_id
 gradient_checkpointing initializer_range is_decoder is_llama_config layer_types output_attentions output_hidden_states
 output_past pad_token_id pretraining_tp problem_type reorder_and_upcast_attn resid_pdrop return_dict rope_interleaved
 summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params
 tokenizer_class transformers.js_config unk_token_id use_cache""".split()
-NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an import has some
+NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # unless the tokenizer or an imported model has them
 
 
 class FileFormat(NamedTuple):
@@ -105,7 +104,7 @@ def read_sharded(index):
 
 
 def layout(config):
-    """(its name in the file, our names, its shape, whether it is transposed) of each tensor, in execution order."""
+    """Yield (name in the file, our names, shape, whether transposed) for each tensor, in execution order."""
     shapes = parameter_shapes(config)
     for layer, ours in layer_names(config, "hf").items():
         transposed = is_transposed(config, layer)
@@ -119,7 +118,7 @@ def layout(config):
 
 
 def params_of(file, tensors, config, dtype):
-    """Our parameters from the tensors of a model, with or without a head; errors name the file."""
+    """Our parameters from the tensors of a file, of a model with or without a head; errors name the file."""
     tensors, rows = bare_names(file, tensors), [(bare(theirs), *row) for theirs, *row in layout(config)]
     table, is_tied = rows[0][0], not any(names == ["head.weight"] for _, names, *_ in rows)
     if is_tied and not np.array_equal(tensors.pop("lm_head.weight", tensors.get(table)), tensors.get(table)):
@@ -133,7 +132,7 @@ def params_of(file, tensors, config, dtype):
 
 
 def bare_names(path, tensors):
-    """The tensors by their bare names."""
+    """The tensors under their names without a prefix."""
     short = {}
     for name, array in tensors.items():
         if bare(name) in short:
@@ -155,7 +154,7 @@ def tensors_of(params, config):
 
 
 def check_fixed(path, fields, fixed):
-    """Raise ValueError for a field that changes what the model computes and has a value that we do not support.
+    """Raise ValueError for a field with an unsupported value that changes what the model computes.
 
     Parameters
     ----------
@@ -181,8 +180,8 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     fields : dict of its fields
     names : dict, their name of a field -> ours; the first five are sizes, and required
     tensors : dict, name -> array; a classifier has "score.weight"
-    used : names of further fields that have been read; all others are saved again, with a warning if they are unknown
-    more : further fields of ours
+    used : names of other fields that have been read; all remaining ones are written back, with a warning if unknown
+    more : more fields of our configuration
     """
     head = tensors.get("score.weight")
     if head is not None and head.ndim != 2:
@@ -196,7 +195,7 @@ def our_config(kind, path, fields, names, tensors, used, **more):
     check_depth(path, next(name for name in names if names[name] == "n_layers"), values["n_layers"], tensors)
     extra = {n: v for n, v in fields.items() if n not in {*names, *used, *WRITTEN, "model_type"}}
     warn_of_unknown(path, [name for name in extra if name not in KNOWN])
-    extra["model_type"] = fields["model_type"]  # whose habits `load_tokenizer` and `special_ids` follow
+    extra["model_type"] = fields["model_type"]  # `load_tokenizer` and `special_ids` depend on it
     try:
         return kind(**{**values, **more}, n_classes=0 if head is None else len(head), extra=extra)
     except (TypeError, ValueError) as error:
@@ -204,7 +203,7 @@ def our_config(kind, path, fields, names, tensors, used, **more):
 
 
 def default_labels(n_classes):
-    """The names that transformers gives to classes without labels."""
+    """transformers' default names of classes."""
     return [f"LABEL_{k}" for k in range(n_classes)]
 
 
@@ -224,24 +223,24 @@ def label_list(path, fields, config):
     labels = [named[str(k)] for k in range(config.n_classes)]
     ids = fields.get("label2id") or {label: k for k, label in enumerate(labels)}
     if len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: id2label is {quoted(named)}, expected another name for each class")
+        raise ValueError(f"{path}: id2label is {quoted(named)}, expected a different name for each class")
     if ids != {label: k for k, label in enumerate(labels)}:
         raise ValueError(f"{path}: label2id is {quoted(ids)}, which contradicts id2label, {quoted(named)}")
     return labels
 
 
 def special_ids(config, tokenizer, files):
-    """The ids of a model's special tokens, as transformers' `generate` finds them.
+    """The ids of a model's special tokens, found as transformers' `generate` finds them.
 
     Returns
     -------
-    dict: bos_token_id, eos_token_id (which ends a text; or a list of them) and pad_token_id, as far as there are any
+    dict with those of bos_token_id, eos_token_id (an id or a list of ids that end a text) and pad_token_id that exist
     """
     if GENERATION in files:
         fields = json_object(GENERATION, files[GENERATION])
     elif "model_type" in config.extra:
         fields = config.extra
-    else:  # a model of ours that came without the file
+    else:  # one of our models, without the file
         end, pad = (tokenizer and tokenizer.token_to_id(text) for text in (END_OF_TEXT, PAD))
         fields = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     names = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -1,7 +1,7 @@
-"""The layers of a model as other programs name and store them: Hugging Face's files, which PEFT follows, and GGUF.
+"""How other programs name and store the layers of a model: Hugging Face's files, which PEFT follows, and GGUF.
 
-An architecture's record has the names. GGUF has the rows of layers that are followed by a rotation in another order:
-neighbours in it are rotated together, (0, D/2, 1, D/2 + 1, …) for a head of size D; Hugging Face and we have (0, 1, …).
+The names are in an architecture's record. If a layer is followed by a rotation, GGUF stores its rows in pairs that are
+rotated together: (0, D/2, 1, D/2 + 1, …) for a head of size D. Hugging Face's order and ours is (0, 1, 2, …).
 """
 
 import re
@@ -44,7 +44,7 @@ def linear_names(config, file):
 
 
 def short_names(layers):
-    """Layer -> the end of its name that no other layer of a block has: "q_proj", but in a GPT-2 "attn.c_proj"."""
+    """Layer -> the shortest end of its name that is unique within a block: "q_proj", but in GPT-2 "attn.c_proj"."""
     ends = {name: re.split(r"\.\d+\.", name, maxsplit=1)[-1] for name in layers}
     last = {end: end.rpartition(".")[2] for end in ends.values()}
     is_clear = len(set(last.values())) == len(last)
@@ -52,23 +52,23 @@ def short_names(layers):
 
 
 def bare(name):
-    """A name in a Hugging Face file without the prefix of models with a head, such as "transformer."."""
+    """A name in a Hugging Face file without the prefix for models with a head, such as "transformer."."""
     prefixes = [record.file_names.split(".", 1)[0].strip() + "." for record in ARCHITECTURES.values()]
     return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
 
 
 def is_transposed(config, layer):
-    """Whether Hugging Face's files have a layer's weight as (in, out)."""
+    """Whether Hugging Face's files store a layer's weight as (in, out)."""
     return layer.rpartition(".")[2] in architecture(config).hf_transposed
 
 
 def gguf_rows(config, layer, array, back=False):
-    """The rows of a layer's weight, biases or lora_B in GGUF's order.
+    """Reorder the rows of a layer's weight, biases or lora_B as GGUF stores them.
 
     Parameters
     ----------
     config : the model's configuration
-    layer : str, our name of it
+    layer : str, our name of the layer
     array : array (out, …) or BlockWeight; only the order of the rows changes, which is exact
     back : bool, from GGUF's order to ours
     """

@@ -3,8 +3,8 @@
 A is (r, in) and B is (out, r), as ours, also for GPT-2's transposed layers: `fan_in_fan_out` is only about the base's
 weight. DoRA's magnitudes m are (out,). `fused.py` converts between GPT-2's one layer `c_attn` and our three.
 
-Factors that are transposed or exchanged do not have the shapes that the rank and the base's layer require, and are
-refused. The one exception is r = in = out: all factors are square then, and the mistake cannot be seen.
+Transposed or exchanged factors are refused, because their shapes do not fit the rank and the base's layer. The one
+exception is r = in = out, where all factors are square and the mistake cannot be detected.
 """
 
 import warnings
@@ -48,7 +48,7 @@ NOT_HERE = "embeddings, norms, biases and a language model's head are not adapte
 def load_peft(folder, params, config):
     """Read an adapter that PEFT saved.
 
-    Names without PEFT's prefix, and our own names of layers, are read too, with a warning where PEFT ignores them.
+    Names without PEFT's prefix and our own names of layers are accepted, with a warning if PEFT would ignore them.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def load_peft(folder, params, config):
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or damaged, PEFT would refuse it or ignore a part of it for another reason than its name,
-        or we do not support the kind of adapter.
+        If a file is missing or damaged, if PEFT would refuse it or ignore a part of it for a reason other than its
+        name, or if the kind of adapter is not supported.
     """
     folder, params = Path(folder), {name: array for name, array in params.items() if name != HEAD}
     fields_path, path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
@@ -115,7 +115,7 @@ def load_peft(folder, params, config):
 
 
 def with_peft_names(path, tensors):
-    """The tensors, in their order, under names with PEFT's prefix, and a classifier's head under PEFT's name."""
+    """The tensors, in order, with PEFT's prefix and PEFT's name of a classifier's head."""
     if not tensors:
         raise ValueError(f"{path}: the file has no tensors")
     renamed = {}
@@ -128,7 +128,7 @@ def with_peft_names(path, tensors):
 
 
 def table_of_names(tensors, config):
-    """The names that a file has for the layers: Hugging Face's of a model with or without a head, or ours."""
+    """The table of layer names that a file uses: Hugging Face's, with or without a prefix, or ours."""
     names = layer_names(config, "hf")
     tables = names, {bare(name): ours for name, ours in names.items()}, {n: [n] for own in names.values() for n in own}
     modules = {match[1].removeprefix(BASE) for key in tensors if (match := PEFT_NAME.fullmatch(DEFAULT.sub("", key)))}
@@ -160,17 +160,17 @@ def our_config(fields, kind, ranks, alphas, targets, train_head):
 def save_peft(folder, adapter, params, config, base=None, metadata=None):
     """Write an adapter for PEFT, for the model that `save_hf` writes.
 
-    rate_factors and norm_gradient are not written: they only matter for training, and PEFT has no fields for them.
+    rate_factors and norm_gradient are not written: they matter only for training, and PEFT has no fields for them.
 
     Parameters
     ----------
     folder : folder to write; created if needed
-    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the names in the file are
-        those of a model with a head
+    adapter : Adapter of LoRA, DoRA or QA-LoRA (written as the LoRA with the same update); the file uses the names of
+        a model with a head
     params : dict of the base's weights; a classifier's head is taken from here if the adapter has none
     config : the base's
-    base : str or None, where PEFT will find the base (base_model_name_or_path)
-    metadata : dict of str -> str, more of it for the file of tensors, or None
+    base : str or None, the base's name or path for PEFT (base_model_name_or_path)
+    metadata : dict of str -> str, more metadata for the file of tensors, or None
     """
     adapter = as_lora(params, adapter)
     settings = adapter.config
@@ -184,7 +184,7 @@ def save_peft(folder, adapter, params, config, base=None, metadata=None):
         tensors |= {f"{BASE}{module}.{leaf}{SUFFIX[leaf]}": array for leaf, array in joined.items()}
         ranks[module] = len(joined["lora_A"])
         alphas[module] = alpha_of(scale, ranks[module], settings.rslora)
-    if not tensors:  # PEFT needs a layer: one whose A and B are zero changes nothing
+    if not tensors:  # PEFT needs a layer; zero A and B change nothing
         module, names = next(iter(layers.items()))
         weights = [params[f"{name}.weight"] for name in names]
         zeros = [np.zeros((1, config.d_model)), np.zeros((sum(map(len, weights)), 1))]

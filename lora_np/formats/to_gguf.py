@@ -1,10 +1,11 @@
-"""Write GGUF, the files of llama.cpp: language models, and LoRA adapters that it adds to one.
+"""Write GGUF, llama.cpp's file format: language models and LoRA adapters.
 
-llama.cpp has the matrices as (out, in), as we do, also those of a GPT-2. It has the rows of a Llama's q and k in
-another order (`gguf_rows`), and so the rows of their B: with a permutation P of rows, P (B A) = (P B) A.
+llama.cpp stores matrices as (out, in), as we do, also for GPT-2. It stores the rows of a Llama's q and k in a different
+order (`gguf_rows`), and therefore also the rows of their B: for a permutation P of rows, P (B A) = (P B) A.
 
-An adapter's file has one alpha for all layers, and llama.cpp takes each layer's scale as alpha / r, with r from the
-shape of B. A layer with another scale s gets s r / alpha times its B, which rounds if that is no power of two.
+An adapter's file has one alpha for all layers. llama.cpp computes each layer's scale as alpha / r, with r from the
+shape of B. If a layer has a different scale s, its B is multiplied by s r / alpha, which rounds unless that is a power
+of two.
 """
 
 import numpy as np
@@ -22,23 +23,22 @@ from .gguf import read_gguf
 from .names import gguf_rows, layer_names
 
 TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # of a model -> general.file_type
-TABLES = ("token_embd.weight", "output.weight")  # are finer than the other matrices of a file in Q4_1
+TABLES = ("token_embd.weight", "output.weight")  # are stored with more bits than the other matrices of a Q4_1 file
 WHOLE = "position_embd.weight"  # stays in float32: llama.cpp adds its rows to others
 
 
 def save_gguf(path, params, config, fields, format="f32"):
     """Write a language model.
 
-    Matrices have the given format, with two exceptions, which are llama.cpp's: rows that are no multiple of 32 are in
-    float16 where blocks are asked for, and in Q4_1 the embedding is in Q8_0. Blocks of the right format keep their
-    bytes.
+    Matrices have the given format, with llama.cpp's two exceptions: matrices whose rows are no multiple of 32 are
+    float16 instead of blocks, and with Q4_1 the embedding is Q8_0. Blocks of the right format keep their bytes.
 
     Parameters
     ----------
     path : file to write
-    params : dict of the weights; BlockWeights are expanded one at a time
+    params : dict of the weights; BlockWeights are dequantised one at a time
     config : the model's configuration
-    fields : dict of more fields, such as those of the tokenizer or of the file that the model came from
+    fields : dict of more fields, such as the tokenizer's or those of the original file
     format : "f32", "f16", "q8_0" or "q4_1"
 
     Raises
@@ -95,7 +95,7 @@ def encoded(name, weight, format):
 
 
 def save_gguf_adapter(path, adapter, params, config, fields):
-    """Write an adapter of LoRA, in float32; one of QA-LoRA as the LoRA with the same update.
+    """Write a LoRA adapter in float32; QA-LoRA is written as the LoRA with the same update.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
     Raises
     ------
     ValueError
-        For an adapter of another kind or with a trained head, which llama.cpp does not have.
+        For any other kind of adapter, or one with a trained head, which llama.cpp does not support.
     ImportError
         Without the package gguf.
     """
@@ -136,7 +136,7 @@ def save_gguf_adapter(path, adapter, params, config, fields):
 
 
 def write_gguf(path, architecture, fields, tensors):
-    """Write a GGUF file and read it back, before it takes the place of an older one.
+    """Write a GGUF file and read it back before it replaces an older one.
 
     Parameters
     ----------

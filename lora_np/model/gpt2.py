@@ -5,8 +5,8 @@
     logits = head(ln_f(x))
 
 `modules` lists the layers. `block_forward` and `block_backward` connect those of a block: `run(name, *inputs)`
-computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` makes both functions for
-training, `decoder.py` makes a `run` for one token at a time, and `analysis/costs.py` wraps both.
+computes a layer, and `back(name, dy)` computes the gradients of its inputs. `layers.py` defines both for
+training, `decoder.py` defines a `run` for one token at a time, and `analysis/costs.py` wraps both.
 """
 
 import math
@@ -39,7 +39,7 @@ class ModelConfig:
         classifier that reads the last real token
     dropout : float in [0, 1), on the embeddings and on both residual branches, while training
     layer_norm_eps : float
-    extra : dict, fields of a configuration file that this package does not use; they are written back
+    extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
     ------
@@ -75,9 +75,8 @@ class ModelConfig:
 def modules(config):
     """The model's layers in execution order, name -> LayerSpec.
 
-    A classifier reads one position of the last block's output. From that block's query to the head, everything is
-    computed at that position only. The block's keys and values are computed at all positions, because the query
-    attends to them.
+    A classifier reads one position of the last block's output. So the last block computes its keys and values at all
+    positions, and everything else, from its query to the head, at that position only.
 
     The two layers that write into the residual stream, o_proj and down_proj, start with weights smaller by
     √(2 · n_layers): the stream is the sum of 2 · n_layers branches, and its variance should not grow with the depth.
@@ -131,8 +130,8 @@ def embed_backward(dx, back):
 def block_forward(x, i, run):
     """x + attention(ln1(x)), then x + mlp(ln2(x)): (B, T, C) to (B, T, C).
 
-    In a classifier's last block, `run` computes the query and everything after it at the one position that is read:
-    there the block's output is (B, 1, C).
+    In a classifier's last block, `run` computes the query and everything after it at one position, so the block's
+    output is (B, 1, C).
     """
     attn, mlp = f"blocks.{i}.attn", f"blocks.{i}.mlp"
 

@@ -1,8 +1,8 @@
-"""The functions `run` and `back`, with which a model is written.
+"""The functions `run` and `back`, which an architecture's passes call.
 
-`run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. For every
-operation, this file decides which weights a layer uses, whether an adapter is attached, which gradients are needed,
-which dropout mask applies, at which positions the layer works, and whether its numbers are recorded.
+`run(name, *inputs)` computes one layer, and `back(name, dy)` computes the gradients of its inputs. This file decides
+which weights a layer uses, whether it has an adapter, which gradients are needed, which dropout mask applies, at which
+positions the layer is computed, and whether its activations are recorded.
 """
 
 from collections.abc import Callable
@@ -48,11 +48,11 @@ class Operation(NamedTuple):
 
     forward: Callable  # (call, module, *inputs) -> (output, cache)
     backward: Callable  # (dy, cache) -> tuple of gradients, with the fields dweight, … if there are parameters
-    by_row: bool = False  # whether it needs to know which tokens make up a row, because their positions matter
-    inputs: int = 1  # how many inputs have a gradient; backward's result begins with these gradients
-    adds_up: bool = False  # whether backward also takes the weight's gradient so far, and adds to it in place
-    inside: Callable | None = None  # (call, module, *inputs) -> the operation's intermediate steps, to be recorded
-    steps: tuple = ()  # names of these steps, in backward's order
+    by_row: bool = False  # whether it needs inputs (B, T, …), because positions in a row matter
+    inputs: int = 1  # number of inputs with a gradient; the backward's result starts with these
+    adds_up: bool = False  # whether backward takes the weight's gradient so far and adds to it in place
+    inside: Callable | None = None  # (call, module, *inputs) -> intermediate steps to record
+    steps: tuple = ()  # names of these steps, in the backward's order
 
 
 def forward_layers(cache, record=None):
@@ -96,7 +96,7 @@ def backward_layers(cache, grads, record=None):
     def back(name, dy):
         module = call.modules[name]
         operation = OPERATIONS[module.operation]
-        if dy is None:  # no layer from here on is trained
+        if dy is None:  # no lower layer is trained
             return None if operation.inputs == 1 else (None,) * operation.inputs
         if name in call.adapter_arrays:
             dx, of_parameters = KINDS[call.adapter_config.kind].backward(dy, ops[name])

@@ -41,7 +41,7 @@ class LlamaConfig:
     rms_norm_eps : float
     tied : bool, whether a language model's head is the token embedding
     attention_bias, mlp_bias : bool, whether the linear layers of these parts have biases
-    extra : dict, fields of a configuration file that this package does not use; they are written back
+    extra : dict, fields of a configuration file that this package does not use but writes back
 
     Raises
     ------
@@ -124,12 +124,12 @@ def modules(config):
 
 
 def embed_forward(ids, run, start=0):
-    """Token ids (B, T) to (B, T, C). Positions come in with the rotations, so `start` has no effect here."""
+    """Token ids (B, T) to (B, T, C). The rotations encode positions, so `start` has no effect here."""
     return run("tok_emb", ids)
 
 
 def embed_backward(dx, back):
-    """The gradient of the table."""
+    """The gradient of the token embedding."""
     back("tok_emb", dx)
 
 

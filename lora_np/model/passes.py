@@ -49,12 +49,12 @@ def forward(
     adapter : Adapter or None; or, in evaluation, a list with an Adapter or None for each row
     wanted : names of the parameters, the base's or the adapter's, whose gradients `backward` computes. The cache keeps
         only the arrays that these need; with () it keeps none.
-    masks : dict of dropout masks from `draw_masks`, or None in evaluation
+    masks : dict of dropout masks from `draw_masks`; None in evaluation
     record : dict that is filled with every activation, by name, in execution order; or None
-    around : function (run) -> run that wraps the computation of each layer, as `analysis/costs.py` does; or None
-    head : bool; False leaves out the last layer, for a loss that computes the logits itself, in chunks
-    recompute : bool, keep only each block's input, and let `backward` run the block again (Chen et al. 2016, Training
-        Deep Nets with Sublinear Memory Cost): a further forward pass in time, a fraction of the memory
+    around : function (run) -> run that wraps each layer's computation, as in `analysis/costs.py`; or None
+    head : bool; False omits the last layer, for a loss that computes the logits itself, in chunks
+    recompute : bool, gradient checkpointing: keep only each block's input, and let `backward` run the block again
+        (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). It costs a second forward pass, saves memory
 
     Returns
     -------
@@ -76,7 +76,7 @@ def forward(
         if not recompute:
             return run
         cache.inputs.append(x)
-        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # whose caches nothing keeps
+        return around(forward_layers(cache._replace(ops={}, shapes={}), record))  # its caches are dropped
 
     run = around(forward_layers(cache, record))
     x = hidden_states(ids, config, run, block_run=block_run)
@@ -110,8 +110,8 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
         order; or None. Gradients that no wanted parameter needs are left out.
     around : function (back) -> back, as in `forward`; or None
     head : bool, as in `forward`
-    grads : dict of gradients that are known already, such as the head's; a tied table's is added to. None: there are
-        none
+    grads : dict of gradients that are known already, such as the head's; a tied embedding's gradient is added to
+        it. None: none are known
 
     Returns
     -------
@@ -136,8 +136,8 @@ def backward(dlogits, cache, record=None, around=None, head=True, grads=None):
 def cached_arrays(cache):
     """The arrays that a forward pass keeps for its backward pass, by layer and field.
 
-    An array that several layers keep is listed once. In place of a view, the array that owns the memory is listed.
-    Parameters are left out, because they exist anyway.
+    An array that several layers keep is listed once. A view is listed as the array that owns its memory. Parameters
+    are left out, because they exist anyway.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def cached_arrays(cache):
 
 def owner(array):
     """The array that owns the memory of a view."""
-    return owner(array.base) if isinstance(array.base, np.ndarray) else array  # a file's bytes are no array
+    return owner(array.base) if isinstance(array.base, np.ndarray) else array  # the base may be a file's bytes
 
 
 def cache_bytes(cache):

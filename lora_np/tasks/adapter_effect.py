@@ -1,4 +1,4 @@
-"""How much an adapter changes: each layer's weight, and the logits after a prompt."""
+"""How much an adapter changes each layer's weight, and the logits after a prompt."""
 
 import math
 from dataclasses import replace
@@ -55,7 +55,7 @@ def ratio(change, size):
 
 
 def attach(report, dtype):
-    """The Adapter of the layers that are applied, and the names of those that our model cannot show."""
+    """The Adapter of the applied layers, and the names of layers that our model cannot apply."""
     weights, ranks, alphas, left_out = {}, {}, {}, []
     for layer in report.layers:
         if layer.status != APPLIED:
@@ -82,7 +82,7 @@ def compare(task, report, prompt=None):
     -------
     dict: "text" of the prompt, or None; "ids"; "change", the largest change of a logit over the rms of the base's, or
         None if it is not finite; "base" and "adapter", the likeliest next token, or class; "left_out", layers whose
-        effect is not in it, such as a classifier's head, which is the adapter's on both sides.
+        effect is not included, such as a classifier's head, which is the adapter's in both passes.
     """
     params, config = task.params, task.config
     adapter, left_out = attach(report, params["tok_emb.weight"].dtype)
@@ -106,7 +106,7 @@ def compare(task, report, prompt=None):
 
 
 def prompt_ids(task, prompt=None):
-    """The text of the prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it has no such words."""
+    """The prompt and its ids (T,); None and 0, 1, … if there is no tokenizer or it encodes the prompt as nothing."""
     if task.tokenizer is not None:
         text = PROMPT if prompt is None else prompt
         ids = encode(task.tokenizer, [text], task.config.n_positions)[0]

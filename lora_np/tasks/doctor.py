@@ -1,4 +1,4 @@
-"""What an adapter does on a base, layer by layer, in the program that would serve it, and why it does nothing."""
+"""Diagnose an adapter on a base: what the program that would serve it does with each layer, and what is wrong."""
 
 import math
 
@@ -20,12 +20,12 @@ from .inspection import place_of
 
 
 def diagnose(path, base=None, prompt=None):
-    """Say what becomes of each layer of an adapter on a base, and how much the adapter changes.
+    """Report what happens to each layer of an adapter on a base, and how much the adapter changes.
 
     Parameters
     ----------
-    path : a folder of PEFT's or of ours, a GGUF file, or the name of an adapter that comes with the package
-    base : a Hugging Face folder, or whatever `read_model` reads; None: the one that an adapter of ours was trained on
+    path : a folder in PEFT's format or ours, a GGUF file, or the name of an included adapter
+    base : a Hugging Face folder, or anything that `read_model` reads; None: the base in an adapter's `task.json`
     prompt : str, after which the logits are compared; None: a fixed one
 
     Returns
@@ -62,7 +62,7 @@ def diagnose(path, base=None, prompt=None):
 
 
 def faults_of(file_report, rows):
-    """Why an adapter is refused, has no effect or computes no numbers, as far as its file shows."""
+    """Why an adapter is refused, has no effect or computes NaN, as far as its file shows."""
     refused = file_report.refused + [f"{row['layer']}: {row['notes'][0]}" for row in rows if row["status"] == REFUSED]
     if refused:
         return [f"{file_report.program} refuses the whole adapter: {refused[0]}{and_more(refused)}"]
@@ -80,7 +80,7 @@ def and_more(items):
     return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
-# ---------------------------------------------------------------- what is there
+# ---------------------------------------------------------------- reading the files
 
 
 def examine(place, base):
@@ -108,7 +108,7 @@ def examine(place, base):
 
 
 def examine_ours(place, base):
-    """`examine` for a folder of ours, whose base is also one of ours."""
+    """`examine` for a folder in our format, whose base is in our format too."""
     path = place / "adapter.json"
     if not path.is_file():
         expected = "expected a folder with adapter_config.json or adapter.json, or a file that ends in .gguf"
@@ -143,7 +143,7 @@ def base_place(path, base=None):
 
 
 def read_base(place):
-    """The base, a Task, of Hugging Face's folder or ours, or of a GGUF file; a folder need not have a tokenizer."""
+    """The base as a Task, from a folder in Hugging Face's format or ours, or a GGUF file; a tokenizer is optional."""
     if weights_file(place).suffix == ".gguf":
         return read_model(place)
     params, config, labels = load_hf(place) if is_hugging_face(place) else (*load_model(place), None)
@@ -153,6 +153,6 @@ def read_base(place):
 
 
 def is_hugging_face(place):
-    """Whether a model's folder is of Hugging Face's format."""
+    """Whether a model's folder is in Hugging Face's format."""
     path = place / "config.json"
     return path.is_file() and "model_type" in read_object(path)

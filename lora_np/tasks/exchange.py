@@ -56,9 +56,9 @@ def export(name, to, out, base_name=None, base=None, format=None):
     name : the task's folder, the name of an adapter that comes with the package, a GGUF file or a packaged model
     to : "peft", the adapter only; "hf", its base (for a classifier with the adapter's head); "merged", the model
         with the adapter merged into its weights; "gguf", the adapter, or a model that has none; or "gguf-merged"
-    out : folder to write, for GGUF a file, other than the task's and its base's
-    base_name : str or None, where PEFT will find the base, for the adapter's configuration
-    base : folder of the adapter's base, if it has moved, or None
+    out : folder to write, or a file for GGUF; not the task's own or its base's
+    base_name : str or None, the base's name or path for PEFT, for the adapter's configuration
+    base : folder of the adapter's base if it has moved, or None
     format : of a model in GGUF: "f32" (None), "f16", "q8_0" or "q4_1"
 
     Returns
@@ -110,11 +110,11 @@ def export_gguf(name, is_merged, out, base, format):
 
 
 def merged_for(params, adapter, format):
-    """The weights with an adapter, the adapted ones in a format of GGUF; and the share of the update that is left.
+    """Merge an adapter, with the adapted weights in a GGUF format; also the share of the update that survives rounding.
 
-    A weight in blocks of the same format keeps as much of them as it can (`merge_in_format`). Weights that are codes
-    already are all in the middle of a rounding interval, so a small update of them changes few codes: the share is
-    ⟨rounded W + ΔW less W, ΔW⟩ / ‖ΔW‖².
+    A weight in blocks of the same format keeps as many codes as possible (`merge_in_format`). Quantised weights lie in
+    the middle of their rounding intervals, so a small update changes few codes. The share is
+    ⟨round(W + ΔW) − W, ΔW⟩ / ‖ΔW‖².
     """
     merged = merge(params, adapter)
     names = [f"{layer}.weight" for layer in layer_arrays(adapter)]
@@ -132,27 +132,27 @@ def merged_for(params, adapter, format):
 
 
 def gguf_fields(name, task, base):
-    """The fields of a model's GGUF file: those of the file that it comes from, or else those of its tokenizer."""
+    """The fields for a model's GGUF file: those of its original file, or those of its tokenizer."""
     file = weights_file(task_places(name, base)[-1])
     if file.suffix == ".gguf":
         return read_gguf(file)[0]
     special = special_ids(task.config, task.tokenizer, task.files)
     vocabulary = gguf_vocabulary(task.tokenizer, task.files, special, task.config.vocab_size)
     if not vocabulary.is_plain:
-        text = "llama.cpp does not change texts as this tokenizer does; give it normalised ones, such as"
+        text = "llama.cpp does not normalise texts as this tokenizer does; give it normalised ones, such as"
         warnings.warn(f"{text} {plain_text(task.tokenizer, SAMPLE)!r} for {SAMPLE!r}", stacklevel=3)
     template = chat_template(task.files)
     return vocabulary.fields | ({"tokenizer.chat_template": template.text} if template else {})
 
 
 def import_hf(path, out, tokenizer=None):
-    """Read a Hugging Face GPT-2 or Llama and write it as a task, a classifier with its labels.
+    """Read a Hugging Face GPT-2 or Llama and save it in our format, a classifier with its labels.
 
     Parameters
     ----------
     path : see `load_hf`
-    out : folder to write, other than the one that is read
-    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one beside the model, if there is one
+    out : folder to write, different from the one that is read
+    tokenizer : path of a tokenizer, see `load_tokenizer`; None: the one in the model's folder, if any
 
     Returns
     -------
@@ -201,7 +201,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     Parameters
     ----------
     folder : the directory that PEFT's save_pretrained wrote
-    out : folder to write, other than the two that are read
+    out : folder to write, different from the two that are read
     base : folder of the base, in our format (from `import_hf`)
     labels : list of str, a classifier's, in the order of its classes; None: the base's labels if their number fits,
         otherwise LABEL_0, LABEL_1, …
@@ -217,7 +217,7 @@ def import_peft(folder, out, base=PRETRAINED, labels=None):
     try:
         adapter = load_peft(folder, task.params, task.config)
     except ValueError as error:
-        hint = "; its base is taken to be the small one of this package, unless --base names another"
+        hint = "; without --base, the base is the small model of this package"
         raise ValueError(f"{error}{hint if base == PRETRAINED else ''}") from None
     n_classes = len(adapter.weights.get(HEAD, ())) or task.config.n_classes
     if labels is None:

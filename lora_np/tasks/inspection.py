@@ -70,12 +70,12 @@ def file_of(path):
 
 
 def place_of(path):
-    """The file or folder that `inspect_file` is given a path or a name of."""
+    """The file or folder for a path or a name given to `inspect_file`."""
     return model_place(path) if Path(path).exists() or is_packaged(path) else task_folder(path)
 
 
 def sources_of(path):
-    """What `inspect_file` may read: a folder; or a file, and those beside it that belong to it."""
+    """The paths that `inspect_file` may read: a folder, or a file and the files beside it that belong to it."""
     place = place_of(path)
     beside = [place.parent / name for name in ("adapter.json", "adapter_config.json")]
     return [place] if place.is_dir() else [place, *beside, *place.parent.glob("*.safetensors")]
@@ -106,7 +106,7 @@ def pools(folder):
         try:
             if read_object(folder / name).get(field) in values:
                 return True
-        except (ValueError, FileNotFoundError):  # described all the same, as in `scales`
+        except (ValueError, FileNotFoundError):  # describe the file anyway, as in `scales`
             continue
     return False
 
