@@ -54,9 +54,9 @@ class Rules(NamedTuple):
     names: dict  # the base's name of each layer that it can adapt -> our layers in it
     targets: list[str]  # those that it adapts
     missing: dict  # each array of a layer -> (status, note) of a layer without it
-    scale_of: Callable  # (name, arrays) -> (rank, scale, what it comes from other than plain fields, or "")
+    scale_of: Callable  # (name, arrays) -> (rank, scale, its source unless that is plain fields)
     rslora: bool = False
-    misfit: str = REFUSED  # status of a layer that is none of the targets
+    misfit: str = REFUSED  # status of layers that are not targets
     prefix: str = ""  # in front of the names in the file
     notes: dict = {}  # layer -> more notes
 
@@ -129,7 +129,7 @@ def shape_fault(factors, r, n_out, n_in):
 
 
 def base_array(params, ours, leaf="weight"):
-    """The base's weight or bias that layers of ours share in a file, or None; the head may be tied to the embedding."""
+    """The base's weight or bias of the layers that a file stores as one, or None; a head may be tied."""
     if ours == ("head",) and HEAD not in params:
         ours = ("tok_emb",)
     arrays = [np.asarray(params[f"{name}.{leaf}"]) for name in ours if f"{name}.{leaf}" in params]
@@ -143,7 +143,7 @@ def base_weight(params, ours):
 
 
 def misnamed(key, names, config, prefix=""):
-    """The base's layer that a wrong name in a file seems to mean, or None, and what is wrong with the name."""
+    """Guess which of the base's layers a wrong name in a file means, or None; and describe the mistake."""
     ends = {layer: name for name, ours in names.items() for layer in ours}
     for file in FILES:
         ends |= {bare(name): ends.get(ours[0]) for name, ours in layer_names(config, file).items()}
@@ -160,7 +160,7 @@ def misnamed(key, names, config, prefix=""):
 
 
 def is_adaptable(ours):
-    """Whether layers of ours are linear layers in the blocks, which adapters of this package can adapt."""
+    """Whether these layers are linear layers in the blocks, which this package can adapt."""
     return bool(linear_layers(f"{name}.weight" for name in ours))
 
 

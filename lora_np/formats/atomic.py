@@ -149,7 +149,7 @@ def remove_leftovers(folder):
 
 
 def write_folder(folder, files, check=None, carry=()):
-    """Replace a folder by a new one with these files.
+    """Replace a folder with a new one that has these files.
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ from ..data.tokenizer_files import NAMES, SETTINGS, TEMPLATE, json_object
 from . import templates
 from .patterns import in_a_child
 
-JINJA = (3, 1, 6)  # ways out of the sandbox of older ones are known
-SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, and more for each
-LONGEST = 10**7  # characters of all texts together, and 20 for each that was given
+JINJA = (3, 1, 6)  # older versions have known sandbox escapes
+SECONDS, SECONDS_EACH = 5.0, 0.01  # for all texts of a call, plus a share for each text
+LONGEST = 10**7  # characters of all output together, plus 20 per input character
 
 
 class Template(NamedTuple):

@@ -84,7 +84,7 @@ def save_hf(folder, params, config, tokenizer=None, labels=None, files=None):
         raise ValueError(f"labels: got {len(labels)}, expected n_classes = {config.n_classes}")
     of_files = file_format(config)
     files = files or (new_files(tokenizer) if tokenizer is not None else {})
-    if TOKENIZER in files and "model_type" not in config.extra:  # or transformers would read it as one of GPT-2's
+    if TOKENIZER in files and "model_type" not in config.extra:  # otherwise transformers would read it as GPT-2's
         files = {SETTINGS: new_settings(tokenizer), **files}
     defaults, fields = of_files.fields_of(config)
     special = special_ids(config, tokenizer, files)

@@ -62,7 +62,7 @@ def read_hf_tensors(path):
 
 
 def tensor_file(path, names=("model.safetensors", "model.safetensors.index.json")):
-    """The file of tensors, or the index of several, that a path means; in a folder the first of these names."""
+    """The file of tensors, or the index of several, at a path; in a folder, the first of these names that exists."""
     if path.is_file():
         if not path.name.endswith((".safetensors", ".index.json")):
             raise ValueError(f"{path}: expected a file ending in .safetensors or .index.json; pickle is never read")

@@ -28,7 +28,7 @@ OPTIONAL = {
 }
 NUMBERS = {"max_position_embeddings": "n_positions", "rms_norm_eps": "rms_norm_eps", "rope_theta": "rope_theta"}
 DEFAULTS = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}  # LlamaConfig's
-ROPE = ("default", None)  # kinds of rotary positions that we have: unscaled ones
+ROPE = ("default", None)  # supported kinds of rotary positions: unscaled ones
 GGUF_NUMBERS = {  # "llama." + name -> ours
     "context_length": "n_positions",
     "embedding_length": "d_model",
@@ -73,7 +73,10 @@ def fields_of(config):
     return NO_IDS, {
         "model_type": "llama",
         **{theirs: getattr(config, ours) for theirs, ours in (SIZES | OPTIONAL | NUMBERS).items()},
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},  # of transformers 5, above is 4's
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+        },  # for transformers 5; the fields above are for 4
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
     }

@@ -119,7 +119,7 @@ def whole_weight(key, array, names, notes, params):
         return LayerReport(key, IGNORED, (note,))
     layer = LayerReport(name, APPLIED, notes[name], names[name])
     expected = (*array.shape[:1], *old.shape[1:]) if name == "score" else old.shape
-    if is_adaptable(layer.ours):  # which GPT-2 has in another layout
+    if is_adaptable(layer.ours):  # GPT-2 stores them in a different layout
         return layer
     if array.shape != expected:
         return layer._replace(status=REFUSED, notes=(f"{leaf} {array.shape}, expected {expected}",))

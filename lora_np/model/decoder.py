@@ -106,7 +106,7 @@ def next_logits(decoder, ids, cache):
         raise ValueError(f"ids: got {B} rows, expected {cache.keys.shape[1]} as in the cache")
     start, end = cache.length, cache.length + T
     if end > config.n_positions:
-        raise ValueError(f"ids: {start} tokens and {T} more are more than n_positions = {config.n_positions}")
+        raise ValueError(f"ids: {start} tokens plus {T} exceed n_positions = {config.n_positions}")
     cache = with_room(cache, end, config.n_positions)
     kv = iter(zip(cache.keys[:, :, :end], cache.values[:, :, :end]))
     layers, none_wanted = modules(config), operands_by_layer(config, ())

@@ -23,7 +23,7 @@ TOO_LARGE = "the update is larger than the weight itself: is the scale too large
 
 @np.errstate(all="ignore")
 def measure(layer, params, kind):
-    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update, None without numbers; and notes about them."""
+    """‖ΔW‖/‖W‖ and the effective rank of an applied layer's update (or None), and notes about them."""
     arrays = layer.arrays
     if not arrays:
         return None, None, []
