@@ -76,7 +76,7 @@ def fields_of(config):
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": config.rope_theta,
-        },  # for transformers 5; the fields above are for 4
+        },  # for version 5
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
     }
