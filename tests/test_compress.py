@@ -128,6 +128,12 @@ def test_no_weight_is_further_off_than_half_the_widest_gap(format, settings, blo
     assert np.all(np.abs(np.asarray(weight).reshape(blocks.shape) - blocks) <= bound[:, None])
 
 
+def test_q8_0_rounds_halves_away_from_zero():
+    """With d = 1; 0.49999997 + 0.5 would round to 1."""
+    row = np.array([127, 0.5, -0.5, 1.5, 2.5, -2.5, 0.49999997, -0.49999997] * 4, np.float32)
+    equal(np.asarray(FORMATS["q8_0"](row[None])), [[127, 1, -1, 2, 3, -3, 0, 0] * 4])
+
+
 @DTYPES
 @pytest.mark.parametrize("make", [lambda W: quantise_nf4(W, double=False), quantise_int8], ids=["nf4", "int8"])
 def test_a_second_round_trip_changes_nothing(make, dtype):

@@ -1,4 +1,4 @@
-"""Files that go across: transformers reads what `save_gpt2` wrote, PEFT what `save_peft` wrote, and the other way."""
+"""Files that go across: transformers reads what `save_hf` wrote, PEFT what `save_peft` wrote, and the other way."""
 
 import contextlib
 import json
@@ -12,13 +12,12 @@ from lora_np.adapters import Adapter, AdapterConfig, init_adapter, merge
 from lora_np.data import encode, load_reviews, load_tokenizer, model_files, normalise
 from lora_np.formats import (
     PRETRAINED,
-    load_gpt2,
-    load_llama,
+    load_hf,
     load_peft,
     load_pretrained,
     load_task,
     read_tensors,
-    save_gpt2,
+    save_hf,
     save_peft,
     shipped_adapters,
 )
@@ -39,7 +38,7 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from .hf_model import Logits, hf_model, in_float64  # noqa: E402
-from .torch_model import LLAMAS, model_case  # noqa: E402
+from .torch_model import MODELS, model_case  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
@@ -123,7 +122,7 @@ def in_transformers(folder, config, **settings):
 def in_peft(folder, params, config, adapter, tokenizer=None):
     """Base and adapter, exported to a folder and loaded by PEFT without a warning, in the base's dtype."""
     labels = [f"label {k}" for k in range(config.n_classes)] or None
-    save_gpt2(folder / "base", params, config, tokenizer, labels)
+    save_hf(folder / "base", params, config, tokenizer, labels)
     save_peft(folder / "adapter", adapter, params, config)
     with no_warnings():
         base = in_transformers(folder / "base", config).to(torch.from_numpy(params["tok_emb.weight"]).dtype)
@@ -170,7 +169,7 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
     if form not in ("shipped", "new"):
         files = {"tokenizer.json": files["tokenizer.json"]}
         tokenizer.encode_special_tokens = False
-    save_gpt2(tmp_path, params, config, tokenizer, None, files)
+    save_hf(tmp_path, params, config, tokenizer, None, files)
     texts = ["", "a <|endoftext|> in<|pad|>side"]
     texts += ["A fine film, isn't it?", 'He said: "No..." <br /> -- and left (early)!', "naïve café 10/10"]
     texts += [text[:300] for source in ("imdb", "rotten_tomatoes") for text in load_reviews(source).test.texts[:100]]
@@ -188,14 +187,13 @@ def test_transformers_reads_texts_as_we_do(form, tmp_path):
     assert text.numpy().tolist() == ours.tolist()
 
 
-LOAD = {"GPT-2": load_gpt2} | dict.fromkeys(LLAMAS, load_llama)
 FORMS = ("one file", "shards", "old fields", "bare")
 
 
 @HEADS
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", LOAD)
+@pytest.mark.parametrize("name", MODELS)
 def test_any_directory(name, dtype, form, n_classes, tmp_path, monkeypatch):
     """The same configuration, numbers and logits, whatever the files are like.
 
@@ -214,7 +212,7 @@ def test_any_directory(name, dtype, form, n_classes, tmp_path, monkeypatch):
     if form == "old fields" and name != "GPT-2":
         theta = json.loads((tmp_path / "config.json").read_text("utf-8"))["rope_parameters"]["rope_theta"]
         edit_fields(tmp_path / "config.json", rope_parameters="absent", rope_theta=theta, rope_scaling=None)
-    ours = LOAD[name](tmp_path, np.float64)
+    ours = load_hf(tmp_path, np.float64)
     assert ours.config == config and ours.labels == (list("vwxyz") if n_classes else None)
     rounded = {key: torch.tensor(array).to(dtype).double() for key, array in params.items()}
     check_all("imported, weights", ours.params, rounded, 0.0)
@@ -279,7 +277,7 @@ def test_fields_that_change_what_a_model_computes(name, kind, changes, tmp_path,
     edit_fields(tmp_path / "config.json", **changes)
     if kind == "refused":
         with pytest.raises(ValueError, match="expected|missing|unexpected") as refusal:
-            LOAD[name](tmp_path)
+            load_hf(tmp_path)
         assert "\n" not in str(refusal.value)
         if name != "GPT-2":
             return
@@ -291,7 +289,7 @@ def test_fields_that_change_what_a_model_computes(name, kind, changes, tmp_path,
     same = same and model.generate(torch.tensor(batch.ids), **options).tolist() == text.tolist()
     assert same == (kind == "same")
     if kind != "refused":
-        ours = LOAD[name](tmp_path, dtype)
+        ours = load_hf(tmp_path, dtype)
         agree("imported", forward(ours.params, batch.ids, ours.config)[0], theirs)
 
 
@@ -299,7 +297,7 @@ def test_a_classifier_reads_the_last_token_that_is_not_padding(tmp_path):
     """Also where a text itself ends with that token, or consists of it."""
     _, config, params, _ = model_case("GPT-2", 4, 0)
     hf_model(params, config).save_pretrained(tmp_path)
-    ours = load_gpt2(tmp_path, np.float64)
+    ours = load_hf(tmp_path, np.float64)
     ids = np.array([[3, 7, 0, 4, 9], [3, 7, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 0, 0]])  # pad_token_id is 0
     lengths = [len(row) for row in without_padding(list(ids), ours.config)]
     assert lengths == [5, 2, 3, 1]

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lora_np.formats import load_peft, save_gpt2, save_llama, save_peft
+from lora_np.formats import load_peft, save_hf, save_peft
 from lora_np.model import forward
 
 from .comparison import OUTPUT, check
@@ -21,7 +21,6 @@ from .torch_model import LLAMAS, model_case  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
-SAVE = {"GPT-2": save_gpt2, "Llama": save_llama}
 LAYERS = {
     "GPT-2": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
     "Llama": [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")],
@@ -163,7 +162,7 @@ def test_ten_random_adapters(tenth, kind, tmp_path, monkeypatch):
         assert fields["peft_version"] == peft.__version__, "what means nothing here is saved again"
         assert list(fields) == sorted(fields)
         if (done % 2 == 0 or kind == "GPT-2") and has_head == bool(n_classes):
-            SAVE[kind](folder / "base", params, config)
+            save_hf(folder / "base", params, config)
             base = in_transformers(folder / "base", config, attn_implementation="eager", dtype=torch.float64)
             theirs = Logits(in_peft(base, folder / "again"), n_classes)(ids, lengths)
             check(f"{kind}, random adapters to PEFT", "logits", theirs.detach().numpy(), logits, OUTPUT)
