@@ -40,6 +40,7 @@ from lora_np.tasks import classifier as user_task
 from lora_np.tasks.adapter_set import load_adapter_set, mixed
 from lora_np.tasks.labelling import label_records, text_records
 from lora_np.tasks.report import class_report, format_report, wilson_interval
+from lora_np.tasks.table import balanced_weights
 from lora_np.tasks.writing import pieces, write_text_from
 
 from .tiny import edit_fields, edit_tensors
@@ -191,7 +192,7 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr("lora_np.tasks.classifier.train", None)
+    monkeypatch.setattr("lora_np.tasks.finetune.train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),
@@ -299,7 +300,7 @@ def test_balanced_weights_are_scikit_learns():
     compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
     classes = np.array([0] * 7 + [1] * 2 + [2] * 40)
     expected = compute("balanced", classes=np.arange(3), y=classes)
-    np.testing.assert_allclose(user_task.balanced_weights(classes), expected, rtol=1e-12)
+    np.testing.assert_allclose(balanced_weights(classes), expected, rtol=1e-12)
 
 
 def test_the_report_of_a_fine_tuning(words, run, tmp_path, tickets):

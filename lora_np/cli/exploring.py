@@ -1,8 +1,7 @@
 """The command explore, which writes a page about an adapter."""
 
 from ..tasks.explore import explore
-from .shared import print_now
-from .tasks import QUOTING
+from .shared import QUOTING, print_now
 
 
 def add_commands(command):

@@ -8,6 +8,8 @@ from ..formats import check_file, write_json
 # Without buffering, so that a long job shows its results as they come, also in a pipe.
 print_now = partial(print, flush=True)
 
+QUOTING = "in a TSV, quotes enclose cells (default: they are text)"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are ValueErrors; it refuses an option that is given twice, and words that name nothing."""

@@ -8,7 +8,7 @@ import numpy as np
 from ..checked import shown, whole_number
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
-from ..tasks.start import answers_of
+from ..tasks.finetune import naming_model
 from ..tasks.writing import answer_from, write_text_from
 from ..training import blas_threads, worthwhile_threads
 
@@ -107,7 +107,7 @@ def messages_before(arguments, *prompts):
 @contextmanager
 def writing(name, task):
     """The context of a generation: products of a small model's matrices are too short for two threads."""
-    with blas_threads(worthwhile_threads(task.params)), answers_of(name):
+    with blas_threads(worthwhile_threads(task.params)), naming_model(name):
         yield
 
 

@@ -11,7 +11,8 @@ from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
 from .explore_answers import by_rank, by_scale, labelled_texts, language_tokens, spread
 from .explore_layers import cut, directions_of, layer_rows
-from .start import answers_of, is_large, silent
+from .finetune import naming_model, no_report
+from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"
 PLACE = "/*DATA*/"  # in it, where its data go
@@ -34,7 +35,7 @@ def explore(
     prompts=(),
     n_texts=None,
     chat=False,
-    report=silent,
+    report=no_report,
 ):
     """Write a page about an adapter, which needs nothing except a browser.
 
@@ -92,7 +93,7 @@ def explore(
         measured = labelled_texts(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs texts to measure losses on; see --data and --text-file")
-    with blas_threads(worthwhile_threads(task.params)), answers_of(adapter):
+    with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
         page = page_data(task, loaded.base, measured, prompts, chat, report)
     page = {"name": task_folder(adapter).resolve().name, "base": Path(base_name(loaded.base, out)).name, **page}
     write_text(out, page_text(page))

@@ -10,8 +10,8 @@ from ..formats.task import SHIPPED
 from ..training import language_loss, worthwhile_threads
 from .classifier import class_probabilities
 from .labelling import texts_to_label, trained_column
-from .language_model import WINDOW, parts_of, perplexity
-from .start import most_tokens
+from .language import perplexity, split
+from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
 
 SCALES = [i / 4 for i in range(9)]  # 0 to 2
@@ -32,7 +32,7 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
     """
     if text_file is not None:
         texts = encode(tokenizer, read_texts(text_file))
-        test = parts_of(token_stream(texts))[-1]
+        test = split(token_stream(texts))[-1]
         if len(test) < 2:
             raise ValueError(f"text_file: {text_file} has {sum(map(len, texts))} tokens, expected at least 20")
         return f"the end of {Path(text_file).name}", test[-max(2, sum(map(len, texts[-n:]))) :]
@@ -109,7 +109,7 @@ def measure(task, base, data, classes):
         p = class_probabilities(task, data)  # (N, K)
         of_class = np.maximum(p[np.arange(len(p)), classes], np.finfo(np.float32).tiny)
         return {"loss": float(-np.log(of_class).mean()), "accuracy": float(np.mean(p.argmax(axis=1) == classes))}
-    length = most_tokens(task.config, base, None, WINDOW)
+    length = tokens_to_read(FinetuneSettings(base=base), "text", task.config)
     loss = language_loss(task.params, task.config, data, None, length, worthwhile_threads(task.params))
     return {"loss": loss, "perplexity": perplexity(loss)}
 

@@ -7,8 +7,8 @@ from ..formats import check_file, task_places, write_text
 from ..formats.atomic import write_atomically
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
+from .finetune import naming_model
 from .report import class_report, confusion_picture
-from .start import answers_of
 
 TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path of texts that come from no file
 
@@ -49,7 +49,7 @@ def label_records(model, records, text_column, out=None, proba=False, quoting=Fa
         format_records(records.columns, records.rows, suffix, quoting)  # raises for what it cannot hold
     texts = texts_to_label(model, records, text_column)
     classifier = load_classifier(model, base)
-    with answers_of(model):
+    with naming_model(model):
         probabilities = class_probabilities(classifier, texts)
     if out is not None:
         columns = answer_columns(records.columns, classifier.labels if proba else ())
@@ -103,7 +103,7 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
     classifier = load_classifier(model, base)
     true = encode_labels([label.strip() for label in labels], classifier.labels)
-    with answers_of(model):
+    with naming_model(model):
         answers = class_probabilities(classifier, texts).argmax(axis=1)
     report = class_report(classifier.labels, true, answers)
     if picture is not None:

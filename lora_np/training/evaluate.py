@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 
+from ..data import language_batches
 from ..model import loss_and_gradients, predict_logits
 from ..ops import IGNORE_INDEX, cross_entropy_forward, target_weights
 from .threads import shard_threads
+
+# Rows in a batch without gradients. Small arrays stay in the processor's cache.
+CLASSIFIER_BATCH, LANGUAGE_BATCH = 32, 16
 
 
 def evaluate(params, batches, config, adapter=None, class_weights=None, threads=1):
@@ -18,7 +22,7 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     batches : iterable of Batch
     config : ModelConfig or LlamaConfig
     adapter : Adapter or None
-    class_weights : array (n_classes,) or None, of the loss alone; see `cross_entropy_forward`
+    class_weights : array (n_classes,) or None, for the loss alone; see `cross_entropy_forward`
     threads : int, how many batches are processed in parallel; changes the time and no number
 
     Returns
@@ -45,6 +49,15 @@ def evaluate(params, batches, config, adapter=None, class_weights=None, threads=
     if not total:
         raise ValueError("batches: got none, expected at least one to evaluate on")
     return {"loss": loss_sum / weight_sum, "accuracy": correct / total}
+
+
+def language_loss(params, config, tokens, adapter=None, length=None, threads=1):
+    """Mean loss over a token stream in nats per token, in windows of `length` tokens; its exp is the perplexity.
+
+    Without a `length` a window has n_positions tokens.
+    """
+    batches = language_batches(tokens, LANGUAGE_BATCH, length or config.n_positions)
+    return evaluate(params, batches, config, adapter, threads=threads)["loss"]
 
 
 def mean_loss(results):
