@@ -143,8 +143,11 @@ def test_recomputation_and_threads_change_no_bit(base, chats, tmp_path):
             "finetune --data {table} --out {out} --base {base}",
             "row 1, line 2: has 'text', 'label'; expected either prompt",
         ),
-        ("finetune --data {chats} --out {out} --base {base} --as-words", "as-words: needs --text and --label"),
-        ("finetune --data {table} --text text --out {out}", "label: is missing"),
+        (
+            "finetune --data {chats} --out {out} --base {base} --as-words",
+            "text_column: is missing; the task 'question' needs it",
+        ),
+        ("finetune --data {table} --text text --out {out}", "label_column: is missing"),
         ("finetune --text-file {table} --out {out} --method full --weights blocks", "weights: got 'blocks', expected"),
         (
             "finetune --data {table} --text text --label label --out {out} --as-words --method head",

@@ -5,12 +5,8 @@ from ..tasks.label_words import QUESTION
 from ..tasks.run import read_run
 from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, OFFERED, RANKS, TARGETS, WEIGHTS, FinetuneSettings
 from ..tasks.table import CLASS_WEIGHTS
-from .shared import QUOTING, print_now
+from .shared import QUOTING, options_of, print_now
 
-TABLE_OPTIONS = {  # field -> its option
-    **{"text_column": "text", "label_column": "label", "test_data": "test"},
-    **{"class_weights": "class-weights", "quoting": "quoting", "question": "as-words"},
-}
 ADAPTER_FIELDS = ("variant", "r", "alpha", "targets", "adapter_dropout")
 
 
@@ -88,40 +84,21 @@ def add_training_options(tuning):
 
 
 def run_finetune(arguments):
-    data, settings = read_run(arguments.settings, options_of(arguments))
+    data, settings = read_run(arguments.settings, run_values(arguments))
     results = finetune(data, arguments.out, settings, print_now)
     print(*data.summary(results), f"saved in {arguments.out}", sep="\n")
 
 
-def options_of(arguments):
+def run_values(arguments):
     """The options that are given, as values for `run_from`."""
-    options = {name: value for name, value in vars(arguments).items() if value is not None}
-    for name in ("call", "command", "options_given", "settings", "out"):
-        options.pop(name, None)
+    options = {name: value for name, value in options_of(arguments).items() if value is not None}
+    options = {name: value for name, value in options.items() if name not in ("settings", "out")}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter
     if "text_file" in options:
-        check_no_table(options, "needs --data; a --text-file has its own test part")
-        return options | {"task": "text", "data": options.pop("text_file")}
-    if "question" in options:
-        options |= {"task": "question", "question": on_a_line(options["question"])}
-    if arguments.settings is not None:
-        return options
-    if "data" not in options:
-        raise ValueError("one of the arguments --data --text-file --settings is required; see finetune --help")
-    if not {"text_column", "label_column"} & options.keys():
-        check_no_table(options, "needs --text and --label; without them --data is a file of conversations")
+        options |= {"task": "text", "data": options.pop("text_file")}
+    question = options.get("question")
+    if question is not None:  # on a line of its own, unless it begins with white space
+        options |= {"task": "question", "question": question if question[:1].isspace() else f"\n{question}"}
     return options
-
-
-def check_no_table(options, reason):
-    """Raise ValueError for the first option that only applies to a table of labels."""
-    for name, option in TABLE_OPTIONS.items():
-        if name in options:
-            raise ValueError(f"{option}: {reason}")
-
-
-def on_a_line(question):
-    """A question on a line of its own, unless it begins with white space."""
-    return question if question[:1].isspace() else f"\n{question}"

@@ -60,6 +60,19 @@ def subcommands(parser, dest, metavar):
     return add
 
 
+def add_columns(parser, *names):
+    """Add the options --text and --label, or one of them, and --quoting, for the file of a saved classifier."""
+    for name in names:
+        text = f"its column of {name}s (default: the one that the model was trained with)"
+        parser.add_argument(f"--{name}", dest=f"{name}_column", metavar="COLUMN", help=text)
+    parser.add_argument("--quoting", action="store_true", help=QUOTING)
+
+
+def options_of(arguments):
+    """The values of a command's own arguments, name -> value."""
+    return {name: v for name, v in vars(arguments).items() if name not in ("call", "command", "options_given")}
+
+
 def check_unset(arguments, names, reason):
     """Raise ValueError for the first option that is set although it does not apply."""
     for name in names:

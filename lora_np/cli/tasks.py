@@ -14,7 +14,7 @@ from ..tasks.exchange import FORMATS, export, import_gguf, import_hf, import_pef
 from ..tasks.inspection import format_inspection, inspect_file, sources_of
 from ..tasks.labelling import TEXT_COLUMN, judge_file, label_records, text_records
 from ..tasks.report import format_report
-from .shared import QUOTING, check_unset, json_writer
+from .shared import add_columns, check_unset, json_writer
 
 
 def add_commands(command):
@@ -24,8 +24,7 @@ def add_commands(command):
     predict.add_argument("--base", metavar="DIR", help=moved)
     predict.add_argument("texts", nargs="*", type=str, metavar="TEXT", help="texts to classify")
     predict.add_argument("--data", metavar="FILE", help="a CSV, TSV or JSONL file of texts")
-    predict.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
-    predict.add_argument("--quoting", action="store_true", help=QUOTING)
+    add_columns(predict, "text")
     predict.add_argument("--proba", action="store_true", help="give the probability of every class")
     text = "write all columns, label and probability as .csv, .tsv or .jsonl"
     predict.add_argument("--out", metavar="FILE", help=text)
@@ -34,9 +33,7 @@ def add_commands(command):
     judging.add_argument("--model", required=True, metavar="DIR", help="the folder that finetune wrote")
     judging.add_argument("--base", metavar="DIR", help=moved)
     judging.add_argument("--data", required=True, metavar="FILE", help="a CSV, TSV or JSONL file")
-    judging.add_argument("--text", metavar="COLUMN", help="its column of texts (default: as in finetune)")
-    judging.add_argument("--label", metavar="COLUMN", help="its column of labels (default: as in finetune)")
-    judging.add_argument("--quoting", action="store_true", help=QUOTING)
+    add_columns(judging, "text", "label")
     judging.add_argument("--json", metavar="FILE", help="also write the report as JSON")
     judging.add_argument("--out", metavar="FILE", help="draw the confusion matrix as a .png")
 
@@ -85,9 +82,10 @@ def add_commands(command):
 def run_predict(arguments):
     if bool(arguments.texts) == bool(arguments.data):
         raise ValueError("give either texts to classify or --data FILE")
-    column, settings = arguments.text, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
+    column, settings = arguments.text_column, (arguments.out, arguments.proba, arguments.quoting, arguments.base)
     if arguments.texts:
-        check_unset(arguments, ["text"], "needs --data")
+        if column is not None:
+            raise ValueError("text: needs --data")
         records, column = text_records(arguments.texts), TEXT_COLUMN
     else:
         records = read_records(arguments.data, arguments.quoting)
@@ -102,7 +100,10 @@ def run_predict(arguments):
 
 
 def run_evaluate(arguments):
-    columns, settings = (arguments.text, arguments.label), (arguments.out, arguments.quoting, arguments.base)
+    columns, settings = (
+        (arguments.text_column, arguments.label_column),
+        (arguments.out, arguments.quoting, arguments.base),
+    )
     write_as_json = json_writer(arguments.json, [arguments.data, *task_places(arguments.model, arguments.base)])
     report = judge_file(arguments.model, arguments.data, *columns, *settings)
     print(format_report(report))

@@ -14,13 +14,7 @@ LARGEST_SHARD = 1024  # tokens that one thread of a large model's training works
 
 
 def n_shards(settings, longest):
-    """The number of shards of each batch: one per thread, or more for a large base whose texts are long.
-
-    Parameters
-    ----------
-    settings : FinetuneSettings without None
-    longest : int, tokens of the longest row
-    """
+    """The number of shards of each batch: one per thread, or more for a large base if the longest row is long."""
     pieces = math.ceil(settings.batch_size * longest / LARGEST_SHARD) if is_large(settings.base) else 1
     return min(settings.batch_size, max(settings.threads, pieces))
 

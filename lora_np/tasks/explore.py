@@ -9,7 +9,7 @@ from ..formats import check_file, task_folder, task_places, write_text
 from ..formats.task import base_name
 from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
-from .explore_answers import by_rank, by_scale, labelled_texts, language_tokens, spread
+from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import cut, directions_of, layer_rows
 from .finetune import naming_model, no_report
 from .settings import is_large
@@ -90,7 +90,7 @@ def explore(
     elif chat:
         raise ValueError(f"chat: {adapter} is of a classifier, which answers with a label")
     else:
-        measured = labelled_texts(adapter, task, data, text_column, label_column, quoting, n)
+        measured = texts_of_table(adapter, task, data, text_column, label_column, quoting, n)
     if n_texts is not None and measured is None:
         raise ValueError("texts: needs texts to measure losses on; see --data and --text-file")
     with blas_threads(worthwhile_threads(task.params)), naming_model(adapter):
@@ -107,7 +107,7 @@ def page_data(task, base, measured, prompts, chat, report):
     ----------
     task : Task with its adapter
     base : folder or file of the base
-    measured : from `language_tokens` or `labelled_texts`
+    measured : from `language_tokens` or `texts_of_table`
     prompts, chat, report : as in `explore`
 
     Returns

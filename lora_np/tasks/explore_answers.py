@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import column_of, encode, encode_labels, load_licences, load_reviews, read_records, read_texts, token_stream
+from ..data import encode, encode_labels, load_licences, load_reviews, read_texts, token_stream
 from ..formats import task_folder
 from ..formats.task import SHIPPED
 from ..training import language_loss, worthwhile_threads
 from .classifier import class_probabilities
-from .labelling import texts_to_label, trained_column
+from .labelling import labelled_texts
 from .language import perplexity, split
 from .settings import FinetuneSettings, tokens_to_read
 from .writing import answer_from, write_text_from
@@ -47,17 +47,15 @@ def language_tokens(adapter, tokenizer, text_file, n, report):
         return None
 
 
-def labelled_texts(adapter, task, data, text_column, label_column, quoting, n):
+def texts_of_table(adapter, task, data, text_column, label_column, quoting, n):
     """(what they are, texts, classes (N,)) of at most n rows for a classifier; None without data."""
     if data is None:
         for name, value in {"text": text_column, "label": label_column, "quoting": quoting or None}.items():
             if value is not None:
                 raise ValueError(f"{name}: needs --data")
         return None
-    records = read_records(data, quoting)
-    texts = texts_to_label(adapter, records, text_column)
-    labels = column_of(records, label_column or trained_column(adapter, "label_column"), "label_column")
-    classes = encode_labels([label.strip() for label in labels], task.labels)
+    texts, labels = labelled_texts(adapter, data, text_column, label_column, quoting)
+    classes = encode_labels(labels, task.labels)
     rows = spread(len(texts), n)
     return f"rows of {Path(data).name}", [texts[row] for row in rows], classes[rows]
 

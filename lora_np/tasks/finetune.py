@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..formats import Task, check_target, read_model, save_task
 from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .resuming import check_state, resumable
-from .settings import FinetuneSettings, base_place, enough_epochs, tokens_to_read
+from .settings import FinetuneSettings, base_place, check_path, enough_epochs, tokens_to_read
 
 
 class Dataset(NamedTuple):
@@ -30,6 +31,43 @@ class Dataset(NamedTuple):
     class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
 
 
+@dataclass(frozen=True)
+class Data:
+    """What `finetune` asks of a kind of data. Each kind is a subclass with the methods `read` and `summary`.
+
+    Parameters
+    ----------
+    data : path of a file
+    """
+
+    data: str | Path
+    task = None  # a key of `settings.DEFAULTS`
+
+    def __post_init__(self):
+        for name, path in self.paths().items():
+            check_path(name, path)
+
+    def paths(self):
+        """The files that are read, by field."""
+        return {"data": self.data}
+
+    def fields(self):
+        """The task and all fields as plain values, from which `run_from` makes the same data."""
+        return {"task": self.task, **asdict(self), **{name: str(path) for name, path in self.paths().items()}}
+
+    def read(self, model, settings):
+        """Read the files, and return the Dataset for a Task and FinetuneSettings."""
+        raise NotImplementedError
+
+    def files(self, results):
+        """The files to save beside the model, name -> bytes."""
+        return {}
+
+    def summary(self, results):
+        """What `finetune` returned, as lines of text."""
+        raise NotImplementedError
+
+
 def no_report(line):
     """A `report` that says nothing."""
 
@@ -42,10 +80,7 @@ def finetune(data, out, settings=None, report=no_report):
 
     Parameters
     ----------
-    data : LabelledTable, QuestionTable, TextFile or Conversations. Other data needs their attribute `task`, a key of
-        `settings.DEFAULTS`, and their methods: `paths()`, the files that are read, by field; `read(model, settings)`,
-        which gives a Dataset; `files(results)` to save beside the model, name -> bytes; and `fields()`, all fields as
-        plain values
+    data : LabelledTable, QuestionTable, TextFile or Conversations, or another subclass of Data
     out : folder to write
     settings : FinetuneSettings; None: the defaults
     report : function of a line of text about the training, called before it

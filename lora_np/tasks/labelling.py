@@ -98,17 +98,23 @@ def judge_file(model, data, text_column=None, label_column=None, picture=None, q
     """
     if picture is not None:
         check_file(picture, "out", [data, *task_places(model, base)])
-    records = read_records(data, quoting)
-    texts = texts_to_label(model, records, text_column)
-    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
+    texts, labels = labelled_texts(model, data, text_column, label_column, quoting)
     classifier = load_classifier(model, base)
-    true = encode_labels([label.strip() for label in labels], classifier.labels)
+    true = encode_labels(labels, classifier.labels)
     with naming_model(model):
         answers = class_probabilities(classifier, texts).argmax(axis=1)
     report = class_report(classifier.labels, true, answers)
     if picture is not None:
         write_atomically(picture, confusion_picture(report))
     return report
+
+
+def labelled_texts(model, data, text_column=None, label_column=None, quoting=False):
+    """The texts and the labels of a file; the parameters are those of `judge_file`."""
+    records = read_records(data, quoting)
+    texts = texts_to_label(model, records, text_column)
+    labels = column_of(records, label_column or trained_column(model, "label_column"), "label_column")
+    return texts, [label.strip() for label in labels]
 
 
 def texts_to_label(model, records, text_column=None):

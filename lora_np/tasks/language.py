@@ -1,68 +1,23 @@
 """Texts and conversations: fine-tune a language model on them."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..data import class_batches, encode, language_batches, pad_id, read_chats, read_texts, token_stream
 from ..formats import chat_rows, chat_template
 from ..training import LANGUAGE_BATCH, evaluate, stream
-from .finetune import Dataset
+from .finetune import Data, Dataset
 from .label_words import check_is_language_model
-from .settings import check_path
 
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the data; the rest is the test part
 PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class LanguageData:
-    """What `TextFile` and `Conversations` share: the test part's perplexity is measured before and after.
-
-    Parameters
-    ----------
-    data : path of a file
-    """
-
-    data: str | Path
-
-    def __post_init__(self):
-        check_path("data", self.data)
-
-    def paths(self):
-        """The files that are read, by field."""
-        return {"data": self.data}
-
-    def fields(self):
-        """The fields as plain values."""
-        return {"task": self.task, "data": str(self.data)}
-
-    def dataset(self, model, epoch_batches, validation, test, n_rows, longest, parts, counts, settings):
-        """The Dataset of batches for training and evaluation; `counts` go into the results."""
-
-        def perplexity_of(trained, name):
-            loss = evaluate(trained.params, test, model.config, trained.adapter, threads=settings.threads)["loss"]
-            return {name: perplexity(loss)}
-
-        return Dataset(
-            model,
-            epoch_batches,
-            validation,
-            n_rows,
-            longest,
-            parts,
-            lambda trained, history: perplexity_of(trained, "test_perplexity"),
-            lambda: {**counts, **perplexity_of(model, "test_perplexity_before")},
-        )
-
-    def files(self, results):
-        """The files to save beside the model: none."""
-        return {}
+class LanguageData(Data):
+    """Data whose test part's perplexity is measured before and after the training."""
 
     def summary(self, results):
-        """The results as lines of text."""
         what = self.counted
         n, before, after = results[what], results["test_perplexity_before"], results["test_perplexity"]
         lines = [f"{what}: {n['train']:,} for training, {n['validation']:,} for validation, {n['test']:,} for testing"]
@@ -79,7 +34,6 @@ class TextFile(LanguageData):
     task, counted = "text", "tokens"
 
     def read(self, model, settings):
-        """The Dataset for a model; see `finetune`."""
         check_is_language_model(model)
         tokens, length = token_stream(encode(model.tokenizer, read_texts(self.data))), settings.max_tokens
         train, validation, test = parts = split(tokens)
@@ -90,9 +44,9 @@ class TextFile(LanguageData):
         def epoch_batches(rng):
             return list(language_batches(train, settings.batch_size, length, rng))
 
-        evaluated = [list(language_batches(part, LANGUAGE_BATCH, length)) for part in (validation, test)]
-        counts = {"tokens": dict(zip(PARTS, map(len, parts)))}
-        return self.dataset(model, epoch_batches, *evaluated, len(train) // length, length, parts, counts, settings)
+        validation, test = (list(language_batches(part, LANGUAGE_BATCH, length)) for part in (validation, test))
+        tests = perplexity_tests(model, test, {"tokens": dict(zip(PARTS, map(len, parts)))}, settings.threads)
+        return Dataset(model, epoch_batches, validation, len(train) // length, length, parts, *tests)
 
 
 class Conversations(LanguageData):
@@ -104,7 +58,6 @@ class Conversations(LanguageData):
     task, counted = "chat", "conversations"
 
     def read(self, model, settings):
-        """The Dataset for a model; see `finetune`."""
         check_is_language_model(model)
         chats, template, pad = read_chats(self.data), chat_template(model.files), pad_id(model.tokenizer)
         order = stream(settings.seed, "sample").permutation(len(chats.conversations))
@@ -122,16 +75,28 @@ class Conversations(LanguageData):
         def epoch_batches(rng):
             return class_batches(*train, settings.batch_size, pad, rng)
 
-        evaluated = [class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:]]
-        sizes, arrays = (len(train[0]), max(map(len, train[0]))), [array for part in parts for array in part]
+        validation, test = (class_batches(*part, LANGUAGE_BATCH, pad) for part in parts[1:])
         counts = {"conversations": {name: len(ids) for name, (ids, _) in zip(PARTS, parts)}}
-        counts |= {"cut": n_cut, "left_out": n_empty}
-        return self.dataset(model, epoch_batches, *evaluated, *sizes, arrays, counts, settings)
+        tests = perplexity_tests(model, test, {**counts, "cut": n_cut, "left_out": n_empty}, settings.threads)
+        arrays = [array for part in parts for array in part]
+        return Dataset(model, epoch_batches, validation, len(train[0]), max(map(len, train[0])), arrays, *tests)
 
 
 def split(data):
     """The training, validation and test part of an array."""
     return np.split(data, [int(TRAIN * len(data)), int((TRAIN + VALIDATION) * len(data))])
+
+
+def perplexity_tests(model, batches, counts, threads):
+    """The fields `test` and `test_base` of a Dataset that is tested on batches; `counts` are part of the results."""
+
+    def measure(trained):
+        return perplexity(evaluate(trained.params, batches, model.config, trained.adapter, threads=threads)["loss"])
+
+    return (
+        lambda trained, history: {"test_perplexity": measure(trained)},
+        lambda: {**counts, "test_perplexity_before": measure(model)},
+    )
 
 
 def perplexity(loss):

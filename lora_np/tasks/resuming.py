@@ -26,14 +26,14 @@ def state_path(out):
 
 
 def check_state(out):
-    """The step and label of a folder's saved state, or None if there is none.
+    """The step and label of a folder's saved state, or 0 and None if there is none.
 
     Raises ValueError if another file is in its place, which a save would replace.
     """
     path = state_path(out)
     check_file(path, "out")
     if not is_there(path):
-        return None
+        return 0, None
     try:
         return saved_run(path)
     except ValueError as error:
@@ -62,7 +62,7 @@ def resumable(out, plan, base, dataset, settings, report):
     label = run_label(base, dataset, settings)
     path, whole, steps = state_path(out), whole_label(plan["config"], label), plan["config"].steps
     with only_process(out):
-        step, saved = check_state(out) or (0, None)
+        step, saved = check_state(out)
         if saved == whole:
             report(f"resuming at step {step} of {steps}")
         elif saved is not None:
@@ -72,10 +72,10 @@ def resumable(out, plan, base, dataset, settings, report):
         try:
             yield {"state_path": path, "label": label, **more}
         except KeyboardInterrupt:
-            step, saved = check_state(out) or (0, None)
+            step, saved = check_state(out)
             remedy = [f"the same command resumes at step {step} of {steps}"] if saved == whole else []
             raise KeyboardInterrupt(*remedy) from None
-        if (check_state(out) or (0, None))[1] == whole:
+        if check_state(out)[1] == whole:
             path.unlink()
 
 

@@ -67,13 +67,13 @@ def run_from(values):
     names = {field.name for field in fields(FinetuneSettings)}
     settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
     rest = {name: value for name, value in values.items() if name not in names}
-    columns = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
-    task = one_of("task", rest.pop("task", "question" if "question" in rest else columns), KINDS)
-    needed = {field.name: field.default is MISSING for field in fields(KINDS[task])}
+    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
+    task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
+    for field in fields(KINDS[task]):
+        names.add(field.name)
+        if field.default is MISSING and rest.get(field.name) is None:
+            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
     for name in rest:
-        if name not in needed:
-            raise ValueError(f"{name}: is not a setting, expected one of {', '.join(sorted(names | needed.keys()))}")
-    for name in needed:
-        if needed[name] and rest.get(name) is None:
-            raise ValueError(f"{name}: is missing, and the task {task!r} needs it")
+        if name not in names:
+            raise ValueError(f"{name}: no setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
     return KINDS[task](**rest), settings

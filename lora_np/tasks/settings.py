@@ -109,12 +109,7 @@ class FinetuneSettings:
         return {"lora": self.adapter, "head": AdapterConfig(targets=()), "full": None}[self.method]
 
     def with_defaults(self, task):
-        """These settings without None, except for those that depend on the model and the data.
-
-        Parameters
-        ----------
-        task : a key of DEFAULTS
-        """
+        """These settings for a task, a key of DEFAULTS; what depends on the model or the data is still None."""
         large = is_large(self.base)
         defaults = DEFAULTS[task][large]
         one_of("method", self.method, defaults.learning_rates)
@@ -136,13 +131,7 @@ class FinetuneSettings:
 
 
 def adapter_from(adapter, rank):
-    """The AdapterConfig of a setting.
-
-    Parameters
-    ----------
-    adapter : see `FinetuneSettings`
-    rank : int, the default
-    """
+    """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default."""
     if isinstance(adapter, AdapterConfig):
         return adapter
     adapter = {} if adapter is None else adapter
@@ -200,14 +189,7 @@ def base_place(base):
 
 
 def tokens_to_read(settings, task, config):
-    """The most tokens that are read of a text: max_tokens, or the default for the task and the base's size.
-
-    Parameters
-    ----------
-    settings : FinetuneSettings
-    task : a key of DEFAULTS
-    config : ModelConfig or LlamaConfig of the base
-    """
+    """The most tokens to read of a text: max_tokens, or the default for a task, a key of DEFAULTS, and the base."""
     if settings.max_tokens is None:
         return min(config.n_positions, DEFAULTS[task][is_large(settings.base)].max_tokens or config.n_positions)
     return whole_number("max_tokens", settings.max_tokens, most=config.n_positions, why="the model's n_positions")

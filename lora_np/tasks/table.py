@@ -1,6 +1,6 @@
 """Labelled tables: train a classifier with a new head, or a language model that answers a question with the label."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from ..model import add_head
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
 from .classifier import class_probabilities, token_ids
-from .finetune import Dataset
+from .finetune import Data, Dataset
 from .label_words import QUESTION, check_is_language_model, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
-from .settings import check_path, check_text
+from .settings import check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
@@ -27,8 +27,8 @@ ADVICE = "  More texts of such a class help most; --class-weights balanced makes
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of texts and labels. What is trained on it is up to the subclass.
+class Table(Data):
+    """A table of texts and labels, for a classifier with a new head or without one.
 
     Parameters
     ----------
@@ -39,30 +39,21 @@ class Table:
     quoting : bool, for a TSV; see `read_records`
     """
 
-    data: str | Path
     text_column: str
     label_column: str
     test_data: str | Path | None = None
     quoting: bool = False
 
     def __post_init__(self):
-        for name, path in self.paths().items():
-            check_path(name, path)
+        super().__post_init__()
         check_fields(self, check_text, "text_column", "label_column")
         if not isinstance(self.quoting, bool):
             raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
 
     def paths(self):
-        """The files that are read, by field."""
-        paths = {"data": self.data, "test_data": self.test_data}
-        return {name: path for name, path in paths.items() if path is not None}
-
-    def fields(self):
-        """The fields as plain values."""
-        return {"task": self.task, **asdict(self), **{name: str(path) for name, path in self.paths().items()}}
+        return super().paths() | ({} if self.test_data is None else {"test_data": self.test_data})
 
     def read(self, model, settings):
-        """The Dataset for a model; see `finetune`."""
         splits, n_left_out = self.split(settings.seed)
         labels, pad = label_names(splits.train.labels), pad_id(model.tokenizer)
         model = self.labelling(model._replace(labels=labels, max_tokens=settings.max_tokens), settings.seed)
@@ -132,14 +123,12 @@ class Table:
         return {"tf-idf": words.predict(splits.test.texts)}
 
     def files(self, results):
-        """The files to save beside the model: the confusion matrix, unless matplotlib is missing."""
         try:
             return {"confusion.png": confusion_picture(results["test"])}
-        except ModuleNotFoundError:
+        except ModuleNotFoundError:  # matplotlib
             return {}
 
     def summary(self, results):
-        """The results as lines of text."""
         n, longer = results["rows"], results["longer_texts"]
         lines = [f"labels: {', '.join(map(shown, results['labels']))}"]
         lines.append(f"rows: {n['train']} for training, {n['validation']} for validation, {n['test']} for testing")

@@ -59,7 +59,6 @@ def fine_tuning(
         warmup_steps=steps_per_epoch // 4,
         optimiser=adapter_optimiser(adapter),
         eval_every=max(1, steps // (2 * epochs if evaluations is None else evaluations)),
-        select="loss",
         select_from=settled_from(adapter, steps),
         seed=seed,
         shards=shards,

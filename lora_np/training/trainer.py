@@ -18,8 +18,6 @@ from .state import Saver, TrainState, load_state
 from .streams import stream
 from .threads import blas_threads, shard_threads
 
-SELECT = {"loss": -1.0, "accuracy": 1.0}  # the measures that can choose the best weights: lower, higher
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -35,7 +33,6 @@ class TrainConfig:
     shards : int, how many shards each batch is split into (gradient accumulation)
     threads : int, how many shards are processed in parallel; changes the time and no number; see `threads.py`
     eval_every : int, steps between evaluations; 0: only after the last step
-    select : "loss" or "accuracy", the measure that chooses the best weights
     select_from : int, the first step whose evaluation may be the best; see `settled_from`
     save_every : int, steps between saves of the state, if it has a path
     seed : int
@@ -51,7 +48,6 @@ class TrainConfig:
     shards: int = 1
     threads: int = 1
     eval_every: int = 0
-    select: str = "loss"
     select_from: int = 0
     save_every: int = 100
     seed: int = 0
@@ -62,7 +58,6 @@ class TrainConfig:
         if self.select_from > self.steps:
             raise ValueError(f"select_from: got {self.select_from}, expected at most steps = {self.steps}")
         check_fields(self, one_of, "schedule", choices=SCHEDULES)
-        check_fields(self, one_of, "select", choices=SELECT)
         check_fields(self, finite_number, "learning_rate", above=0)
         check_fields(self, finite_number, "final_share")
         if self.clip_norm not in (None, math.inf):  # infinity measures the norm and clips nothing
@@ -93,8 +88,8 @@ def train(
     epoch_batches : function (rng) -> list of the batches of one epoch; rng depends only on the seed and the epoch's
         number. Every epoch must have as many batches as the first.
     config : TrainConfig
-    evaluate : function (trainable) -> dict of floats with config.select among them, or None; the arrays are the run's
-        own, and its next step writes into them
+    evaluate : function (trainable) -> dict of floats, with the "loss" that chooses the best weights, or None; the
+        arrays are the run's own, and its next step writes into them
     on_step : function (step, dict of floats), called after each step, for a log
     state_path : where to save the state; if a state is there already, the run resumes from it, see `resume`
     label : str, what else the run depends on (data, model), in any words. It is saved with the settings, and a state
@@ -182,9 +177,9 @@ def improves(scores, history, step, config):
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"the evaluation's {name} became {value} after step {step}")
-    sign, earlier = SELECT[config.select], history.get(f"eval_{config.select}", [])
-    past = [sign * value for s, value in zip(history.get("eval_step", []), earlier) if s >= config.select_from]
-    return step >= config.select_from and sign * scores[config.select] > max(past, default=-math.inf)
+    earlier = zip(history.get("eval_step", []), history.get("eval_loss", []))
+    past = [loss for s, loss in earlier if s >= config.select_from]
+    return step >= config.select_from and scores["loss"] < min(past, default=math.inf)
 
 
 def initial_state(trainable):
