@@ -164,15 +164,13 @@ def check_adapter(config):
 
 
 def check_path(name, value):
-    """The value, if it is a path; ValueError if not."""
-    if not isinstance(value, Path):
-        check_text(name, value)
-    return value
+    """Raise ValueError unless the value is a path that can be saved in JSON."""
+    check_text(name, str(value) if isinstance(value, Path) else value)
 
 
 def check_text(name, value):
-    """The value, if it is a str with more than white space; ValueError if not."""
-    if not isinstance(value, str) or not value.strip():
+    """The value, if it is a str in UTF-8 with more than white space; ValueError if not."""
+    if not isinstance(value, str) or not value.strip() or value != value.encode("utf-8", "replace").decode():
         raise ValueError(f"{name}: got {quoted(value)}, expected a text")
     return value
 

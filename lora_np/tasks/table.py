@@ -27,8 +27,8 @@ ADVICE = "  More texts of such a class help most; --class-weights balanced makes
 
 
 @dataclass(frozen=True)
-class Table(Data):
-    """A table of texts and labels, for a classifier with a new head or without one.
+class LabelledTable(Data):
+    """A table of texts and labels, on which a classifier with a new head is trained.
 
     Parameters
     ----------
@@ -37,16 +37,22 @@ class Table(Data):
     test_data : path of a file with the same columns to test on; rows of `data` whose text is also in it are left out.
         None: test on a tenth of `data`
     quoting : bool, for a TSV; see `read_records`
+    class_weights : "none", or "balanced": a training or validation text of class c counts n / (n_classes n_c) in the
+        loss, if n_c of n training texts have its class, so that all classes count the same. So the best weights are
+        those with the lowest balanced loss
     """
 
     text_column: str
     label_column: str
     test_data: str | Path | None = None
     quoting: bool = False
+    class_weights: str = "none"
+    task = "classifier"
 
     def __post_init__(self):
         super().__post_init__()
         check_fields(self, check_text, "text_column", "label_column")
+        check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
         if not isinstance(self.quoting, bool):
             raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
 
@@ -94,6 +100,15 @@ class Table(Data):
             test,
             class_weights=balanced_weights(encoded[0][1]) if self.class_weights == "balanced" else None,
         )
+
+    def labelling(self, model, seed):
+        """The model with a new head for its labels."""
+        params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
+        return model._replace(params=params, config=config)
+
+    def rows(self, model, sequences, classes):
+        """The ids and the targets to train on."""
+        return sequences, classes
 
     def split(self, seed):
         """The rows as Splits of Table, and how many were left out because their text is in the test file."""
@@ -146,58 +161,29 @@ class Table(Data):
 
 
 @dataclass(frozen=True)
-class LabelledTable(Table):
-    """A table of texts and labels, on which a classifier with a new head is trained.
-
-    Parameters
-    ----------
-    data, text_column, label_column, test_data, quoting : see `Table`
-    class_weights : "none", or "balanced": a training or validation text of class c counts n / (n_classes n_c) in the
-        loss, with the n_c of n training texts that have its class, so that all classes count the same. So the best
-        weights are those with the lowest balanced loss
-    """
-
-    class_weights: str = "none"
-    task = "classifier"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
-
-    def labelling(self, model, seed):
-        """The model with a new head for its labels."""
-        params, config = add_head(model.params, model.config, len(model.labels), stream(seed, "head"))
-        return model._replace(params=params, config=config)
-
-    def rows(self, model, sequences, classes):
-        """The rows to train on: their ids, and their targets."""
-        return sequences, classes
-
-
-@dataclass(frozen=True)
-class QuestionTable(Table):
+class QuestionTable(LabelledTable):
     """A table of texts and labels, on which a language model learns to answer a question with the label's name.
 
     Parameters
     ----------
-    data, text_column, label_column, test_data, quoting : see `Table`
+    data, text_column, label_column, test_data, quoting : see `LabelledTable`; there are no class weights
     question : str, which follows each text
     """
 
     question: str = QUESTION
-    task, class_weights = "question", "none"
+    task = "question"
 
     def __post_init__(self):
         super().__post_init__()
         check_fields(self, check_text, "question")
+        if self.class_weights != "none":
+            raise ValueError(f"class_weights: got {self.class_weights!r}, which needs a classifier's head")
 
     def labelling(self, model, seed):
-        """The model with its question. Raises ValueError for a classifier, which answers no questions."""
         check_is_language_model(model)
         return model._replace(question=self.question)
 
     def rows(self, model, sequences, classes):
-        """The rows to train on: their ids with the answers, and their targets."""
         return label_rows(sequences, classes, label_ids(model.tokenizer, model.labels, end_ids(model)))
 
 
