@@ -313,7 +313,7 @@ def test_refusals(bases, tmp_path, fails):
         ([classes, "--text", "t"], ["text: needs --data"]),
         ([classes, "--quoting"], ["quoting: needs --data"]),
         ([classes, "--chat"], ["chat: ", "of a classifier"]),
-        ([classes, "--texts", "9"], ["texts: needs texts"]),
+        ([classes, "--texts", "9"], ["texts: needs --data or --text-file"]),
         ([language, "--text-file", text_of(tmp_path / "short", ["a fox"])], ["text_file: ", "at least 20"]),
         ([language, "--chat"], ["model: has no chat template"]),
         ([classes, "--data", data], ["other"]),

@@ -1,4 +1,4 @@
-"""Training: optimiser, schedule, gradients over shards, the loop, and its state on disk."""
+"""Training: optimiser, schedule, gradients over shards, the loop, and its saved state."""
 
 from ..adapters.adalora_allocation import (
     RankAllocation,
