@@ -1,9 +1,8 @@
 """The command finetune, which trains a classifier or a language model on a user's own data."""
 
-from ..tasks.finetune import finetune
+from ..tasks.finetune import finetune, read_run
 from ..tasks.label_words import QUESTION
-from ..tasks.run import read_run
-from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, OFFERED, RANKS, TARGETS, WEIGHTS, FinetuneSettings
+from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
 from ..tasks.table import CLASS_WEIGHTS
 from .shared import QUOTING, options_of, print_now
 
@@ -40,7 +39,7 @@ def add_data_options(tuning):
 
 
 def add_adapter_options(tuning):
-    text = f"of LoRA: {', '.join(OFFERED)} (default {OFFERED[0]})"
+    text = f"of LoRA: {', '.join(offered_variants())} (default lora)"
     tuning.add_argument("--variant", metavar="NAME", help=text)
     text = "LoRA's rank (default {}; {} with a large base)".format(*RANKS)
     tuning.add_argument("--rank", dest="r", type=int, metavar="R", help=text)

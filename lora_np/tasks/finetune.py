@@ -1,71 +1,20 @@
 """The fine-tuning protocol: check, load the base, read the data, train, test, save. It is the same for all data."""
 
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from dataclasses import MISSING, fields, replace
 
 from ..adapters import check_ranks, on_given_base, start_adapter, trainable_report
-from ..data import Batch
-from ..formats import Task, check_target, read_model, save_task
+from ..checked import one_of, quoted
+from ..formats import check_target, read_model, save_task
+from ..formats.checkpoint import read_object
 from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
+from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import FinetuneSettings, base_place, check_path, enough_epochs, tokens_to_read
+from .settings import FinetuneSettings, base_place, enough_epochs, tokens_to_read
+from .table import LabelledTable, QuestionTable
 
-
-class Dataset(NamedTuple):
-    """What a model is trained and tested on."""
-
-    model: Task  # to train; with the labels, the head and the other fields with which it will be saved
-    epoch_batches: Callable  # (rng) -> list of Batch, see `train`
-    validation: list[Batch]  # chooses the best weights
-    n_rows: int  # to train on in an epoch
-    longest: int  # tokens of the longest of these rows
-    arrays: list  # all parts, for the run's digest: arrays of integers, and lists of such arrays
-    test: Callable  # (Task, history) -> dict of results on the test part; history as from `train`
-    test_base: Callable = lambda: {}  # () -> dict of results that the base has before the training
-    class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
-
-
-@dataclass(frozen=True)
-class Data:
-    """What `finetune` asks of a kind of data. Each kind is a subclass with the methods `read` and `summary`.
-
-    Parameters
-    ----------
-    data : path of a file
-    """
-
-    data: str | Path
-    task = None  # a key of `settings.DEFAULTS`
-
-    def __post_init__(self):
-        for name, path in self.paths().items():
-            check_path(name, path)
-
-    def paths(self):
-        """The files that are read, by field."""
-        return {"data": self.data}
-
-    def fields(self):
-        """The task and all fields as plain values, from which `run_from` makes the same data."""
-        return {"task": self.task, **asdict(self), **{name: str(path) for name, path in self.paths().items()}}
-
-    def read(self, model, settings):
-        """Read the files, and return the Dataset for a Task and FinetuneSettings."""
-        raise NotImplementedError
-
-    def files(self, results):
-        """The files to save beside the model, name -> bytes."""
-        return {}
-
-    def summary(self, results):
-        """What `finetune` returned, as lines of text."""
-        raise NotImplementedError
+KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
 
 
 def no_report(line):
@@ -170,3 +119,74 @@ def best_model(model, frozen, adapter, best):
     if adapter is None:
         return model._replace(params=params)
     return model._replace(adapter=on_given_base(model.params, adapter, trained))
+
+
+# ---------------------------------------------------------------- from plain values
+
+
+def run_from(values):
+    """The data and the settings of a fine-tuning from plain values.
+
+    Parameters
+    ----------
+    values : dict of fields of FinetuneSettings, and of fields of the data with its "task", a key of KINDS. Without a
+        task, a question means a QuestionTable, columns mean a LabelledTable, and neither means Conversations
+
+    Returns
+    -------
+    data : an object of KINDS
+    settings : FinetuneSettings
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or missing, or a value is wrong.
+    """
+    names = {field.name for field in fields(FinetuneSettings)}
+    settings = FinetuneSettings(**{name: value for name, value in values.items() if name in names})
+    rest = {name: value for name, value in values.items() if name not in names}
+    task = "classifier" if {"text_column", "label_column"} & rest.keys() else "chat"
+    task = one_of("task", rest.pop("task", "question" if "question" in rest else task), KINDS)
+    for field in fields(KINDS[task]):
+        names.add(field.name)
+        if field.default is MISSING and rest.get(field.name) is None:
+            raise ValueError(f"{field.name}: is missing; the task {task!r} needs it")
+    for name in rest:
+        if name not in names:
+            raise ValueError(f"{name}: no setting of the task {task!r}, expected one of {', '.join(sorted(names))}")
+    return KINDS[task](**rest), settings
+
+
+def read_run(path, changes):
+    """The data and the settings of a JSON file, with some values changed.
+
+    Parameters
+    ----------
+    path : path of a file with an object of the values for `run_from`, or of a `task.json`, which has them in its
+        "settings"; None: `changes` are all values
+    changes : dict, name -> value; those for "adapter" change single fields of it
+
+    Returns
+    -------
+    data, settings : see `run_from`
+
+    Raises
+    ------
+    ValueError
+        As `run_from`; the message names the file unless the value is a change.
+    """
+    values = {} if path is None else read_object(path)
+    values = values.get("settings", values)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: settings is {quoted(values)}, expected an object")
+    if changes.get("method", "lora") != "lora":
+        values = {**values, "adapter": None}  # which was for LoRA
+    whole, adapter = {**values, **changes}, values.get("adapter")
+    if "adapter" in changes and isinstance(adapter, dict):
+        whole["adapter"] = {**adapter, **changes["adapter"]}
+    try:
+        return run_from(whole)
+    except ValueError as error:
+        if path is None or str(error).partition(":")[0] in {**changes, **changes.get("adapter", {})}:
+            raise
+        raise ValueError(f"{path}: {error}") from None

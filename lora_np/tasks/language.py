@@ -7,8 +7,8 @@ import numpy as np
 from ..data import class_batches, encode, language_batches, pad_id, read_chats, read_texts, token_stream
 from ..formats import chat_rows, chat_template
 from ..training import LANGUAGE_BATCH, evaluate, stream
-from .finetune import Data, Dataset
 from .label_words import check_is_language_model
+from .settings import Data, Dataset
 
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the data; the rest is the test part
 PARTS = ("train", "validation", "test")

@@ -1,6 +1,7 @@
-"""The settings of a fine-tuning: checked once, with all defaults in one place."""
+"""What a fine-tuning is given: settings, checked once, with all defaults in one place; and data, in a common form."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +11,13 @@ import numpy as np
 from ..adapters import VARIANTS, AdapterConfig, variant_config
 from ..adapters.starts import STARTS
 from ..checked import check_fields, finite_number, one_of, quoted, whole_number
-from ..formats import PRETRAINED, model_place
+from ..data import Batch
+from ..formats import PRETRAINED, Task, model_place
 from ..formats.model import WEIGHTS, weights_file
 from ..training import available_cores
 from ..training.threads import LARGE  # parameters; compared with the bytes of a base's file, which need no reading
 
 METHODS = ("lora", "full", "head")
-OFFERED = [variant for variant in VARIANTS if variant != "loftq"]  # which needs a quantised base
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers lose their digits, and weights no longer move
 MOST_EPOCHS = 100_000  # more is a typing error, and would take years
 
@@ -130,6 +131,57 @@ class FinetuneSettings:
         return values | {"base": None if self.base is None else str(self.base)}
 
 
+class Dataset(NamedTuple):
+    """What a model is trained and tested on."""
+
+    model: Task  # to train; with the labels, the head and the other fields with which it will be saved
+    epoch_batches: Callable  # (rng) -> list of Batch, see `train`
+    validation: list[Batch]  # chooses the best weights
+    n_rows: int  # to train on in an epoch
+    longest: int  # tokens of the longest of these rows
+    arrays: list  # all parts, for the run's digest: arrays of integers, and lists of such arrays
+    test: Callable  # (Task, history) -> dict of results on the test part; history as from `train`
+    test_base: Callable = lambda: {}  # () -> dict of results that the base has before the training
+    class_weights: np.ndarray | None = None  # (n_classes,), see `cross_entropy_forward`
+
+
+@dataclass(frozen=True)
+class Data:
+    """What `finetune` asks of a kind of data. Each kind is a subclass with the methods `read` and `summary`.
+
+    Parameters
+    ----------
+    data : path of a file
+    """
+
+    data: str | Path
+    task = None  # a key of `settings.DEFAULTS`
+
+    def __post_init__(self):
+        for name, path in self.paths().items():
+            check_path(name, path)
+
+    def paths(self):
+        """The files that are read, by field."""
+        return {"data": self.data}
+
+    def fields(self):
+        """The task and all fields as plain values, from which `run_from` makes the same data."""
+        return {"task": self.task, **asdict(self), **{name: str(path) for name, path in self.paths().items()}}
+
+    def read(self, model, settings):
+        """Read the files, and return the Dataset for a Task and FinetuneSettings."""
+        raise NotImplementedError
+
+    def files(self, results):
+        """The files to save beside the model, name -> bytes."""
+        return {}
+
+    def summary(self, results):
+        """What `finetune` returned, as lines of text."""
+        raise NotImplementedError
+
+
 def adapter_from(adapter, rank):
     """The AdapterConfig for the field `adapter` of FinetuneSettings; `rank` is the default."""
     if isinstance(adapter, AdapterConfig):
@@ -141,13 +193,18 @@ def adapter_from(adapter, rank):
     names = ["variant", *(field.name for field in fields(AdapterConfig))]
     for name in changes:
         one_of("adapter", name, names)
-    variant = one_of("variant", changes.pop("variant"), OFFERED)
+    variant = one_of("variant", changes.pop("variant"), offered_variants())
     changes.setdefault("alpha", 2.0 * whole_number("r", changes["r"]))
     config = AdapterConfig(**changes)
     config = variant_config(variant, config) if "variant" in adapter else config
     if variant == "vera" and "alpha" in adapter:
         raise ValueError(f"alpha: got {config.alpha:g}, and vera has none: its trained vectors are its scale")
     return config
+
+
+def offered_variants():
+    """The names of the variants: all except "loftq", which needs a quantised base."""
+    return [variant for variant in VARIANTS if variant != "loftq"]
 
 
 def check_adapter(config):

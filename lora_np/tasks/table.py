@@ -12,10 +12,9 @@ from ..model import add_head
 from ..training import CLASSIFIER_BATCH, LANGUAGE_BATCH, blas_threads, stream
 from .baseline import word_classifier
 from .classifier import class_probabilities, token_ids
-from .finetune import Data, Dataset
 from .label_words import QUESTION, check_is_language_model, label_ids, label_rows
 from .report import class_report, confusion_picture, format_report
-from .settings import check_text
+from .settings import Data, Dataset, check_text
 from .writing import end_ids
 
 CLASS_WEIGHTS = ("none", "balanced")
