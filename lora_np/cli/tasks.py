@@ -100,12 +100,10 @@ def run_predict(arguments):
 
 
 def run_evaluate(arguments):
-    columns, settings = (
-        (arguments.text_column, arguments.label_column),
-        (arguments.out, arguments.quoting, arguments.base),
-    )
-    write_as_json = json_writer(arguments.json, [arguments.data, *task_places(arguments.model, arguments.base)])
-    report = judge_file(arguments.model, arguments.data, *columns, *settings)
+    model, data, base = arguments.model, arguments.data, arguments.base
+    write_as_json = json_writer(arguments.json, [data, *task_places(model, base)])
+    columns = arguments.text_column, arguments.label_column
+    report = judge_file(model, data, *columns, arguments.out, arguments.quoting, base)
     print(format_report(report))
     write_as_json(report)
 

@@ -11,7 +11,7 @@ from ..training import attach, blas_threads, fine_tuning, stream, train
 from .cost import n_shards, report_cost
 from .language import Conversations, TextFile
 from .resuming import check_state, resumable
-from .settings import FinetuneSettings, base_place, enough_epochs, tokens_to_read
+from .settings import FinetuneSettings, base_place, enough_epochs, plain_values, tokens_to_read
 from .table import LabelledTable, QuestionTable
 
 KINDS = {kind.task: kind for kind in (LabelledTable, QuestionTable, TextFile, Conversations)}
@@ -48,7 +48,7 @@ def finetune(data, out, settings=None, report=no_report):
     """
     settings = (settings or FinetuneSettings()).with_defaults(data.task)
     base = base_place(settings.base)
-    check_target(out, "out", [base, *data.paths().values()])
+    check_target(out, "out", [base, *data.paths()])
     check_state(out)
     model = read_model(base, weights=settings.weights)
     if settings.adapter_config is not None:
@@ -88,7 +88,7 @@ def finetune(data, out, settings=None, report=no_report):
             "learning_rate": settings.learning_rate,
             "trainable": parameters.trainable,
             "percent": parameters.percent,
-            "settings": {**data.fields(), **settings.as_json()},
+            "settings": plain_values(data, settings),
         }
         save_task(out, trained, base, results, beside=data.files(results))
     return results

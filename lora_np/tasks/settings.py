@@ -97,7 +97,7 @@ class FinetuneSettings:
         if not isinstance(self.recompute, bool):
             raise ValueError(f"recompute: got {quoted(self.recompute)}, expected True or False")
         if self.base is not None:
-            check_path("base", self.base)
+            check_text("base", self.base)
         if self.method == "full" and self.weights != "dense":
             raise ValueError(f"weights: got {self.weights!r}, expected 'dense': only arrays can be trained as a whole")
         if self.method != "lora" and self.adapter is not None:
@@ -123,13 +123,6 @@ class FinetuneSettings:
         }
         return replace(self, **values)
 
-    def as_json(self):
-        """The fields as plain values, from which the same settings can be made."""
-        values = asdict(self)
-        if values["adapter"] is not None:
-            del values["adapter"]["extra"]
-        return values | {"base": None if self.base is None else str(self.base)}
-
 
 class Dataset(NamedTuple):
     """What a model is trained and tested on."""
@@ -147,7 +140,11 @@ class Dataset(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """What `finetune` asks of a kind of data. Each kind is a subclass with the methods `read` and `summary`.
+    """What `finetune` asks of a kind of data.
+
+    Each kind is a subclass with an attribute `task`, a key of DEFAULTS, and two more methods: `read(model, settings)`
+    returns the Dataset for a Task and FinetuneSettings; `summary(results)` returns what `finetune` returned as lines
+    of text.
 
     Parameters
     ----------
@@ -155,31 +152,17 @@ class Data:
     """
 
     data: str | Path
-    task = None  # a key of `settings.DEFAULTS`
 
     def __post_init__(self):
-        for name, path in self.paths().items():
-            check_path(name, path)
+        check_text("data", self.data)
 
     def paths(self):
-        """The files that are read, by field."""
-        return {"data": self.data}
-
-    def fields(self):
-        """The task and all fields as plain values, from which `run_from` makes the same data."""
-        return {"task": self.task, **asdict(self), **{name: str(path) for name, path in self.paths().items()}}
-
-    def read(self, model, settings):
-        """Read the files, and return the Dataset for a Task and FinetuneSettings."""
-        raise NotImplementedError
+        """The files that are read."""
+        return [self.data]
 
     def files(self, results):
         """The files to save beside the model, name -> bytes."""
         return {}
-
-    def summary(self, results):
-        """What `finetune` returned, as lines of text."""
-        raise NotImplementedError
 
 
 def adapter_from(adapter, rank):
@@ -220,14 +203,10 @@ def check_adapter(config):
         raise ValueError(f"init: {config.init!r} needs kind 'lora' here, got {config.kind!r}: see `on_given_base`")
 
 
-def check_path(name, value):
-    """Raise ValueError unless the value is a path that can be saved in JSON."""
-    check_text(name, str(value) if isinstance(value, Path) else value)
-
-
 def check_text(name, value):
-    """The value, if it is a str in UTF-8 with more than white space; ValueError if not."""
-    if not isinstance(value, str) or not value.strip() or value != value.encode("utf-8", "replace").decode():
+    """The value, if it is a Path or a str, in UTF-8 and not only white space; ValueError if not."""
+    text = str(value) if isinstance(value, Path) else value
+    if not isinstance(text, str) or not text.strip() or text != text.encode("utf-8", "replace").decode():
         raise ValueError(f"{name}: got {quoted(value)}, expected a text")
     return value
 
@@ -253,3 +232,11 @@ def tokens_to_read(settings, task, config):
 def enough_epochs(batch_size, n_rows):
     """The default epochs for a large base: as few as give LEAST_STEPS steps, at most EPOCHS."""
     return min(EPOCHS, math.ceil(LEAST_STEPS * batch_size / n_rows))
+
+
+def plain_values(data, settings):
+    """All fields of Data and FinetuneSettings as plain values, from which `run_from` makes the same objects."""
+    values = {"task": data.task, **asdict(data), **asdict(settings)}
+    if values["adapter"] is not None:
+        del values["adapter"]["extra"]
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

@@ -49,14 +49,15 @@ class LabelledTable(Data):
     task = "classifier"
 
     def __post_init__(self):
-        super().__post_init__()
-        check_fields(self, check_text, "text_column", "label_column")
+        check_fields(self, check_text, "data", "text_column", "label_column")
+        if self.test_data is not None:
+            check_text("test_data", self.test_data)
         check_fields(self, one_of, "class_weights", choices=CLASS_WEIGHTS)
         if not isinstance(self.quoting, bool):
             raise ValueError(f"quoting: got {quoted(self.quoting)}, expected True or False")
 
     def paths(self):
-        return super().paths() | ({} if self.test_data is None else {"test_data": self.test_data})
+        return [path for path in (self.data, self.test_data) if path is not None]
 
     def read(self, model, settings):
         splits, n_left_out = self.split(settings.seed)
