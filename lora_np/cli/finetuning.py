@@ -90,8 +90,10 @@ def run_finetune(arguments):
 
 def run_values(arguments):
     """The options that are given, as values for `run_from`."""
-    options = {name: value for name, value in options_of(arguments).items() if value is not None}
-    options = {name: value for name, value in options.items() if name not in ("settings", "out")}
+    if arguments.settings is None and arguments.data is None and arguments.text_file is None:
+        raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
+    names = options_of(arguments).keys() - {"settings", "out"}
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter
