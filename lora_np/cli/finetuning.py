@@ -92,8 +92,9 @@ def run_values(arguments):
     """The options that are given, as values for `run_from`."""
     if arguments.settings is None and arguments.data is None and arguments.text_file is None:
         raise ValueError("data: is missing; give --data FILE, --text-file FILE or --settings FILE")
-    names = options_of(arguments).keys() - {"settings", "out"}
-    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name, value in options_of(arguments).items() if value is not None}
+    del options["out"]
+    options.pop("settings", None)
     adapter = {name.removeprefix("adapter_"): options.pop(name) for name in ADAPTER_FIELDS if name in options}
     if adapter:
         options["adapter"] = adapter
