@@ -15,7 +15,7 @@ from lora_np.analysis.costs import hollow_arrays
 from lora_np.analysis.hollow import Hollow, hollow
 from lora_np.model import LlamaConfig, ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
-from lora_np.tasks.start import bytes_of_full
+from lora_np.tasks.cost import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
 
 from .tiny import CONFIGS, tiny_llama
@@ -390,7 +390,7 @@ def test_memory_that_full_fine_tuning_is_said_to_need(shards, random_params, ran
     try:
         params, batch = random_params(config, np.float32), random_batch(config, B=4, T=32, padded=False)
         settings = {"learning_rate": 1e-3, "epochs": 3, "shards": shards}
-        train(**fine_tuning(params, config, None, lambda rng: [batch], lambda *model: {"loss": 1.0}, **settings))
+        train(**fine_tuning(params, config, None, lambda rng: [batch], [batch], **settings))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

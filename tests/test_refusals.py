@@ -287,7 +287,6 @@ TRAINED = {
     **each("learning_rate: got {}, expected a number above 0", "learning_rate", 0.0, None),
     "learning_rate: got 1000": {"learning_rate": 10**400},  # no float can hold it
     "clip_norm: got 0.0, expected a number above 0": {"clip_norm": 0.0},
-    "select: got 'f1', expected one of loss, accuracy": {"select": "f1"},
     SCHEDULES: {"schedule": "step"},
 }
 OPTIMISED = {

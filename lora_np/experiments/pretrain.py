@@ -4,6 +4,7 @@ import hashlib
 import math
 import platform
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,17 @@ from ..data import (
 from ..formats import PRETRAINED, Task, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import ModelConfig, initial_params
-from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
+from ..training import (
+    LANGUAGE_BATCH,
+    AdamW,
+    TrainConfig,
+    evaluate,
+    fine_tuning,
+    language_loss,
+    model_objective,
+    stream,
+    train,
+)
 from .runs import load_base
 from .runs.dialect import adapter_of, load_domain
 
@@ -145,6 +156,9 @@ def train_shipped(folder, seed=0, force=False):
     tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
     notes = {}
 
+    def windows(tokens, rng=None):
+        return list(language_batches(tokens, LANGUAGE_BATCH, config.n_positions, rng))
+
     def perplexity(domain, adapter=None):
         return math.exp(language_loss(base, config, load_domain(domain).test, adapter))
 
@@ -152,8 +166,8 @@ def train_shipped(folder, seed=0, force=False):
         domain = load_domain(name)
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
-        given = base, config, start, domain.train, domain.validation
-        state = train(**language_training(*given, **settings), progress=name)
+        given = base, config, start, partial(windows, domain.train), windows(domain.validation)
+        state = train(**fine_tuning(*given, **settings), progress=name)
         # Measure what the file will hold.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)

@@ -1,4 +1,4 @@
-"""Training: optimiser, schedule, gradients over shards, the loop, and its state on disk."""
+"""Training: optimiser, schedule, gradients over shards, the loop, and its saved state."""
 
 from ..adapters.adalora_allocation import (
     RankAllocation,
@@ -11,8 +11,8 @@ from ..adapters.adalora_allocation import (
 from .accumulate import mean_over_shards, split_batch
 from .adamw import AdamW, adamw_update
 from .clip import clip_by_global_norm, global_norm
-from .evaluate import evaluate
-from .fine_tune import answer_training, classifier_training, fine_tuning, language_loss, language_training
+from .evaluate import CLASSIFIER_BATCH, LANGUAGE_BATCH, evaluate, language_loss
+from .fine_tune import fine_tuning
 from .groups import balanced_groups
 from .progress import Progress, progress_of
 from .schedule import learning_rate_at

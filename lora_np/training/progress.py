@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, and a line a minute everywhere else."""
+"""The progress of a training: a bar on a terminal, and a line per minute everywhere else."""
 
 import sys
 import time
@@ -10,15 +10,15 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| step {n_fmt} of {total_fmt}{postfix}"
 
 
 class Progress:
-    """What `train` says of its steps.
+    """Report the steps of `train`.
 
     Parameters
     ----------
     show : function (step, text); None: nothing is shown
-    pause : float, seconds between two calls of `show`, and before the first
-    step, total : int, steps done before, and steps in all
-    window : int, how many of the last steps tell the speed. If an evaluation comes every `window` steps, the time left
-        includes the evaluations.
+    pause : float, seconds before the first call of `show` and between calls
+    step, total : int, steps already done, and steps in all
+    window : int, number of recent steps from which the speed is computed. If there is an evaluation every `window`
+        steps, the time left includes the evaluations.
     """
 
     def __init__(self, show, pause, step, total, window):
@@ -28,7 +28,7 @@ class Progress:
         self.marks = deque([(step, self.shown, 0.0, 0)], maxlen=window + 1)  # step, time, between, tokens
 
     def stepped(self, step, loss, batch, evaluates):
-        """After a step on a `Batch`, before its evaluation if one comes."""
+        """Call this after a step on a `Batch`, before its evaluation."""
         if self.show is None:
             return
         now, tokens = time.monotonic(), self.marks[-1][-1] + int(batch.lengths.sum())  # padding does not count
@@ -41,13 +41,13 @@ class Progress:
         self.shown = now
 
     def resumes(self):
-        """Before the next step."""
+        """Call this before the next step."""
         self.between += time.monotonic() - self.marks[-1][1]
 
 
 @contextmanager
 def progress_of(label, step, total, window):
-    """A context that gives a `Progress` on stderr, which shows nothing if the label, the text in front, is None."""
+    """A context with a `Progress` on stderr under the title `label`; without a label it shows nothing."""
     bar = None
     if label is not None and sys.stderr.isatty():
         with suppress(ImportError):
@@ -60,7 +60,7 @@ def progress_of(label, step, total, window):
         bar.set_postfix_str(text)
 
     def say(step, text):
-        with suppress(OSError):  # nobody reads it any more, which is no reason to stop
+        with suppress(OSError):  # the reader of stderr is gone, which is no reason to stop
             print(f"{label}: step {step} of {total}, {text}", file=sys.stderr, flush=True)
 
     with bar or nullcontext():

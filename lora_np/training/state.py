@@ -1,4 +1,4 @@
-"""The whole state of a training run, on disk, so that an interrupted run resumes bit for bit."""
+"""Save and load the whole state of a training run, so that an interrupted run resumes bit for bit."""
 
 import json
 import time
@@ -15,8 +15,8 @@ MOST_OFTEN = 20  # saves take at most a twentieth of the time
 class TrainState(NamedTuple):
     """Everything that the next step depends on, and the results so far.
 
-    No generator's state is needed: each epoch's shuffling and each step's dropout masks come from generators of their
-    own, see `stream`.
+    It holds no generator's state, because each epoch's shuffling and each step's dropout masks have their own
+    generators; see `stream`.
     """
 
     step: int  # steps done
@@ -25,11 +25,11 @@ class TrainState(NamedTuple):
     v: dict[str, np.ndarray]  # and second
     best: dict[str, np.ndarray]  # the trainable arrays at the best evaluation; empty before the first
     history: dict[str, np.ndarray]  # see `train`
-    memory: dict[str, np.ndarray]  # what the hook `adjust` keeps from step to step; see `train`
+    memory: dict[str, np.ndarray]  # of the hook `adjust`; see `train`
 
 
 def save_state(path, state, label=""):
-    """Write the state to one safetensors file, completely or not at all.
+    """Write the state to one safetensors file, atomically.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def save_state(path, state, label=""):
 
 
 class Saver:
-    """When the states of a run are saved, and the saving.
+    """Save the states of a run from time to time.
 
     Parameters
     ----------
     path, label : see `save_state`; without a path nothing is saved
-    every : int, steps between two saves; there is one after the last step, too
-    seconds : float, seconds from one save to the next, or MOST_OFTEN times as long as a save takes if that is longer;
-        then `every` has no effect. None: see `every`
+    every : int, steps between saves; the last step is saved, too
+    seconds : float, seconds between saves, or MOST_OFTEN times the duration of a save if that is longer; then `every`
+        has no effect. None: see `every`
     """
 
     def __init__(self, path, label, every, seconds=None):
@@ -59,7 +59,7 @@ class Saver:
         self.saved, self.pause = time.monotonic(), seconds
 
     def is_due(self, step, last):
-        """Whether the state after this step is to be saved."""
+        """Whether to save the state after this step."""
         if self.path is None or self.seconds is None:
             return self.path is not None and (last or step % self.every == 0)
         return time.monotonic() - self.saved >= self.pause
@@ -72,7 +72,7 @@ class Saver:
 
 
 def saved_run(path):
-    """The step and the label of a saved state. Raises ValueError if the file is none."""
+    """The step and the label of a saved state. Raises ValueError for any other file."""
     metadata = read_metadata(path)
     try:
         return int(metadata["step"]), json.loads(metadata["label"])
@@ -81,12 +81,12 @@ def saved_run(path):
 
 
 def load_state(path, label="", trainable=None):
-    """Read what `save_state` wrote.
+    """Read a state that `save_state` wrote.
 
     Parameters
     ----------
     path : the file to read
-    label : str, the label that was given to `save_state`
+    label : str, the label in `save_state`
     trainable : dict or None, the arrays that the run started from. The state's must have the same names, shapes and
         dtypes, and are returned in this order, which a file does not keep: dropout masks are drawn in the order of
         the names.

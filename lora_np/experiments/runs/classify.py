@@ -12,7 +12,7 @@ from ...compress import held_bytes, prune_magnitude, prune_n_of_m, quantise
 from ...data import Batch, class_batches, encode, load_reviews, pad_id
 from ...model import add_head, initial_params, predict_logits
 from ...ops import cross_entropy_forward
-from ...training import attach, blas_threads, classifier_training, settled_from, stream, train
+from ...training import attach, blas_threads, fine_tuning, settled_from, stream, train
 from . import BASES, load_base
 
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
@@ -197,16 +197,14 @@ def classify_run(run):
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-    plan = classifier_training(
+    plan = fine_tuning(
         params,
         config,
         adapter,
-        texts,
+        lambda rng: class_batches(*texts, run.batch_size, snippets.pad_id, rng),
         snippets.evaluation_batches("validation"),
-        snippets.pad_id,
         learning_rate=run.learning_rate,
         epochs=run.epochs,
-        batch_size=run.batch_size,
         seed=run.seed,
         evaluations=run.evaluations,
     )

@@ -6,9 +6,9 @@ from functools import lru_cache
 import numpy as np
 
 from ...adapters import AdapterConfig, init_adapter, trainable_report
-from ...data import Splits, corpus_digest, encode, load_licences, load_reviews, token_stream
+from ...data import Splits, corpus_digest, encode, language_batches, load_licences, load_reviews, token_stream
 from ...model import forward
-from ...training import attach, blas_threads, language_loss, language_training, stream, train
+from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, language_loss, stream, train
 from . import load_base
 
 LENGTH = 128  # tokens of a window
@@ -84,14 +84,13 @@ class DialectRun:
             return language_loss(params, config, tokens, adapter, LENGTH)
 
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
-        plan = language_training(
+        tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
+        plan = fine_tuning(
             base,
             config,
             start,
-            load_domain(self.domain, self.base, self.train_tokens or self.limit).train,
-            domain.validation[:VALIDATION_TOKENS],
-            batch_size=self.batch_size,
-            length=LENGTH,
+            lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng)),
+            list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH)),
             learning_rate=self.learning_rate,
             epochs=self.epochs,
             seed=self.seed,

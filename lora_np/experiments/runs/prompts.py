@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...data import class_batches, load_reviews, pad_id
-from ...tasks.words import answer_ids, answer_probabilities, prompt_ids
+from ...model import predict_logits
+from ...tasks.label_words import label_head, label_ids, prompt_ids
 from ...training import blas_threads, stream
 from . import load_base
 
@@ -58,8 +59,8 @@ def prompt_run(run):
     texts, labels = part.texts[: run.limit], part.labels[: run.limit]
     prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
     batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
-    answers = answer_ids(model.tokenizer, LABELS)
+    head = label_head(model.params, model.config, label_ids(model.tokenizer, LABELS))
     with blas_threads(1):
-        found = list(answer_probabilities(model.params, batches, model.config, None, answers))
-    right = sum(int((p.argmax(axis=1) == batch.targets).sum()) for p, batch in zip(found, batches))
+        answers = list(predict_logits(model.params, batches, model.config, head=head))
+    right = sum(int((logits.argmax(axis=1) == targets).sum()) for logits, targets in answers)
     return {f"{run.split}_accuracy": right / len(labels)}, {}
