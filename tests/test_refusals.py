@@ -407,7 +407,6 @@ NOT_FINITE = {
     "before": lambda: an.max_similarities(BAD, EYE, 1),
     "after": lambda: an.max_similarities(EYE, BAD, 1),
     "a": lambda: an.update_cosines({"a": BAD}, {"a": BAD}),
-    "other": lambda: an.argmax_agreement(EYE, BAD),
     "sigma": lambda: an.effective_rank(np.array([np.nan, 1.0])),
     "gradient": lambda: an.energy_share(BAD, EYE),
 }
@@ -420,8 +419,6 @@ SHAPES = {
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
     "second['a']: got shape (5, 3), expected (4, 3)": lambda: an.update_cosines({"a": FOUR}, {"a": FIVE}),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
-    "other: got shape (5, 3), expected (4, 3)": lambda: an.argmax_agreement(FOUR, FIVE),
-    "logits: got shape": lambda: an.argmax_agreement(np.zeros((0, 3)), np.zeros((0, 3))),
     "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
     "sigma: got shape (0,), expected at least one": lambda: an.rank_at_energy(SIGMA[:0], 0.5),
@@ -448,7 +445,7 @@ SUBSPACES = {
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
 }
 SPECTRA = {
-    "sigma: is negative or rises": lambda: an.effective_rank(SIGMA[::-1]),
+    "sigma: got negative or increasing": lambda: an.effective_rank(SIGMA[::-1]),
     "sigma: … negative": lambda: an.stable_rank(-np.ones(2)),
 }
 

@@ -7,7 +7,6 @@ import pytest
 
 from lora_np.analysis import (
     amplification,
-    argmax_agreement,
     gaussian_similarity,
     intruder_dimensions,
     max_similarities,
@@ -171,10 +170,3 @@ def test_update_cosines_by_hand():
     got = update_cosines(first, second)
     assert got.layers == pytest.approx({"a": math.sqrt(0.5), "b": -1.0})
     assert got.overall == pytest.approx((1 - 6) / (math.sqrt(2 + 4 + 25) * math.sqrt(1 + 9 + 1)))
-
-
-def test_argmax_agreement_is_a_share():
-    logits = np.array([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0], [5.0, 5.0, 1.0]])
-    other = np.array([[0.0, 9.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 7.0], [1.0, 0.0, 0.0]])
-    for shape in ((4, 3), (2, 2, 3)):
-        assert argmax_agreement(logits.reshape(shape), other.reshape(shape)) == 0.75
