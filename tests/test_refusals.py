@@ -406,7 +406,6 @@ NOT_FINITE = {
     "base": lambda: an.amplification(BAD, EYE, 1, rng()),
     "before": lambda: an.max_similarities(BAD, EYE, 1),
     "after": lambda: an.max_similarities(EYE, BAD, 1),
-    "a": lambda: an.update_cosines({"a": BAD}, {"a": BAD}),
     "sigma": lambda: an.effective_rank(np.array([np.nan, 1.0])),
     "gradient": lambda: an.energy_share(BAD, EYE),
 }
@@ -417,7 +416,6 @@ SHAPES = {
     "V: got columns of 2 entries, expected 6": lambda: an.principal_angles(SIX, EYE),
     "update: got shape (5, 3), expected (4, 3)": lambda: an.amplification(FOUR, FIVE, 1, rng()),
     "after: got shape (5, 3), expected (4, 3)": lambda: an.max_similarities(FOUR, FIVE, 1),
-    "second['a']: got shape (5, 3), expected (4, 3)": lambda: an.update_cosines({"a": FOUR}, {"a": FIVE}),
     "after['a']: got shape (1, 3), expected": lambda: an.weight_updates({"a": EYE}, {"a": SIGMA[None]}),
     "directions: got columns of 4 entries, expected 3": lambda: an.energy_share(FOUR, FOUR),
     "sigma: got shape (2, 2), expected singular values": lambda: an.stable_rank(EYE),
@@ -440,8 +438,6 @@ SUBSPACES = {
     "r: got 2, … from 1 to 1, the rank of update": lambda: an.amplification(FOUR, FOUR * [1, 0, 0], 2, rng()),
     "before: is zero throughout": lambda: an.intruder_dimensions(0 * FOUR, FOUR, 1),
     "k: got 10, … from 1 to 3, the rank of after": lambda: an.intruder_dimensions(FOUR, FOUR),
-    "second: has no name in common": lambda: an.update_cosines({"a": FOUR}, {"b": FOUR}),
-    "second: is zero in all layers": lambda: an.update_cosines({"a": FOUR}, {"a": 0 * FOUR}),
     "directions: its 2 columns span 1": lambda: an.energy_share(FOUR, np.ones((3, 2))),
 }
 SPECTRA = {

@@ -16,7 +16,6 @@ from lora_np.analysis import (
     right_directions,
     similarity_table,
     subspace_similarity,
-    update_cosines,
 )
 
 from .tiny import basis, with_svd
@@ -159,14 +158,3 @@ def test_an_intruder_is_a_direction_below_epsilon_whatever_its_singular_value():
 def test_the_base_null_space_knows_no_direction():
     before, after = np.diag([3.0, 2.0, 0.0]), np.diag([3.0, 0.0, 5.0])
     assert np.allclose(max_similarities(before, after, 2), [0.0, 1.0])
-
-
-# ------------------------------------------------------------------ agreement
-
-
-def test_update_cosines_by_hand():
-    first = {"a": np.array([[1.0, 1.0]]), "b": np.array([2.0]), "c": np.array([5.0]), "d": np.zeros(1)}
-    second = {"a": np.array([[1.0, 0.0]]), "b": np.array([-3.0]), "d": np.ones(1)}
-    got = update_cosines(first, second)
-    assert got.layers == pytest.approx({"a": math.sqrt(0.5), "b": -1.0})
-    assert got.overall == pytest.approx((1 - 6) / (math.sqrt(2 + 4 + 25) * math.sqrt(1 + 9 + 1)))

@@ -22,13 +22,13 @@ from .subspaces import (
     subspace_similarity,
 )
 from .update_and_base import Amplification, Intruders, amplification, intruder_dimensions, max_similarities
-from .updates import Cosines, linear_updates, truncated_updates, update_cosines, weight_updates
+from .updates import linear_updates, truncated_updates, weight_updates
 
 __all__ = [
-    "Amplification", "Cosines", "Intruders", "Spectrum", "StepBytes", "amplification", "effective_rank", "energy_share",
+    "Amplification", "Intruders", "Spectrum", "StepBytes", "amplification", "effective_rank", "energy_share",
     "flops_by_phase", "gaussian_similarity", "intruder_dimensions", "linear_updates", "max_similarities",
     "predicted_ratio", "principal_angles", "product_right_directions", "product_singular_values", "random_directions",
     "rank_at_energy", "right_directions", "similarity_table", "singular_values", "spectrum", "stable_rank",
     "step_bytes", "step_flops", "subspace_similarity", "tensor_bytes", "truncate", "truncated_updates",
-    "update_cosines", "weight_updates",
+    "weight_updates",
 ]  # fmt: skip
