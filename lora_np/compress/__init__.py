@@ -12,6 +12,6 @@ from .weight import QuantisedWeight
 __all__ = [
     "BLOCK", "BlockWeight", "CODE_POINTS", "FORMATS", "Int8Weight", "NF4Weight", "QuantisedWeight", "double_quantise",
     "expected_error", "held_bytes", "magnitude_mask", "n_of_m_mask", "nearest_point", "pack", "prune_magnitude",
-    "prune_n_of_m", "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0",
-    "quantise_q4_1", "quantise_q8_0", "requantise", "unpack", "with_offsets_added",
+    "prune_n_of_m", "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0", "quantise_q4_1",
+    "quantise_q8_0", "requantise", "unpack", "with_offsets_added",
 ]  # fmt: skip
