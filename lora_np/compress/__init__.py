@@ -1,6 +1,6 @@
 """Compressed weights: 4-bit and 8-bit codes that replace arrays, and pruning."""
 
-from .code_points import CODE_POINTS, expected_error, nearest_point
+from .code_points import CODE_POINTS, nearest_point
 from .double import double_quantise
 from .ggml import BLOCK, BlockWeight, quantise_q4_0, quantise_q4_1, quantise_q8_0, with_offsets_added
 from .int8 import Int8Weight, quantise_int8
@@ -11,7 +11,7 @@ from .weight import QuantisedWeight
 
 __all__ = [
     "BLOCK", "BlockWeight", "CODE_POINTS", "FORMATS", "Int8Weight", "NF4Weight", "QuantisedWeight", "double_quantise",
-    "expected_error", "held_bytes", "magnitude_mask", "n_of_m_mask", "nearest_point", "pack", "prune_magnitude",
-    "prune_n_of_m", "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0", "quantise_q4_1",
+    "held_bytes", "magnitude_mask", "n_of_m_mask", "nearest_point", "pack", "prune_magnitude", "prune_n_of_m",
+    "quantisation_error", "quantise", "quantise_int8", "quantise_nf4", "quantise_q4_0", "quantise_q4_1",
     "quantise_q8_0", "requantise", "unpack", "with_offsets_added",
 ]  # fmt: skip
