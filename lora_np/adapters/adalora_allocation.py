@@ -25,13 +25,11 @@ class RankAllocation:
     ----------
     target : float in (0, 1], the share of all singular values that remains at the end; the paper starts with 1.5
         times as many as it keeps
-    first, last : floats in [0, 1), the shares of the steps before the budget starts to decrease, and at the final
-        budget
+    first, last : floats in [0, 1), the shares of the steps before the budget decreases, and at the final budget
     every : float in (0, 1], the share of the steps between two allocations
     beta1, beta2 : floats in [0, 1), the decay of the running means of importance and uncertainty (equations 9, 10)
     orthogonality : float ≥ 0, γ, the weight of the orthogonality penalty in the loss. As in PEFT, the penalty is the
-        mean over layers; equation 5 of the paper has the sum. The norms are squared as in the paper; PEFT does not
-        square them.
+        mean over layers (in the paper's equation 5, the sum). As in the paper, but not in PEFT, norms are squared.
 
     Raises
     ------
@@ -146,10 +144,8 @@ def allocating(objective, adapter, steps, settings=DEFAULTS):
 
     Returns
     -------
-    objective : for kind "adalora", the given objective plus γ R, where R is the mean of `orthogonality` over the
-        layers; else the given objective
-    adjust : for kind "adalora", a function (step, trainable, grads, memory) that sets singular values to zero; else
-        None
+    objective : the given one; for kind "adalora", plus γ R, where R is the mean of `orthogonality` over the layers
+    adjust : for kind "adalora", a function (step, trainable, grads, memory) that zeroes singular values; else None
 
     Raises
     ------

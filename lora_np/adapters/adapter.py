@@ -141,10 +141,6 @@ class TrainableReport(NamedTuple):
     trainable: int  # number of trainable parameters
     total: int  # number of parameters of the model and its adapter
     percent: float  # 100 · trainable / total
-    by_name: dict[str, int]  # trainable parameters of each array
-
-    def __str__(self):
-        return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.percent:.3f} %)"
 
 
 def trainable_report(params, trainable):
@@ -160,10 +156,9 @@ def trainable_report(params, trainable):
     -------
     TrainableReport
     """
-    by_name = {name: array.size for name, array in trainable.items()}
-    count = sum(by_name.values())
+    count = sum(array.size for array in trainable.values())
     total = sum(array.size for array in {**params, **trainable}.values())
-    return TrainableReport(count, total, 100.0 * count / total, by_name)
+    return TrainableReport(count, total, 100.0 * count / total)
 
 
 def layer_arrays(adapter):

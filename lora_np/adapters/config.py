@@ -28,9 +28,8 @@ class AdapterConfig:
     init : "kaiming" (A uniform in ±1/√in, PEFT's default) or "gaussian" (A normal with standard deviation 1/r, as in
         PEFT; the paper's section 4.1 does not specify it), both with B = 0; or "pissa", "olora" or "loftq", which
         compute A and B from the base's weights: see `start_adapter`
-    rate_factors : dict, the last part of an array's name ("lora_B") -> the factor of its learning rate, 1 by default.
-        LoRA+ uses {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A (Zhang et al.
-        2023).
+    rate_factors : dict, the last part of an array's name -> the factor of its learning rate, by default 1. LoRA+ uses
+        {"lora_B": 16} (Hayou et al. 2024). 0 freezes the array, as LoRA-FA does with lora_A (Zhang et al. 2023).
     norm_gradient : bool, for DoRA: also differentiate the norm, which the paper treats as a constant
     projection_seed : int, for VeRA: the seed of its random factors
     train_head : bool, also train the whole classifier head

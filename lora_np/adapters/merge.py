@@ -162,16 +162,16 @@ def merge_in_format(params, adapter, masks=None):
     for module, arrays in by_layer.items():  # only one layer at a time is dense
         name = f"{module}.weight"
         base, delta = params[name], kind.delta(params[name], arrays, module_config(adapter.config, module))
-        wanted = np.asarray(base, dtype=np.float64) + delta  # (out, in)
-        if not np.isfinite(wanted).all():
+        exact = np.asarray(base, dtype=np.float64) + delta  # (out, in)
+        if not np.isfinite(exact).all():
             raise ValueError(f"{name}: W + ΔW holds values that are not finite")
         if delta.any():
             try:
-                merged[name] = in_format(wanted, base, delta, masks.get(name))
+                merged[name] = in_format(exact, base, delta, masks.get(name))
             except ValueError as error:
                 raise ValueError(f"{name}: W + ΔW does not fit into the base's format ({error})") from None
-        errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - wanted))
-        sums[name], updates[name] = float(np.linalg.norm(wanted)), float(np.linalg.norm(delta))
+        errors[name] = float(np.linalg.norm(np.asarray(merged[name], dtype=np.float64) - exact))
+        sums[name], updates[name] = float(np.linalg.norm(exact)), float(np.linalg.norm(delta))
     layers = {name: format_loss(errors[name], sums[name], updates[name]) for name in errors}
     overall = format_loss(*(math.hypot(*norms.values()) for norms in (errors, sums, updates)))
     return MergedInFormat({**merged, **as_dtype(whole_weights(adapter), dtype)}, layers, overall)
@@ -197,11 +197,10 @@ def checked_masks(masks, params, adapted):
     for name, mask in masks.items():
         if name not in adapted:
             raise ValueError(f"masks: got {name!r}, expected names of adapted weights such as {adapted[:1]}")
-        if np.shape(mask) != params[name].shape or np.asarray(mask).dtype != bool:
-            raise ValueError(
-                f"masks: {name} has shape {np.shape(mask)} and dtype {np.asarray(mask).dtype}, "
-                f"expected {params[name].shape} and bool"
-            )
+        mask = np.asarray(mask)
+        if mask.shape != params[name].shape or mask.dtype != bool:
+            got = f"shape {mask.shape} and dtype {mask.dtype}"
+            raise ValueError(f"masks: {name} has {got}, expected {params[name].shape} and bool")
     return masks
 
 

@@ -51,7 +51,12 @@ def mix(params, adapters, weights):
         If the names in `weights` are not those in `adapters`, a weight is not finite, or an adapter is of another kind,
         belongs to another model or has other layers.
     """
-    weights = checked_weights(adapters, weights)
+    if not adapters:
+        raise ValueError("adapters: got none, expected at least one")
+    if set(weights) != set(adapters):
+        raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
+    # Python floats, because NumPy scalars would turn float32 arrays into float64.
+    weights = {name: finite_number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
     names = {name: {*layer_arrays(adapter), *whole_weights(adapter)} for name, adapter in adapters.items()}
     for name, adapter in adapters.items():
         if missing := set().union(*names.values()) - names[name]:
@@ -155,12 +160,3 @@ def unscaled_config(config, ranks, params):
         init="kaiming",
         rate_factors={},
     )
-
-
-def checked_weights(adapters, weights):
-    """One weight for each adapter, as Python floats, because NumPy scalars would turn float32 arrays into float64."""
-    if not adapters:
-        raise ValueError("adapters: got none, expected at least one")
-    if set(weights) != set(adapters):
-        raise ValueError(f"weights: got {', '.join(weights)}; expected one for each of {', '.join(adapters)}")
-    return {name: finite_number(f"weights[{name!r}]", weight) for name, weight in weights.items()}

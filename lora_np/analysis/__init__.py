@@ -13,7 +13,6 @@ from .spectra import (
 from .subspaces import (
     energy_share,
     gaussian_similarity,
-    principal_angles,
     product_right_directions,
     random_directions,
     right_directions,
@@ -25,8 +24,8 @@ from .updates import linear_updates, truncated_updates, weight_updates
 
 __all__ = [
     "Amplification", "amplification", "effective_rank", "energy_share", "flops_by_phase", "gaussian_similarity",
-    "intruder_dimensions", "linear_updates", "max_similarities", "predicted_ratio", "principal_angles",
-    "product_right_directions", "product_singular_values", "random_directions", "rank_at_energy", "right_directions",
-    "similarity_table", "singular_values", "spectrum", "stable_rank", "step_bytes", "step_flops", "subspace_similarity",
-    "tensor_bytes", "truncate", "truncated_updates", "weight_updates",
+    "intruder_dimensions", "linear_updates", "max_similarities", "predicted_ratio", "product_right_directions",
+    "product_singular_values", "random_directions", "rank_at_energy", "right_directions", "similarity_table",
+    "singular_values", "spectrum", "stable_rank", "step_bytes", "step_flops", "subspace_similarity", "tensor_bytes",
+    "truncate", "truncated_updates", "weight_updates",
 ]  # fmt: skip

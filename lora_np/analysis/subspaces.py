@@ -1,7 +1,7 @@
 """How much two subspaces overlap, such as the directions that two adapters or two seeds have learned.
 
 The columns of a matrix (n, k) span a subspace. No result depends on a column's sign, which is arbitrary in a singular
-value decomposition. `principal_angles` depends only on the span.
+value decomposition.
 
 The figures of Hu et al. 2021, section 7.2, compare right singular vectors, directions of a layer's input:
 
@@ -15,8 +15,6 @@ import numpy as np
 
 from ..checked import finite_matrix, whole_number
 from .spectra import small_product, svd
-
-# ---------------------------------------------------------------- directions of a matrix
 
 
 def right_directions(matrix, k):
@@ -75,42 +73,6 @@ def random_directions(n, k, rng):
     """
     k = whole_number("k", k, most=n, why="the dimension n")
     return np.linalg.qr(rng.normal(size=(n, k)))[0]
-
-
-# ---------------------------------------------------------------- comparing two subspaces
-
-
-def principal_angles(U, V):
-    """The principal angles between the spans of two matrices' columns.
-
-    With orthonormal bases Q_U and Q_V of the two spans, the cosines of the angles are the singular values of Q_Uᵀ Q_V.
-    But cos θ ≈ 1 − θ²/2 rounds to 1 below θ ≈ 1e-8. Small angles are therefore computed from their sines, the singular
-    values of Q_V − Q_U Q_Uᵀ Q_V, where Q_U is the larger basis.
-
-    Source: Björck and Golub 1973.
-
-    Parameters
-    ----------
-    U : array (n, p), V : array (n, q), each with linearly independent columns
-
-    Returns
-    -------
-    array (min(p, q),) of radians in [0, π/2], float64, in ascending order
-
-    Raises
-    ------
-    ValueError
-        If the columns differ in length or are dependent, or values are not finite.
-    """
-    Q_U, Q_V = orthonormal_basis(U, "U"), orthonormal_basis(V, "V")
-    check_length("V", Q_V, len(Q_U), "U")
-    if Q_U.shape[1] < Q_V.shape[1]:  # the sines are between the smaller basis's vectors and the larger span
-        Q_U, Q_V = Q_V, Q_U
-    overlap = Q_U.T @ Q_V
-    cosines = np.linalg.svd(overlap, compute_uv=False)  # descending, so the angles ascend
-    sines = np.linalg.svd(Q_V - Q_U @ overlap, compute_uv=False)[::-1]
-    small = cosines**2 > 0.5
-    return np.where(small, np.arcsin(np.minimum(sines, 1.0)), np.arccos(np.minimum(cosines, 1.0)))
 
 
 def subspace_similarity(U, V, i, j):
@@ -194,15 +156,13 @@ def energy_share(gradient, directions):
         If the directions are dependent or have the wrong length, or values are not finite.
     """
     G, Q = finite_matrix("gradient", gradient), orthonormal_basis(directions, "directions")
-    check_length("directions", Q, G.shape[1], "the gradient's rows")
+    if len(Q) != G.shape[1]:
+        raise ValueError(f"directions: got columns of {len(Q)} entries, expected {G.shape[1]}, as the gradient's rows")
     largest = np.abs(G).max()
     if not largest:
         return 0.0
     G = G / largest  # the square of a tiny gradient would be 0
     return min(1.0, float(np.sum((G @ Q) ** 2) / np.sum(G**2)))
-
-
-# ---------------------------------------------------------------- bases
 
 
 def orthonormal_basis(matrix, name):
@@ -225,10 +185,6 @@ def orthonormal_pair(U, V):
         if gap > 1e-4:  # a tolerance for vectors computed in float32
             difference = f"{name}ᵀ{name} differs from the identity by {gap:.2g}"
             raise ValueError(f"{name}: its columns are not orthonormal ({difference}); see `right_directions`")
-    check_length("V", V, len(U), "U")
+    if len(V) != len(U):
+        raise ValueError(f"V: got columns of {len(V)} entries, expected {len(U)}, as in U")
     return U, V
-
-
-def check_length(name, matrix, length, source):
-    if len(matrix) != length:
-        raise ValueError(f"{name}: got columns of {len(matrix)} entries, expected {length}, as in {source}")

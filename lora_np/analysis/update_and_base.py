@@ -1,7 +1,6 @@
 """An update compared with its base: which of the base's directions it amplifies, and which new directions it adds.
 
-Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that W has but
-hardly uses?
+Amplification (Hu et al. 2021, section 7.3): does ΔW repeat W's leading directions, or amplify directions that are weak?
 
 Intruder dimensions (Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence"): leading
 directions of a fine-tuned weight that the base does not have. Full fine-tuning changes each of a weight's singular
@@ -83,8 +82,7 @@ def max_similarities(before, after, k):
     y_j are the leading left singular vectors of the fine-tuned weight, and x_i are all those of the base. Singular
     vectors have length 1 and an arbitrary sign, so the |cosines| are the entries of |XᵀY|. As in the authors' program,
     X has at most min(out, in) columns: if out > in, a vector outside the base's column space is similar to none of
-    them. Vectors whose singular value in the base is zero, up to rounding, are excluded, because any basis of the null
-    space is possible.
+    them. Vectors with a singular value of zero, up to rounding, are excluded, because they are arbitrary.
 
     If m singular values of the base are nearly equal, their vectors are determined only up to a rotation, so a
     similarity can fall to 1/√m without an intruder.

