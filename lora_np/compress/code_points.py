@@ -23,7 +23,7 @@ def nf4_code_points():
     so the points are not symmetric.
 
     δ replaces 1, because Q(1) = ∞. If the probability is divided into 16 equal bins with a point in the middle of each,
-    half a bin, 1/32, lies beyond the outermost point; with 15 bins, 1/30. The halves come from tables with 16 and with
+    half a bin, 1/32, is beyond the outermost point; with 15 bins, 1/30. The halves come from tables with 16 and with
     15 points, and δ is the mean of 1 − 1/32 and 1 − 1/30.
 
     Dividing by Q(δ) = 1.848 makes the table end at ±1. A block's largest weight, which is divided by its own magnitude,
