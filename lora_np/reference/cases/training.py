@@ -1,6 +1,6 @@
 """Tier 3, first half: clipping, the schedule, AdamW, and fifty steps of full fine-tuning and of LoRA.
 
-Training draws nothing: batches, their order and what dropout keeps are inputs.
+Nothing is drawn at random in training: batches, their order and dropout masks are inputs.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from . import model
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, keep_mask, whole
 
-RECORDED = (1, 10, 50)  # the steps after which parameters are shown
+RECORDED = (1, 10, 50)  # steps after which parameters are recorded
 
 # ---------------------------------------------------------------- what the package computes
 
@@ -35,7 +35,7 @@ def optimiser_of(settings):
 
 
 def adamw(settings, t):
-    """A step for each gradient along the first axis of t["grad.…"], starting with moments of zero."""
+    """One step for each gradient along the first axis of t["grad.…"]; the moments start at zero."""
     params = {name.removeprefix("start."): array for name, array in t.items() if name.startswith("start.")}
     m = v = {name: np.zeros_like(array) for name, array in params.items()}
     outputs = {}
@@ -48,16 +48,13 @@ def adamw(settings, t):
 
 
 def train(settings, t):
-    """The package's training steps: every loss, norm and rate, the first gradients, the parameters after some steps.
-
-    All steps, or only the first settings["until"]: enough for a mistake that shows early.
-    """
+    """Training with the package: all losses, norms and rates, the first gradients, parameters after some steps."""
     (config, base, adapter), about = model.objects(settings, t), settings["train"]
-    same = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
-    train_config = training.TrainConfig(**{name: about[name] for name in same}, optimiser=optimiser_of(about))
+    fields = ("steps", "learning_rate", "schedule", "warmup_steps", "final_share", "clip_norm")
+    train_config = training.TrainConfig(**{name: about[name] for name in fields}, optimiser=optimiser_of(about))
     state, outputs = training.initial_state(training.trainable_arrays(base, adapter)), {}
-    since = []  # what the steps measured since parameters were last shown
-    for step in range(settings.get("until", about["steps"])):
+    since = []  # the measurements of each step since parameters were last recorded
+    for step in range(about["steps"]):
         ids, targets, lengths = (t[f"batches.{name}"][t["order"][step]] for name in ("ids", "targets", "lengths"))
         batch = Batch(ids, targets, lengths, np.arange(len(ids)))
         objective = objective_at(step, t, config, base, adapter, about["dropout"])
@@ -76,7 +73,7 @@ def train(settings, t):
 
 
 def accumulate(settings, t):
-    """The loss and gradients of a batch from those of its shards, along the first axis."""
+    """The loss and gradients of a batch from those of its shards, which are along the first axis."""
     grads = {name.removeprefix("grad."): array for name, array in t.items() if name.startswith("grad.")}
     shards = [
         Objective(loss, int(n), {name: array[i] for name, array in grads.items()})
@@ -87,7 +84,7 @@ def accumulate(settings, t):
 
 
 def objective_at(step, t, config, base, adapter, p):
-    """The objective of one step with its masks: what dropout keeps, times 1/(1 − p)."""
+    """The objective of one step with its dropout masks: 1/(1 − p) for kept entries, else 0."""
     dtype, names = base["tok_emb.weight"].dtype, [name for name in t if name.startswith("kept.")]
     masks = {name.removeprefix("kept."): t[name][step].astype(dtype) / (1.0 - p) for name in names}
 
