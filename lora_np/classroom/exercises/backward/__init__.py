@@ -42,8 +42,8 @@ ANSWER = """1. A bias is added at every position, so the gradient of `bk` is the
    makes those zero: each query's shares add up to 1, but a key may get much attention or little. `bq` adds bq · k_j /
    √D to score ij: another number for each key, so the shares do change.
 3. It is the sum of `dcontext` over all texts and positions. The gradient of `bv` is Σ_j dv_j = Σ_i (Σ_j probs_ij) dO_i,
-   and the bracket is 1. Forward: an average of values that all have `bv` in them has exactly `bv` in it, whatever the
-   shares are, so `bv` arrives unchanged in `context` at every position.
+   and the bracket is 1. Forward: an average of values that all have `bv` in them has exactly `bv` in it for any
+   shares, so `bv` arrives unchanged in `context` at every position.
 
 *Marks:* two points for the first question, one with formulas and one without; one for each of the others.
 """
