@@ -184,13 +184,12 @@ def by_inputs(exercise, name, drawn):
             i.others = dict(other_inputs(i))
         return quietly(exercise, exercise.solution, i, i.inputs | i.others[sentence])[name]
 
+    def of_transposed(i, array):
+        return quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
+
     for array in [array for array, value in drawn[0].inputs.items() if np.ndim(value) == 2]:
-        yield (
-            f"it works down the columns of {array}, not along its rows",
-            lambda i, array=array: (
-                quietly(exercise, exercise.solution, i, i.inputs | {array: i.inputs[array].T})[name].T
-            ),
-        )
+        sentence = f"it works down the columns of {array}, not along its rows"
+        yield sentence, lambda i, array=array: of_transposed(i, array)
     for sentence in dict.fromkeys(sentence for sentence, _ in other_inputs(drawn[0])):
         yield sentence, lambda i, sentence=sentence: value_of(i, sentence)
 
@@ -265,10 +264,8 @@ def by_results(exercise, name, drawn):
             yield f"it is {a}", lambda i, a=a: i.right[a]
             yield f"it is twice {a}", lambda i, a=a: 2 * np.asarray(i.right[a])
     for a, b in itertools.permutations(lengths(drawn[0]), 2):
-        yield (
-            f"it is the right value times {a}, divided by {b}",
-            lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b],
-        )
+        sentence = f"it is the right value times {a}, divided by {b}"
+        yield sentence, lambda i, a=a, b=b: right(i) * lengths(i)[a] / lengths(i)[b]
 
 
 CHANGES_OF_A_RESULT = {

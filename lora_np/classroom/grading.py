@@ -73,9 +73,8 @@ def grade(path, draw=GRADING, sandbox=False):
     of = set_of(submission, path)
     found = results(Path(path).resolve().parent, steps_of(submission, of), of, draw, sandbox)
     marks = [marked(exercise, *found[exercise.name]) for exercise in of.exercises]
-    return Graded(
-        str(path), of.name, (*marks, Mark(of.question_id, 0.0, of.words, answer_in(submission, of), by_hand=True))
-    )
+    in_words = Mark(of.question_id, 0.0, of.words, answer_in(submission, of), by_hand=True)
+    return Graded(str(path), of.name, (*marks, in_words))
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):

@@ -262,11 +262,8 @@ def draw_class(all_graded):
     figure = new_figure(8.0, 1.2 + 0.35 * len(marks))
     axes = figure.subplots()
     left = [0] * len(marks)
-    kinds = {
-        "all points": lambda m: m.score == m.points,
-        "some": lambda m: 0 < m.score < m.points,
-        "none": lambda m: m.score == 0,
-    }
+    kinds = {"all points": lambda m: m.score == m.points, "some": lambda m: 0 < m.score < m.points}
+    kinds["none"] = lambda m: m.score == 0
     for (label, holds), colour in zip(kinds.items(), (PALETTE[2], PALETTE[5], PALETTE[1])):
         numbers = [sum(map(holds, of_item)) for of_item in marks.values()]
         axes.barh(list(marks), numbers, left=left, color=colour, label=label)

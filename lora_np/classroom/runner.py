@@ -97,9 +97,8 @@ def decode(value, function=None):
             generator.bit_generator.state = content
             return generator
         case "fields":
-            return namedtuple("Outputs", [name for name, _ in content])(
-                *(decode(part, function) for _, part in content)
-            )
+            outputs = namedtuple("Outputs", [name for name, _ in content])
+            return outputs(*(decode(part, function) for _, part in content))
         case "list" | "tuple":
             return {"list": list, "tuple": tuple}[kind](decode(x, function) for x in content)
         case "dict":

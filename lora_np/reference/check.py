@@ -60,20 +60,7 @@ class Result(NamedTuple):
 
 
 def check_case(path, dtype, entry, folder, derive=True):
-    """Compare one case's outputs with the reference.
-
-    Parameters
-    ----------
-    path : file or folder of the outputs
-    dtype : "float64" or "float32"
-    entry : dict, the case in the manifest
-    folder : folder of the reference vectors
-    derive : bool, as in `likely_causes`
-
-    Returns
-    -------
-    Result
-    """
+    """The Result for the outputs at a path; `entry` is the case in the manifest, `folder` has the reference vectors."""
     reference = load_case(entry, dtype, folder)
     outputs = [record["name"] for record in entry["tensors"] if record["stage"] != "input"]
     got, complaints = read_port_file(path, reference, outputs)
@@ -257,8 +244,8 @@ def to_dicts(results, complaints):
     for result in results:
         row = result._asdict() | {"worst": {"share": result.worst[0], "tensor": result.worst[1]}}
         if result.divergence is not None:
-            numbers = {name: getattr(result.divergence, name) for name in ("got", "expected", "relative")}
-            texts = {name: str(number) for name, number in numbers.items() if not math.isfinite(number)}
-            row["divergence"] = result.divergence._asdict() | texts
+            fields = result.divergence._asdict()
+            infinite = [name for name in ("got", "expected", "relative") if not math.isfinite(fields[name])]
+            row["divergence"] = fields | {name: str(fields[name]) for name in infinite}
         rows.append(row)
     return {"exit_code": exit_code(results, complaints), "complaints": complaints, "results": rows}

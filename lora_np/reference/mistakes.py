@@ -40,7 +40,8 @@ FIRST_BLOCK = 'past = past | {f"saved.{attn}": past["saved.blocks.0.attn"]}'
 TABLE = (
     # the most frequent ones, and those that come first where two give the same numbers
     ("the bias is not added", "operations:linear", "y + bias", "y"),
-    ("subnormal numbers are flushed to 0", "operations:linear", "x @", "wrong.flushed(x) @"),
+    ("subnormal numbers are flushed to 0",
+     "operations:linear", "x @", "np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x) @"),
     ("the B's are joined without scaling; each should be multiplied by its scale / the joint scale",
      "files:joined", " * (scales[layer] / scales[adapted[0]])", ""),
     ("the scale is α; it should be α/r", "operations:scale", "else alpha / r", "else alpha"),

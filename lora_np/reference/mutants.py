@@ -40,18 +40,10 @@ class Facts(NamedTuple):
 
 
 def mutants(function, changes=None, outputs=(), line_number=None):
-    """Yield the distinct wrong versions of a function.
+    """Yield the distinct wrong versions of a function, an ast.FunctionDef, as Mutants.
 
-    Parameters
-    ----------
-    function : ast.FunctionDef, the right version
-    changes : functions of a node and Facts; CHANGES by default
-    outputs : names of the values that the function returns
-    line_number : the only line to change, or None for all lines
-
-    Yields
-    ------
-    Mutant
+    `changes` are functions like those of CHANGES, the default. `outputs` names the values that the function returns.
+    `line_number` is the only line to change; None for all lines.
     """
     function = copy.deepcopy(function)
     function.decorator_list = []

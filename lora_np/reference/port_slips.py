@@ -108,8 +108,8 @@ def digits(node, facts):
     match node:
         case ast.Constant(float() as number):
             pass
-        case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [argument]) if not has_variables(argument):
-            number = eval(text(node), {"math": math})
+        case ast.Call(ast.Attribute(ast.Name("math"), "sqrt"), [ast.Constant() | ast.BinOp(ast.Constant())]):
+            number = eval(text(node), {"math": math})  # such as the root of 2.0 / math.pi
         case _:
             return
     written, found = repr(number), {}
@@ -126,10 +126,6 @@ def digits(node, facts):
             other = written[:i] + digit + written[i + 1 :]
             found.setdefault(float(other), f"has {other} in place of {written}: a digit is wrong")
     yield from ((repr(value), sentence) for value, sentence in found.items() if value != number)
-
-
-def has_variables(node):
-    return any(isinstance(inner, ast.Name) and inner.id != "math" for inner in ast.walk(node))
 
 
 PORTS = (arithmetic_of_ports, written_in, layouts, sums_of_ports, digits, more_of_ports)

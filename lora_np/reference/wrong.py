@@ -46,13 +46,9 @@ def wrong_outputs(sources, kind, settings, inputs, dtype):
 
 @contextmanager
 def changed(sources):
-    """A context in which functions of the plain program run other sources, in all threads.
+    """A context in which functions of the plain program run these sources, in all threads.
 
-    In these sources, `wrong` is this module.
-
-    Parameters
-    ----------
-    sources : dict, function -> source
+    In the sources, `wrong` is this module.
 
     Raises
     ------
@@ -211,11 +207,6 @@ def all_normal(two_bytes):
     half = two_bytes.copy().view("<f2")
     read = np.copysign(2.0**-15 + 2.0**-25 * (half.view("<u2") & 1023), half)
     return np.where(half.view("<u2") >> 10 & 31, half.astype(np.float64), read)
-
-
-def flushed(x):
-    """Flush subnormal numbers to 0."""
-    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x)
 
 
 def drawn_by_size(probs, uniform):

@@ -41,6 +41,11 @@ def in_dtype(array, dtype):
     return np.array(array, dtype=DTYPES[dtype] if floating else array.dtype, order="C")
 
 
+def under(prefix, tensors):
+    """The tensors whose names start with a prefix, which is removed."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
 def stage(name, inputs):
     """The stage that a tensor belongs to: "input", "forward", "backward", "merge", "step 10", …"""
     if name in inputs:

@@ -18,7 +18,7 @@ from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, pa
 from ...model.decoder import empty_past, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
-from .case import ReferenceCase
+from .case import ReferenceCase, under
 from .draws import as_float32, bell, bits_of, mask, uniform, whole
 
 SIZES = {"dropout": 0.0, "layer_norm_eps": 1e-5, "vocab_size": 11, "n_positions": 7, "d_model": 12, "n_layers": 2}
@@ -57,9 +57,8 @@ def objects(settings, t):
 def model(settings, t):
     config, params, adapter = objects(settings, t)
     activations, back = {}, {}
-    masks = {name.removeprefix("mask."): array for name, array in t.items() if name.startswith("mask.")}
     wanted = tuple(trainable_arrays(params, adapter))
-    others = {"lengths": t["lengths"], "adapter": adapter, "masks": masks}
+    others = {"lengths": t["lengths"], "adapter": adapter, "masks": under("mask.", t)}
     logits, cache = forward(params, t["ids"], config, **others, wanted=wanted, record=activations)
     loss, loss_cache = ops.cross_entropy_forward(logits, t["targets"])
     grads = backward(ops.cross_entropy_backward(1.0, loss_cache).dlogits, cache, record=back)

@@ -10,7 +10,7 @@ from ...data import Batch
 from ...model import loss_and_gradients
 from ...model.objective import Objective
 from . import model
-from .case import ReferenceCase
+from .case import ReferenceCase, under
 from .draws import as_float32, bell, bits_of, keep_mask, whole
 
 RECORDED = (1, 10, 50)  # steps after which parameters are recorded
@@ -19,8 +19,7 @@ RECORDED = (1, 10, 50)  # steps after which parameters are recorded
 
 
 def clip(settings, t):
-    grads = {name.removeprefix("grad."): array for name, array in t.items()}
-    clipped, norm = training.clip_by_global_norm(grads, settings["max_norm"])
+    clipped, norm = training.clip_by_global_norm(under("grad.", t), settings["max_norm"])
     return {"norm": np.asarray(norm), **{f"clipped.{name}": array for name, array in clipped.items()}}
 
 
@@ -36,12 +35,12 @@ def optimiser_of(settings):
 
 def adamw(settings, t):
     """One step for each gradient along the first axis of t["grad.…"]; the moments start at zero."""
-    params = {name.removeprefix("start."): array for name, array in t.items() if name.startswith("start.")}
+    params, grads = under("start.", t), under("grad.", t)
     m = v = {name: np.zeros_like(array) for name, array in params.items()}
     outputs = {}
     for step, rate in enumerate(settings["learning_rate"], 1):
-        grads = {name: t[f"grad.{name}"][step - 1] for name in params}
-        params, m, v = training.adamw_update(params, grads, m, v, step, rate, optimiser_of(settings))
+        of_step = {name: grads[name][step - 1] for name in params}
+        params, m, v = training.adamw_update(params, of_step, m, v, step, rate, optimiser_of(settings))
         for kind, arrays in (("m", m), ("v", v), ("after", params)):
             outputs |= {f"step.{step}.{kind}.{name}": array for name, array in arrays.items()}
     return outputs
@@ -74,19 +73,17 @@ def train(settings, t):
 
 def accumulate(settings, t):
     """The loss and gradients of a batch from those of its shards, which are along the first axis."""
-    grads = {name.removeprefix("grad."): array for name, array in t.items() if name.startswith("grad.")}
-    shards = [
-        Objective(loss, int(n), {name: array[i] for name, array in grads.items()})
-        for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"]))
-    ]
+    shards = []
+    for i, (loss, n) in enumerate(zip(t["loss"], t["n_targets"])):
+        shards.append(Objective(loss, int(n), {name: array[i] for name, array in under("grad.", t).items()}))
     loss, grads = training.mean_over_shards(shards)
     return {"mean.loss": np.asarray(loss), **{f"mean.grad.{name}": array for name, array in grads.items()}}
 
 
 def objective_at(step, t, config, base, adapter, p):
     """The objective of one step with its dropout masks: 1/(1 − p) for kept entries, else 0."""
-    dtype, names = base["tok_emb.weight"].dtype, [name for name in t if name.startswith("kept.")]
-    masks = {name.removeprefix("kept."): t[name][step].astype(dtype) / (1.0 - p) for name in names}
+    dtype = base["tok_emb.weight"].dtype
+    masks = {place: kept[step].astype(dtype) / (1.0 - p) for place, kept in under("kept.", t).items()}
 
     def objective(trainable, batch, rng):
         params, attached = training.attach(base, adapter, trainable)

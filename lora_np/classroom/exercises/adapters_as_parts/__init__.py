@@ -6,6 +6,7 @@ set. **Which parts of an array belong together?** Rows have their own adapters, 
 weights. **What may be added up?** Updates may. Factors and lengths may not.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 11 (`notebooks/11_adapters_as_parts.ipynb`), task 7 of [02](02_rank_and_svd.ipynb), a pencil"
 TIME = "two and a half hours in two sittings: a warm-up, the nucleus, four ways with adapters, a hard one"
 EXERCISES = ("next_probabilities", "nucleus", "rows_forward", "mix", "best_weight", "update_cosine", "compress")

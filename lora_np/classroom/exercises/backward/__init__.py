@@ -7,6 +7,7 @@ lead through the set. **Where did a number go on the way forward?** Its gradient
 there. **Which shape does each array have?** Write it down first: that prevents half of the mistakes.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 06 (`notebooks/06_backward.ipynb`), your results from [exercises 03](03_gradients_by_hand.ipynb), paper "
     "and a pencil"

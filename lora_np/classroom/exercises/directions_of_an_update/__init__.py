@@ -5,6 +5,7 @@ ones, shared with whom? Each measure of this set is a few lines, and each has fo
 it say if there were nothing to find?** You may use `np.linalg.svd`, which gives `U`, the singular values, and `Vᵀ`.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 09 (`notebooks/09_directions_of_an_update.ipynb`), your `product_singular_values` from [exercises "
     "02](02_rank_and_svd.ipynb), paper and a pencil"

@@ -7,6 +7,7 @@ the vocabulary. Two questions lead through the set. **Which shape does each arra
 that makes it. **What must stay the same?** Most tasks ask for a prediction: where it fails, there is a bug.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 05 (`notebooks/05_forward.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, attention step by step, a block, and two judges"
 EXERCISES = ("embed", "layer_norm", "split_heads", "causal_scores", "attend", "block", "perplexity", "who_reads_whom")

@@ -5,8 +5,9 @@ be of that, and what moves the weights. In the second you make a comparison of y
 it does not.
 """
 
-from .experiment import PARTS as PARTS
+from .experiment import PARTS
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "PARTS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 08 (`notebooks/08_full_and_lora.ipynb`), your `lora_backward` from [exercises 07](07_lora_layer.ipynb), "
     "paper and a pencil"

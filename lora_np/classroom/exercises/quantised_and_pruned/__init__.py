@@ -4,6 +4,7 @@
 the weights; codes are whole numbers of any dtype. Nothing here needs a loop over weights.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 12 (`notebooks/12_quantised_and_pruned.ipynb`), [exercises 07](07_lora_layer.ipynb), a pencil"
 TIME = "two hours in two sittings: a warm-up, four bits there and back, pruning, and LoRA on what is left"
 EXERCISES = (

@@ -7,6 +7,7 @@ of queries, `K` heads of keys and values, and `G = H / K` query heads for each o
 inputs, so a mistake in one does not spoil the next.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 14 (`notebooks/14_since_gpt2.ipynb`), lessons 05 and 06 for the rest of the block, a pencil"
 TIME = "90 minutes: four parts with a warm-up each, a count, and a question"
 EXERCISES = (

@@ -8,6 +8,7 @@ A formula of this kind is easily wrong by a factor, and looks right. So list the
 write, one line for each, with its shape.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = "lesson 10 (`notebooks/10_what_it_costs.ipynb`), paper and a pencil"
 TIME = "two hours in two sittings: a warm-up of ten minutes, four counts, a chain, and five runs to tell apart"
 EXERCISES = ("adapter_parameters", "layer_flops", "merging_pays_from", "training_bytes", "kept_inputs", "chain_flops")

@@ -7,6 +7,7 @@ The letters: `N` texts, `T` tokens, `vocab` tokens in the vocabulary, `K` labels
 `B` (out, r) is LoRA's factor. Every task is given right inputs, so a mistake in one does not spoil the next.
 """
 
+__all__ = ["ANSWER", "EXERCISES", "NEEDS", "POINTS", "QUESTION", "TIME"]
 NEEDS = (
     "lesson 15 (`notebooks/15_your_own_llm.ipynb`), "
     "your `cross_entropy_backward` of [exercises 03](03_gradients_by_hand.ipynb), a pencil"
