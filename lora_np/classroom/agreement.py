@@ -24,22 +24,22 @@ def disagreements(notebook, again):
     -------
     list of str, each naming a cell; also for text that was written to stderr
     """
-    found = []
+    problems = []
     for number, (cell, other) in enumerate(zip(notebook.cells, again.cells)):
         if cell.cell_type != "code":
             continue
         for output in other.outputs:
             if output.get("name") == "stderr":
-                found.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
+                problems.append(f"cell {number}: writes to stderr: {output.text.strip()[:200]!r}")
         kinds, kinds_again = ([kind(output) for output in c.outputs] for c in (cell, other))
         if kinds != kinds_again:
-            found.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")
+            problems.append(f"cell {number}: stored {', '.join(kinds) or 'nothing'}; now {', '.join(kinds_again)}")
             continue
         for one, two in zip(cell.outputs, other.outputs):
             said = differs(text(one), text(two), tags(cell))
             if said:
-                found.append(f"cell {number}: {said}")
-    return found
+                problems.append(f"cell {number}: {said}")
+    return problems
 
 
 def kind(output):

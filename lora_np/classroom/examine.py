@@ -165,21 +165,21 @@ def judge(exercise, drawn, observed):
 
 def result_of(findings_of_draws):
     """The Result from all draws' findings. An output must be right in every draw; the first complaint is reported."""
-    found = []
+    verdicts = []
     for findings in zip(*findings_of_draws):
-        found.append(next((finding for finding in findings if finding.wrong), findings[0]))
-    return Result(sum(f.wrong is None for f in found) / len(found), tuple(found))
+        verdicts.append(next((finding for finding in findings if finding.wrong), findings[0]))
+    return Result(sum(f.wrong is None for f in verdicts) / len(verdicts), tuple(verdicts))
 
 
 def property_findings(exercise, i, outputs):
     forms = {name: kind_problem(value) for name, value in outputs.items()}
     try:
-        found = exercise.properties(i, outputs)
+        verdicts = exercise.properties(i, outputs)
     except Exception as error:  # depends on what the student returned
         unread = f"what is returned cannot be read ({type(error).__name__}: {error})"
-        found = {name: forms.get(name) or unread for name in exercise.hints}
-    hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in found}
-    return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in found.items()]
+        verdicts = {name: forms.get(name) or unread for name in exercise.hints}
+    hints = {name: None if forms.get(name) else exercise.hints.get(name) for name in verdicts}
+    return [Finding(name, wrong, (), hints[name] if wrong else None) for name, wrong in verdicts.items()]
 
 
 def compared_findings(exercise, drawn, observed):
@@ -188,11 +188,11 @@ def compared_findings(exercise, drawn, observed):
     for i, outputs in zip(drawn, observed):
         outputs = {name: as_numbers(value) for name, value in outputs.items()}
         forms = {name: form_problem(value, i.right.get(name)) for name, value in outputs.items()}
-        given = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
+        returned = {name: None if kind_problem(value) else np.asarray(value) for name, value in outputs.items()}
         try:
-            arrays = exercise.compared(i, given)
+            arrays = exercise.compared(i, returned)
         except Exception as error:  # depends on what the student returned
-            arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, given), hint=True)
+            arrays, reason = dict.fromkeys(i.right), Problem(why_not_comparable(error, returned), hint=True)
             forms = {name: forms.get(name) or reason for name in i.right}
         checked.append((i, arrays, forms))
     findings = []
@@ -201,12 +201,12 @@ def compared_findings(exercise, drawn, observed):
     return findings
 
 
-def why_not_comparable(error, given):
+def why_not_comparable(error, returned):
     if isinstance(error, Unfit):
         return str(error)
-    if any(value is None for value in given.values()):
+    if any(value is None for value in returned.values()):
         return "it goes with an output that is no array of numbers"
-    shapes = ", ".join(f"{name} {value.shape}" for name, value in given.items())
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in returned.items())
     return f"the shapes of what is returned do not fit each other: {shapes}"
 
 

@@ -70,11 +70,12 @@ def grade(path, draw=GRADING, sandbox=False):
         If the file is not a notebook, or belongs to none of the sets.
     """
     submission = read_notebook(path)
-    of = set_of(submission, path)
-    found = results(Path(path).resolve().parent, steps_of(submission, of), of, draw, sandbox)
-    marks = [marked(exercise, *found[exercise.name]) for exercise in of.exercises]
-    in_words = Mark(of.question_id, 0.0, of.words, answer_in(submission, of), by_hand=True)
-    return Graded(str(path), of.name, (*marks, in_words))
+    exercise_set = set_of(submission, path)
+    outcomes = results(Path(path).resolve().parent, steps_of(submission, exercise_set), exercise_set, draw, sandbox)
+    marks = [marked(exercise, *outcomes[exercise.name]) for exercise in exercise_set.exercises]
+    answer = answer_in(submission, exercise_set)
+    marks.append(Mark(exercise_set.question_id, 0.0, exercise_set.words, answer, by_hand=True))
+    return Graded(str(path), exercise_set.name, tuple(marks))
 
 
 def grade_all(paths, draw=GRADING, sandbox=False, jobs=2):
@@ -104,7 +105,7 @@ def set_of(submission, path):
     """The set to which a submission belongs: the one with the most cells in common."""
     ids = {mark(cell).get("grade_id") for cell in submission.cells} - {None}
     sets = list(read_sets().values())
-    common = [len(ids & {exercise.name for exercise in of.exercises}) for of in sets]
+    common = [len(ids & {exercise.name for exercise in exercise_set.exercises}) for exercise_set in sets]
     if not any(common):
         raise ValueError(
             f"notebook: {path} has none of the graded cells of the {len(sets)} sets. If the answers were copied to "
@@ -113,13 +114,13 @@ def set_of(submission, path):
     return sets[common.index(max(common))]
 
 
-def steps_of(submission, of):
+def steps_of(submission, exercise_set):
     """The steps of grading, in order: ("run", id or None, source) and ("call", exercise's name, None).
 
     A check comes where its cell is, or last if the cell is missing. If copied cells share an id, the first counts as
     the check or the function; the others run like any other cell.
     """
-    checks = {f"check_{exercise.name}": exercise.name for exercise in of.exercises}
+    checks = {f"check_{exercise.name}": exercise.name for exercise in exercise_set.exercises}
     steps, seen = [], set()
     for cell in submission.cells:
         id = mark(cell).get("grade_id")
@@ -131,15 +132,15 @@ def steps_of(submission, of):
     return steps + [("call", name, None) for id, name in checks.items() if id not in seen]
 
 
-def results(folder, steps, of, draw, sandbox):
+def results(folder, steps, exercise_set, draw, sandbox):
     """A dict, exercise -> (Result, the error of the function's cell or None).
 
     If a step ends the process or does not terminate, all steps run again without it. Only what depends on it loses
     points.
     """
-    left_out, exercises = {}, {exercise.name: exercise for exercise in of.exercises}
+    left_out, exercises = {}, {exercise.name: exercise for exercise in exercise_set.exercises}
     while True:
-        found, errors = {}, {}
+        outcomes, errors = {}, {}
         with Process(folder, sandbox) as process:
             for number, (kind, name, source) in enumerate(steps):
                 try:
@@ -148,17 +149,17 @@ def results(folder, steps, of, draw, sandbox):
                     if kind == "run":
                         errors.setdefault(name, process.ask({"run": source}).get("error"))
                     else:
-                        found[name] = result(process, exercises[name], draw)
+                        outcomes[name] = result(process, exercises[name], draw)
                 except Failed as failed:
                     if kind == "run":
                         errors.setdefault(name, str(failed))
                     else:
-                        found[name] = Result(0.0, (), str(failed))
+                        outcomes[name] = Result(0.0, (), str(failed))
                 except Stopped as stopped:
                     left_out[number] = f"{stopped}; all else was run without it"
                     break
             else:
-                return {name: (found[name], errors.get(name)) for name in exercises}
+                return {name: (outcomes[name], errors.get(name)) for name in exercises}
 
 
 def result(process, exercise, draw):
@@ -188,12 +189,14 @@ def mistake(output, sentence):
     return sentence if sentence.startswith(f"{output} ") else f"{output}: {sentence}"
 
 
-def answer_in(submission, of):
+def answer_in(submission, exercise_set):
     """The student's answer in words, without the original text of the cell."""
-    cell = next((cell for cell in submission.cells if mark(cell).get("grade_id") == of.question_id), None)
-    if cell is None:
+    cells = []
+    for notebook in (submission, notebook_of(exercise_set, "student")):
+        cells.append(next((c for c in notebook.cells if mark(c).get("grade_id") == exercise_set.question_id), None))
+    answered, blank = cells
+    if answered is None:
         return "the answer is missing"
-    blank = next(c for c in notebook_of(of, "student").cells if mark(c).get("grade_id") == of.question_id)
-    given = set(blank.source.split("\n"))
-    answer = "\n".join(line for line in cell.source.split("\n") if line not in given).strip()
+    original = set(blank.source.split("\n"))
+    answer = "\n".join(line for line in answered.source.split("\n") if line not in original).strip()
     return answer or "not answered"

@@ -93,13 +93,13 @@ def as_dict(graded):
 # ---------------------------------------------------------------- a class
 
 
-def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=None):
+def write_class(folder, outcomes, words=None, moodle=None, canvas=None, assignment=None):
     """Write all results of a class to a folder.
 
     Parameters
     ----------
     folder : the folder to write
-    found : dict, path -> Graded, or the error that says why not
+    outcomes : dict, path -> Graded, or the error that says why not
     words : file with points for answers in words; by default `words.csv` in the folder
     moodle, canvas : downloaded grading worksheet of Moodle, gradebook of Canvas; a copy with the marks is written
     assignment : the column in Canvas's gradebook; None for its only one
@@ -109,19 +109,19 @@ def write_class(folder, found, words=None, moodle=None, canvas=None, assignment=
     ValueError
         If a file does not have the expected format.
     """
-    folder, paths = Path(folder), list(found)
-    given = read_words(folder / "words.csv" if words is None else words, required=words is not None)
+    folder, paths = Path(folder), list(outcomes)
+    entries = read_words(folder / "words.csv" if words is None else words, required=words is not None)
     students = {path: student_of(path, paths) for path in paths}
-    graded = {path: one for path, one in found.items() if isinstance(one, Graded)}
-    rows = rows_of_class(found, students, given)
+    graded = {path: one for path, one in outcomes.items() if isinstance(one, Graded)}
+    rows = rows_of_class(outcomes, students, entries)
     texts = {folder / "marks.csv": marks_table(rows), folder / "class.md": class_text(graded)}
-    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, given)
+    texts[folder / "words.csv"], texts[folder / "words.md"] = words_files(graded, students, entries)
     if moodle:
         texts[folder / "moodle.csv"] = moodle_table(moodle, rows)
     if canvas:
         texts[folder / "canvas.csv"] = canvas_table(canvas, rows, assignment)
-    for path, one in found.items():
-        points = given.get((students[path], graded[path].marks[-1].item)) if path in graded else None
+    for path, one in outcomes.items():
+        points = entries.get((students[path], graded[path].marks[-1].item)) if path in graded else None
         text = report(one, points) if path in graded else f"{Path(path).name}: not graded\n{one}"
         texts[place_of_feedback(folder, path, paths)] = text + "\n"
     for place, text in texts.items():
@@ -150,13 +150,13 @@ def rows_of(path, name):
     return rows
 
 
-def rows_of_class(found, students, words):
+def rows_of_class(outcomes, students, words):
     """A dict for each student: item -> score or None, and "score", "points" and "notes".
 
     A student's second notebook of the same set does not count.
     """
     rows = {}
-    for path, one in found.items():
+    for path, one in outcomes.items():
         row = rows.setdefault(students[path], {"score": 0.0, "points": 0.0, "notes": []})
         if not isinstance(one, Graded):
             row["notes"].append(f"{Path(path).name} is not graded: {str(one).replace(str(path), Path(path).name)}")
@@ -192,7 +192,7 @@ def read_words(path, required=False):
     heads, *rows = rows_of(path, "words")
     if not set(WORDS) <= set(heads):
         raise ValueError(f"words: {path} has the columns {', '.join(heads)}, expected {', '.join(WORDS)}")
-    given = {}
+    entries = {}
     for number, row in enumerate(rows, 2):
         entry = dict(zip(heads, row))
         points = entry.get("points", "").strip().replace(",", ".")
@@ -204,17 +204,17 @@ def read_words(path, required=False):
             value, most = math.nan, 0.0
         if not 0.0 <= value <= most:
             raise ValueError(f"words: {path}, line {number}: got {points!r} points, expected 0 to {most:g}")
-        given[entry["student"], entry["item"]] = value, entry.get("remark", "")
-    return given
+        entries[entry["student"], entry["item"]] = value, entry.get("remark", "")
+    return entries
 
 
-def words_files(graded, students, given):
+def words_files(graded, students, entries):
     """The texts of `words.csv`, for the teacher to fill in, and `words.md`: all answers below the marking guide."""
     rows, answers = [list(WORDS)], {}
     for path, one in graded.items():
         for mark in one.marks:
             if mark.by_hand:
-                points, remark = given.get((students[path], mark.item), ("", ""))
+                points, remark = entries.get((students[path], mark.item), ("", ""))
                 filled = f"{points:g}" if points != "" else ""
                 rows.append([students[path], mark.item, f"{mark.points:g}", filled, remark])
                 answers.setdefault(one.exercise, []).append((students[path], mark.said))
@@ -315,18 +315,18 @@ def canvas_table(path, rows, assignment=None):
 def collect(course, paths):
     """Copy notebooks to the places and names that nbgrader expects; return a dict, path -> new path or error."""
     check_folder(course, "course")
-    found = {}
+    places = {}
     for path in paths:
         try:
             notebook = read_notebook(path)
             name = set_of(notebook, path).name
             place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
-            if place in found.values():
+            if place in places.values():
                 raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, notebook_text(notebook))
-            found[path] = place
+            places[path] = place
         except ValueError as error:
-            found[path] = error
-    return found
+            places[path] = error
+    return places

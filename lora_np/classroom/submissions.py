@@ -152,8 +152,8 @@ class Process:
             if answer.get("error"):
                 raise Failed(str(answer["error"]))
             try:
-                given = decode(answer["inputs"], functions.get)
-                return (answer["peak"] if measure else decode(answer["returned"])), given
+                inputs_after = decode(answer["inputs"], functions.get)
+                return (answer["peak"] if measure else decode(answer["returned"])), inputs_after
             except Exception:  # depends on the student's answer
                 raise Failed("what it returns cannot be read") from None
 

@@ -26,8 +26,8 @@ HEADERS = [0x3C00, 0x0001, 0x8001, 0x83FF, 0xB555, 0x7BFF, 0x8000]  # float16: 1
 
 def blocks(settings, t):
     name, weight = settings["format"], t["weight"]
-    own, given = FORMATS[name](weight), BlockWeight(t["blocks"], name, weight.dtype)
-    return {"packed": own.blocks, "dequantised": own.dequantise(), "expanded": given.dequantise()}
+    own, stored = FORMATS[name](weight), BlockWeight(t["blocks"], name, weight.dtype)
+    return {"packed": own.blocks, "dequantised": own.dequantise(), "expanded": stored.dequantise()}
 
 
 def qalora_layer(settings, t):
@@ -82,11 +82,11 @@ def blocks_case(name, *about):
         np.where(steps == 5, -0.75, np.where(steps == 9, 0.75, bell(bits, (32,), 0.2))),
         1000.3 + 0.02 * steps,
     ]
-    given = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
-    given[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
+    packed = (bits.random_raw((7, BLOCK_BYTES[name])) % np.uint64(256)).astype(np.uint8)
+    packed[:, :2] = np.array(HEADERS, "<u2").view(np.uint8).reshape(-1, 2)
     if name == "q4_1":
-        given[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
-    inputs = {"weight": as_float32(rows).reshape(-1, 64), "blocks": given}
+        packed[:, 2:4] = np.array(HEADERS[::-1], "<u2").view(np.uint8).reshape(-1, 2)
+    inputs = {"weight": as_float32(rows).reshape(-1, 64), "blocks": packed}
     id = f"blocks-{name.replace('_', '-')}"
     return ReferenceCase(id, 4, "blocks", {"format": name}, inputs, blocks, *about, ("exact", "edge"))
 
