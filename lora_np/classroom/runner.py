@@ -172,7 +172,7 @@ def peak_of(function, arguments):
 
 
 class Absent(types.ModuleType):
-    """A module that stands in for lora_np during grading; its names cannot be used."""
+    """A module that replaces lora_np during grading; its names cannot be used."""
 
     __path__ = ()
 

@@ -118,7 +118,7 @@ def as_json(case, tensors):
 
 
 def manifest_text(manifest):
-    """The manifest as JSON with a line for each tensor: readable, diffable and small."""
+    """The manifest as JSON with a line for each tensor: readable, easy to compare and small."""
     line, cases = partial(json.dumps, ensure_ascii=False), []
     for entry in manifest["cases"]:
         tensors = ",\n".join(map(line, entry["tensors"]))
