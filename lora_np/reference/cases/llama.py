@@ -52,8 +52,8 @@ def operation(compute, id, settings, inputs, *about):
 
 
 def rms_norm_case(id, x, eps, *about):
-    bits, C = bits_of(id), x.shape[-1]
-    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, (C,), 0.5)), "grad.y": bell(bits, x.shape)}
+    bits = bits_of(id)
+    inputs = {"x": x, "weight": as_float32(1.0 + bell(bits, x.shape[-1:], 0.5)), "grad.y": bell(bits, x.shape)}
     return operation(rms_norm, id, {"eps": eps}, inputs, *about)
 
 
