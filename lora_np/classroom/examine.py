@@ -205,7 +205,7 @@ def why_not_comparable(error, returned):
     if isinstance(error, Unfit):
         return str(error)
     if any(value is None for value in returned.values()):
-        return "it goes with an output that is no array of numbers"
+        return "it belongs to an output that is not an array of numbers"
     shapes = ", ".join(f"{name} {value.shape}" for name, value in returned.items())
     return f"the shapes of what is returned do not fit each other: {shapes}"
 

@@ -130,7 +130,7 @@ def draws_of(exercise, draw=PRACTICE):
         numbers = single_numbers(drawn)
         if all(len(set(of_output)) == DRAWS and of_output not in known for of_output in numbers):
             return drawn
-    raise ValueError(f"draw: {exercise.name} has the same right answer in several of {TRIES} draws")
+    raise ValueError(f"draw: {exercise.name} has the same right answer in several draws, after {TRIES} tries")
 
 
 def single_numbers(drawn):

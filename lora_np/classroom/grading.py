@@ -109,7 +109,7 @@ def set_of(submission, path):
     if not any(common):
         raise ValueError(
             f"notebook: {path} has none of the graded cells of the {len(sets)} sets. If the answers were copied to "
-            "a new notebook, copy them back into the one that was handed out: it knows its cells by their metadata"
+            "a new notebook, copy them back into the original one, whose cells have the necessary metadata"
         )
     return sets[common.index(max(common))]
 

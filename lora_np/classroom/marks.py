@@ -144,7 +144,7 @@ def rows_of(path, name):
         text = existing_file(path).read_text(encoding="utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
     except (OSError, UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{name}: {path} is no CSV file in UTF-8, expected one") from None
+        raise ValueError(f"{name}: {path} is not a CSV file in UTF-8") from None
     if not rows:
         raise ValueError(f"{name}: {path} is empty")
     return rows
@@ -232,7 +232,7 @@ def words_files(graded, students, entries):
 
 def class_text(graded):
     """How many students have each item right, and their most common mistakes, as Markdown."""
-    lines = ["# The class at a glance", ""]
+    lines = ["# Overview of the class", ""]
     for name in sorted({one.exercise for one in graded.values()}):
         of_set = [one for one in graded.values() if one.exercise == name]
         heads = "| item | all points | mean | most common mistakes |", "|---|---:|---:|---|"
@@ -322,7 +322,7 @@ def collect(course, paths):
             name = set_of(notebook, path).name
             place = Path(course) / "submitted" / student_of(path, paths) / name / f"{name}.ipynb"
             if place in places.values():
-                raise ValueError(f"notebooks: {path} is a second notebook of {name} by one student")
+                raise ValueError(f"notebooks: {path} is a second notebook of {name} by the same student")
             check_file(place, "course", paths)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, notebook_text(notebook))

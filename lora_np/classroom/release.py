@@ -17,42 +17,42 @@ from .sets import read_sets
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = {"code": "    # YOUR CODE HERE\n    raise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
-HOW = """Write each function, run the check below it, and read what it says. A check calls your function with random
-inputs, three times and with other sizes each time. It tells you which output is wrong and what the wrong one looks
-like, and the formula if you ask for it. Sizes are never equal, so that an array the wrong way round does not fit.
-Arrays come in float64; leave those that you are given as they are."""
+HOW = """Write each function, run the check below it, and read what it says. A check calls your function three times,
+with random inputs of different sizes. It tells you which output is wrong and what the wrong one looks like, and the
+formula if you ask for it. No two sizes are equal, so that an array with the wrong orientation does not fit. Arrays are
+in float64; do not change the arrays that your function gets."""
 SETUP = """import sys
 from pathlib import Path
 
-# The package need not be installed: a clone of it will do, above this folder or beside one that is.
+# The package need not be installed: a clone is enough, in a folder above this one or beside such a folder.
 places = [place for folder in Path.cwd().parents for place in (folder, folder / "lora_np")]
 sys.path += [str(place) for place in places if (place / "lora_np" / "__init__.py").is_file()]
 
 import numpy as np
 
 from lora_np.classroom import check"""
-CONFIG = f"""# Made by `python -m lora_np classroom release`; nbgrader's documentation says what else can be here.
+CONFIG = f"""# Made by `python -m lora_np classroom release`; nbgrader's documentation lists more settings.
 import os
 
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "lora_np"
 c.ExecutePreprocessor.timeout = 120
-# Cells that grade are put back where they were deleted.
+# Restore deleted cells that grade.
 c.OverwriteCells.add_missing_cells = True
-# Grading draws other inputs than the checks in a student's notebook. Give a new name for a new term.
+# Grading draws other inputs than the checks in a student's notebook. Choose a new name for each term.
 os.environ["{DRAW_VARIABLE}"] = "{GRADING}"
 """
 READ_ME = """# Exercises
 
-These notebooks need Python and the package `lora_np`. Either put this folder into the clone of lora_np that you were
-given, at any depth, or install the package from it:
+These notebooks need Python and the package `lora_np`. Either put this folder anywhere inside the clone of lora_np that
+your teacher gave you, or install the package from the clone:
 
     pip install -r PATH_OF_THE_CLONE/requirements.txt
     pip install PATH_OF_THE_CLONE
 
-Then `python -m jupyter lab` in this folder. The lessons that the exercises belong to are in the clone's folder
-`notebooks`. Hand in the notebook under the name that it has, or one that your teacher asks for. Its cells are known by
-their metadata, so write your answers into the cells that are there.
+Then run `python -m jupyter lab` in this folder. The lessons are in the clone's folder `notebooks`. Hand in each
+notebook under its own name, or under the name that your teacher asks for. Grading recognises cells by their metadata, so
+write your answers into the existing cells.
 """
 
 

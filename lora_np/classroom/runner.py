@@ -192,7 +192,7 @@ class Unusable:
     def __call__(self, *given, **more):
         if self._name.startswith("lora_np.classroom.check."):
             return None  # the grader runs the checks itself
-        raise RuntimeError(f"{self._name} is not there while marks are given: write it yourself")
+        raise RuntimeError(f"{self._name} is not available during grading: write it yourself")
 
 
 class FindAbsent:

@@ -204,7 +204,7 @@ def check_sandbox():
             process.ask({"run": "1"}, seconds=START_SECONDS)
     except Stopped:
         how = "does bubblewrap work, and may users start namespaces here?"
-        raise ValueError(f"sandbox: its process does not start ({how})") from None
+        raise ValueError(f"sandbox: the process does not start ({how})") from None
 
 
 def sandboxed(seccomp):
