@@ -51,8 +51,8 @@ your teacher gave you, or install the package from the clone:
     pip install PATH_OF_THE_CLONE
 
 Then run `python -m jupyter lab` in this folder. The lessons are in the clone's folder `notebooks`. Hand in each
-notebook under its own name, or under the name that your teacher asks for. Grading recognises cells by their metadata, so
-write your answers into the existing cells.
+notebook under its own name, or under the name that your teacher asks for. Grading recognises cells by their metadata,
+so write your answers into the existing cells.
 """
 
 
