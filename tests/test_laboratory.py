@@ -585,18 +585,18 @@ def test_the_gallery_states_passes_and_texts():
     """Of the runs' own settings: one protocol, and where experiments differ."""
     settings = [{"epochs": 1, "examples": None}, {"epochs": 30, "examples": 10}, {"epochs": 3, "domain": "licences"}]
     settings = [{"base": "pretrained"} | one for one in settings]
-    text = gallery.passes({"runs": [{"settings": one} for one in settings + settings[:1]]})
+    text = gallery.training_texts({"runs": [{"settings": one} for one in settings + settings[:1]]})
     assert text.split("; ")[0].split(", ") == [
-        "1 pass over all training texts",
-        "3 passes over licences training texts",
-        "30 passes over 10 training texts",
+        "1 epoch on all training texts",
+        "3 epochs on licences training texts",
+        "30 epochs on 10 training texts",
     ]
     other = {"base": "smollm2", "epochs": 1, "domain": "critics", "train_tokens": 32768}
-    assert gallery.passes({"runs": [{"settings": one} for one in (settings[0], other)]}) == (
-        "1 pass over 32,768 tokens of critics training texts with SmolLM2, "
-        "1 pass over all training texts with the small base; "
+    assert gallery.training_texts({"runs": [{"settings": one} for one in (settings[0], other)]}) == (
+        "1 epoch on 32,768 tokens of critics training texts with SmolLM2, "
+        "1 epoch on all training texts with the small base; "
     )
-    assert gallery.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
+    assert gallery.training_texts({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 
 def test_what_cannot_be_measured_or_drawn_is_not_written(made_up, carrying, tmp_path, monkeypatch):
@@ -682,8 +682,8 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
         assert f"![About {name}]({name}.png)" in text and f"[Numbers]({name}.json)" in text
     assert "| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |" in text
     assert "| share | 0.5 | ≤ 2 | cannot tell |" in text
-    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before; " in text
-    assert "the runs took 1.4 core hours" in text and "![About rank_sweep](smollm2/rank_sweep.png)" in text
+    assert "2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs reused; " in text
+    assert "all runs took 1.4 core hours" in text and "![About rank_sweep](smollm2/rank_sweep.png)" in text
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
     assert write_gallery(tmp_path).read_bytes() == before
@@ -721,14 +721,14 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome)
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT in text and f"leaves {EQUAL:g} nats of loss" in " ".join(text.split())
+    assert gallery.ABOUT in text and f"allows {EQUAL:g} nats of loss" in " ".join(text.split())
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
-    before, after = given.split("Measured beside it, without a say in the verdict:")
+    before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
-    said = "They are of another version of the code than this page."
-    assert said in given and said not in without and "Measured beside" not in without
+    said = "They are from another version of the code than this page."
+    assert said in given and said not in without and "Also measured" not in without
 
 
 # ---------------------------------------------------------------- the command
