@@ -9,31 +9,7 @@ from .store import made_with
 
 NAMES = {"smollm2": "SmolLM2", "pretrained": "the small base"}
 MILLIONS = {"smollm2": 134.5, "pretrained": 3.7}  # of parameters
-ABOUT = """\
-Written by `python -m lora_np experiment` from the JSON beside each figure. A verdict is about its model, this data
-and its settings, at this size; it neither proves nor refutes the paper. All seeds share one base and one test set of
-1,000 snippets. On other snippets an accuracy would differ: its 95 % interval is ±2.6 points at 77 %, and ±2.1 at 86
-%. Only intervals described as "over snippets" include that.
-
-All classifiers follow one protocol, except where an experiment says otherwise. The learning rate warms up over a
-quarter of the first epoch and then decays linearly to zero. Its peak is the rate with the lowest validation loss, on
-a grid of factors of 2 that extends beyond the best on both sides. The checkpoint with the lowest validation loss is
-tested; this loss is a proper score and varies less than accuracy. The base, the number of epochs and the number of
-training texts differ, and each experiment states them. On the small base, full fine-tuning is further ahead of LoRA
-after one epoch than after the main job's three.
-
-The two bases differ in more than size. Batches have 32 snippets on the small base and 16 on SmolLM2. Learning rates
-were chosen by the mean loss over two seeds, which only the experiment on learning rates uses as well. SmolLM2's were
-chosen on 2,000 snippets; on 6,528, the main job also runs two methods at half of their rates. The dialects' rates
-were chosen on one seed. On SmolLM2 one seed varies by some hundredths of a nat, so a neighbouring rate may be as
-good. Its runs on 2,000 snippets or fewer are evaluated once, at the end.
-
-Square brackets, bars and bands are 95 % confidence intervals of the mean over seeds (Student's t). For a comparison,
-the difference or the ratio is computed for each seed first; ratios have a geometric mean. A claim holds here if the
-intervals of all its parts are on the claim's side of the bound. It does not hold here if one of them is entirely on
-the other side. Otherwise we cannot tell. Each part is decided on its own. Where a claim says that two things are
-equal, the bound allows 0.01 nats of loss, which is about a point of accuracy here.
-"""
+ABOUT = Path(__file__).parent / "about.txt"  # the protocol and how to read the page
 
 
 def folder_of(out, base):
@@ -70,7 +46,7 @@ def write_gallery(out):
     heads = [f"| | experiment | {on} |", "|---:|---|" + "---|" * len(NAMES)]
     pages = [f"[{path.stem}]({path.name})" for path in sorted(out.glob("*.md")) if path.name != "README.md"]
     beside = [f"Other pages in this folder: {', '.join(pages)}.", ""] if pages else []
-    lines = ["# The experiments", "", ABOUT, *beside, *odd, *heads, *rows, "", *sections]
+    lines = ["# The experiments", "", ABOUT.read_text("utf-8"), *beside, *odd, *heads, *rows, "", *sections]
     write_text(out / "README.md", "\n".join(lines).rstrip("\n") + "\n")
     return out / "README.md"
 
