@@ -38,7 +38,7 @@ from lora_np.bench.rounds import Process, WorkerError, backend_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.cli import main
 from lora_np.compress import BlockWeight, held_bytes
-from lora_np.model import cache_bytes, empty_past, forward, make_decoder, next_logits
+from lora_np.model import cache_bytes, empty_cache, forward, make_decoder, next_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Rung(16, 2, 2, 8, 4, 32)
@@ -89,7 +89,7 @@ def test_bytes_are_those_of_the_case_that_is_timed(rung, work):
     if case.n_new:
         text = np.tile(case.batch.ids, 4)
         decoder = make_decoder(case.params, case.config)
-        past = next_logits(decoder, text, empty_past(decoder, len(text)))[1]
+        past = next_logits(decoder, text, empty_cache(decoder, len(text)))[1]
         held = past.keys.nbytes + past.values.nbytes
     else:
         held = cache_bytes(

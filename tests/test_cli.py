@@ -23,7 +23,7 @@ from lora_np.experiments.recipes import RECIPES
 from lora_np.formats import (
     PRETRAINED,
     load_adapter,
-    load_gpt2,
+    load_hf,
     load_model,
     load_task,
     read_json,
@@ -907,7 +907,7 @@ def test_there_and_back(name, peft, taught, tmp_path, run):
 
 def test_a_classifier_through_hugging_face(taught, own, tmp_path, run):
     """An imported merged model needs nothing else; without a tokenizer, its labels wait for one."""
-    assert load_gpt2(taught / "classes_hf").labels == ["a", "b", "c"]
+    assert load_hf(taught / "classes_hf").labels == ["a", "b", "c"]
     bare = own("classes_hf")
     (bare / "tokenizer.json").unlink()
     for source, out in ((taught / "classes_hf", tmp_path / "ours"), (bare, tmp_path / "bare")):

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from lora_np.adapters import AdapterConfig
 from lora_np.data.tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZER
-from lora_np.formats import load_llama, load_task, read_model, save_model
+from lora_np.formats import load_hf, load_task, read_model, save_model
 from lora_np.model import LlamaConfig, forward
 from lora_np.tasks.classifier import class_probabilities, finetune
 from lora_np.tasks.language_model import finetune_answers
@@ -172,4 +172,4 @@ def test_mixed_and_merged_classifiers_read_texts_as_before(base, table, tmp_path
         assert (task.question, task.max_tokens, task.labels) == ("\nMark:", 12, ["cross", "nought"])
     out = run("export", tmp_path / "task", "--to", "merged", "--out", tmp_path / "hf")
     assert "ask it with a text and then '\\nMark:'; it was taught to answer one of ' cross', ' nought'" in out
-    assert same_bits(load_llama(tmp_path / "hf").params, load_task(tmp_path / "merged").params)
+    assert same_bits(load_hf(tmp_path / "hf").params, load_task(tmp_path / "merged").params)

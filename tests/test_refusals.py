@@ -27,7 +27,7 @@ from lora_np.formats import PRETRAINED
 from lora_np.model import (
     Sampling,
     add_head,
-    empty_past,
+    empty_cache,
     forward,
     generate,
     initial_params,
@@ -89,7 +89,7 @@ def write(params=PARAMS, ids=PROMPTS, n_new=4, config=LANGUAGE, **options):
 def read_on(ids):
     """Read further tokens after three rows of three."""
     decoder = make_decoder(PARAMS, LANGUAGE)
-    return next_logits(decoder, ids, next_logits(decoder, PROMPTS, empty_past(decoder, 3))[1])
+    return next_logits(decoder, ids, next_logits(decoder, PROMPTS, empty_cache(decoder, 3))[1])
 
 
 def blend(**weights):

@@ -15,7 +15,7 @@ from ..adapters import Adapter, AdapterConfig, init_adapter, linear_layers
 from ..analysis import step_bytes, step_flops
 from ..compress import quantise
 from ..data import Batch
-from ..model import Decoder, LlamaConfig, ModelConfig, empty_past, parameter_shapes
+from ..model import Decoder, LlamaConfig, ModelConfig, empty_cache, parameter_shapes
 from ..model.decoder import with_room
 
 LEARNING_RATE = 1e-4
@@ -174,7 +174,7 @@ def counted_bytes(rung, work):
     config = model_config(rung, work)
     if work in GENERATED_ROWS:
         sizes = step_bytes(config, 1, 1, wanted=())
-        past = empty_past(Decoder(np.dtype(np.float32), {}, config), GENERATED_ROWS[work])
+        past = empty_cache(Decoder({"tok_emb.weight": np.empty(0, np.float32)}, config), GENERATED_ROWS[work])
         of_a_token = with_room(past, 1, 1)
         activations = rung.length * (of_a_token.keys.nbytes + of_a_token.values.nbytes)
     else:

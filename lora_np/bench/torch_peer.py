@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 
-from ..formats import save_gpt2
+from ..formats import save_hf
 from ..formats.hugging_face import layout
 from ..model import LlamaConfig
 from .case import LEARNING_RATE, WEIGHT_DECAY, Backend
@@ -91,7 +91,7 @@ def generation_backend(case):
         model = llama(case).eval()
     else:
         with tempfile.TemporaryDirectory() as folder:
-            save_gpt2(folder, case.params, case.config)
+            save_hf(folder, case.params, case.config)
             model = GPT2LMHeadModel.from_pretrained(folder).eval()
     prompt = torch.tensor(case.batch.ids)
     length = {"min_new_tokens": case.n_new, "max_new_tokens": case.n_new, "pad_token_id": 0, "eos_token_id": None}

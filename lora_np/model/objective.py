@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: forward pass, cross-entropy and backward pass in one call.
 
-A language model's head and cross-entropy are one operation, which never has the logits of all positions at once.
+A language model's head and cross-entropy are one operation, so the logits of all positions never exist at once.
 """
 
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from ..ops import (
     linear_cross_entropy_forward,
     target_weights,
 )
-from .architectures import modules
+from .architectures import check_writes, modules
 from .passes import backward, forward
 
 
 class Objective(NamedTuple):
     loss: float  # mean over the real targets, in nats
-    n_targets: float  # number of real targets, or the sum of their weights: what this mean counts among several
+    n_targets: float  # number of real targets, or the sum of their weights: this loss's weight in a mean of several
     grads: dict[str, np.ndarray]  # of the wanted parameters
 
 
@@ -45,6 +45,7 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     given = {"lengths": batch.lengths, "adapter": adapter, "wanted": wanted, "masks": masks, "recompute": recompute}
     n_targets = target_weights(batch.targets, class_weights).sum().item()
     if not config.n_classes:
+        check_writes(config)
         h, cache = forward(params, batch.ids, config, **given, head=False)  # (B, T, C)
         table, needs = f"{modules(config)['head'].parameters}.weight", cache.call.wanted["head"]
         loss, loss_cache = linear_cross_entropy_forward(h, cache.call.params[table], batch.targets, wanted=needs)
@@ -60,9 +61,9 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
 
 
 def predict_logits(params, batches, config, adapter=None, run=map):
-    """Logits and targets of every batch, without dropout and without a cache for gradients.
+    """Yield logits and targets of every batch, without dropout and without caches for gradients.
 
-    `run` is `map`, or a pool's `map` to work on several batches at a time.
+    `run` is `map`, or a pool's `map` to process several batches at a time.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from .layer_norm import layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
 from .low_rank import low_rank_backward, low_rank_forward
+from .mean_pool import mean_pool_backward, mean_pool_forward
 from .rms_norm import rms_norm_backward, rms_norm_forward
 from .rope import consecutive_tables, rope_backward, rope_forward, rope_tables
 from .scale import scale_backward, scale_forward

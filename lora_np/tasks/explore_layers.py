@@ -12,7 +12,6 @@ from ..checked import finite_matrix
 from ..data import decode, encode
 from ..data.tokenizer import library
 from ..model import modules
-from ..model.architectures import architecture
 
 SMALLEST = 1e-9  # of σ₁: smaller singular values of a ΔW in float64 are rounding
 DIRECTIONS, TOKENS = 3, 8  # directions of a layer with tokens, and tokens on each side of one
@@ -156,7 +155,8 @@ def token_directions(task, directions):
         direction: tokens with the largest cosines and those with the smallest, each as [text, cosine]}
     """
     config, params = task.config, task.params
-    layers, last = modules(config), architecture(config).FINAL_NORM
+    layers = modules(config)
+    last = [name for name, layer in layers.items() if layer.operation.endswith("norm")][-1]
     head = "tok_emb" if config.n_classes else layers["head"].parameters
     known = np.array(sorted(task.tokenizer.get_vocab().values()))
     known = known[known < config.vocab_size]

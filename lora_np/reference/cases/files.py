@@ -11,7 +11,7 @@ from ...analysis import right_directions, singular_values
 from ...compress import quantise_nf4
 from ...compress.code_points import CODE_POINTS
 from ...compress.nf4 import unpack
-from ...formats import load_gpt2, load_peft, save_gpt2, save_peft
+from ...formats import load_hf, load_peft, save_hf, save_peft
 from ...model import ModelConfig, parameter_shapes
 from .case import DTYPES, ReferenceCase, in_dtype
 from .draws import as_float32, bell, bits_of
@@ -62,11 +62,11 @@ def to_files(names, write, *arguments):
 
 
 def gpt2_read(settings, t):
-    return from_files(t, load_gpt2, np.float64).params  # exact, whichever precision the file has
+    return from_files(t, load_hf, np.float64).params  # exact, whichever precision the file has
 
 
 def gpt2_write(settings, t):
-    return to_files([MODEL], save_gpt2, t, ModelConfig(**settings["model"]))
+    return to_files([MODEL], save_hf, t, ModelConfig(**settings["model"]))
 
 
 def peft_read(settings, t):
@@ -157,7 +157,7 @@ def gpt2_cases():
 
     def files(dtype, params=params, sizes=SMALL):
         arrays = {name: in_dtype(array, dtype) for name, array in params.items()}
-        return to_files((MODEL, "config.json"), save_gpt2, arrays, ModelConfig(**sizes))
+        return to_files((MODEL, "config.json"), save_hf, arrays, ModelConfig(**sizes))
 
     def old_files(dtype):
         """A bare GPT2Model's, as old versions of transformers wrote them."""

@@ -7,15 +7,15 @@ import numpy as np
 from ...adapters import AdapterConfig, linear_layers, qalora
 from ...compress import BLOCK, FORMATS, BlockWeight, with_offsets_added
 from ...compress.ggml import BLOCK_BYTES
+from ...formats.foreign import model_from_gguf
 from ...formats.gguf import read_gguf
-from ...formats.llama import in_rotation_order, is_rotated, llama_from_gguf
-from ...formats.names import layer_names
+from ...formats.names import gguf_rows, layer_names
 from ...formats.to_gguf import encoded, save_gguf_adapter
 from .case import ReferenceCase
 from .draws import as_float32, bell, bits_of, mask, uniform
 from .files import from_files, to_files
 from .llama import SIZES, of_llama
-from .model import draw_model, model_case, objects
+from .model import config_of, draw_model, model_case, objects
 
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 WIDE = {"d_model": 32, "d_ff": 64, "n_layers": 1}  # rows of whole blocks, except those of o_proj, of H D
@@ -45,7 +45,7 @@ def qalora_layer(settings, t):
 
 def gguf_read(settings, t):
     def read(folder):
-        return llama_from_gguf(MODEL, *read_gguf(f"{folder}/{MODEL}"), np.float64)[0]
+        return model_from_gguf(MODEL, *read_gguf(f"{folder}/{MODEL}"), np.float64)[0]
 
     return {name: np.asarray(weight) for name, weight in from_files(t, read).items()}
 
@@ -112,10 +112,8 @@ def on_blocks(id, *about, **changes):
 def gguf_case(id, *about):
     sizes = {**SIZES, **WIDE, "n_heads": 6, "n_kv_heads": 2}
     params, tensors = draw_model(bits_of(id), sizes)[1], {}
-    for layer, (ours,) in layer_names(params, "gguf").items():
-        weight = params[f"{ours}.weight"].astype(np.float32)
-        if is_rotated(f"{ours}.weight"):
-            weight = in_rotation_order(weight, sizes["head_size"], back=True)
+    for layer, (ours,) in layer_names(config_of(sizes), "gguf").items():
+        weight = gguf_rows(config_of(sizes), ours, params[f"{ours}.weight"].astype(np.float32))
         tensors[f"{layer}.weight"] = encoded(layer, weight, "q4_1")
     tensors["token_embd.weight"] = FORMATS["q8_0"](params["tok_emb.weight"].astype(np.float32))
     tensors["blk.0.ffn_up.weight"] = FORMATS["q4_0"](params["blocks.0.mlp.up_proj.weight"].astype(np.float32))

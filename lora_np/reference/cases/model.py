@@ -5,6 +5,7 @@ with `grad.` in front. A parameter's gradient follows directly after the gradien
 """
 
 import math
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,8 @@ from ... import ops
 from ...adapters import HEAD, Adapter, AdapterConfig, adapter_deltas, linear_layers, merge
 from ...adapters.dora import MAGNITUDE
 from ...compress import BlockWeight
-from ...model import LlamaConfig, ModelConfig, backward, draw_masks, forward, parameter_shapes
-from ...model.decoder import empty_past, make_decoder, next_logits
+from ...model import ARCHITECTURES, backward, draw_masks, forward, parameter_shapes
+from ...model.decoder import empty_cache, make_decoder, next_logits
 from ...model.sampling import Sampling, draw, next_probabilities
 from ...training import trainable_arrays
 from .case import ReferenceCase
@@ -28,8 +29,9 @@ QV = ("q_proj", "v_proj")
 
 
 def config_of(fields):
-    """The package's configuration of a case's setting `model`."""
-    return (LlamaConfig if "n_kv_heads" in fields else ModelConfig)(**fields)
+    """The package's configuration of a case's setting `model`, whose fields only one architecture has."""
+    kinds = [record.config_class for record in ARCHITECTURES.values()]
+    return next(kind for kind in kinds if fields.keys() <= {field.name for field in dataclass_fields(kind)})(**fields)
 
 
 def objects(settings, t):
@@ -87,7 +89,7 @@ def generate(settings, t):
     """Greedy, token by token, with cached keys and values."""
     config, params, adapter = objects(settings, t)
     decoder = make_decoder(params, config, adapter)
-    past, unread, tokens, outputs = empty_past(decoder, len(t["ids"])), t["ids"], t["ids"], {}
+    past, unread, tokens, outputs = empty_cache(decoder, len(t["ids"])), t["ids"], t["ids"], {}
     for step in range(settings["n_new"]):
         logits, past = next_logits(decoder, unread, past)
         first, second = np.sort(logits, axis=-1)[:, :-3:-1].T
