@@ -22,7 +22,7 @@ def make_backend(case, threads, compiled=False):
         return generation_backend(case)
     names, targets = {}, torch.tensor(case.batch.targets)
     if isinstance(case.config, LlamaConfig):
-        names, model = their_names(case.config), llama(case)
+        names, model = their_names(case.config), from_transformers(case)
         inputs = {"input_ids": torch.tensor(padded(case.batch, model.config)), "use_cache": False, "return_dict": False}
     else:
         model = decoder(case.config)
@@ -85,15 +85,8 @@ def training_backend(model, loss_of, names):
 def generation_backend(case):
     """The Backend of greedy generation by transformers, with lora_np's weights and no end-of-text token."""
     import torch
-    from transformers import GPT2LMHeadModel
 
-    if isinstance(case.config, LlamaConfig):
-        model = llama(case).eval()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            save_hf(folder, case.params, case.config)
-            model = GPT2LMHeadModel.from_pretrained(folder).eval()
-    prompt = torch.tensor(case.batch.ids)
+    model, prompt = from_transformers(case), torch.tensor(case.batch.ids)
     length = {"min_new_tokens": case.n_new, "max_new_tokens": case.n_new, "pad_token_id": 0, "eos_token_id": None}
     mask = torch.ones_like(prompt)
 
@@ -151,34 +144,14 @@ def decoder(config):
     return Decoder()
 
 
-def llama(case):
-    """The Llama of transformers with the case's weights: a language model or a classifier."""
-    import torch
-    import transformers
+def from_transformers(case):
+    """The model of transformers with the case's weights: a GPT-2 or a Llama, a language model or a classifier."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    ours = case.config
-    config = transformers.LlamaConfig(
-        vocab_size=ours.vocab_size,
-        max_position_embeddings=ours.n_positions,
-        hidden_size=ours.d_model,
-        num_hidden_layers=ours.n_layers,
-        num_attention_heads=ours.n_heads,
-        num_key_value_heads=ours.n_kv_heads,
-        head_dim=ours.head_size,
-        intermediate_size=ours.d_ff,
-        rope_theta=ours.rope_theta,
-        rms_norm_eps=ours.rms_norm_eps,
-        tie_word_embeddings=True,
-        num_labels=ours.n_classes or 2,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    kind = transformers.LlamaForSequenceClassification if ours.n_classes else transformers.LlamaForCausalLM
-    model = kind(config)
-    weights = {name: torch.from_numpy(np.array(weight)) for name, weight in case.params.items()}
-    # strict=False because a tied head has no tensor. If any other were missing, the check of the logits would fail.
-    model.load_state_dict(renamed(weights, their_names(ours)), strict=False)
-    return model
+    kind = AutoModelForSequenceClassification if case.config.n_classes else AutoModelForCausalLM
+    with tempfile.TemporaryDirectory() as folder:
+        save_hf(folder, case.dense().params, case.config)
+        return kind.from_pretrained(folder)
 
 
 def padded(batch, config):

@@ -32,7 +32,8 @@ def write_gallery(out):
             try:
                 outcome = read_json(path)
                 title, of_base = outcome["title"].rstrip("."), section(name, base, outcome)
-                verdicts[base] = summary(outcome)
+                holding = [part["verdict"] == HOLDS for part in outcome["checks"]]
+                verdicts[base] = f"{outcome['verdict']} ({sum(holding)} of {len(holding)} parts)"
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 place = path.relative_to(out).as_posix()
                 odd += [f"`{place}` is not what this version writes ({error!r}), and is left out.", ""]
@@ -49,13 +50,6 @@ def write_gallery(out):
     lines = ["# The experiments", "", ABOUT.read_text("utf-8"), *beside, *odd, *heads, *rows, "", *sections]
     write_text(out / "README.md", "\n".join(lines).rstrip("\n") + "\n")
     return out / "README.md"
-
-
-def summary(outcome):
-    """An experiment's verdict, and how many parts of its claim hold."""
-    checks = outcome["checks"]
-    holding = sum(part["verdict"] == HOLDS for part in checks)
-    return f"{outcome['verdict']} ({holding} of {len(checks)} parts)"
 
 
 def section(name, base, outcome):

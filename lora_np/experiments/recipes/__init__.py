@@ -42,8 +42,8 @@ def headline(name):
 
 
 def of_base(text, base):
-    """The text for a base from a recipe's CLAIM or CAPTION, a text for all bases or a dict of texts by base."""
-    return text if isinstance(text, str) else text[base]
+    """A recipe's CLAIM or CAPTION for a base, on one line; `text` is for all bases, or a dict of texts by base."""
+    return " ".join((text if isinstance(text, str) else text[base]).split())
 
 
 def bases_of(name):

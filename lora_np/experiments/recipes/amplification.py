@@ -15,15 +15,12 @@ from ..methods import SOME
 from ..runs.classify import starting_point
 from ..updates import updates_of
 
-CLAIM = (
-    "W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these directions "
-    "ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table 7)."
-)
-CAPTION = (
-    "Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right: how "
-    "many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise "
-    "would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."
-)
+CLAIM = """W has more in ΔW's directions than in random ones, but far less than in its own leading ones. In these
+directions ΔW is larger than W, most at a low rank: 21.5 times at r = 4, 1.9 times at r = 64 (Hu et al. 2021, table
+7)."""
+CAPTION = """Left: how much of W_q is in the leading directions of ΔW_q, of W_q itself, and in random directions. Right:
+how many times larger ΔW_q is than W_q in ΔW_q's directions (colour) and in random directions (grey). A ΔW_q of noise
+would reach the grey marks. Compare the coloured marks with the grey ones, and with 1."""
 ON = {"smollm2": SOME}
 KEYS = {"pretrained": ("qv_r4", "qv_r64"), "smollm2": ("qv_r8", "qv_r64")}
 

@@ -8,14 +8,10 @@ from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method
 
-CLAIM = (
-    "Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding attention to "
-    "them gains nothing (Schulman et al. 2025, LoRA Without Regret)."
-)
-CAPTION = (
-    "Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the parameters. The "
-    "claim is that the MLP's rows are to the right of attention's, and as far right as both."
-)
+CLAIM = """Adapters on the MLP matter most: they beat adapters on attention with as many parameters, and adding
+attention to them gains nothing (Schulman et al. 2025, LoRA Without Regret)."""
+CAPTION = """Test accuracy by where the adapters are, at two budgets; both places together have 1.8 times the
+parameters. The claim is that the MLP's rows are to the right of attention's, and as far right as both."""
 PLACES = ("attention_r45", "mlp_r36", "all_r36", "attention_r5", "mlp_r4")
 KEYS = {"pretrained": (*PLACES, "full")}
 

@@ -10,10 +10,8 @@ from ..evidence import compare, differences
 from ..methods import by_method
 
 CLAIM = "LoRA pays more for large batches than full fine-tuning does (Schulman et al. 2025, LoRA Without Regret)."
-CAPTION = (
-    "Validation loss against the batch size, after one epoch. The claim is that LoRA's line rises more to the right "
-    "than full fine-tuning's."
-)
+CAPTION = """Validation loss against the batch size, after one epoch. The claim is that LoRA's line rises more to the
+right than full fine-tuning's."""
 SIZES = (8, 32, 128, 256)
 SERIES = {"full": ("full fine-tuning", "s"), "all_r16": ("LoRA on all linear layers, r=16", "D")}
 KEYS = {"pretrained": [f"{key}_batch{size}" for key in SERIES for size in SIZES]}

@@ -24,10 +24,8 @@ CLAIM = {
     "pretrained": f"{AS_GOOD}LoftQ's start is ahead of plain NF4 (Li et al. 2023).",
     "smollm2": f"{AS_GOOD}QA-LoRA loses nothing when it is merged into four bits (Xu et al. 2023).",
 }
-CAPTION = (
-    "Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each base to "
-    "the line of the uncompressed one, and at what is left after merging into four bits."
-)
+CAPTION = """Test accuracy on each base, with the bytes of the base's linear layers. Look at how near LoRA brings each
+base to the line of the uncompressed one, and at what is left after merging into four bits."""
 BASES = ("pretrained", "smollm2")
 LORA = {"pretrained": "all_r16", "smollm2": "all_r4"}
 

@@ -19,14 +19,10 @@ from ..methods import QV, lora
 from ..runs.classify import ClassifyRun, load_snippets, starting_point
 from ..step_time import alternating_times, counted
 
-CLAIM = (
-    "LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its step "
-    "takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."
-)
-CAPTION = (
-    "One training step by rank, relative to full fine-tuning's. Left: time, measured and predicted from FLOPs. "
-    "Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."
-)
+CLAIM = """LoRA needs a third of full fine-tuning's memory and trains 25 % faster (Hu et al. 2021, section 4.2); its
+step takes about two thirds of the FLOPs, 2C² + 6Cr against 3C² for a C × C matrix (Schulman et al. 2025)."""
+CAPTION = """One training step by rank, relative to full fine-tuning's. Left: time, measured and predicted from FLOPs.
+Right: bytes, counted and measured. Where a line crosses 1, LoRA no longer saves anything."""
 RANKS = (1, 4, 16, 64, 256)
 QUICK_RANKS = (1, 16)
 KEYS = {"pretrained": ()}  # nothing is trained

@@ -26,16 +26,13 @@ from ..runs import load_base
 from ..runs.dialect import LENGTH, OLD, DialectRun, adapter_of, label, licences_digest, load_domain
 
 CLAIM = "LoRA learns less and forgets less than full fine-tuning (Biderman et al. 2024)."
-CAPTION = {
-    "pretrained": "Perplexity in the new domain against perplexity in an old one; lower and further left is better. "
-    "LoRA forgets only while the adapter is attached; without it the model is back at the star. Forgetting depends on "
-    "the learning rate too: compare a method at its best rate for the new domain with the same method at half of it."
-}
-CAPTION["smollm2"] = CAPTION["pretrained"] + (
-    " Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable next "
-    "word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning "
-    "write after the same prompt."
-)
+AT_THE_END = """Perplexity in the new domain against perplexity in an old one; lower and further left is better. LoRA
+forgets only while the adapter is attached; without it the model is back at the star. Forgetting depends on the learning
+rate too: compare a method at its best rate for the new domain with the same method at half of it."""
+CAPITALS = """Right: how many of twenty capitals each model still knows. A capital is named if it is the most probable
+next word, and picked if it is the most probable of the twenty. Below: what the base, the adapter and full fine-tuning
+write after the same prompt."""
+CAPTION = {"pretrained": AT_THE_END, "smollm2": f"{AT_THE_END} {CAPITALS}"}
 BASES = ("pretrained", "smollm2")
 DOMAINS = {"critics": "critics' snippets", "licences": "software licences"}
 TAUGHT = {"pretrained": {"critics": 1, "licences": 3}, "smollm2": {"critics": 1}}  # base -> domain -> epochs

@@ -19,11 +19,9 @@ CLAIM = {
     "smollm2": f"{LOW} (Shuttleworth et al. 2024).",
 }
 HIGH = 64  # the lowest rank that counts as high
-CAPTION = (
-    "Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine with "
-    "one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: "
-    "how many of all leading directions have a best cosine of at most x."
-)
+CAPTION = """Left: how many of a tuned matrix's ten leading directions the base does not have, because their best cosine
+with one of its directions is below ε. In the paper the line falls with the rank to that of full fine-tuning. Right: how
+many of all leading directions have a best cosine of at most x."""
 KEYS = truncation.KEYS
 K, EPSILON, EPSILONS = 10, 0.5, (0.5, 0.7, 0.9)
 

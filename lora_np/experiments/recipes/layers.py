@@ -10,10 +10,8 @@ from ..evidence import ahead
 from ..methods import METHODS, SOME, TEN_BLOCKS, by_method
 
 CLAIM = "LoRA in the upper blocks does more than LoRA in the lower ones (Zhang et al. 2023, AdaLoRA, figure 1)."
-CAPTION = (
-    "Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty (blue), or "
-    "in all (orange)."
-)
+CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different blocks: in ten of thirty
+(blue), or in all (orange)."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {"smollm2": (*(f"{name}_r6" for name in TEN_BLOCKS), "all_r2")}
 

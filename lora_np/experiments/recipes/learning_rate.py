@@ -22,14 +22,10 @@ CLAIM = {
     "pretrained": f"{TEN_TIMES}, and under α/r nearly independent of the rank {SOURCE}",
     "smollm2": f"{TEN_TIMES} {SOURCE}",
 }
-LOOK = (
-    "Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as short "
-    "as these the source reports about 15 times."
-)
-CAPTION = {
-    "pretrained": LOOK.format(": LoRA's with full fine-tuning's, and LoRA's ranks with one another"),
-    "smollm2": LOOK.format(""),
-}
+LOOK = """Validation loss against the learning rate. Compare where the curves have their lowest points{}. For runs as
+short as these the source reports about 15 times."""
+AND = ": LoRA's with full fine-tuning's, and LoRA's ranks with one another"
+CAPTION = {"pretrained": LOOK.format(AND), "smollm2": LOOK.format("")}
 RANKS, ALPHA = (1, 8, 64), 32.0
 FULL_RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 LORA_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)

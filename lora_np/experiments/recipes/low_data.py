@@ -12,14 +12,11 @@ from ..drawing import COLOURS, GREY, log_axis, mean_line, panels
 from ..evidence import ahead, as_good
 from ..methods import by_method, tuned_runs
 
-CLAIM = (
-    "With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al. 2021, "
-    "table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, 91.7 against 89.5 with all)."
-)
-CAPTION = (
-    "Test accuracy against the number of training snippets. Look at which line is higher on the left, and whether the "
-    "intervals overlap."
-)
+CLAIM = """With 100 examples LoRA is ahead of full fine-tuning, with 1,000 or all of them as good or better (Hu et al.
+2021, table 16: 63.8 against 60.2 on MNLI with 100 examples, 85.6 against 85.8 with 1,000, 91.7 against 89.5 with
+all)."""
+CAPTION = """Test accuracy against the number of training snippets. Look at which line is higher on the left, and
+whether the intervals overlap."""
 BASES = ("pretrained", "smollm2")
 EPOCHS = {"pretrained": {10: 30, 100: 12, 1000: 4}, "smollm2": {10: 20, 100: 6, 1000: 2}}  # base -> snippets -> epochs
 EVALUATIONS = {"pretrained": 2, "smollm2": 1}

@@ -14,22 +14,18 @@ from ..baseline import tfidf_baseline
 from ..evidence import ahead, as_good, interval
 from ..methods import METHODS, QUICK_ON, by_method, tuned_runs
 from ..step_time import compare_step_times
-from ..updates import file_bytes, scores_when_cut, spectra
+from ..updates import scores_when_cut, spectra
 
-CLAIM = (
-    "LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al. 2021, "
-    "abstract)."
+CLAIM = """LoRA is on a par with full fine-tuning, or better, although it trains far fewer parameters (Hu et al.
+2021, abstract)."""
+FIRST = """1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, relative
+to the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy."""
+THIRD = "3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at rank k."
+FOURTH, FIFTH = (
+    "4: loss curves on the same batches in the same order.",
+    "5: the three ranks of every ΔW, block by block.",
 )
-FIRST = (
-    "1: trained parameters against test accuracy. 2: singular values of each kind of layer's update ΔW, relative to "
-    "the largest; the numbers are the mean stable rank, effective rank, and rank with 90 % of the energy. "
-)
-LAST = "4: loss curves on the same batches in the same order."
-CAPTION = {
-    "pretrained": f"{FIRST}3: test accuracy when full fine-tuning's ΔW is truncated to rank k, and of LoRA trained at "
-    f"rank k. {LAST}",
-    "smollm2": f"{FIRST}{LAST} 5: the three ranks of every ΔW, block by block.",
-}
+CAPTION = {"pretrained": f"{FIRST} {THIRD} {FOURTH}", "smollm2": f"{FIRST} {FOURTH} {FIFTH}"}
 PASSES = {"pretrained": 3, "smollm2": 1}  # epochs
 KEYS = {
     "pretrained": ("head", *(f"qv_r{r}" for r in (1, 2, 4, 8, 16)), "vomlp_r4", "all_r1", "all_r8", "full", "scratch"),
@@ -90,7 +86,7 @@ def measure(results, runs, seeds, quick):
             **{f"less_{one}": list(interval(100 * (right[key] - right[one]))) for one in COMPARED if one in right},
             "step_seconds": step_time[key]["seconds"],
             "optimiser_bytes": 2 * 4 * numbers["trainable"],  # two moments in float32
-            "saved_bytes": results.measured(file_bytes, run),
+            "saved_bytes": results.file_bytes(run),
         }
 
     def near_full(key):

@@ -11,15 +11,11 @@ from ..drawing import PALETTE, method_dots, panels
 from ..evidence import ahead
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = (
-    "With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher rank "
-    "(Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."
-)
-CAPTION = (
-    "Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the "
-    "orange rows, which spread them over several attention matrices, are to the right of the blue ones of q and k. "
-    "Green: the MLP."
-)
+CLAIM = """With one budget it is better to adapt W_q and W_v together, or all four, than W_q or W_k alone at a higher
+rank (Hu et al. 2021, table 5: 73.7 for q,v and for q,k,v,o, 70.4 and 70.0 for q and k)."""
+CAPTION = """Test accuracy of LoRA with the same number of trained parameters in different places. The claim is that the
+orange rows, which spread them over several attention matrices, are to the right of the blue ones of q and k. Green: the
+MLP."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("q_r8", "k_r8", "v_r8", "o_r8", "qk_r4", "qv_r4", "qkvo_r2", "full"),

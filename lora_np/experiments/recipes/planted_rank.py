@@ -12,10 +12,8 @@ from ..methods import by_method
 from ..runs.planted import PlantedRun
 
 CLAIM = "LoRA needs rank k to learn an update of rank k, and no more: the loss drops exactly at r = k."
-CAPTION = (
-    "The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little while r < k, and to "
-    "nearly nothing at r = k, the dotted line of its colour."
-)
+CAPTION = """The loss on new texts against LoRA's rank, for four planted ranks. Each line falls a little while r < k,
+and to nearly nothing at r = k, the dotted line of its colour."""
 PLANTED, RANKS = (1, 2, 4, 8), tuple(range(1, 13))
 FOUND_BELOW = 1e-3
 

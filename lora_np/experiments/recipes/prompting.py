@@ -13,15 +13,11 @@ from ..methods import by_method, tuned_runs
 from ..runs.prompts import PromptRun
 from . import low_data, main_job
 
-CLAIM = (
-    "Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu et "
-    "al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."
-)
-CAPTION = (
-    "Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with its "
-    "interval. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base. Similar "
-    "reviews may have been in SmolLM2's pretraining data."
-)
+CLAIM = """Training a few parameters on a few examples is more accurate than putting the examples into the prompt (Liu
+et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning)."""
+CAPTION = """Test accuracy on 1,000 snippets: every seed, which draws the examples and their order, and the mean with
+its interval. Compare prompting with training on as few (other) snippets, and SmolLM2 with the small base. Similar
+reviews may have been in SmolLM2's pretraining data."""
 BASES = ("smollm2",)
 FEW = SHOTS = 10
 SERIES = {  # name -> label and colour

@@ -10,15 +10,11 @@ from ..evidence import ahead, as_good
 from ..methods import METHODS, by_method, ranks_of
 from . import main_job
 
-CLAIM = (
-    "The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4 against "
-    "73.5 on WikiSQL)."
-)
-CAPTION = (
-    "Test accuracy and test loss against the rank. Compare how much a line changes from left to right with its "
-    "intervals, with the distance to full fine-tuning, and with the effect of adapting more layers. All ranks on the "
-    "same layers share one learning rate."
-)
+CLAIM = """The rank barely matters: on q and v, r = 1 does nearly what r = 64 does (Hu et al. 2021, table 6: 73.4
+against 73.5 on WikiSQL)."""
+CAPTION = """Test accuracy and test loss against the rank. Compare how much a line changes from left to right with its
+intervals, with the distance to full fine-tuning, and with the effect of adapting more layers. All ranks on the same
+layers share one learning rate."""
 SMALL = *(f"qv_r{r}" for r in (1, 2, 4, 8, 16, 64)), *(f"all_r{r}" for r in (1, 4, 16, 64)), "full", "head"
 KEYS = {"pretrained": SMALL, "smollm2": tuple(k for k in main_job.KEYS["smollm2"] if METHODS[k].factor == 1.0)}
 

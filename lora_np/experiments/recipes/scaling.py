@@ -13,14 +13,10 @@ from ..evidence import check, compare, differences
 from ..methods import QUICK, QV, by_method
 from ..runs.classify import ClassifyRun
 
-CLAIM = (
-    "With α/r the update learns less and less as the rank grows, so that a higher rank gains nothing; with α/√r it "
-    "learns more with the rank (Kalajdzievski 2023, rsLoRA)."
-)
-CAPTION = (
-    "Training loss by rank at one learning rate, the norm of the gradient, which shrinks with α/r, and test accuracy. "
-    "In the paper, one line in the left panel is flat and the other falls."
-)
+CLAIM = """With α/r the update learns less and less as the rank grows, so that a higher rank gains nothing; with α/√r it
+learns more with the rank (Kalajdzievski 2023, rsLoRA)."""
+CAPTION = """Training loss by rank at one learning rate, the norm of the gradient, which shrinks with α/r, and test
+accuracy. In the paper, one line in the left panel is flat and the other falls."""
 RANKS, ALPHA, RATE = (4, 16, 64, 256), 8.0, 2e-3
 NAMES = {
     "loss": "training loss, second half, in nats",

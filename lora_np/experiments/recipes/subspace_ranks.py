@@ -11,15 +11,11 @@ from functools import partial
 from ..evidence import check
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = (
-    "The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and the rest of the two spaces "
-    "has little in common (Hu et al. 2021, section 7.2, figure 3)."
-)
-CAPTION = (
-    "φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the right). A "
-    "bright top left corner that fades is what the paper found, with more than 0.5 there. The right column is "
-    "expected by chance."
-)
+CLAIM = """The leading directions of r = 8 and of r = 64 are nearly the same, with φ > 0.5, and the rest of the two
+spaces has little in common (Hu et al. 2021, section 7.2, figure 3)."""
+CAPTION = """φ(i, j) between the i leading directions of r = 8 (downwards) and the j leading ones of r = 64 (to the
+right). A bright top left corner that fades is what the paper found, with more than 0.5 there. The right column is
+expected by chance."""
 BASES = ("pretrained", "smollm2")
 RANKS = (8, 64)
 runs = partial(pairs, RANKS)

@@ -12,14 +12,10 @@ from ...analysis import gaussian_similarity
 from ..evidence import check, compare
 from ..subspace_tables import LAYERS, WHAT, draw_tables, pairs, tables_of_pairs, width
 
-CLAIM = (
-    "Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its "
-    "intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."
-)
-CAPTION = (
-    "φ(i, j) between the leading directions of two seeds at r = 64. Cells brighter than in the right column are "
-    "above chance."
-)
+CLAIM = """Two seeds share directions that two random subspaces do not, and ΔW_q shares more of them than ΔW_v: its
+intrinsic rank is higher (Hu et al. 2021, section 7.2, figure 4)."""
+CAPTION = """φ(i, j) between the leading directions of two seeds at r = 64. Cells brighter than in the right column are
+above chance."""
 BASES = ("pretrained", "smollm2")
 RANKS, SHOWN = (64, 64), 8
 runs = partial(pairs, RANKS)

@@ -12,15 +12,12 @@ from ..evidence import as_good, check
 from ..methods import METHODS, by_method, ranks_of
 from ..updates import energy, scores_when_cut
 
-CLAIM = (
-    "The change by fine-tuning has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): truncated "
-    "to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual "
-    "one (Biderman et al. 2024)."
-)
-CAPTION = (
-    "Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r. Right: "
-    "the share of ΔW's energy in its leading directions. An update may spread over many directions and need only a few."
-)
+CLAIM = """The change by fine-tuning has a low intrinsic rank (the hypothesis of Hu et al. 2021, section 4.1): truncated
+to rank 16, the model is as good. But the rank that holds 90 % of the energy is 10 to 100 times LoRA's usual one
+(Biderman et al. 2024)."""
+CAPTION = """Left: test accuracy of full fine-tuning with every ΔW truncated to rank r, and of LoRA trained at rank r.
+Right: the share of ΔW's energy in its leading directions. An update may spread over many directions and need only a
+few."""
 USUAL = 16  # LoRA's rank; the update of a 256 × 256 matrix has at most 16 times this rank
 KEYS = {
     "pretrained": ("full", "all_r1", "all_r4", "all_r16", "all_r64"),

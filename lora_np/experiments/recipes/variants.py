@@ -13,15 +13,11 @@ from ..drawing import PALETTE, dots, panels
 from ..evidence import ahead, compare, differences
 from ..methods import METHODS, SOME, by_method
 
-CLAIM = (
-    "At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of LoRA, "
-    "and PiSSA starts faster."
-)
-CAPTION = (
-    "Each variant − LoRA, for each seed; LoRA is the line at 0. Left: test accuracy, right is better. Right: "
-    "training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained "
-    "parameters are in brackets."
-)
+CLAIM = """At equal rank DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024) and LoRA+ (Hayou et al. 2024) are ahead of
+LoRA, and PiSSA starts faster."""
+CAPTION = """Each variant − LoRA, for each seed; LoRA is the line at 0. Left: test accuracy, right is better. Right:
+training loss in the first quarter, left is better; AdaLoRA's includes a penalty and is not shown. The trained
+parameters are in brackets."""
 ON = {"smollm2": SOME | {"keep": False}}
 KEYS = {
     "pretrained": ("lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "adalora", "vera"),
