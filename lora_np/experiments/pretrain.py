@@ -11,22 +11,13 @@ import numpy as np
 from .. import __version__
 from ..adapters import Adapter, init_adapter
 from ..checked import whole_number
-from ..data import (
-    corpus_digest,
-    encode,
-    language_batches,
-    load_licences,
-    load_reviews,
-    load_tokenizer,
-    model_files,
-    token_stream,
-)
+from ..data import encode, language_batches, load_reviews, load_tokenizer, model_files, token_stream
 from ..formats import PRETRAINED, Task, check_target, save_model, save_task
 from ..formats.paths import is_in
 from ..model import ModelConfig, initial_params
 from ..training import AdamW, TrainConfig, evaluate, language_loss, language_training, model_objective, stream, train
 from .runs import load_base
-from .runs.dialect import adapter_of, load_domain
+from .runs.dialect import adapter_of, licences_digest, load_domain
 
 MODEL = ModelConfig(vocab_size=8000, n_positions=128, d_model=256, n_layers=2, n_heads=4, d_ff=1024)
 BATCH_SIZE = 32  # windows of n_positions tokens: 4,096 tokens per step
@@ -92,16 +83,9 @@ def pretrain(out, epochs=EPOCHS, seed=0, threads=2, max_reviews=None, force=Fals
     )
     params = initial_params(MODEL, stream(seed, "weights"))
     started = time.perf_counter()
-    state = train(
-        params,
-        model_objective(params, MODEL),
-        epoch_batches,
-        config,
-        validate,
-        state_path=out / STATE,
-        label=f" {MODEL} tokens {hashlib.sha256(tokens.tobytes()).hexdigest()}",
-        progress="pretraining",
-    )
+    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
+    more = {"state_path": out / STATE, "label": f" {MODEL} tokens {digest}", "progress": "pretraining"}
+    state = train(params, model_objective(params, MODEL), epoch_batches, config, validate, **more)
     losses = np.array_split(state.history["loss"], max(1, steps // 100))
     evaluations = zip(state.history["eval_step"], state.history["eval_loss"])
     log = {
@@ -140,8 +124,7 @@ def train_shipped(folder, seed=0, force=False):
     -> the adapter's description in its task.json.
     """
     check_start([Path(folder) / name for name in SOURCES], seed, force)
-    base, config, *_ = load_base()
-    tokenizer = load_tokenizer(PRETRAINED / "tokenizer.json")
+    base, config, _, tokenizer, *_ = load_base()
     notes = {}
 
     def perplexity(domain, adapter=None):
@@ -158,7 +141,7 @@ def train_shipped(folder, seed=0, force=False):
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}
         if name == "licences":
-            about["licences_sha256"] = corpus_digest(load_licences())
+            about["licences_sha256"] = licences_digest()
         about["test_perplexity"] = {
             "new": perplexity(name, adapter),
             "new, base": perplexity(name),

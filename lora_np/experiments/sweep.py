@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
+from ..checked import whole_number
 from ..training import available_cores, process_environment
 
 CONNECT_SECONDS = 10  # how long to wait for a scheduler's answer
@@ -79,11 +80,7 @@ def connect(address):
 
 def worker_count(jobs=None):
     """The number of processes: `jobs`, or by default one for each core that this process may run on."""
-    if jobs is None:
-        return available_cores()
-    if jobs < 1:
-        raise ValueError(f"jobs: got {jobs}, expected at least 1")
-    return jobs
+    return available_cores() if jobs is None else whole_number("jobs", jobs)
 
 
 class LocalProcesses(ThreadPoolExecutor):

@@ -7,28 +7,9 @@ from ..runs import BASES
 
 __all__ = ["RECIPES", "bases_of", "figures", "headline", "of_base", "recipe"]
 
-RECIPES = (
-    "main_job",
-    "rank_sweep",
-    "matrices",
-    "layers",
-    "subspace_ranks",
-    "subspace_seeds",
-    "amplification",
-    "truncation",
-    "intruders",
-    "dialect",
-    "learning_rate",
-    "low_data",
-    "prompting",
-    "batch_size",
-    "attention_or_mlp",
-    "scaling",
-    "variants",
-    "compression",
-    "cost",
-    "planted_rank",
-)
+RECIPES = """main_job rank_sweep matrices layers subspace_ranks subspace_seeds amplification truncation intruders
+dialect learning_rate low_data prompting batch_size attention_or_mlp scaling variants compression cost
+planted_rank""".split()
 
 
 def recipe(name):

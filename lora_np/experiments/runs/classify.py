@@ -18,6 +18,7 @@ from . import BASES, load_base
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
 WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
+TRAINING = ("learning_rate", "epochs", "batch_size", "seed", "evaluations")  # fields of a run for training
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
 LOSS_POINTS = 50  # the training loss is recorded as the means of so many parts of the run
 
@@ -171,20 +172,9 @@ def classify_run(run):
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-    plan = classifier_training(
-        params,
-        config,
-        adapter,
-        texts,
-        snippets.evaluation_batches("validation"),
-        snippets.pad_id,
-        learning_rate=run.learning_rate,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        evaluations=run.evaluations,
-    )
-    state = train(**plan)
+    settings = {name: getattr(run, name) for name in TRAINING}
+    validation = snippets.evaluation_batches("validation")
+    state = train(**classifier_training(params, config, adapter, texts, validation, snippets.pad_id, **settings))
     history, report = state.history, trainable_report(params, state.best)
     may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
     numbers = {

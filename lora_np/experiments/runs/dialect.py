@@ -12,6 +12,7 @@ from ...training import attach, blas_threads, language_loss, language_training, 
 from . import load_base
 
 LENGTH = 128  # tokens of a window
+TRAINING = ("batch_size", "learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation during training
 OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base knows and may forget
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
@@ -83,22 +84,14 @@ class DialectRun:
         def loss_on(tokens, params, adapter):
             return language_loss(params, config, tokens, adapter, LENGTH)
 
+        def old_loss(params, adapter):
+            return {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], params, adapter)}
+
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
-        plan = language_training(
-            base,
-            config,
-            start,
-            load_domain(self.domain, self.base, self.train_tokens or self.limit).train,
-            domain.validation[:VALIDATION_TOKENS],
-            batch_size=self.batch_size,
-            length=LENGTH,
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            seed=self.seed,
-            also=lambda *given: {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], *given)},
-            evaluations=self.evaluations,
-        )
-        state = train(**plan)
+        training = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
+        texts = training, domain.validation[:VALIDATION_TOKENS]
+        settings = {name: getattr(self, name) for name in TRAINING}
+        state = train(**language_training(base, config, start, *texts, length=LENGTH, also=old_loss, **settings))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
         history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}
