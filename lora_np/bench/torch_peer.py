@@ -151,7 +151,10 @@ def from_transformers(case):
     kind = AutoModelForSequenceClassification if case.config.n_classes else AutoModelForCausalLM
     with tempfile.TemporaryDirectory() as folder:
         save_hf(folder, case.dense().params, case.config)
-        return kind.from_pretrained(folder)
+        model = kind.from_pretrained(folder)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # in memory, instead of a mapped file
+    return model
 
 
 def padded(batch, config):
