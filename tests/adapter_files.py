@@ -4,13 +4,32 @@ import numpy as np
 
 from lora_np.adapters.dora import MAGNITUDE, row_norms
 from lora_np.formats import write_json, write_tensors
-from lora_np.formats.names import is_llama, linear_names
 
-from .llama_files import in_gguf_order, typed
+from .llama_files import in_gguf_order, theirs, typed
 from .test_gguf import F32, container
 
 BASE = "base_model.model."
 R, ALPHA = 4, 8.0
+
+
+GPT2 = {f"attn.{x}_proj": ("attn.c_attn", "attn_qkv") for x in "qkv"} | {  # our layer: Hugging Face's, GGUF's
+    "attn.o_proj": ("attn.c_proj", "attn_output"),
+    "mlp.up_proj": ("mlp.c_fc", "ffn_up"),
+    "mlp.down_proj": ("mlp.c_proj", "ffn_down"),
+}
+
+
+def linear_names(params, file):
+    """{linear layer in a file of Hugging Face ("hf") or in a GGUF file ("gguf"): our layers in it}."""
+    names = {}
+    for layer in [name.removesuffix(".weight") for name in params if name.endswith("_proj.weight")]:
+        _, i, end = layer.split(".", 2)
+        if "blocks.0.mlp.gate_proj.weight" in params:
+            name = theirs(f"{layer}.weight", file).removesuffix(".weight")
+        else:
+            name = f"transformer.h.{i}.{GPT2[end][0]}" if file == "hf" else f"blk.{i}.{GPT2[end][1]}"
+        names.setdefault(name, []).append(layer)
+    return names
 
 
 def random_factors(params, ends, seed=0, file="hf", r=R, dora=False):
@@ -62,6 +81,5 @@ def write_gguf_adapter(path, tensors, **fields):
 
 def by_our_names(params, factors, file="hf"):
     """The factors of a Llama under our names, flat."""
-    assert is_llama(params)
     names = linear_names(params, file)
     return {f"{names[n][0]}.{leaf}": array for n, own in factors.items() for leaf, array in own.items()}

@@ -18,11 +18,11 @@ from lora_np.adapters import (
     variant_config,
 )
 from lora_np.analysis import flops_by_phase, predicted_ratio, step_bytes, step_flops, tensor_bytes
-from lora_np.analysis.costs import hollow_arrays
-from lora_np.analysis.hollow import hollow
+from lora_np.analysis.costs import shape_only_arrays
+from lora_np.analysis.shape_only import shape_only
 from lora_np.model import ModelConfig, backward, cache_bytes, draw_masks, forward, parameter_shapes
 from lora_np.ops import cross_entropy_backward, cross_entropy_forward, linear_backward, linear_forward
-from lora_np.tasks.start import bytes_of_full
+from lora_np.tasks.cost import bytes_of_full
 from lora_np.training import AdamW, adamw_update, fine_tuning, train
 
 from .tiny import CONFIGS, tiny_llama
@@ -119,13 +119,13 @@ FIXED = {  # adapter, wanted: for all models
 def own_names(config, adapter_config):
     """The names of an adapter's arrays, without the model's head."""
     shapes = parameter_shapes(config)
-    return [name for name in adapter_shapes(hollow_arrays(shapes), adapter_config) if name not in shapes]
+    return [name for name in adapter_shapes(shape_only_arrays(shapes), adapter_config) if name not in shapes]
 
 
 def random_training(seed, config):
     """(adapter configuration or None, wanted or None): of any kind, on any layers, and any of the arrays wanted."""
     rng, shapes = np.random.default_rng(seed), parameter_shapes(config)
-    kind, layers = list(KINDS)[seed % len(KINDS)], linear_layers(hollow_arrays(shapes))
+    kind, layers = list(KINDS)[seed % len(KINDS)], linear_layers(shape_only_arrays(shapes))
     targets = rng.choice(layers, rng.integers(1, 4), replace=False).tolist() if rng.random() < 0.7 else ["all-linear"]
     settings = {"rank_pattern": {"k_proj": 3}} if rng.random() < 0.3 else {}
     settings |= {"norm_gradient": True} if kind == "dora" and rng.random() < 0.5 else {}
@@ -209,8 +209,8 @@ def test_every_parameter_alone_and_many_at_random(kind, classifier, real_step):
             check_counts(config, 2, 5, adapter_config, wanted, real_step, np.float64)
 
 
-def test_hollow_arrays_share_memory_as_views_do():
-    x = hollow((4, 6))
+def test_shape_only_arrays_share_memory_as_views_do():
+    x = shape_only((4, 6))
     views = (x.T, x[1:], x.reshape(2, 12), x.reshape(3, 8)[0])
     assert all(view.base is x for view in views) and x.base is None
     assert all(copy.base is None for copy in (x[[0, 1]], x + 1, x.copy(), x.astype(np.float64)))
@@ -321,7 +321,7 @@ def test_ratio_of_a_step():
 def test_shapes_are_those_of_a_fresh_adapter(seed, classifier, random_params):
     adapter_config = random_training(seed, classifier)[0] or ALL_LINEAR
     fresh = init_adapter(random_params(classifier), adapter_config, np.random.default_rng(0)).weights
-    shapes = adapter_shapes(hollow_arrays(parameter_shapes(classifier)), adapter_config)
+    shapes = adapter_shapes(shape_only_arrays(parameter_shapes(classifier)), adapter_config)
     assert list(shapes.items()) == [(n, array.shape) for n, array in fresh.items()]
 
 

@@ -53,10 +53,10 @@ def saved_adapter(classifier, random_params, random_adapter, tmp_path):
 
 @pytest.fixture
 def saved_peft(classifier, random_params, random_adapter, tmp_path):
-    """A PEFT directory of rank 3, and the base's parameters."""
+    """A PEFT directory of rank 3, the base's parameters and its configuration."""
     params = random_params(classifier, np.float32)
     save_peft(tmp_path / "peft", random_adapter(params), params, classifier, "somewhere/base")
-    return tmp_path / "peft", params
+    return tmp_path / "peft", params, classifier
 
 
 # ------------------------------------------------------------------ round trips
@@ -189,7 +189,8 @@ def test_an_adapter_comes_back(form, half, settings, config, random_params, rand
         names, load = ["adapter.json", "adapter.safetensors"], load_adapter
     else:
         save_peft(tmp_path, adapter, params, config)
-        names, load = ["adapter_config.json", "adapter_model.safetensors"], load_peft
+        names = ["adapter_config.json", "adapter_model.safetensors"]
+        load = partial(load_peft, config=config)
         edit_tensors(tmp_path / names[1], rounded if half else dict)
     assert sorted(os.listdir(tmp_path)) == names
     loaded = load(tmp_path, params)
@@ -422,7 +423,7 @@ def test_bfloat16_is_read_to_the_last_bit(tmp_path):
 @pytest.mark.parametrize("kind, targets", [("lora", ("q_proj",)), ("dora", ("q_proj", "v_proj", "up_proj"))])
 def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     """PEFT on a port of this model that kept its names."""
-    folder, params = saved_peft
+    folder, params, config = saved_peft
     adapter = random_adapter(params, kind=kind, targets=targets, train_head=False)
     suffix = {"lora_magnitude_vector": ""}
     tensors = {
@@ -431,23 +432,23 @@ def test_our_own_names_are_read_too(kind, targets, saved_peft, random_adapter):
     write_tensors(folder / "adapter_model.safetensors", tensors)
     changes = {"rank_pattern": {}, "alpha_pattern": {}, "r": 3, "lora_alpha": 6, "use_dora": kind == "dora"}
     edit_fields(folder / "adapter_config.json", target_modules=list(targets), **changes)
-    back = load_peft(folder, params)
+    back = load_peft(folder, params, config)
     assert (back.config.kind, back.config.targets, back.config.r) == (kind, targets, 3)
     assert_same_arrays(back.weights, adapter.weights)
 
 
 def test_targets_that_are_not_named(saved_peft):
     """The oracle tests have all that PEFT itself writes."""
-    folder, params = saved_peft
+    folder, params, config = saved_peft
     edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a for n, a in t.items() if "c_attn" in n})
     edit_fields(folder / "adapter_config.json", target_modules=["c_attn"])
-    expected = load_peft(folder, params).weights
+    expected = load_peft(folder, params, config).weights
     for changes in ({"layers_to_transform": []}, {"target_modules": None}, {"target_modules": "absent"}):
         edit_fields(folder / "adapter_config.json", **changes)
-        assert_same_arrays(load_peft(folder, params).weights, expected)
+        assert_same_arrays(load_peft(folder, params, config).weights, expected)
     # Nor do all of PEFT's default targets have to be in the file: without tensors, B stays zero.
     edit_tensors(folder / "adapter_model.safetensors", lambda t: {n: a for n, a in t.items() if ".h.0." in n})
-    assert_same_arrays(load_peft(folder, params).weights, {n: a for n, a in expected.items() if ".0." in n})
+    assert_same_arrays(load_peft(folder, params, config).weights, {n: a for n, a in expected.items() if ".0." in n})
 
 
 IGNORED = [  # what is changed in the names of the file and in its fields, and what PEFT would ignore then
@@ -460,13 +461,13 @@ IGNORED = [  # what is changed in the names of the file and in its fields, and w
 
 @pytest.mark.parametrize("names, changes, message", IGNORED)
 def test_what_peft_would_ignore_is_said(names, changes, message, saved_peft):
-    folder, params = saved_peft
-    expected = load_peft(folder, params).weights
+    folder, params, config = saved_peft
+    expected = load_peft(folder, params, config).weights
     (old, new), *_ = [*names.items(), ("", "")]
     edit_tensors(folder / "adapter_model.safetensors", lambda t: {n.replace(old, new): a for n, a in t.items()})
     edit_fields(folder / "adapter_config.json", **changes)
     with pytest.warns(UserWarning, match=message):
-        assert_same_arrays(load_peft(folder, params).weights, expected)
+        assert_same_arrays(load_peft(folder, params, config).weights, expected)
 
 
 NAMES = [f"transformer.h.{i}.{layer}" for i in range(12) for layer in ("attn.c_attn", "mlp.c_fc", "mlp.c_proj")]
@@ -488,10 +489,10 @@ def test_patterns_match_as_pythons_do(pattern, how):
 
 
 def test_many_patterns_do_not_take_long(saved_peft):
-    folder, params = saved_peft
+    folder, params, config = saved_peft
     edit_fields(folder / "adapter_config.json", alpha_pattern={f"c_{i}": 1 for i in range(5000)})
     started = time.monotonic()
-    load_peft(folder, params)
+    load_peft(folder, params, config)
     assert time.monotonic() - started < 4
 
 
@@ -538,7 +539,7 @@ def test_a_fresh_adapter_goes_across_at_any_rank(language, random_params, tmp_pa
     params = random_params(language, np.float32)
     config = AdapterConfig(r=5, targets=("q_proj", "k_proj", "v_proj"), train_head=False)
     save_peft(tmp_path, init_adapter(params, config, np.random.default_rng(0)), params, language)
-    loaded = load_peft(tmp_path, params)
+    loaded = load_peft(tmp_path, params, language)
     assert loaded.config.r == 15 and loaded.config.targets == config.targets
     assert not any(delta.any() for delta in adapter_deltas(params, loaded).values())
 
@@ -563,7 +564,7 @@ def test_an_adapter_of_another_kind_is_not_written_but_as_lora(kind, saved_peft,
         return
     cut = adapter if kind == "qalora" else compress(params, adapter, adapter.config.r).adapter
     save_peft(out, cut, params, classifier)
-    loaded = load_peft(out, params)
+    loaded = load_peft(out, params, classifier)
     assert loaded.config.kind == "lora" and loaded.config.r == adapter.config.r
     deltas = adapter_deltas(params, loaded)
     for name, delta in adapter_deltas(params, adapter).items():
@@ -577,7 +578,7 @@ def test_lengths_that_were_trained_alone(classifier, random_params, random_adapt
     zero = {name: np.zeros_like(a) for name, a in adapter.weights.items() if name.endswith("q_proj.lora_B")}
     adapter = adapter._replace(weights=adapter.weights | zero)
     save_peft(folder, adapter, params, classifier)
-    back = load_peft(folder, params)
+    back = load_peft(folder, params, classifier)
     expected, loaded = adapter_deltas(params, adapter), adapter_deltas(params, back)
     for name, delta in expected.items():
         np.testing.assert_allclose(loaded[name], delta, rtol=0, atol=1e-6)

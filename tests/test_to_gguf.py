@@ -11,8 +11,8 @@ from lora_np.data.gguf_tokenizer import PATTERNS
 from lora_np.formats import PRETRAINED, load_pretrained, read_model, save_gguf, save_gguf_adapter, save_task
 from lora_np.formats.gguf import read_gguf
 from lora_np.formats.model import fingerprint
-from lora_np.formats.names import linear_names
 
+from .adapter_files import linear_names
 from .chat_templates import metadata
 from .llama_files import in_gguf_order, small_llama, written_gguf
 from .test_gguf import Q4_1, Q8_0

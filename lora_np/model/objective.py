@@ -12,6 +12,7 @@ from ..ops import (
     cross_entropy_forward,
     linear_cross_entropy_backward,
     linear_cross_entropy_forward,
+    linear_forward,
     target_weights,
 )
 from .architectures import check_writes, modules
@@ -60,10 +61,15 @@ def loss_and_gradients(params, batch, config, adapter=None, wanted=(), masks=Non
     return Objective(float(loss), n_targets, grads)
 
 
-def predict_logits(params, batches, config, adapter=None, run=map):
+def predict_logits(params, batches, config, adapter=None, run=map, head=None):
     """Yield logits and targets of every batch, without dropout and without caches for gradients.
 
-    `run` is `map`, or a pool's `map` to process several batches at a time.
+    Parameters
+    ----------
+    params, config, adapter : the model
+    batches : iterable of Batch
+    run : `map`, or a pool's `map` to process several batches at a time
+    head : array (K, C) to use as a language model's head at each row's last token, or None for the model's own head
 
     Returns
     -------
@@ -76,7 +82,9 @@ def predict_logits(params, batches, config, adapter=None, run=map):
     """
 
     def answered(batch):
-        logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
+        logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter, head=head is None)
+        if head is not None:
+            logits, _ = linear_forward(logits[np.arange(len(logits)), batch.lengths - 1], head, wanted=())  # (B, K)
         if not np.isfinite(logits).all():
             raise FloatingPointError("the logits became nan or infinite; the weights are damaged or far too large")
         return logits, batch.targets

@@ -327,7 +327,7 @@ def test_peft_loads_an_adapter_of_ours(dtype, name, n_classes, tmp_path):
     merged, _ = forward(merge(params, adapter), ids, config)
     agree_by_kind("to PEFT, merged", adapter, hf_logits(model.merge_and_unload(), ids), merged)
 
-    back = load_peft(tmp_path / "adapter", params)
+    back = load_peft(tmp_path / "adapter", params, config)
     assert list(back.weights) == list(adapter.weights)
     if name == "other scales side by side":  # q, k and v have one scale in PEFT; B takes what is left
         agree("to PEFT and back", forward(params, ids, config, adapter=back)[0], expected)

@@ -147,9 +147,9 @@ def test_ten_random_adapters(tenth, kind, tmp_path, monkeypatch):
         except RuntimeError as error:
             assert "size mismatch" in str(error)
             with pytest.raises(ValueError, match="but the configuration says"):
-                load_peft(folder / "adapter", params)
+                load_peft(folder / "adapter", params, config)
             continue
-        adapter = load_peft(folder / "adapter", params)
+        adapter = load_peft(folder / "adapter", params, config)
         has_head = n_classes and settings.get("task_type", "") is not None
         assert ("head.weight" in adapter.weights) == bool(has_head)
         logits, _ = forward(params, batch.ids, config, lengths=batch.lengths, adapter=adapter)
@@ -177,7 +177,7 @@ def test_what_only_peft_has_is_refused_by_name(name, tmp_path):
         warnings.simplefilter("ignore")
         made.save_pretrained(tmp_path)
     with pytest.raises(ValueError) as raised:
-        load_peft(tmp_path, params)
+        load_peft(tmp_path, params, config)
     assert says in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -188,5 +188,5 @@ def test_an_adapter_of_a_bare_model(tmp_path):
     model = made_by_peft(hf_model(params, config).transformer, config, settings, 0)
     model.save_pretrained(tmp_path)
     h = model(torch.tensor(batch.ids)).last_hidden_state.detach().numpy()
-    logits, _ = forward(params, batch.ids, config, adapter=load_peft(tmp_path, params))
+    logits, _ = forward(params, batch.ids, config, adapter=load_peft(tmp_path, params, config))
     check("GPT-2, random adapters from PEFT", "logits", logits, h @ params["tok_emb.weight"].T, OUTPUT)

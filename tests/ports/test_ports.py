@@ -193,7 +193,7 @@ BUGS = [
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
     Bug("du lacks the factor 1.0 + 3.0 * cubic * x ** 2", "ROOT * (1 + 3 * CUBIC * value ** 2)", "ROOT",
         {"gelu": "slope", "model-lm": "grad.blocks.1.mlp.up_proj"}),
-    Bug("no maximum is taken off",
+    Bug("the maximum is not subtracted",
         "const belowMax = (x) => mapRows(minus, x, rowMax(x));",
         "const belowMax = (x) => x;", {"softmax-1e4": "probs"}),
     Bug("an overflow",
