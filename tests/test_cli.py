@@ -223,7 +223,7 @@ def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, 
 
 
 def test_an_unusable_folder_is_refused_before_the_training(words, fails, tickets, monkeypatch):
-    monkeypatch.setattr("lora_np.tasks.finetune.train", None)
+    monkeypatch.setattr("lora_np.tasks.finetuning.train", None)
     before = tickets.read_bytes()
     for command in (
         words(out=tickets),

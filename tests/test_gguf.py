@@ -173,8 +173,8 @@ REFUSED = {
     "an array of arrays": (container([("key", struct.pack("<IIQ", 9, 9, 1))]), "field 'key': got the type 9"),
     "an unknown type": (container([("key", struct.pack("<I", 13))]), "field 'key': got the type 13"),
     "an unknown type of items": (container([("key", struct.pack("<IIQ", 9, 99, 1))]), "field 'key': got the type 99"),
-    "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': is there twice"),
-    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': is there twice"),
+    "a key twice": (container([("key", field(4, 1))] * 2), "field 'key': .*twice"),
+    "a tensor twice": (container(tensors=[("w", [1], F32, ONE)] * 2), "tensor 'w': .*twice"),
     "a key that is not UTF-8": (container([(b"\xff", field(4, 1))]), "field 1 of 1: 'utf-8' codec"),
     "a text that is not UTF-8": (container([("key", field(8, b"\xc3("))]), "field 'key': 'utf-8' codec"),
     "a token that is not UTF-8": (container([("key", field(9, (8, ["a", b"\xff"])))]), "field 'key': 'utf-8' codec"),
@@ -315,7 +315,7 @@ def test_the_packaged_model_is_found_and_checked_once(package, monkeypatch):
     with pytest.raises(FileNotFoundError, match=remedy):
         packaged_model()
     path.write_bytes(WHOLE)
-    with pytest.raises(ValueError, match=f"gguf: is damaged or of another version; .*{remedy}") as refusal:
+    with pytest.raises(ValueError, match=f"gguf: is damaged .*{remedy}") as refusal:
         packaged_model()
     assert str(refusal.value).startswith(str(path))
     entry = list(smollm2.PACKAGED["smollm2"])

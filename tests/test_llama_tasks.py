@@ -12,7 +12,7 @@ from lora_np.data.tokenizer_files import GENERATION, SETTINGS, TEMPLATE, TOKENIZ
 from lora_np.formats import load_hf, load_task, read_model, save_model
 from lora_np.model import LlamaConfig, forward
 from lora_np.tasks.classifier import class_probabilities
-from lora_np.tasks.finetune import finetune
+from lora_np.tasks.finetuning import finetune
 from lora_np.tasks.label_words import label_ids, label_rows, prompt_ids
 from lora_np.tasks.language import Conversations
 from lora_np.tasks.settings import FinetuneSettings

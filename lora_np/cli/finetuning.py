@@ -1,6 +1,6 @@
 """The command finetune, which trains a classifier or a language model on a user's own data."""
 
-from ..tasks.finetune import finetune, read_run
+from ..tasks.finetuning import finetune, read_run
 from ..tasks.label_words import QUESTION
 from ..tasks.settings import DEFAULTS, EPOCHS, METHODS, RANKS, TARGETS, WEIGHTS, FinetuneSettings, offered_variants
 from ..tasks.table import CLASS_WEIGHTS

@@ -8,7 +8,7 @@ import numpy as np
 from ..checked import shown, whole_number
 from ..model import Sampling
 from ..tasks.adapter_set import load_adapter_set, mixed
-from ..tasks.finetune import naming_model
+from ..tasks.finetuning import naming_model
 from ..tasks.writing import answer_from, write_text_from
 from ..training import blas_threads, worthwhile_threads
 

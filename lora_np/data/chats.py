@@ -68,5 +68,5 @@ def checked_content(value, name, place):
     if not isinstance(value, str):
         raise ValueError(f"{place}: {name} is {'missing' if value is None else quoted(value)}, expected a text")
     if has_surrogate(value):
-        raise ValueError(f"{place}: {name} has half a surrogate pair, which is not valid UTF-8")
+        raise ValueError(f"{place}: {name} has half a surrogate pair, which is not UTF-8")
     return value

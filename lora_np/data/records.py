@@ -227,7 +227,7 @@ def checked_cell(path, place, values, column, argument):
     if not value.strip():
         raise ValueError(f"{path}, {place}: {column!r} is empty")
     if has_surrogate(value):  # JSON can represent it, UTF-8 cannot
-        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not valid UTF-8")
+        raise ValueError(f"{path}, {place}: {column!r} has half a surrogate pair, which is not UTF-8")
     return value
 
 

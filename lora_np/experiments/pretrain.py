@@ -148,15 +148,9 @@ def train_shipped(folder, seed=0, force=False):
         domain = load_domain(name)
         settings = {"seed": seed, "learning_rate": RATES[name], "epochs": ADAPTER_EPOCHS[name]}
         start = init_adapter(base, adapter_of(ADAPTER), stream(seed, "adapter"))
-<<<<<<< HEAD
         given = base, config, start, partial(windows, domain.train), windows(domain.validation)
         state = train(**fine_tuning(*given, **settings), progress=name)
-        # Measure what the file will hold.
-=======
-        given = base, config, start, domain.train, domain.validation
-        state = train(**language_training(*given, **settings), progress=name)
         # Measure the rounded weights of the file.
->>>>>>> p2
         rounded = {key: array.astype("float16").astype(array.dtype) for key, array in state.best.items()}
         adapter = Adapter(start.config, rounded)
         about = {"method": "lora", "data": source, **settings}

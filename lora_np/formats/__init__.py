@@ -9,3 +9,11 @@ from .peft import load_peft, save_peft
 from .task import load_task, put_on, save_task, shipped_adapters, task_base, task_folder, task_places
 from .tensors import read_json, read_metadata, read_tensors, write_json, write_tensors, write_text
 from .to_gguf import save_gguf, save_gguf_adapter
+
+__all__ = [
+    "HFModel", "PRETRAINED", "Task", "Template", "chat_rows", "chat_template", "check_file", "check_folder",
+    "check_target", "load_adapter", "load_hf", "load_model", "load_peft", "load_pretrained", "load_task", "model_place",
+    "put_on", "read_json", "read_metadata", "read_model", "read_tensors", "render_chat", "save_adapter", "save_gguf",
+    "save_gguf_adapter", "save_hf", "save_model", "save_peft", "save_task", "shipped_adapters", "task_base",
+    "task_folder", "task_places", "tokenizer_of", "write_json", "write_tensors", "write_text",
+]  # fmt: skip

@@ -11,7 +11,7 @@ from ..training import blas_threads, worthwhile_threads
 from .adapter_set import BASE, load_adapter_set
 from .explore_answers import by_rank, by_scale, language_tokens, spread, texts_of_table
 from .explore_layers import cut, directions_of, layer_rows
-from .finetune import naming_model, no_report
+from .finetuning import naming_model, no_report
 from .settings import is_large
 
 PAGE = Path(__file__).parent / "explorer.html"

@@ -7,7 +7,7 @@ from ..formats import check_file, task_places, write_text
 from ..formats.atomic import write_atomically
 from ..formats.task import read_task
 from .classifier import class_probabilities, load_classifier
-from .finetune import naming_model
+from .finetuning import naming_model
 from .report import class_report, confusion_picture
 
 TEXT_COLUMN, NO_FILE = "text", "TEXT"  # the column and the path of texts that come from no file

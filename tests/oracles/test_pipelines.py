@@ -10,7 +10,7 @@ from lora_np.formats import load_task
 from lora_np.formats.smollm2 import packaged_model
 from lora_np.tasks.classifier import load_classifier, predict
 from lora_np.tasks.exchange import export
-from lora_np.tasks.finetune import finetune
+from lora_np.tasks.finetuning import finetune
 from lora_np.tasks.label_words import label_ids, prompt_ids
 from lora_np.tasks.language import Conversations
 from lora_np.tasks.settings import FinetuneSettings

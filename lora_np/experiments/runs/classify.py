@@ -18,7 +18,7 @@ from . import BASES, load_base
 COMPRESSED = ("dense", "nf4", "int8", "pruned 50 %", "pruned 2:4")
 WEIGHTS = (*COMPRESSED, "random")
 BATCH_SIZE = 32
-TRAINING = ("learning_rate", "epochs", "batch_size", "seed", "evaluations")  # fields of a run for training
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
 MAX_LENGTH = 128  # tokens; the longest snippet has 95
 LOSS_POINTS = 50  # the training loss is recorded as the means of so many parts of the run
 
@@ -172,24 +172,13 @@ def classify_run(run):
     params, config, adapter = starting_point(run)
     rows = training_rows(run, len(snippets.train.labels))
     texts = [snippets.train.sequences[row] for row in rows], snippets.train.labels[rows]
-<<<<<<< HEAD
-    plan = fine_tuning(
-        params,
-        config,
-        adapter,
-        lambda rng: class_batches(*texts, run.batch_size, snippets.pad_id, rng),
-        snippets.evaluation_batches("validation"),
-        learning_rate=run.learning_rate,
-        epochs=run.epochs,
-        seed=run.seed,
-        evaluations=run.evaluations,
-    )
-    state = train(**plan)
-=======
+
+    def epoch_batches(rng):
+        return class_batches(*texts, run.batch_size, snippets.pad_id, rng)
+
     settings = {name: getattr(run, name) for name in TRAINING}
     validation = snippets.evaluation_batches("validation")
-    state = train(**classifier_training(params, config, adapter, texts, validation, snippets.pad_id, **settings))
->>>>>>> p2
+    state = train(**fine_tuning(params, config, adapter, epoch_batches, validation, **settings))
     history, report = state.history, trainable_report(params, state.best)
     may_be_best = history["eval_step"] >= settled_from(adapter, state.step)
     numbers = {

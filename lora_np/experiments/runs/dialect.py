@@ -12,7 +12,7 @@ from ...training import LANGUAGE_BATCH, attach, blas_threads, fine_tuning, langu
 from . import load_base
 
 LENGTH = 128  # tokens of a window
-TRAINING = ("batch_size", "learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
+TRAINING = ("learning_rate", "epochs", "seed", "evaluations")  # fields of a run for training
 VALIDATION_TOKENS = 4096  # of the domain, and of the reviews, at each evaluation during training
 OLD = {"pretrained": ("reviews",), "smollm2": ("reviews", "licences")}  # domains that a base knows and may forget
 OLD_TEST_REVIEWS = 200  # of IMDb's test split, on which the small base was not trained
@@ -88,27 +88,14 @@ class DialectRun:
             return {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], params, adapter)}
 
         start = init_adapter(base, adapter_config, stream(self.seed, "adapter")) if adapter_config is not None else None
-<<<<<<< HEAD
         tokens = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
-        plan = fine_tuning(
-            base,
-            config,
-            start,
-            lambda rng: list(language_batches(tokens, self.batch_size, LENGTH, rng)),
-            list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH)),
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            seed=self.seed,
-            also=lambda *given: {"old": loss_on(old["reviews"].validation[:VALIDATION_TOKENS], *given)},
-            evaluations=self.evaluations,
-        )
-        state = train(**plan)
-=======
-        training = load_domain(self.domain, self.base, self.train_tokens or self.limit).train
-        texts = training, domain.validation[:VALIDATION_TOKENS]
+        validation = list(language_batches(domain.validation[:VALIDATION_TOKENS], LANGUAGE_BATCH, LENGTH))
+
+        def epoch_batches(rng):
+            return list(language_batches(tokens, self.batch_size, LENGTH, rng))
+
         settings = {name: getattr(self, name) for name in TRAINING}
-        state = train(**language_training(base, config, start, *texts, length=LENGTH, also=old_loss, **settings))
->>>>>>> p2
+        state = train(**fine_tuning(base, config, start, epoch_batches, validation, also=old_loss, **settings))
         model, adapter = attach(base, start, state.best)
         report = trainable_report(base, state.best)
         history = {name: np.round(values, 6).tolist() for name, values in state.history.items()}

@@ -46,10 +46,10 @@ class PromptRun:
         texts, labels = part.texts[: self.limit], part.labels[: self.limit]
         prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
         batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
-        answers = answer_ids(model.tokenizer, LABELS)
+        head = label_head(model.params, model.config, label_ids(model.tokenizer, LABELS))
         with blas_threads(1):
-            answered = list(answer_probabilities(model.params, batches, model.config, None, answers))
-        right = sum(int((p.argmax(axis=1) == batch.targets).sum()) for p, batch in zip(answered, batches))
+            answers = list(predict_logits(model.params, batches, model.config, head=head))
+        right = sum(int((logits.argmax(axis=1) == targets).sum()) for logits, targets in answers)
         return {f"{self.split}_accuracy": right / len(labels)}, {}
 
 
@@ -60,26 +60,3 @@ def examples(run, train):
         chosen += rng.choice(np.flatnonzero(train.labels == label), run.shots // 2, replace=False).tolist()
     order = rng.permutation(chosen)
     return "".join(f"{train.texts[row].strip()}{QUESTION} {LABELS[train.labels[row]]}\n\n" for row in order)
-<<<<<<< HEAD
-
-
-def prompt_run(run):
-    """Carry out one run, on one thread.
-
-    Returns
-    -------
-    numbers : dict with the accuracy on the split
-    arrays : an empty dict
-    """
-    reviews, model = load_reviews("rotten_tomatoes"), load_base("smollm2")
-    first, part = examples(run, reviews.train), getattr(reviews, run.split)
-    texts, labels = part.texts[: run.limit], part.labels[: run.limit]
-    prompts = prompt_ids(model.tokenizer, [first + text for text in texts], QUESTION, MOST_TOKENS)
-    batches = class_batches(prompts, labels, BATCH_SIZE, pad_id(model.tokenizer))
-    head = label_head(model.params, model.config, label_ids(model.tokenizer, LABELS))
-    with blas_threads(1):
-        answers = list(predict_logits(model.params, batches, model.config, head=head))
-    right = sum(int((logits.argmax(axis=1) == targets).sum()) for logits, targets in answers)
-    return {f"{run.split}_accuracy": right / len(labels)}, {}
-=======
->>>>>>> p2
