@@ -1,5 +1,7 @@
 """Bugs planted by hand: what no small change of a line says, and what other tests than the gradient check find."""
 
+from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 from lora_np.reference.gradcheck import ALONE
@@ -115,8 +117,6 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("the keys of another head", "ops.attention", "stacked @ cache.k", "stacked @ cache.k[:, ::-1]", "q"),
     Bug("the softmax's gradient over the queries", "ops.attention", "softmax_backward(dprobs, SoftmaxCache(probs)).dx",
         "softmax_backward(dprobs.swapaxes(2, 3), SoftmaxCache(probs.swapaxes(2, 3))).dx.swapaxes(2, 3)", "q"),
-    Bug("dweight of the last chunk alone", "ops.linear_cross", "dweight = grads.dweight if dweight is None else"
-        " np.add(dweight, grads.dweight, out=dweight)", "dweight = grads.dweight", "weight"),
     Bug("dweight of the first chunk alone", "ops.linear_cross", "np.add(dweight, grads.dweight, out=dweight)",
         "dweight", "weight"),
     Bug("the gradient of the mean of the chunks' means", "ops.linear_cross", "cross_entropy_backward(share,",
@@ -129,7 +129,6 @@ BACKWARD_BUGS = [  # that the gradient check finds
     Bug("gradients in the rows from the chunk's start", "ops.linear_cross", "dx[piece]", "dx[start:start + len(piece)]",
         "x"),
     # Llama, and what it shares with GPT-2
-    Bug("a tied head's gradient lost", "model.objective", "{} if dtable is None else {table: dtable}", "{}"),
     Bug("the head's gradient counted twice", "model.objective", "{table: dtable}", "{table: 2.0 * dtable}"),
     Bug("a tied head's gradient under its own name", "model.objective", "{table: dtable}", "{'head.weight': dtable}"),
     Bug("a tied table's gradient replaced by the embedding's", "model.layers",
@@ -157,79 +156,53 @@ BACKWARD_BUGS = [  # that the gradient check finds
 ]
 
 
+# fmt: on
 # ------------------------------------------------------------------ the tests that find the others
 
 
-def of_formulas(n_kv_heads=2):
-    test_model.test_a_llama_is_that_of_the_formulas(n_kv_heads, {})
+def over(test, cases):
+    """Function that calls a test with the arguments of each case."""
+
+    def call():
+        for case in cases:
+            test(*case)
+
+    return call
 
 
-def read_at_one_position():
-    config = CONFIGS["llama classifier"]
-    test_model.test_a_classifier_is_the_language_model_read_at_one_position(config, random_params, random_batch, True)
+FORMATS = test_compress_ggml.BLOCK_BYTES
+LANGUAGES = test_generate.LANGUAGES
+BASE = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
+
+of_formulas = partial(test_model.test_a_llama_is_that_of_the_formulas, 2, {})
+read_at_one_position = partial(
+    test_model.test_a_classifier_is_the_language_model_read_at_one_position,
+    *(CONFIGS["llama classifier"], random_params, random_batch, True),
+)
+in_chunks = partial(test_blocks.test_the_head_and_its_loss_in_chunks_are_those_of_all_logits, 2 * 13)
+with_a_past = partial(
+    test_generate.test_logits_with_a_past_are_those_without,
+    *(LANGUAGES["H/K = 3"], random_params, random_adapter, float, 1e-12, "lora"),
+)
+sliding = partial(test_generate.test_a_text_longer_than_the_position_table_slides, LANGUAGES["H/K = 2"], random_params)
+rows_apart = partial(
+    test_generate.test_rows_with_adapters_of_their_own, LANGUAGES["H/K = 3"], random_params, random_adapter
+)
+layout = over(test_compress_ggml.test_blocks_are_read_as_the_layout_says, [*zip(FORMATS)])
+rounding = over(test_compress_ggml.test_rounding, test_compress_ggml.ROUNDED)
+off_by_half_a_step = over(test_compress_ggml.test_a_weight_is_off_by_half_a_step, [*product(FORMATS, ["float32"])])
+pooled = partial(test_variants.test_qalora_by_hand, 12, 4)
+added_offsets = over(test_compress_ggml.test_added_offsets, [*zip(range(5))])
+into_offsets = partial(
+    test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes, BASE, "qalora", 0
+)
+quantised_again = partial(test_compressed_base.test_another_update_is_quantised_again_in_q4_1, BASE)
+biased = {"tied": False, "attention_bias": True, "mlp_bias": True}
+from_gguf = partial(test_llama_files.test_a_file_becomes_the_model, biased)
+blocks_from_gguf = test_llama_files.test_blocks_stay_blocks_and_compute_the_same
 
 
-def in_chunks():
-    test_blocks.test_the_head_and_its_loss_in_chunks_are_those_of_all_logits(2 * 13)
-
-
-def with_a_past():
-    config = test_generate.LANGUAGES["H/K = 3"]
-    test_generate.test_logits_with_a_past_are_those_without(config, random_params, random_adapter, float, 1e-12, "lora")
-
-
-def sliding():
-    config = test_generate.LANGUAGES["H/K = 2"]
-    test_generate.test_a_text_longer_than_the_position_table_slides(config, random_params)
-
-
-def rows_apart():
-    config = test_generate.LANGUAGES["H/K = 3"]
-    test_generate.test_rows_with_adapters_of_their_own(config, random_params, random_adapter)
-
-
-def layout():
-    for format in test_compress_ggml.BLOCK_BYTES:
-        test_compress_ggml.test_blocks_are_read_as_the_layout_says(format)
-
-
-def rounding():
-    for case in test_compress_ggml.ROUNDED:
-        test_compress_ggml.test_rounding(*case)
-
-
-def off_by_half_a_step():
-    for format in test_compress_ggml.BLOCK_BYTES:
-        test_compress_ggml.test_a_weight_is_off_by_half_a_step(format, "float32")
-
-
-def pooled():
-    test_variants.test_qalora_by_hand(12, 4)
-
-
-def added_offsets():
-    for seed in range(5):
-        test_compress_ggml.test_added_offsets(seed)
-
-
-def into_offsets():
-    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
-    test_compressed_base.test_an_update_that_is_constant_in_blocks_leaves_q4_1_s_codes(base, "qalora", 0)
-
-
-def quantised_again():
-    base = random_params(test_compressed_base.CONFIGS["GPT-2"], "float32")
-    test_compressed_base.test_another_update_is_quantised_again_in_q4_1(base)
-
-
-def from_gguf():
-    test_llama_files.test_a_file_becomes_the_model({"tied": False, "attention_bias": True, "mlp_bias": True})
-
-
-def blocks_from_gguf():
-    test_llama_files.test_blocks_stay_blocks_and_compute_the_same()
-
-
+# fmt: off
 ELSEWHERE = [  # in what goes forward, with and without a past, and in files
     Bug("ε forgotten", "ops.rms_norm", "+ eps)", ")", of_formulas),
     Bug("ε outside the root", "ops.rms_norm", "np.sqrt(row_mean(x, x) + eps)", "(np.sqrt(row_mean(x, x)) + eps)",
