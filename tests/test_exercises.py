@@ -100,9 +100,6 @@ def test_mistakes_by_hand_are_mistakes(name):
             assert not all(is_right_array(value, i, output) for value, i in values), sentence
 
 
-# ---------------------------------------------------------------- right answers in other forms
-
-
 NEEDS_FLOAT64 = {"centred_difference", "who_reads_whom"}  # a difference of equal numbers, and one bit for bit
 
 
@@ -143,9 +140,6 @@ def test_a_right_mask_counts_beside_wrong_scores():
         return np.where(np.tri(q.shape[2], dtype=bool), q @ k.swapaxes(-1, -2), -np.inf)
 
     assert examine(ITEMS["causal_scores"], unscaled).score == 0.5
-
-
-# ---------------------------------------------------------------- wrong answers that once got points
 
 
 def by_one_maximum(logits, targets):
@@ -197,9 +191,6 @@ HOLES = {
 @pytest.mark.parametrize("case", HOLES)
 def test_a_hole_is_closed(case):
     assert examine(ITEMS[case.partition(",")[0]], HOLES[case]).score < 1.0
-
-
-# ---------------------------------------------------------------- the machine that makes mistakes
 
 
 @cache
@@ -257,8 +248,6 @@ def holes(exercise, changes):
 def test_every_change_of_a_solution_loses_points_or_is_right(name, changes, capsys):
     assert not holes(ITEMS[name], changes(ITEMS[name]))
 
-
-# ---------------------------------------------------------------- NumPy alone
 
 ALONE = """
 import sys

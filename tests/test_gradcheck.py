@@ -19,9 +19,6 @@ check = importlib.import_module("lora_np.reference.gradcheck")  # the module, no
 STEPS_BETWEEN = {"probs", "scores"}  # what attention_backward returns beside its operands' gradients
 
 
-# ------------------------------------------------------------------ the rows
-
-
 def test_every_row_of_the_parts_passes():
     rows = [row for name in PARTS for row in check.check_case(name, 0)]
     assert failures(rows) == []
@@ -63,9 +60,6 @@ def test_one_case_can_be_chosen_and_every_kind_of_adapter_goes_through_all_model
         gradcheck(only="rnn")
     models = ("language model", "classifier", "llama", "llama classifier")
     assert {f"{model}: {kind}" for model in models for kind in KINDS} <= set(CASES)
-
-
-# ------------------------------------------------------------------ each case is worth its name
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -131,9 +125,6 @@ def test_the_recorded_gradients_inside_attention(llama):
         assert relative_error(gradients[f"{attn}.scores"], expected.dscores) < 1e-14
 
 
-# ------------------------------------------------------------------ the judge
-
-
 def test_the_measured_gradient_of_a_cubic():
     x = np.array([[0.5, -2.0, 30.0]])
     assert relative_error(numerical_gradient(lambda a: np.sum(a**3), x), 3 * x**2) < 1e-9
@@ -149,9 +140,6 @@ def test_the_difference_of_gradients():
     for one, other in ((a, {"a": a["a"].T}), (a, {}), ({}, a)):
         assert check.difference(one, other) == math.inf
     assert math.isnan(check.difference(nan, a)) and math.isnan(check.difference(a, nan))
-
-
-# ------------------------------------------------------------------ the report
 
 
 def test_reports_tell_which_rows_fail():

@@ -125,9 +125,6 @@ def noted_run(folder, run):
     return classify_run(run)
 
 
-# ---------------------------------------------------------------- workers, here and of Dask
-
-
 @pytest.fixture
 def cluster():
     distributed = pytest.importorskip("distributed")
@@ -218,9 +215,6 @@ def test_one_thread_for_matrix_products_and_all_put_back():
         worker_count(0)
 
 
-# ---------------------------------------------------------------- killed, and resumed
-
-
 LONG = [PlantedRun(1, 1, seed, steps=2 if seed < 3 else 10**6) for seed in range(6)]
 
 
@@ -247,9 +241,6 @@ def test_a_killed_sweep_resumes_and_leaves_no_process(tmp_path):
     wait_for(lambda: not any(alive(pid) for pid in pids), seconds=5)
     assert [store.kept_numbers(tmp_path, run) is not None for run in LONG] == [True] * 3 + [False] * 3
     assert store.carry_out_all(LONG[:3], tmp_path, Serial(), lambda line: None)[2] == 3
-
-
-# ---------------------------------------------------------------- Dask, and its absence
 
 
 def test_jobs_and_dask_exclude_each_other_and_dask_may_not_be_installed(monkeypatch, capsys, fails):

@@ -168,9 +168,6 @@ def test_the_command_prints_what_is_chosen(monkeypatch, tmp_path, run):
     assert run("tune", "--methods", "full, 3 passes", "--store", tmp_path).split("  ")[0] == "full, 3 passes"
 
 
-# ---------------------------------------------------------------- what is tuned, and what was chosen
-
-
 def test_every_method_has_a_learning_rate():
     """Of its own, or one that it shares with methods that differ from it only in the rank."""
     chosen = read_json(SETTINGS)["chosen"]
