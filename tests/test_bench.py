@@ -339,12 +339,6 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
 
 
-@pytest.fixture
-def process():
-    with Process("lora_np", 1) as process:
-        yield process
-
-
 def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     for side in ("lora_np", "torch"):
@@ -352,20 +346,19 @@ def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
         assert side_environment(side, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
 
 
-def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped(process):
-    with pytest.raises(WorkerError, match="TypeError"):
-        process.ask("make", rung=[1, 2], work="full", seed=0)
-    process.ask("make", rung=list(TINY), work="lora_qv", seed=0)
-    assert len(process.ask("turn", seconds=0.0)["seconds"]) == 1
-    with pytest.raises(WorkerError, match="turn took longer than 0 s"):
-        process.ask("turn", seconds=60.0, timeout=0.01)
-    assert process.poll() is not None
-
-
-def test_the_last_words_of_a_worker_are_told(process):
-    process.stdin.write("no JSON\n")
-    with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
-        process.ask("versions", timeout=60.0)
+def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():
+    with Process("lora_np", 1) as process:
+        with pytest.raises(WorkerError, match="TypeError"):
+            process.ask("make", rung=[1, 2], work="full", seed=0)
+        process.ask("make", rung=list(TINY), work="lora_qv", seed=0)
+        assert len(process.ask("turn", seconds=0.0)["seconds"]) == 1
+        with pytest.raises(WorkerError, match="turn took longer than 0 s"):
+            process.ask("turn", seconds=60.0, timeout=0.01)
+        assert process.poll() is not None
+    with Process("lora_np", 1) as process:  # its last words are told
+        process.stdin.write("no JSON\n")
+        with pytest.raises(WorkerError, match="ended with code 1: .*JSONDecodeError"):
+            process.ask("versions", timeout=60.0)
 
 
 @linux

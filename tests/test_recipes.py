@@ -594,19 +594,19 @@ def test_which_snippets_a_run_gets_right(small):
         assert (logits[0].argmax() == label) == its
 
 
-@pytest.mark.parametrize("name, base", [("matrices", "pretrained"), ("layers", "smollm2")])
-def test_a_row_of_a_figure_has_its_methods_numbers(name, base, small):
+@pytest.mark.parametrize("name", ["matrices", "layers", "rank_sweep"])
+def test_a_figure_has_its_methods_numbers(name, small):
+    """In a row each, or along a line."""
+    base = bases_of(name)[0]
     measured = measured_by(name, [0, 1], True, base=base)
-    axes = recipe(name).draw({"base": base, "seeds": [0, 1], "runs": [], **measured}).axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    points = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
-    expected = {METHODS[key].label: of_key for key, of_key in measured["accuracy"].items()}
-    assert {labels[y[0]]: list(x) for x, y in points} == {label: expected[label] for label in labels}
-
-
-def test_a_line_of_a_figure_has_its_methods_numbers(small):
-    measured = measured_by("rank_sweep", [0, 1], True)
-    figure = recipe("rank_sweep").draw({"base": "pretrained", "seeds": [0, 1], "runs": [], **measured})
+    figure = recipe(name).draw({"base": base, "seeds": [0, 1], "runs": [], **measured})
+    if name != "rank_sweep":
+        axes = figure.axes[0]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        points = [line.get_data() for line in axes.lines if line.get_marker() == "o"]
+        expected = {METHODS[key].label: of_key for key, of_key in measured["accuracy"].items()}
+        assert {labels[y[0]]: list(x) for x, y in points} == {label: expected[label] for label in labels}
+        return
     for axes, of_method in zip(figure.axes, (measured["accuracy"], measured["loss"])):
         lines = {line.get_label(): line.lines[0].get_data() for line in axes.containers}
         for label, placement in (("LoRA on q and v", "qv"), ("LoRA on all linear layers", "all")):
@@ -827,25 +827,19 @@ def test_a_truncated_update_of_full_rank_is_the_whole(small, monkeypatch):
         assert measured["rank_90"][key][0] <= r < measured["rank_90"]["full"][0] + r
 
 
-def test_intruders_are_counted_a_matrix():
-    """Those below ε, strictly, as a mean over the matrices."""
-    count = recipe("intruders").intruders_a_matrix
-    assert count([[0.4, 0.9, 0.1], [0.5, 0.6, 0.7]], 0.5) == 1.0
-    assert count([[0.4, 0.9, 0.1], [0.5, 0.6, 0.7]], 0.55) == 1.5
-
-
-def test_planted_ranks_that_are_found():
-    """The smallest rank whose loss is below a thousandth; none where there is none."""
+def test_planted_ranks_that_are_found_and_intruders_a_matrix():
+    """The smallest rank whose loss is below a thousandth, or none; directions below ε, strictly, as a mean."""
     measured = measured_by("planted_rank", [0, 1], True)
     assert measured["found"] == {"1": [1, 1], "2": [2, 2]} and verdict(measured["checks"]) == HOLDS
-
     measured = measured_by("planted_rank", [0, 1], True, lambda run: {"test_loss": 0.09} if run.k == 2 else {})
     assert measured["found"] == {"1": [1, 1], "2": [None, None]}
     assert [part["verdict"] for part in measured["checks"]] == [HOLDS, FAILS]
+    similarities, count = [[0.4, 0.9, 0.1], [0.5, 0.6, 0.7]], recipe("intruders").intruders_a_matrix
+    assert (count(similarities, 0.5), count(similarities, 0.55)) == (1.0, 1.5)
 
 
 def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
-    """With made-up runs that learn less and forget less, all parts hold."""
+    """With made-up runs that learn less and forget less, all parts hold. Traces of an adapter are said beside it."""
     measured = measured_by("dialect", [0, 1, 2], False)
     assert verdict(measured["checks"]) == HOLDS and len(measured["checks"]) == 2 * 2 * 2
     for of_domain in measured["losses"].values():
@@ -854,15 +848,12 @@ def test_from_one_seed_nothing_is_said_of_the_dialects_claim(without_clock):
     measured = measured_by("dialect", [0], False)
     assert {part["verdict"] for part in measured["checks"]} == {UNKNOWN}
     assert [part["verdict"] for part in measured["asides"]] == [UNKNOWN] * 16 + [HOLDS]  # adapters are taken off
-
-
-@pytest.mark.parametrize("broken", ["base_untouched", "removed_bit_for_bit"])
-def test_an_adapter_that_leaves_traces_is_said_beside_the_claim(broken, without_clock):
-    traces = {broken: False}
-    measured = measured_by("dialect", [0, 1], True, lambda run: {} if run.method == "full" else traces)
-    removal = measured["asides"][-1]
-    assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS
-    assert verdict(measured["checks"]) == HOLDS  # the claim is of what is learnt and forgotten
+    for broken in ("base_untouched", "removed_bit_for_bit"):
+        measured = measured_by(
+            "dialect", [0, 1], True, lambda run, n=broken: {} if run.method == "full" else {n: False}
+        )
+        removal = measured["asides"][-1]
+        assert removal["values"] == [0.0] * 4 and removal["verdict"] == FAILS and verdict(measured["checks"]) == HOLDS
 
 
 def test_samples_are_written_beside_the_figure(tmp_path):
