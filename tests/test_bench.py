@@ -37,9 +37,6 @@ def short_turns(monkeypatch):
     monkeypatch.setattr(turns, "PAUSE", 0.0)
 
 
-# ------------------------------------------------------------------ rungs and their operations
-
-
 def test_a_rung_and_its_text():
     of_64, smollm2 = RUNGS[0], SMOLLM2._replace(batch=64, length=8)
     texts = {"64": of_64, "smollm2": SMOLLM2, "smollm2,64,8": smollm2}
@@ -104,9 +101,6 @@ def test_flops_of_generation_are_those_of_its_passes(rung):
     assert flops(rung, "generate_8") == 8 * one_row
 
 
-# ------------------------------------------------------------------ judging
-
-
 def outcome(loss=2.0, losses=(2.0, 1.9), **changes):
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal((3, 4), dtype=np.float32) for name in ("a.weight", "b.weight")}
@@ -148,9 +142,6 @@ def test_tokens_must_be_equal():
     for problem, other in others.items():
         found = compare(Outcome(0.0, {"tokens": other}, []), Outcome(0.0, {"tokens": tokens}, [])).problem
         assert problem in found and bool(problem) == bool(found)
-
-
-# ------------------------------------------------------------------ the arithmetic of the results
 
 
 SETTING = {"machine": "a", "cores": 2, "threads": 2, "rounds": 2, "seconds": 1.0, "versions": {}}
@@ -203,9 +194,6 @@ def test_a_busy_machine_is_told():
         one = row(TINY, "full", [0.1, 0.1], [0.2, 0.2], peak=(0.1, slowest))
         for text in (format_row(one), format_tables([one], SETTING, ["torch"])):
             assert ("peak itself varied by a factor of 1.30" in text) == ("busy" in text) == busy
-
-
-# ------------------------------------------------------------------ the command
 
 
 @pytest.mark.slow
@@ -331,9 +319,6 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
         assert row.notes == notes and not row.failed
     assert f"peak {notes['peak']}" in format_tables(rows, setting, [])
     assert set(setting["versions"]) == {"lora_np"} and json.dumps(to_dicts(rows, setting, []))
-
-
-# ------------------------------------------------------------------ workers
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")

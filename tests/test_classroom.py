@@ -33,9 +33,6 @@ def right_backward(dy, x, W, A, B, s):
     return dy @ W + du @ A, du.T @ x, s * dy.T @ (x @ A.T)
 
 
-# ---------------------------------------------------------------- what a check looks at, in order
-
-
 async def later(W, A, B, s):
     return W
 
@@ -174,9 +171,6 @@ def test_a_check_survives_whatever_is_returned(name, capsys):
     assert capsys.readouterr().err == ""
 
 
-# ---------------------------------------------------------------- what a notebook calls
-
-
 def test_a_check_returns_a_number_and_prints_the_hint_but_not_the_formula(capsys):
     item = ITEMS["lora_backward"]
     score = check.lora_backward(lambda dy, x, W, A, B, s: (dy @ W, (dy @ B).T @ x, s * dy.T @ (x @ A.T)), points=6)
@@ -202,9 +196,6 @@ def test_the_record_is_plain_json(tmp_path, capsys):
     assert saved["merge"]["score"] == 2.0 == saved["merge"]["points"] and saved["lora_backward"]["failed"]
     assert check.summary() == pytest.approx(2 / 3)
     assert "2 of 3" in capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- stored outputs against a re-run
 
 
 AGREEMENT = {  # stored, now, tags of the cell, whether they agree
@@ -284,9 +275,6 @@ def test_a_notebook_that_fails_is_left_alone(tmp_path, words, said, cells):
     before = path.read_bytes()
     code, told = classroom("execute", *words, path)
     assert code == 1 and said in told and path.read_bytes() == before
-
-
-# ---------------------------------------------------------------- the book's pages, before Sphinx reads them
 
 
 def test_folders_programs_and_anchors(tmp_path):

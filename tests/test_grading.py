@@ -44,9 +44,6 @@ def scores(graded):
     return {one.item: one.score for one in graded.marks if not one.by_hand}
 
 
-# ---------------------------------------------------------------- notebooks from the exercises
-
-
 def test_notebooks_are_made_as_graders_expect_them():
     for name, of in read_sets().items():
         student, solved, course = (notebook_of(of, form) for form in ("student", "solutions", "nbgrader"))
@@ -72,9 +69,6 @@ def test_the_release(tmp_path, run, fails):
     run("classroom", "release", tmp_path / "out", "--force")
     said = run("classroom", "release", tmp_path / "course", "--nbgrader")
     assert "nbgrader autograde 02_rank_and_svd" in said and (tmp_path / "course" / "nbgrader_config.py").is_file()
-
-
-# ---------------------------------------------------------------- one notebook
 
 
 @pytest.mark.slow
@@ -153,9 +147,6 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys, fails):
     said = capsys.readouterr().out
     for words in ("is not a Jupyter notebook", "has none of the graded cells", "cannot be graded", "there is no file"):
         assert words in said
-
-
-# ---------------------------------------------------------------- the sandbox
 
 
 def sandboxed(test):
@@ -282,9 +273,6 @@ def test_the_sandbox_gives_the_same_marks(tmp_path):
 def test_no_sandbox_no_grading(tmp_path, monkeypatch, fails):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     fails("classroom", "grade", hand_in(tmp_path / "a.ipynb", handed_in()), "--sandbox", says=["bubblewrap"])
-
-
-# ---------------------------------------------------------------- a class
 
 
 def rows(path):

@@ -188,20 +188,19 @@ def test_a_run_is_a_function_of_its_settings_and_every_method_sees_the_same_batc
 
 
 def test_examples_are_drawn_by_the_seed(small, monkeypatch):
-    full, head = (small_run(ADAPTERS[method], examples=8) for method in ("full", "head"))
-    rows = classify.training_rows(full, LIMIT)
+    head, draw = small_run(ADAPTERS["head"], examples=8, epochs=2, batch_size=1), classify.training_rows
+    rows = draw(head, LIMIT)
     assert len(set(rows)) == 8 and set(rows) < set(range(LIMIT))
-    assert np.array_equal(classify.training_rows(head, LIMIT), rows)
-    assert any(set(classify.training_rows(replace(full, seed=seed), LIMIT)) != set(rows) for seed in (1, 2))
-    assert np.array_equal(classify.training_rows(small_run(None), LIMIT), np.arange(LIMIT))
+    assert np.array_equal(draw(replace(head, adapter=None), LIMIT), rows)
+    assert any(set(draw(replace(head, seed=seed), LIMIT)) != set(rows) for seed in (1, 2))
+    assert np.array_equal(draw(small_run(None), LIMIT), np.arange(LIMIT))
     with pytest.raises(ValueError, match="examples: got 25, expected at most 24"):
         classify_run(small_run(None, examples=LIMIT + 1))
     # Those are what is trained on, in every epoch.
-    seen = recorded(monkeypatch)
-    numbers, _ = classify_run(replace(head, epochs=2, batch_size=1))
-    task = load_snippets(LIMIT)
-    expected = sorted(([task.train.sequences[row].tolist()], [int(task.train.labels[row])]) for row in rows)
-    assert sorted(seen[:8]) == sorted(seen[8:]) == expected and numbers["steps"] == 16
+    seen, task = recorded(monkeypatch), load_snippets(LIMIT).train
+    assert classify_run(head)[0]["steps"] == 16
+    expected = sorted(([task.sequences[row].tolist()], [int(task.labels[row])]) for row in rows)
+    assert sorted(seen[:8]) == sorted(seen[8:]) == expected
 
 
 @pytest.mark.parametrize("weights", COMPRESSED)
@@ -262,6 +261,13 @@ def test_the_snippets_are_what_the_splits_hold():
     assert sorted(rows) == list(range(1000))
 
 
+def test_training_loss_is_noted_in_parts():
+    values = np.random.default_rng(0).standard_normal(137)
+    noted = classify.chunks(values)
+    assert len(noted) == 50 and np.array_equal(np.concatenate(noted), values) and {*map(len, noted)} == {2, 3}
+    assert [chunk.tolist() for chunk in classify.chunks(values[:3])] == [[value] for value in values[:3]]
+
+
 def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
     snippets = load_snippets(LIMIT)
     monkeypatch.setattr(classify, "load_snippets", lambda *_: snippets._replace(test=None))
@@ -269,14 +275,6 @@ def test_the_test_split_is_not_read_while_rates_are_chosen(small, monkeypatch):
     assert "validation_loss" in numbers and not any(name.startswith("test") for name in numbers)
     with pytest.raises(TypeError):
         classify_run(small_run(ADAPTERS["head"]))
-
-
-def test_training_loss_is_noted_in_parts():
-    values = np.random.default_rng(0).standard_normal(137)
-    noted = classify.chunks(values)
-    assert len(noted) == 50 and np.array_equal(np.concatenate(noted), values)
-    assert {len(chunk) for chunk in noted} == {2, 3}
-    assert [chunk.tolist() for chunk in classify.chunks(values[:3])] == [[value] for value in values[:3]]
 
 
 # ---------------------------------------------------------------- runs with a planted rank
