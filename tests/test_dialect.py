@@ -11,7 +11,7 @@ import pytest
 from lora_np.adapters import AdapterConfig, init_adapter
 from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
-from lora_np.experiments import pretrain
+from lora_np.experiments import pretrain, store
 from lora_np.experiments.methods import SETTINGS
 from lora_np.experiments.recipes import dialect
 from lora_np.experiments.runs import dialect as dialect_run
@@ -124,6 +124,14 @@ def test_a_run_leaves_the_base_as_it_was_and_gives_the_same_twice(method, on_tin
     assert numbers["validation_loss"] == pytest.approx(min(history["eval_loss"]), abs=1e-6)
     assert json.loads(json.dumps(numbers)) == numbers and arrays == {} and again == (numbers, arrays)
     assert twice[0]["history"]["eval_step"][-1] == 2 * history["eval_step"][-1] and same_bits(params, before)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_says_so(on_tiny):
+    for method in ("full", "lora_r4"):
+        _, numbers, arrays = store.carry_out_here(DialectRun("critics", method, 0, 1e30, 1))
+        assert set(numbers) == {"validation_loss", "diverged", "seconds"} and arrays == {}
+        assert numbers["validation_loss"] is None and "became nan" in numbers["diverged"]
 
 
 def test_a_base_that_was_changed_is_found_out(on_tiny, monkeypatch):

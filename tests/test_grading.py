@@ -353,10 +353,11 @@ def test_notebooks_are_collected_for_nbgrader(class_of_three, tmp_path):
 
 def test_a_report_tells_words_from_marks():
     words = Mark("words", 0.0, 4.0, "because", True)
-    of = Graded("x/anna.ipynb", "set", (Mark("a", 1.0, 2.0, "a: 1 of 2 points"), words))
-    said = report(of)
-    assert "1 of 2 points, and up to 4 for" in said and "words: to be read by the teacher, 4 points\nbecause" in said
-    assert "words: 3 of 4 points\nbecause\ngood" in report(of, (3.0, "good"))
+    marks = Mark("a", 1.0, 2.0, "a: 1 of 2 points"), Mark("b", 0.0, 1.0, "NameError"), words
+    said = report(Graded("x/anna.ipynb", "set", marks))
+    assert "1 of 3 points, and up to 4 for" in said and "\na: 1 of 2 points\nb: 0 of 1 point\n  NameError\n" in said
+    assert said.endswith("words: to be read by the teacher, 4 points\nbecause")
+    assert "words: 3 of 4 points\nbecause\ngood" in report(Graded("x/anna.ipynb", "set", marks), (3.0, "good"))
 
 
 def test_submissions_are_found(tmp_path):
