@@ -1,4 +1,4 @@
-"""The yardstick: what it measures, how it judges, and that nothing a worker does can bring it down.
+"""The benchmark: what it measures, how it judges, and that nothing a worker does can bring it down.
 
 No time is asserted. tests/oracles/test_bench_peers.py compares lora_np with PyTorch and JAX.
 """
@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from lora_np.analysis import step_flops
-from lora_np.bench import bench, format_tables, parse_peers, parse_rung, sides, to_dicts, turns
+from lora_np.bench import backends, bench, format_tables, parse_peers, parse_rung, rounds, to_dicts
 from lora_np.bench import case as cases
 from lora_np.bench.agreement import Agreement, Outcome, compare
 from lora_np.bench.case import GENERATED_ROWS, RUNGS, SMOLLM2, WORKS, Rung, counted_bytes, flops, format_rung, make_case
 from lora_np.bench.llama_cpp import answer
 from lora_np.bench.report import format_row, lora_shares, make_row, summary
-from lora_np.bench.turns import Process, WorkerError, side_environment
+from lora_np.bench.rounds import Process, WorkerError, backend_environment
 from lora_np.bench.worker import forget_peak, peak_bytes
 from lora_np.compress import BlockWeight, held_bytes
-from lora_np.model import cache_bytes, empty_past, forward, make_decoder, next_logits
+from lora_np.model import cache_bytes, empty_cache, forward, make_decoder, next_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Rung(16, 2, 2, 8, 4, 32)
@@ -32,9 +32,9 @@ LLAMA = Rung(64, 2, 4, 8, 4, 37, 2, 96)
 
 
 @pytest.fixture(autouse=True)
-def short_turns(monkeypatch):
-    monkeypatch.setattr(turns, "TURN", 0.0)
-    monkeypatch.setattr(turns, "PAUSE", 0.0)
+def short_rounds(monkeypatch):
+    monkeypatch.setattr(rounds, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "PAUSE", 0.0)
 
 
 def test_a_rung_and_its_text():
@@ -73,7 +73,7 @@ def test_what_is_counted_is_of_the_case_that_is_timed(rung, work):
     assert counted["gradients"] == counted["optimiser"] / 2 == sum(case.arrays[name].nbytes for name in case.trained)
     if generated:
         text, decoder = np.tile(case.batch.ids, 4), make_decoder(case.params, case.config)
-        past = next_logits(decoder, text, empty_past(decoder, len(text)))[1]
+        past = next_logits(decoder, text, empty_cache(decoder, len(text)))[1]
         held = past.keys.nbytes + past.values.nbytes
     else:
         _, cache = forward(case.params, case.batch.ids, case.config, adapter=case.adapter, wanted=case.trained)
@@ -122,7 +122,7 @@ RIGHT = outcome()
         ("b.weight is off", {"b.weight": np.full((3, 4), np.nan, np.float32)}),
         ("b.weight is off", {"b.weight": np.zeros((4, 3), np.float32)}),
         ("k_proj.bias is off", {"k_proj.bias": np.ones(4, np.float32)}),
-        ("only one side has c.weight", {"c.weight": np.ones(3)}),
+        ("only one backend has c.weight", {"c.weight": np.ones(3)}),
     ],
 )
 def test_a_planted_disagreement_is_found(message, changes):
@@ -181,8 +181,8 @@ def test_the_tables_have_what_is_counted_beside_what_is_measured():
         ("full:", "µs/token", "50"),  # of 2048 tokens
         ("full:", "GFLOP", f"{flops(rung, 'full') / 1e9:.4g}"),
         ("full:", "GFLOP/s", f"{flops(rung, 'full') / 0.1024e9:.0f}"),
-        ("largest memory", "lora_np", "3"),
-        ("largest memory", "lora_np's arrays", f"{sum(counted_bytes(rung, 'full').values()) / 1e6:.0f}"),
+        ("peak memory", "lora_np", "3"),
+        ("peak memory", "lora_np's arrays", f"{sum(counted_bytes(rung, 'full').values()) / 1e6:.0f}"),
     ):
         [lines] = [block.splitlines() for block in text.split("\n\n") if block.startswith(table)]
         cells = dict(zip(re.split(" {2,}", lines[1].strip()), re.split(" {2,}", lines[3].strip())))
@@ -193,7 +193,7 @@ def test_a_busy_machine_is_told():
     for slowest, busy in ((0.1, False), (0.13, True)):
         one = row(TINY, "full", [0.1, 0.1], [0.2, 0.2], peak=(0.1, slowest))
         for text in (format_row(one), format_tables([one], SETTING, ["torch"])):
-            assert ("peak itself varied by a factor of 1.30" in text) == ("busy" in text) == busy
+            assert ("own speed varied by a factor of 1.30" in text) == ("busy" in text) == busy
 
 
 @pytest.mark.slow
@@ -240,13 +240,13 @@ def test_the_command_without_peers(tmp_path, run):
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_runs(option, value, message, fails, monkeypatch):
-    monkeypatch.setattr(turns, "measure", None)
+    monkeypatch.setattr(rounds, "measure", None)
     peers = [] if option == "peers" else ["--peers"]
     fails("bench", *peers, f"--{option}", value, says=[f"{option}: ", message])
 
 
 def test_peers_that_are_not_installed(monkeypatch):
-    monkeypatch.setattr(sides, "missing_packages", lambda peer: [p for p in peer.packages if p == "jax"])
+    monkeypatch.setattr(backends, "missing_packages", lambda peer: [p for p in peer.packages if p == "jax"])
     peers, absent = parse_peers(None)
     assert peers == ["torch", "compile"] and absent == ["jax (not installed: jax)"]
     assert parse_peers(["torch,compile", "torch"]) == (["torch", "compile"], [])
@@ -259,21 +259,25 @@ def test_lora_np_in_other_ways_is_a_peer():
     peers = ["blocks", "recompute", "blocks-recompute"]
     (llama,), setting = bench([LLAMA], ["lora_qv"], peers, threads=1, rounds=1)
     assert set(llama.seconds) == {"lora_np", "peak", *peers} and not llama.remarks
-    assert all(llama.peak_bytes[side] > 1e6 for side in ("lora_np", *peers))
+    assert all(llama.peak_bytes[name] > 1e6 for name in ("lora_np", *peers))
     tables = format_tables([llama], setting, peers)
-    assert re.search(r"largest memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
+    assert re.search(r"peak memory.*\n.*lora_np +blocks +recompute +blocks-recompute +lora_np's arrays\n", tables)
 
 
 def test_a_rung_that_a_peer_does_not_have():
-    for peer, rung, message in (("jax", LLAMA, "GPT-2's"), ("llama.cpp", TINY, "a Llama alone"), ("blocks", TINY, "")):
+    for peer, rung, message in (
+        ("jax", LLAMA, "only has GPT-2's"),
+        ("llama.cpp", TINY, "only has a Llama"),
+        ("blocks", TINY, ""),
+    ):
         with pytest.raises(ValueError, match=message or peer):
-            sides.SIDES[peer](make_case(rung, "forward"), 1)
+            backends.BACKENDS[peer](make_case(rung, "forward"), 1)
 
 
 @pytest.mark.slow
 def test_a_peer_that_disagrees_is_told_and_not_timed(monkeypatch):
     other = f"other={ROOT}"
-    monkeypatch.setattr(turns, "compare", lambda got, expected: Agreement("its loss is 7", 1.0, 0.0, "", 0.0))
+    monkeypatch.setattr(rounds, "compare", lambda got, expected: Agreement("its loss is 7", 1.0, 0.0, "", 0.0))
     rows, setting = bench([TINY], ["full"], [other], threads=1, rounds=1)
     assert set(rows[0].seconds) == {"lora_np", "peak"} and rows[0].failed
     assert rows[0].notes == {other: "disagrees: its loss is 7"}
@@ -307,7 +311,7 @@ def test_rows_survive_a_worker_that_does_not(dies_at, note, monkeypatch):
     real = Process.ask
 
     def ask(process, do, **arguments):
-        if do == dies_at and process.side == "peak":
+        if do == dies_at and process.backend == "peak":
             process.kill()
         return real(process, do, **arguments)
 
@@ -326,9 +330,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the system does not 
 
 def test_kernels_are_not_pinned_unless_asked_for(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
-    for side in ("lora_np", "torch"):
-        assert "OPENBLAS_CORETYPE" not in side_environment(side, 2, False)
-        assert side_environment(side, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
+    for name in ("lora_np", "torch"):
+        assert "OPENBLAS_CORETYPE" not in backend_environment(name, 2, False)
+        assert backend_environment(name, 2, True)["OPENBLAS_CORETYPE"] == "Prescott"
 
 
 def test_an_error_is_an_answer_and_a_worker_that_takes_too_long_is_stopped():

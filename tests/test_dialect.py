@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lora_np.adapters import AdapterConfig, init_adapter
-from lora_np.data import corpus_digest, load_licences, read_texts, text_digest
+from lora_np.data import corpus_digest, language_batches, load_licences, read_texts, text_digest
 from lora_np.data.licences import distinct_paragraphs, licence_files, paragraphs
 from lora_np.experiments import pretrain, store
 from lora_np.experiments.methods import SETTINGS
@@ -18,7 +18,7 @@ from lora_np.experiments.runs import dialect as dialect_run
 from lora_np.experiments.runs.dialect import DialectRun, adapter_of
 from lora_np.formats import PRETRAINED, read_json, shipped_adapters
 from lora_np.model import ModelConfig, initial_params
-from lora_np.training import language_loss, language_training, train
+from lora_np.training import fine_tuning, language_loss, train
 
 from .tiny import copies, same_bits
 
@@ -87,12 +87,16 @@ def test_a_token_stream_is_learnt(method, tiny):
     tokens = np.tile(np.arange(10, 20), 40)
     lora = AdapterConfig(r=2, targets=("all-linear",), train_head=False)
     start = init_adapter(params, lora, np.random.default_rng(0)) if method == "LoRA" else None
-    given = params, config, start, tokens, tokens[:50]
-    settings = {"learning_rate": 2e-2, "epochs": 4, "batch_size": 8}
-    state = train(**language_training(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
+    validation = list(language_batches(tokens[:50], 16, config.n_positions))
+
+    def epoch_batches(rng):
+        return list(language_batches(tokens, 8, config.n_positions, rng))
+
+    given, settings = (params, config, start, epoch_batches, validation), {"learning_rate": 2e-2, "epochs": 4}
+    state = train(**fine_tuning(*given, also=lambda model, adapter: {"more": 1.5}, **settings))
     assert state.history["eval_loss"].min() < language_loss(params, config, tokens[:50]) - 0.05
     assert set(state.history["eval_more"]) == {1.5} and len(state.history["eval_loss"]) >= 8
-    assert same_bits(train(**language_training(*given, **settings)).best, state.best)
+    assert same_bits(train(**fine_tuning(*given, **settings)).best, state.best)
 
 
 def test_perplexity_of_a_model_that_knows_nothing(tiny):

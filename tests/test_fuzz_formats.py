@@ -34,8 +34,7 @@ from lora_np.data.tokenizer import normalizer
 from lora_np.formats import (
     Task,
     load_adapter,
-    load_gpt2,
-    load_llama,
+    load_hf,
     load_model,
     load_peft,
     load_task,
@@ -44,8 +43,7 @@ from lora_np.formats import (
     save_adapter,
     save_gguf,
     save_gguf_adapter,
-    save_gpt2,
-    save_llama,
+    save_hf,
     save_model,
     save_peft,
     save_task,
@@ -178,7 +176,7 @@ def make_gpt2(folder, n_classes=0, **changes):
     """A GPT-2 in float32; a classifier has labels."""
     config = tiny_config(n_classes=n_classes, **changes)
     labels = [f"class {k}" for k in range(n_classes)] or None
-    save_gpt2(folder, random_params(config, np.float32), config, None, labels)
+    save_hf(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_bare_gpt2(folder):
@@ -222,7 +220,7 @@ def make_llama(folder, n_classes=0):
     """A Llama in float32; a classifier has labels."""
     config = tiny_llama(n_classes=n_classes, n_heads=4, n_kv_heads=2)
     labels = [f"class {k}" for k in range(n_classes)] or None
-    save_llama(folder, random_params(config, np.float32), config, None, labels)
+    save_hf(folder, random_params(config, np.float32), config, None, labels)
 
 
 def make_llama_peft(folder, fields=(), **settings):
@@ -324,9 +322,9 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "load_adapter, DoRA": (OURS, make_adapter, {"kind": "dora", "norm_gradient": True}),
     "load_adapter, VeRA": (OURS, make_adapter, {"kind": "vera", "projection_seed": 3}),
     "load_adapter, AdaLoRA": (OURS, make_adapter, {"kind": "adalora", **PATTERNS}),
-    "load_gpt2": (load_gpt2, make_gpt2, {"n_classes": 4}),
-    "load_gpt2, bfloat16": (load_gpt2, make_bare_gpt2, {}),
-    "load_gpt2, shards": (load_gpt2, make_gpt2_shards, {}),
+    "load_hf": (load_hf, make_gpt2, {"n_classes": 4}),
+    "load_hf, bfloat16": (load_hf, make_bare_gpt2, {}),
+    "load_hf, shards": (load_hf, make_gpt2_shards, {}),
     "load_peft": (PEFT, make_peft, {"targets": ("q_proj", "k_proj", "v_proj"), "fields": LAYERS}),
     "load_peft, patterns": (PEFT, make_peft, {"rslora": True, **PATTERNS}),
     "load_peft, head": (onto(load_peft, 4), make_peft, {"n_classes": 4, "targets": ("o_proj",)}),
@@ -346,7 +344,7 @@ READERS = {  # name: (reader, maker of its folder, the maker's settings)
     "inspect_file, PEFT's": (inspect, make_peft, PATTERNS),
     "inspect_file, shards": (inspect, make_gpt2_shards, {}),
     "inspect_file, any": (inspect, make_arrays, {}),
-    "load_llama": (load_llama, make_llama, {"n_classes": 4}),
+    "load_hf, Llama": (load_hf, make_llama, {"n_classes": 4}),
     "load_peft, Llama": (lambda folder: load_peft(folder, LLAMA_BASE), make_llama_peft, LLAMA_LAYERS),
     "load_peft, Llama with DoRA": (lambda f: load_peft(f, LLAMA_BASE), make_llama_peft, {"kind": "dora", **PATTERNS}),
     "diagnose, GGUF's": (gguf_doctor, make_gguf, {}),
@@ -911,7 +909,7 @@ def test_a_case_is_decided_by_its_two_numbers(tmp_path):
     """The files of two folders are damaged alike, and repaired."""
     damages = []
     for name in ("a", "b"):
-        reader = make_readers(tmp_path / name)["load_gpt2, shards"]
+        reader = make_readers(tmp_path / name)["load_hf, shards"]
         for number in range(40):
             text = damage(np.random.default_rng((5, number)), reader)
             files = {p.name: p.read_bytes() for p in sorted(reader.folder.iterdir()) if p.is_file()}

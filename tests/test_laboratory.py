@@ -53,7 +53,7 @@ def test_the_interval_of_equal_values_of_one_and_of_none():
     assert interval([0.25] * 4) == (0.25, 0.25, 0.25) and interval([0.25]) == (0.25, None, None)
     assert all(math.isnan(x) for x in interval([1.0, math.nan, 2.0]))
     for values in ([], [[1.0, 2.0]], 3.0):
-        with pytest.raises(ValueError, match="values: got shape .*, expected one number a seed"):
+        with pytest.raises(ValueError, match="values: got shape .*, expected one number per seed"):
             interval(values)
 
 
@@ -445,7 +445,11 @@ def test_an_experiment_writes_json_figure_and_gallery(made_up, carrying, tmp_pat
     assert [row["settings"] for row in outcome["runs"]] == settings
     assert [row["loss"] for row in outcome["runs"]] == [1.0, 1.1, 1.2, 2.0, 2.2, 2.4]
     (aside,) = outcome["asides"]  # which has no say in the verdict
-    said = (f"{NAME}: Made up: nothing is learnt.", f"  {HOLDS}: {made_up.CLAIM}", f"  beside: {format_check(aside)}")
+    said = (
+        f"{NAME}: Made up: nothing is learnt.",
+        f"  {HOLDS}: {made_up.CLAIM}",
+        f"  also measured: {format_check(aside)}",
+    )
     assert aside["verdict"] == FAILS and set(said) <= set(lines) and any("[  6/6]" in line for line in lines)
 
 
@@ -537,12 +541,12 @@ def test_the_gallery_states_passes_and_texts():
     once, often = small | {"epochs": 1, "examples": None}, small | {"epochs": 30, "examples": 10}
     licences = small | {"epochs": 3, "domain": "licences"}
     for runs, expected in (
-        ([once, often, licences, once], "1 pass .*all .*3 passes .*licences .*30 passes .*10 "),
-        ([once, real | {"epochs": 1}], "1 pass .*32,768 .*critics .*with SmolLM2, 1 pass .*all .*the small base"),
+        ([once, often, licences, once], "1 epoch .*all .*3 epochs .*licences .*30 epochs .*10 "),
+        ([once, real | {"epochs": 1}], "1 epoch .*32,768 .*critics .*with SmolLM2, 1 epoch .*all .*the small base"),
     ):
-        text = gallery.passes({"runs": [{"settings": settings} for settings in runs]})
-        assert re.match(expected, text) and text.count("pass") == text.count("training texts")
-    assert gallery.passes({"runs": [{"settings": {"k": 1}}, {}]}) == ""
+        text = gallery.training_texts({"runs": [{"settings": settings} for settings in runs]})
+        assert re.match(expected, text) and text.count("epoch") == text.count("training texts")
+    assert gallery.training_texts({"runs": [{"settings": {"k": 1}}, {}]}) == ""
 
 
 def test_what_cannot_be_measured_or_drawn_is_not_written(made_up, carrying, tmp_path, monkeypatch):
@@ -610,8 +614,8 @@ def test_the_gallery_is_in_the_order_of_the_experiments(tmp_path):
         of_real = f"{HOLDS} (1 of 1 parts)" if name == "rank_sweep" else ""
         expected.append(f"[About {name}](#{name}) | {of_real} | {UNKNOWN} (0 of 2 parts) |")
     expected += ["| more | 1.1 [-0.171, 2.37] nats | ≥ 0.5 | cannot tell |", "| share | 0.5 | ≤ 2 | cannot tell |"]
-    expected += ["2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs kept from before; "]
-    expected += ["the runs took 1.4 core hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
+    expected += ["2 seeds, lora_np 1, NumPy 2, Python 3, M; 61 s with 3 of 7 runs reused; "]
+    expected += ["all runs took 1.4 core hours", "![About rank_sweep](smollm2/rank_sweep.png)"]
     assert not [part for part in expected if part not in text]
     assert 0 < text.index("### On SmolLM2") < text.rindex("### On the small base")
     before = path.read_bytes()
@@ -645,14 +649,16 @@ def test_the_gallery_says_what_its_numbers_are(tmp_path):
     write_json(tmp_path / "cost.json", outcome_of("With.", checks=parts, asides=[aside], made_with=then))
     write_json(tmp_path / "scaling.json", outcome_of("Without."))
     text = write_gallery(tmp_path).read_text(encoding="utf-8")
-    assert gallery.ABOUT in text and f"leaves {evidence.EQUAL:g} nats of loss" in " ".join(text.split())
+    assert gallery.ABOUT.read_text("utf-8") in text and f"allows {evidence.EQUAL:g} nats of loss" in " ".join(
+        text.split()
+    )
     assert f"| 18 | [With](#cost) |  | {FAILS} (1 of 3 parts) |" in text
     without, given = text.split("## 18. ")
-    before, after = given.split("Measured beside it, without a say in the verdict:")
+    before, after = given.split("Also measured, without effect on the verdict:")
     assert "| beside it | 3 [3, 3] nats | ≤ 1 | does not hold here |" in after and "beside it" not in before + without
     assert before.count("| it |") == 3 and "| it |" not in after
-    said = "They are of another version of the code than this page."
-    assert said in given and said not in without and "Measured beside" not in without
+    said = "They are from another version of the code than this page."
+    assert said in given and said not in without and "Also measured" not in without
 
 
 # ---------------------------------------------------------------- the command
@@ -682,16 +688,16 @@ def test_a_failed_run_is_reported_and_alone_tried_again(carrying, in_threads, tm
     failed = experiment(tmp_path, seeds=2, report=lines.append)
     assert failed == {"failed": [{"seed": 1, "rate": r, "keep": r == 2.0, "error": error} for r in (1.0, 2.0)]}
     assert sum(f"FAILED: {error}" in line for line in lines) == 2 and not written(tmp_path)
-    assert lines[-1] == "2 of 4 runs failed; the same command tries them again, and only them"
+    assert lines[-1] == "2 of 4 runs failed; run the same command again to repeat only these"
     assert command(tmp_path, NAME, "--seeds", 2) == 1
     said = capsys.readouterr()
     assert lines[-1] in said.out and "Traceback" not in said.out + said.err and not written(tmp_path)
     again = carrying()
     assert command(tmp_path, NAME, "--seeds", 2) == 0 and [run.seed for run in again.asked] == [1, 1]
     said = capsys.readouterr()
-    assert said.err == "" and f"{HOLDS}: " in said.out and "2 of 4 runs were there" in said.out
+    assert said.err == "" and f"{HOLDS}: " in said.out and "2 of 4 runs were reused" in said.out
     assert set(written(tmp_path)) == {f"{NAME}.json", f"{NAME}.png", "README.md"}
-    assert command(tmp_path, NAME, "--quick") == 0 and "4 of 4 runs were there" in capsys.readouterr().out
+    assert command(tmp_path, NAME, "--quick") == 0 and "4 of 4 runs were reused" in capsys.readouterr().out
 
 
 def test_the_command_draws_anew_all_that_is_made_of_the_json(made_up, carrying, in_threads, tmp_path, run, fails):
@@ -741,7 +747,7 @@ def test_all_goes_on_after_a_failure_and_names_it(in_threads, monkeypatch, capsy
         ([NAME, "--out", "FILE"], "out: FILE is a file, expected a folder"),
         ([NAME, "--out", "FILE/below"], "out: FILE is a file, expected a folder"),
         ([NAME, "--store", "FILE"], "store: FILE is a file, expected a folder"),
-        ([NAME, "--jobs", "0"], "jobs: got 0, expected at least 1"),
+        ([NAME, "--jobs", "0"], "jobs: got 0, expected a whole number of at least 1"),
         ([NAME, "--base", "smollm2"], "base: got 'smollm2', expected one of pretrained"),
         (["layers"], "base: got 'pretrained', expected one of smollm2"),
         (["all", "--base", "gpt2"], "base: got 'gpt2', expected one of pretrained, smollm2"),
@@ -770,7 +776,7 @@ def test_the_command_in_processes_of_its_own(tmp_path):
     line = [sys.executable, "-m", "lora_np", "experiment", "planted_rank", "--quick", *folders]
     for there in (0, 16):
         done = subprocess.run(line, cwd=store.PACKAGE.parent, capture_output=True, text=True, check=True)
-        assert f"{there} of 16 runs were there" in done.stdout
+        assert f"{there} of 16 runs were reused" in done.stdout
     outcome = read_json(tmp_path / "out" / "planted_rank.json")
     assert outcome["verdict"] == HOLDS and outcome["found"] == {"1": [1, 1], "2": [2, 2]}
     assert {"planted_rank.json", "planted_rank.png", "README.md"} == {p.name for p in (tmp_path / "out").iterdir()}

@@ -1,9 +1,8 @@
-"""Files of tensors, models, adapters and tasks, in our format, Hugging Face's and PEFT's. Pickle is never read."""
+"""Read and write models and adapters, in our format, Hugging Face's, PEFT's and GGUF. Pickle is never read."""
 
 from .chat import Template, chat_rows, chat_template, render_chat
 from .checkpoint import PRETRAINED, load_adapter, load_model, save_adapter, save_model
-from .gpt2 import load_gpt2, save_gpt2
-from .llama import load_llama, save_llama
+from .foreign import HFModel, load_hf, save_hf
 from .model import Task, load_pretrained, model_place, read_model, tokenizer_of
 from .paths import check_file, check_folder, check_target
 from .peft import load_peft, save_peft
