@@ -134,7 +134,7 @@ def test_files_that_are_no_notebooks_or_no_submissions(tmp_path, capsys, fails):
     text.write_text("print(1)")
     hand_in(other, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
     before = other.read_bytes()  # marks are not written over a submission
-    fails("classroom", "grade", other, "--json", other, says=["is also read from"])
+    fails("classroom", "grade", other, "--json", other, says=["is also an input"])
     assert other.read_bytes() == before
     notebook = json.loads(nbformat.writes(handed_in()))
     for cell in notebook["cells"]:

@@ -460,9 +460,9 @@ def test_a_report_never_takes_the_place_of_what_is_read(tmp_path, fails):
     before = (out / "linear.float64.safetensors").read_bytes()
     os.mkfifo(tmp_path / "pipe")
     for path, said in {
-        out / "linear.float64.safetensors": "read from",
-        out / "report.json": "read from",
-        VECTORS / "report.json": "read from",
+        out / "linear.float64.safetensors": "also an input",
+        out / "report.json": "also an input",
+        VECTORS / "report.json": "also an input",
         tmp_path / "pipe": "is a pipe, expected a file",
         tmp_path: "a folder",
     }.items():
