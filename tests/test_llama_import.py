@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 
-from lora_np.compress import BlockWeight
+from lora_np.compress import BlockWeight, quantise_q4_1
 from lora_np.formats import load_hf, load_task, read_model
 from lora_np.formats.model import model_sha256
 from lora_np.model import forward
@@ -97,7 +97,9 @@ def test_blocks_stay_blocks_and_compute_the_same(tmp_path):
         read_model(tmp_path / "file.gguf", dtype, weights).params
         for dtype, weights in ((np.float32, "blocks"), (np.float32, "dense"), (np.float64, "blocks"))
     )
-    assert all(isinstance(blocks[name], BlockWeight) for name, array in params.items() if array.ndim == 2)
+    for name in [name for name, array in params.items() if array.ndim == 2]:
+        assert isinstance(blocks[name], BlockWeight)
+        np.testing.assert_array_equal(np.asarray(blocks[name]), np.asarray(quantise_q4_1(params[name])))
     ids = np.arange(10).reshape(2, 5)
     np.testing.assert_array_equal(forward(blocks, ids, config)[0], forward(dense, ids, config)[0])
     assert double["blocks.0.attn.q_proj.weight"].dtype == np.float64
