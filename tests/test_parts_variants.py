@@ -77,13 +77,13 @@ def keep_saved(patch):
     """
     saved, made = {}, []
 
-    def keep_made(*arrays, attach=finetune.attach):
+    def keep_made(*arrays, attach=finetuning.attach):
         made.append(attach(*arrays))
         return made[-1]
 
     patch.setattr(finetuning, "attach", keep_made)
 
-    def keep(folder, task, *rest, save=finetune.save_task, **more):
+    def keep(folder, task, *rest, save=finetuning.save_task, **more):
         params, adapter = made[-1]
         saved[folder.rpartition("/")[2]] = task, task._replace(params=params, adapter=adapter)
         save(folder, task, *rest, **more)
@@ -234,7 +234,7 @@ def test_a_start_that_could_not_be_saved_is_refused_before_the_training(files, t
     ):
         for data in (LabelledTable(files / "rows.jsonl", "t", "l"), TextFile(files / "corpus.txt")):
             with pytest.raises(ValueError, match=message):
-                finetune.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
+                finetuning.finetune(data, tmp_path / "out", FinetuneSettings(adapter=config, base=tiny_base))
 
 
 def test_a_refused_task_leaves_the_one_that_was_there(taught, tiny_base, tmp_path, run):
