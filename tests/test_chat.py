@@ -161,17 +161,12 @@ def test_a_process_that_ends_early(tmp_path):
 
 
 def test_the_template_in_a_models_files():
-    files = {"tokenizer_config.json": {"chat_template": "old", "eos_token": {"content": "</s>"}, "add_bos_token": True}}
-    files["special_tokens_map.json"] = {"bos_token": "<s>", "eos_token": "?"}
+    special = {"special_tokens_map.json": json.dumps({"bos_token": "<s>", "eos_token": "?"}).encode()}
     named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]
 
     def read(template="old", **more):
-        settings = {**files["tokenizer_config.json"], "chat_template": template}
-        data = {
-            name: json.dumps(content).encode()
-            for name, content in (files | {"tokenizer_config.json": settings}).items()
-        }
-        return chat_template(data | more)
+        settings = {"chat_template": template, "eos_token": {"content": "</s>"}, "add_bos_token": True}
+        return chat_template(special | {"tokenizer_config.json": json.dumps(settings).encode()} | more)
 
     assert read() == ("old", {"bos_token": "<s>", "eos_token": "</s>"})
     assert read(named).text == "named" and read(None) is None and chat_template({}) is None

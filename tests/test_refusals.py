@@ -150,22 +150,17 @@ def calls(refused, error=ValueError):
     return [(call, {}, error, message) for message, call in refused.items()]
 
 
-def each(message, argument, *values):
-    """Such a dict for several values of one argument, which the message names as {}."""
-    return {message.format(repr(value)): {argument: value} for value in values}
+def values(call, argument, *bad, error=ValueError):
+    """The same of several values of one argument, which the message shows."""
+    return [(call, {argument: value}, error, f"{argument}: got {value!r}") for value in bad]
 
 
 WHOLE = "expected a whole number of at least 1"
 A, HEAD = "blocks.0.attn.q_proj.lora_A", "head.weight"
+NO_RANKS, NO_ALPHAS = (0, True, 2.0, "2", None), (math.nan, math.inf, "16", None)
 CONFIGURED = {
-    **{
-        f"rank_pattern['q_proj']: got {r!r}, {WHOLE}": {"rank_pattern": {"q_proj": r}}
-        for r in (0, True, 2.0, "2", None)
-    },
-    **{
-        f"alpha_pattern['q_proj']: got {a!r}": {"alpha_pattern": {"q_proj": a}}
-        for a in (math.nan, math.inf, "16", None)
-    },
+    **{f"rank_pattern['q_proj']: got {r!r}, {WHOLE}": {"rank_pattern": {"q_proj": r}} for r in NO_RANKS},
+    **{f"alpha_pattern['q_proj']: got {a!r}": {"alpha_pattern": {"q_proj": a}} for a in NO_ALPHAS},
     "init: got 'zeros', expected one of kaiming, gaussian": {"init": "zeros"},
     "targets: got none": {"targets": [], "train_head": False},
     "targets: got the text 'q_proj', expected a tuple": {"targets": "q_proj"},
@@ -240,15 +235,12 @@ HEADS = {
 }  # fmt: skip
 LENGTHS = [[0, 3], [3, 4], [3, -1], [3], [3, 3, 3], [[3, 3]]]
 GENERATED = {
-    **each(f"n_new: got {{}}, {WHOLE}", "n_new", 0, 2.0),
     "n_new: 3 tokens and 5 new ones are more than n_positions = 7": {"n_new": 5},
     "ids: 13 is outside the table of 13 rows": {"ids": np.array([[13]])},
     "ids: got shape (2,)": {"ids": np.array([1, 2])},
     "expected a language model": {"params": CLASSES, "config": CLASSIFIER},
-    **{f"rng: got {g}, expected a np.random.Generator": {"sampling": Sampling(), "rng": g} for g in (None, 0)},
+    **{f"stop: got [{stop!r}]": {"stop": (stop,)} for stop in (13, -1, "a")},
     "stop: got [99], expected ids from 0 to 12": {"stop": 99},
-    "stop: got [13], expected ids from 0 to 12": {"stop": (13,)},
-    "stop: got ['a']": {"stop": ("a",)},
     "adapter: got 2 for 3 rows": {"adapter": [ADAPTER, None]},
     "adapter: the model has no layer blocks.1": {"params": SHALLOW, "adapter": ADAPTER},
 }
@@ -266,7 +258,6 @@ HUGE = {"logits": np.float32([[2.0]]), "ids": np.array([[0]]), "sampling": Sampl
 STEP = {"B": 2, "T": 5}
 SCHEDULES = "schedule: got 'step', expected one of constant, linear, cosine"
 TRAINED = {"select: got 'f1', expected one of loss, accuracy": {"select": "f1"}, SCHEDULES: {"schedule": "step"}}
-SEEDS = each("seed: got {}, expected a whole number of at least 0", "seed", -1, 1.5, "0", None, True)
 COUNTED = {
     f"B: got 0, {WHOLE}": {**STEP, "B": 0},
     "T: got 1.5": {**STEP, "T": 1.5},
@@ -428,28 +419,27 @@ REFUSED = [
     *rows(adapt, ADAPTED),
     *rows(start, STARTED),
     *rows(there_and_back, NO_WAY_BACK),
-    *rows(variant_config, each("variant: got {}, expected one of lora, rslora, lora+, ", "variant", "lora++")),
+    *values(variant_config, "variant", "lora++"),
     *rows(RankAllocation, {"first, last: got 0.6 and 0.5, expected at most 1 together": {"first": 0.6, "last": 0.5}}),
     *rows(lambda leaf: allocating(None, adapt(kind="adalora", rate_factors={leaf: 0.0}), 10), FROZEN),
     *rows(partial(replace, TrainConfig(40, 0.1)), TRAINED),
     *rows(partial(learning_rate_at, 0, 10, 1.0), {SCHEDULES: {"schedule": "step"}}),
-    *rows(partial(stream, purpose="head"), SEEDS),
+    *values(partial(stream, purpose="head"), "seed", -1, 1.5, "0", None, True),
     *rows(partial(evaluate, PARAMS, [], LANGUAGE), {"batches: got none": {}}),
     *rows(blend, MIXED),
     *rows(partial(mix, PARAMS), {"adapters: got none": {"adapters": {}, "weights": {}}}),
-    *rows(partial(compress, PARAMS, ADAPTER), each(f"r: got {{}}, {WHOLE}", "r", 0, -1, 1.5, True)),
+    *values(partial(compress, PARAMS, ADAPTER), "r", 0, -1, 1.5, True),
     *[row for call in (run, classify) for row in rows(call, FORWARD) + rows(call, NO_IDS, TypeError)],
     *rows(run, ROWS),
     *rows(run, {"adapter: got str for row 1, expected an Adapter or None": {"adapter": [None, "all"]}}, TypeError),
     *rows(classify, HEADS),
     *[(classify, {"lengths": lengths}, ValueError, "lengths") for lengths in LENGTHS],
     *rows(tiny_config, {"n_heads: 5 does not divide d_model = 12": {"n_heads": 5}}),
-    *rows(
-        partial(initial_params, LANGUAGE, rng()),
-        {"dtype: got float16, expected float32": {"dtype": np.float16}},
-    ),
-    *[(partial(add_head, PARAMS, LANGUAGE, rng=rng()), {"n_classes": n}, ValueError, "n_classes") for n in (1, -1, 0)],
+    (partial(initial_params, LANGUAGE, rng()), {"dtype": np.float16}, ValueError, "dtype: got float16"),
+    *values(partial(add_head, PARAMS, LANGUAGE, rng=rng()), "n_classes", 1, -1, 0),
     *rows(write, GENERATED),
+    *values(write, "n_new", 0, 2.0),
+    *values(partial(write, sampling=Sampling()), "rng", None, 0),
     *rows(write, NO_ADAPTERS, TypeError),
     *rows(write, {"logits of the next token are not finite": {"params": BROKEN}}, FloatingPointError),
     *rows(read_on, READ),
@@ -476,15 +466,9 @@ REFUSED = [
         for name, call in NOT_FINITE.items()
     ],
     *[row for refused in (SHAPES, SUBSPACES, SPECTRA) for row in calls(refused)],
-    *rows(
-        partial(an.intruder_dimensions, FOUR, FOUR, 1),
-        each("epsilon: got {}", "epsilon", 0.0, math.nan, "0.5"),
-    ),
-    *rows(
-        partial(an.rank_at_energy, SIGMA),
-        each("share: got {}, expected 0 < share ≤ 1", "share", 0, 1.5, "0.9"),
-    ),
-    *rows(partial(an.truncate, np.eye(3)), each("k: got {}, expected a whole number", "k", -1, 1.0)),
+    *values(partial(an.intruder_dimensions, FOUR, FOUR, 1), "epsilon", 0.0, math.nan, "0.5"),
+    *values(partial(an.rank_at_energy, SIGMA), "share", 0, 1.5, "0.9"),
+    *values(partial(an.truncate, np.eye(3)), "k", -1, 1.0),
     *[row for count in (an.step_flops, an.step_bytes) for row in rows(partial(count, LANGUAGE), COUNTED)],
 ]
 
