@@ -673,6 +673,11 @@ def test_mix(world, tmp_path, run):
     assert error == 0.0 and same_arrays(load_task(tmp_path / "mix").adapter.weights, expected.weights)
     assert "rank 2, relative error of ΔW" in run("mix", *pair, "--rank", 2, "--out", tmp_path / "cut")
     assert load_task(tmp_path / "cut").adapter.config.r == 2
+    # The base has no head: half of a classifier is half of its head, and none is made up for the base.
+    run("mix", world / "classes", "--weights", 0.5, "--out", tmp_path / "half")
+    folders = world / "classes", tmp_path / "half"
+    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
+    assert np.array_equal(half, 0.5 * whole)
 
 
 def test_merge(world, tmp_path, run):
@@ -708,14 +713,6 @@ def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
     run("import", tmp_path / "hf", "--from", "hf", "--out", tmp_path / "back")
     answers = [run("predict", "--model", tmp_path / name, "thank you") for name in ("out", "back")]
     assert answers[0] == answers[1]
-
-
-def test_half_of_a_classifier_is_half_of_its_head(world, tmp_path, run):
-    """The base has no head: none is made up for it."""
-    run("mix", world / "classes", "--weights", 0.5, "--out", tmp_path / "half")
-    folders = world / "classes", tmp_path / "half"
-    whole, half = (load_task(folder).adapter.weights["head.weight"] for folder in folders)
-    assert np.array_equal(half, 0.5 * whole)
 
 
 # ---------------------------------------------------------------- export and import
@@ -865,17 +862,14 @@ def test_inspect(world, tmp_path, run):
     assert "transformer.h.0.attn.c_attn.lora_A.weight" in out and "format=pt" in out
 
 
-def test_inspect_takes_any_model_file(world, tmp_path, run):
+def test_inspect_takes_any_file(own, world, tmp_path, run):
+    """Of any model, in pieces, or of one that is none of ours; broken numbers are shown as such."""
     tensors, _ = read_tensors(world / "full" / "model.safetensors")
     write_tensors(tmp_path / "a.safetensors", tensors)
     index = tmp_path / "model.safetensors.index.json"
     write_json(index, {"weight_map": dict.fromkeys(tensors, "a.safetensors")})
     for path in (world / "full" / "model.safetensors", tmp_path, index):
         assert "tok_emb.weight" in run("inspect", path)
-
-
-def test_inspect_takes_any_adapter(tmp_path, run):
-    """Of a model that is none of ours, without a configuration; broken numbers are shown as such."""
     name, path = "base_model.model.model.layers.0.self_attn.q_proj", tmp_path / "any.safetensors"
     tensors = {f"{name}.lora_A.weight": np.ones((2, 30), np.float16), f"{name}.lora_B.weight": np.eye(40, 2)}
     write_tensors(path, tensors)
@@ -884,9 +878,6 @@ def test_inspect_takes_any_adapter(tmp_path, run):
     write_tensors(path, tensors | {f"{name}.lora_B.weight": np.full((40, 2), np.nan)})
     assert "not finite" in run("inspect", path, "--json", tmp_path / "any.json")
     assert read_json(tmp_path / "any.json")["adapters"] == []
-
-
-def test_inspect_beside_a_configuration_of_no_use(own, run):
     folder = own("peft")
     for fields in ("[]", '{"rank_pattern": [1]}', '{"rank_pattern": "ab"}', '{"r": "x"}', "{", "{}"):
         (folder / "adapter_config.json").write_text(fields)

@@ -32,13 +32,10 @@ from lora_np.training import (
     AdamW,
     RankAllocation,
     TrainConfig,
-    TrainState,
     allocating,
     attach,
     evaluate,
-    load_state,
     model_objective,
-    save_state,
     train,
     trainable_arrays,
 )
@@ -233,42 +230,6 @@ def test_a_state_that_does_not_belong_is_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=f"state.safetensors.*{message}"):
         run(make_task(LORA), SETTINGS, path)
     assert path.is_dir() or path.read_bytes() == before
-
-
-def test_a_state_round_trips(tmp_path):
-    rng = np.random.default_rng(0)
-    group = {"a/b": rng.standard_normal(4), "b.w": rng.standard_normal((3, 2)).astype(np.float32)}
-    history = {"loss": np.array([1.5, np.inf]), "eval_step": np.array([7])}
-    memory = {"b.w.kept": np.array([True, False]), "b.w.importance": rng.standard_normal((3, 2))}
-    state = TrainState(7, group, group, group, {}, history, memory)
-    save_state(tmp_path / "s", state, 'näme "quoted"\n')
-    back = load_state(tmp_path / "s", 'näme "quoted"\n')
-    assert back.step == 7 and back.best == {}
-    assert_same_run(back, state)
-
-
-# ------------------------------------------------------------------ a save that fails
-
-
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_failing_save_leaves_the_last_state(task, uninterrupted, tmp_path, monkeypatch, function):
-    """A full disk, for one: the run stops with the error, and goes on from the save before."""
-    path = tmp_path / "state.safetensors"
-    real, calls = getattr(os, function), []
-
-    def fail_the_fifth_time(*args):
-        calls.append(args)
-        if len(calls) == 5:
-            raise OSError(28, "No space left on device")
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail_the_fifth_time)
-        with pytest.raises(OSError, match="No space left"):
-            run(task, SETTINGS, path)
-    assert os.listdir(tmp_path) == ["state.safetensors"]
-    assert saved_step(path) == 4
-    assert_same_run(run(task, SETTINGS, path), uninterrupted)
 
 
 # ------------------------------------------------------------------ finetune
