@@ -76,31 +76,20 @@ def same_arrays(first, second):
 
 # ---------------------------------------------------------------- finetune --data, and predict
 
-DELIVERY = ("refund my order please", "where is my parcel", "the parcel never came")
-PRAISE = ("thank you so much", "great help today", "what a lovely service")
 
-
-def write_csv(path, rows, header=("body", "topic")):
+def write_csv(path, rows, header=("t", "l")):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
 
 @pytest.fixture
-def tickets(tmp_path):
-    rows = [(f"{text}, ticket {i}", "praise") for i in range(15) for text in PRAISE]
-    rows += [(f"{text}, ticket {i}", "delivery") for i in range(15) for text in DELIVERY]
-    return write_csv(tmp_path / "tickets.csv", rows)
+def words(world, tmp_path):
+    """Function (*more, data, out, lr) -> the words of a finetune command."""
 
-
-@pytest.fixture
-def words(tickets, tmp_path, tiny_base):
-    """Function (*more, data, out, base) -> the words of a finetune command."""
-
-    def make(*more, data=tickets, out=tmp_path / "out", base=tiny_base):
-        columns = ["--text", "body", "--label", "topic", "--lr", "0.01"]
-        epochs = () if "--epochs" in more else ("--epochs", "6")
-        return ["finetune", "--data", data, *columns, "--out", out, "--base", base, *epochs, *more]
+    def make(*more, data=world / "data" / "rows.csv", out=tmp_path / "out", lr=0.01):
+        columns = ["--text", "t", "--label", "l", "--lr", lr]
+        return ["finetune", "--data", data, *columns, "--out", out, "--base", world / "base", *more]
 
     return make
 
@@ -110,83 +99,68 @@ def about(folder):
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
-def test_finetune_and_predict(method, words, tickets, tmp_path, run):
+def test_finetune_and_predict(method, words, world, tmp_path, run):
     """The report, in print and in task.json, is of the answers of what is saved."""
-    out, answers = tmp_path / "out", tmp_path / "answers.jsonl"
-    printed, task = run(*words("--method", method)), about(out)
+    out, answers, data = tmp_path / "out", tmp_path / "answers.jsonl", world / "data" / "rows.csv"
+    printed, task = run(*words("--method", method, "--epochs", 9, lr=0.03)), about(out)
     report, curve = task["test"], task["validation"]
-    assert "labels: delivery, praise" in printed
-    assert task["rows"] == {"train": 72, "validation": 9, "test": 9, "left_out": 0}
-    assert task["test_accuracy"] == report["accuracy"] and report["texts"] == 9
+    assert "labels: a, b, c" in printed
+    assert task["rows"] == {"train": 38, "validation": 5, "test": 5, "left_out": 0}
+    assert task["test_accuracy"] == report["accuracy"] and report["texts"] == 5
     assert task["commonest_label_share"] == report["commonest_share"]
-    assert {*report["others"]} == {"tf-idf", 'always "praise"'}
+    assert {*report["others"]} == {"tf-idf", 'always "b"'}
     for scores in (report, *report["others"].values()):
         low, high = scores["accuracy_interval"]
         assert f"{100 * scores['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
-    assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"]) == 18
+    assert curve["step"][-1] == 18 and len(curve["step"]) == len(curve["loss"]) == len(curve["accuracy"])
     assert task["validation_accuracy"] == curve["accuracy"][int(np.argmin(curve["loss"]))]
-    assert (task["text_column"], task["label_column"], task["class_weights"]) == ("body", "topic", "none")
-    label, probability, text = run("predict", "--model", out, "the parcel never came, ticket 99").strip().split("\t")
-    assert label in task["labels"] and 0.5 <= float(probability) <= 1.0 and "never came" in text
-    run("predict", "--model", out, "--data", tickets, "--text", "body", "--out", answers)
-    right = [row["label"] == row["topic"] for row in read_rows(answers)]
-    run("evaluate", "--model", out, "--data", tickets, "--json", tmp_path / "a.json", "--out", tmp_path / "a.png")
+    assert (task["text_column"], task["label_column"], task["class_weights"]) == ("t", "l", "none")
+    label, probability, text = run("predict", "--model", out, TEXTS[2]).strip().split("\t")
+    assert label in task["labels"] and 1 / 3 <= float(probability) <= 1.0 and text == TEXTS[2]
+    run("predict", "--model", out, "--data", data, "--out", answers)
+    right = [row["label"] == row["l"] for row in read_rows(answers)]
+    run("evaluate", "--model", out, "--data", data, "--json", tmp_path / "a.json", "--out", tmp_path / "a.png")
     again = read_json(tmp_path / "a.json")
-    assert again["accuracy"] == np.mean(right) and again["texts"] == 90 and {*again["others"]} == {'always "delivery"'}
+    assert again["accuracy"] == np.mean(right) and again["texts"] == 48 and {*again["others"]} == {'always "a"'}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (out / "confusion.png", tmp_path / "a.png"))
-    if method == "head":  # a random base's features tell a linear head little
-        assert np.mean(right) >= 0.5
-    else:
-        assert np.mean(right) >= 0.8 < task["test_accuracy"]
+    assert np.mean(right) > (0.3 if method == "head" else 0.8)  # a random base's features tell a linear head little
 
 
-def test_an_adapter_is_small_and_has_its_head(words, run, tmp_path, tiny_base):
+def test_an_adapter_is_small_and_has_its_head(world):
     """Its answers do not depend on the texts beside them."""
-    out = tmp_path / "out"
-    run(*words("--rank", "2", "--targets", "all-linear"))
-    tensors, _ = read_tensors(out / "adapter.safetensors")
-    assert tensors["head.weight"].shape == (2, 16)
-    assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (2, 16)
-    assert not (out / "model.safetensors").exists()
-    params, _ = load_model(tiny_base)
-    adapter = load_adapter(out, {**params, "head.weight": tensors["head.weight"]})
-    assert adapter.config == AdapterConfig(r=2, alpha=4.0, targets=("all-linear",))
-    classifier, texts = user_task.load_classifier(out), ["the parcel never came", "great help " * 30, "lovely"]
+    tensors, _ = read_tensors(world / "classes" / "adapter.safetensors")
+    assert tensors["head.weight"].shape == (3, 16)
+    assert tensors["blocks.0.mlp.up_proj.lora_A"].shape == (8, 16)
+    assert not (world / "classes" / "model.safetensors").exists()
+    params, _ = load_model(world / "base")
+    adapter = load_adapter(world / "classes", {**params, "head.weight": tensors["head.weight"]})
+    assert adapter.config == AdapterConfig(r=8, alpha=16.0, targets=("all-linear",))
+    classifier, texts = user_task.load_classifier(world / "classes"), [TEXTS[0], "fox " * 30, "she"]
     together = user_task.predict(classifier, texts)
     alone = [user_task.predict(classifier, [text])[0] for text in texts]
     assert [label for label, _ in together] == [label for label, _ in alone]
     assert np.allclose([p for _, p in together], [p for _, p in alone], atol=1e-6)
 
 
-def test_a_test_file_of_its_own(words, run, fails, tickets, tmp_path):
+def test_a_test_file_of_its_own(words, world, run, fails, tmp_path):
     """Rows of the table that are in it too, in any case and spacing, are not trained on; long texts are counted."""
-    unseen = [("my parcel is lost", "delivery"), ("never seen", "praise")]
-    known = [("The parcel never came -- ticket 3", "delivery"), ("thank you so much, ticket 0", "praise")]
-    run(*words("--epochs", "1", "--test", write_csv(tmp_path / "test.csv", unseen)))
-    assert about(tmp_path / "out")["rows"] == {"train": 81, "validation": 9, "test": 2, "left_out": 0}
+    unseen = [("the slow fox", "a"), ("she said so", "b")]
+    known = [(TEXTS[0].upper().replace(" ", "  "), "a"), (TEXTS[4], "b")]
     long = [(f"{text} {'and so on ' * 9}", label) for text, label in known]
-    printed = run(*words("--epochs", "1", "--test", write_csv(tmp_path / "test.csv", known + unseen + long)))
+    run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", unseen)))
+    assert about(tmp_path / "out")["rows"] == {"train": 43, "validation": 5, "test": 2, "left_out": 0}
+    printed = run(*words("--epochs", 1, "--test", write_csv(tmp_path / "test.csv", known + unseen + long)))
     assert "2 of" in printed and "2 texts have more than 24 tokens" in printed
     rows = about(tmp_path / "out")["rows"]
-    assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 88
-    fails(*words("--test", tickets, out=tmp_path / "other"), says=["test_data", "nothing is left"])
+    assert rows["left_out"] == 2 and rows["train"] + rows["validation"] == 46
+    fails(*words("--test", world / "data" / "rows.tsv", out=tmp_path / "x"), says=["test_data", "nothing is left"])
 
 
 def test_validation_accuracy_is_that_of_the_saved_weights(words, run, tmp_path, monkeypatch):
     scores = iter([{"loss": 0.5, "accuracy": 0.8}, {"loss": 0.6, "accuracy": 0.9}])
     monkeypatch.setattr("lora_np.training.fine_tune.evaluate", lambda *_: next(scores, {"loss": 0.7, "accuracy": 0.1}))
-    run(*words("--epochs", "1"))
+    run(*words("--epochs", 1))
     assert about(tmp_path / "out")["validation_accuracy"] == 0.8
-
-
-def test_nan_in_the_loss(words, fails, tiny_base, tmp_path):
-    params, config = load_model(tiny_base)
-    broken = tmp_path / "broken"
-    save_model(broken, {**params, "ln_f.weight": params["ln_f.weight"] * np.float32(3e38)}, config)
-    shutil.copy(PRETRAINED / "tokenizer.json", broken)
-    with np.errstate(all="ignore"):
-        fails(*words(base=broken), says=["the loss became", "step 1", "learning rate"])
-    assert not (tmp_path / "out").exists()
 
 
 DAMAGES = [  # of a task.json: (folder, its new text or fields, what the error says)
@@ -281,23 +255,23 @@ def test_balanced_weights_are_scikit_learns():
 def test_without_scikit_learn_and_matplotlib(words, run, tmp_path, monkeypatch):
     for package in ("sklearn", "sklearn.feature_extraction.text", "matplotlib"):
         monkeypatch.setitem(sys.modules, package, None)
-    printed = run(*words("--epochs", "1"))
+    printed = run(*words("--epochs", 1))
     assert "scikit-learn is not installed" in printed and "matplotlib is not installed" in printed
-    assert {*about(tmp_path / "out")["test"]["others"]} == {'always "praise"'}
+    assert {*about(tmp_path / "out")["test"]["others"]} == {'always "b"'}
     assert not (tmp_path / "out" / "confusion.png").exists()
 
 
 @pytest.mark.slow
 def test_balanced_classes(run, words, tmp_path):
     """Where the texts tell nothing, the plain loss gives a rare class its share, and the balanced one nearly half."""
-    rows = [(f"{text}, ticket {i}", "rare" if i >= 60 else "common") for i in range(64) for text in PRAISE]
+    rows = [(f"{text} {i}", "rare" if i >= 60 else "common") for i in range(64) for text in TEXTS[:3]]
     table, share = write_csv(tmp_path / "rare.csv", rows), {}
     for weights in ("none", "balanced"):
         out = tmp_path / weights
-        printed = run(*words("--epochs", "2", "--class-weights", weights, data=table, out=out))
+        printed = run(*words("--epochs", 2, "--class-weights", weights, data=table, out=out))
         assert ("--class-weights balanced" in printed) == (weights == "none")  # the advice
         share[weights] = label_records(out, text_records([text for text, _ in rows]), "text")[2][:, 1].mean()
-    assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", "2", data=table))
+    assert '"rare" is never predicted; test texts of this class: 1 of 19' in run(*words("--epochs", 2, data=table))
     assert share["none"] < 0.25 and share["balanced"] > 0.35
 
 
@@ -473,6 +447,7 @@ def test_a_base_that_has_moved(world, tmp_path, run, fails):
         (f"{WRITE} --temperature 0 --model {{broken}}", "the logits of the next token are not finite", 3e38),
         (TEXT.replace("{w}/base", "{broken}"), "the logits became nan or infinite", 3e38),
         (TEXT.replace("{w}/base", "{broken}"), "the perplexity, e to the", 1e5),
+        (TABLE.replace("{w}/base", "{broken}"), "the loss became nan", 3e38),
     ],
 )
 def test_answers_that_are_not_finite(command, says, factor, world, tmp_path, fails):
@@ -483,7 +458,7 @@ def test_answers_that_are_not_finite(command, says, factor, world, tmp_path, fai
     save_model(tmp_path / "broken", params, config)
     shutil.copy(world / "base" / "tokenizer.json", tmp_path / "broken")
     places = {"w": world, "broken": tmp_path / "broken", "out": tmp_path / "out"}
-    fails(*command.format(**places).split(), says=[f"broken: {says}"])
+    fails(*command.format(**places).split(), says=[says, "learning rate" if "loss" in says else "broken: "])
     assert not (tmp_path / "out").exists()
 
 
@@ -603,9 +578,9 @@ def test_a_full_model_and_a_long_prompt(world, run):
     assert text.startswith(prompt)
 
 
-def test_prompts_and_tokenizers_that_cannot_be_used(tiny_base, tmp_path, fails):
+def test_prompts_and_tokenizers_that_cannot_be_used(world, tmp_path, fails):
     fails("generate", "--prompt", " \n", says=["prompt: is empty"])
-    params, config = load_model(tiny_base)
+    params, config = load_model(world / "base")
     save_model(tmp_path, params | {"tok_emb.weight": params["tok_emb.weight"][:50]}, replace(config, vocab_size=50))
     shutil.copy(PRETRAINED / "tokenizer.json", tmp_path)
     message = "tokenizer.json: has a token with id 7999, expected ids below the model's vocab_size = 50"
@@ -706,7 +681,7 @@ def test_a_task_written_over_another_is_the_new_one(world, tmp_path, run):
 
 
 def test_vera_is_exported_as_its_message_says(words, tmp_path, run, fails):
-    run(*words("--epochs", "1", "--variant", "vera"))
+    run(*words("--epochs", 1, "--variant", "vera"))
     command = ["export", tmp_path / "out", "--out", tmp_path / "hf", "--to"]
     fails(*command, "peft", says=["got kind 'vera', expected 'lora' or 'dora'; export it with --to merged"])
     run(*command, "merged")
