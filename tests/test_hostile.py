@@ -109,7 +109,7 @@ BAD = {  # by option, or by the place of a word in capitals
     "--store": TO_FOLDER,
 }
 REPEATED = ("--adapter", "--tier", "--case", "--dtype", "--peers", "--rungs", "--work")  # options that may be repeated
-NAMES = {"--lr": "learning_rate", "--lora-dropout": "dropout", "--reviews": "max_reviews"}  # in messages
+NAMES = {"--lr": "learning_rate", "--lora-dropout": "dropout", "--rank": "r: got"}  # in messages
 COMMANDS = """
 finetune --data {w}/data/rows.csv --text t --label l --base {w}/base --out {w}/made/x --test {w}/data/rows.tsv
 finetune --data {w}/none.csv --text=t --label=l --base {w}/base --out {w}/made/x --epochs 1 --rank 2 --alpha 4
@@ -163,7 +163,7 @@ def bad_commands(command, world):
         names = [kind.strip("-"), NAMES.get(kind, kind.strip("-").replace("-", "_"))]
         for bad in BAD.get(kind, ()):
             bad = bad.replace("{w}", str(world))
-            says = [*names, "got ''", *[shown(bad, 40).rstrip("…")] * bool(bad.strip())]
+            says = [*names, "got ''", *[shown(bad, 40).rstrip("…")] * (len(bad.strip()) > 2)]
             yield [*plain[:place], *bad.split(" "), *plain[place + 1 :]], says
         if kind.startswith("--"):
             if kind not in REPEATED:

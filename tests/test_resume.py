@@ -158,7 +158,7 @@ def test_stopped_at_every_step(task, uninterrupted, tmp_path):
     for stop in range(1, 14):
         run(task, SETTINGS, path, stop)
         assert saved_step(path) == stop
-    assert_same_run(run(task, replace(SETTINGS, threads=2, save_every=7), path), uninterrupted)
+    assert_same_run(run(task, replace(SETTINGS, threads=2, save_every=5), path), uninterrupted)
     assert saved_step(path) == 14
     assert_same_run(run(task._replace(objective=None), SETTINGS, path), uninterrupted)
 
