@@ -332,6 +332,7 @@ REFUSALS = [
     ("fintune --out x", "invalid choice: 'fintune' (choose from"),
     ("classroom", "required: ACTION"),
     ("predict", "required: --model"),
+    ("--seeds 0", "seeds: got 0"),  # of run, the command without a name
     (f"{TEXT} --text t", "text: needs --data"),
     (f"{TEXT} --test x.csv", "test: needs --data"),
     (f"{TEXT} --method head", "method: got 'head', expected one of lora, full"),
